@@ -1,0 +1,119 @@
+"""The values that pass between rooms: a candidate on its way out, an outcome on its way back.
+
+Plain data, cheap to send to another process. Nothing here knows how a candidate is proposed,
+merged, scored or recorded.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evomerge.errors import RunError
+from evomerge.recipe import Recipe
+
+Kind = Literal["baseline", "genome", "finalist"]
+"""Where a candidate comes from: a usual default, the optimiser, or the final selection."""
+
+Split = Literal["search", "validation", "test"]
+
+ItemIds = Mapping[str, tuple[int, ...]]
+"""task -> positions of the items in the task's own order, sorted and unique."""
+
+
+@dataclass(frozen=True, order=True)
+class CandidateKey:
+    """Identity of a candidate in a search; never its order of arrival.
+
+    Baselines are generation 0, the optimiser's generations count from 1, finalists are -1
+    (validation) and -2 (test).
+    """
+
+    generation: int
+    place: int
+
+    def __str__(self) -> str:
+        return f"g{self.generation:04d}-i{self.place:03d}"
+
+    @classmethod
+    def parse(cls, text: str) -> CandidateKey:
+        """The key that prints as `text`. Raises RunError."""
+        match = re.fullmatch(r"g(-?\d+)-i(\d+)", text)
+        if match is None:
+            raise RunError(f"{text}: not a candidate; write it as in the report, g0012-i003")
+        return cls(int(match[1]), int(match[2]))
+
+
+MOST_FINALISTS = 1000
+"""Places set aside for one selection; a search that is extended selects again, in new places."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A recipe to score, and the items to score it on."""
+
+    key: CandidateKey
+    kind: Kind
+    label: str
+    recipe: Recipe
+    items: ItemIds
+    genome: tuple[float, ...] | None = None  # (n,) float64 in [0, 1]; None outside the space
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskItems:
+    """What one task said of each item.
+
+    ids: positions of the items in the task, sorted.
+    metrics: metric -> one float64 an item, in the order of `ids`; the score is their mean.
+    """
+
+    ids: tuple[int, ...]
+    metrics: Mapping[str, tuple[float, ...]]
+
+    def mean(self, metric: str) -> float:
+        """The score of the task by this metric."""
+        values = self.metrics[metric]
+        return math.fsum(values) / len(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds of wall time a candidate took, by part; `forward_s` lies inside `evaluate_s`."""
+
+    merge_s: float = 0.0
+    evaluate_s: float = 0.0
+    forward_s: float = 0.0
+    items: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A candidate that was built and scored."""
+
+    tasks: Mapping[str, TaskItems]
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A candidate that could not be scored, and why, in a sentence for the user."""
+
+    reason: str
+    cost: Cost = field(default_factory=Cost)
+
+
+Outcome = Scored | Failed
+
+Step = Literal["asked", "merged", "scored", "recorded", "told"]
+"""What has just happened. "asked" and "told" concern a generation: the key's place is 0."""
+
+Observer = Callable[[Step, CandidateKey], None]
+"""Called as a search goes on; what it raises ends the search."""
+
+
+def ignore(step: Step, key: CandidateKey) -> None:
+    """The observer that looks away."""

@@ -1,0 +1,52 @@
+"""What can go wrong, as a user meets it.
+
+    EvomergeError                  every error this package raises on purpose
+    ├── InputError                 bad input: one line that says what, where and the mend (exit 2)
+    │   ├── JobError               the job file
+    │   ├── RecipeError            a recipe or a merge method's parameters
+    │   ├── SourceError            a checkpoint that is missing, damaged or does not fit
+    │   ├── TaskError              an evaluation task or one of its metrics
+    │   └── RunError               a run directory: locked, changed, missing, not finished
+    ├── StorageError               the record cannot be written: disk full, no permission (exit 2)
+    └── WorkerError                a worker cannot be started or kept alive (exit 2)
+
+Nothing here knows how the errors are shown; the command line prints `str(error)` as one line.
+"""
+
+
+class EvomergeError(Exception):
+    """Every error this package raises on purpose; its text is one line for a user."""
+
+    exit_code = 2
+
+
+class InputError(EvomergeError):
+    """Something a user can mend: names what is wrong, where, and what to do."""
+
+
+class JobError(InputError):
+    """A job file that cannot be run as it stands."""
+
+
+class RecipeError(InputError):
+    """A recipe, or a parameter of a merge method, that cannot be executed."""
+
+
+class SourceError(InputError):
+    """A checkpoint that is missing, damaged, or does not fit the others."""
+
+
+class TaskError(InputError):
+    """An evaluation task, or a metric of it, that cannot be used."""
+
+
+class RunError(InputError):
+    """A run directory that is locked, changed since its start, missing or not finished."""
+
+
+class StorageError(EvomergeError):
+    """The record of a search cannot be written; what was recorded before is kept."""
+
+
+class WorkerError(EvomergeError):
+    """A worker cannot be started, or died more often than is tolerated."""
