@@ -1,0 +1,139 @@
+"""What a merge method is: its parameters, the models it takes, and how it merges one tensor.
+
+Nothing here knows a particular method, nor where tensors and values come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+
+from evomerge.errors import RecipeError
+from evomerge.recipe import Scalar
+
+Value = float | bool | str
+"""A parameter as a method sees it: a number, a switch or a choice."""
+
+_ON, _OFF = {"true", "yes", "on"}, {"false", "no", "off"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterSpec:
+    """One parameter of a method.
+
+    scope: given per model (falling back to the recipe's), or once for the whole recipe.
+    default: the value when it is not given; None where it must be.
+    allowed: closed range of a number. mend: what to write instead when it is outside.
+    search: a sensible closed range to search, None for what is not searched.
+    choices: a choice's words; a switch written there means the first, or the last when off.
+    """
+
+    kind: Literal["number", "switch", "choice"]
+    scope: Literal["model", "recipe"]
+    default: Value | None = None
+    allowed: tuple[float, float] = (-math.inf, math.inf)
+    mend: str = "give a finite number"
+    search: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def required(self) -> bool:
+        """Whether every model (or the recipe) must give it."""
+        return self.default is None
+
+    def read(self, value: Scalar, *, where: str) -> Value:
+        """The value as written, in the parameter's own kind. Raises RecipeError."""
+        if self.kind == "number":
+            return self._read_number(value, where)
+        switch = _read_switch(value)
+        if self.kind == "choice":
+            if switch is not None:
+                return self.choices[0 if switch else -1]
+            if value in self.choices:
+                return str(value)
+            raise RecipeError(f"{where}: {value} is not one of {', '.join(self.choices)}")
+        if switch is None:
+            raise RecipeError(f"{where}: {value} is not a switch; write true or false")
+        return switch
+
+    def _read_number(self, value: Scalar, where: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            raise RecipeError(f"{where}: {value} is not a number; {self.mend}") from None
+        low, high = self.allowed
+        if not math.isfinite(number):
+            raise RecipeError(f"{where}: {value} is not finite; {self.mend}")
+        if not low <= number <= high:
+            raise RecipeError(f"{where}: {number:g} is outside [{low:g}, {high:g}]; {self.mend}")
+        return number
+
+
+def _read_switch(value: Scalar) -> bool | None:
+    if isinstance(value, str):
+        word = value.lower()
+        return word in _ON if word in _ON | _OFF else None
+    return bool(value) if value in (0, 1) else None
+
+
+class Inputs(Protocol):
+    """What a method is given to merge one tensor; members are numbered as the recipe lists them."""
+
+    @property
+    def name(self) -> str:
+        """Name of the tensor in the checkpoint."""
+
+    @property
+    def base(self) -> int | None:
+        """The member that is the base model."""
+
+    @property
+    def members(self) -> range:
+        """Every model, the base too; a base that the recipe does not list comes last."""
+
+    @property
+    def experts(self) -> tuple[int, ...]:
+        """Every model but the base."""
+
+    def number(self, parameter: str, member: int | None = None) -> float:
+        """A number of the whole recipe, or of one member."""
+
+    def switch(self, parameter: str) -> bool:
+        """A switch of the whole recipe."""
+
+    def choice(self, parameter: str) -> str:
+        """A choice of the whole recipe."""
+
+    def tensor(self, member: int) -> torch.Tensor:
+        """A member's tensor, float32; never to be written to."""
+
+    def task_vector(self, member: int) -> torch.Tensor:
+        """A member's tensor minus the base's, float32; never to be written to."""
+
+    def draws(self, member: int) -> torch.Tensor:
+        """Uniform random integers in [0, 2**31), int32, one an element; never to be written to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A merge method.
+
+    merge: one tensor's inputs -> the merged tensor, float32, new memory of the same shape.
+    needs_base: whether a recipe must name the base model. weighs_base: whether the base takes the
+    per-model parameters as any other model does. min_models, max_models: the base counted.
+    ignored: parameters that mergekit's recipes may carry and that change nothing.
+    """
+
+    name: str
+    citation: str
+    parameters: Mapping[str, ParameterSpec]
+    merge: Callable[[Inputs], torch.Tensor]
+    needs_base: bool
+    weighs_base: bool
+    min_models: int = 1
+    max_models: int | None = None
+    ignored: frozenset[str] = field(default_factory=frozenset)
