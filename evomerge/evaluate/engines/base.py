@@ -1,0 +1,84 @@
+"""The seam between tasks and live models: requests, answers, and what every engine can do.
+
+Requests are token ids, encoded once when the tasks are built. Nothing here knows lm-eval, a
+framework or a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int64]
+"""Token ids, shape (n,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Continuation:
+    """How likely is the end of this text, given its beginning?
+
+    tokens: (n,) context and continuation. scored: how many at the end are the continuation, >= 1.
+    """
+
+    tokens: Tokens
+    scored: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompt:
+    """What follows this text, greedily?
+
+    tokens: (n,) the prompt. stop: texts that end the answer; it is cut before the first of them.
+    limit_tokens: the longest answer.
+    """
+
+    tokens: Tokens
+    stop: tuple[str, ...]
+    limit_tokens: int
+
+
+LogLikelihood = tuple[float, bool]
+"""Sum of the log-probabilities of a continuation, and whether greedy decoding would give it."""
+
+
+class Unscorable(Exception):
+    """This candidate has no score; the text is the reason, a sentence for the user.
+
+    A signal inside the package: whoever evaluates a candidate turns it into a `Failed` outcome.
+    """
+
+
+class NonFiniteLogits(Unscorable):
+    """The candidate's logits hold NaN or infinity; scores made of them would look real."""
+
+    def __init__(self) -> None:
+        super().__init__("logits are not finite")
+
+
+class Engine(Protocol):
+    """A live model of one architecture whose weights change from candidate to candidate.
+
+    forward_s: wall seconds spent inside the model's forward passes since the engine was built.
+    """
+
+    forward_s: float
+
+    def load(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Take new weights in place: every tensor of the checkpoint, by its name there.
+
+        Raises SourceError where a name is unknown or missing, or a shape differs.
+        """
+
+    def prepare(self, *, longest_tokens: int, longest_scored: int) -> None:
+        """Choose batch sizes for requests up to this long; a repeated call costs nothing."""
+
+    def loglikelihood(self, requests: Sequence[Continuation]) -> list[LogLikelihood]:
+        """One answer a request, in order. Raises NonFiniteLogits, TaskError where too long."""
+
+    def generate(self, requests: Sequence[Prompt]) -> list[str]:
+        """One text a request, in order. Raises NonFiniteLogits, TaskError where too long."""

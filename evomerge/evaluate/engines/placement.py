@@ -1,0 +1,128 @@
+"""Where each tensor of a checkpoint goes in a live model.
+
+Most names are the parameters' own. Tied heads are one parameter with two names; some architectures
+rename on load, and mixture-of-experts models store one tensor an expert and hold them fused. The
+rules are transformers' own; here they become views that a merge is copied into.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    Concatenate,
+    MergeModulelist,
+    WeightConverter,
+    WeightRenaming,
+    rename_source_key,
+)
+
+from evomerge.errors import SourceError
+
+
+@dataclass(frozen=True)
+class _Place:
+    owner: str
+    """The parameter, by the first of its names."""
+    view: torch.Tensor
+    """What the tensor is copied into: the parameter or a part of it."""
+    alias: bool
+    """Whether the name is a second one of a tied parameter."""
+
+
+class Placement:
+    """Copies checkpoints into one live model, in place, and checks that nothing is left over."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        rules = get_model_conversion_mapping(model)
+        self._renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+        self._converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+        self._prefix: str = model.base_model_prefix
+        self._parameters = dict(model.named_parameters())
+        self._state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
+        self._names_by_id = {id(value): name for name, value in self._parameters.items()}
+        self._places: dict[str, _Place] = {}
+
+    def fill(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Copy every tensor to its place, converting the dtype where it differs.
+
+        Raises SourceError for a name without a place, a shape that differs, and parameters that
+        no tensor was given for.
+        """
+        filled = dict.fromkeys(self._parameters, 0)
+        tied: dict[str, torch.Tensor] = {}
+        with torch.no_grad():
+            for name, tensor in stream:
+                place = self._place(name)
+                if tensor.shape != place.view.shape:
+                    raise SourceError(
+                        f"{name}: shape {list(tensor.shape)} does not fit {list(place.view.shape)} "
+                        "of the live model; merge checkpoints of the base's structure"
+                    )
+                if place.alias:
+                    tied[place.owner] = tensor
+                    continue
+                place.view.copy_(tensor)
+                if place.owner in filled:
+                    filled[place.owner] += tensor.numel()
+            for owner, tensor in tied.items():
+                # A tied head stored alone stands for both; beside the embeddings it is ignored.
+                if filled[owner] == 0:
+                    self._parameters[owner].copy_(tensor)
+                    filled[owner] = tensor.numel()
+        self._check_complete(filled)
+
+    def _check_complete(self, filled: dict[str, int]) -> None:
+        for name, parameter in self._parameters.items():
+            if filled[name] < parameter.numel():
+                raise SourceError(
+                    f"{name}: no tensor was given for it; the merge must hold every tensor of the "
+                    "base"
+                )
+
+    def _place(self, name: str) -> _Place:
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = self._find(name)
+        return place
+
+    def _find(self, name: str) -> _Place:
+        target, pattern = rename_source_key(
+            name, self._renamings, self._converters, self._prefix, self._state
+        )
+        held = self._state.get(target)
+        if held is None:
+            raise SourceError(
+                f"{name}: the live model has no such tensor; merge checkpoints of the base's "
+                "structure"
+            )
+        owner = self._names_by_id.get(id(held), target)
+        view = held.detach()
+        if pattern is None:
+            return _Place(owner, view, alias=owner != target)
+        return _Place(owner, self._part(name, view, pattern), alias=False)
+
+    def _part(self, name: str, fused: torch.Tensor, pattern: str) -> torch.Tensor:
+        """The part of a fused parameter that one expert's tensor fills."""
+        converter = next(rule for rule in self._converters if pattern in rule.source_patterns)
+        stack, *rest = converter.operations
+        number = re.search(pattern.replace(".", r"\.").replace(r"*\.", r"(\d+)\."), name)
+        stacked = isinstance(stack, MergeModulelist) and stack.dim == 0 and number is not None
+        joined = len(rest) == 1 and isinstance(rest[0], Concatenate)
+        if not stacked or (rest and not joined):
+            raise SourceError(
+                f"{name}: this architecture rearranges the tensor on load in a way that is not "
+                "supported; merge another architecture"
+            )
+        assert number is not None
+        part = fused[int(number.group(1))]
+        if rest:
+            # The joined dimension counts the stacked one, which the index above removed.
+            parts = part.chunk(len(converter.source_patterns), dim=rest[0].dim - 1)
+            part = parts[converter.source_patterns.index(pattern)]
+        return part

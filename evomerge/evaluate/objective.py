@@ -1,0 +1,198 @@
+"""What a search maximises: scores of tasks combined, constraints kept by penalty.
+
+Only this module turns "higher is better" into a fitness to be minimised, and flips the sign of
+metrics that are better when lower. It does not know lm-eval or where scores come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.candidate import Failed, Outcome, TaskItems
+from evomerge.errors import TaskError
+from evomerge.evaluate.metric import Metric
+from evomerge.job import Aggregate, ConstraintSpec, ObjectiveSpec
+
+PENALTY = 10.0
+"""Fitness lost at a relative shortfall of 1, in spreads of scores (see Objective.fitness)."""
+
+Scores = Mapping[str, TaskItems]
+"""task -> what it said of each item."""
+
+Means = Mapping[str, Mapping[str, float]]
+"""task -> metric -> mean over the items; empty for a candidate that failed."""
+
+FindMetric = Callable[[str, str], Metric]
+"""(task, name as the user wrote it) -> the metric; raises TaskError. TaskSuite.metric is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One objective: a metric and its weight."""
+
+    metric: Metric
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """A metric that must reach `at_least`, times the score of `of` where that is given."""
+
+    metric: Metric
+    at_least: float
+    of: Literal["base", "best_source"] | None
+
+    def shortfall(self, value: float, threshold: float) -> float:
+        """How far `value` is below `threshold`, relative to it (absolute where it is 0)."""
+        scale = abs(threshold) if threshold != 0.0 else 1.0
+        return max(0.0, threshold - value) / scale
+
+
+class Objective:
+    """Combines scores of tasks into one number.
+
+    aggregate: `mean`, sum(w s) / sum(w), a lower-is-better score counted as -s; `geometric`,
+    exp(sum(w log s) / sum(w)), 0 as soon as a weighted score is 0 or below; `min`, the lowest
+    score. In `min` weights only select: an objective of weight 0 is left out, others count alike.
+    """
+
+    def __init__(
+        self,
+        *,
+        terms: Sequence[Term],
+        aggregate: Aggregate,
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
+        for term in terms:
+            if aggregate != "mean" and term.weight > 0.0 and not term.metric.higher_is_better:
+                raise TaskError(
+                    f"objectives: {term.metric} is better when lower, which aggregate: "
+                    f"{aggregate} cannot combine; use aggregate: mean or another metric"
+                )
+        for constraint in constraints:
+            if not constraint.metric.higher_is_better:
+                raise TaskError(
+                    f"constraints: {constraint.metric} is better when lower, so at_least "
+                    "would keep it bad; use another metric"
+                )
+        self.terms = tuple(terms)
+        self.constraints = tuple(constraints)
+        self.aggregate = aggregate
+        self._weights = np.array([term.weight for term in terms])  # (terms,)
+        self._signs = np.array([1.0 if term.metric.higher_is_better else -1.0 for term in terms])
+
+    @classmethod
+    def build(
+        cls,
+        objectives: Sequence[ObjectiveSpec],
+        *,
+        aggregate: Aggregate,
+        constraints: Sequence[ConstraintSpec] = (),
+        find: FindMetric,
+    ) -> Objective:
+        """The objective of a job. Raises TaskError for metrics that are unknown or do not fit."""
+        return cls(
+            terms=[Term(metric=find(o.task, o.metric), weight=o.weight) for o in objectives],
+            aggregate=aggregate,
+            constraints=[
+                Constraint(metric=find(c.task, c.metric), at_least=c.at_least, of=c.of)
+                for c in constraints
+            ],
+        )
+
+    def combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores (..., terms) to combined scores (...), higher is better."""
+        chosen = self._weights > 0.0
+        weights = self._weights[chosen] / self._weights[chosen].sum()
+        values = scores[..., chosen]
+        if self.aggregate == "min":
+            return np.asarray(values.min(axis=-1))
+        if self.aggregate == "geometric":
+            positive = np.maximum(values, 0.0)
+            with np.errstate(divide="ignore"):
+                return np.asarray(np.exp((np.log(positive) * weights).sum(axis=-1)))
+        return np.asarray((values * self._signs[chosen] * weights).sum(axis=-1))
+
+    def score(self, means: Means) -> float:
+        """The combined score, higher is better. Raises TaskError where a metric is missing."""
+        return float(self.combine(np.array([_mean(means, term.metric) for term in self.terms])))
+
+    def score_of(self, outcome: Outcome) -> float | None:
+        """The combined score of an outcome, None where the candidate failed."""
+        return None if isinstance(outcome, Failed) else self.score(means_of(outcome.tasks))
+
+    def thresholds(self, *, base: Means | None, sources: Sequence[Means]) -> tuple[float, ...]:
+        """What each constraint asks for, given the scores of the base and of every source.
+
+        Both on items of the same kind of split as the candidates'. Raises TaskError where a
+        constraint compares with scores that are not given.
+        """
+        asked = []
+        for constraint in self.constraints:
+            compared: Sequence[Means] = {
+                None: (),
+                "base": () if base is None else (base,),
+                "best_source": sources,
+            }[constraint.of]
+            if constraint.of is not None and not compared:
+                raise TaskError(
+                    f"constraints: {constraint.metric}: no score of {constraint.of} to compare "
+                    "with; score it first"
+                )
+            reached = [_mean(means, constraint.metric) for means in compared]
+            asked.append(constraint.at_least * max(reached, default=1.0))
+        return tuple(asked)
+
+    def shortfalls(self, means: Means, thresholds: Sequence[float]) -> tuple[float, ...]:
+        """How far each constraint is missed, relative to its threshold; 0 where it is kept."""
+        return tuple(
+            constraint.shortfall(_mean(means, constraint.metric), threshold)
+            for constraint, threshold in zip(self.constraints, thresholds, strict=True)
+        )
+
+    def fitness(
+        self, generation: Sequence[Means], *, thresholds: Sequence[float] = ()
+    ) -> NDArray[np.float64]:
+        """Fitness (n,) of a generation's candidates, in order: lower is better, all finite.
+
+        -score, plus PENALTY x max(1, spread of the scores) x the summed relative shortfalls: one
+        tenth below a threshold costs more than any difference of scores in the generation can
+        repay. A candidate that failed (empty means), or whose score is no number, gets a value
+        worse than every real one by at least 1.
+        """
+        scores = np.full(len(generation), np.nan)
+        short = np.zeros(len(generation))
+        for index, means in enumerate(generation):
+            if means:
+                scores[index] = self.score(means)
+                short[index] = sum(self.shortfalls(means, thresholds))
+        real = np.isfinite(scores) & np.isfinite(short)
+        if not real.any():
+            return np.zeros(len(generation))
+        fitness = -scores + PENALTY * max(1.0, float(np.ptp(scores[real]))) * short
+        spread = float(np.ptp(fitness[real]))
+        fitness[~real] = float(fitness[real].max()) + max(1.0, spread)
+        return fitness
+
+
+def means_of(scores: Scores) -> dict[str, dict[str, float]]:
+    """The scores of a candidate without its items."""
+    return {
+        task: {metric: items.mean(metric) for metric in items.metrics}
+        for task, items in scores.items()
+    }
+
+
+def _mean(means: Means, metric: Metric) -> float:
+    value = means.get(metric.task, {}).get(metric.key)
+    if value is None:
+        raise TaskError(
+            f"{metric}: not every item has a value of it, so there is no mean; use a metric that "
+            "every item has"
+        )
+    return value

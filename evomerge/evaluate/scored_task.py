@@ -1,0 +1,227 @@
+"""One lm-eval task, built once: its items, their requests, and how answers become scores.
+
+It drives lm-eval's own task object (prompts, filters, metrics), so numbers are lm-eval's. It does
+not know engines: it is given answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import Task
+
+from evomerge.candidate import TaskItems
+from evomerge.errors import TaskError
+from evomerge.evaluate.catalogue import FoundTask
+from evomerge.evaluate.encoding import Encoder
+from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.seeding import FEWSHOT_SEED
+from evomerge.evaluate.splits import digest_item
+from evomerge.evaluate.templates import compile_templates
+
+Answer = LogLikelihood | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    document: Mapping[str, Any]
+    digest: str
+    instances: tuple[Instance, ...]
+    requests: tuple[Continuation | Prompt, ...]
+
+
+class ScoredTask:
+    """A task with every item's requests encoded.
+
+    num_fewshot: as lm_eval's option: it replaces the task's number unless that is 0. chat: whether
+    prompts go through the tokenizer's chat template, examples as turns of their own.
+    An item's prompt is the one that a run of `lm_eval` over the whole task gives it: randomly
+    drawn few-shot examples are those of the item's place in the task, in every generation.
+    Raises TaskError for tasks that cannot be scored this way.
+    """
+
+    def __init__(
+        self, found: FoundTask, *, encoder: Encoder, num_fewshot: int | None, chat: bool
+    ) -> None:
+        self.name = found.name
+        self._task: Task = found.task
+        self._refuse_unsupported()
+        if self._task.get_config("num_fewshot") != 0 and num_fewshot is not None:
+            self._task.set_config(key="num_fewshot", value=num_fewshot)
+        self._task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        compile_templates(self._task)
+        self._filters: tuple[str, ...] = tuple(f.name for f in self._task._filters)
+        self._items = self._build_items(encoder, chat=chat)
+        means, self._others = self._sort_metrics()
+        single = len(self._filters) == 1
+        self.metrics: Mapping[str, bool] = {
+            name if single else f"{name},{filter_name}": higher
+            for filter_name in self._filters
+            for name, higher in means.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """sha256 of each item's content."""
+        return tuple(item.digest for item in self._items)
+
+    def fingerprint(self) -> str:
+        """sha256 of every item's content and every request's token ids, in order."""
+        total = hashlib.sha256()
+        for item in self._items:
+            total.update(item.digest.encode())
+            for request in item.requests:
+                total.update(request.tokens.tobytes())
+        return total.hexdigest()
+
+    def metric(self, name: str) -> Metric:
+        """The metric a user means: `acc`, or `exact_match,strict-match` where filters differ.
+
+        A bare name means the task's first filter. Raises TaskError with the usable names.
+        """
+        bare, _, filter_name = name.partition(",")
+        single = len(self._filters) == 1
+        key = bare if single else f"{bare},{filter_name or self._filters[0]}"
+        if key in self.metrics and filter_name in ("", *self._filters):
+            return Metric(task=self.name, key=key, higher_is_better=self.metrics[key])
+        usable = ", ".join(self.metrics) or "none"
+        if bare in self._others:
+            raise TaskError(
+                f"task {self.name}: {name} is no mean over items, so it has no score per item; "
+                f"usable here: {usable}"
+            )
+        raise TaskError(f"task {self.name}: no metric {name}; usable here: {usable}")
+
+    def requests(self, ids: Sequence[int]) -> list[Continuation | Prompt]:
+        """Every request of these items, item after item."""
+        return [request for index in ids for request in self._items[index].requests]
+
+    def all_requests(self) -> list[Continuation | Prompt]:
+        """Every request of the task."""
+        return self.requests(range(len(self._items)))
+
+    def score(self, ids: Sequence[int], answers: Sequence[Answer]) -> TaskItems:
+        """Filter and score the answers to `requests(ids)`.
+
+        Metrics that the task leaves out for some item are left out. Raises Unscorable where the
+        task's own code fails on an answer or gives a value that is no finite number.
+        """
+        items = [self._items[index] for index in ids]
+        instances = [instance for item in items for instance in item.instances]
+        for instance, answer in zip(instances, answers, strict=True):
+            instance.resps = [answer] * (instance.repeats or 1)
+            instance.filtered_resps = {}
+        self._task._instances = instances
+        values: dict[str, list[float]] = {key: [] for key in self.metrics}
+        single = len(self._filters) == 1
+        try:
+            self._task.apply_filters()
+            for filter_name in self._filters:
+                for item in items:
+                    results = [i.filtered_resps[filter_name] for i in item.instances]
+                    for name, value in self._task.process_results(item.document, results).items():
+                        key = name if single else f"{name},{filter_name}"
+                        if key in values:
+                            values[key].append(_finite(key, value))
+        except Exception as error:  # A task's code meets texts its author never thought of.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise Unscorable(f"task {self.name}: its own code failed ({reason})") from error
+        complete = {key: tuple(v) for key, v in values.items() if len(v) == len(items)}
+        return TaskItems(ids=tuple(ids), metrics=complete)
+
+    def _refuse_unsupported(self) -> None:
+        kind = self._task.OUTPUT_TYPE
+        if kind not in ("multiple_choice", "loglikelihood", "generate_until"):
+            raise TaskError(
+                f"task {self.name}: output_type {kind} has no score per item; use a "
+                "multiple_choice, loglikelihood or generate_until task"
+            )
+        if getattr(self._task, "UNSAFE_CODE", False):
+            raise TaskError(
+                f"task {self.name}: runs code that a model wrote (unsafe_code); choose another task"
+            )
+        if getattr(self._task, "MULTIMODAL", False):
+            raise TaskError(f"task {self.name}: needs images or audio; choose a text task")
+
+    def _build_items(self, encoder: Encoder, *, chat: bool) -> tuple[_Item, ...]:
+        """Contexts and requests of every document, in order: few-shot draws depend on it."""
+        shots = self._task.get_config("num_fewshot") or 0
+        render = encoder.render_chat if chat else None
+        built: list[tuple[Mapping[str, Any], tuple[Instance, ...]]] = []
+        try:
+            for index, document in self._task.doc_iterator():
+                context = self._task.fewshot_context(
+                    document,
+                    num_fewshot=shots,
+                    system_instruction=None,
+                    apply_chat_template=chat,
+                    fewshot_as_multiturn=chat,
+                    chat_template=render,
+                    gen_prefix=self._task.doc_to_prefix(document),
+                )
+                made = self._task.construct_requests(
+                    doc=document,
+                    ctx=context,
+                    metadata=(self.name, index, self._task.get_config("repeats") or 1),
+                    apply_chat_template=chat,
+                    chat_template=render,
+                )
+                instances = made if isinstance(made, list) else [made]
+                built.append((document, tuple(sorted(instances, key=lambda i: i.idx))))
+        except Exception as error:  # Task files are code: anything can come out of them.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise TaskError(
+                f"task {self.name}: item {len(built)} makes no prompt ({reason}); check its YAML"
+            ) from error
+        if not built:
+            raise TaskError(f"task {self.name}: has no items; check its data")
+        return self._encode(built, encoder)
+
+    def _encode(
+        self,
+        built: Sequence[tuple[Mapping[str, Any], tuple[Instance, ...]]],
+        encoder: Encoder,
+    ) -> tuple[_Item, ...]:
+        arguments = [instance.args for _, instances in built for instance in instances]
+        where = f"task {self.name}"
+        encode: Callable[..., Sequence[Continuation | Prompt]] = (
+            encoder.prompts if self._task.OUTPUT_TYPE == "generate_until" else encoder.continuations
+        )
+        requests = iter(encode(arguments, where=where))
+        return tuple(
+            _Item(
+                document=document,
+                digest=digest_item(document),
+                instances=instances,
+                requests=tuple(next(requests) for _ in instances),
+            )
+            for document, instances in built
+        )
+
+    def _sort_metrics(self) -> tuple[dict[str, bool], frozenset[str]]:
+        """Metrics that are means over items with their direction, and the names of the others."""
+        aggregations: Mapping[str, object] = self._task.aggregation()
+        directions: Mapping[str, bool] = self._task.higher_is_better()
+        means = {
+            name: bool(directions[name])
+            for name, aggregation in aggregations.items()
+            if aggregation is mean and name in directions
+        }
+        return means, frozenset(aggregations) - frozenset(means)
+
+
+def _finite(key: str, value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{key} is {number}")
+    return number

@@ -1,0 +1,69 @@
+"""Which items belong to search, validation and test, and which of them a generation sees.
+
+An item's place follows from its content alone, so the same question in two tasks, or in another
+order tomorrow, is always on the same side. Nothing here knows lm-eval or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from evomerge.candidate import ItemIds, Split
+from evomerge.errors import JobError
+from evomerge.job import SplitSpec
+
+
+def digest_item(document: Mapping[str, object]) -> str:
+    """sha256 of an item's content as canonical JSON, in hexadecimal.
+
+    Keys are sorted; values that JSON does not have are written as text.
+    """
+    text = json.dumps(
+        document, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_as_json
+    )
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    return str(value)
+
+
+def place_item(digest: str, shares: SplitSpec) -> Split:
+    """The split of an item: its digest read as a number in [0, 1), cut at the shares."""
+    position = int(digest[:16], 16) / 2**64
+    if position < shares.search:
+        return "search"
+    if position < shares.search + shares.validation:
+        return "validation"
+    return "test"
+
+
+def draw(pools: Mapping[str, Sequence[int]], total: int, *, seed: int, generation: int) -> ItemIds:
+    """Items of one generation: `total` over all tasks, evenly, without replacement.
+
+    pools: task -> items to draw from, in the order of the job. What does not divide goes to the
+    first tasks, one each; a task with fewer items gives all of them. The same seed, generation and
+    pools give the same items on every machine and with every version of numpy.
+    Raises JobError where `total` does not reach every task.
+    """
+    if total < len(pools):
+        raise JobError(
+            f"evaluation: {total} items cannot cover {len(pools)} tasks; draw at least {len(pools)}"
+        )
+    each, remainder = divmod(total, max(1, len(pools)))
+    drawn: dict[str, tuple[int, ...]] = {}
+    for ordinal, (task, pool) in enumerate(pools.items()):
+        count = each + (ordinal < remainder)
+        # Raw output is the only stream numpy promises never to change; sorting it is a shuffle.
+        bits = np.random.PCG64(np.random.SeedSequence((seed, generation, ordinal)))
+        order = np.argsort(bits.random_raw(len(pool)), kind="stable")[:count]
+        drawn[task] = tuple(sorted(pool[index] for index in order.tolist()))
+    return drawn

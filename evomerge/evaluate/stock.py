@@ -1,0 +1,156 @@
+"""Scores of a saved model by lm-eval as anyone would run it: `simple_evaluate` and its own HFLM.
+
+The check that our own way of scoring is judged by, so nothing of that is used here: lm-eval loads
+the folder, builds the tasks and runs them. It does not know what the folder is or who compares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import numpy as np
+import torch
+from lm_eval.api.samplers import FirstNSampler
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+
+from evomerge.candidate import ItemIds, TaskItems
+from evomerge.errors import TaskError
+from evomerge.evaluate.seeding import quiet_lm_eval
+from evomerge.job import shipped_folder
+from evomerge.recipe import DType
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockOptions:
+    """How lm-eval is asked to score: as the job says, on the device and in the dtype it names.
+
+    batch_size: 1 is what the `lm_eval` command takes unless told otherwise; "auto" is probed by it.
+    """
+
+    dtype: DType
+    device: str
+    batch_size: int | str = 1
+    task_folders: tuple[Path, ...] = ()
+    num_fewshot: int | None = None
+    apply_chat_template: bool = False
+
+
+def score_stock(
+    folder: Path, items: ItemIds, metrics: Mapping[str, Sequence[str]], options: StockOptions
+) -> Mapping[str, TaskItems]:
+    """Score the model in `folder` on `items` by stock lm-eval, without trusting any remote code.
+
+    items: task -> positions of the items, sorted and unique. metrics: task -> names as in
+    TaskItems.metrics. Returns one value an item and metric. A task whose few-shot examples are
+    drawn at random is run whole, for lm-eval draws them item after item. The global random
+    generators, which lm-eval seeds, are left as they were. Raises TaskError.
+    """
+    with _generators_kept(), quiet_lm_eval(), _silent_children():
+        manager = _task_manager(tuple(items), options.task_folders)
+        tasks = manager.load(list(items))["tasks"]
+        samples = {
+            task: list(ids)
+            for task, ids in items.items()
+            if not _draws_examples(tasks[task], options.num_fewshot)
+        }
+        results = lm_eval.simple_evaluate(
+            model="hf",
+            model_args={
+                "pretrained": str(folder),
+                "dtype": options.dtype,
+                "trust_remote_code": False,
+            },
+            tasks=list(items),
+            samples=samples,
+            task_manager=manager,
+            num_fewshot=options.num_fewshot,
+            apply_chat_template=options.apply_chat_template,
+            fewshot_as_multiturn=options.apply_chat_template,  # as the `lm_eval` command sets it
+            batch_size=options.batch_size,
+            device=options.device,
+            bootstrap_iters=0,
+        )
+    assert results is not None, "lm-eval returns nothing only outside the first process"
+    return {
+        task: _items_of(task, results["samples"][task], ids, metrics[task])
+        for task, ids in items.items()
+    }
+
+
+def _task_manager(tasks: Sequence[str], folders: Sequence[Path]) -> TaskManager:
+    """Tasks of the user's folders, the shipped ones and lm-eval's own, in that order.
+
+    lm-eval's own list takes seconds to read, so it is read only where a task is in it.
+    """
+    # Later paths win, so the user's first folder comes last.
+    paths = [str(folder) for folder in (shipped_folder("evals"), *reversed(folders))]
+    manager = TaskManager(include_defaults=False, include_path=paths)
+    if all(task in manager.task_index for task in tasks):
+        return manager
+    return TaskManager(include_path=paths)
+
+
+def _draws_examples(task: Task, num_fewshot: int | None) -> bool:
+    """Whether the prompts of a task hold few-shot examples that are drawn at random."""
+    own = task.get_config("num_fewshot")
+    shots = own if own == 0 or num_fewshot is None else num_fewshot
+    return bool(shots) and not isinstance(task.sampler, FirstNSampler)
+
+
+def _items_of(
+    task: str, rows: Sequence[Mapping[str, Any]], ids: Sequence[int], metrics: Sequence[str]
+) -> TaskItems:
+    """lm-eval's sample log, a row for each item and filter, as one column a metric."""
+    single = len({row["filter"] for row in rows}) == 1
+    columns: dict[str, dict[int, float]] = {metric: {} for metric in metrics}
+    for row in rows:
+        for metric in row["metrics"]:
+            name = metric if single else f"{metric},{row['filter']}"
+            if name in columns:
+                columns[name][row["doc_id"]] = float(row[metric])
+    for metric, column in columns.items():
+        if not column.keys() >= set(ids):
+            raise TaskError(
+                f"task {task}: lm-eval gives no {metric} for some items; name a metric that every "
+                "item has"
+            )
+    return TaskItems(
+        ids=tuple(ids),
+        metrics={metric: tuple(column[item] for item in ids) for metric, column in columns.items()},
+    )
+
+
+@contextlib.contextmanager
+def _silent_children() -> Iterator[None]:
+    """Keep off the screen what lm-eval's `git describe` says outside a repository."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _generators_kept() -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

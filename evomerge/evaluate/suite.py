@@ -1,0 +1,158 @@
+"""The task suite: every task of a job built once, then scored for candidate after candidate.
+
+It joins tasks to an engine: draws of items go out as requests, answers come back as item scores.
+It does not know how a candidate is merged, nor what its scores add up to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from evomerge.candidate import ItemIds, Split, TaskItems
+from evomerge.errors import TaskError
+from evomerge.evaluate.catalogue import TaskCatalogue, hash_files
+from evomerge.evaluate.encoding import Encoder
+from evomerge.evaluate.engines.base import Continuation, Engine, Prompt
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.scored_task import Answer, ScoredTask
+from evomerge.evaluate.seeding import quiet_lm_eval, stock_seeds
+from evomerge.evaluate.splits import place_item
+from evomerge.job import SplitSpec
+
+
+class TaskSuite:
+    """The tasks of a job. Items are addressed by their position in the task's own documents.
+
+    task_files: path -> sha256 of every file that defines a task; `items of <task>` -> sha256 of
+    its items and encoded prompts, wherever its data lie. A resumed search compares them.
+    tokenizer: the one that requests are encoded with.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[ScoredTask],
+        *,
+        split: SplitSpec,
+        task_files: Mapping[str, str],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.task_files = task_files
+        self.tokenizer = tokenizer
+        self._split = split
+        self._tasks = {task.name: task for task in tasks}
+        self._items: dict[tuple[str, Split], tuple[int, ...]] = {
+            (task.name, place): tuple(
+                index
+                for index, digest in enumerate(task.digests)
+                if place_item(digest, split) == place
+            )
+            for task in tasks
+            for place in ("search", "validation", "test")
+        }
+        requests = [request for task in tasks for request in task.all_requests()]
+        self._longest_tokens = max(
+            len(r.tokens) + (r.limit_tokens if isinstance(r, Prompt) else 0) for r in requests
+        )
+        self._longest_scored = max(r.scored if isinstance(r, Continuation) else 1 for r in requests)
+
+    @classmethod
+    def load(
+        cls,
+        tasks: Sequence[str],
+        *,
+        tokenizer: PreTrainedTokenizerBase | Path,
+        folders: Sequence[Path] = (),
+        num_fewshot: int | None = None,
+        apply_chat_template: bool = False,
+        split: SplitSpec | None = None,
+    ) -> TaskSuite:
+        """Find, build and encode tasks by name.
+
+        folders: task folders of the user, looked through first. num_fewshot: replaces the tasks'
+        own numbers. tokenizer: that of the merged model, or its folder. split: shares of items.
+        Raises TaskError in one line. Global random generators are left as they were.
+        """
+        if isinstance(tokenizer, Path):
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        if apply_chat_template and tokenizer.chat_template is None:
+            raise TaskError(
+                "evaluation.apply_chat_template: the tokenizer has no chat template; set it to "
+                "false or name a tokenizer that has one"
+            )
+        encoder = Encoder(tokenizer)
+        built = []
+        task_files: dict[str, str] = {}
+        with stock_seeds(), quiet_lm_eval():
+            catalogue = TaskCatalogue(folders)
+            for name in dict.fromkeys(tasks):
+                found = catalogue.find(name)
+                task = ScoredTask(
+                    found, encoder=encoder, num_fewshot=num_fewshot, chat=apply_chat_template
+                )
+                built.append(task)
+                task_files.update(hash_files(found))
+                task_files[f"items of {name}"] = task.fingerprint()
+        return cls(built, split=split or SplitSpec(), task_files=task_files, tokenizer=tokenizer)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, in the order given."""
+        return tuple(self._tasks)
+
+    def size(self, task: str) -> int:
+        """How many items the task has, over all splits."""
+        return len(self._task(task))
+
+    def metrics(self, task: str) -> Mapping[str, bool]:
+        """Usable metrics -> whether higher is better, named as in TaskItems.metrics.
+
+        With one filter the name is bare (`acc`), with several it is lm-eval's own
+        (`exact_match,strict-match`).
+        """
+        return self._task(task).metrics
+
+    def metric(self, task: str, name: str) -> Metric:
+        """The metric that a user's name means; see ScoredTask.metric. Raises TaskError."""
+        return self._task(task).metric(name)
+
+    def items(self, task: str, split: Split) -> tuple[int, ...]:
+        """Items of a split, sorted. Raises TaskError where the task has none there."""
+        size = self.size(task)
+        items = self._items[task, split]
+        if not items:
+            share = getattr(self._split, split)
+            raise TaskError(
+                f"task {task}: none of its {size} items falls in the {split} split "
+                f"(share {share:g}); raise evaluation.split.{split} or give the task more items"
+            )
+        return items
+
+    def score(self, engine: Engine, items: ItemIds) -> dict[str, TaskItems]:
+        """Score the engine's present weights on these items (task -> sorted positions).
+
+        The same weights and items give the same numbers. Raises NonFiniteLogits and other
+        Unscorable signals, which fail the candidate; TaskError where a request cannot be asked.
+        """
+        engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
+        with stock_seeds(), quiet_lm_eval():
+            requests = {task: self._task(task).requests(ids) for task, ids in items.items()}
+            answers = iter(self._answer(engine, [r for asked in requests.values() for r in asked]))
+            return {
+                task: self._task(task).score(ids, [next(answers) for _ in requests[task]])
+                for task, ids in items.items()
+            }
+
+    def _answer(self, engine: Engine, requests: Sequence[Continuation | Prompt]) -> list[Answer]:
+        """Answers in the order of the requests; both kinds are batched over all tasks."""
+        likely = iter(engine.loglikelihood([r for r in requests if isinstance(r, Continuation)]))
+        said = iter(engine.generate([r for r in requests if isinstance(r, Prompt)]))
+        return [next(likely) if isinstance(r, Continuation) else next(said) for r in requests]
+
+    def _task(self, name: str) -> ScoredTask:
+        task = self._tasks.get(name)
+        if task is None:
+            raise TaskError(f"task {name}: not loaded; loaded are {', '.join(self._tasks)}")
+        return task

@@ -1,0 +1,49 @@
+"""Batches: every request once, within the budget, and a budget that fits in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evomerge.evaluate.engines.batching import cut, pad, probe_tokens
+
+LENGTHS = st.lists(st.integers(1, 50), max_size=60).map(lambda lengths: sorted(lengths)[::-1])
+
+
+@given(lengths=LENGTHS, tokens=st.integers(1, 200))
+def test_batches_cover_every_request_once_within_the_budget(
+    lengths: list[int], tokens: int
+) -> None:
+    ranges = cut(lengths, tokens=tokens)
+    assert [i for start, stop in ranges for i in range(start, stop)] == list(range(len(lengths)))
+    for start, stop in ranges:
+        assert stop - start == 1 or (stop - start) * lengths[start] <= tokens
+
+
+@given(lengths=LENGTHS, rows=st.integers(1, 20))
+def test_a_number_of_rows_is_kept(lengths: list[int], rows: int) -> None:
+    sizes = [stop - start for start, stop in cut(lengths, rows=rows)]
+    assert all(size == rows for size in sizes[:-1])
+    assert sum(sizes) == len(lengths)
+
+
+def test_padding_goes_to_the_side_asked_for() -> None:
+    rows = [np.array([1, 2, 3]), np.array([4])]
+    assert pad(rows, side="right").tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert pad(rows, side="left").tolist() == [[1, 2, 3], [0, 0, 4]]
+
+
+@pytest.mark.parametrize(("fits", "expected"), [(10**9, 51_200), (40_000, 16_350), (100, 100)])
+def test_the_budget_is_half_of_what_fits(fits: int, expected: int) -> None:
+    tried: list[int] = []
+
+    def try_batch(rows: int) -> None:
+        tried.append(rows)
+        if rows * 100 > fits:
+            raise torch.OutOfMemoryError
+
+    assert probe_tokens(try_batch, longest_tokens=100) == expected
+    assert tried == sorted(tried)[::-1]
