@@ -1,0 +1,60 @@
+"""What every optimiser offers: populations of genomes out, their fitness in.
+
+An optimiser knows the unit box and nothing of genes, recipes, models or budgets. It draws from a
+generator of its own, so that building it again with the same seed and telling it the recorded
+fitness asks for the same genomes, to the last bit: that is how a search resumes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Optimizer(Protocol):
+    """Proposes genomes and learns from their fitness; `ask` and `tell` strictly take turns.
+
+    optimizer = make_optimizer(OptimizerSpec(), start=np.full(8, 0.5))
+    while optimizer.stop is None:
+        genomes = optimizer.ask()
+        optimizer.tell(np.array([fitness(genome) for genome in genomes]))
+    """
+
+    population: int
+    """Genomes in a generation."""
+
+    def ask(self) -> NDArray[np.float64]:
+        """The next generation, (population, n) float64 in [0, 1]."""
+        ...
+
+    def tell(self, fitness: NDArray[np.float64]) -> None:
+        """Fitness of the genomes just asked for, (population,) in their order.
+
+        Lower is better, and all of it is finite: a failed candidate is worse than every real one.
+        """
+        ...
+
+    @property
+    def mean(self) -> NDArray[np.float64] | None:
+        """Mean of the search distribution, (n,) in [0, 1]; None where there is no distribution."""
+        ...
+
+    @property
+    def stop(self) -> str | None:
+        """Why going on cannot help, in words; None while it can. A budget is not its business."""
+        ...
+
+
+def default_population(n: int) -> int:
+    """Population for n genes: 4 + floor(3 ln n) (Hansen 2016, eq. 48), whatever the workers."""
+    return 4 + math.floor(3 * math.log(n))
+
+
+def check_fitness(fitness: NDArray[np.float64], population: int) -> list[float]:
+    """The fitness as numbers; it must be (population,) and finite."""
+    assert fitness.shape == (population,), f"{fitness.shape} is not ({population},)"
+    assert np.isfinite(fitness).all(), "fitness is not finite"
+    return [float(value) for value in fitness]

@@ -1,0 +1,103 @@
+"""CMA-ES by pycma, set up for scores that are noisy and full of ties.
+
+Hansen & Ostermeier 2001, Hansen 2016 (arXiv 1604.00772); diagonal covariance: Ros & Hansen 2008.
+This is the one module that imports cma. It knows the unit box only.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.optimize.base import check_fitness
+
+with warnings.catch_warnings():
+    # cma says at import that it will not plot; nothing here plots.
+    warnings.filterwarnings("ignore", message="Could not import matplotlib")
+    import cma
+
+DIAGONAL_ABOVE = 100
+"""Genes above which the covariance is diagonal: a full one learns too slowly and costs O(n^2)."""
+
+MARGIN = 0.05
+"""Width beside a bound in which pycma's transform is quadratic; its slope on the bound is 0."""
+
+_REASONS = {
+    "tolx": "the step size is below 1e-11, so all candidates are the same merge",
+    "tolfacupx": "the step size grew a thousandfold, so the search diverges",
+    "noeffectcoord": "the step size of a gene is below the precision of its value",
+    "noeffectaxis": "the step size along an axis is below the precision of the mean",
+    "tolconditioncov": "the covariance matrix is numerically singular",
+}
+"""pycma's tests that end a search: numbers that went bad. Its tests of fitness (tolflatfitness,
+tolfun and the like) do not, because accuracy has ties and noise."""
+
+
+class CmaEs:
+    """pycma's strategy behind the Optimizer contract.
+
+    A start within `MARGIN` of a bound is moved to `MARGIN` inside: on the bound itself samples
+    fold back symmetrically and the mean moves only by chance. A single gene is searched together
+    with a second that nothing depends on, because pycma does not support one dimension.
+    """
+
+    def __init__(
+        self, *, start: NDArray[np.float64], sigma: float, population: int, seed: int
+    ) -> None:
+        self.population = population
+        self._n = start.size
+        inside = np.clip(start, MARGIN, 1.0 - MARGIN)
+        if self._n == 1:
+            inside = np.append(inside, 0.5)
+        with warnings.catch_warnings():  # the constructor adds filters of its own
+            options = strategy_options(inside.size, population, seed)
+            self._strategy = cma.CMAEvolutionStrategy(inside, sigma, options)
+        self._asked: list[NDArray[np.float64]] = []
+
+    def ask(self) -> NDArray[np.float64]:
+        """The next generation, (population, n) float64 in [0, 1]."""
+        assert not self._asked, "tell the fitness of the last generation first"
+        self._asked = self._strategy.ask()
+        return np.array(self._asked)[:, : self._n]
+
+    def tell(self, fitness: NDArray[np.float64]) -> None:
+        """Fitness of the genomes just asked for, (population,), lower is better."""
+        values = check_fitness(fitness, self.population)
+        assert self._asked, "ask first"
+        self._strategy.tell(self._asked, values)
+        self._asked = []
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean of the distribution seen through the bounds' transform, (n,) in [0, 1]."""
+        return np.array(self._strategy.result.xfavorite, dtype=np.float64)[: self._n]
+
+    @property
+    def stop(self) -> str | None:
+        """A numerical reason to end, in words."""
+        reasons = [_REASONS[reason] for reason in self._strategy.stop() if reason in _REASONS]
+        return reasons[0] if reasons else None
+
+
+def strategy_options(n: int, population: int, seed: int) -> dict[str, Any]:
+    """pycma's options for n dimensions."""
+    generator = np.random.default_rng(seed)
+    return {
+        "popsize": population,
+        "bounds": [0.0, 1.0],
+        "BoundaryHandler": cma.boundary_handler.BoundTransform,
+        "CMA_diagonal": n > DIAGONAL_ABOVE,
+        # From 300 dimensions on pycma would adapt by two points, and read the global generator.
+        "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
+        # Half learning rates average over the noise of a generation's items.
+        "CMA_cmean": 0.5,
+        "CMA_on": 0.5,
+        # A generator of its own: `seed: nan` keeps pycma's hands off the global one.
+        "seed": math.nan,
+        "randn": lambda *shape: generator.standard_normal(shape),
+        "verbose": -10,  # prints nothing, writes no log, reads no options from a signals file
+    }

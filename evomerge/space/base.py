@@ -1,0 +1,83 @@
+"""What every search space offers: genes, and the way from a genome to a recipe and back.
+
+A space knows the unit box and recipes. It does not know how genomes are proposed, nor what a
+recipe scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.recipe import Recipe
+
+Component = Literal["all", "attention", "mlp", "rest", "outer"]
+"""Which tensors a gene is for: all, a part of the layers, or those outside the layers."""
+
+Scale = Literal["linear", "log"]
+
+
+ZERO = 4e-16
+"""Rounding error of a decoded value, as a share of its range; a value below it is 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gene:
+    """One coordinate of the unit box and the parameter that it stands for.
+
+    low, high, start: in the parameter's own units.
+    source: reference of the model whose parameter it is; None when it is shared by all of them.
+    layers: first and last layer it is for; a knot's position over depth, twice, which need not be
+        whole; None for tensors outside the layers.
+    """
+
+    name: str
+    low: float
+    high: float
+    scale: Scale
+    start: float
+    parameter: str
+    source: str | None
+    component: Component
+    layers: tuple[float, float] | None
+
+    def value(self, position: float) -> float:
+        """The parameter at a position in [0, 1]; one-to-one, exact at both ends."""
+        if self.scale == "log":
+            return float(self.low ** (1.0 - position) * self.high**position)
+        value = (1.0 - position) * self.low + position * self.high
+        # A zero between the ends is a zero: a normalised sign election counts 1e-17 in full.
+        return 0.0 if abs(value) < ZERO * (self.high - self.low) else float(value)
+
+    def position(self, value: float) -> float:
+        """Where `value` lies, in [0, 1] from low to high; outside for values out of the box."""
+        if self.scale == "log":
+            if value <= 0.0:
+                return -np.inf
+            return float(np.log(value / self.low) / np.log(self.high / self.low))
+        return float((value - self.low) / (self.high - self.low))
+
+
+class SearchSpace(Protocol):
+    """A box of merges."""
+
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        """One gene for each coordinate of the unit box."""
+        ...
+
+    @property
+    def start(self) -> NDArray[np.float64]:
+        """The genome a search starts from when it knows no better one, (n,) in [0, 1]."""
+        ...
+
+    def decode(self, genome: NDArray[np.float64]) -> Recipe:
+        """The recipe of a genome, (n,) float64 in [0, 1]; different genomes, different recipes."""
+        ...
+
+    def encode(self, recipe: Recipe) -> NDArray[np.float64] | None:
+        """A genome, (n,) in [0, 1], of the same merge; None when the space cannot express it."""
+        ...

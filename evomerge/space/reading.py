@@ -1,0 +1,82 @@
+"""Where a search space comes from: a name in search_spaces/, a path, or a mapping in the job.
+
+What is read is a mapping that says everything, so that a record can hold it; what its keys mean
+is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.errors import JobError, RecipeError
+from evomerge.job import shipped_folder
+from evomerge.recipe import read_recipe
+from evomerge.space.specification import nearest
+
+
+def read_space(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """A space as one mapping, the recipe of `start_from` written out in it.
+
+    spec: a name in search_spaces/, the path of a YAML file, or the mapping itself. Local models
+    in a `start_from` recipe become absolute paths. Raises JobError.
+    """
+    if isinstance(spec, str):
+        path = find_space(spec)
+        document, where, folder = _load(path), str(path), path.parent
+    else:
+        document, where, folder = dict(spec), "search_space", Path()
+    if isinstance(start := document.get("start_from"), str):
+        document["start_from"] = _recipe(folder / start, where=f"{where}.start_from")
+    return document
+
+
+def find_space(name: str) -> Path:
+    """The file of a space given by name or path. Raises JobError with the nearest names."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise JobError(f"search_space: {name}: no such file; check the path")
+        return path
+    shipped = {path.stem: path for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
+    if name not in shipped:
+        raise JobError(f"search_space: {name}: no such space; {nearest(name, shipped)}")
+    return shipped[name]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: cannot be read; give a YAML file in UTF-8") from error
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise JobError(f"{path}: not YAML ({line}); mend the syntax") from error
+    if not isinstance(document, dict):
+        raise JobError(f"{path}: expected a mapping with method and parameters")
+    return document
+
+
+def _recipe(path: Path, *, where: str) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{where}: {path}: cannot be read; give the file of a recipe") from error
+    try:
+        recipe = read_recipe(text, where=str(path))
+    except RecipeError as error:
+        raise JobError(f"{where}: {error}") from error
+    document: dict[str, Any] = yaml.safe_load(recipe.to_yaml())
+    if recipe.base_model:
+        document["base_model"] = _absolute(recipe.base_model)
+    for entry in document["models"]:
+        entry["model"] = _absolute(entry["model"])
+    return document
+
+
+def _absolute(reference: str) -> str:
+    path = Path(reference)
+    return str(path.resolve()) if path.is_dir() else reference

@@ -1,0 +1,273 @@
+"""The YAML form of a parameter space, checked key by key.
+
+    method: task_arithmetic
+    layers: {knots: 5}                    # all | each | {groups_of: 4} | {knots: 5}
+    components: [attention, mlp, rest]    # all, or those that get genes of their own
+    parameters:
+      weight: {low: 0.0, high: 1.5, start: 0.5}   # searched
+      lambda: 1.0                                 # fixed
+
+A parameter that is searched has `low` and `high`, and may have `start` (the middle), `scale`
+(linear | log), `per` (source | all), `layers`, `components`, and `elsewhere`: the value of the
+tensors of components that are not listed. The whole space may have `include_base` (linear only:
+the base is weighed too) and `start_from` (a recipe that the search starts from).
+
+Nothing here knows the models: what depends on them is checked by the space itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from evomerge.errors import JobError
+from evomerge.space.base import Component, Scale
+from evomerge.space.methods import METHODS, ParameterRule
+from evomerge.space.profile import Kind
+
+_SPACE_KEYS = ("method", "layers", "components", "parameters", "include_base", "start_from")
+_PARAMETER_KEYS = ("low", "high", "start", "scale", "per", "layers", "components", "elsewhere")
+_PARTS: tuple[Component, ...] = ("attention", "mlp", "rest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGrain:
+    """How finely a parameter varies over depth; `where` is the key that says so."""
+
+    kind: Kind
+    size: int
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """A parameter with genes.
+
+    components: ("all",), or those that have genes of their own; the others have `elsewhere`.
+    where: its place in the job, for messages.
+    """
+
+    low: float
+    high: float
+    start: float
+    scale: Scale
+    per: Literal["source", "all"]
+    layers: LayerGrain
+    components: tuple[Component, ...]
+    elsewhere: float | None
+    where: str
+
+
+Fixed = float | bool | str
+
+_Grain = tuple[LayerGrain, tuple[Component, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSpec:
+    """A parameter space as written, before it meets its models."""
+
+    method: str
+    parameters: Mapping[str, Searched | Fixed]
+    include_base: bool
+    start_from: Mapping[str, Any] | None
+    where: str
+
+
+def parse_space(document: Mapping[str, Any], *, where: str) -> SpaceSpec:
+    """Check a space's mapping. Raises JobError with the key, the value and the mend."""
+    _only(document, _SPACE_KEYS, where)
+    method = document.get("method")
+    if method not in METHODS:
+        raise JobError(f"{where}.method: {method}: no such method; {nearest(method, METHODS)}")
+    include_base = document.get("include_base", False)
+    if not isinstance(include_base, bool):
+        raise JobError(f"{where}.include_base: {include_base}: write true or false")
+    if include_base and method != "linear":
+        raise JobError(f"{where}.include_base: {method} has the base already; leave it out")
+    written = document.get("parameters")
+    if not isinstance(written, Mapping) or not written:
+        raise JobError(
+            f"{where}.parameters: missing; give {', '.join(METHODS[method].parameters)} or some"
+        )
+    general = (
+        _layers(document.get("layers", "all"), f"{where}.layers"),
+        _components(document.get("components", "all"), f"{where}.components"),
+    )
+    parameters = {
+        str(name): _parameter(str(name), value, general, method, where)
+        for name, value in written.items()
+    }
+    for name, rule in METHODS[method].parameters.items():
+        if rule.default is None and name not in parameters:
+            raise JobError(f"{where}.parameters.{name}: missing; {method} needs it")
+    if not any(isinstance(parameter, Searched) for parameter in parameters.values()):
+        raise JobError(
+            f"{where}.parameters: all are fixed, so nothing is searched; give one low and high"
+        )
+    return SpaceSpec(
+        method=method,
+        parameters=parameters,
+        include_base=include_base,
+        start_from=document.get("start_from"),
+        where=where,
+    )
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A mend for a name that is not known: the closest one, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+def _parameter(
+    name: str, value: object, general: _Grain, method: str, where: str
+) -> Searched | Fixed:
+    rules = METHODS[method].parameters
+    place = f"{where}.parameters.{name}"
+    if name not in rules:
+        raise JobError(f"{place}: {method} has no such parameter; {nearest(name, rules)}")
+    rule = rules[name]
+    if not isinstance(value, Mapping):
+        return _fixed(value, rule, place)
+    if rule.choices:
+        raise JobError(f"{place}: it cannot be searched; give {_choices(rule)}")
+    _only(value, _PARAMETER_KEYS, place)
+    for key in ("low", "high"):
+        if key not in value:
+            raise JobError(f"{place}.{key}: missing; give the range to search")
+    return _searched(value, rule, general, place=place)
+
+
+def _fixed(value: object, rule: ParameterRule, place: str) -> Fixed:
+    if rule.choices:
+        for choice in rule.choices:
+            if value is choice or (isinstance(choice, str) and value == choice):
+                return choice
+        raise JobError(f"{place}: {value}: give {_choices(rule)}")
+    number = _number(value, place)
+    _within(number, rule, place)
+    return number
+
+
+def _searched(
+    written: Mapping[str, Any], rule: ParameterRule, general: _Grain, *, place: str
+) -> Searched:
+    low = _number(written["low"], f"{place}.low")
+    high = _number(written["high"], f"{place}.high")
+    if low >= high:
+        raise JobError(f"{place}.low: {low:g} is not below high ({high:g}); widen the range")
+    scale = _one_of(written.get("scale", "linear"), ("linear", "log"), f"{place}.scale")
+    if scale == "log" and low <= 0.0:
+        raise JobError(f"{place}.low: {low:g} has no logarithm; give a positive one, or no scale")
+    _within(low, rule, f"{place}.low")
+    _within(high, rule, f"{place}.high")
+    middle = math.sqrt(low * high) if scale == "log" else (low + high) / 2
+    start = _number(written.get("start", middle), f"{place}.start")
+    if not low <= start <= high:
+        raise JobError(f"{place}.start: {start:g} is outside [{low:g}, {high:g}]; start inside")
+    per = _one_of(written.get("per", "source"), ("source", "all"), f"{place}.per")
+    if "per" in written and rule.scope == "recipe":
+        raise JobError(f"{place}.per: it is one for the whole recipe; leave `per` out")
+    layers, components = general
+    if "layers" in written:
+        layers = _layers(written["layers"], f"{place}.layers")
+    if "components" in written:
+        components = _components(written["components"], f"{place}.components")
+    return Searched(
+        low=low,
+        high=high,
+        start=start,
+        scale="log" if scale == "log" else "linear",
+        per="all" if per == "all" or rule.scope == "recipe" else "source",
+        layers=layers,
+        components=components,
+        elsewhere=_elsewhere(written, components, rule, place),
+        where=place,
+    )
+
+
+def _layers(written: object, place: str) -> LayerGrain:
+    if written == "all":
+        return LayerGrain(kind="all", size=1, where=place)
+    if written == "each":
+        return LayerGrain(kind="each", size=1, where=place)
+    if isinstance(written, Mapping):
+        _only(written, ("groups_of", "knots"), place)
+        if len(written) == 1:
+            [(key, size)] = written.items()
+            least = 2 if key == "knots" else 1
+            if isinstance(size, bool) or not isinstance(size, int) or size < least:
+                raise JobError(f"{place}.{key}: {size}: give a whole number, {least} or more")
+            kind: Kind = "knots" if key == "knots" else "groups"
+            return LayerGrain(kind=kind, size=size, where=f"{place}.{key}")
+    raise JobError(f"{place}: {written}: write all, each, {{groups_of: 4}} or {{knots: 5}}")
+
+
+def _components(written: object, place: str) -> tuple[Component, ...]:
+    if written == "all":
+        return ("all",)
+    if not isinstance(written, (list, tuple)) or not written:
+        raise JobError(f"{place}: {written}: write all, or a list out of [attention, mlp, rest]")
+    for part in written:
+        if part not in _PARTS:
+            raise JobError(f"{place}: {part}: no such component; {nearest(part, _PARTS)}")
+        if written.count(part) > 1:
+            raise JobError(f"{place}: {part} is listed twice; list it once")
+    return tuple(part for part in _PARTS if part in written)
+
+
+def _elsewhere(
+    written: Mapping[str, Any], components: tuple[Component, ...], rule: ParameterRule, place: str
+) -> float | None:
+    missing = [part for part in _PARTS if part not in components]
+    complete = components == ("all",) or not missing
+    if complete and "elsewhere" in written:
+        raise JobError(f"{place}.elsewhere: no component is left over; leave it out")
+    if complete:
+        return None
+    if "elsewhere" not in written:
+        raise JobError(f"{place}.elsewhere: missing; give the value of {' and '.join(missing)}")
+    value = _number(written["elsewhere"], f"{place}.elsewhere")
+    _within(value, rule, f"{place}.elsewhere")
+    return value
+
+
+def _only(written: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
+    for key in written:
+        if key not in known:
+            raise JobError(f"{place}.{key}: unknown key; {nearest(key, known)}")
+
+
+def _one_of(value: object, choices: tuple[str, ...], place: str) -> str:
+    if value not in choices:
+        raise JobError(f"{place}: {value}: write {' or '.join(choices)}")
+    return str(value)
+
+
+def _number(value: object, place: str) -> float:
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3, without a point, as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise JobError(f"{place}: {value}: give a number")
+    return float(value)
+
+
+def _within(value: float, rule: ParameterRule, place: str) -> None:
+    below = value <= rule.low if rule.low_is_open else value < rule.low
+    if below or value > rule.high:
+        left = "(" if rule.low_is_open or math.isinf(rule.low) else "["
+        right = ")" if math.isinf(rule.high) else "]"
+        box = f"{left}{rule.low:g}, {rule.high:g}{right}"
+        raise JobError(f"{place}: {value:g} is outside {box}; give a value inside")
+
+
+def _choices(rule: ParameterRule) -> str:
+    words = [str(choice).lower() for choice in rule.choices]
+    return f"{', '.join(words[:-1])} or {words[-1]}"

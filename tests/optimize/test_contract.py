@@ -1,0 +1,151 @@
+"""Every registered optimiser, through the same contract."""
+
+import numpy as np
+import pytest
+
+from evomerge.job import OptimizerSpec
+from evomerge.optimize import Optimizer, default_population, make_optimizer
+from evomerge.optimize.registry import OPTIMIZERS
+
+FAILED = 1e6
+"""Fitness of a candidate that could not be scored: finite, worse than every real one."""
+
+
+@pytest.fixture(params=sorted(OPTIMIZERS))
+def algorithm(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=sorted(OPTIMIZERS.keys() - {"random"}))
+def learner(request) -> str:
+    return request.param
+
+
+def make(algorithm: str, n: int = 6, start: float = 0.5, **spec) -> Optimizer:
+    return make_optimizer(OptimizerSpec(algorithm=algorithm, **spec), start=np.full(n, start))
+
+
+def noisy_ties(genomes, generation: int):
+    """Accuracy-like fitness: noisy, in steps of a sixteenth, the first candidate failed."""
+    noise = np.random.default_rng(generation).normal(0.0, 0.05, len(genomes))
+    fitness = np.round((np.mean((genomes - 0.3) ** 2, axis=1) + noise) * 16) / 16
+    fitness[generation % len(genomes)] = FAILED
+    return fitness
+
+
+def run(optimizer: Optimizer, generations: int, disturb: bool = False):
+    asked = []
+    for generation in range(generations):
+        if disturb:
+            np.random.seed(generation)
+            np.random.random(7)
+        genomes = optimizer.ask()
+        asked.append(genomes)
+        optimizer.tell(noisy_ties(genomes, generation))
+    return np.array(asked)
+
+
+@pytest.mark.parametrize("n", [1, 2, 13])
+@pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
+def test_genomes_have_the_shape_asked_for_and_lie_in_the_box(algorithm, n, start):
+    optimizer = make(algorithm, n, start)
+    assert optimizer.population == default_population(n)
+    for generation in range(8):
+        genomes = optimizer.ask()
+        assert genomes.shape == (optimizer.population, n)
+        assert genomes.dtype == np.float64
+        assert ((genomes >= 0.0) & (genomes <= 1.0)).all()
+        assert len(np.unique(genomes, axis=0)) > 1
+        optimizer.tell(noisy_ties(genomes, generation))
+        if optimizer.mean is not None:
+            assert optimizer.mean.shape == (n,)
+            assert ((optimizer.mean >= 0.0) & (optimizer.mean <= 1.0)).all()
+
+
+@pytest.mark.parametrize("population", [4, 5, 24])
+def test_a_population_may_be_given(algorithm, population):
+    optimizer = make(algorithm, population=population)
+    assert optimizer.population == population
+    assert run(optimizer, 4).shape == (4, population, 6)
+
+
+def test_replaying_recorded_fitness_asks_for_identical_genomes(algorithm):
+    generations = 30 if algorithm != "tpe" else 8  # its cost grows with all that was told
+    first = run(make(algorithm, seed=5), generations)
+    again = run(make(algorithm, seed=5), generations, disturb=True)
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != run(make(algorithm, seed=6), generations).tobytes()
+
+
+def test_the_global_generator_is_left_alone(algorithm):
+    np.random.seed(0)
+    before = np.random.get_state()[1].tobytes()
+    run(make(algorithm), 4)
+    assert np.random.get_state()[1].tobytes() == before
+
+
+def test_genomes_handed_out_are_the_callers_own(algorithm):
+    one, other = make(algorithm), make(algorithm)
+    for _ in range(4):
+        genomes = one.ask()
+        fitness = genomes.sum(axis=1)
+        genomes[:] = 0.0
+        if one.mean is not None:
+            one.mean[:] = 0.0
+        one.tell(fitness)
+        assert np.array_equal(fitness, other.ask().sum(axis=1))
+        other.tell(fitness)
+
+
+def test_equal_fitness_does_not_end_a_search(algorithm):
+    optimizer = make(algorithm, 3)
+    for _ in range(60 if algorithm != "tpe" else 10):
+        optimizer.tell(np.full(len(optimizer.ask()), 0.5))
+        assert optimizer.stop is None
+
+
+def test_a_failed_candidate_is_avoided(learner):
+    """Half of the box fails; whoever learns proposes it less and less."""
+    optimizer = make(learner, 2, seed=1)
+    late = []
+    for generation in range(20):
+        genomes = optimizer.ask()
+        failed = genomes[:, 0] > 0.5
+        optimizer.tell(np.where(failed, FAILED, (genomes[:, 0] - 0.4) ** 2))
+        if generation >= 12:
+            late.append(failed.mean())
+    assert np.mean(late) < 0.4
+
+
+@pytest.mark.parametrize("n", [1, 8])
+def test_the_mean_of_a_sphere_is_found(learner, n):
+    target = np.linspace(0.2, 0.7, n)
+    optimizer = make(learner, n, start=0.5 if n > 1 else 0.9, seed=2)
+    before = np.mean((np.full(n, 0.5 if n > 1 else 0.9) - target) ** 2)
+    for _ in range(30 if learner != "tpe" else 12):
+        genomes = optimizer.ask()
+        fitness = np.mean((genomes - target) ** 2, axis=1)
+        optimizer.tell(fitness)
+    assert fitness.min() < before / 2
+    if optimizer.mean is not None:
+        assert np.mean((optimizer.mean - target) ** 2) < before / 4
+
+
+def test_fitness_that_is_not_finite_is_a_mistake_of_the_caller(algorithm):
+    optimizer = make(algorithm)
+    fitness = np.zeros(len(optimizer.ask()))
+    fitness[0] = np.nan
+    with pytest.raises(AssertionError, match="not finite"):
+        optimizer.tell(fitness)
+
+
+def test_default_population_is_that_of_the_tutorial():
+    # Hansen 2016, table 1.
+    assert [default_population(n) for n in (1, 2, 10, 100)] == [4, 6, 10, 17]
+
+
+def test_nothing_is_printed_or_written(algorithm, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    run(make(algorithm), 3)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
