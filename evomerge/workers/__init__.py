@@ -1,0 +1,1 @@
+"""Workers: one candidate on one device, built and scored; and the pools that hold them."""

@@ -1,0 +1,76 @@
+"""The pool: where candidates go to be scored, whatever is behind it."""
+
+from __future__ import annotations
+
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from evomerge.candidate import Candidate, Observer, Outcome, ignore
+from evomerge.job import ComputeSpec
+from evomerge.preparation import Preparation
+from evomerge.workers.worker import Worker, choose_device
+
+
+class Pool(ABC):
+    """Scores candidates; the results come in any order and depend on the candidate alone."""
+
+    @abstractmethod
+    def evaluate(
+        self, candidates: Sequence[Candidate], observe: Observer = ignore
+    ) -> Iterator[tuple[Candidate, Outcome]]:
+        """Score each candidate once and yield it with its outcome as soon as it is there."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the workers and give back their memory."""
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class LocalPool(Pool):
+    """One worker in this process; the only pool that reports the steps inside a candidate."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        device = choose_device(preparation.job.compute.device)
+        self._worker = Worker(preparation, device=device)
+
+    def evaluate(
+        self, candidates: Sequence[Candidate], observe: Observer = ignore
+    ) -> Iterator[tuple[Candidate, Outcome]]:
+        """Score the candidates one after another."""
+        for candidate in candidates:
+            yield candidate, self._worker.evaluate(candidate, observe)
+
+    def close(self) -> None:
+        """Nothing to stop: the memory goes with the pool."""
+
+
+def count_workers(compute: ComputeSpec) -> int:
+    """Workers a job runs with here: as many as it says, else one for each GPU, else one."""
+    if isinstance(compute.workers, int):
+        return compute.workers
+    if choose_device(compute.device).startswith("cuda"):
+        return max(1, torch.cuda.device_count())
+    return 1
+
+
+def open_pool(preparation: Preparation, *, ray_address: str | None = None) -> Pool:
+    """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster."""
+    workers = count_workers(preparation.job.compute)
+    if workers == 1 and ray_address is None:
+        return LocalPool(preparation)
+    from evomerge.workers.ray_pool import RayPool
+
+    return RayPool(preparation, workers=workers, address=ray_address)

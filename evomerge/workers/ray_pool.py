@@ -1,0 +1,137 @@
+"""Workers as Ray actors: one for each share of a device, here or on a cluster.
+
+Candidates are handed out one by one. A worker that dies is started again by Ray and its candidate
+is handed out anew; a candidate that takes its worker down three times is recorded as failed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+import torch
+
+from evomerge.candidate import Candidate, Failed, Observer, Outcome, ignore
+from evomerge.errors import EvomergeError, WorkerError
+from evomerge.job import JobSpec
+from evomerge.preparation import Preparation, prepare
+from evomerge.workers.pool import Pool
+from evomerge.workers.worker import Worker, choose_device
+
+MOST_DEATHS = 3
+"""Workers a candidate may take down before it is recorded as failed."""
+
+
+class _Actor:
+    """What runs in the other process: the same Worker, made from the job."""
+
+    def __init__(self, job_text: str, threads: int, device: str) -> None:
+        torch.set_num_threads(threads)
+        self._worker = Worker(prepare(JobSpec.model_validate_json(job_text)), device=device)
+
+    def ready(self) -> int:
+        """The process id; answers when sources, model and tasks are loaded."""
+        return os.getpid()
+
+    def evaluate(self, candidate: Candidate) -> Outcome:
+        return self._worker.evaluate(candidate)
+
+
+class RayPool(Pool):
+    """Ray actors on this machine's loopback, or on the cluster at `address`."""
+
+    def __init__(
+        self, preparation: Preparation, *, workers: int, address: str | None = None
+    ) -> None:
+        self._owns_session = not ray.is_initialized()
+        if self._owns_session:
+            _start_session(workers, address)
+        job = preparation.job
+        device = choose_device(job.compute.device)
+        gpus = job.compute.gpus_per_worker
+        share = gpus if isinstance(gpus, float) else float(device.startswith("cuda"))
+        cores = os.cpu_count() or 1
+        threads = max(1, cores // workers)
+        actor: Any = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1)(_Actor)
+        self._actors = [
+            actor.remote(job.model_dump_json(), threads, device) for _ in range(workers)
+        ]
+        try:
+            self.process_ids: tuple[int, ...] = tuple(
+                ray.get([a.ready.remote() for a in self._actors])
+            )
+        except (ray.exceptions.RayError, EvomergeError) as error:
+            self.close()
+            raise WorkerError(
+                f"compute.workers: {workers} workers could not be started ({_cause(error)}); "
+                "try fewer"
+            ) from error
+
+    def evaluate(
+        self, candidates: Sequence[Candidate], observe: Observer = ignore
+    ) -> Iterator[tuple[Candidate, Outcome]]:
+        """Keep every worker busy until all candidates have an outcome."""
+        waiting = list(candidates)
+        deaths = dict.fromkeys((candidate.key for candidate in candidates), 0)
+        idle = list(self._actors)
+        running: dict[Any, tuple[Any, Candidate]] = {}
+        while waiting or running:
+            while waiting and idle:
+                worker, candidate = idle.pop(), waiting.pop(0)
+                running[worker.evaluate.remote(candidate)] = (worker, candidate)
+            done, _ = ray.wait(list(running), num_returns=1)
+            worker, candidate = running.pop(done[0])
+            try:
+                outcome: Outcome = ray.get(done[0])
+            except (ray.exceptions.ActorUnavailableError, ray.exceptions.ActorDiedError):
+                # Ray restarts the actor; calls made meanwhile wait for it.
+                deaths[candidate.key] += 1
+                idle.append(worker)
+                if deaths[candidate.key] < MOST_DEATHS:
+                    waiting.insert(0, candidate)
+                    continue
+                outcome = Failed(reason=f"took its worker down {MOST_DEATHS} times")
+                yield candidate, outcome
+                continue
+            except ray.exceptions.RayTaskError as error:
+                raise _cause(error) from error
+            idle.append(worker)
+            yield candidate, outcome
+
+    def close(self) -> None:
+        """Stop the actors, and the Ray session if this pool started it."""
+        for actor in self._actors:
+            ray.kill(actor)
+        if self._owns_session:
+            ray.shutdown()
+
+
+def _start_session(workers: int, address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+        return
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        raise WorkerError(
+            f"--ray-address {address}: a cluster without a token runs anyone's code; start it and "
+            "this search with RAY_AUTH_MODE=token"
+        )
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        raise WorkerError(
+            f"--ray-address {address}: no cluster answers ({' '.join(str(error).split())}); "
+            "check the address and the token"
+        ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the worker raised, out of what Ray wrapped around it."""
+    return getattr(error, "cause", None) or error

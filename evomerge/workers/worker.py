@@ -1,0 +1,72 @@
+"""A worker: builds one candidate after another in memory and scores it.
+
+It holds the sources, the live model and the tasks ready, so that a candidate costs its merge and
+its forward passes. It knows nothing of searches, records or other workers.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from evomerge.candidate import Candidate, Cost, Failed, Observer, Outcome, Scored, ignore
+from evomerge.errors import InputError
+from evomerge.evaluate.engines.base import Engine, Unscorable
+from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.merge.engine import MergeEngine
+from evomerge.preparation import Preparation
+
+
+def choose_device(wanted: str) -> str:
+    """The device a job's `compute.device` means on this machine."""
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Worker:
+    """Scores candidates on one device, in this process."""
+
+    def __init__(self, preparation: Preparation, *, device: str) -> None:
+        self._suite = preparation.suite
+        self._merge = MergeEngine(preparation.sources)
+        evaluation = preparation.job.evaluation
+        self._engine: Engine = TransformersEngine(
+            preparation.base.folder,
+            tokenizer=preparation.tokenizer,
+            dtype=preparation.out_dtype,
+            device=device,
+            batch_size=evaluation.batch_size,
+            trust_remote_code=preparation.job.models.trust_remote_code,
+        )
+
+    def evaluate(self, candidate: Candidate, observe: Observer = ignore) -> Outcome:
+        """Build and score one candidate. What goes wrong with it is a Failed, never an exception.
+
+        Only an InputError passes: a source that became unreadable concerns every candidate.
+        """
+        start = time.perf_counter()
+        forward_before = self._engine.forward_s
+        merged = start
+        items = sum(len(ids) for ids in candidate.items.values())
+        try:
+            self._engine.load(self._merge.execute(candidate.recipe))
+            merged = time.perf_counter()
+            observe("merged", candidate.key)
+            tasks = self._suite.score(self._engine, candidate.items)
+        except Unscorable as error:
+            return Failed(reason=str(error), cost=Cost(merge_s=merged - start, items=items))
+        except InputError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return Failed(reason=reason, cost=Cost(merge_s=merged - start, items=items))
+        cost = Cost(
+            merge_s=merged - start,
+            evaluate_s=time.perf_counter() - merged,
+            forward_s=self._engine.forward_s - forward_before,
+            items=items,
+        )
+        observe("scored", candidate.key)
+        return Scored(tasks=tasks, cost=cost)

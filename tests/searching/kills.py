@@ -1,0 +1,133 @@
+"""Kills searches with SIGKILL and resumes them; run as a program, it prints what came of it.
+
+    python -m tests.searching.kills FOLDER light|real KILLS
+
+A process of its own, because it forks: it loads libraries and tasks once, and each search runs in
+a fork that is killed at one step, then in another that resumes. Steps are counted by the observer
+of the search (asked, merged, scored, recorded, told), so an instant is the same every time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evomerge.candidate import CandidateKey, Step
+from evomerge.preparation import Preparation, prepare
+from evomerge.search import Search
+from evomerge.selection import select_winner
+from evomerge.study import create_study, read_study, resume_study
+from evomerge.workers.pool import LocalPool, Pool
+from tests.searching.jobs import LightPool, make_job, write_models
+
+
+def main() -> None:
+    """Search undisturbed once; then once for every kill; print what differs as JSON."""
+    folder, kind, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    # Threads do not survive a fork: nothing here may start any.
+    torch.set_num_threads(1)
+    write_models(folder / "models")
+    preparation = prepare(make_job(folder / "models"))
+    pools: dict[str, Callable[[], Pool]] = {
+        "light": LightPool,
+        "real": lambda: LocalPool(preparation),
+    }
+    open_pool = pools[kind]
+    reference = folder / "undisturbed"
+    steps_file = folder / "steps"
+    _in_fork(lambda: _run(reference, preparation, open_pool, steps_file=steps_file))
+    steps = steps_file.read_text().split()
+    expected = _contents(reference)
+    report = []
+    for number in range(kills):
+        at = (2 * number + 1) * len(steps) // (2 * kills)
+        run_dir = folder / f"killed-{number:02d}"
+        status = _in_fork(lambda: _run(run_dir, preparation, open_pool, die_at=at))  # noqa: B023
+        recorded = _recorded(run_dir)
+        _in_fork(lambda: _run(run_dir, preparation, open_pool))  # noqa: B023
+        report.append(
+            {
+                "step": steps[at],
+                "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
+                "recorded": recorded,
+                "differs": _differences(expected, _contents(run_dir)),
+            }
+        )
+    print(json.dumps({"steps": len(steps), "trials": len(expected["trials"]), "kills": report}))
+
+
+def _run(
+    run_dir: Path,
+    preparation: Preparation,
+    open_pool: Callable[[], Pool],
+    *,
+    die_at: int | None = None,
+    steps_file: Path | None = None,
+) -> None:
+    steps: list[str] = []
+
+    def observe(step: Step, key: CandidateKey) -> None:
+        if len(steps) == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps.append(step)
+
+    fresh = not (run_dir / "job.yaml").exists()
+    study = create_study(run_dir, preparation.job) if fresh else resume_study(run_dir)
+    with study, open_pool() as pool:
+        search = Search(preparation=preparation, study=study, pool=pool, observe=observe)
+        select_winner(search, search.run())
+    if steps_file is not None:
+        steps_file.write_text(" ".join(steps))
+
+
+def _in_fork(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+def _recorded(run_dir: Path) -> int:
+    if not (run_dir / "study.db").exists():
+        return 0
+    with read_study(run_dir) as study:
+        return len(study.trials)
+
+
+def _contents(run_dir: Path) -> dict[str, Any]:
+    """Everything of a record that a kill must not change; floats as their exact text."""
+    with read_study(run_dir) as study:
+        trials = [
+            repr((t.key, t.kind, t.label, t.genome, t.score, t.means, t.items, t.failure))
+            + t.recipe.to_yaml()
+            for t in study.trials
+        ]
+        items = [repr(study.items_of(t.key)) for t in study.trials]
+        numbers = sorted(trial.number for trial in study._search.get_trials())
+        return {
+            "trials": trials,
+            "items": items,
+            "doubled": len(numbers) != len(set(numbers)),
+            "selection": json.dumps(study.noted("selection"), sort_keys=True),
+            "files": sorted(path.name for path in (run_dir / "items").iterdir()),
+        }
+
+
+def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    return [part for part in expected if expected[part] != found[part]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Scores an answer, and takes its own process down where a file beside this one says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+ONCE = Path(__file__).with_name("kill-once")
+ALWAYS = Path(__file__).with_name("kill-always")
+
+
+def load(**_metadata: object) -> dict[str, Dataset]:
+    numbers = ("zero", "one", "two", "three", "four", "five", "six", "seven")
+    items = [{"question": f"{a} plus {b} equals", "answer": a} for a in numbers for b in numbers]
+    return {"test": Dataset.from_list(items)}
+
+
+def score(document: dict[str, Any], results: list[str]) -> dict[str, float]:
+    if ALWAYS.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ONCE.exists():
+        ONCE.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"exact_match": float(results[0].strip() == document["answer"])}
