@@ -1,0 +1,250 @@
+"""The model card: what a merge is, what it scores, how it was found and how to make it again.
+
+Written for whoever meets the folder without its history, so it names sources as the public knows
+them and never a path of the machine it was made on. It computes no score and reads no weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from evomerge import __version__
+from evomerge.evaluate.intervals import Interval
+from evomerge.export.origins import Origin, all_languages, common_licence
+from evomerge.merge.methods import METHODS
+from evomerge.recipe import Recipe
+from evomerge.selection import ConstraintCheck
+from evomerge.standing import Standing
+
+MIXED_LICENCE = "see-sources"
+"""`license_name` of a merge whose sources do not all state one licence; the text lists them."""
+
+_RANDOM_MASKS = ("dare_linear", "dare_ties")
+_SHOWN_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How a search went. candidates: genomes that were scored. items: items they were scored on."""
+
+    space: str
+    genes: int
+    optimizer: str
+    seed: int
+    candidates: int
+    items: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardScores:
+    """What a model scores: the first standing is the model itself, the others stand beside it.
+
+    said: in words, on which items. constraints: as the model itself kept them.
+    """
+
+    said: str
+    standings: tuple[Standing, ...]
+    constraints: tuple[ConstraintCheck, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What a card tells of a merge beyond its recipe.
+
+    opening: the first line: whether the model is better than its parents. names: reference ->
+    public name, of every model that `opening` and the labels of `scores` may mention.
+    """
+
+    title: str
+    opening: str
+    names: Mapping[str, str]
+    scores: CardScores | None = None
+    effort: Effort | None = None
+
+
+def write_card(
+    recipe: Recipe, origins: Sequence[Origin], *, story: Story, with_code: bool = False
+) -> str:
+    """The text of README.md, with the metadata that the Hugging Face hub reads.
+
+    with_code: whether modelling code of the sources lies in the folder.
+    """
+    public = _Public(story.names)
+    sections = [
+        f"# {story.title}",
+        public.text(story.opening),
+        _what_it_is(recipe, public, with_code=with_code),
+        *([] if story.scores is None else _scores(story.scores, public)),
+        *([] if story.effort is None else _effort(story.effort)),
+        *_rebuilding(recipe, origins),
+        *_sources(origins),
+        *_licence(origins),
+        f"Made by evomerge {__version__}; `manifest.json` has the sha256 of every file.",
+    ]
+    content = f"---\n{_metadata(origins).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return str(ModelCard(content))
+
+
+class _Public:
+    """Takes references to models for their public names."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = dict(sorted(names.items(), key=lambda item: -len(item[0])))
+
+    def name(self, reference: str) -> str:
+        return self._names[reference]
+
+    def text(self, text: str) -> str:
+        """Text in which every path or pinned hub id is its public name, the longest first."""
+        for reference, name in self._names.items():
+            if "/" in reference:
+                text = text.replace(reference, name)
+        return text
+
+
+def _metadata(origins: Sequence[Origin]) -> ModelCardData:
+    licence = common_licence(origins)
+    stated = (
+        {"license": "other", "license_name": MIXED_LICENCE}
+        if licence is None
+        else {
+            "license": licence.license,
+            "license_name": licence.name,
+            "license_link": licence.link,
+        }
+    )
+    return ModelCardData(
+        base_model=list(dict.fromkeys(_card_id(origin) for origin in origins)),
+        base_model_relation="merge",
+        language=list(all_languages(origins)) or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["merge", "evomerge", "mergekit"],
+        **stated,
+    )
+
+
+def _card_id(origin: Origin) -> str:
+    """The hub's id, without the revision that tells two sources of one repository apart."""
+    return origin.name if origin.revision is None else origin.name.partition("@")[0]
+
+
+def _what_it_is(recipe: Recipe, public: _Public, *, with_code: bool) -> str:
+    method = METHODS[recipe.merge_method]
+    models = _listed(public.name(entry.model) for entry in recipe.models)
+    base = f" over {public.name(recipe.base_model)}" if recipe.base_model else ""
+    loading = (
+        "It is a checkpoint of their architecture, whose modelling code lies beside it and has to "
+        "be trusted (`trust_remote_code=True`)."
+        if with_code
+        else "It is a plain checkpoint of their architecture: "
+        "`AutoModelForCausalLM.from_pretrained` loads it, and no code comes with it."
+    )
+    return f"A merge of {models}{base}, by `{method.name}` ({method.citation}). {loading}"
+
+
+def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
+    """A column a model, so that the table stays narrow however many tasks there are."""
+    labels = [_cell(public.text(standing.label)) for standing in scores.standings]
+    rows = [["objective", *(_interval(standing.score) for standing in scores.standings)]]
+    for task, metrics in scores.standings[0].tasks.items():
+        for metric in metrics:
+            found = [s.tasks.get(task, {}).get(metric) for s in scores.standings]
+            rows.append([_cell(f"{task}: {metric}"), *map(_interval, found)])
+    yield "## Scores"
+    yield f"{scores.said} In brackets: 95% intervals."
+    yield _table(["score", f"**{labels[0]}**", *labels[1:]], rows)
+    if scores.constraints:
+        yield "\n".join(_constraint(check) for check in scores.constraints)
+
+
+def _constraint(check: ConstraintCheck) -> str:
+    kept = "kept" if check.kept else "NOT kept"
+    return (
+        f"- Constraint {kept}: {check.task}, {check.metric} {check.score:.3f}, "
+        f"wanted at least {check.wanted:.3f}."
+    )
+
+
+def _effort(effort: Effort) -> Iterable[str]:
+    yield "## How it was found"
+    yield (
+        f"By evolutionary search: `{effort.optimizer}` (seed {effort.seed}) over the search space "
+        f"`{effort.space}` ({effort.genes} genes), {effort.candidates} candidates scored on "
+        f"{effort.items} items in all. "
+        "Finalists were compared on validation items and the winner was scored once on test items; "
+        "no candidate was proposed or chosen by its score on those."
+    )
+
+
+def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
+    yield "## How to make it again"
+    yield "```\nevomerge merge recipe.yaml --out DIR\n```"
+    other = "The recipe is a mergekit document too:"
+    if recipe.merge_method in _RANDOM_MASKS:
+        other += " (its random masks are mergekit's own, so the result is alike but not equal):"
+    yield f"{other}\n\n```\nmergekit-yaml recipe.yaml DIR\n```"
+    local = [origin.name for origin in origins if origin.revision is None]
+    if local:
+        yield (
+            f"The recipe names folders of the machine it was made on ({_listed(local)}); put the "
+            "paths of yours in their place."
+        )
+
+
+def _sources(origins: Sequence[Origin]) -> Iterable[str]:
+    yield "## Sources"
+    yield _table(
+        ["model", "revision", "licence", "sha256 of the weights"],
+        [
+            [
+                _cell(origin.name),
+                f"`{origin.revision}`" if origin.revision else "local folder",
+                _cell(str(origin.licence or "not stated")),
+                _weights_digest(origin),
+            ]
+            for origin in origins
+        ],
+    )
+
+
+def _weights_digest(origin: Origin) -> str:
+    weights = sorted(name for name in origin.files if name.endswith(".safetensors"))
+    more = f" and {len(weights) - 1} more files" if len(weights) > 1 else ""
+    return f"`{origin.files[weights[0]].sha256[:_SHOWN_DIGITS]}…`{more}"
+
+
+def _licence(origins: Sequence[Origin]) -> Iterable[str]:
+    licence = common_licence(origins)
+    yield "## Licence"
+    if licence is not None:
+        yield f"{licence}, which every source states."
+        return
+    stated = "; ".join(f"{origin.name}: {origin.licence or 'not stated'}" for origin in origins)
+    yield (
+        f"The sources do not all state one licence ({stated}). A merge is made of all of them, so "
+        "check that their terms allow what you want to do with it."
+    )
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = dict.fromkeys(names)
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,89 @@
+"""A merge as a folder that explains itself, made whole or not at all.
+
+    OUT/
+    ├── model.safetensors        or shards and their index
+    ├── config.json              with generation_config.json and the tokenizer's files
+    ├── recipe.yaml              what `evomerge merge` and `mergekit-yaml` execute
+    ├── README.md                the model card
+    └── manifest.json            sha256 of every file and of every source
+
+It does not know whether the recipe comes from a search or from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evomerge.export.card import Story, write_card
+from evomerge.export.checkpoint import (
+    SHARD_BYTES,
+    Weights,
+    lead_of,
+    weights_bytes,
+    write_checkpoint,
+)
+from evomerge.export.folder import inside, whole_folder
+from evomerge.export.manifest import RECIPE, versions_here, write_manifest
+from evomerge.export.origins import Origin
+from evomerge.merge.plan import check_recipe
+from evomerge.recipe import Recipe
+from evomerge.sources import Source
+
+
+def export_checkpoint(
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    tokenizer_source: Source,
+    out: Path,
+    *,
+    origins: Sequence[Origin],
+    story: Story,
+    shard_bytes: int = SHARD_BYTES,
+    trust_remote_code: bool = False,
+) -> Weights:
+    """Execute a recipe into the new folder `out`: checkpoint, recipe, card and manifest.
+
+    sources: opened checkpoints by the references of the recipe. origins: those of the recipe's
+    models in order, the tokenizer's last where it is another. The same arguments give the same
+    bytes. Raises RecipeError, SourceError, RunError (`out` exists), StorageError (disk full);
+    nothing is left of a failed attempt.
+    """
+    check_recipe(recipe, lead_of(recipe, sources).structure)
+    stated = recipe.with_block(sources=_stated(origins), versions=versions_here())
+    text = stated.to_yaml()
+    card = write_card(stated, origins, story=story, with_code=trust_remote_code)
+    with whole_folder(out, needed_bytes=weights_bytes(recipe, sources)) as folder:
+        weights = write_checkpoint(
+            recipe,
+            sources,
+            tokenizer_source,
+            folder,
+            shard_bytes=shard_bytes,
+            trust_remote_code=trust_remote_code,
+        )
+        inside(folder, RECIPE).write_text(text, encoding="utf-8")
+        inside(folder, "README.md").write_text(card, encoding="utf-8")
+        write_manifest(folder, origins)
+    return weights
+
+
+def models_of(
+    recipe: Recipe, sources: Mapping[str, Source], tokenizer_source: Source
+) -> tuple[Source, ...]:
+    """The sources that a merge is made of, in the recipe's order, the tokenizer's among them."""
+    used = {reference: sources[reference] for reference in recipe.references}
+    used.setdefault(tokenizer_source.reference, tokenizer_source)
+    return tuple(used.values())
+
+
+def _stated(origins: Sequence[Origin]) -> list[dict[str, object]]:
+    """The sources as a recipe's own block holds them, for `merge_recipe` to check."""
+    return [
+        {
+            "model": origin.reference,
+            "revision": origin.revision,
+            "sha256": {name: facts.sha256 for name, facts in sorted(origin.files.items())},
+        }
+        for origin in origins
+    ]

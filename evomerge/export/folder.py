@@ -1,0 +1,132 @@
+"""The output folder: made whole or not at all.
+
+Everything is written to a hidden folder beside it, synced, and renamed in one step, so that a kill
+or a full disk at any instant leaves no half-made model behind. Nothing here knows what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+from safetensors import SafetensorError
+
+from evomerge.errors import RunError, StorageError
+
+_LOCK = ".lock"
+"""Held in a folder that is being written; the kernel frees it when its writer dies."""
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
+    """Write into the folder this yields; it becomes `out` when the block ends without an error.
+
+    needed_bytes: what will be written at least, so that a disk that cannot hold it is refused at
+    once. Left-overs of killed exports to the same place are removed first. Raises RunError when
+    `out` holds something or another process is writing it, StorageError when it cannot be written;
+    nothing of the attempt is left in either case.
+    """
+    target = out.expanduser().resolve()
+    _refuse_existing(target, out)
+    with _storage_errors(out):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target, out)
+        _check_room(target.parent, out, needed_bytes)
+        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        partial.mkdir()
+        try:
+            with _held(partial):
+                yield partial
+                (partial / _LOCK).unlink()
+                _sync(partial)
+                _refuse_existing(target, out)
+                partial.rename(target)
+            _sync_path(target.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of file `name` in `folder`; it is an error of ours if that is somewhere else."""
+    path = folder / name
+    assert path.resolve().is_relative_to(folder.resolve()), f"{name} is outside the output folder"
+    return path
+
+
+def _check_room(parent: Path, out: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(parent).free
+    if free_bytes < needed_bytes:
+        raise StorageError(
+            f"{out}: the model takes {needed_bytes / 1e9:.3f} GB and {free_bytes / 1e9:.3f} GB are "
+            "free there; make room, or give another --out"
+        )
+
+
+def _refuse_existing(target: Path, out: Path) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists() or target.is_symlink():
+        raise RunError(f"{out}: exists already; give another --out")
+
+
+def _remove_leftovers(target: Path, out: Path) -> None:
+    for leftover in sorted(target.parent.glob(f".{_escaped(target.name)}.partial-*")):
+        lock = filelock.FileLock(leftover / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise RunError(
+                f"{out}: another export is writing it; wait for that, or give another --out"
+            ) from error
+        try:
+            shutil.rmtree(leftover)
+        finally:
+            lock.release()
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    lock = filelock.FileLock(folder / _LOCK)
+    lock.acquire(timeout=0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _storage_errors(out: Path) -> Iterator[None]:
+    """Say in one line that the folder cannot be written; safetensors words its errors itself."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error.strerror if isinstance(error, OSError) else error).split())
+        raise StorageError(
+            f"{out}: cannot be written ({reason}), and nothing is left of it; make room or give "
+            "another --out"
+        ) from error
+
+
+def _sync(folder: Path) -> None:
+    """Everything in the folder onto the disk, the files before the folders that name them."""
+    for directory, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync_path(Path(directory, name))
+        _sync_path(Path(directory))
+
+
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,101 @@
+"""The manifest of an exported folder: what every file of it, and of its sources, hashes to.
+
+It holds no time and no path of the machine, so that two exports of one recipe are equal to the
+byte. It does not know what the files mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from evomerge import __version__
+from evomerge.errors import RunError
+from evomerge.export.folder import inside
+from evomerge.export.origins import FileFacts, Origin
+
+MANIFEST = "manifest.json"
+RECIPE = "recipe.yaml"
+
+_PACKAGES = ("torch", "numpy", "safetensors", "transformers", "tokenizers", "lm-eval")
+"""Packages whose version can change a byte or a score of what is exported."""
+
+
+def versions_here() -> dict[str, str]:
+    """Versions of evomerge, Python and the packages an export depends on."""
+    return {
+        "evomerge": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def write_manifest(folder: Path, origins: Sequence[Origin]) -> None:
+    """Hash every file of a folder that is otherwise done, hidden ones left out."""
+    names = (
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    )
+    files = {name: file_facts(folder / name) for name in sorted(names)}
+    document = {
+        "created_by": f"evomerge {__version__}",
+        "recipe_sha256": files[RECIPE].sha256,
+        "files": {name: vars(facts) for name, facts in files.items()},
+        "sources": [
+            {
+                "name": origin.name,
+                "revision": origin.revision,
+                "files": {name: vars(facts) for name, facts in sorted(origin.files.items())},
+            }
+            for origin in origins
+        ],
+        "versions": versions_here(),
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    inside(folder, MANIFEST).write_text(text, encoding="utf-8")
+
+
+def changed_files(folder: Path) -> tuple[str, ...]:
+    """Names of files that are missing or not what the manifest says, in order.
+
+    Reads every byte. Raises RunError when the folder has no manifest that can be read.
+    """
+    stated = read_manifest(folder)["files"]
+    return tuple(
+        name
+        for name, facts in stated.items()
+        if not (folder / name).is_file() or vars(file_facts(folder / name)) != dict(facts)
+    )
+
+
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of an exported folder. Raises RunError."""
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        names = list(document["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path}: cannot be read, so the folder cannot be verified; export it again"
+        ) from error
+    outside = [name for name in names if not _stays_inside(folder, name)]
+    if outside:
+        raise RunError(f"{path}: names {outside[0]}, outside the folder; export it again")
+    return dict(document)
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Size and sha256 of a file; reads every byte."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileFacts(sha256=digest, size_bytes=path.stat().st_size)
+
+
+def _stays_inside(folder: Path, name: str) -> bool:
+    return (folder / name).resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,146 @@
+"""Where a merge comes from: its sources as they may be spoken of in public.
+
+A source is named by its hub id or by the name of its folder, never by a path of this machine; its
+files by hash; its licence and languages are those that its own model card states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub.repocard import metadata_load
+
+from evomerge.errors import SourceError
+from evomerge.sources import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """A file as a manifest lists it."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Licence:
+    """A licence in the terms of a model card: `name` and `link` belong to the licence "other"."""
+
+    license: str
+    name: str | None = None
+    link: str | None = None
+
+    def __str__(self) -> str:
+        return self.name or self.license
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """One source of a merge.
+
+    reference: as recipes name it, perhaps a path. name: what the public may read. revision: the
+    commit of a hub id. licence: None where the source's card states none.
+    """
+
+    reference: str
+    name: str
+    revision: str | None
+    files: Mapping[str, FileFacts]
+    licence: Licence | None
+    languages: tuple[str, ...]
+
+
+def public_names(sources: Iterable[Source]) -> dict[str, str]:
+    """reference -> what the public may read, each name once."""
+    names: dict[str, str] = {}
+    for source in sources:
+        names[source.reference] = _public_name(source, set(names.values()))
+    return names
+
+
+def trace(sources: Iterable[Source], names: Mapping[str, str]) -> tuple[Origin, ...]:
+    """The origin of each source, in order. Reads every byte of them; raises SourceError."""
+    return tuple(_trace(source, names[source.reference]) for source in sources)
+
+
+def _trace(source: Source, name: str) -> Origin:
+    metadata = _card_metadata(source.folder / "README.md")
+    return Origin(
+        reference=source.reference,
+        name=name,
+        revision=source.revision,
+        files={
+            file: FileFacts(sha256=digest, size_bytes=_size_bytes(source, file))
+            for file, digest in source.sha256().items()
+        },
+        licence=_licence(metadata),
+        languages=_languages(metadata),
+    )
+
+
+def common_licence(origins: Iterable[Origin]) -> Licence | None:
+    """The licence that every source states; None when they differ or one states none."""
+    stated = {origin.licence for origin in origins}
+    return stated.pop() if len(stated) == 1 else None
+
+
+def all_languages(origins: Iterable[Origin]) -> tuple[str, ...]:
+    """The languages of all the sources, each once."""
+    return tuple(dict.fromkeys(code for origin in origins for code in origin.languages))
+
+
+def _size_bytes(source: Source, file: str) -> int:
+    path = source.folder / file
+    if not path.is_file():
+        raise SourceError(
+            f"{source.reference}: its index names {file} outside its folder; move the file inside "
+            "and mend the index"
+        )
+    return path.stat().st_size
+
+
+def _public_name(source: Source, taken: set[str]) -> str:
+    if source.revision is not None:
+        hub_id = source.reference.partition("@")[0]
+        return f"{hub_id}@{source.revision[:7]}" if hub_id in taken else hub_id
+    name = source.folder.name
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{source.folder.name}-{count}"
+    return name
+
+
+def _card_metadata(path: Path) -> Mapping[str, Any]:
+    """The metadata of a model card; nothing for a card that is missing or cannot be read."""
+    if not path.is_file():
+        return {}
+    try:
+        return metadata_load(path) or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def _licence(metadata: Mapping[str, Any]) -> Licence | None:
+    stated = metadata.get("license")
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if not isinstance(stated, str) or not stated.strip():
+        return None
+    name, link = metadata.get("license_name"), metadata.get("license_link")
+    return Licence(
+        license=stated.strip().lower(),
+        name=name if isinstance(name, str) else None,
+        link=link if isinstance(link, str) else None,
+    )
+
+
+def _languages(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    stated = metadata.get("language")
+    codes = stated if isinstance(stated, list) else [stated]
+    # YAML 1.1 reads an unquoted `no`, Norwegian, as false.
+    return tuple("no" if code is False else str(code) for code in codes if code is not None)

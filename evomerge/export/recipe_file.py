@@ -1,0 +1,118 @@
+"""Executing a recipe that someone has: the same recipe and sources always give the same bytes.
+
+Where the recipe says what its sources hash to, as every exported one does, they are checked first.
+Nothing is scored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import RecipeError
+from evomerge.export.card import Story
+from evomerge.export.checkpoint import SHARD_BYTES, Weights
+from evomerge.export.delivery import export_checkpoint, models_of
+from evomerge.export.origins import Origin, public_names, trace
+from evomerge.merge.engine import MergeEngine
+from evomerge.recipe import Recipe
+from evomerge.sources import Source, open_source
+
+_MEND = "put that file back, or take `sources` out of the recipe's `evomerge:` block to merge it"
+
+
+def merge_recipe(recipe: Recipe, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Weights:
+    """Execute a recipe into the new folder `out`; its tokenizer is that of `tokenizer_source`.
+
+    Without a `tokenizer_source` the tokenizer is the base's (or the first model's). The weights are
+    those of the export that wrote the recipe, to the byte. Raises RecipeError where the recipe
+    cannot be executed or a source is not the one it was made from, SourceError, RunError,
+    StorageError.
+    """
+    sources = {
+        reference: open_source(reference, where=f"models.{place}")
+        for place, reference in enumerate(recipe.references)
+    }
+    MergeEngine(sources, cache_bytes=0).execute(recipe)  # refuses before the sources are hashed
+    tokenizer_source = _tokenizer_source(recipe, sources)
+    used = models_of(recipe, sources, tokenizer_source)
+    names = public_names(used)
+    origins = trace(used, names)
+    _check_sources(recipe.evomerge.get("sources"), origins)
+    story = Story(title=_title(recipe, names), opening=_OPENING, names=names)
+    return export_checkpoint(
+        recipe,
+        sources,
+        tokenizer_source,
+        out,
+        origins=origins,
+        story=story,
+        shard_bytes=shard_bytes,
+    )
+
+
+_OPENING = (
+    "Made from a recipe: nothing was scored when this folder was written. Scores that the recipe "
+    "carries under `evomerge:` are those of the search it came from."
+)
+
+
+def _title(recipe: Recipe, names: Mapping[str, str]) -> str:
+    job = recipe.evomerge.get("job")
+    return str(job) if job else " + ".join(names[entry.model] for entry in recipe.models)
+
+
+def _tokenizer_source(recipe: Recipe, sources: Mapping[str, Source]) -> Source:
+    wanted = recipe.tokenizer_source
+    if wanted in (None, "base"):
+        return sources[recipe.references[0]]
+    if wanted == "union":
+        raise RecipeError(
+            "tokenizer_source: union is not supported; name the model whose tokenizer to take"
+        )
+    assert wanted is not None
+    return sources.get(wanted) or open_source(wanted, where="tokenizer_source")
+
+
+def _check_sources(stated: Any, origins: Sequence[Origin]) -> None:
+    """Compare the sources with what the recipe says of them.
+
+    A source that the recipe's block does not name is taken to be the one in its place, so that a
+    recipe whose paths were changed to those of another machine is checked all the same. Files that
+    the recipe does not list are not compared.
+    """
+    if stated is None:
+        return
+    entries = _entries(stated)
+    named = dict(entries)
+    for place, origin in enumerate(origins):
+        in_place = entries[place][1] if place < len(entries) else {}
+        for file, digest in named.get(origin.reference, in_place).items():
+            found = origin.files.get(file)
+            if found is None:
+                raise RecipeError(
+                    f"{origin.reference}: {file} is missing, which the recipe was made from; "
+                    f"{_MEND}"
+                )
+            if found.sha256 != digest:
+                raise RecipeError(
+                    f"{origin.reference}: {file} is not the one that the recipe was made from "
+                    f"(sha256 {found.sha256[:12]}…, not {str(digest)[:12]}…); {_MEND}"
+                )
+
+
+def _entries(stated: Any) -> list[tuple[str, Mapping[str, str]]]:
+    """(model, file -> sha256) as the block lists them, whoever wrote it."""
+    if not isinstance(stated, Iterable) or isinstance(stated, str | Mapping):
+        stated = [None]
+    entries = []
+    for place, entry in enumerate(stated):
+        digests = entry.get("sha256") if isinstance(entry, Mapping) else None
+        if not isinstance(digests, Mapping) or "model" not in entry:
+            raise RecipeError(
+                f"evomerge.sources.{place}: expected a mapping with model and sha256; mend it, or "
+                "take `sources` out of the recipe's `evomerge:` block"
+            )
+        entries.append((str(entry["model"]), digests))
+    return entries
