@@ -1,0 +1,255 @@
+"""The commands. Everything heavy is imported inside them, so that `--help` answers at once.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 2 bad input, in one line;
+3 ended with no candidate better than the best parent; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge import __version__
+from evomerge.errors import EvomergeError, RunError
+
+if TYPE_CHECKING:
+    from evomerge.preparation import Preparation
+    from evomerge.study import Study
+
+NO_GAIN = 3
+INTERRUPTED = 130
+
+
+class SplitName(enum.StrEnum):
+    """The splits of a task's items, as the command line names them."""
+
+    search = "search"
+    validation = "validation"
+    test = "test"
+
+
+app = typer.Typer(
+    name="evomerge",
+    help="Evolutionary search for the best merge of fine-tuned language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunDir = Annotated[Path, typer.Argument(help="Directory of a search.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job: optimizer.seed=1."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="Join this Ray cluster instead of starting workers here.", metavar="ADDRESS"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def search(
+    job: Annotated[Path, typer.Argument(help="The job file.", show_default=False)],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where to keep the search.  [default: runs/NAME]")
+    ] = None,
+    overrides: Overrides = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Launch a search: baselines, generations, then the final selection."""
+    with _answering():
+        from evomerge.job import load_job
+        from evomerge.preparation import pin, prepare
+        from evomerge.study import create_study, refuse_existing
+
+        spec = load_job(job, overrides=overrides or ())
+        where = run_dir or Path("runs") / spec.name
+        refuse_existing(where)
+        preparation = prepare(pin(spec))
+        _run(create_study(where, preparation.job), preparation, ray_address)
+
+
+@app.command()
+def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
+    """Go on with a search from its first candidate without a result."""
+    with _answering():
+        from evomerge.preparation import prepare
+        from evomerge.study import resume_study
+
+        study = resume_study(run_dir, overrides=tuple(overrides or ()))
+        _run(study, prepare(study.job), ray_address)
+
+
+@app.command()
+def status(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Say how far a search is, also while it runs."""
+    with _answering():
+        from evomerge.report.status import show_status, status_of
+        from evomerge.study import read_study
+
+        with read_study(run_dir) as study:
+            said = status_of(study)
+        if as_json:
+            typer.echo(json.dumps(said.to_json(), ensure_ascii=False, indent=2))
+        else:
+            show_status(said)
+
+
+@app.command()
+def export(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option(help="Folder to make for the model.", show_default=False)],
+    trial: Annotated[
+        str | None,
+        typer.Option(help="Export this candidate instead of the winner, e.g. g0012-i003."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Load and score the folder with stock tools.")
+    ] = False,
+) -> None:
+    """Write the winner: recipe, checkpoint, model card, manifest."""
+    with _answering():
+        from evomerge.candidate import CandidateKey
+        from evomerge.export import export_winner
+        from evomerge.preparation import prepare
+        from evomerge.selection import read_selection
+        from evomerge.study import read_study
+
+        with read_study(run_dir) as study:
+            document = study.noted("selection")
+            selection = None if document is None else read_selection(document)
+            key = None if trial is None else CandidateKey.parse(trial)
+            if selection is None and key is None:
+                raise RunError(
+                    f"{run_dir}: the search has not ended; finish it with `evomerge resume "
+                    f"{run_dir}`, or name a candidate with --trial"
+                )
+            preparation = prepare(study.job)
+            if verify:
+                typer.echo("writing, then scoring with stock lm-eval ...", err=True)
+            report = export_winner(preparation, study, selection, out, trial=key, verify=verify)
+        for line in report.lines():
+            typer.echo(line)
+        if not report.verified:
+            raise typer.Exit(EvomergeError.exit_code)
+
+
+@app.command()
+def merge(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, or mergekit YAML.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to make for the model.", show_default=False)],
+) -> None:
+    """Execute a recipe: the same recipe always gives the same bytes."""
+    with _answering():
+        from evomerge.export import merge_recipe
+        from evomerge.recipe import load_recipe
+
+        merge_recipe(load_recipe(recipe), out)
+        typer.echo(f"model: {out}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A model folder, hub id or recipe file.", show_default=False)
+    ],
+    job: Annotated[Path, typer.Argument(help="The job to score it by.", show_default=False)],
+    split: Annotated[SplitName, typer.Option(help="Which items.")] = SplitName.test,
+    as_json: AsJson = False,
+) -> None:
+    """Score one model on a job's tasks, beside nothing else."""
+    with _answering():
+        from evomerge.job import load_job
+        from evomerge.standing import evaluate_model
+
+        standing = evaluate_model(model, load_job(job), split=split.value)
+        if as_json:
+            typer.echo(json.dumps(standing.to_json(), ensure_ascii=False, indent=2))
+            return
+        for line in standing.lines():
+            typer.echo(line)
+
+
+@app.command()
+def report(
+    run_dir: RunDir,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it.  [default: RUN_DIR/report.html]")
+    ] = None,
+) -> None:
+    """Write one HTML file that shows the whole search."""
+    with _answering():
+        from evomerge.report.html import write_report
+        from evomerge.sources import open_source
+        from evomerge.study import read_study
+
+        with read_study(run_dir) as study:
+            structure = open_source(study.job.models.base, where="models.base").structure
+            path = write_report(study, structure=structure, out=out or run_dir / "report.html")
+        typer.echo(f"report: {path}")
+
+
+def _run(study: Study, preparation: Preparation, ray_address: str | None) -> None:
+    """Search, select, and say what came of it; ends the process with the command's exit code."""
+    from evomerge.preparation import check_unchanged, facts_of
+    from evomerge.report.terminal import SearchProgress
+    from evomerge.search import Search
+    from evomerge.selection import select_winner
+    from evomerge.workers.pool import open_pool
+
+    with study:
+        try:
+            now = facts_of(preparation)
+            before = study.noted("facts")
+            if before is None:
+                study.note("facts", now)
+            else:
+                for change in check_unchanged(before, now, where=str(study.run_dir)):
+                    typer.echo(f"note: {change} since the search began", err=True)
+            with (
+                SearchProgress(study) as progress,
+                open_pool(preparation, ray_address=ray_address) as pool,
+            ):
+                search = Search(preparation=preparation, study=study, pool=pool, observe=progress)
+                selection = select_winner(search, search.run())
+        except KeyboardInterrupt:
+            typer.echo(f"Interrupted; go on with: evomerge resume {study.run_dir}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+    for line in selection.lines():
+        typer.echo(line)
+    typer.echo(f"next: evomerge export {study.run_dir} --out DIR")
+    raise typer.Exit(0 if selection.better else NO_GAIN)
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Errors of ours become one line and their exit code."""
+    try:
+        yield
+    except EvomergeError as error:
+        typer.echo(f"evomerge: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    # The libraries' own progress bars would run through ours; this must come before they load.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    app()

@@ -1,0 +1,1 @@
+"""What people see of a search: the terminal while it runs, its status, and the HTML report."""

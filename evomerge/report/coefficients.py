@@ -1,0 +1,193 @@
+"""A recipe's coefficients as they act: per parameter, model, component and layer.
+
+Every value is resolved through the recipe itself, tensor by tensor, as the merge engine resolves
+it, so nothing is assumed of the search space that wrote it. How they are drawn is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from evomerge.recipe import Recipe
+from evomerge.sources import Structure
+
+_COMPONENTS = {
+    "norms": ("norm", "ln_", "ln1", "ln2"),
+    "attention": ("attn", "attention"),
+    "MLP": ("mlp", "ffn", "feed_forward", "moe", "experts"),
+}
+"""Words in the name of a layer's part -> how people call it; the first match counts."""
+
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One model's values of a parameter over depth.
+
+    model: its reference; None for a parameter of the whole recipe. values: (depth,), None where
+    the recipe gives none.
+    """
+
+    model: str | None
+    values: tuple[float | None, ...]
+
+    @property
+    def varies(self) -> bool:
+        """Whether layers differ."""
+        return len(set(self.values)) > 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One parameter in one part of every layer."""
+
+    parameter: str
+    component: str
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """One parameter for tensors outside the layers; values in the order of `models`."""
+
+    parameter: str
+    tensors: tuple[str, ...]
+    models: tuple[str | None, ...]
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coefficients:
+    """All numbers of a recipe; `fixed` is what is one for the whole merge, by parameter."""
+
+    panels: tuple[Panel, ...]
+    outer: tuple[Outer, ...]
+    fixed: tuple[tuple[str, str], ...]
+
+
+def coefficients_of(recipe: Recipe, structure: Structure) -> Coefficients:
+    """Resolve every numeric parameter of a recipe over a checkpoint's tensors."""
+    suffixes = _suffixes(structure)
+    panels: list[Panel] = []
+    outer: list[Outer] = []
+    fixed: dict[str, str] = {}
+    for parameter, models in _parameters(recipe).items():
+        words = [value for m in models for value in _words(recipe, parameter, m, structure)]
+        if words:
+            fixed[parameter] = ", ".join(dict.fromkeys(words))
+        if models == (None,) and isinstance(number := recipe.parameters[parameter], float):
+            fixed[parameter] = f"{number:g}"
+            continue
+        groups: dict[tuple[Curve, ...], list[str]] = {}
+        for suffix in suffixes:
+            curves = tuple(_curve(recipe, parameter, m, suffix, structure) for m in models)
+            told = tuple(c for c in curves if any(v is not None for v in c.values))
+            if told:
+                groups.setdefault(told, []).append(suffix)
+        named = [(_component(members, suffixes), curves) for curves, members in groups.items()]
+        for name, curves in sorted(named, key=lambda entry: _rank(entry[0])):
+            panels.append(Panel(parameter=parameter, component=name, curves=curves))
+        outer += _outer(recipe, parameter, models, structure)
+    return Coefficients(panels=tuple(panels), outer=tuple(outer), fixed=tuple(fixed.items()))
+
+
+def _parameters(recipe: Recipe) -> dict[str, tuple[str | None, ...]]:
+    """Parameter -> the models that have it, or None alone for the recipe's own."""
+    own = dict.fromkeys(name for entry in recipe.models for name in entry.parameters)
+    everyone = tuple(entry.model for entry in recipe.models)
+    found: dict[str, tuple[str | None, ...]] = {}
+    for name in own:
+        # A value of the recipe's own scope holds for the models that give none themselves.
+        shared = name in recipe.parameters
+        having = tuple(e.model for e in recipe.models if name in e.parameters)
+        found[name] = everyone if shared else having
+    return {**found, **{name: (None,) for name in recipe.parameters if name not in found}}
+
+
+def _suffixes(structure: Structure) -> tuple[str, ...]:
+    """What follows the layer's number in the names of its tensors, over all layers."""
+    names = {
+        name: f"{structure.layer_prefix}{structure.layer_of(name)}."
+        for name in structure.shapes
+        if structure.layer_of(name) is not None
+    }
+    return tuple(dict.fromkeys(name.removeprefix(prefix) for name, prefix in names.items()))
+
+
+def _curve(
+    recipe: Recipe, parameter: str, model: str | None, suffix: str, structure: Structure
+) -> Curve:
+    layers = range(structure.depth)
+    last = structure.depth - 1
+    values = (
+        recipe.setting_of(
+            parameter,
+            model=model,
+            tensor_name=f"{structure.layer_prefix}{layer}.{suffix}",
+            depth=layer / last if last else 1.0,
+        )
+        for layer in layers
+    )
+    return Curve(model=model, values=tuple(map(_number, values)))
+
+
+def _outer(
+    recipe: Recipe, parameter: str, models: Sequence[str | None], structure: Structure
+) -> list[Outer]:
+    """Tensors outside the layers, together where all their values are the same."""
+    groups: dict[tuple[float | None, ...], list[str]] = {}
+    for name in structure.outer:
+        settings = (
+            recipe.setting_of(parameter, model=model, tensor_name=name, depth=0.0)
+            for model in models
+        )
+        values = tuple(map(_number, settings))
+        if any(value is not None for value in values):
+            groups.setdefault(values, []).append(name)
+    return [
+        Outer(parameter=parameter, tensors=tuple(names), models=tuple(models), values=values)
+        for values, names in groups.items()
+    ]
+
+
+def _words(
+    recipe: Recipe, parameter: str, model: str | None, structure: Structure
+) -> Iterable[str]:
+    """Values that are no numbers: switches and names of ways to do it."""
+    for name in structure.shapes:
+        value = recipe.setting_of(parameter, model=model, tensor_name=name, depth=0.0)
+        if isinstance(value, (bool, str)):
+            yield str(value).lower() if isinstance(value, bool) else value
+            return
+
+
+def _number(value: bool | float | str | None) -> float | None:
+    return None if isinstance(value, (bool, str)) or value is None else float(value)
+
+
+def _component(members: Sequence[str], every: Sequence[str]) -> str:
+    """What people call these parts of a layer: whole components by name, others one by one."""
+    if len(members) == len(every):
+        return "all parts of a layer"
+    whole = dict.fromkeys(map(_class_of, members))
+    if len(members) == sum(_class_of(suffix) in whole for suffix in every):
+        return " and ".join(whole)
+    names = [suffix.removesuffix(".weight") for suffix in members]
+    more = len(names) - _NAMES_SHOWN
+    shown = names if more <= 0 else [*names[:_NAMES_SHOWN], f"{more} more"]
+    return ", ".join(shown)
+
+
+def _rank(component: str) -> int:
+    """Attention and MLP before the small parts, as people think of a layer."""
+    return 0 if "attention" in component else 1 if "MLP" in component else 2
+
+
+def _class_of(suffix: str) -> str:
+    part = suffix.partition(".")[0]
+    for component, words in _COMPONENTS.items():
+        if any(word in part for word in words):
+            return component
+    return part

@@ -1,0 +1,238 @@
+"""The report: one HTML file that shows a whole search, finished or not, and needs no network.
+
+It gathers what the record and the selection say into the parts of a page; the page itself is
+`templates/report.html.j2`, and the figures are made in `figures.py` and `search_curve.py`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from evomerge import __version__
+from evomerge.errors import StorageError
+from evomerge.report.coefficient_figures import show_coefficients
+from evomerge.report.figures import (
+    Figure,
+    interval_figure,
+    spread_of,
+)
+from evomerge.report.search_curve import search_figure
+from evomerge.report.tally import (
+    SELECTION,
+    Phase,
+    Spending,
+    best_of,
+    failures_of,
+    generations_of,
+    generations_selected,
+    items_of,
+    limits_of,
+    model_alone,
+    parents_among,
+    phase_of,
+    spending_of,
+)
+from evomerge.report.words import count_text, duration_text, gain_text, one_line, score_text
+from evomerge.selection import Selection, read_selection
+from evomerge.sources import Structure
+from evomerge.standing import Standing
+from evomerge.study import Study, Trial, write_whole
+
+FACTS = "facts"
+"""Name under which the record keeps what its results depend on (see preparation.facts_of)."""
+
+_WINNER = "winner"
+_KEYS_SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A reason, and the candidates that failed for it."""
+
+    reason: str
+    count: int
+    keys: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestFigures:
+    """Scores on the test items: the combined score, then every metric of every task."""
+
+    combined: Figure
+    tasks: tuple[Figure, ...]
+
+
+def write_report(study: Study, *, structure: Structure | None, out: Path) -> Path:
+    """Write the report of a study to the file `out` and return its path.
+
+    structure: of the base model, for the winner's coefficients over depth; None leaves them out.
+    Raises StorageError when the file cannot be written.
+    """
+    page = render_report(study, structure=structure)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, lambda path: path.write_text(page, encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(
+            f"{out}: the report cannot be written ({error.strerror}); give another path with --out"
+        ) from error
+    return out
+
+
+def render_report(study: Study, *, structure: Structure | None) -> str:
+    """The report of a study as one HTML document."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("evomerge.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": score_text,
+        "gain": gain_text,
+        "duration": duration_text,
+        "counted": count_text,
+        "line": one_line,
+    }
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        plotly_js=get_plotlyjs(), version=__version__, **_parts(study, structure=structure)
+    )
+
+
+def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
+    """Everything the page names."""
+    job, trials = study.job, study.trials
+    genomes = [trial for trial in trials if trial.kind == "genome"]
+    baselines = [trial for trial in trials if trial.kind == "baseline"]
+    parents = parents_among(baselines, job)
+    noted = study.noted(SELECTION)
+    selection = None if noted is None else read_selection(noted)
+    alone = [trial.label for trial in baselines if model_alone(trial, job) is not None]
+    return {
+        "job": job,
+        "run_dir": shlex.quote(str(study.run_dir)),
+        "phase": phase_of(study),
+        "limits": limits_of(job.budget, spending_of(genomes)),
+        "generations": generations_of(genomes),
+        "selected_after": generations_selected(study),
+        "selection": selection,
+        "verdict": _verdict(selection, phase_of(study)),
+        "best_parent": best_of(parents),
+        "best_baseline": best_of(baselines),
+        "best_candidate": best_of(genomes),
+        "baselines": sorted(baselines, key=lambda t: (t.score is None, -(t.score or 0.0))),
+        "alone": alone,
+        "items_of": items_of,
+        "search": search_figure(genomes, baselines, parents=alone)
+        if genomes or baselines
+        else None,
+        "test": _test_figures(selection) if selection else None,
+        "validation": _validation_rows(selection) if selection else [],
+        "coefficients": show_coefficients(selection.recipe, structure, job.models)
+        if selection and structure
+        else None,
+        "costs": _costs(trials),
+        "failures": _failures(trials),
+        "recipe_yaml": selection.recipe.to_yaml() if selection else None,
+        "job_yaml": job.to_yaml(),
+        "versions": (study.noted(FACTS) or {}).get("versions", {}),
+        "tasks": list(dict.fromkeys(objective.task for objective in job.objectives)),
+    }
+
+
+def _verdict(selection: Selection | None, phase: Phase) -> tuple[str, str]:
+    """Two or three words for the outcome, and the tone in which the page shows them."""
+    if selection is None:
+        return ("Not started" if phase == "not started" else "Not finished", "open")
+    if not selection.better:
+        return "No gain", "bad"
+    return ("Gain", "good") if selection.settled else ("Not settled", "open")
+
+
+def _test_figures(selection: Selection) -> TestFigures:
+    """Every figure of one metric of one task shares its axis only where scores are shares."""
+    measures = {
+        (task, metric): None
+        for standing in selection.test
+        for task, metrics in standing.tasks.items()
+        for metric in metrics
+    }
+    combined = [(_called(entry), entry.score) for entry in selection.test]
+    tasks = []
+    for task, metric in measures:
+        rows = [
+            (_called(entry), entry.tasks[task][metric])
+            for entry in selection.test
+            if metric in entry.tasks.get(task, {})
+        ]
+        tasks.append(_interval_figure(task, rows, selection, axis=metric))
+    return TestFigures(
+        combined=_interval_figure("All objectives", combined, selection, axis="combined score"),
+        tasks=tuple(tasks),
+    )
+
+
+def _interval_figure(
+    title: str, rows: Sequence[tuple[str, Any]], selection: Selection, *, axis: str
+) -> Figure:
+    ends = [end for _, interval in rows for end in (interval.low, interval.high)]
+    shares = min(ends) >= 0.0 and max(ends) <= 1.0
+    return interval_figure(
+        title,
+        rows,
+        emphasised=_WINNER,
+        reference=selection.best_parent,
+        axis=axis,
+        extent=(-0.02, 1.02) if shares else spread_of(ends),
+    )
+
+
+def _called(standing: Standing) -> str:
+    return _WINNER if standing.role == "winner" else standing.label
+
+
+def _validation_rows(selection: Selection) -> list[dict[str, Any]]:
+    """Finalists with the places of their intervals on a common scale, in percent."""
+    low = min((entry.score.low for entry in selection.validation), default=0.0)
+    high = max((entry.score.high for entry in selection.validation), default=1.0)
+    width = (high - low) or 1.0
+    return [
+        {
+            "entry": entry,
+            "won": entry.label == selection.winner,
+            "from": 100 * (entry.score.low - low) / width,
+            "to": 100 * (entry.score.high - low) / width,
+            "at": 100 * (entry.score.value - low) / width,
+        }
+        for entry in selection.validation
+    ]
+
+
+def _costs(trials: Sequence[Trial]) -> list[tuple[str, Spending]]:
+    """What each phase took, and all of them; phases that have not begun are left out."""
+    phases = {
+        "baselines": [trial for trial in trials if trial.kind == "baseline"],
+        "search": [trial for trial in trials if trial.kind == "genome"],
+        "final selection": [trial for trial in trials if trial.kind == "finalist"],
+    }
+    rows = [(name, spending_of(those)) for name, those in phases.items() if those]
+    return [*rows, ("all", spending_of(trials))] if rows else []
+
+
+def _failures(trials: Sequence[Trial]) -> list[Failure]:
+    rows = []
+    for reason, count in failures_of(trials):
+        keys = [str(trial.key) for trial in trials if trial.failure == reason]
+        more = f" and {count - _KEYS_SHOWN} more" if count > _KEYS_SHOWN else ""
+        shown = ", ".join(keys[:_KEYS_SHOWN]) + more
+        rows.append(Failure(reason=one_line(reason), count=count, keys=shown))
+    return rows

@@ -1,0 +1,190 @@
+"""The figure of a search: candidates in order, their generations, and the baselines as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from evomerge.report.figures import Figure, layout_of, safe_text, spec_of, spread_of, titled
+from evomerge.report.tally import Generation, generations_of, items_of
+from evomerge.report.words import count_text, one_line, score_text
+from evomerge.study import Trial
+
+_HEIGHT = 440  # CSS pixels, as all below
+_MARGIN = {"l": 56, "r": 168, "t": 12, "b": 52}
+_MARGIN_NARROW = {"l": 48, "r": 108, "t": 12, "b": 52}
+_LABEL_GAP = 16
+_LABEL_LETTERS, _LABEL_LETTERS_NARROW = 24, 14
+
+
+def search_figure(
+    genomes: Sequence[Trial], baselines: Sequence[Trial], *, parents: Sequence[str]
+) -> Figure:
+    """Scores of candidates in order, means and bests of generations, a line for each baseline.
+
+    parents: labels of the baselines that are models on their own.
+    """
+    lines = [(trial, trial.score) for trial in baselines if trial.score is not None]
+    scores = [trial.score for trial in (*genomes, *baselines) if trial.score is not None]
+    low, high = spread_of(scores)
+    count = max(len(genomes), 1)
+    ends = (0.5 - 0.01 * count, count + 0.5 + 0.01 * count)
+    told = [one for one in generations_of(genomes) if one.mean is not None]
+    traces = [
+        *(_baseline_line(trial, score, ends, trial.label in parents) for trial, score in lines),
+        _candidates(genomes),
+        _failures(genomes, low + 0.02 * (high - low)),
+        *_generation_lines(genomes, told),
+    ]
+    layout = layout_of(_HEIGHT, margin=_MARGIN)
+    layout["xaxis"] |= titled("candidate, in order of generation") | {
+        "range": list(ends),
+        "showticklabels": bool(genomes),
+        "tickformat": ",d",
+        "nticks": min(count + 1, 10),
+    }
+    layout["yaxis"] |= titled("combined search score") | {"range": [low, high]}
+    layout["annotations"] = _line_labels(lines, low, high, _LABEL_LETTERS, parents)
+    narrow = {
+        "margin": _MARGIN_NARROW,
+        "annotations": _line_labels(lines, low, high, _LABEL_LETTERS_NARROW, parents),
+    }
+    means = ", ".join(score_text(one.mean) for one in told) or "none yet"
+    return Figure(
+        title="Search scores",
+        description=f"Search scores of {len(genomes)} candidates; generation means: {means}.",
+        height=_HEIGHT,
+        spec={**spec_of(traces, layout), "narrow": narrow},
+    )
+
+
+def _candidates(genomes: Sequence[Trial]) -> go.Scatter:
+    scored = [(i, t) for i, t in enumerate(genomes, start=1) if t.score is not None]
+    return go.Scatter(
+        x=[i for i, _ in scored],
+        y=[trial.score for _, trial in scored],
+        mode="markers",
+        marker={"size": 5, "color": "var(--dot)"},
+        hovertext=[_said(str(trial.key), trial) for _, trial in scored],
+        hoverinfo="text",
+    )
+
+
+def _failures(genomes: Sequence[Trial], foot: float) -> go.Scatter:
+    """Crosses along the foot of the figure, where a score would have been."""
+    failed = [(i, t) for i, t in enumerate(genomes, start=1) if t.failure is not None]
+    return go.Scatter(
+        x=[i for i, _ in failed],
+        y=[foot] * len(failed),
+        mode="markers",
+        marker={"size": 8, "color": "var(--warn)", "symbol": "x-thin-open", "line": {"width": 2}},
+        hovertext=[f"{t.key} failed<br>{safe_text(t.failure or '', wrap=40)}" for _, t in failed],
+        hoverinfo="text",
+    )
+
+
+def _generation_lines(genomes: Sequence[Trial], told: Sequence[Generation]) -> list[go.Scatter]:
+    """Best and mean of each generation, drawn in the middle of its candidates."""
+    places: dict[int, list[int]] = {}
+    for i, trial in enumerate(genomes, start=1):
+        places.setdefault(trial.key.generation, []).append(i)
+    x = [sum(places[one.number]) / len(places[one.number]) for one in told]
+    best = go.Scatter(
+        x=x,
+        y=[one.best for one in told],
+        mode="lines+markers",
+        line={"width": 1.25, "color": "var(--c2)", "dash": "dot"},
+        marker={"size": 6, "symbol": "diamond", "color": "var(--c2)"},
+        hovertext=[f"generation {one.number}, best {score_text(one.best)}" for one in told],
+        hoverinfo="text",
+    )
+    mean = go.Scatter(
+        x=x,
+        y=[one.mean for one in told],
+        mode="lines+markers",
+        line={"width": 2.5, "color": "var(--accent)"},
+        marker={"size": 6, "color": "var(--accent)"},
+        hovertext=[f"generation {one.number}, mean {score_text(one.mean)}" for one in told],
+        hoverinfo="text",
+    )
+    return [best, mean]
+
+
+def _said(name: str, trial: Trial) -> str:
+    items = count_text(items_of(trial), "item")
+    return f"{safe_text(name)}<br>score {score_text(trial.score)} on {items}"
+
+
+def _baseline_line(
+    trial: Trial, score: float, ends: tuple[float, float], parent: bool
+) -> go.Scatter:
+    return go.Scatter(
+        x=list(ends),
+        y=[score, score],
+        mode="lines",
+        line={
+            "width": 1.5 if parent else 1,
+            "color": "var(--ink)" if parent else "var(--line)",
+            "dash": "dash" if parent else "solid",
+        },
+        hovertext=_said(trial.label, trial),
+        hoverinfo="text",
+    )
+
+
+def _line_labels(
+    lines: Sequence[tuple[Trial, float]],
+    low: float,
+    high: float,
+    letters: int,
+    parents: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Names at the right end of the lines, moved apart where they would overlap."""
+    plot_height = _HEIGHT - _MARGIN["t"] - _MARGIN["b"]
+    ordered = sorted(lines, key=lambda entry: -entry[1])
+    wanted = [(high - score) / (high - low) * plot_height for _, score in ordered]  # from the top
+    return [
+        {
+            "xref": "paper",
+            "x": 1,
+            "yref": "y",
+            "y": score,
+            "text": safe_text(_cut(one_line(trial.label), letters)),
+            "showarrow": True,
+            "arrowhead": 0,
+            "arrowwidth": 1,
+            "arrowcolor": "var(--line)",
+            "standoff": 0,
+            "ax": 16,
+            "ay": place - want,
+            "xanchor": "left",
+            "align": "left",
+            "font": {
+                "size": 12,
+                "color": "var(--ink)" if trial.label in parents else "var(--ink-2)",
+            },
+        }
+        for (trial, score), want, place in zip(
+            ordered, wanted, _apart(wanted, gap=_LABEL_GAP, most=plot_height), strict=True
+        )
+    ]
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
+
+
+def _apart(wanted: Sequence[float], *, gap: float, most: float) -> list[float]:
+    """Places as near as can be to the wanted ones (ascending), `gap` apart and within [0, most]."""
+    groups: list[list[float]] = []  # each a sum of wanted first places, and a count
+    for i, place in enumerate(wanted):
+        groups.append([place - i * gap, 1])
+        while len(groups) > 1 and groups[-2][0] / groups[-2][1] > groups[-1][0] / groups[-1][1]:
+            total, count = groups.pop()
+            groups[-1][0] += total
+            groups[-1][1] += count
+    firsts = [total / count for total, count in groups for _ in range(int(count))]
+    room = max(0.0, most - (len(wanted) - 1) * gap)
+    return [min(max(first, 0.0), room) + i * gap for i, first in enumerate(firsts)]

@@ -1,0 +1,178 @@
+"""How far a search is, in one value: for `evomerge status`, as text or as JSON.
+
+Read from the record alone, so it answers while another process writes. It does not know whether
+such a process is alive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from evomerge.report.tally import (
+    SELECTION,
+    Limit,
+    Phase,
+    best_of,
+    failures_of,
+    finalists_after,
+    generations_of,
+    limits_of,
+    parents_among,
+    phase_of,
+    spending_of,
+)
+from evomerge.report.words import count_text, duration_text, one_line, score_text
+from evomerge.study import Study, Trial
+
+_REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredName:
+    """A candidate or a model by name, with its combined score (higher is better).
+
+    candidate: its key, as `evomerge export --trial` takes it. items: what it was scored on.
+    """
+
+    label: str
+    candidate: str
+    score: float
+    items: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far a search is.
+
+    limits: each limit of the budget with what is used of it, the nearest to its end first.
+    candidates, failed: of the optimiser; baselines and finalists are counted apart.
+    failures: (reason, how often) over all candidates, the most frequent first.
+    best_candidate, best_parent: by search score; None before there is one.
+    items, worker_s: over everything that was scored; seconds are summed over workers.
+    headline: what the final selection says of the winner; None until it has been made.
+    """
+
+    name: str
+    run_dir: str
+    phase: Phase
+    generations: int
+    candidates: int
+    failed: int
+    baselines: int
+    finalists: int
+    limits: tuple[Limit, ...]
+    failures: tuple[tuple[str, int], ...]
+    best_candidate: ScoredName | None
+    best_parent: ScoredName | None
+    items: int
+    worker_s: float
+    headline: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the final selection has been made."""
+        return self.phase == "finished"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for programs; the field names are those of this class."""
+        document = asdict(self)
+        document["failures"] = [
+            {"reason": reason, "candidates": count} for reason, count in self.failures
+        ]
+        document["limits"] = [asdict(limit) for limit in self.limits]
+        return {**document, "finished": self.finished}
+
+
+def status_of(study: Study) -> Status:
+    """Sum up what a study has recorded."""
+    trials = study.trials
+    phase = phase_of(study)
+    genomes = [trial for trial in trials if trial.kind == "genome"]
+    spent = spending_of(genomes)
+    total = spending_of(trials)
+    generations = generations_of(genomes)
+    return Status(
+        name=study.job.name,
+        run_dir=str(study.run_dir),
+        phase=phase,
+        generations=len(generations),
+        candidates=spent.candidates,
+        failed=spent.failed,
+        baselines=sum(trial.kind == "baseline" for trial in trials),
+        finalists=sum(
+            trial.key.generation == -1 for trial in finalists_after(trials, len(generations))
+        ),
+        limits=limits_of(study.job.budget, spent),
+        failures=tuple((one_line(reason), count) for reason, count in failures_of(trials)),
+        best_candidate=_named(best_of(genomes)),
+        best_parent=_named(best_of(parents_among(trials, study.job))),
+        items=total.items,
+        worker_s=total.worker_s,
+        headline=study.noted(SELECTION)["headline"] if phase == "finished" else None,
+    )
+
+
+def _named(trial: Trial | None) -> ScoredName | None:
+    if trial is None or trial.score is None:
+        return None
+    return ScoredName(
+        label=one_line(trial.label),
+        candidate=str(trial.key),
+        score=trial.score,
+        items=sum(trial.items.values()),
+    )
+
+
+def show_status(status: Status, *, console: Console | None = None) -> None:
+    """Print a status for people, to stdout unless a console is given."""
+    out = console or Console(highlight=False)
+    if status.headline:
+        out.print(Text(status.headline, style="bold"), soft_wrap=True)
+    for label, text in _rows(status):
+        out.print(Text.assemble((f"{label:<16}", "dim"), text), soft_wrap=True)
+
+
+def _rows(status: Status) -> list[tuple[str, str]]:
+    rows = [("search", f"{status.name} in {status.run_dir}"), ("phase", _phase_text(status))]
+    rows += [("budget", str(limit)) for limit in status.limits]
+    counts = [count_text(status.candidates, "candidate")]
+    if status.failed:
+        counts.append(f"{status.failed} of them failed")
+    counts.append(count_text(status.baselines, "baseline"))
+    if status.finalists:
+        counts.append(count_text(status.finalists, "finalist"))
+    rows.append(("recorded", ", ".join(counts)))
+    rows.append(("best parent", _scored_text(status.best_parent)))
+    rows.append(("best candidate", _scored_text(status.best_candidate)))
+    if status.best_candidate is not None:
+        note = "search scores are luckier than the truth, and each generation has its own items"
+        rows.append(("", note))
+    rows.append(("cost", f"{status.items:,} items, {duration_text(status.worker_s)} of workers"))
+    for reason, count in status.failures[:_REASONS_SHOWN]:
+        rows.append(("failed", f"{count} × {reason}"))
+    more = len(status.failures) - _REASONS_SHOWN
+    if more > 0:
+        rows.append(("", f"and {count_text(more, 'other reason')}"))
+    if not status.finished:
+        rows.append(("go on with", f"evomerge resume {status.run_dir}"))
+    return rows
+
+
+def _phase_text(status: Status) -> str:
+    if status.phase == "search":
+        return f"search, generation {status.generations}"
+    if status.phase == "finished":
+        return f"finished after {count_text(status.generations, 'generation')}"
+    return status.phase
+
+
+def _scored_text(named: ScoredName | None) -> str:
+    if named is None:
+        return "none yet"
+    same = named.label == named.candidate
+    name = named.label if same else f"{named.label} ({named.candidate})"
+    return f"{score_text(named.score)} {name} on {count_text(named.items, 'item')}"

@@ -1,0 +1,209 @@
+"""Counts and averages of a record that the terminal, the status and the report all show.
+
+Only sums here: which candidate really won is for the selection to say, and how a number is written
+is for whoever shows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from evomerge.candidate import MOST_FINALISTS, CandidateKey
+from evomerge.job import BudgetSpec, JobSpec
+from evomerge.study import Study, Trial
+
+Phase = Literal["not started", "baselines", "search", "validation", "test", "finished"]
+
+SELECTION = "selection"
+"""Name under which the record keeps the outcome of the final selection."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What became of one population.
+
+    mean, best: of the combined scores of those that were scored; None when all failed.
+    items: what each candidate was scored on.
+    """
+
+    number: int
+    scored: int
+    failed: int
+    mean: float | None
+    best: float | None
+    items: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """What candidates took: how many, their items, and wall seconds of workers by part."""
+
+    candidates: int
+    failed: int
+    items: int
+    merge_s: float
+    forward_s: float
+    other_s: float
+
+    @property
+    def worker_s(self) -> float:
+        """Seconds of all parts, summed over workers."""
+        return self.merge_s + self.forward_s + self.other_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One limit of the budget and how much of it is used, in its own unit."""
+
+    unit: Literal["candidates", "hours", "items"]
+    used: float
+    most: float
+
+    @property
+    def share(self) -> float:
+        """The used share, 1 when nothing is left (generations are whole, so it may be passed)."""
+        return min(1.0, self.used / self.most)
+
+    def __str__(self) -> str:
+        if self.unit == "hours":
+            return f"{self.used:.2f} of {self.most:g} worker hours"
+        return f"{self.used:,.0f} of {self.most:,.0f} {self.unit}"
+
+
+def phase_of(study: Study) -> Phase:
+    """How far a search is, from what it has recorded.
+
+    A search that was extended after its selection is a search again until the next selection.
+    """
+    trials = study.trials
+    if not trials:
+        return "not started"
+    last = max(trial.key.generation for trial in trials)
+    if generations_selected(study) == last:
+        return "finished"
+    final = [trial.key.generation for trial in finalists_after(trials, last)]
+    return phase_at(min(final, default=last))
+
+
+def generations_selected(study: Study) -> int | None:
+    """After how many generations the noted selection was made; None before there is one."""
+    noted = study.noted(SELECTION)
+    return None if noted is None else selection_round(CandidateKey(**noted["test_key"]))
+
+
+def finalists_after(trials: Iterable[Trial], generations: int) -> tuple[Trial, ...]:
+    """Finalists of the selection that was made after so many generations."""
+    return tuple(
+        trial
+        for trial in trials
+        if trial.key.generation < 0 and selection_round(trial.key) == generations
+    )
+
+
+def selection_round(key: CandidateKey) -> int:
+    """After how many generations a finalist of this key was selected."""
+    return key.place // MOST_FINALISTS
+
+
+def phase_at(generation: int) -> Phase:
+    """The phase in which candidates of a generation are scored (see CandidateKey)."""
+    if generation > 0:
+        return "search"
+    return "baselines" if generation == 0 else "validation" if generation == -1 else "test"
+
+
+def generations_of(trials: Iterable[Trial]) -> tuple[Generation, ...]:
+    """The optimiser's generations in order; baselines and finalists are left out."""
+    populations: dict[int, list[Trial]] = {}
+    for trial in trials:
+        if trial.key.generation > 0:
+            populations.setdefault(trial.key.generation, []).append(trial)
+    return tuple(_generation(number, populations[number]) for number in sorted(populations))
+
+
+def _generation(number: int, trials: Sequence[Trial]) -> Generation:
+    scores = [trial.score for trial in trials if trial.score is not None]
+    return Generation(
+        number=number,
+        scored=len(scores),
+        failed=sum(trial.failure is not None for trial in trials),
+        mean=sum(scores) / len(scores) if scores else None,
+        best=max(scores, default=None),
+        items=max(items_of(trial) for trial in trials),
+    )
+
+
+def items_of(trial: Trial) -> int:
+    """Items a candidate was scored on, over all tasks."""
+    return sum(trial.items.values())
+
+
+def best_of(trials: Iterable[Trial]) -> Trial | None:
+    """The trial of the highest score, the earliest of equals; None when none has a score."""
+    scored = [trial for trial in trials if trial.score is not None]
+    return max(scored, key=lambda trial: trial.score or 0.0, default=None)
+
+
+def model_alone(trial: Trial, job: JobSpec) -> str | None:
+    """The job's own model that a baseline is, unmerged; None for a merge of several."""
+    references = trial.recipe.references
+    known = (job.models.base, *job.models.sources)
+    return references[0] if len(references) == 1 and references[0] in known else None
+
+
+def parents_among(trials: Iterable[Trial], job: JobSpec) -> tuple[Trial, ...]:
+    """The baselines that are one of the job's sources on its own."""
+    return tuple(
+        trial
+        for trial in trials
+        if trial.kind == "baseline" and model_alone(trial, job) in job.models.sources
+    )
+
+
+def spending_of(trials: Iterable[Trial]) -> Spending:
+    """Sums over trials, failed ones included."""
+    counted = list(trials)
+    forward = sum(trial.cost.forward_s for trial in counted)
+    return Spending(
+        candidates=len(counted),
+        failed=sum(trial.failure is not None for trial in counted),
+        items=sum(trial.cost.items for trial in counted),
+        merge_s=sum(trial.cost.merge_s for trial in counted),
+        forward_s=forward,
+        other_s=max(0.0, sum(trial.cost.evaluate_s for trial in counted) - forward),
+    )
+
+
+def limits_of(budget: BudgetSpec, spent: Spending) -> tuple[Limit, ...]:
+    """Every limit the budget sets, the one nearest to its end first."""
+    limits: list[Limit] = []
+    if budget.candidates is not None:
+        limits.append(Limit(unit="candidates", used=spent.candidates, most=budget.candidates))
+    if budget.hours is not None:
+        limits.append(Limit(unit="hours", used=spent.worker_s / 3600, most=budget.hours))
+    if budget.items is not None:
+        limits.append(Limit(unit="items", used=spent.items, most=budget.items))
+    return tuple(sorted(limits, key=lambda limit: -limit.share))
+
+
+def remaining_worker_s(
+    budget: BudgetSpec, spent: Spending, *, candidate_s: float, candidate_items: float
+) -> float:
+    """Worker seconds until the first limit, when a candidate takes so many seconds and items."""
+    left = [float("inf")]
+    if budget.candidates is not None:
+        left.append((budget.candidates - spent.candidates) * candidate_s)
+    if budget.hours is not None:
+        left.append(budget.hours * 3600 - spent.worker_s)
+    if budget.items is not None:
+        left.append((budget.items - spent.items) / max(1.0, candidate_items) * candidate_s)
+    return max(0.0, min(left))
+
+
+def failures_of(trials: Iterable[Trial]) -> tuple[tuple[str, int], ...]:
+    """Reasons why candidates failed and how many did so, the most frequent first."""
+    reasons = Counter(trial.failure for trial in trials if trial.failure is not None)
+    return tuple(sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0])))

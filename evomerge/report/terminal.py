@@ -1,0 +1,294 @@
+"""What a user sees on stderr while a search runs.
+
+In a terminal a live display; elsewhere plain lines, at most one for a generation or a phase. It is
+told of steps and looks at the record; it never changes either, and knows no model or task.
+"""
+
+from __future__ import annotations
+
+import time
+import types
+from collections.abc import Callable
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from evomerge.candidate import CandidateKey, Step
+from evomerge.report.pace import Pace
+from evomerge.report.tally import (
+    Generation,
+    best_of,
+    generations_of,
+    items_of,
+    limits_of,
+    parents_among,
+    phase_at,
+    selection_round,
+    spending_of,
+)
+from evomerge.report.words import (
+    count_text,
+    duration_text,
+    estimate_text,
+    one_line,
+    score_text,
+)
+from evomerge.study import Study, Trial
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+_SPARKS_SHOWN = 24
+_LABEL_COLUMNS = 18
+_WIDEST = 100
+"""Columns: a wider bar says no more."""
+
+_REFRESHES_PER_S = 2
+
+
+class SearchProgress:
+    """An observer (see candidate.Observer) that shows a search on stderr; use it in a `with`.
+
+    with SearchProgress(study) as progress:
+        run_search(preparation, study, pool, observe=progress)
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._study = study
+        self._job = study.job
+        self._console = console or Console(stderr=True, highlight=False)
+        self._clock = clock
+        self._trials: list[Trial] = list(study.trials)
+        self._taken = len(self._trials)  # from the record, when this process began
+        self._fresh: set[int] = set()  # generations with a candidate scored by this process
+        self._told: set[int] = set()  # generations that are complete
+        self._pace = Pace(study.job, clock)
+        self._began_s = clock()
+        self._key: CandidateKey | None = None  # of the last step
+        self._doing = ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> SearchProgress:
+        self._began_s = self._clock()
+        self._say(f"{self._job.name}: {self._opening()}")
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self.page,
+                refresh_per_second=_REFRESHES_PER_S,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._end_phase()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __call__(self, step: Step, key: CandidateKey) -> None:
+        """Take note of a step."""
+        if self._key is None or phase_at(key.generation) != phase_at(self._key.generation):
+            self._end_phase()
+            self._pace.begin_phase()
+        self._key = key
+        if step == "merged":
+            self._doing = f"scoring {key}"
+        elif step == "recorded":
+            self._take(key)
+        elif step == "told":
+            self._told.add(key.generation)
+            if key.generation in self._fresh and self._live is None:
+                self._say(self._generation_line(generations_of(self._beside(key))[0]))
+
+    def _take(self, key: CandidateKey) -> None:
+        trial = self._study.find(key)
+        if trial is None:
+            return
+        self._pace.take(trial)
+        self._trials.append(trial)
+        self._fresh.add(key.generation)
+        if self._doing:
+            self._doing = "merging"
+
+    # Lines that stay.
+
+    def _say(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+
+    def _opening(self) -> str:
+        limits = " or ".join(
+            f"{limit.most:,g} {'worker hours' if limit.unit == 'hours' else limit.unit}"
+            for limit in limits_of(self._job.budget, spending_of([]))
+        )
+        if not self._taken:
+            return f"search of up to {limits}"
+        taken = self._trials
+        genomes = sum(trial.kind == "genome" for trial in taken)
+        baselines = sum(trial.kind == "baseline" for trial in taken)
+        finalists = len(taken) - genomes - baselines
+        parts = [count_text(baselines, "baseline"), count_text(genomes, "candidate")]
+        if finalists:
+            parts.append(count_text(finalists, "finalist"))
+        return f"taken from the record: {', '.join(parts)}; going on to {limits}"
+
+    def _end_phase(self) -> None:
+        """One line for a phase in which this process scored something."""
+        if not self._pace.scored or self._key is None:
+            return
+        phase = phase_at(self._key.generation)
+        if phase == "baselines":
+            self._say(self._baselines_line())
+        elif phase == "search":
+            population = generations_of(self._trials)
+            self._say(f"search: {count_text(len(population), 'generation')} done, {self._left()}")
+        else:
+            self._say(f"{phase}: {self._scored_count(self._beside(self._key), 'model')}")
+
+    def _baselines_line(self) -> str:
+        trials = [trial for trial in self._trials if trial.kind == "baseline"]
+        parts = [self._scored_count(trials, "model")]
+        for name, trial in (("parent", self._best_parent()), ("baseline", best_of(trials))):
+            if trial is not None:
+                parts.append(f"best {name} {self._scored(trial)}")
+        return f"baselines: {'; '.join(parts)}"
+
+    def _generation_line(self, generation: Generation) -> str:
+        parts = [
+            f"generation {generation.number}: {generation.scored} scored "
+            f"on {count_text(generation.items, 'fresh item')}"
+        ]
+        if generation.mean is not None:
+            parts.append(f"mean {score_text(generation.mean)}, best {score_text(generation.best)}")
+        parent = self._best_parent()
+        if parent is not None:
+            parts.append(f"best parent {self._scored(parent)} on the baselines' items")
+        if generation.failed:
+            parts.append(f"{generation.failed} failed, last: {self._last_failure()}")
+        return "; ".join([*parts, self._left()])
+
+    def _scored_count(self, trials: list[Trial], noun: str) -> str:
+        scored = [trial for trial in trials if trial.failure is None]
+        items = max((items_of(trial) for trial in trials), default=0)
+        text = f"{count_text(len(scored), noun)} scored on {count_text(items, 'item')} each"
+        failed = len(trials) - len(scored)
+        return f"{text}, {failed} failed, last: {self._last_failure()}" if failed else text
+
+    # What is true now.
+
+    def _beside(self, key: CandidateKey) -> list[Trial]:
+        """The recorded candidates of the generation of `key`, or of the same final selection."""
+        beside = [trial for trial in self._trials if trial.key.generation == key.generation]
+        if key.generation >= 0:
+            return beside
+        return [one for one in beside if selection_round(one.key) == selection_round(key)]
+
+    def _best_parent(self) -> Trial | None:
+        return best_of(parents_among(self._trials, self._job))
+
+    def _scored(self, trial: Trial) -> str:
+        return f"{score_text(trial.score)} ({one_line(trial.label)})"
+
+    def _last_failure(self) -> str:
+        reasons = [trial.failure for trial in self._trials if trial.failure is not None]
+        return one_line(reasons[-1]) if reasons else ""
+
+    def _left(self) -> str:
+        """What is used of the budget, and a guess at the time left of the search."""
+        spent = spending_of(trial for trial in self._trials if trial.kind == "genome")
+        limit = limits_of(self._job.budget, spent)[0]
+        left_s = self._pace.left_s(self._trials)
+        if limit.share >= 1.0 or left_s is None:
+            return str(limit)
+        return f"{limit}, {estimate_text(left_s)} left"
+
+    # The live display.
+
+    def page(self) -> RenderableType:
+        """The live display as it stands, as wide as the console allows."""
+        width = min(self._console.width, _WIDEST)
+        key = self._key
+        phase = "starting" if key is None else phase_at(key.generation)
+        title = f"generation {key.generation}" if key and phase == "search" else phase
+        head = Table.grid(expand=True, padding=(0, 1, 0, 0))
+        head.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        head.add_column(justify="right", no_wrap=True)
+        elapsed = duration_text(self._clock() - self._began_s)
+        name = Text.assemble((self._job.name, "bold"), "  ", (title, "cyan"))
+        if self._doing:
+            name.append(f"  {self._doing}", "dim")
+        head.add_row(name, Text(elapsed, "dim"))
+        rows = Table.grid(expand=True)
+        rows.add_column(width=_LABEL_COLUMNS, no_wrap=True, style="dim")
+        rows.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        for label, text in self._rows(phase):
+            rows.add_row(label, Text(text))
+        page = Table.grid()
+        page.add_column(width=width)
+        for part in (head, self._bar(width), rows):
+            page.add_row(part)
+        return page
+
+    def _bar(self, width: int) -> RenderableType:
+        spent = spending_of(trial for trial in self._trials if trial.kind == "genome")
+        limit = limits_of(self._job.budget, spent)[0]
+        bar = Table.grid(padding=(0, 1, 0, 0))
+        share = ProgressBar(total=1.0, completed=limit.share, width=width - 6)
+        bar.add_row(share, f"{limit.share:4.0%}")
+        return bar
+
+    def _rows(self, phase: str) -> list[tuple[str, str]]:
+        rows = [("budget", self._left())]
+        beside = self._beside(self._key) if self._key else []
+        if phase == "search" and beside:
+            rows.append(("this generation", _population_text(generations_of(beside)[0])))
+        elif phase not in ("starting", "search"):
+            rows.append(("scored", count_text(len(beside), "model")))
+        told = [one for one in generations_of(self._trials) if one.number in self._told]
+        means = [one.mean for one in told if one.mean is not None]
+        if len(means) > 1:
+            rows.append(("generation means", _trend(means)))
+        baselines = [trial for trial in self._trials if trial.kind == "baseline"]
+        for label, trial in (
+            ("best parent", self._best_parent()),
+            ("best baseline", best_of(baselines)),
+        ):
+            if trial is not None:
+                text = f"{self._scored(trial)} on {count_text(items_of(trial), 'item')}"
+                rows.append((label, text))
+        failed = sum(trial.failure is not None for trial in self._trials)
+        if failed:
+            rows.append(("failed", f"{failed}, last: {self._last_failure()}"))
+        if means or phase == "search":
+            rows.append(("", "scores vary: fresh items each generation"))
+        return rows
+
+
+def _population_text(generation: Generation) -> str:
+    done = f"{generation.scored + generation.failed} scored"
+    if generation.mean is None:
+        return done
+    return f"{done}, mean {score_text(generation.mean)}, best {score_text(generation.best)}"
+
+
+def _trend(means: list[float]) -> str:
+    """The last generation means as bars, with the first and the last of them in numbers."""
+    shown = means[-_SPARKS_SHOWN:]
+    low, high = min(shown), max(shown)
+    step = (high - low) / (len(_SPARKS) - 1) or 1.0
+    bars = "".join(_SPARKS[round((mean - low) / step)] for mean in shown)
+    return f"{score_text(shown[0])} {bars} {score_text(shown[-1])}"

@@ -1,0 +1,52 @@
+"""How names, numbers and durations are written for people, the same wherever they are shown."""
+
+from __future__ import annotations
+
+import re
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+
+def score_text(value: float | None) -> str:
+    """A score with three decimals; a dash where there is none."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def gain_text(value: float) -> str:
+    """A difference of scores, its sign always written; a difference that rounds to 0 has none."""
+    text = f"{value:+.3f}"
+    return "0.000" if float(text) == 0.0 else text.replace("-", "−")
+
+
+def count_text(value: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 candidate`, `2,400 candidates`."""
+    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in the two units that matter: `45 s`, `12 min 30 s`, `3 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def estimate_text(seconds: float) -> str:
+    """A guess at a duration, no finer than it deserves."""
+    if seconds < 60:
+        return "under a minute"
+    if seconds < 3600:
+        return f"about {round(seconds / 60)} min"
+    if seconds < 48 * 3600:
+        return f"about {seconds / 3600:.1f} h"
+    return f"about {seconds / 86400:.1f} days"
+
+
+def one_line(text: str) -> str:
+    """The text on one line, without control characters or marks that change reading direction."""
+    return " ".join(_UNPRINTABLE.sub(" ", text).split())

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from evomerge.report.status import Status, show_status, status_of
+from evomerge.report.tally import SELECTION
+from evomerge.study import Study, create_study, read_study
+from tests.report.studies import FAILURE, MadeUpSearch, make_job, make_selection, run_through
+
+
+def shown(status: Status) -> str:
+    console = Console(file=io.StringIO(), width=40)
+    show_status(status, console=console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_search_without_results_is_not_started(new_study: Study) -> None:
+    status = status_of(new_study)
+    assert (status.phase, status.candidates, status.best_candidate) == ("not started", 0, None)
+    assert "evomerge resume" in shown(status)
+
+
+def test_the_status_counts_what_is_recorded(searched: Study) -> None:
+    status = status_of(searched)
+    assert (status.phase, status.generations, status.candidates) == ("test", 3, 12)
+    assert (status.baselines, status.finalists, status.failed) == (9, 5, 1)
+    assert status.failures == ((FAILURE, 1),)
+    assert [str(limit) for limit in status.limits] == ["12 of 12 candidates"]
+    assert status.items == sum(trial.cost.items for trial in searched.trials)
+    assert status.headline is None
+    assert not status.finished
+
+
+def test_the_best_are_named_with_their_scores(searched: Study) -> None:
+    status = status_of(searched)
+    best = max(searched.trials_of("genome"), key=lambda trial: trial.score or 0.0)
+    assert status.best_candidate is not None
+    assert status.best_candidate.candidate == str(best.key)
+    assert status.best_candidate.score == best.score
+    assert status.best_parent is not None
+    assert status.best_parent.label == "japanese"
+    assert status.best_parent.items == 510
+
+
+def test_it_reads_while_another_process_holds_the_run(new_study: Study) -> None:
+    search = MadeUpSearch(new_study, generations=2, population=4)
+    run_through(search.baselines())
+    with read_study(new_study.run_dir) as reader:
+        assert status_of(reader).phase == "baselines"
+    run_through(search.generation(1))
+    with read_study(new_study.run_dir) as reader:
+        status = status_of(reader)
+    assert (status.phase, status.candidates) == ("search", 4)
+    assert "search, generation 1" in shown(status)
+
+
+def test_a_finished_search_begins_with_the_headline(new_study: Study) -> None:
+    search = MadeUpSearch(new_study, generations=2, population=4)
+    run_through(search.steps())
+    selection = make_selection(after=2)
+    new_study.note(SELECTION, selection.to_json())
+    status = status_of(new_study)
+    assert status.finished
+    assert status.headline == selection.headline()
+    assert shown(status).startswith(selection.headline() + "\n")
+    assert "evomerge resume" not in shown(status)
+    run_through(search.generation(3))
+    extended = status_of(new_study)
+    assert (extended.phase, extended.headline, extended.finalists) == ("search", None, 0)
+
+
+def test_text_keeps_its_lines_whole_whatever_the_width(searched: Study) -> None:
+    assert f"1 × {FAILURE}\n" in shown(status_of(searched))
+
+
+def test_json_is_plain_and_complete(searched: Study) -> None:
+    document = json.loads(json.dumps(status_of(searched).to_json()))
+    assert document["finished"] is False
+    assert document["failures"] == [{"reason": FAILURE, "candidates": 1}]
+    assert document["limits"] == [{"unit": "candidates", "used": 12, "most": 12}]
+    assert document["best_parent"]["label"] == "japanese"
+    assert set(document) == {*Status.__dataclass_fields__, "finished"}
+
+
+def test_reasons_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    with create_study(tmp_path / "run", make_job()) as study:
+        search = MadeUpSearch(study, failure="\x1b[2Jgone\nnext line")
+        run_through(search.generation(1))
+        assert "× [2Jgone next line\n" in shown(status_of(study))

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from evomerge.candidate import CandidateKey, Step
+from evomerge.report.terminal import SearchProgress
+from evomerge.study import Study, read_study
+from tests.report.studies import FAILURE, MadeUpSearch, run_through
+
+Steps = Iterator[tuple[Step, CandidateKey]]
+
+
+def plain_console(width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width)
+
+
+def page_of(progress: SearchProgress, width: int) -> list[str]:
+    console = plain_console(width)
+    console.print(progress.page())
+    return text_of(console).splitlines()
+
+
+def terminal(width: int = 80) -> Console:
+    return Console(
+        file=io.StringIO(), width=width, height=24, force_terminal=True, color_system=None
+    )
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def frames(console: Console) -> str:
+    """What was written, without the sequences that move the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text_of(console))
+
+
+def watch(study: Study, console: Console, *, generations: int = 3) -> None:
+    with SearchProgress(study, console=console, clock=lambda: 0.0) as progress:
+        run_through(MadeUpSearch(study, generations=generations, population=4).steps(), progress)
+
+
+def until_recorded(steps: Steps, last: CandidateKey) -> Steps:
+    for step, key in steps:
+        yield step, key
+        if (step, key) == ("recorded", last):
+            return
+
+
+def interrupt(study: Study, console: Console) -> None:
+    with SearchProgress(study, console=console) as progress:
+        run_through(until_recorded(MadeUpSearch(study).steps(), CandidateKey(1, 1)), progress)
+        raise KeyboardInterrupt
+
+
+def test_without_a_terminal_each_generation_and_phase_is_one_line(new_study: Study) -> None:
+    console = plain_console()
+    watch(new_study, console)
+    lines = text_of(console).splitlines()
+    starts = [line.partition(":")[0] for line in lines]
+    assert starts == [
+        "kana-arithmetic",
+        "baselines",
+        "generation 1",
+        "generation 2",
+        "generation 3",
+        "search",
+        "validation",
+        "test",
+    ]
+    assert "up to 12 candidates" in lines[0]
+    assert re.search(
+        r"9 models scored on 510 items each; best parent 0\.\d{3} \(japanese\)", lines[1]
+    )
+    assert re.search(r"4 of 12 candidates, under a minute left$", lines[2])
+    assert re.search(r"on 126 fresh items; mean 0\.\d{3}, best 0\.\d{3}; best parent", lines[2])
+    assert f"1 failed, last: {FAILURE}" in lines[3]
+    assert lines[5] == "search: 3 generations done, 12 of 12 candidates"
+    assert lines[6] == "validation: 5 models scored on 198 items each"
+
+
+def test_without_a_terminal_there_are_no_control_characters(new_study: Study) -> None:
+    console = plain_console()
+    watch(new_study, console)
+    assert re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text_of(console)) is None
+
+
+def test_a_resumed_search_says_once_what_it_took_from_the_record(new_study: Study) -> None:
+    first = MadeUpSearch(new_study, generations=3, population=4)
+    run_through(first.baselines())
+    run_through(first.generation(1))
+    console = plain_console()
+    with read_study(new_study.run_dir) as resumed:
+        watch(resumed, console)
+    lines = text_of(console).splitlines()
+    taken = "taken from the record: 9 baselines, 4 candidates; going on to 12 candidates"
+    assert lines[0] == f"kana-arithmetic: {taken}"
+    assert [line.partition(":")[0] for line in lines[1:]] == [
+        "generation 2",
+        "generation 3",
+        "search",
+        "validation",
+        "test",
+    ]
+    assert lines[1].startswith("generation 2: 3 scored")
+    assert "best parent 0." in lines[1]
+
+
+def test_a_finished_search_says_nothing_new(searched: Study) -> None:
+    console = plain_console()
+    watch(searched, console)
+    assert len(text_of(console).splitlines()) == 1
+
+
+def test_an_interrupted_phase_has_no_summary(new_study: Study) -> None:
+    console = plain_console()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(new_study, console)
+    assert text_of(console).splitlines()[-1].startswith("baselines:")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_terminal_shows_where_the_search_is_within_its_width(
+    new_study: Study, width: int
+) -> None:
+    search = MadeUpSearch(new_study, generations=3, population=4)
+    progress = SearchProgress(new_study, console=plain_console(width), clock=lambda: 0.0)
+    run_through(search.baselines(), progress)
+    run_through(search.generation(1), progress)
+    run_through(until_recorded(search.generation(2), CandidateKey(2, 2)), progress)
+    shown = page_of(progress, width)
+    assert max(map(len, shown)) <= width
+    page = "\n".join(line.rstrip() for line in shown)
+    assert "generation 2" in shown[0]
+    assert "58%" in shown[1]
+    assert "7 of 12 candidates" in page
+    assert re.search(r"this generation +3 scored, mean 0\.\d{3}, best 0\.\d{3}", page)
+    assert re.search(r"best parent +0\.\d{3} \(japanese\) on 510 items", page)
+
+
+def test_the_page_counts_failures_and_gives_the_last_reason(searched: Study) -> None:
+    page = "\n".join(page_of(SearchProgress(searched, console=plain_console(120)), 120))
+    assert f"1, last: {FAILURE}" in page
+
+
+def test_a_terminal_keeps_the_lines_of_phases_and_clears_the_rest(new_study: Study) -> None:
+    console = terminal(200)
+    watch(new_study, console)
+    lasting = frames(console)
+    assert "baselines: 9 models scored" in lasting
+    assert "test: 5 models scored" in lasting
+    assert "generation 1:" not in lasting
+    assert "\x1b[2K" in text_of(console)  # the live part is wiped
+
+
+def test_unfinished_generations_are_left_out_of_the_trend(new_study: Study) -> None:
+    search = MadeUpSearch(new_study, generations=3, population=4)
+    progress = SearchProgress(new_study, console=plain_console(), clock=lambda: 0.0)
+    run_through(search.generation(1), progress)
+    run_through(until_recorded(search.generation(2), CandidateKey(2, 0)), progress)
+    assert "generation means" not in "\n".join(page_of(progress, 80))
+    run_through(search.generation(2), progress)
+    assert re.search(
+        r"generation means +0\.\d{3} [▁█]{2} 0\.\d{3}", "\n".join(page_of(progress, 80))
+    )
+
+
+def test_the_display_itself_loads_no_model_library() -> None:
+    code = (
+        "import sys, evomerge.report.terminal, evomerge.report.status; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
