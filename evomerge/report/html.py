@@ -111,6 +111,7 @@ def render_report(study: Study, *, structure: Structure | None) -> str:
 def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
     """Everything the page names."""
     job, trials = study.job, study.trials
+    tasks = list(dict.fromkeys(objective.task for objective in job.objectives))
     genomes = [trial for trial in trials if trial.kind == "genome"]
     baselines = [trial for trial in trials if trial.kind == "baseline"]
     parents = parents_among(baselines, job)
@@ -145,7 +146,8 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "recipe_yaml": selection.recipe.to_yaml() if selection else None,
         "job_yaml": job.to_yaml(),
         "versions": (study.noted(FACTS) or {}).get("versions", {}),
-        "tasks": list(dict.fromkeys(objective.task for objective in job.objectives)),
+        "tasks": tasks,
+        "test_items": sum(selection.items["test"][task] for task in tasks) if selection else 0,
     }
 
 

@@ -67,6 +67,7 @@ def test_the_outcome_comes_first(finished: str) -> None:
     headline = make_selection(after=3).headline()
     assert words.startswith(f"evomerge report kana-arithmetic Gain {headline}")
     assert "+0.120 +0.080 to +0.160" in words
+    assert "over 200 test items" in words  # of the two objectives; what is only reported is apart
 
 
 @pytest.mark.parametrize(

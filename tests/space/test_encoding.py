@@ -168,6 +168,7 @@ def test_a_weight_that_must_be_zero_is_so_to_the_last_bit_in_normalised_election
         {
             "method": "ties",
             "layers": layers,
+            "components": ["attention", "mlp", "rest"],
             "parameters": {"weight": {"low": low, "high": 1.3, "start": 0.4}, "density": 1.0},
         },
         llama(7),
