@@ -46,7 +46,7 @@ _MODEL_FILES = (
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _DTYPES: Mapping[str, DType] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_SHARED_SETTINGS = ("vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+_HEAD_SETTINGS = ("num_attention_heads", "num_key_value_heads", "head_dim")
 """Settings that two models must share though their tensors may have equal shapes without."""
 
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")
@@ -174,10 +174,8 @@ def _difference(first: Source, other: Source) -> str | None:
         return f"its architecture is {b.architecture}, not {a.architecture}"
     if a.depth != b.depth:
         return f"it has {b.depth} layers, not {a.depth}"
-    for key in _SHARED_SETTINGS:
-        ours, theirs = _setting(first.config, key), _setting(other.config, key)
-        if ours != theirs:
-            return f"its {key} is {theirs}, not {ours}"
+    if vocabulary := _setting_that_differs(first, other, "vocab_size"):
+        return vocabulary
     if a.tied != b.tied:
         return f"tie_word_embeddings is {b.tied} there, not {a.tied}"
     for name, shape in a.shapes.items():
@@ -186,7 +184,17 @@ def _difference(first: Source, other: Source) -> str | None:
         if b.shapes[name] != shape:
             return f"{name} has shape {list(b.shapes[name])}, not {list(shape)}"
     extra = next((name for name in b.shapes if name not in a.shapes), None)
-    return f"it has a tensor more, {extra}" if extra else None
+    if extra:
+        return f"it has a tensor more, {extra}"
+    return _setting_that_differs(first, other, *_HEAD_SETTINGS)
+
+
+def _setting_that_differs(first: Source, other: Source, *keys: str) -> str | None:
+    for key in keys:
+        ours, theirs = _setting(first.config, key), _setting(other.config, key)
+        if ours != theirs:
+            return f"its {key} is {theirs}, not {ours}"
+    return None
 
 
 def _locate(reference: str, named: str) -> tuple[Path, str | None]:

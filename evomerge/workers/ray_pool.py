@@ -31,8 +31,9 @@ class _Actor:
         torch.set_num_threads(threads)
         self._worker = Worker(prepare(JobSpec.model_validate_json(job_text)), device=device)
 
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> int:
-        """The process id; answers when sources, model and tasks are loaded."""
+        """The process id; answers when all is loaded, after a restart too."""
         return os.getpid()
 
     def evaluate(self, candidate: Candidate) -> Outcome:
@@ -74,31 +75,42 @@ class RayPool(Pool):
     ) -> Iterator[tuple[Candidate, Outcome]]:
         """Keep every worker busy until all candidates have an outcome."""
         waiting = list(candidates)
-        deaths = dict.fromkeys((candidate.key for candidate in candidates), 0)
+        deaths = {candidate.key: 0 for candidate in candidates}
         idle = list(self._actors)
-        running: dict[Any, tuple[Any, Candidate]] = {}
-        while waiting or running:
+        running: dict[Any, tuple[Any, Candidate | None]] = {}  # None: a worker that starts again
+        while waiting or any(candidate for _, candidate in running.values()):
             while waiting and idle:
-                worker, candidate = idle.pop(), waiting.pop(0)
-                running[worker.evaluate.remote(candidate)] = (worker, candidate)
-            done, _ = ray.wait(list(running), num_returns=1)
-            worker, candidate = running.pop(done[0])
-            try:
-                outcome: Outcome = ray.get(done[0])
-            except (ray.exceptions.ActorUnavailableError, ray.exceptions.ActorDiedError):
-                # Ray restarts the actor; calls made meanwhile wait for it.
-                deaths[candidate.key] += 1
+                worker, asked = idle.pop(), waiting.pop(0)
+                running[worker.evaluate.remote(asked)] = (worker, asked)
+            [done], _ = ray.wait(list(running), num_returns=1)
+            worker, candidate = running.pop(done)
+            outcome = self._outcome(done)
+            if outcome is None:
+                running[worker.ready.remote()] = (worker, None)
+            else:
                 idle.append(worker)
+            if candidate is None:
+                continue
+            if outcome is None:
+                deaths[candidate.key] += 1
                 if deaths[candidate.key] < MOST_DEATHS:
                     waiting.insert(0, candidate)
                     continue
                 outcome = Failed(reason=f"took its worker down {MOST_DEATHS} times")
-                yield candidate, outcome
-                continue
-            except ray.exceptions.RayTaskError as error:
-                raise _cause(error) from error
-            idle.append(worker)
+            assert not isinstance(outcome, int)
             yield candidate, outcome
+
+    def _outcome(self, done: Any) -> Outcome | int | None:
+        """What a worker answered; None when it died instead."""
+        try:
+            answer: Outcome | int = ray.get(done)
+        except (ray.exceptions.ActorUnavailableError, ray.exceptions.ActorDiedError) as error:
+            if "creation task" in str(error):
+                raise WorkerError(f"a worker cannot be started again ({_cause(error)})") from error
+            return None
+        except ray.exceptions.RayTaskError as error:
+            raise _cause(error) from error
+        return answer
 
     def close(self) -> None:
         """Stop the actors, and the Ray session if this pool started it."""

@@ -24,13 +24,13 @@ def write_models(folder: Path) -> None:
         save_tiny_llama(folder / name, seed=seed, layers=2)
 
 
-def job_document(models: Path, **changes: Any) -> dict[str, Any]:
+def job_document(folder: Path, **changes: Any) -> dict[str, Any]:
     """A job over those models, as a user would write it; `changes` replace whole sections."""
     return {
         "name": "sums",
         "models": {
-            "base": str(models / "base"),
-            "sources": [str(models / "first"), str(models / "second")],
+            "base": str(folder / "base"),
+            "sources": [str(folder / "first"), str(folder / "second")],
         },
         "search_space": {
             "method": "task_arithmetic",
@@ -55,9 +55,9 @@ def job_document(models: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def make_job(models: Path, **changes: Any) -> JobSpec:
+def make_job(folder: Path, **changes: Any) -> JobSpec:
     """The same, read and checked."""
-    return parse_job(yaml.safe_dump(job_document(models, **changes)), where="job.yaml")
+    return parse_job(yaml.safe_dump(job_document(folder, **changes)), where="job.yaml")
 
 
 class LightPool(Pool):

@@ -46,8 +46,7 @@ def main() -> None:
     steps = steps_file.read_text().split()
     expected = _contents(reference)
     report = []
-    for number in range(kills):
-        at = (2 * number + 1) * len(steps) // (2 * kills)
+    for number, at in enumerate(instants(steps, kills)):
         run_dir = folder / f"killed-{number:02d}"
         status = _in_fork(lambda: _run(run_dir, preparation, open_pool, die_at=at))  # noqa: B023
         recorded = _recorded(run_dir)
@@ -61,6 +60,18 @@ def main() -> None:
             }
         )
     print(json.dumps({"steps": len(steps), "trials": len(expected["trials"]), "kills": report}))
+
+
+def instants(steps: list[str], kills: int) -> list[int]:
+    """Steps to die at: spread evenly, one of each kind among them."""
+    spread = [(2 * number + 1) * len(steps) // (2 * kills) for number in range(kills)]
+    middle = len(steps) // 2
+    for place, kind in enumerate(sorted(set(steps) - {steps[at] for at in spread})):
+        nearest = min(
+            (at for at, step in enumerate(steps) if step == kind), key=lambda at: abs(at - middle)
+        )
+        spread[kills // 2 + place] = nearest
+    return spread
 
 
 def _run(

@@ -109,7 +109,7 @@ def test_an_empty_split_is_refused(tmp_path: Path, models: Path) -> None:
     ("source", "said"),
     [
         ("deeper", ("deeper", "layers", "3", "2")),
-        ("wider", ("wider", "model.embed_tokens.weight", "64", "32")),
+        ("wider", ("wider", "lm_head.weight", "64", "32")),
         ("other", ("other", "MistralForCausalLM", "LlamaForCausalLM")),
         ("truncated", ("truncated", "model.safetensors")),
         ("pickled", ("pickled", ".bin", "save_pretrained")),

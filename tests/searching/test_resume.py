@@ -32,4 +32,4 @@ def test_a_killed_search_resumes_to_the_same_record(tmp_path: Path, kind: str, k
         assert kill["recorded"] < result["trials"] or kill["step"] in {"recorded", "told"}
         assert kill["differs"] == [], f"killed at {kill['step']}: {kill['differs']} differ"
     instants = {kill["step"] for kill in result["kills"]}
-    assert kind == "real" or instants == {"asked", "merged", "scored", "recorded", "told"}
+    assert kills < 5 or instants == {"asked", "merged", "scored", "recorded", "told"}
