@@ -21,8 +21,9 @@ import torch
 
 from evomerge.candidate import CandidateKey, Step
 from evomerge.job import load_job
+from evomerge.ledger import Ledger
 from evomerge.preparation import pin, prepare
-from evomerge.search import Search
+from evomerge.search import run_search
 from evomerge.study import create_study
 from evomerge.workers.pool import LocalPool
 
@@ -66,7 +67,7 @@ def main() -> None:
         create_study(Path(folder) / "run", preparation.job) as study,
         LocalPool(preparation) as pool,
     ):
-        Search(preparation=preparation, study=study, pool=pool, observe=clock).run()
+        run_search(Ledger(preparation=preparation, study=study, pool=pool, observe=clock))
         costs = [trial.cost for trial in study.trials_of("genome")]
     assert clock.first_s is not None
     count = len(costs)

@@ -208,11 +208,12 @@ def report(
 
 def _run(study: Study, preparation: Preparation, ray_address: str | None) -> None:
     """Search, select, and say what came of it; ends the process with the command's exit code."""
+    from evomerge.ledger import Ledger
     from evomerge.preparation import check_unchanged, facts_of
     from evomerge.report.terminal import SearchProgress
-    from evomerge.search import Search
+    from evomerge.search import run_search
     from evomerge.selection import select_winner
-    from evomerge.workers.pool import open_pool
+    from evomerge.workers.opening import open_pool
 
     with study:
         try:
@@ -227,11 +228,13 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
                 SearchProgress(study) as progress,
                 open_pool(preparation, ray_address=ray_address) as pool,
             ):
-                search = Search(preparation=preparation, study=study, pool=pool, observe=progress)
-                selection = select_winner(search, search.run())
+                ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
+                ending = run_search(ledger)
+                selection = select_winner(ledger, ending)
         except KeyboardInterrupt:
             typer.echo(f"Interrupted; go on with: evomerge resume {study.run_dir}", err=True)
             raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"Ended after {ending.generations} generations: {ending.reason}.", err=True)
     for line in selection.lines():
         typer.echo(line)
     typer.echo(f"next: evomerge export {study.run_dir} --out DIR")

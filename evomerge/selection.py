@@ -19,9 +19,10 @@ from evomerge.candidate import MOST_FINALISTS, Candidate, CandidateKey, Scored, 
 from evomerge.errors import WorkerError
 from evomerge.evaluate.intervals import Interval, difference_interval
 from evomerge.evaluate.objective import Means, means_of
+from evomerge.ledger import Ledger
 from evomerge.optimize.baselines import BASE, UNIFORM_SOUP, parent_labels
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.search import Ending, Search
+from evomerge.search import Ending
 from evomerge.standing import Role, Standing, read_standing, stand
 from evomerge.study import Trial
 
@@ -144,27 +145,27 @@ class _Entrant:
     genome: tuple[float, ...] | None = None
 
 
-def select_winner(search: Search, ending: Ending) -> Selection:
+def select_winner(ledger: Ledger, ending: Ending) -> Selection:
     """Score the finalists on validation, the winner and its rivals on test, and keep the outcome.
 
     Raises WorkerError when a model that must be scored fails.
     """
-    validation = _score(search, ending, _finalists(search, ending), VALIDATION)
-    thresholds = search.thresholds()
-    fitness = search.fitness([trial for _, trial in validation], thresholds)
+    validation = _score(ledger, ending, _finalists(ledger, ending), VALIDATION)
+    thresholds = ledger.thresholds()
+    fitness = ledger.fitness([trial for _, trial in validation], thresholds)
     order = np.argsort(fitness, kind="stable")
     winner = validation[order[0]][0]
     if validation[order[0]][1].score is None:
         raise WorkerError(f"no finalist could be scored: {validation[0][1].failure}")
-    test = _score(search, ending, _rivals(search, winner), TEST)
-    selection = _conclude(search, winner, [validation[i] for i in order], test)
-    search.study.note("selection", selection.to_json())
+    test = _score(ledger, ending, _rivals(ledger, winner), TEST)
+    selection = _conclude(ledger, winner, [validation[i] for i in order], test)
+    ledger.study.note("selection", selection.to_json())
     return selection
 
 
-def _finalists(search: Search, ending: Ending) -> list[_Entrant]:
+def _finalists(ledger: Ledger, ending: Ending) -> list[_Entrant]:
     """Means first: where scores tie, the average of many candidates is the safer choice."""
-    space = search.preparation.space
+    space = ledger.preparation.space
     entrants = []
     means: dict[str, NDArray[np.float64]] = {}
     if ending.means:
@@ -173,36 +174,36 @@ def _finalists(search: Search, ending: Ending) -> list[_Entrant]:
         means["last mean"] = ending.means[-1]
     for label, genome in means.items():
         entrants.append(_of_genome(label, genome, space.decode(genome)))
-    count = search.preparation.job.evaluation.finalists
-    for trial in search.fittest("genome")[:count]:
+    count = ledger.preparation.job.evaluation.finalists
+    for trial in ledger.fittest("genome")[:count]:
         entrants.append(_of_trial(trial, "finalist"))
-    entrants += [_of_trial(trial, "baseline") for trial in search.fittest("baseline")[:1]]
+    entrants += [_of_trial(trial, "baseline") for trial in ledger.fittest("baseline")[:1]]
     return _once_each(entrants)
 
 
-def _rivals(search: Search, winner: _Entrant) -> list[_Entrant]:
+def _rivals(ledger: Ledger, winner: _Entrant) -> list[_Entrant]:
     """The winner first, then what it must beat."""
-    baselines = {trial.label: trial for trial in search.study.trials_of("baseline")}
-    parents = parent_labels(search.preparation.job.models.sources)
+    baselines = {trial.label: trial for trial in ledger.study.trials_of("baseline")}
+    parents = parent_labels(ledger.preparation.job.models.sources)
     roles: dict[str, Role] = {BASE: "base", **dict.fromkeys(parents, "parent")}
     entrants = [
         _Entrant(label=winner.label, role="winner", recipe=winner.recipe, genome=winner.genome)
     ]
-    best = [trial.label for trial in search.fittest("baseline")[:1]]
+    best = [trial.label for trial in ledger.fittest("baseline")[:1]]
     for label in dict.fromkeys([BASE, *parents, UNIFORM_SOUP, *best]):
         entrants.append(_of_trial(baselines[label], roles.get(label, "baseline")))
     return entrants
 
 
 def _score(
-    search: Search, ending: Ending, entrants: Sequence[_Entrant], generation: int
+    ledger: Ledger, ending: Ending, entrants: Sequence[_Entrant], generation: int
 ) -> list[tuple[_Entrant, Trial]]:
     """Every entrant on all items of the split.
 
     Places follow from how long the search was and from the order of the entrants, so that an
     interrupted selection finds its records and an extended search never takes old ones for new.
     """
-    suite, job = search.preparation.suite, search.preparation.job
+    suite, job = ledger.preparation.suite, ledger.preparation.job
     split: Split = "validation" if generation == VALIDATION else "test"
     tasks = job.search_tasks if generation == VALIDATION else job.all_tasks
     items = {task: suite.items(task, split) for task in tasks}
@@ -217,20 +218,20 @@ def _score(
         )
         for place, entrant in enumerate(entrants)
     ]
-    return list(zip(entrants, search.complete(candidates), strict=True))
+    return list(zip(entrants, ledger.complete(candidates), strict=True))
 
 
 def _conclude(
-    search: Search,
+    ledger: Ledger,
     winner: _Entrant,
     validation: Sequence[tuple[_Entrant, Trial]],
     test: Sequence[tuple[_Entrant, Trial]],
 ) -> Selection:
-    objective, seed = search.preparation.objective, search.preparation.job.optimizer.seed
+    objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
     failed = [trial for _, trial in test if trial.score is None]
     if failed:
         raise WorkerError(f"{failed[0].label} failed on the test items: {failed[0].failure}")
-    scores = {entrant.label: _items(search, trial) for entrant, trial in test}
+    scores = {entrant.label: _items(ledger, trial) for entrant, trial in test}
     best_parent = max(
         (entrant.label for entrant, _ in test if entrant.role == "parent"),
         key=lambda label: objective.score(means_of(scores[label])),
@@ -242,7 +243,7 @@ def _conclude(
         genome=winner.genome,
         test_key=test[0][1].key,
         validation=tuple(
-            stand(e.label, e.role, _items(search, t), objective=objective, seed=seed)
+            stand(e.label, e.role, _items(ledger, t), objective=objective, seed=seed)
             for e, t in validation
             if t.score is not None
         ),
@@ -252,15 +253,15 @@ def _conclude(
         best_parent=best_parent,
         gain=difference_interval(objective, won, scores[best_parent], seed=seed),
         gain_over_soup=difference_interval(objective, won, scores[UNIFORM_SOUP], seed=seed),
-        constraints=_check_constraints(search, test),
+        constraints=_check_constraints(ledger, test),
         items={"validation": dict(validation[0][1].items), "test": dict(test[0][1].items)},
     )
 
 
 def _check_constraints(
-    search: Search, test: Sequence[tuple[_Entrant, Trial]]
+    ledger: Ledger, test: Sequence[tuple[_Entrant, Trial]]
 ) -> tuple[ConstraintCheck, ...]:
-    objective = search.preparation.objective
+    objective = ledger.preparation.objective
     by_role: dict[Role, list[Means]] = {}
     for entrant, trial in test:
         by_role.setdefault(entrant.role, []).append(trial.means)
@@ -277,8 +278,8 @@ def _check_constraints(
     )
 
 
-def _items(search: Search, trial: Trial) -> Mapping[str, TaskItems]:
-    outcome = search.study.outcome_of(trial.key)
+def _items(ledger: Ledger, trial: Trial) -> Mapping[str, TaskItems]:
+    outcome = ledger.study.outcome_of(trial.key)
     assert isinstance(outcome, Scored)
     return outcome.tasks
 

@@ -25,6 +25,7 @@ ORDER = (
     "study",
     "preparation",
     "workers",
+    "ledger",
     "search",
     "standing",
     "selection",

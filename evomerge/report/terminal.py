@@ -51,7 +51,7 @@ class SearchProgress:
     """An observer (see candidate.Observer) that shows a search on stderr; use it in a `with`.
 
     with SearchProgress(study) as progress:
-        run_search(preparation, study, pool, observe=progress)
+        run_search(Ledger(preparation=preparation, study=study, pool=pool, observe=progress))
     """
 
     def __init__(

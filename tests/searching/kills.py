@@ -20,8 +20,9 @@ from typing import Any
 import torch
 
 from evomerge.candidate import CandidateKey, Step
+from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, prepare
-from evomerge.search import Search
+from evomerge.search import run_search
 from evomerge.selection import select_winner
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.pool import LocalPool, Pool
@@ -92,8 +93,8 @@ def _run(
     fresh = not (run_dir / "job.yaml").exists()
     study = create_study(run_dir, preparation.job) if fresh else resume_study(run_dir)
     with study, open_pool() as pool:
-        search = Search(preparation=preparation, study=study, pool=pool, observe=observe)
-        select_winner(search, search.run())
+        ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=observe)
+        select_winner(ledger, run_search(ledger))
     if steps_file is not None:
         steps_file.write_text(" ".join(steps))
 

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from evomerge.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
 from evomerge.cli import app
+from evomerge.ledger import Ledger
 from evomerge.preparation import facts_of, prepare
 from evomerge.recipe import Recipe, RecipeModel
-from evomerge.search import Search
+from evomerge.search import run_search
 from evomerge.selection import read_selection, select_winner
 from evomerge.study import Parameter, create_study, read_study, resume_study
 from tests.searching.jobs import TASKS, LightPool, make_job, write_models
@@ -103,8 +104,8 @@ def run_light(run_dir: Path, models: Path, tasks: Path) -> None:
     preparation = prepare(job.model_copy(update={"evaluation": evaluation}))
     with create_study(run_dir, preparation.job) as study, LightPool() as pool:
         study.note("facts", facts_of(preparation))
-        search = Search(preparation=preparation, study=study, pool=pool)
-        selection = select_winner(search, search.run())
+        ledger = Ledger(preparation=preparation, study=study, pool=pool)
+        selection = select_winner(ledger, run_search(ledger))
         assert read_selection(study.noted("selection")) == selection
 
 

@@ -12,7 +12,8 @@ import torch
 from evomerge.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
 from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
-from evomerge.workers.pool import LocalPool, Pool, open_pool
+from evomerge.workers.opening import open_pool
+from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.ray_pool import RayPool
 from tests.searching.jobs import make_job, write_models
 

@@ -1,0 +1,80 @@
+"""The ledger of a search: candidates in, recorded trials out, and what the records say of them.
+
+A candidate that has a record is taken as it is recorded; any other is scored and recorded. That is
+what lets a search and its selection be run again over a record. The ledger does not know why a
+candidate is scored or what is done with its score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.candidate import Candidate, Kind, Observer, ignore
+from evomerge.optimize.baselines import BASE, parent_labels
+from evomerge.preparation import Preparation
+from evomerge.study import Parameter, Study, Trial
+from evomerge.workers.pool import Pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """Where candidates of one search are scored and their trials kept."""
+
+    preparation: Preparation
+    study: Study
+    pool: Pool
+    observe: Observer = ignore
+
+    def complete(self, candidates: Sequence[Candidate]) -> list[Trial]:
+        """The trials of all candidates, in order; those without a record are scored first."""
+        missing = [one for one in candidates if self.study.find(one.key) is None]
+        for candidate, outcome in self.pool.evaluate(missing, self.observe):
+            self.study.record(
+                candidate,
+                outcome,
+                score=self.preparation.objective.score_of(outcome),
+                parameters=self._parameters(candidate.genome),
+            )
+            self.observe("recorded", candidate.key)
+        return [self.study.trial(candidate.key) for candidate in candidates]
+
+    def fitness(self, trials: Sequence[Trial], thresholds: Sequence[float]) -> NDArray[np.float64]:
+        """Fitness of recorded trials, (n,); lower is better, failed ones are worse than all."""
+        means = [trial.means for trial in trials]
+        return self.preparation.objective.fitness(means, thresholds=thresholds)
+
+    def thresholds(self) -> tuple[float, ...]:
+        """What each constraint asks for, by the base's and the parents' scores as baselines."""
+        baselines = {trial.label: trial for trial in self.study.trials_of("baseline")}
+        parents = parent_labels(self.preparation.job.models.sources)
+        base, *sources = (baselines[label].means for label in (BASE, *parents))
+        return self.preparation.objective.thresholds(
+            base=base or None, sources=[means for means in sources if means]
+        )
+
+    def fittest(self, kind: Kind) -> list[Trial]:
+        """Recorded candidates of a kind, the fittest first; failed ones are left out.
+
+        Each is measured on the items of its own generation, so the order is a noisy one.
+        """
+        trials = [trial for trial in self.study.trials_of(kind) if trial.score is not None]
+        order = np.argsort(self.fitness(trials, self.thresholds()), kind="stable")
+        return [trials[place] for place in order]
+
+    def _parameters(self, genome: tuple[float, ...] | None) -> dict[str, Parameter]:
+        """Genes as people read them, for the record."""
+        if genome is None:
+            return {}
+        return {
+            gene.name: Parameter(
+                value=min(max(gene.value(position), gene.low), gene.high),
+                low=gene.low,
+                high=gene.high,
+                log=gene.scale == "log",
+            )
+            for gene, position in zip(self.preparation.space.genes, genome, strict=True)
+        }

@@ -1,0 +1,29 @@
+"""Which pool a job runs on: how many workers, and whether they are in this process."""
+
+from __future__ import annotations
+
+import torch
+
+from evomerge.job import ComputeSpec
+from evomerge.preparation import Preparation
+from evomerge.workers.pool import LocalPool, Pool
+from evomerge.workers.worker import choose_device
+
+
+def count_workers(compute: ComputeSpec) -> int:
+    """Workers a job runs with here: as many as it says, else one for each GPU, else one."""
+    if isinstance(compute.workers, int):
+        return compute.workers
+    if choose_device(compute.device).startswith("cuda"):
+        return max(1, torch.cuda.device_count())
+    return 1
+
+
+def open_pool(preparation: Preparation, *, ray_address: str | None = None) -> Pool:
+    """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster."""
+    workers = count_workers(preparation.job.compute)
+    if workers == 1 and ray_address is None:
+        return LocalPool(preparation)
+    from evomerge.workers.ray_pool import RayPool
+
+    return RayPool(preparation, workers=workers, address=ray_address)
