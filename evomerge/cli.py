@@ -10,6 +10,7 @@ import contextlib
 import enum
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -215,7 +216,7 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
     from evomerge.selection import select_winner
     from evomerge.workers.opening import open_pool
 
-    with study:
+    with study, _terminable():
         try:
             now = facts_of(preparation)
             before = study.noted("facts")
@@ -242,10 +243,23 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
 
 
 @contextlib.contextmanager
-def _answering() -> Iterator[None]:
-    """Errors of ours become one line and their exit code."""
+def _terminable() -> Iterator[None]:
+    """A scheduler's SIGTERM is an interrupt like any other."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Errors of ours become one line and their exit code; so does an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     except EvomergeError as error:
         typer.echo(f"evomerge: {error}", err=True)
         raise typer.Exit(error.exit_code) from error

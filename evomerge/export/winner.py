@@ -37,10 +37,14 @@ _FLATTERED = " A candidate that was picked for its score on them looks better th
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What was exported: where to, which candidate, its weights, and what `verify` found."""
+    """What was exported: where to, which candidate, its weights, and what `verify` found.
+
+    opening: what may be said of the candidate, in a sentence.
+    """
 
     out: Path
     label: str
+    opening: str
     weights: Weights
     verification: Verification | None = None
 
@@ -55,7 +59,8 @@ class ExportReport:
             f"model: {self.out} ({self.label}; {self.weights.tensors} tensors, "
             f"{self.weights.size_bytes / 1e9:.3f} GB)"
         )
-        return (made, *(() if self.verification is None else self.verification.lines()))
+        checked = () if self.verification is None else self.verification.lines()
+        return (*checked, self.opening, made)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,13 @@ def export_winner(
     verification = None
     if verify:
         verification = verify_folder(out, study.items_of(choice.key), _options(preparation))
-    return ExportReport(out=out, label=choice.label, weights=weights, verification=verification)
+    return ExportReport(
+        out=out,
+        label=choice.label,
+        opening=choice.opening,
+        weights=weights,
+        verification=verification,
+    )
 
 
 def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:

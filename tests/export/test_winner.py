@@ -19,9 +19,10 @@ from evomerge.evaluate.stock import StockOptions, score_stock
 from evomerge.export import ExportReport, Verification, export_winner, merge_recipe, verify
 from evomerge.export.verify import MOST_DIFFERING, TaskComparison
 from evomerge.job import JobSpec
+from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, pin, prepare
 from evomerge.recipe import read_recipe
-from evomerge.search import Search
+from evomerge.search import run_search
 from evomerge.selection import Selection, select_winner
 from evomerge.study import Study, create_study
 from evomerge.workers.pool import LocalPool
@@ -99,8 +100,8 @@ def searched(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     preparation = prepare(pin(job))
     run_dir = tmp_path_factory.mktemp("runs") / "toy"
     with create_study(run_dir, preparation.job) as study, LocalPool(preparation) as pool:
-        search = Search(preparation=preparation, study=study, pool=pool)
-        yield Searched(preparation, study, select_winner(search, search.run()))
+        ledger = Ledger(preparation=preparation, study=study, pool=pool)
+        yield Searched(preparation, study, select_winner(ledger, run_search(ledger)))
 
 
 @pytest.fixture(scope="session")
