@@ -50,3 +50,8 @@ class StorageError(EvomergeError):
 
 class WorkerError(EvomergeError):
     """A worker cannot be started, or died more often than is tolerated."""
+
+
+def one_line(message: object) -> str:
+    """The text of an error on one line, as every message to a user is."""
+    return " ".join(str(message).split())

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from evomerge.documents import load_text, parse_mapping, problem_text, written_parts
 from evomerge.errors import JobError
 from evomerge.recipe import DType
 
@@ -220,23 +221,14 @@ def load_job(path: Path, *, overrides: Iterable[str] = ()) -> JobSpec:
 
     overrides: `dotted.key=value` pairs, the value read as YAML. Raises JobError in one line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise JobError(f"{path}: not UTF-8 text; a job is a YAML file") from error
+    text = load_text(path, kind="a job", error=JobError)
     return parse_job(text, where=str(path), overrides=overrides)
 
 
 def parse_job(text: str, *, where: str, overrides: Iterable[str] = ()) -> JobSpec:
     """The same as load_job for the text of a job; `where` names it in messages."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise JobError(f"{where}: not YAML ({_one_line(error)}); mend the syntax") from error
-    if not isinstance(document, dict):
-        raise JobError(f"{where}: expected a mapping with name, models, objectives and budget")
+    expected = "name, models, objectives and budget"
+    document = parse_mapping(text, where=where, expected=expected, error=JobError)
     for override in overrides:
         _apply_override(document, override)
     try:
@@ -266,7 +258,7 @@ def _describe(error: ValidationError) -> str:
     """The first problem in one line; unknown keys come first, for they explain missing ones."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
-    location = tuple(part for part in first["loc"] if not _is_type_tag(part))
+    location = written_parts(first["loc"])
     field = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
@@ -275,7 +267,7 @@ def _describe(error: ValidationError) -> str:
         return f"{field}: unknown key; {mend}"
     if first["type"] == "missing":
         return f"{field}: missing; add it"
-    message = _one_line(first["msg"])
+    message = problem_text(first["msg"])
     value = first.get("input")
     if isinstance(value, (str, int, float)) and str(value) not in message:
         return f"{field}: {value}: {message}"
@@ -303,17 +295,6 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
             if found is not None:
                 return found
     return None
-
-
-def _is_type_tag(part: int | str) -> bool:
-    """pydantic puts the tried member of a union into a location; no user ever wrote it."""
-    return isinstance(part, str) and (
-        "[" in part or part in {"bool", "float", "int", "str", "dict", "constrained-str"}
-    )
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).removeprefix("Value error, ").split())
 
 
 def shipped_folder(kind: Literal["search_spaces", "evals"]) -> Path:

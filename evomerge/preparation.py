@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from evomerge.errors import JobError, RunError, SourceError
+from evomerge.errors import JobError, RunError, SourceError, one_line
 from evomerge.evaluate.objective import Objective
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import JobSpec
@@ -183,7 +183,7 @@ def _load_tokenizer(source: Source, *, trust_remote_code: bool) -> PreTrainedTok
         )
     except (OSError, ValueError) as error:
         raise SourceError(
-            f"{source.reference}: its tokenizer cannot be loaded ({' '.join(str(error).split())}); "
+            f"{source.reference}: its tokenizer cannot be loaded ({one_line(error)}); "
             "name a model that has one as models.tokenizer"
         ) from error
     return cast(PreTrainedTokenizerBase, tokenizer)

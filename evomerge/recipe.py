@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from evomerge.documents import load_text, parse_mapping, problem_text, written_parts
 from evomerge.errors import RecipeError
 
 Scalar = bool | float | str
@@ -166,13 +167,7 @@ _REFUSED = {
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file; see `read_recipe`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text; a recipe is a YAML file") from error
-    return read_recipe(text, where=str(path))
+    return read_recipe(load_text(path, kind="a recipe", error=RecipeError), where=str(path))
 
 
 def read_recipe(text: str, *, where: str) -> Recipe:
@@ -180,12 +175,8 @@ def read_recipe(text: str, *, where: str) -> Recipe:
 
     `where` names the file in messages. Raises RecipeError with the field and the mend.
     """
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: not YAML ({_one_line(error)}); mend the syntax") from error
-    if not isinstance(document, Mapping):
-        raise RecipeError(f"{where}: expected a mapping with merge_method and models")
+    expected = "merge_method and models"
+    document = parse_mapping(text, where=where, expected=expected, error=RecipeError)
     for key, meaning in _REFUSED.items():
         if document.get(key) is not None:
             raise RecipeError(f"{where}: {key}: {meaning} is not supported; write it with `models`")
@@ -194,20 +185,11 @@ def read_recipe(text: str, *, where: str) -> Recipe:
         return Recipe.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if not _is_type_tag(str(part)))
-        raise RecipeError(f"{where}: {field}: {_one_line(first['msg'])}") from error
+        field = ".".join(str(part) for part in written_parts(first["loc"]))
+        raise RecipeError(f"{where}: {field}: {problem_text(first['msg'])}") from error
 
 
 def _dtypes(document: Mapping[str, Any]) -> dict[str, Any]:
     """Arithmetic is float32 always; the `dtype` of other people's recipes is what they store."""
     stored = document.get("out_dtype") or document.get("dtype")
     return {"dtype": "float32", "out_dtype": stored}
-
-
-def _is_type_tag(part: str) -> bool:
-    """pydantic puts the tried member of a union into an error's location; users never wrote it."""
-    return "[" in part or part in {"bool", "float", "str", "Condition"}
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).removeprefix("Value error, ").split())

@@ -22,7 +22,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
-from evomerge.errors import SourceError
+from evomerge.errors import SourceError, one_line
 from evomerge.recipe import DType
 
 _SINGLE = "model.safetensors"
@@ -217,7 +217,7 @@ def _locate(reference: str, named: str) -> tuple[Path, str | None]:
             ignore_patterns=["*/*"],  # other formats live in subfolders
         )
     except Exception as error:  # whatever the hub's client and its transport raise
-        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        reason = one_line(error).split(". ")[0].rstrip(".")
         raise SourceError(
             f"{named}: no such folder, and not to be had from the hub ({reason}); "
             "check the name, or download it first"

@@ -36,7 +36,7 @@ from evomerge.candidate import (
     Scored,
     TaskItems,
 )
-from evomerge.errors import RunError, StorageError
+from evomerge.errors import RunError, StorageError, one_line
 from evomerge.job import JobSpec, load_job
 from evomerge.recipe import Recipe, read_recipe
 
@@ -335,7 +335,7 @@ def _storage_errors(run_dir: Path) -> Iterator[None]:
         yield
     except (OSError, optuna.exceptions.StorageInternalError, pa.ArrowException) as error:
         cause = error.__cause__ or error
-        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
+        reason = one_line(getattr(cause, "orig", None) or cause)
         raise StorageError(
             f"{run_dir}: the record cannot be written ({reason}); everything recorded before is "
             f"kept: make room, then `evomerge resume {run_dir}`"

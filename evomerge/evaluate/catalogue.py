@@ -19,7 +19,7 @@ import yaml
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
-from evomerge.errors import TaskError
+from evomerge.errors import TaskError, one_line
 from evomerge.job import shipped_folder
 
 _MOST_FILES = 1000
@@ -89,7 +89,7 @@ class TaskCatalogue:
         try:
             task = manager.load([name])["tasks"][name]
         except Exception as error:  # Task files are code: anything can come out of them.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise TaskError(
                 f"task {name}: cannot be loaded ({reason}); check {path or 'its file'}"
             ) from error

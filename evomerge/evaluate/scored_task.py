@@ -17,7 +17,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
 from evomerge.candidate import TaskItems
-from evomerge.errors import TaskError
+from evomerge.errors import TaskError, one_line
 from evomerge.evaluate.catalogue import FoundTask
 from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
@@ -134,7 +134,7 @@ class ScoredTask:
                         if key in values:
                             values[key].append(_finite(key, value))
         except Exception as error:  # A task's code meets texts its author never thought of.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise Unscorable(f"task {self.name}: its own code failed ({reason})") from error
         complete = {key: tuple(v) for key, v in values.items() if len(v) == len(items)}
         return TaskItems(ids=tuple(ids), metrics=complete)
@@ -179,7 +179,7 @@ class ScoredTask:
                 instances = made if isinstance(made, list) else [made]
                 built.append((document, tuple(sorted(instances, key=lambda i: i.idx))))
         except Exception as error:  # Task files are code: anything can come out of them.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise TaskError(
                 f"task {self.name}: item {len(built)} makes no prompt ({reason}); check its YAML"
             ) from error

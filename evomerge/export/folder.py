@@ -15,7 +15,7 @@ from pathlib import Path
 import filelock
 from safetensors import SafetensorError
 
-from evomerge.errors import RunError, StorageError
+from evomerge.errors import RunError, StorageError, one_line
 
 _LOCK = ".lock"
 """Held in a folder that is being written; the kernel frees it when its writer dies."""
@@ -109,7 +109,7 @@ def _storage_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error.strerror if isinstance(error, OSError) else error).split())
+        reason = one_line(error.strerror if isinstance(error, OSError) else error)
         raise StorageError(
             f"{out}: cannot be written ({reason}), and nothing is left of it; make room or give "
             "another --out"

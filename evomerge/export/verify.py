@@ -15,6 +15,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.candidate import TaskItems
+from evomerge.errors import one_line
 from evomerge.evaluate.stock import StockOptions, score_stock
 from evomerge.export.manifest import changed_files
 
@@ -136,7 +137,7 @@ def _load(folder: Path) -> Verification:
         )
         AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        return Verification(tensors=len(names), failure=" ".join(str(error).split()))
+        return Verification(tensors=len(names), failure=one_line(error))
     shapes = {str(entry[0]) for entry in info["mismatched_keys"]}
     return Verification(
         tensors=len(names),

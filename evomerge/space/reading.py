@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
+from evomerge.documents import load_text, parse_mapping
 from evomerge.errors import JobError, RecipeError
 from evomerge.job import shipped_folder
-from evomerge.recipe import read_recipe
+from evomerge.recipe import load_recipe
 from evomerge.space.specification import nearest
 
 
@@ -48,25 +49,14 @@ def find_space(name: str) -> Path:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{path}: cannot be read; give a YAML file in UTF-8") from error
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise JobError(f"{path}: not YAML ({line}); mend the syntax") from error
-    if not isinstance(document, dict):
-        raise JobError(f"{path}: expected a mapping with method and parameters")
-    return document
+    text = load_text(path, kind="a search space", error=JobError)
+    expected = "method and parameters"
+    return parse_mapping(text, where=str(path), expected=expected, error=JobError)
 
 
 def _recipe(path: Path, *, where: str) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{where}: {path}: cannot be read; give the file of a recipe") from error
-    try:
-        recipe = read_recipe(text, where=str(path))
+        recipe = load_recipe(path)
     except RecipeError as error:
         raise JobError(f"{where}: {error}") from error
     document: dict[str, Any] = yaml.safe_load(recipe.to_yaml())

@@ -14,7 +14,7 @@ import ray
 import torch
 
 from evomerge.candidate import Candidate, Failed, Observer, Outcome, ignore
-from evomerge.errors import EvomergeError, WorkerError
+from evomerge.errors import EvomergeError, WorkerError, one_line
 from evomerge.job import JobSpec
 from evomerge.preparation import Preparation, prepare
 from evomerge.workers.pool import Pool
@@ -139,7 +139,7 @@ def _start_session(workers: int, address: str | None) -> None:
         ray.init(address=address, **quiet)
     except (ConnectionError, ray.exceptions.RayError) as error:
         raise WorkerError(
-            f"--ray-address {address}: no cluster answers ({' '.join(str(error).split())}); "
+            f"--ray-address {address}: no cluster answers ({one_line(error)}); "
             "check the address and the token"
         ) from error
 

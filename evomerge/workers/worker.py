@@ -11,7 +11,7 @@ import time
 import torch
 
 from evomerge.candidate import Candidate, Cost, Failed, Observer, Outcome, Scored, ignore
-from evomerge.errors import InputError
+from evomerge.errors import InputError, one_line
 from evomerge.evaluate.engines.base import Engine, Unscorable
 from evomerge.evaluate.engines.transformers import TransformersEngine
 from evomerge.merge.engine import MergeEngine
@@ -60,7 +60,7 @@ class Worker:
         except InputError:
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             return Failed(reason=reason, cost=Cost(merge_s=merged - start, items=items))
         cost = Cost(
             merge_s=merged - start,

@@ -124,7 +124,7 @@ def test_a_source_that_does_not_fit_is_refused(
         assert words in line, line
 
 
-@pytest.mark.parametrize("text", ["name: [", "- a list", "\xff\xfe"])
+@pytest.mark.parametrize("text", ["name: [", "- a list", "\xff\xfe", "name: \x00"])
 def test_a_job_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     job = tmp_path / "job.yaml"
     job.write_bytes(text.encode("latin-1"))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import wsgiref.util
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
+from evomerge.candidate import (
+    Candidate,
+    CandidateKey,
+    Failed,
+    Observer,
+    Outcome,
+    Scored,
+    TaskItems,
+    ignore,
+)
 from evomerge.cli import app
 from evomerge.ledger import Ledger
 from evomerge.preparation import facts_of, prepare
@@ -199,3 +209,44 @@ def test_a_job_file_reads_back_as_it_was_written(tmp_path: Path, models: Path) -
         pass
     with read_study(tmp_path / "run") as study:
         assert study.job == job
+
+
+class LatePool(LightPool):
+    """Answers in the opposite order, as workers may that finish when they like."""
+
+    def evaluate(
+        self, candidates: Sequence[Candidate], observe: Observer = ignore
+    ) -> Iterator[tuple[Candidate, Outcome]]:
+        yield from reversed(list(super().evaluate(candidates, observe)))
+
+
+def test_the_order_of_arrival_changes_nothing(tmp_path: Path, models: Path) -> None:
+    preparation = prepare(make_job(models))
+    records = []
+    for pool in (LightPool(), LatePool()):
+        with create_study(tmp_path / type(pool).__name__, preparation.job) as study:
+            ledger = Ledger(preparation=preparation, study=study, pool=pool)
+            selection = select_winner(ledger, run_search(ledger))
+            records.append((study.trials, selection))
+    assert records[0] == records[1]
+
+
+def test_a_candidate_that_fails_is_a_value_and_the_search_goes_on(
+    tmp_path: Path, models: Path
+) -> None:
+    class FaultyPool(LightPool):
+        def evaluate(
+            self, candidates: Sequence[Candidate], observe: Observer = ignore
+        ) -> Iterator[tuple[Candidate, Outcome]]:
+            for candidate, outcome in super().evaluate(candidates, observe):
+                fails = candidate.kind == "genome" and candidate.key.place != 1
+                yield candidate, Failed(reason="logits are not finite") if fails else outcome
+
+    preparation = prepare(make_job(models))
+    with create_study(tmp_path / "run", preparation.job) as study:
+        ledger = Ledger(preparation=preparation, study=study, pool=FaultyPool())
+        selection = select_winner(ledger, run_search(ledger))
+        failed = [trial for trial in study.trials_of("genome") if trial.failure]
+        assert len(failed) == 9
+        assert {trial.score for trial in failed} == {None}
+        assert selection.winner not in {trial.label for trial in failed}

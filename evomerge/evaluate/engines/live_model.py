@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from evomerge.errors import SourceError
+from evomerge.errors import SourceError, one_line
 from evomerge.recipe import DType
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -51,7 +51,7 @@ def build_model(
                 config, dtype=torch_dtype, trust_remote_code=trust_remote_code
             )
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise SourceError(
             f"{folder}: no causal language model can be built from config.json ({reason}); "
             "give a checkpoint that transformers can load"

@@ -1,0 +1,60 @@
+"""YAML documents that users write: read, and what is wrong with one said in a line.
+
+What the keys of a document mean is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.errors import InputError, one_line
+
+# The C loader reads the same documents some ten times faster, where PyYAML was built with it.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_TYPE_TAGS = frozenset({"bool", "float", "int", "str", "dict", "constrained-str", "Condition"})
+
+
+def load_text(path: Path, *, kind: str, error: type[InputError]) -> str:
+    """The text of a document; `kind` names it ("a job"). Raises `error` in one line."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as cause:
+        raise error(f"{path}: cannot be read ({cause.strerror}); check the path") from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: not UTF-8 text; {kind} is a YAML file") from cause
+
+
+def parse_mapping(
+    text: str, *, where: str, expected: str, error: type[InputError]
+) -> dict[str, Any]:
+    """A document that is a mapping with the `expected` keys. Raises `error` in one line."""
+    try:
+        loader = _Loader(text)
+        try:
+            document = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as cause:
+        raise error(f"{where}: not YAML ({one_line(cause)}); mend the syntax") from cause
+    if not isinstance(document, dict):
+        raise error(f"{where}: expected a mapping with {expected}")
+    return document
+
+
+def written_parts(location: Sequence[int | str]) -> tuple[int | str, ...]:
+    """A location as the user wrote it: pydantic adds the member of a union that it tried."""
+    return tuple(
+        part
+        for part in location
+        if isinstance(part, int) or not ("[" in part or part in _TYPE_TAGS)
+    )
+
+
+def problem_text(message: str) -> str:
+    """What a validator said, in one line."""
+    return one_line(message.removeprefix("Value error, "))
