@@ -43,7 +43,7 @@ class CandidateKey:
         """The key that prints as `text`. Raises RunError."""
         match = re.fullmatch(r"g(-?\d+)-i(\d+)", text)
         if match is None:
-            raise RunError(f"{text}: not a candidate; write it as in the report, g0012-i003")
+            raise RunError(f"{text}: not a candidate; candidates are named like g0012-i003")
         return cls(int(match[1]), int(match[2]))
 
 

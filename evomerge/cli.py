@@ -11,6 +11,7 @@ import enum
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +48,9 @@ app = typer.Typer(
 RunDir = Annotated[Path, typer.Argument(help="Directory of a search.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job: optimizer.seed=1."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the job: budget.candidates=400."
+    ),
 ]
 RayAddress = Annotated[
     str | None,
@@ -69,20 +72,26 @@ def _root(
 def search(
     job: Annotated[Path, typer.Argument(help="The job file.", show_default=False)],
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where to keep the search.  [default: runs/NAME]")
+        Path | None, typer.Option(help="Where to keep the search; runs/NAME if not given.")
     ] = None,
     overrides: Overrides = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Launch a search: baselines, generations, then the final selection."""
+    """Launch a search: baselines, generations, then the final selection.
+
+    Exit codes: 0 a winner above the best parent, 2 bad input, 3 none above it, 130 interrupted.
+    """
     with _answering():
         from evomerge.job import load_job
         from evomerge.preparation import pin, prepare
         from evomerge.study import create_study, refuse_existing
+        from evomerge.workers.opening import check_workers
 
         spec = load_job(job, overrides=overrides or ())
         where = run_dir or Path("runs") / spec.name
         refuse_existing(where)
+        check_workers(spec.compute, ray_address=ray_address)
+        _say_checking()
         preparation = prepare(pin(spec))
         _run(create_study(where, preparation.job), preparation, ray_address)
 
@@ -93,8 +102,11 @@ def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress
     with _answering():
         from evomerge.preparation import prepare
         from evomerge.study import resume_study
+        from evomerge.workers.opening import check_workers
 
         study = resume_study(run_dir, overrides=tuple(overrides or ()))
+        check_workers(study.job.compute, ray_address=ray_address)
+        _say_checking()
         _run(study, prepare(study.job), ray_address)
 
 
@@ -175,7 +187,7 @@ def evaluate(
     split: Annotated[SplitName, typer.Option(help="Which items.")] = SplitName.test,
     as_json: AsJson = False,
 ) -> None:
-    """Score one model on a job's tasks, beside nothing else."""
+    """Score one model, or the merge of a recipe, on the tasks of a job."""
     with _answering():
         from evomerge.job import load_job
         from evomerge.standing import evaluate_model
@@ -184,6 +196,7 @@ def evaluate(
         if as_json:
             typer.echo(json.dumps(standing.to_json(), ensure_ascii=False, indent=2))
             return
+        typer.echo(f"{model}: all {split.value} items; in brackets 95% intervals")
         for line in standing.lines():
             typer.echo(line)
 
@@ -192,7 +205,7 @@ def evaluate(
 def report(
     run_dir: RunDir,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write it.  [default: RUN_DIR/report.html]")
+        Path | None, typer.Option(help="Where to write it; RUN_DIR/report.html if not given.")
     ] = None,
 ) -> None:
     """Write one HTML file that shows the whole search."""
@@ -205,6 +218,12 @@ def report(
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
         typer.echo(f"report: {path}")
+
+
+def _say_checking() -> None:
+    """A line for people while nothing else shows; programs and logs get results alone."""
+    if sys.stderr.isatty():
+        typer.echo("Checking models, tasks and search space ...", err=True)
 
 
 def _run(study: Study, preparation: Preparation, ray_address: str | None) -> None:
@@ -235,7 +254,7 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
         except KeyboardInterrupt:
             typer.echo(f"Interrupted; go on with: evomerge resume {study.run_dir}", err=True)
             raise typer.Exit(INTERRUPTED) from None
-    typer.echo(f"Ended after {ending.generations} generations: {ending.reason}.", err=True)
+    typer.echo(f"Ended in generation {ending.generations}: {ending.reason}.", err=True)
     for line in selection.lines():
         typer.echo(line)
     typer.echo(f"next: evomerge export {study.run_dir} --out DIR")

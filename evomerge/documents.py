@@ -5,7 +5,7 @@ What the keys of a document mean is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,19 @@ def written_parts(location: Sequence[int | str]) -> tuple[int | str, ...]:
     )
 
 
-def problem_text(message: str) -> str:
-    """What a validator said, in one line."""
-    return one_line(message.removeprefix("Value error, "))
+_PLAIN = {
+    "missing": "missing; add it",
+    "model_type": "not a mapping; write its keys",
+    "tuple_type": "not a list; write [...]",
+    "int_parsing": "not a whole number",
+    "int_from_float": "not a whole number",
+    "float_parsing": "not a number",
+    "string_type": "not a text",
+}
+"""Problems by pydantic's name, where its own words speak of Python."""
+
+
+def problem_text(problem: Mapping[str, Any]) -> str:
+    """What a validator found (one of ValidationError.errors()), in one line."""
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    return _PLAIN.get(problem["type"], one_line(said))

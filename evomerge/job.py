@@ -165,7 +165,7 @@ class JobSpec(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     models: ModelsSpec
-    search_space: str | dict[str, Any] = "per_layer_task_arithmetic"
+    search_space: str | dict[str, Any] = "one_weight_per_model"
     objectives: tuple[ObjectiveSpec, ...] = Field(min_length=1)
     aggregate: Aggregate = "mean"
     report: tuple[str, ...] = ()
@@ -250,7 +250,10 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
     for parent in parents:
         target = target.setdefault(parent, {}) if isinstance(target, dict) else None
     if not isinstance(target, dict):
-        raise JobError(f"--set {override}: {'.'.join(parents)} is not a mapping in the job")
+        raise JobError(
+            f"--set {override}: {'.'.join(parents)} is not a mapping in the job; a list is given "
+            "whole, as in --set 'report=[a, b]'"
+        )
     target[last] = value
 
 
@@ -265,9 +268,7 @@ def _describe(error: ValidationError) -> str:
         nearest = difflib.get_close_matches(str(location[-1]), known, n=1)
         mend = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
         return f"{field}: unknown key; {mend}"
-    if first["type"] == "missing":
-        return f"{field}: missing; add it"
-    message = problem_text(first["msg"])
+    message = problem_text(first)
     value = first.get("input")
     if isinstance(value, (str, int, float)) and str(value) not in message:
         return f"{field}: {value}: {message}"

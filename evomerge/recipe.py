@@ -186,7 +186,7 @@ def read_recipe(text: str, *, where: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in written_parts(first["loc"]))
-        raise RecipeError(f"{where}: {field}: {problem_text(first['msg'])}") from error
+        raise RecipeError(f"{where}: {field}: {problem_text(first)}") from error
 
 
 def _dtypes(document: Mapping[str, Any]) -> dict[str, Any]:

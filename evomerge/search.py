@@ -102,13 +102,13 @@ def _end(job: JobSpec, spent: Sequence[Trial], population: int) -> str | None:
     """Why the next generation is not begun, or None. Only what is recorded counts."""
     budget = job.budget
     if budget.candidates is not None and len(spent) + population > budget.candidates:
-        return f"the budget of {budget.candidates} candidates is spent"
+        return f"{len(spent)} of {budget.candidates} candidates scored, no room for more"
     items = sum(sum(trial.items.values()) for trial in spent)
     if budget.items and items + population * job.evaluation.items_per_generation > budget.items:
-        return f"the budget of {budget.items} scored items is spent"
+        return f"{items} of {budget.items} items scored, no room for more"
     hours = sum(trial.cost.merge_s + trial.cost.evaluate_s for trial in spent) / 3600
     if budget.hours is not None and hours >= budget.hours:
-        return f"the budget of {budget.hours:g} worker hours is spent"
+        return f"{hours:.2f} of {budget.hours:g} worker hours spent"
     return None
 
 

@@ -34,7 +34,7 @@ class Standing:
 
     def lines(self) -> list[str]:
         """The scores for a terminal, one a line."""
-        rows = [("combined", self.score)]
+        rows = [("objective", self.score)]
         rows += [
             (f"{task}/{metric}", interval)
             for task, metrics in self.tasks.items()

@@ -105,7 +105,7 @@ def test_an_exported_model_scores_what_the_record_says(
     folder = run("evaluate", str(tmp_path / "merged"), str(job))
     recipe = run("evaluate", str(tmp_path / "merged" / "recipe.yaml"), str(job), "--json")
     score = json.loads(recipe.stdout)["score"]["value"]
-    assert folder.stdout.split()[:2] == ["combined", f"{score:.4f}"]
+    assert folder.stdout.splitlines()[1].split()[:2] == ["objective", f"{score:.4f}"]
     winner = next(line for line in result.stdout.splitlines() if line.endswith("winner"))
     assert f"{score:.3f}" in winner
 
@@ -114,6 +114,18 @@ def test_a_report_is_one_file(searched: tuple[Path, Result]) -> None:
     run_dir, _ = searched
     assert run("report", str(run_dir)).stdout.strip() == f"report: {run_dir / 'report.html'}"
     assert "<html" in (run_dir / "report.html").read_text()
+
+
+def test_workers_without_ray_are_refused_before_anything_begins(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    run_dir = tmp_path / "run"
+    result = run("search", str(job), "--run-dir", str(run_dir), "--set", "compute.workers=2")
+    assert result.exit_code == 2
+    assert "evomerge[ray]" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not run_dir.exists()
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -146,11 +146,11 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     if status.finalists:
         counts.append(count_text(status.finalists, "finalist"))
     rows.append(("recorded", ", ".join(counts)))
-    rows.append(("best parent", _scored_text(status.best_parent)))
-    rows.append(("best candidate", _scored_text(status.best_candidate)))
-    if status.best_candidate is not None:
-        note = "search scores are luckier than the truth, and each generation has its own items"
-        rows.append(("", note))
+    if not status.finished:  # the end's scores say more, and are in the headline
+        rows.append(("best parent", _scored_text(status.best_parent)))
+        rows.append(("best candidate", _scored_text(status.best_candidate)))
+        if status.best_candidate is not None:
+            rows.append(("", "search scores: few items, fresh ones each generation; read them so"))
     rows.append(("cost", f"{status.items:,} items, {duration_text(status.worker_s)} of workers"))
     for reason, count in status.failures[:_REASONS_SHOWN]:
         rows.append(("failed", f"{count} × {reason}"))
@@ -158,7 +158,9 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     if more > 0:
         rows.append(("", f"and {count_text(more, 'other reason')}"))
     if not status.finished:
-        rows.append(("go on with", f"evomerge resume {status.run_dir}"))
+        rows.append(("if it stopped", f"evomerge resume {status.run_dir}"))
+    else:
+        rows.append(("next", f"evomerge export {status.run_dir} --out DIR"))
     return rows
 
 

@@ -214,7 +214,7 @@ class SearchProgress:
         left_s = self._pace.left_s(self._trials)
         if limit.share >= 1.0 or left_s is None:
             return str(limit)
-        return f"{limit}, {estimate_text(left_s)} left"
+        return f"{limit}, {estimate_text(left_s)} left before validation"
 
     # The live display.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 
+from evomerge.errors import JobError
 from evomerge.job import ComputeSpec
 from evomerge.preparation import Preparation
 from evomerge.workers.pool import LocalPool, Pool
@@ -17,6 +20,17 @@ def count_workers(compute: ComputeSpec) -> int:
     if choose_device(compute.device).startswith("cuda"):
         return max(1, torch.cuda.device_count())
     return 1
+
+
+def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> None:
+    """Raise JobError when the job's workers need Ray and it is not installed."""
+    if count_workers(compute) == 1 and ray_address is None:
+        return
+    if importlib.util.find_spec("ray") is None:
+        raise JobError(
+            "compute.workers: more than one worker, or a cluster, needs Ray; install the extra "
+            "`ray` (pip install 'evomerge[ray]', in a checkout '.[ray]'), or set it to 1"
+        )
 
 
 def open_pool(preparation: Preparation, *, ray_address: str | None = None) -> Pool:
