@@ -24,6 +24,11 @@ ItemIds = Mapping[str, tuple[int, ...]]
 """task -> positions of the items in the task's own order, sorted and unique."""
 
 
+def count_items(items: ItemIds) -> int:
+    """How many items these are, over all tasks."""
+    return sum(len(ids) for ids in items.values())
+
+
 @dataclass(frozen=True, order=True)
 class CandidateKey:
     """Identity of a candidate in a search; never its order of arrival.

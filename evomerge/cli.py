@@ -244,6 +244,7 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
             else:
                 for change in check_unchanged(before, now, where=str(study.run_dir)):
                     typer.echo(f"note: {change} since the search began", err=True)
+                study.keep_job()
             with (
                 SearchProgress(study) as progress,
                 open_pool(preparation, ray_address=ray_address) as pool,

@@ -96,7 +96,7 @@ class EvaluationSpec(_Section):
     split: SplitSpec = SplitSpec()
     items_per_generation: int = Field(default=128, ge=1)
     items_for_baselines: int = Field(default=512, ge=1)
-    finalists: int = Field(default=3, ge=0)
+    finalists: int = Field(default=3, ge=0, le=900)
     batch_size: int | Literal["auto"] = "auto"
     task_folders: tuple[str, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)
@@ -133,7 +133,7 @@ class BudgetSpec(_Section):
     """
 
     candidates: int | None = Field(default=None, ge=1)
-    hours: float | None = Field(default=None, gt=0.0)
+    hours: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
     items: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -149,7 +149,7 @@ class ComputeSpec(_Section):
     engine: Literal["auto", "transformers"] = "auto"
     device: str = "auto"
     workers: int | Literal["auto"] = "auto"
-    gpus_per_worker: float | Literal["auto"] = "auto"
+    gpus_per_worker: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"
     dtype: DType | Literal["auto"] = "auto"
 
     @field_validator("workers")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import Candidate, Kind, Observer, ignore
+from evomerge.errors import RunError
 from evomerge.optimize.baselines import BASE, parent_labels
 from evomerge.preparation import Preparation
 from evomerge.study import Parameter, Study, Trial
@@ -40,7 +41,23 @@ class Ledger:
                 parameters=self._parameters(candidate.genome),
             )
             self.observe("recorded", candidate.key)
-        return [self.study.trial(candidate.key) for candidate in candidates]
+        return [self._recorded(candidate) for candidate in candidates]
+
+    def _recorded(self, candidate: Candidate) -> Trial:
+        """A candidate's trial; a record of another candidate under its key is refused."""
+        trial = self.study.trial(candidate.key)
+        items = {task: len(ids) for task, ids in candidate.items.items()}
+        same = (trial.genome, trial.recipe, trial.items) == (
+            candidate.genome,
+            candidate.recipe,
+            items,
+        )
+        if not same:
+            raise RunError(
+                f"{self.study.run_dir}: {candidate.key} is recorded as another candidate than this "
+                "machine and these versions propose; go on where the search began"
+            )
+        return trial
 
     def fitness(self, trials: Sequence[Trial], thresholds: Sequence[float]) -> NDArray[np.float64]:
         """Fitness of recorded trials, (n,); lower is better, failed ones are worse than all."""

@@ -13,12 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from evomerge.candidate import count_items
 from evomerge.errors import JobError, RunError, SourceError, one_line
 from evomerge.evaluate.objective import Objective
+from evomerge.evaluate.splits import draw
 from evomerge.evaluate.suite import TaskSuite
-from evomerge.job import JobSpec
+from evomerge.job import JobSpec, parse_job
 from evomerge.optimize.base import default_population
 from evomerge.recipe import DType
 from evomerge.sources import Source, Structure, check_compatible, open_source
@@ -75,17 +78,20 @@ def pin(job: JobSpec) -> JobSpec:
     )
     folders = tuple(str(Path(folder).resolve()) for folder in job.evaluation.task_folders)
     evaluation = job.evaluation.model_copy(update={"task_folders": folders})
-    return job.model_copy(
+    pinned = job.model_copy(
         update={
             "models": models,
             "evaluation": evaluation,
             "search_space": read_space(job.search_space),
         }
     )
+    # Two spellings of one folder are the same model now.
+    return parse_job(pinned.to_yaml(), where="job")
 
 
 def prepare(job: JobSpec) -> Preparation:
     """Open and check everything a job names. Raises InputError in one line."""
+    _check_device(job.compute.device)
     sources = {
         reference: open_source(reference, where=where) for where, reference in _references(job)
     }
@@ -118,7 +124,9 @@ def prepare(job: JobSpec) -> Preparation:
         job.objectives, aggregate=job.aggregate, constraints=job.constraints, find=suite.metric
     )
     _check_items(job, suite)
-    _check_budget(job, genes=len(space.genes))
+    pools = {task: suite.items(task, "search") for task in job.search_tasks}
+    drawn = draw(pools, evaluation.items_per_generation, seed=0, generation=1)
+    _check_budget(job, genes=len(space.genes), items=count_items(drawn))
     return Preparation(
         job=job,
         sources=sources,
@@ -176,12 +184,25 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
     ]
 
 
+def _check_device(device: str) -> None:
+    if device == "auto":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise JobError(
+            f"compute.device: {device}: no such device; write auto, cpu or cuda"
+        ) from error
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise JobError(f"compute.device: {device}: not usable here; write auto or cpu")
+
+
 def _load_tokenizer(source: Source, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a damaged tokenizer makes the libraries raise
         raise SourceError(
             f"{source.reference}: its tokenizer cannot be loaded ({one_line(error)}); "
             "name a model that has one as models.tokenizer"
@@ -205,13 +226,13 @@ def _check_items(job: JobSpec, suite: TaskSuite) -> None:
             )
 
 
-def _check_budget(job: JobSpec, *, genes: int) -> None:
+def _check_budget(job: JobSpec, *, genes: int, items: int) -> None:
     """A budget pays for at least one whole generation."""
     wanted = job.optimizer.population
     population = default_population(genes) if wanted == "auto" else wanted
     for field, needed in (
         ("candidates", population),
-        ("items", population * job.evaluation.items_per_generation),
+        ("items", population * items),
     ):
         given = getattr(job.budget, field)
         if given is not None and given < needed:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import Candidate, CandidateKey, ItemIds
+from evomerge.candidate import Candidate, CandidateKey, ItemIds, count_items
 from evomerge.errors import WorkerError
 from evomerge.evaluate.splits import draw
 from evomerge.job import JobSpec
@@ -55,7 +55,8 @@ def run_search(ledger: Ledger) -> Ending:
     means: list[NDArray[np.float64]] = []
     spent: list[Trial] = []
     generation = 0
-    while (reason := _end(job, spent, optimizer.population) or optimizer.stop) is None:
+    items = count_items(_draw(preparation, 1, job.evaluation.items_per_generation))
+    while (reason := _end(job, spent, optimizer.population, items) or optimizer.stop) is None:
         generation += 1
         genomes = optimizer.ask()
         ledger.observe("asked", CandidateKey(generation, 0))
@@ -98,13 +99,13 @@ def _start(ledger: Ledger) -> NDArray[np.float64]:
     return ledger.preparation.space.start
 
 
-def _end(job: JobSpec, spent: Sequence[Trial], population: int) -> str | None:
+def _end(job: JobSpec, spent: Sequence[Trial], population: int, each: int) -> str | None:
     """Why the next generation is not begun, or None. Only what is recorded counts."""
     budget = job.budget
     if budget.candidates is not None and len(spent) + population > budget.candidates:
         return f"{len(spent)} of {budget.candidates} candidates scored, no room for more"
     items = sum(sum(trial.items.values()) for trial in spent)
-    if budget.items and items + population * job.evaluation.items_per_generation > budget.items:
+    if budget.items is not None and items + population * each > budget.items:
         return f"{items} of {budget.items} items scored, no room for more"
     hours = sum(trial.cost.merge_s + trial.cost.evaluate_s for trial in spent) / 3600
     if budget.hours is not None and hours >= budget.hours:

@@ -81,11 +81,13 @@ class Selection:
         """What was gained over which parent, in one honest sentence."""
         gain = f"{self.gain.value:+.3f} [{self.gain.low:+.3f}, {self.gain.high:+.3f}]"
         against = f"against the best parent ({self.best_parent}) on unseen test items"
+        kept = all(check.kept for check in self.constraints)
+        broken = "" if kept else " A constraint is NOT KEPT."
         if not self.better:
-            return f"No gain: the winner ({self.winner}) scores {gain} {against}."
+            return f"No gain: the winner ({self.winner}) scores {gain} {against}.{broken}"
         if not self.settled:
-            return f"Not settled: the winner ({self.winner}) scores {gain} {against}."
-        return f"Gained {gain}: the winner ({self.winner}) {against}."
+            return f"Not settled: the winner ({self.winner}) scores {gain} {against}.{broken}"
+        return f"Gained {gain}: the winner ({self.winner}) {against}.{broken}"
 
     def lines(self) -> list[str]:
         """The outcome for a terminal: the headline, then the test scores."""
@@ -175,7 +177,9 @@ def _finalists(ledger: Ledger, ending: Ending) -> list[_Entrant]:
     for label, genome in means.items():
         entrants.append(_of_genome(label, genome, space.decode(genome)))
     count = ledger.preparation.job.evaluation.finalists
-    for trial in ledger.fittest("genome")[:count]:
+    genomes = ledger.fittest("genome")
+    within = [trial for trial in genomes if trial.key.generation <= ending.generations]
+    for trial in within[:count]:
         entrants.append(_of_trial(trial, "finalist"))
     entrants += [_of_trial(trial, "baseline") for trial in ledger.fittest("baseline")[:1]]
     return _once_each(entrants)

@@ -23,6 +23,8 @@ import filelock
 import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sqlalchemy
+import sqlalchemy.exc
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -36,7 +38,7 @@ from evomerge.candidate import (
     Scored,
     TaskItems,
 )
-from evomerge.errors import RunError, StorageError, one_line
+from evomerge.errors import EvomergeError, JobError, RunError, StorageError, one_line
 from evomerge.job import JobSpec, load_job
 from evomerge.recipe import Recipe, read_recipe
 
@@ -87,7 +89,7 @@ class Study:
         self._lock = lock
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with _storage_errors(run_dir):
-            storage = optuna.storages.RDBStorage(url)
+            storage = _open_storage(url)
             self._search = optuna.create_study(
                 storage=storage, study_name=job.name, direction="maximize", load_if_exists=True
             )
@@ -197,6 +199,13 @@ class Study:
             for task, metrics in columns.items()
         }
 
+    def keep_job(self) -> None:
+        """Keep the job as it is now, so that the next `resume` needs no overrides again."""
+        text = self.job.to_yaml()
+        with _storage_errors(self.run_dir):
+            path = self.run_dir / "job.yaml"
+            write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
     def note(self, name: str, value: Any) -> None:
         """Keep a fact of the whole search (JSON values), replacing what it said before."""
         with _storage_errors(self.run_dir):
@@ -261,20 +270,26 @@ def create_study(run_dir: Path, job: JobSpec) -> Study:
         lock = _take_lock(run_dir)
         text = job.to_yaml()
         write_whole(run_dir / "job.yaml", lambda path: path.write_text(text, encoding="utf-8"))
-    study = Study(run_dir, job, url=_url(run_dir, job), lock=lock)
-    if study.trials:
-        study.close()
+    try:
+        study = Study(run_dir, job, url=_url(run_dir, job), lock=lock)
+        if study.trials:
+            study.close()
+            raise RunError(
+                f"storage: {job.storage} holds a study named {job.name} already; "
+                "give the job another name"
+            )
+    except EvomergeError:
         (run_dir / "job.yaml").unlink()
-        raise RunError(
-            f"storage: {job.storage} holds a study named {job.name} already; "
-            "give the job another name"
-        )
+        lock.release()
+        raise
     return study
 
 
 def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
     """Open the record of a search to go on with it; `overrides` change its job (see load_job)."""
     path = _job_path(run_dir)
+    if any(override.partition("=")[0].strip() == "storage" for override in overrides):
+        raise JobError(f"--set storage: the record of {run_dir} stays where it began")
     with _storage_errors(run_dir):
         lock = _take_lock(run_dir)
     job = load_job(path, overrides=overrides)
@@ -300,6 +315,11 @@ def write_whole(path: Path, write: Any) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -313,7 +333,21 @@ def _job_path(run_dir: Path) -> Path:
 
 
 def _url(run_dir: Path, job: JobSpec) -> str:
-    return f"sqlite:///{run_dir / 'study.db'}" if job.storage == "auto" else job.storage
+    if job.storage != "auto":
+        return job.storage
+    database = str(run_dir / "study.db")
+    return sqlalchemy.URL.create("sqlite", database=database).render_as_string()
+
+
+def _open_storage(url: str) -> optuna.storages.RDBStorage:
+    """Raises JobError when the URL of the job is none that can be opened here."""
+    try:
+        return optuna.storages.RDBStorage(url)
+    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+        raise JobError(
+            f"storage: {url}: cannot be opened ({one_line(error)}); write `auto` or "
+            "postgresql+psycopg://USER@HOST/DATABASE, with the extra `postgres` installed"
+        ) from error
 
 
 def _take_lock(run_dir: Path) -> filelock.BaseFileLock:
@@ -333,7 +367,12 @@ def _storage_errors(run_dir: Path) -> Iterator[None]:
     """Say in one line that the record cannot be written, and what to do."""
     try:
         yield
-    except (OSError, optuna.exceptions.StorageInternalError, pa.ArrowException) as error:
+    except (
+        OSError,
+        optuna.exceptions.StorageInternalError,
+        sqlalchemy.exc.DatabaseError,
+        pa.ArrowException,
+    ) as error:
         cause = error.__cause__ or error
         reason = one_line(getattr(cause, "orig", None) or cause)
         raise StorageError(

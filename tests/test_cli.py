@@ -161,3 +161,50 @@ def test_an_interrupted_search_says_how_to_go_on(
     assert process.returncode == 130
     assert f"evomerge resume {run_dir}" in rest
     assert "Traceback" not in rest
+
+
+def test_a_larger_budget_is_kept_through_a_kill(job: Path, tmp_path: Path) -> None:
+    """What `resume --set` asked for holds for the next plain `resume` too."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    larger = ("--set", "budget.candidates=20")
+    expected = run("search", str(job), "--run-dir", str(whole), *larger)
+    run("search", str(job), "--run-dir", str(parts))
+    command = [sys.executable, "-c", "from evomerge.cli import main; main()"]
+    with subprocess.Popen(
+        [*command, "resume", str(parts), *larger], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "generation 4" in line:
+                process.kill()
+                break
+    assert run("resume", str(parts)).stdout.replace("parts", "whole") == expected.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("compute.device=banana", "compute.device: banana"),
+        ("budget.hours=.inf", "budget.hours"),
+        ("evaluation.finalists=5000", "evaluation.finalists"),
+        ("compute.gpus_per_worker=-1", "compute.gpus_per_worker"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_before_anything_begins(
+    job: Path, tmp_path: Path, change: str, said: str
+) -> None:
+    result = run("search", str(job), "--run-dir", str(tmp_path / "run"), "--set", change)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_folder_under_two_spellings_is_refused(job: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load(job.read_text())
+    first = document["models"]["sources"][0]
+    document["models"]["sources"] = [first, f"{Path(first).parent}/./{Path(first).name}"]
+    twice = tmp_path / "twice.yaml"
+    twice.write_text(yaml.safe_dump(document))
+    result = run("search", str(twice), "--run-dir", str(tmp_path / "run"))
+    assert result.exit_code == 2
+    assert "listed twice" in result.stderr

@@ -7,6 +7,8 @@ is handed out anew; a candidate that takes its worker down three times is record
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -52,7 +54,15 @@ class RayPool(Pool):
         job = preparation.job
         device = choose_device(job.compute.device)
         gpus = job.compute.gpus_per_worker
-        share = gpus if isinstance(gpus, float) else float(device.startswith("cuda"))
+        share = 0.0
+        if device.startswith("cuda"):
+            share = gpus if isinstance(gpus, float) else 1.0
+            there = ray.cluster_resources().get("GPU", 0.0)
+            if workers * share > there:
+                raise WorkerError(
+                    f"compute.workers: {workers} workers of {share:g} GPUs each need more than the "
+                    f"{there:g} here; give fewer workers, or a smaller gpus_per_worker"
+                )
         cores = os.cpu_count() or 1
         threads = max(1, cores // workers)
         actor: Any = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1)(_Actor)
@@ -78,7 +88,7 @@ class RayPool(Pool):
         deaths = {candidate.key: 0 for candidate in candidates}
         idle = list(self._actors)
         running: dict[Any, tuple[Any, Candidate | None]] = {}  # None: a worker that starts again
-        while waiting or any(candidate for _, candidate in running.values()):
+        while waiting or running:
             while waiting and idle:
                 worker, asked = idle.pop(), waiting.pop(0)
                 running[worker.evaluate.remote(asked)] = (worker, asked)
@@ -121,6 +131,16 @@ class RayPool(Pool):
 
 
 def _start_session(workers: int, address: str | None) -> None:
+    """Start or join Ray; it takes SIGTERM for itself, which stays ours."""
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        _connect(workers, address)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)
+
+
+def _connect(workers: int, address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         ray.init(

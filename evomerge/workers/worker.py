@@ -7,10 +7,20 @@ its forward passes. It knows nothing of searches, records or other workers.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import torch
 
-from evomerge.candidate import Candidate, Cost, Failed, Observer, Outcome, Scored, ignore
+from evomerge.candidate import (
+    Candidate,
+    Cost,
+    Failed,
+    Observer,
+    Outcome,
+    Scored,
+    TaskItems,
+    ignore,
+)
 from evomerge.errors import InputError, one_line
 from evomerge.evaluate.engines.base import Engine, Unscorable
 from evomerge.evaluate.engines.transformers import TransformersEngine
@@ -47,26 +57,43 @@ class Worker:
         Only an InputError passes: a source that became unreadable concerns every candidate.
         """
         start = time.perf_counter()
-        forward_before = self._engine.forward_s
-        merged = start
-        items = sum(len(ids) for ids in candidate.items.values())
         try:
             self._engine.load(self._merge.execute(candidate.recipe))
-            merged = time.perf_counter()
-            observe("merged", candidate.key)
-            tasks = self._suite.score(self._engine, candidate.items)
-        except Unscorable as error:
-            return Failed(reason=str(error), cost=Cost(merge_s=merged - start, items=items))
         except InputError:
             raise
         except Exception as error:
-            reason = one_line(f"{type(error).__name__}: {error}")
-            return Failed(reason=reason, cost=Cost(merge_s=merged - start, items=items))
+            return Failed(reason=_reason(error), cost=Cost(merge_s=time.perf_counter() - start))
+        merged = time.perf_counter()
+        observe("merged", candidate.key)
+        outcome = self._score(candidate, merge_s=merged - start)
+        if isinstance(outcome, Scored):
+            observe("scored", candidate.key)
+        return outcome
+
+    def _score(self, candidate: Candidate, *, merge_s: float) -> Outcome:
+        """Score the live model; an InputError passes."""
+        start = time.perf_counter()
+        forward_before = self._engine.forward_s
+        reason: str | None = None
+        tasks: Mapping[str, TaskItems] = {}
+        try:
+            tasks = self._suite.score(self._engine, candidate.items)
+        except Unscorable as error:
+            reason = str(error)
+        except InputError:
+            raise
+        except Exception as error:
+            reason = _reason(error)
         cost = Cost(
-            merge_s=merged - start,
-            evaluate_s=time.perf_counter() - merged,
+            merge_s=merge_s,
+            evaluate_s=time.perf_counter() - start,
             forward_s=self._engine.forward_s - forward_before,
-            items=items,
+            items=sum(len(ids) for ids in candidate.items.values()),
         )
-        observe("scored", candidate.key)
-        return Scored(tasks=tasks, cost=cost)
+        return (
+            Scored(tasks=tasks, cost=cost) if reason is None else Failed(reason=reason, cost=cost)
+        )
+
+
+def _reason(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}")

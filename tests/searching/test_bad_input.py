@@ -179,3 +179,12 @@ def test_a_second_search_in_the_same_directory_is_refused(
     job.write_text(yaml.safe_dump(job_document(models)))
     line = refusal(["search", str(job), "--run-dir", str(held_run)])
     assert "evomerge resume" in line
+
+
+@pytest.mark.parametrize("url", ["somewhere", "nosuch://host/database"])
+def test_a_storage_that_cannot_be_opened_is_refused(tmp_path: Path, models: Path, url: str) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(yaml.safe_dump(job_document(models, storage=url)))
+    line = refusal(["search", str(job), "--run-dir", str(tmp_path / "run")])
+    assert f"storage: {url}" in line
+    assert not (tmp_path / "run" / "job.yaml").exists()
