@@ -19,6 +19,7 @@ from evomerge.candidate import (
     Outcome,
     Scored,
     TaskItems,
+    count_items,
     ignore,
 )
 from evomerge.errors import InputError, one_line
@@ -88,7 +89,7 @@ class Worker:
             merge_s=merge_s,
             evaluate_s=time.perf_counter() - start,
             forward_s=self._engine.forward_s - forward_before,
-            items=sum(len(ids) for ids in candidate.items.values()),
+            items=count_items(candidate.items),
         )
         return (
             Scored(tasks=tasks, cost=cost) if reason is None else Failed(reason=reason, cost=cost)
