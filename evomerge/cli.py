@@ -37,6 +37,13 @@ class SplitName(enum.StrEnum):
     test = "test"
 
 
+class CalibrationDType(enum.StrEnum):
+    """Dtypes that gradients of language models do not underflow in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 app = typer.Typer(
     name="evomerge",
     help="Evolutionary search for the best merge of fine-tuned language models.",
@@ -165,6 +172,65 @@ def export(
 
 
 @app.command()
+def calibrate(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Model folders, hub ids or adapters.", show_default=False),
+    ],
+    text: Annotated[
+        Path,
+        typer.Option(help="UTF-8 text, or .jsonl with a text a line.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder to keep the statistics in.", show_default=False)
+    ],
+    fisher: Annotated[
+        bool, typer.Option("--fisher", help="Only what fisher and gradient_matching need.")
+    ] = False,
+    inputs: Annotated[bool, typer.Option("--inputs", help="Only what regmean needs.")] = False,
+    sequences: Annotated[int, typer.Option(help="The most sequences to read.")] = 128,
+    tokens: Annotated[
+        int, typer.Option(help="Tokens of a sequence; at most the model's context.")
+    ] = 512,
+    seed: Annotated[int, typer.Option(help="Of the draw where the text has more.")] = 0,
+    batch: Annotated[int, typer.Option(help="Sequences read at once; fewer take less memory.")] = 4,
+    dtype: Annotated[
+        CalibrationDType, typer.Option(help="Of the model while it reads.")
+    ] = CalibrationDType.float32,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let a model's own code run.")
+    ] = False,
+) -> None:
+    """Compute once what fisher, gradient_matching and regmean need to know of models.
+
+    Give each model text of its own task: run this again with another --text.
+
+    What is there for the same weights, text and options is kept.
+
+    A recipe names the folder in its block: `evomerge: {statistics: FOLDER}`.
+    """
+    with _answering():
+        from evomerge.calibrate import Calibration, CalibrationProgress
+        from evomerge.calibrate import calibrate as compute
+
+        calibration = Calibration(
+            fisher=fisher or not inputs,
+            inputs=inputs or not fisher,
+            sequences=sequences,
+            tokens=tokens,
+            seed=seed,
+            batch=batch,
+            dtype=dtype.value,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+        with CalibrationProgress() as progress:
+            for written in compute(models, text, out, calibration, progress):
+                typer.echo(written.line())
+
+
+@app.command()
 def merge(
     recipe: Annotated[Path, typer.Argument(help="A recipe, or mergekit YAML.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to make for the model.", show_default=False)],
@@ -229,7 +295,7 @@ def _say_checking() -> None:
 def _run(study: Study, preparation: Preparation, ray_address: str | None) -> None:
     """Search, select, and say what came of it; ends the process with the command's exit code."""
     from evomerge.ledger import Ledger
-    from evomerge.preparation import check_unchanged, facts_of
+    from evomerge.preparation import check_unchanged, facts_of, sources_digest
     from evomerge.report.terminal import SearchProgress
     from evomerge.search import run_search
     from evomerge.selection import select_winner
@@ -247,7 +313,11 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
                 study.keep_job()
             with (
                 SearchProgress(study) as progress,
-                open_pool(preparation, ray_address=ray_address) as pool,
+                open_pool(
+                    preparation,
+                    ray_address=ray_address,
+                    facts_folder=study.run_dir / "facts" / sources_digest(now),
+                ) as pool,
             ):
                 ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
                 ending = run_search(ledger)

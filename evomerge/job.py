@@ -30,11 +30,16 @@ class _Section(BaseModel):
 
 
 class ModelsSpec(_Section):
-    """The base model and the experts fine-tuned from it: local folders or hub ids (`@revision`)."""
+    """The base model and the experts fine-tuned from it: local folders or hub ids (`@revision`).
+
+    tokenizer: of the merged models: the base's, that of a source, or the union of all of them.
+    statistics: the folder of those that `evomerge calibrate` wrote, for the methods that need them.
+    """
 
     base: str
     sources: tuple[str, ...] = Field(min_length=1, max_length=8)
     tokenizer: str = "base"
+    statistics: str | None = None
     trust_remote_code: bool = False
 
     @model_validator(mode="after")
@@ -44,10 +49,10 @@ class ModelsSpec(_Section):
             raise ValueError(f"sources: {twice[0]} is listed twice; list each model once")
         if self.base in self.sources:
             raise ValueError(f"sources: {self.base} is the base already; list only the experts")
-        if self.tokenizer != "base" and self.tokenizer not in self.sources:
+        if self.tokenizer not in ("base", "union", *self.sources):
             raise ValueError(
-                f"tokenizer: {self.tokenizer} is neither `base` nor one of the sources; "
-                "name one of those"
+                f"tokenizer: {self.tokenizer} is neither `base` nor `union` nor one of the "
+                "sources; name one of those"
             )
         return self
 
@@ -151,6 +156,7 @@ class ComputeSpec(_Section):
     workers: int | Literal["auto"] = "auto"
     gpus_per_worker: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"
     dtype: DType | Literal["auto"] = "auto"
+    cache_gb: float = Field(default=4.0, ge=0.0, allow_inf_nan=False)
 
     @field_validator("workers")
     @classmethod

@@ -11,7 +11,21 @@ from hypothesis import strategies as st
 from mergekit.config import ConditionalParameter, MergeConfiguration, evaluate_setting
 
 from evomerge.errors import RecipeError
-from evomerge.recipe import Condition, Recipe, RecipeModel, Setting, read_recipe, resolve
+from evomerge.recipe import (
+    Condition,
+    ModelToken,
+    Module,
+    Recipe,
+    RecipeModel,
+    Setting,
+    Slice,
+    SliceSource,
+    TokenizerSpec,
+    TokenSpec,
+    ZeroToken,
+    read_recipe,
+    resolve,
+)
 
 DOCUMENT = """
 merge_method: dare_ties
@@ -76,25 +90,82 @@ def test_a_setting_resolves_as_in_mergekit(value: Setting, tensor_name: str, lay
     assert ours == theirs  # the same float operations, so equal to the last bit
 
 
+names = st.text("abc/日@.-", min_size=1, max_size=6)
+model_parameters = st.dictionaries(st.sampled_from(["weight", "density"]), setting, max_size=2)
+recipe_parameters = st.dictionaries(st.sampled_from(["lambda", "t"]), setting, max_size=2)
 models = st.lists(
-    st.builds(
-        RecipeModel,
-        model=st.text("abc/日@.-", min_size=1, max_size=6),
-        parameters=st.dictionaries(st.sampled_from(["weight", "density"]), setting, max_size=2),
-    ),
+    st.builds(RecipeModel, model=names, parameters=model_parameters),
     min_size=1,
     max_size=3,
     unique_by=lambda entry: entry.model,
+).map(tuple)
+
+
+@st.composite
+def slices(draw: st.DrawFn) -> tuple[Slice, ...]:
+    made = []
+    for _ in range(draw(st.integers(1, 3))):
+        count = draw(st.integers(1, 4))
+        sources = []
+        for model in draw(st.lists(names, min_size=1, max_size=3, unique=True)):
+            first = draw(st.integers(0, 9))
+            sources.append(
+                SliceSource(
+                    model=model,
+                    layer_range=(first, first + count),
+                    parameters=draw(model_parameters),
+                )
+            )
+        base = draw(st.one_of(st.none(), names))
+        made.append(
+            Slice(sources=tuple(sources), base_model=base, parameters=draw(recipe_parameters))
+        )
+    return tuple(made)
+
+
+modules = st.dictionaries(
+    st.sampled_from(["encoder", "decoder", "model.visual"]),
+    st.one_of(
+        st.builds(Module, models=models, parameters=recipe_parameters),
+        st.builds(Module, slices=slices(), parameters=recipe_parameters),
+    ),
+    min_size=1,
+)
+token_sources = st.one_of(
+    names,
+    st.just(ZeroToken()),
+    st.builds(ModelToken, model=names, token_id=st.integers(0, 9)),
+    st.builds(ModelToken, model=names, token=st.text(min_size=1)),
+)
+tokenizers = st.builds(
+    TokenizerSpec,
+    source=st.one_of(st.sampled_from(["union", "base"]), names),
+    tokens=st.dictionaries(
+        st.text(), st.builds(TokenSpec, source=token_sources, force=st.booleans()), max_size=2
+    ),
+    pad_to_multiple_of=st.one_of(st.none(), st.integers(1, 64)),
+)
+merged = st.one_of(
+    models.map(lambda value: {"models": value}),
+    slices().map(lambda value: {"slices": value}),
+    modules.map(lambda value: {"modules": value}),
+)
+tokenized = st.one_of(
+    st.just({}),
+    names.map(lambda value: {"tokenizer_source": value}),
+    tokenizers.map(lambda value: {"tokenizer": value}),
 )
 
 
 @given(
     recipe=st.builds(
-        Recipe,
+        lambda merged, tokenized, **fields: Recipe(**merged, **tokenized, **fields),
+        merged=merged,
+        tokenized=tokenized,
         merge_method=st.sampled_from(["linear", "ties"]),
         base_model=st.one_of(st.none(), st.just("base")),
-        models=models.map(tuple),
-        parameters=st.dictionaries(st.sampled_from(["lambda", "t"]), setting, max_size=2),
+        parameters=recipe_parameters,
+        chat_template=st.one_of(st.none(), st.just("auto"), st.just("{% if x %}\n---\n{{ y }}")),
         out_dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
         evomerge=st.dictionaries(st.just("seed"), st.integers(0, 2**32), max_size=1),
     )
@@ -128,6 +199,137 @@ def test_what_is_written_is_valid_for_mergekit() -> None:
                 assert resolve(value, tensor_name=tensor, depth=layer / 4) == evaluate_setting(
                     tensor, entry.parameters[name], layer / 4, validate=float
                 )
+
+
+SLICED = """
+merge_method: slerp
+base_model: models/base
+slices:
+  - sources:
+      - {model: models/base, layer_range: [0, 12]}
+      - model: org/expert@v2
+        layer_range: [4, 16]
+        parameters:
+          scale: {filter: o_proj, value: [0.5, 0.75]}
+    parameters: {t: [0, 0.25, 1e-3]}
+  - sources:
+      - {model: models/base, layer_range: [12, 13], parameters: null}
+      - {model: org/expert@v2, layer_range: [12, 13]}
+    base_model: org/expert@v2
+parameters:
+  t:
+    - {filter: self_attn, value: 0.3}
+    - value: 0.7
+tokenizer:
+  source: union
+  tokens:
+    <zero>: {source: {kind: zero}}
+    <copy>: {source: {kind: model_token, model: models/base, token: the}, force: true}
+    <id>: {source: {kind: model_token, model: models/base, token_id: 0}}
+    <own>: {source: org/expert@v2}
+  pad_to_multiple_of: 64
+chat_template: chatml
+dtype: float32
+out_dtype: float16
+"""
+
+MODULAR = """
+merge_method: task_arithmetic
+base_model: t5
+modules:
+  encoder:
+    slices:
+      - sources: [{model: t5, layer_range: [0, 2]}, {model: a, layer_range: [0, 2]}]
+    parameters: {weight: 0.5, lambda: 1.25}
+  decoder:
+    models: [{model: a, parameters: {weight: [0.5, 0.25]}}, {model: b}]
+  shared:
+    models: [{model: a}]
+parameters: {weight: 1}
+dtype: float32
+out_dtype: float32
+"""
+
+
+@pytest.mark.parametrize("text", [DOCUMENT, SLICED, MODULAR])
+def test_mergekit_reads_what_is_written_as_it_reads_the_original(text: str) -> None:
+    again = read_recipe(text, where="r.yaml").to_yaml()
+    original, written = (
+        MergeConfiguration.model_validate(yaml.safe_load(document)) for document in (text, again)
+    )
+    assert as_read(written) == as_read(original)
+
+
+def as_read(configuration: MergeConfiguration) -> Any:
+    """What a configuration says, without what is not there and with numbers as numbers."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "value" in value and "filter" in value:  # one condition is a list of one
+                return [{"filter": value["filter"], "value": plain(value["value"])}]
+            said = {key: plain(part) for key, part in value.items()}
+            return {key: part for key, part in said.items() if part not in (None, {})}
+        if isinstance(value, list):
+            parts = [plain(part) for part in value]
+            nested = [part for part in parts if isinstance(part, list)]
+            return [part[0] for part in nested] if nested and len(nested) == len(parts) else parts
+        if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a text
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
+
+    return plain(configuration.model_dump(mode="json"))
+
+
+def test_slices_are_read() -> None:
+    recipe = read_recipe(SLICED, where="r.yaml")
+    assert recipe.models == ()
+    assert recipe.slices is not None
+    assert [piece.count for piece in recipe.slices] == [12, 1]
+    first, second = recipe.slices
+    assert first.sources[1].layer_range == (4, 16)
+    assert first.sources[1].parameters == {
+        "scale": (Condition(filter="o_proj", value=(0.5, 0.75)),)
+    }
+    assert first.parameters == {"t": (0.0, 0.25, 0.001)}
+    assert second.base_model == "org/expert@v2"
+    assert recipe.references == ("models/base", "org/expert@v2")
+    assert recipe.tokenizer is not None
+    assert recipe.tokenizer.pad_to_multiple_of == 64
+    assert recipe.tokenizer.tokens["<zero>"].source == ZeroToken()
+    assert recipe.tokenizer.tokens["<copy>"].force
+    assert recipe.tokenizer.tokens["<own>"].source == "org/expert@v2"
+    assert recipe.chat_template == "chatml"
+
+
+def test_the_base_comes_first_among_the_models() -> None:
+    text = "{merge_method: ties, base_model: c, models: [{model: a}, {model: c}, {model: b}]}"
+    assert read_recipe(text, where="r.yaml").references == ("c", "a", "b")
+
+
+def test_modules_are_read() -> None:
+    recipe = read_recipe(MODULAR, where="r.yaml")
+    assert recipe.modules is not None
+    assert list(recipe.modules) == ["encoder", "decoder", "shared"]
+    assert recipe.modules["encoder"].slices is not None
+    assert recipe.modules["decoder"].models[0].parameters == {"weight": (0.5, 0.25)}
+    assert recipe.references == ("t5", "a", "b")
+
+
+def test_a_model_whose_path_has_a_space_is_read_as_mergekit_writes_it() -> None:
+    text = """
+    merge_method: linear
+    models:
+      - model: {model: {path: my models/a, revision: r}, lora: {path: b c}}
+      - model: {model: {path: d e}}
+    """
+    references = read_recipe(text, where="r.yaml").references
+    assert references == ("my models/a@r+b c", "d e")
+    theirs = MergeConfiguration.model_validate(yaml.safe_load(text)).models
+    assert theirs is not None
+    assert [str(entry.model) for entry in theirs] == list(references)
 
 
 def test_the_models_own_parameters_come_before_the_recipes() -> None:
@@ -165,6 +367,10 @@ def test_facts_are_added_to_our_block_and_nothing_else() -> None:
     assert more.model_copy(update={"evomerge": recipe.evomerge}) == recipe
 
 
+def sliced(sources: str) -> str:
+    return f"{{merge_method: linear, slices: [{{sources: [{sources}]}}]}}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -176,9 +382,78 @@ def test_facts_are_added_to_our_block_and_nothing_else() -> None:
             "{merge_method: linear, models: [{model: a}, {model: a}]}",
             "r.yaml: models: a is listed twice; list each model once",
         ),
+        ("{merge_method: linear}", "r.yaml: models: missing; name the models to merge"),
+        (
+            "{merge_method: linear, models: [{model: a}], modules: {x: {models: [{model: a}]}}}",
+            "r.yaml: modules: the recipe has models already; keep one of them",
+        ),
+        (
+            "{merge_method: linear, models: [{model: a}], tokenizer_source: a, tokenizer: {}}",
+            "r.yaml: tokenizer_source: the recipe has tokenizer already; keep one of them",
+        ),
+        ("{merge_method: linear, slices: []}", "r.yaml: slices: is empty; "),
         (
             "{merge_method: linear, slices: [{sources: []}]}",
-            "r.yaml: slices: merges by slices of layers is not supported; write it with `models`",
+            "r.yaml: slices.0.sources: name at least one model and its layer_range",
+        ),
+        (
+            sliced("{model: a, layer_range: [2, 2]}"),
+            "r.yaml: slices.0.sources.0.layer_range: [2, 2] holds no layers; ",
+        ),
+        (
+            sliced("{model: a, layer_range: [0, 2]}, {model: b, layer_range: [0, 3]}"),
+            "r.yaml: slices.0.sources: b gives 3 layers and a 2; give as many of each",
+        ),
+        (
+            sliced("{model: a, layer_range: [0, 2]}, {model: a, layer_range: [2, 4]}"),
+            "r.yaml: slices.0.sources: a is listed twice; list each model once",
+        ),
+        (
+            "{merge_method: linear, slices: [{residual_weight: 0.5, sources: []}]}",
+            "r.yaml: slices.0: residual_weight changes nothing in mergekit; remove it",
+        ),
+        (
+            sliced("{model: a, layer_range: [0, 2], merge_method: ties}"),
+            "r.yaml: slices.0.sources.0.merge_method: ",
+        ),
+        (
+            "{merge_method: linear, modules: {encoder: {parameters: {}}}}",
+            "r.yaml: modules.encoder: give either models or slices",
+        ),
+        (
+            "{merge_method: linear, modules: {x: {merge_method: ties, models: [{model: a}]}}}",
+            "r.yaml: modules.x.merge_method: ",
+        ),
+        (
+            "{merge_method: linear, models: [{model: a}], tokenizer: {source: union, pad: 8}}",
+            "r.yaml: tokenizer.pad: ",
+        ),
+        (
+            "{merge_method: linear, models: [{model: a}], tokenizer: {tokens: {x: {}}}}",
+            "r.yaml: tokenizer.tokens.x.source: missing; add it",
+        ),
+        (
+            "{merge_method: linear, models: [{model: a}], "
+            "tokenizer: {tokens: {x: {source: {kind: mean}}}}}",
+            "r.yaml: tokenizer.tokens.x.source: write a model, {kind: model_token, ...} or "
+            "{kind: zero}",
+        ),
+        (
+            "{base_model: a, gate_mode: hidden, experts: [{source_model: b}]}",
+            "r.yaml: experts: is of mergekit-moe, which builds a mixture of experts; ",
+        ),
+        (
+            "{genome: {models: [a, b], merge_method: ties}}",
+            "r.yaml: genome: is of mergekit-evolve; write a job for `evomerge search`",
+        ),
+        (
+            "{merge_method: linear, models: [{model: a}], name: first}",
+            "r.yaml: name: is of mergekit-multi; ",
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: a}]\n---\nmerge_method: linear\n",
+            "r.yaml: holds several documents, which mergekit-multi reads; "
+            "write each merge in a file of its own",
         ),
         ("{merge_method: linear, models: [{model: a}], weigth: 1}", "r.yaml: weigth: "),
         (

@@ -134,7 +134,8 @@ def _card_id(origin: Origin) -> str:
 
 def _what_it_is(recipe: Recipe, public: _Public, *, with_code: bool) -> str:
     method = METHODS[recipe.merge_method]
-    models = _listed(public.name(entry.model) for entry in recipe.models)
+    experts = [name for name in recipe.references if name != recipe.base_model]
+    models = _listed(public.name(name) for name in experts or recipe.references)
     base = f" over {public.name(recipe.base_model)}" if recipe.base_model else ""
     loading = (
         "It is a checkpoint of their architecture, whose modelling code lies beside it and has to "

@@ -16,19 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evomerge.export.card import Story, write_card
-from evomerge.export.checkpoint import (
-    SHARD_BYTES,
-    Weights,
-    lead_of,
-    weights_bytes,
-    write_checkpoint,
-)
+from evomerge.export.checkpoint import weights_bytes, write_checkpoint
 from evomerge.export.folder import inside, whole_folder
 from evomerge.export.manifest import RECIPE, versions_here, write_manifest
 from evomerge.export.origins import Origin
+from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.merge.plan import check_recipe
 from evomerge.recipe import Recipe
 from evomerge.sources import Source
+from evomerge.vocabulary import vocabulary_models
 
 
 def export_checkpoint(
@@ -49,7 +45,7 @@ def export_checkpoint(
     bytes. Raises RecipeError, SourceError, RunError (`out` exists), StorageError (disk full);
     nothing is left of a failed attempt.
     """
-    check_recipe(recipe, lead_of(recipe, sources).structure)
+    check_recipe(recipe, {name: source.structure for name, source in sources.items()})
     stated = recipe.with_block(sources=_stated(origins), versions=versions_here())
     text = stated.to_yaml()
     card = write_card(stated, origins, story=story, with_code=trust_remote_code)
@@ -71,8 +67,8 @@ def export_checkpoint(
 def models_of(
     recipe: Recipe, sources: Mapping[str, Source], tokenizer_source: Source
 ) -> tuple[Source, ...]:
-    """The sources that a merge is made of, in the recipe's order, the tokenizer's among them."""
-    used = {reference: sources[reference] for reference in recipe.references}
+    """The sources that a merge is made of, the tokenizer's among them; each once."""
+    used = {reference: sources[reference] for reference in vocabulary_models(recipe)}
     used.setdefault(tokenizer_source.reference, tokenizer_source)
     return tuple(used.values())
 

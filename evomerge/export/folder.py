@@ -7,9 +7,10 @@ or a full disk at any instant leaves no half-made model behind. Nothing here kno
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -56,6 +57,21 @@ def inside(folder: Path, name: str) -> Path:
     path = folder / name
     assert path.resolve().is_relative_to(folder.resolve()), f"{name} is outside the output folder"
     return path
+
+
+def copy_files(source: Path, patterns: Sequence[str], folder: Path) -> None:
+    """Copy the files of `source` that match into `folder`, at the same places, byte by byte."""
+    paths = {path for pattern in patterns for path in source.glob(pattern)}
+    for path in sorted(path for path in paths if path.is_file()):
+        target = inside(folder, str(path.relative_to(source)))
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)  # contents only: a hub's cache holds links to its blobs
+
+
+def write_json(folder: Path, name: str, document: object, *, sort: bool = False) -> None:
+    """Write a JSON document into `folder`, indented."""
+    text = json.dumps(document, indent=2, sort_keys=sort, ensure_ascii=False) + "\n"
+    inside(folder, name).write_text(text, encoding="utf-8")
 
 
 def _check_room(parent: Path, out: Path, needed_bytes: int) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard import metadata_load
 
-from evomerge.errors import SourceError
 from evomerge.sources import Source
 
 
@@ -74,7 +73,7 @@ def _trace(source: Source, name: str) -> Origin:
         name=name,
         revision=source.revision,
         files={
-            file: FileFacts(sha256=digest, size_bytes=_size_bytes(source, file))
+            file: FileFacts(sha256=digest, size_bytes=source.files[file].stat().st_size)
             for file, digest in source.sha256().items()
         },
         licence=_licence(metadata),
@@ -91,16 +90,6 @@ def common_licence(origins: Iterable[Origin]) -> Licence | None:
 def all_languages(origins: Iterable[Origin]) -> tuple[str, ...]:
     """The languages of all the sources, each once."""
     return tuple(dict.fromkeys(code for origin in origins for code in origin.languages))
-
-
-def _size_bytes(source: Source, file: str) -> int:
-    path = source.folder / file
-    if not path.is_file():
-        raise SourceError(
-            f"{source.reference}: its index names {file} outside its folder; move the file inside "
-            "and mend the index"
-        )
-    return path.stat().st_size
 
 
 def _public_name(source: Source, taken: set[str]) -> str:

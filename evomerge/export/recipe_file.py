@@ -12,39 +12,35 @@ from typing import Any
 
 from evomerge.errors import RecipeError
 from evomerge.export.card import Story
-from evomerge.export.checkpoint import SHARD_BYTES, Weights
-from evomerge.export.delivery import export_checkpoint, models_of
+from evomerge.export.delivery import export_checkpoint
 from evomerge.export.origins import Origin, public_names, trace
+from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.merge.engine import MergeEngine
 from evomerge.recipe import Recipe
 from evomerge.sources import Source, open_source
+from evomerge.vocabulary import align, tokenizer_spec, vocabulary_models
 
 _MEND = "put that file back, or take `sources` out of the recipe's `evomerge:` block to merge it"
 
 
 def merge_recipe(recipe: Recipe, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Weights:
-    """Execute a recipe into the new folder `out`; its tokenizer is that of `tokenizer_source`.
+    """Execute a recipe into the new folder `out`, with the tokenizer that it asks for.
 
-    Without a `tokenizer_source` the tokenizer is the base's (or the first model's). The weights are
-    those of the export that wrote the recipe, to the byte. Raises RecipeError where the recipe
-    cannot be executed or a source is not the one it was made from, SourceError, RunError,
-    StorageError.
+    Without a wish the tokenizer is the base's (or the first model's). The weights are those of the
+    export that wrote the recipe, to the byte. Raises RecipeError where the recipe cannot be
+    executed or a source is not the one it was made from, SourceError, RunError, StorageError.
     """
-    sources = {
-        reference: open_source(reference, where=f"models.{place}")
-        for place, reference in enumerate(recipe.references)
-    }
-    MergeEngine(sources, cache_bytes=0).execute(recipe)  # refuses before the sources are hashed
-    tokenizer_source = _tokenizer_source(recipe, sources)
-    used = models_of(recipe, sources, tokenizer_source)
-    names = public_names(used)
-    origins = trace(used, names)
+    opened = open_models(recipe)
+    MergeEngine(opened).plan(recipe)  # refuses before the sources are hashed
+    alignment = align(recipe, opened)
+    names = public_names(opened.values())
+    origins = trace(opened.values(), names)
     _check_sources(recipe.evomerge.get("sources"), origins)
     story = Story(title=_title(recipe, names), opening=_OPENING, names=names)
     return export_checkpoint(
         recipe,
-        sources,
-        tokenizer_source,
+        alignment.sources,
+        alignment.tokenizer_source,
         out,
         origins=origins,
         story=story,
@@ -60,19 +56,30 @@ _OPENING = (
 
 def _title(recipe: Recipe, names: Mapping[str, str]) -> str:
     job = recipe.evomerge.get("job")
-    return str(job) if job else " + ".join(names[entry.model] for entry in recipe.models)
+    experts = [name for name in recipe.references if name != recipe.base_model]
+    return str(job) if job else " + ".join(names[name] for name in experts or recipe.references)
 
 
-def _tokenizer_source(recipe: Recipe, sources: Mapping[str, Source]) -> Source:
-    wanted = recipe.tokenizer_source
-    if wanted in (None, "base"):
-        return sources[recipe.references[0]]
-    if wanted == "union":
-        raise RecipeError(
-            "tokenizer_source: union is not supported; name the model whose tokenizer to take"
-        )
-    assert wanted is not None
-    return sources.get(wanted) or open_source(wanted, where="tokenizer_source")
+def open_models(recipe: Recipe) -> dict[str, Source]:
+    """Every model that a recipe needs, by reference, those that it merges first.
+
+    Adapters that name no model themselves are opened over the recipe's base. Raises RecipeError,
+    SourceError.
+    """
+    spec = tokenizer_spec(recipe)
+    named = {name: f"models.{place}" for place, name in enumerate(recipe.references)}
+    for place, name in enumerate(vocabulary_models(recipe)):
+        named.setdefault(name, f"evomerge.vocabulary.{place}")
+    if spec is not None and spec.source not in ("base", "union"):
+        field = "tokenizer_source" if recipe.tokenizer is None else "tokenizer.source"
+        named.setdefault(spec.source, field)
+    base: Source | None = None
+    opened: dict[str, Source] = {}
+    for name, where in named.items():
+        opened[name] = open_source(name, where=where, base=base)
+        if name == recipe.base_model:
+            base = opened[name]
+    return opened
 
 
 def _check_sources(stated: Any, origins: Sequence[Origin]) -> None:

@@ -15,9 +15,9 @@ from evomerge.candidate import CandidateKey
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions
 from evomerge.export.card import CardScores, Effort, Story
-from evomerge.export.checkpoint import SHARD_BYTES, Weights
 from evomerge.export.delivery import export_checkpoint, models_of
 from evomerge.export.origins import Origin, public_names, trace
+from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.export.verify import Verification
 from evomerge.export.verify import verify as verify_folder
 from evomerge.job import shipped_folder
@@ -99,11 +99,8 @@ def export_winner(
     """
     choice = _winner(selection) if trial is None else _by_hand(preparation, study, trial)
     recipe = choice.recipe.with_block(**choice.block, job=preparation.job.name)
-    if recipe.out_dtype is None:
-        recipe = recipe.model_copy(update={"out_dtype": preparation.out_dtype})
+    recipe = preparation.standing_alone(recipe)
     tokenizer_source = preparation.tokenizer_source
-    if tokenizer_source is not preparation.base:
-        recipe = recipe.model_copy(update={"tokenizer_source": tokenizer_source.reference})
     names = public_names(preparation.sources.values())
     origins = trace(models_of(recipe, preparation.sources, tokenizer_source), names)
     _check_unchanged(study, origins)

@@ -1,72 +1,169 @@
 """The merge engine: a recipe in, a stream of named tensors out.
 
-One tensor is merged at a time, so memory holds about one tensor per source whatever the size of
-the models. Arithmetic is float32 and rounded once. The bytes depend on the recipe and the sources
-alone: elementwise work uses operations that round the same in every lane, sums run in a fixed
-order, random masks are hashes. Knows nothing of scores, and not where the tensors go.
+One tensor is merged at a time, so memory holds about one tensor whatever the size of the models.
+Arithmetic is float32 and rounded once. The bytes depend on the recipe and the sources alone:
+elementwise work uses operations that round the same in every lane, sums run in a fixed order,
+random masks are hashes. Knows nothing of scores, and not where the tensors go.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from evomerge.errors import RecipeError
+from evomerge.merge.facts import Facts
 from evomerge.merge.plan import Plan, TensorPlan, plan_merge
-from evomerge.merge.random_mask import draw, draw_key
+from evomerge.merge.random_mask import draw_key
+from evomerge.merge.residence import Residence
 from evomerge.recipe import Recipe
-from evomerge.sources import Source, check_compatible
+from evomerge.sources import Source, Structure
+from evomerge.statistics import Statistics
 
 _TORCH_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_DEFAULT_CACHE_BYTES = 2**30
+
+_CACHED_SHARE = 0.7
+"""Of the machine's memory, what the page cache is taken to hold of the sources."""
+
+Destination = Callable[[str], torch.Tensor | None]
+"""tensor name -> memory to write the merged tensor into, or None."""
 
 
 class MergeEngine:
     """Executes recipes over one set of opened sources.
 
-    cache_bytes: limit on what is kept between merges of the same sources (task vectors, random
-    draws). It changes speed only; 0 keeps nothing.
+    facts: where what no candidate changes is kept between merges; it changes speed only. device:
+    where methods that can merge there do, and sources that fit stay.
     """
 
     def __init__(
-        self, sources: Mapping[str, Source], *, cache_bytes: int = _DEFAULT_CACHE_BYTES
+        self,
+        sources: Mapping[str, Source],
+        *,
+        facts: Facts | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
-        """Sources by reference as recipes name them. Raises SourceError if they do not fit."""
+        """Sources by reference as recipes name them."""
         self._sources = dict(sources)
-        self._structure = check_compatible(list(sources.values()))
-        self._kept = _Kept(cache_bytes)
+        self._structures = {name: source.structure for name, source in sources.items()}
+        self._facts = Facts() if facts is None else facts
+        self._statistics: dict[str, Statistics] = {}
+        self._here = Residence(torch.device("cpu"))
+        self._there = Residence(torch.device(device))
+        self._read = False
+        # Sources that the page cache holds are read from disk once; larger ones each time.
+        size_bytes = sum(_size_bytes(structure) for structure in self._structures.values())
+        self._stream_from_disk = size_bytes > _CACHED_SHARE * _memory_bytes()
 
-    def execute(self, recipe: Recipe) -> Iterator[tuple[str, torch.Tensor]]:
-        """Merge: (checkpoint tensor name, tensor) in the order of the base (or the first model).
+    def plan(self, recipe: Recipe) -> Plan:
+        """How the recipe is executed on these sources. Raises RecipeError in one line."""
+        return plan_merge(recipe, self._structures)
 
-        Tensors are new memory in `out_dtype`, or in that model's storage dtype where it is None;
-        tensors that are not of floating point are that model's own. Raises RecipeError at once,
-        before any tensor is read.
+    def execute(
+        self, recipe: Recipe, *, into: Destination | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Merge: (checkpoint tensor name, tensor) in the order of the plan.
+
+        Tensors are in `out_dtype`, or in the leading model's storage dtype where it is None;
+        tensors that are not of floating point are that model's own. Each is new memory, or what
+        `into` gives for its name if that has its shape, dtype and device, without gaps. Raises
+        RecipeError at once, before any tensor is read.
         """
-        unknown = next((name for name in recipe.references if name not in self._sources), None)
-        if unknown is not None:
-            opened = ", ".join(self._sources)
-            raise RecipeError(f"models: {unknown} is not among the models opened here: {opened}")
-        return self._stream(recipe, plan_merge(recipe, self._structure))
+        plan = self.plan(recipe)
+        return self._stream(recipe, plan, self._statistics_of(recipe, plan), into or _nowhere)
 
-    def _stream(self, recipe: Recipe, plan: Plan) -> Iterator[tuple[str, torch.Tensor]]:
-        members = [self._sources[reference] for reference in plan.members]
-        lead = members[plan.base or 0]
+    def _stream(
+        self, recipe: Recipe, plan: Plan, statistics: Statistics | None, into: Destination
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         out_dtype = None if recipe.out_dtype is None else _TORCH_DTYPES[recipe.out_dtype]
-        plans = {tensor.name: tensor for tensor in plan.tensors}
-        for name in lead.structure.shapes:
-            stored = lead.tensor(name)
-            if not stored.is_floating_point():
-                yield name, stored.clone()
-                continue
-            inputs = _TensorInputs(members, plan.base, plans[name], recipe.seed, self._kept)
-            yield name, plan.method.merge(inputs).to(out_dtype or stored.dtype)
+        read_ahead, self._read = self._stream_from_disk or not self._read, True
+        for place, tensor in enumerate(plan.tensors):
+            if read_ahead:
+                self._prefetch(plan.tensors[place + 1 : place + 2])
+            residence = self._there if tensor.method.on_device else self._here
+            inputs = _TensorInputs(
+                self._sources, tensor, recipe.seed, self._facts, statistics, residence
+            )
+            stored = stored_dtype(tensor, self._structures)
+            dtype = out_dtype if stored.is_floating_point and out_dtype else stored
+            out = _memory(into(tensor.name), tensor.shape, dtype, residence.device)
+            if stored.is_floating_point:
+                tensor.method.merge(inputs, out)
+            else:
+                out.copy_(inputs.stored(tensor.base or 0))
+            yield tensor.name, out
+
+    def _prefetch(self, tensors: Sequence[TensorPlan]) -> None:
+        for tensor in tensors:
+            for member in tensor.members:
+                self._sources[member.reference].prefetch(member.tensor)
+
+    def _statistics_of(self, recipe: Recipe, plan: Plan) -> Statistics | None:
+        """The statistics that a recipe names; all that its method needs is there."""
+        needed = {
+            (member.reference, tensor.method.statistics)
+            for tensor in plan.tensors
+            for member in tensor.members
+            if tensor.method.statistics is not None
+        }
+        if not needed:
+            return None
+        folder = recipe.evomerge.get("statistics")
+        if not isinstance(folder, str):
+            raise RecipeError(
+                f"evomerge.statistics: {recipe.merge_method} needs what `evomerge calibrate` "
+                "writes; name its folder there"
+            )
+        if folder not in self._statistics:
+            self._statistics[folder] = Statistics.open(folder, self._sources)
+        for reference, kind in sorted(needed):
+            self._statistics[folder].require(reference, kind)
+        return self._statistics[folder]
+
+
+def stored_dtype(tensor: TensorPlan, structures: Mapping[str, Structure]) -> torch.dtype:
+    """What a merged tensor is stored as where the recipe does not say: as in its base or first."""
+    leading = tensor.members[tensor.base or 0]
+    dtype: torch.dtype = getattr(torch, structures[leading.reference].dtypes[leading.tensor])
+    return dtype
+
+
+def _size_bytes(structure: Structure) -> int:
+    elements = sum(math.prod(shape) for shape in structure.shapes.values())
+    return elements * _TORCH_DTYPES[structure.dtype].itemsize
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _nowhere(name: str) -> None:
+    return None
+
+
+def _memory(
+    given: torch.Tensor | None, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """What is given if the merged tensor can be written there as it is, else new memory."""
+    fits = (
+        given is not None
+        and given.shape == tuple(shape)
+        and given.dtype == dtype
+        and given.is_contiguous()
+        and given.device.type == device.type
+    )
+    if fits and given is not None:
+        return given
+    return torch.empty(tuple(shape), dtype=dtype, device=device)
 
 
 class _TensorInputs:
@@ -74,20 +171,24 @@ class _TensorInputs:
 
     def __init__(
         self,
-        sources: list[Source],
-        base: int | None,
+        sources: Mapping[str, Source],
         plan: TensorPlan,
         seed: int,
-        kept: _Kept,
+        facts: Facts,
+        statistics: Statistics | None,
+        residence: Residence,
     ) -> None:
         self.name = plan.name
-        self.base = base
-        self.members = range(len(sources))
-        self.experts = tuple(member for member in self.members if member != base)
+        self.shape = plan.shape
+        self.base = plan.base
+        self.members = range(len(plan.members))
+        self.experts = tuple(member for member in self.members if member != plan.base)
         self._sources = sources
         self._plan = plan
         self._seed = seed
-        self._kept = kept
+        self._facts = facts
+        self._statistics = statistics
+        self._residence = residence
 
     def number(self, parameter: str, member: int | None = None) -> float:
         plan = self._plan
@@ -106,46 +207,36 @@ class _TensorInputs:
         assert isinstance(value, str)
         return value
 
+    def stored(self, member: int) -> torch.Tensor:
+        of = self._plan.members[member]
+        stored = self._sources[of.reference].tensor(of.tensor)
+        return self._residence.place(of.reference, of.tensor, stored)
+
     def tensor(self, member: int) -> torch.Tensor:
-        return self._sources[member].tensor(self.name).float()
+        return self.stored(member).float()
 
     def task_vector(self, member: int) -> torch.Tensor:
         assert self.base is not None
-        base = self.base
-        pair = (self._sources[member].reference, self._sources[base].reference)
-        return self._kept.get(
-            ("task_vector", self.name, *pair), lambda: self.tensor(member) - self.tensor(base)
-        )
+        return self.tensor(member) - self.tensor(self.base)
 
-    def draws(self, member: int) -> torch.Tensor:
+    def draw_key(self, member: int) -> int:
         # The place among the experts: listing the base or not must not change a model.
         place = self.experts.index(member)
-        shape = self._sources[member].structure.shapes[self.name]
+        return draw_key(seed=self._seed, place=place, tensor_name=self.name)
 
-        def make() -> torch.Tensor:
-            key = draw_key(seed=self._seed, place=place, tensor_name=self.name)
-            return draw(key, math.prod(shape)).reshape(shape)
+    def fact(
+        self, kind: str, members: tuple[int, ...], make: Callable[[], NDArray[Any]]
+    ) -> NDArray[Any]:
+        return self._facts.get(self._key(kind, members), make)
 
-        return self._kept.get(("draws", self.name, self._seed, place), make)
+    def keeps(self, kind: str, members: tuple[int, ...], size_bytes: int) -> bool:
+        return self._facts.keeps(self._key(kind, members), size_bytes)
 
+    def _key(self, kind: str, members: tuple[int, ...]) -> tuple[str, ...]:
+        of = [self._plan.members[member] for member in members]
+        return (kind, *(part for member in of for part in (member.reference, member.tensor)))
 
-class _Kept:
-    """Tensors kept between merges, up to a limit.
-
-    What came first stays: a search asks for the same tensors in the same order every time, where
-    dropping the oldest would drop each just before it is wanted again.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._left_bytes = limit_bytes
-        self._tensors: dict[tuple[object, ...], torch.Tensor] = {}
-
-    def get(self, key: tuple[object, ...], make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        kept = self._tensors.get(key)
-        if kept is not None:
-            return kept
-        made = make()
-        if made.nbytes <= self._left_bytes:
-            self._left_bytes -= made.nbytes
-            self._tensors[key] = made
-        return made
+    def statistic(self, member: int, kind: str) -> torch.Tensor | None:
+        assert self._statistics is not None, "the method did not say that it needs them"
+        of = self._plan.members[member]
+        return self._statistics.get(of.reference, kind, of.tensor)

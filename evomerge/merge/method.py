@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
+from numpy.typing import NDArray
 
 from evomerge.errors import RecipeError
 from evomerge.recipe import Scalar
@@ -85,7 +86,11 @@ class Inputs(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the tensor in the checkpoint."""
+        """Name of the tensor in the merged checkpoint."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor, the same in every member."""
 
     @property
     def base(self) -> int | None:
@@ -108,32 +113,62 @@ class Inputs(Protocol):
     def choice(self, parameter: str) -> str:
         """A choice of the whole recipe."""
 
+    def stored(self, member: int) -> torch.Tensor:
+        """A member's tensor as it is stored; never to be written to."""
+
     def tensor(self, member: int) -> torch.Tensor:
         """A member's tensor, float32; never to be written to."""
 
     def task_vector(self, member: int) -> torch.Tensor:
         """A member's tensor minus the base's, float32; never to be written to."""
 
-    def draws(self, member: int) -> torch.Tensor:
-        """Uniform random integers in [0, 2**31), int32, one an element; never to be written to."""
+    def draw_key(self, member: int) -> int:
+        """The 64-bit key of a member's random draws for this tensor; see `random_mask`."""
+
+    def fact(
+        self, kind: str, members: tuple[int, ...], make: Callable[[], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """What `make` returns: computed once for these members' tensors and kept between merges.
+
+        kind: what it is; it and the members (the base among them where it matters) say all that
+        the array depends on.
+        """
+
+    def keeps(self, kind: str, members: tuple[int, ...], size_bytes: int) -> bool:
+        """Whether a fact of this size is kept, or making it would serve one merge only."""
+
+    def statistic(self, member: int, kind: str) -> torch.Tensor | None:
+        """What `evomerge calibrate` stored of a member's tensor; None where it stored none.
+
+        kind: one of `statistics.Kind`. Raises RecipeError where the member was not calibrated.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A merge method.
 
-    merge: one tensor's inputs -> the merged tensor, float32, new memory of the same shape.
+    merge: (inputs, out) -> writes the merged tensor into `out`, which has the shape of the members'
+    tensors and the dtype of the merged checkpoint. Arithmetic is float32 and rounded once.
     needs_base: whether a recipe must name the base model. weighs_base: whether the base takes the
     per-model parameters as any other model does. min_models, max_models: the base counted.
-    ignored: parameters that mergekit's recipes may carry and that change nothing.
+    experts: how many it takes besides a base, where it is just so many.
+    ignored: parameters that mergekit's recipes may carry and that change nothing. on_device: it
+    is made of kernels alone and merges on the device of the sources; other methods are given
+    tensors on the CPU. random: whether its masks are drawn, so that the recipe's seed counts.
+    statistics: what of its models must have been calibrated.
     """
 
     name: str
     citation: str
     parameters: Mapping[str, ParameterSpec]
-    merge: Callable[[Inputs], torch.Tensor]
+    merge: Callable[[Inputs, torch.Tensor], None]
     needs_base: bool
     weighs_base: bool
     min_models: int = 1
     max_models: int | None = None
+    experts: int | None = None
     ignored: frozenset[str] = field(default_factory=frozenset)
+    on_device: bool = False
+    random: bool = False
+    statistics: Literal["fisher", "inputs"] | None = None

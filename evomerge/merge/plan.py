@@ -1,28 +1,46 @@
 """The plan of a merge: a recipe checked and every parameter resolved, before any tensor is read.
 
-Knows the methods' parameters and a checkpoint's structure; reads no file and computes no tensor.
+Knows the methods' parameters and the models' structures; reads no file and computes no tensor.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from evomerge.errors import RecipeError
-from evomerge.merge.method import Method, ParameterSpec, Value
+from evomerge.merge.copying import COPY
+from evomerge.merge.layout import lay_out
+from evomerge.merge.method import Method
 from evomerge.merge.methods import METHODS
-from evomerge.recipe import Condition, Recipe, Scalar, Setting
+from evomerge.merge.parameters import Values, check_scopes, no_values, resolver
+from evomerge.merge.pieces import Layer, Piece
+from evomerge.recipe import Recipe
 from evomerge.sources import Structure
 
-Values = Mapping[str, Value]
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One of the tensors that a merged tensor is made of: the model, and its name there."""
+
+    reference: str
+    tensor: str
 
 
 @dataclass(frozen=True, slots=True)
 class TensorPlan:
-    """The parameters of one tensor: of the recipe, and of each member in order."""
+    """How one tensor of the merged checkpoint is made.
+
+    members: in the recipe's order; a base that it does not list comes last. base: its place among
+    them. recipe_values, member_values: parameters of the recipe, and of each member in order.
+    """
 
     name: str
+    shape: tuple[int, ...]
+    method: Method
+    members: tuple[Member, ...]
+    base: int | None
     recipe_values: Values
     member_values: tuple[Values, ...]
 
@@ -31,46 +49,47 @@ class TensorPlan:
 class Plan:
     """A merge that can be executed.
 
-    members: the models in the recipe's order; a base that it does not list comes last.
-    base: place of the base among the members.
+    lead: the model whose configuration the result takes. layers: prefix of a stack that slices
+    rebuild -> where each of its layers comes from, as its configuration must say.
     """
 
-    method: Method
-    members: tuple[str, ...]
-    base: int | None
+    lead: str
     tensors: tuple[TensorPlan, ...]
+    layers: Mapping[str, tuple[Layer, ...]]
 
 
-def check_recipe(recipe: Recipe, structure: Structure) -> None:
+def check_recipe(recipe: Recipe, structures: Mapping[str, Structure]) -> None:
     """Raise RecipeError, in one line, for a recipe that cannot be executed on such models.
 
     Refused are an unknown method or parameter, a value missing or out of range, too few or too
-    many models, and a missing base.
+    many models, a missing base, and layers or modules that the models do not have.
     """
-    plan_merge(recipe, structure)
+    plan_merge(recipe, structures)
 
 
-def plan_merge(recipe: Recipe, structure: Structure) -> Plan:
-    """Check a recipe and resolve its parameters for every tensor. Raises RecipeError."""
+def plan_merge(recipe: Recipe, structures: Mapping[str, Structure]) -> Plan:
+    """Check a recipe and resolve its parameters for every tensor. Raises RecipeError.
+
+    structures: of every model that may be named, by reference. The tensors come in the order of
+    the leading model; those of stacks made of slices in the order of the result.
+    """
+    unknown = next((name for name in recipe.references if name not in structures), None)
+    if unknown is not None:
+        opened = ", ".join(structures)
+        raise RecipeError(f"models: {unknown} is not among the models opened here: {opened}")
     method = _method_of(recipe)
-    members = tuple(entry.model for entry in recipe.models)
-    if recipe.base_model is not None and recipe.base_model not in members:
-        members = (*members, recipe.base_model)
-    _check_models(recipe, method, len(members))
-    _check_names(recipe, method)
-    base = None if recipe.base_model is None else members.index(recipe.base_model)
-    of_recipe = _resolver(recipe, method, structure, scope="recipe", model=None)
-    of_members = [
-        _no_values
-        if index == base and not method.weighs_base
-        else _resolver(recipe, method, structure, scope="model", model=member)
-        for index, member in enumerate(members)
-    ]
-    tensors = tuple(
-        TensorPlan(name, of_recipe(name), tuple(resolve(name) for resolve in of_members))
-        for name in structure.shapes
-    )
-    return Plan(method=method, members=members, base=base, tensors=tensors)
+    layout = lay_out(recipe, structures)
+    tensors: list[TensorPlan] = []
+    for piece in layout.pieces:
+        _check_models(piece, method)
+        check_scopes([*piece.own, *piece.around], method)
+        tensors += _tensors_of(piece, method, layout.lead)
+    shapes = structures[layout.lead].shapes
+    tensors += [_copy(name, shapes[name], layout.lead) for name in layout.kept]
+    if not layout.layers and len(layout.pieces) + len(layout.kept) > 1:
+        places = {name: place for place, name in enumerate(shapes)}
+        tensors.sort(key=lambda tensor: places[tensor.name])
+    return Plan(lead=layout.lead, tensors=tuple(tensors), layers=layout.layers)
 
 
 def _method_of(recipe: Recipe) -> Method:
@@ -82,123 +101,63 @@ def _method_of(recipe: Recipe) -> Method:
     return method
 
 
-def _check_models(recipe: Recipe, method: Method, count: int) -> None:
-    if method.needs_base and recipe.base_model is None:
+def _check_models(piece: Piece, method: Method) -> None:
+    if method.needs_base and piece.base is None:
         raise RecipeError(
             f"base_model: {method.name} needs it; name the model the others were fine-tuned from"
         )
-    low, high = method.min_models, method.max_models
+    if piece.base is not None and piece.base not in piece.references and not method.weighs_base:
+        raise RecipeError(
+            f"{piece.where}: {piece.base}, the base, is not among them; "
+            f"{method.name} reads its layers too, so add it with its layer_range"
+        )
+    experts = len(piece.references) - (piece.base in piece.references)
+    if method.experts is not None and experts != method.experts:
+        raise RecipeError(
+            f"{piece.where}: {method.name} takes {method.experts} besides a base, and the "
+            f"{piece.whole} names {experts}"
+        )
+    count, low, high = len(piece.references), method.min_models, method.max_models
     if count < low or (high is not None and count > high):
         wanted = f"exactly {low}" if low == high else f"{low} or more"
         raise RecipeError(
-            f"models: {method.name} takes {wanted}, the base counted, and the recipe names {count}"
+            f"{piece.where}: {method.name} takes {wanted}, the base counted, "
+            f"and the {piece.whole} names {count}"
         )
 
 
-def _check_names(recipe: Recipe, method: Method) -> None:
-    for model, parameters in _scopes(recipe):
-        for name in parameters:
-            where = f"{_scope_name(model)}.{name}"
-            spec = method.parameters.get(name)
-            if spec is None and name not in method.ignored:
-                known = ", ".join(method.parameters)
-                raise RecipeError(f"{where}: {method.name} has no such parameter; it has {known}")
-            if spec is not None and spec.scope == "recipe" and model is not None:
-                raise RecipeError(
-                    f"{where}: is one for the whole recipe; move it to the top-level parameters"
-                )
-            if spec is not None:
-                _check_values(parameters[name], spec, where)
+def _tensors_of(piece: Piece, method: Method, lead: str) -> Iterator[TensorPlan]:
+    references, base = piece.references, None
+    if piece.base in references:
+        base = references.index(piece.base)
+    of_recipe = resolver(method, piece.around, of_model=False)
+    of_members = [
+        no_values
+        if place == base and not method.weighs_base
+        else resolver(method, [own, *piece.around], of_model=True)
+        for place, own in enumerate(piece.own)
+    ]
+    for row in piece.rows:
+        names = [(place, name) for place, name in enumerate(row.tensors) if name is not None]
+        places = [place for place, _ in names]
+        if len(places) < len(references) and not _suffice(places, base, method):
+            yield _copy(row.name, row.shape, lead)
+            continue
+        yield TensorPlan(
+            name=row.name,
+            shape=row.shape,
+            method=method,
+            members=tuple(Member(references[place], name) for place, name in names),
+            base=None if base is None else places.index(base),
+            recipe_values=of_recipe(row.name, row.position),
+            member_values=tuple(of_members[place](name, row.position) for place, name in names),
+        )
 
 
-def _check_values(setting: Setting, spec: ParameterSpec, where: str) -> None:
-    """Every value written, wherever it applies; what is interpolated between lies in range too."""
-    for value, in_gradient in _values_in(setting):
-        if in_gradient and spec.kind != "number":
-            raise RecipeError(f"{where}: takes no gradient over depth; give one value or filters")
-        spec.read(value, where=where)
+def _suffice(places: list[int], base: int | None, method: Method) -> bool:
+    """Whether a tensor that some models lack can be merged of the others."""
+    return (base is None or base in places) and len(places) >= max(2, method.min_models)
 
 
-def _values_in(setting: Setting) -> Iterator[tuple[Scalar, bool]]:
-    if not isinstance(setting, tuple):
-        yield setting, False
-        return
-    for part in setting:
-        if isinstance(part, Condition):
-            yield from _values_in(part.value)
-        else:
-            yield part, True
-
-
-def _scopes(recipe: Recipe) -> Iterator[tuple[str | None, Mapping[str, Setting]]]:
-    for entry in recipe.models:
-        yield entry.model, entry.parameters
-    yield None, recipe.parameters
-
-
-def _scope_name(model: str | None) -> str:
-    return "parameters" if model is None else f"models.{model}.parameters"
-
-
-def _no_values(tensor_name: str) -> Values:
-    return {}
-
-
-def _resolver(
-    recipe: Recipe, method: Method, structure: Structure, *, scope: str, model: str | None
-) -> Callable[[str], Values]:
-    """tensor name -> values of the method's parameters of one scope.
-
-    Values that are the same for every tensor are read once; most are, and there are many tensors.
-    """
-    specs = {name: spec for name, spec in method.parameters.items() if spec.scope == scope}
-    fixed: dict[str, Value] = {}
-    varying: dict[str, ParameterSpec] = {}
-    for name, spec in specs.items():
-        setting = _first_setting(recipe, name, model)
-        if isinstance(setting, tuple):
-            varying[name] = spec
-        elif setting is not None:
-            fixed[name] = spec.read(setting, where=f"{_scope_name(model)}.{name}")
-        elif spec.default is not None:
-            fixed[name] = spec.default
-        else:
-            where = _scope_name(model)
-            raise RecipeError(f"{where}: {name} is missing, which {method.name} needs; add it")
-
-    def resolve(tensor_name: str) -> Values:
-        if not varying:
-            return fixed
-        depth = _depth_of(tensor_name, structure)
-        values = dict(fixed)
-        for name, spec in varying.items():
-            where = f"{_scope_name(model)}.{name}"
-            value = recipe.setting_of(name, model=model, tensor_name=tensor_name, depth=depth)
-            if value is not None:
-                values[name] = spec.read(value, where=where)
-            elif spec.default is not None:
-                values[name] = spec.default
-            else:
-                raise RecipeError(
-                    f"{where}: no filter matches {tensor_name}; "
-                    "end the list with a value that has no filter"
-                )
-        return values
-
-    return resolve
-
-
-def _first_setting(recipe: Recipe, name: str, model: str | None) -> Setting | None:
-    """The setting of the innermost scope that has one, as written."""
-    for scope, parameters in _scopes(recipe):
-        if scope in (model, None) and name in parameters:
-            return parameters[name]
-    return None
-
-
-def _depth_of(tensor_name: str, structure: Structure) -> float:
-    """i/(L-1) for layer i of L, 1 when L is 1, 0 outside the layers."""
-    layer = structure.layer_of(tensor_name)
-    if layer is None:
-        return 0.0
-    return 1.0 if structure.depth == 1 else layer / (structure.depth - 1)
+def _copy(name: str, shape: tuple[int, ...], lead: str) -> TensorPlan:
+    return TensorPlan(name, shape, COPY, (Member(lead, name),), None, {}, ({},))

@@ -4,11 +4,18 @@ The draw of an element depends on the recipe's seed, the tensor's name, the mode
 recipe and the element's index, and on nothing else: not on the device, the number of threads, the
 size of blocks, the order of evaluation, or where the files lie.
 
-key  = the first 8 bytes, little-endian, of BLAKE2b(seed "\\n" place "\\n" tensor name, in UTF-8)
-draw = the upper 31 bits of mix64(key + (index + 1) * 0x9E3779B97F4A7C15), modulo 2**64
+key  = the first 8 bytes, little-endian, of BLAKE2b(seed "\\n" place "\\n" tensor name, in UTF-8);
+       k0 its lower and k1 its upper 32 bits
+h    = index ^ k0
+h    = (h ^ h >> 17) · 0xED5AD4BB
+h    = ((h ^ h >> 11) + k1) · 0xAC4C1B51
+h    = (h ^ h >> 15) · 0x31848BAB
+draw = h ^ h >> 14                                              all modulo 2**32
 
-mix64 is the finaliser of SplitMix64 (Steele, Lea, Flood 2014), so that the draws of a tensor are
-the SplitMix64 sequence seeded with its key.
+Shifts and multipliers are those of Wellons 2018 (hash prospector, "triple32"); the second half of
+the key enters between the rounds, so that keys give different sequences and not shifted ones. An
+index of 2**32 or more adds its upper part, times 0x9E3779B9, to k0. Merge kernels compute the same
+hash inside their pass (kernels/masks.py); this one works on any torch device.
 """
 
 from __future__ import annotations
@@ -17,8 +24,9 @@ import hashlib
 
 import torch
 
-DRAW_BITS = 31
+DRAW_BITS = 32
 _BLOCK = 2**18  # elements hashed at a time; bounds scratch memory, changes no draw
+_WORD = 2**32 - 1
 
 
 def draw_key(*, seed: int, place: int, tensor_name: str) -> int:
@@ -27,30 +35,28 @@ def draw_key(*, seed: int, place: int, tensor_name: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
+def draw_limit(probability: float) -> int:
+    """The bound that draws stay below with a probability in [0, 1], to 2**-32."""
+    limit: int = 2**DRAW_BITS
+    return min(limit - 1, int(probability * limit))
+
+
 def draw(key: int, count: int, *, device: torch.device | str = "cpu") -> torch.Tensor:
-    """`count` uniform integers in [0, 2**31), int32, shape (count,)."""
-    draws = torch.empty(count, dtype=torch.int32, device=device)
+    """`count` uniform integers in [0, 2**32), int64, shape (count,)."""
+    draws = torch.empty(count, dtype=torch.int64, device=device)
     for start in range(0, count, _BLOCK):
         end = min(count, start + _BLOCK)
-        draws[start:end] = _mixed(key, start, end, device)
+        index = torch.arange(start, end, dtype=torch.int64, device=device)
+        draws[start:end] = draw_at(index, key & _WORD, key >> 32)
     return draws
 
 
-def _mixed(key: int, start: int, end: int, device: torch.device | str) -> torch.Tensor:
-    """Draws of the elements from `start` to `end`; int64 arithmetic wraps modulo 2**64."""
-    z = torch.arange(start + 1, end + 1, dtype=torch.int64, device=device)
-    z.mul_(_signed(0x9E3779B97F4A7C15)).add_(_signed(key))
-    z.bitwise_xor_(_shifted_right(z, 30)).mul_(_signed(0xBF58476D1CE4E5B9))
-    z.bitwise_xor_(_shifted_right(z, 27)).mul_(_signed(0x94D049BB133111EB))
-    z.bitwise_xor_(_shifted_right(z, 31))
-    return _shifted_right(z, 64 - DRAW_BITS)
-
-
-def _shifted_right(z: torch.Tensor, bits: int) -> torch.Tensor:
-    """A logical shift; torch's own fills with the sign."""
-    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
-
-
-def _signed(value: int) -> int:
-    """The int64 with the bits of a uint64."""
-    return value - 2**64 if value >= 2**63 else value
+def draw_at(index: torch.Tensor, low: int | torch.Tensor, high: int | torch.Tensor) -> torch.Tensor:
+    """The draws of the elements at `index`, int64, for the two halves of a key; on any device."""
+    key = ((index >> 32) * 0x9E3779B9 + low) & _WORD
+    h = (index & _WORD) ^ key
+    # An int64 product may wrap, but its lower 32 bits, all that is kept, do not change by that.
+    h = ((h ^ (h >> 17)) * 0xED5AD4BB) & _WORD
+    h = (((h ^ (h >> 11)) + high) * 0xAC4C1B51) & _WORD
+    h = ((h ^ (h >> 15)) * 0x31848BAB) & _WORD
+    return h ^ (h >> 14)

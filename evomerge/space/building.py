@@ -25,18 +25,26 @@ def build_space(
     structure: Structure,
     out_dtype: DType,
     seed: int,
+    statistics: str | None = None,
 ) -> SearchSpace:
     """The search space of a job.
 
     spec: a name in search_spaces/, a path, or a mapping (see specification.py for its keys).
     base, sources: references as the recipes are to write them. out_dtype: storage dtype of every
     recipe. seed: of every random mask, one for the whole search, so that a genome is always the
-    same model. Raises JobError in one line.
+    same model. statistics: folder of those of base and sources, which some methods need. Raises
+    JobError in one line.
     """
     where = str(find_space(spec)) if isinstance(spec, str) else "search_space"
     parsed = parse_space(read_space(spec), where=where)
     layout = lay_out(
-        parsed, base=base, sources=sources, structure=structure, out_dtype=out_dtype, seed=seed
+        parsed,
+        base=base,
+        sources=sources,
+        structure=structure,
+        out_dtype=out_dtype,
+        seed=seed,
+        statistics=statistics,
     )
     space = ParameterSpace(layout)
     if parsed.start_from is None:

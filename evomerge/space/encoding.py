@@ -17,7 +17,7 @@ from scipy.optimize import lsq_linear
 from evomerge.recipe import Recipe, RecipeModel, resolve
 from evomerge.space.base import Gene
 from evomerge.space.layout import Layout
-from evomerge.space.shares import ELECTS_SIGNS, from_shares, shares_of
+from evomerge.space.shares import from_shares, shares_of
 from evomerge.space.specification import Searched
 from evomerge.space.tracks import ParameterTracks
 from evomerge.space.wanted import (
@@ -73,8 +73,13 @@ def _canonical(reference: str) -> str:
 
 def _read(layout: Layout, recipe: Recipe) -> Wanted | Inexpressible:
     """What a recipe of the space's own method says."""
+    if recipe.slices or recipe.modules:
+        return Inexpressible("it is made of slices or modules, and not of whole models")
     if recipe.base_model != layout.base_model:
         return Inexpressible(f"its base_model is {recipe.base_model}, not {layout.base_model}")
+    statistics = recipe.evomerge.get("statistics")
+    if layout.rule.calibrated and statistics != layout.statistics:
+        return Inexpressible(f"its statistics are {statistics}, not {layout.statistics}")
     listed = {entry.model for entry in recipe.models}
     if layout.rule.family != "task_vector" and listed - set(layout.models):
         return Inexpressible(f"it merges {layout.base}, which this space does not")
@@ -142,13 +147,14 @@ def _fit(
         return None
     columns = slice(tracks.tracks[0].first, tracks.tracks[0].first + tracks.count)
     genes = layout.genes[columns]
-    all_values = np.concatenate(
-        [
-            values
-            for (parameter, model), values in wanted.numbers.items()
-            if parameter == tracks.parameter and tracks.source in (None, model)
-        ]
-    )
+    bindings = [
+        values
+        for (parameter, model), values in wanted.numbers.items()
+        if parameter == tracks.parameter and tracks.source in (None, model)
+    ]
+    if not bindings:  # the merge does not depend on it
+        return None
+    all_values = np.concatenate(bindings)
     matrix, constant = tracks.intended(layout.components)
     copies = all_values.size // constant.size
     matrix, constant = np.tile(matrix, (copies, 1)), np.tile(constant, copies)
@@ -196,7 +202,7 @@ def _keeps_zeros(layout: Layout, wanted: Wanted, genome: NDArray[np.float64]) ->
     normalize = layout.spec.parameters.get("normalize")
     if normalize is None and "normalize" in layout.rule.parameters:
         normalize = layout.rule.parameters["normalize"].default
-    if layout.spec.method not in ELECTS_SIGNS or not normalize:
+    if layout.rule.sums != "elected" or not normalize:
         return True
     settings = layout.settings(
         [gene.value(float(at)) for gene, at in zip(layout.genes, genome, strict=True)]

@@ -14,7 +14,7 @@ from evomerge.recipe import DType, Setting
 from evomerge.sources import Structure
 from evomerge.space.base import Gene
 from evomerge.space.components import Components
-from evomerge.space.methods import METHODS, MethodRule
+from evomerge.space.methods import MethodRule, rule_of
 from evomerge.space.names import short_names
 from evomerge.space.specification import Searched, SpaceSpec
 from evomerge.space.tracks import ParameterTracks, lay_tracks
@@ -25,7 +25,8 @@ class Layout:
     """Models, genes and tracks of a space.
 
     models: the recipe's models, in its order; base_model: the recipe's base, where it has one.
-    base: the job's base, whether or not the recipe reads it.
+    base: the job's base, whether or not the recipe reads it. statistics: the folder of those of
+    all models, where the method needs them.
     """
 
     spec: SpaceSpec
@@ -37,11 +38,12 @@ class Layout:
     genes: tuple[Gene, ...]
     out_dtype: DType
     seed: int
+    statistics: str | None = None
 
     @property
     def rule(self) -> MethodRule:
         """The rules of the space's merge method."""
-        return METHODS[self.spec.method]
+        return rule_of(self.spec.method)
 
     def settings(self, values: Sequence[float]) -> dict[tuple[str, str | None], Setting]:
         """(parameter, model, or None where shared) -> what a recipe says of it.
@@ -62,8 +64,14 @@ def lay_out(
     structure: Structure,
     out_dtype: DType,
     seed: int,
+    statistics: str | None = None,
 ) -> Layout:
     """Lay a space out over its models. Raises JobError when it does not fit them."""
+    if rule_of(spec.method).calibrated and statistics is None:
+        raise JobError(
+            f"models.statistics: missing; {spec.method} needs the folder that "
+            "`evomerge calibrate` writes"
+        )
     base_model, models = _roles(spec, base, sources)
     components = Components(structure)
     names = short_names([base, *sources])
@@ -94,6 +102,7 @@ def lay_out(
         genes=tuple(genes),
         out_dtype=out_dtype,
         seed=seed,
+        statistics=statistics if rule_of(spec.method).calibrated else None,
     )
 
 
@@ -101,10 +110,8 @@ def _roles(
     spec: SpaceSpec, base: str, sources: Sequence[str]
 ) -> tuple[str | None, tuple[str, ...]]:
     """(base_model, models) of every recipe of the space."""
-    family = METHODS[spec.method].family
-    if family == "task_vector":
-        return base, tuple(sources)
-    if family == "two_models":
+    rule = rule_of(spec.method)
+    if rule.family == "two_models":
         if len(sources) > 2:
             raise JobError(
                 f"{spec.where}.method: {spec.method} merges two models, the job has "
@@ -112,16 +119,30 @@ def _roles(
             )
         first, second = sources if len(sources) == 2 else (base, sources[0])
         return first, (first, second)
-    models = (base, *sources) if spec.include_base else tuple(sources)
-    if len(models) < 2:
-        raise JobError(
-            f"{spec.where}.method: linear over one source is that source; add include_base: true"
-        )
-    weight = spec.parameters["weight"]
+    weighed = spec.include_base and rule.base == "weighed"
+    subtracted = spec.include_base and rule.base == "subtracted"
+    models = (base, *sources) if weighed else tuple(sources)
+    _check_number(spec, rule, len(models))
+    if rule.family == "task_vector":
+        return base, models
+    weight = spec.parameters.get("weight")
     start = weight.start if isinstance(weight, Searched) else weight
     if start == 0.0:
         raise JobError(
             f"{spec.where}.parameters.weight.start: all weights start at 0, which is no average; "
             "start above 0"
         )
-    return None, models
+    return (base if subtracted else None), models
+
+
+def _check_number(spec: SpaceSpec, rule: MethodRule, count: int) -> None:
+    """Whether the method takes as many models; one alone is an average of nothing."""
+    if rule.family == "average" and rule.most != 1 and count < 2:
+        mend = "add include_base: true" if rule.base == "weighed" else "name two sources"
+        raise JobError(f"{spec.where}.method: {spec.method} over one source is that source; {mend}")
+    if count < rule.least or (rule.most is not None and count > rule.most):
+        wanted = f"{rule.least} or more" if rule.most is None else f"{rule.most}"
+        raise JobError(
+            f"{spec.where}.method: {spec.method} takes {wanted} sources, the job has {count}; "
+            "use another method"
+        )

@@ -1,14 +1,31 @@
-"""Which parameters of which merge methods a parameter space can search.
+"""The merge methods as a parameter space sees them: which models they take and what is searched.
 
-The mathematics of the methods is in merge/; here are only their parameters, with the values that
-they have when a recipe does not give them.
+Parameters, defaults and ranges are those of the registry in merge/; what is added here is how a
+search uses a method. The mathematics is not known.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
+
+from evomerge.merge.method import Method, ParameterSpec
+from evomerge.merge.methods import METHODS
+
+Family = Literal["average", "task_vector", "two_models"]
+
+Sums = Literal["any", "elected", "single", "none"]
+
+_SUMS: Mapping[str, Sums] = {
+    **dict.fromkeys(
+        ("linear", "task_arithmetic", "dare_linear", "breadcrumbs", "della_linear"), "any"
+    ),
+    **dict.fromkeys(("ties", "dare_ties", "breadcrumbs_ties", "della"), "elected"),
+    **dict.fromkeys(("slerp", "nuslerp", "multislerp", "fisher", "regmean"), "single"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +35,16 @@ class ParameterRule:
     scope: given per model, or once for the recipe.
     default: what the method takes when a recipe is silent; None when it must be given.
     low, high: the values it may have; low_is_open excludes `low` itself.
+    search: the range of a space that names none; None for what is not searched.
     choices: the values of a parameter that is not a number; such a one is never searched.
     """
 
     scope: Literal["model", "recipe"]
-    default: float | bool | None
+    default: float | bool | str | None
     low: float = -math.inf
     high: float = math.inf
     low_is_open: bool = False
+    search: tuple[float, float] | None = None
     choices: tuple[bool | str, ...] = ()
 
 
@@ -35,69 +54,70 @@ class MethodRule:
 
     family: `average` weighs whole models, `task_vector` adds differences from the base,
         `two_models` goes from one model to another.
-    random: whether its recipe needs a mask seed.
+    base: whether a recipe names the base, may name it to work on differences from it, or may weigh
+        it as any other model.
+    least, most: how many models a recipe lists besides its base_model.
+    sums: which weighted sums of models its weights give where nothing is dropped: any; with signs
+        elected, those of one model and the base; one model alone; none that is known.
+    random: whether its recipe needs a mask seed. calibrated: whether it needs statistics.
     """
 
-    family: Literal["average", "task_vector", "two_models"]
-    parameters: dict[str, ParameterRule]
-    random: bool = False
+    family: Family
+    base: Literal["named", "subtracted", "weighed"]
+    least: int
+    most: int | None
+    parameters: Mapping[str, ParameterRule]
+    sums: Sums
+    random: bool
+    calibrated: bool
+
+    @property
+    def searchable(self) -> bool:
+        """Whether there is anything to search."""
+        return any(rule.search is not None for rule in self.parameters.values())
 
 
-_WEIGHT = ParameterRule(scope="model", default=None)
-_DENSITY = ParameterRule(scope="model", default=1.0, low=0.0, high=1.0, low_is_open=True)
-_LAMBDA = ParameterRule(scope="recipe", default=1.0)
-
-
-def _switch(default: bool, *more: str) -> ParameterRule:
-    return ParameterRule(scope="recipe", default=default, choices=(True, False, *more))
-
-
-METHODS: dict[str, MethodRule] = {
-    "linear": MethodRule(
-        family="average",
+@cache
+def rule_of(name: str) -> MethodRule:
+    """The rule of a method of the registry."""
+    method = METHODS[name]
+    family = _family(method)
+    based = int(method.needs_base and family == "task_vector")
+    return MethodRule(
+        family=family,
+        base="named" if method.needs_base else "weighed" if method.weighs_base else "subtracted",
+        least=max(1, method.min_models - based),
+        most=method.max_models if method.experts is None else method.experts,
         parameters={
-            "weight": ParameterRule(scope="model", default=None, low=0.0),
-            "normalize": _switch(True),
+            parameter: _parameter_rule(parameter, spec, family)
+            for parameter, spec in method.parameters.items()
         },
-    ),
-    "slerp": MethodRule(
-        family="two_models",
-        parameters={"t": ParameterRule(scope="recipe", default=None, low=0.0, high=1.0)},
-    ),
-    "task_arithmetic": MethodRule(
-        family="task_vector",
-        parameters={"weight": _WEIGHT, "lambda": _LAMBDA, "normalize": _switch(False)},
-    ),
-    "ties": MethodRule(
-        family="task_vector",
-        parameters={
-            "weight": _WEIGHT,
-            "density": _DENSITY,
-            "lambda": _LAMBDA,
-            "normalize": _switch(True),
-            "rescale": _switch(False, "l1", "density"),
-        },
-    ),
-    "dare_linear": MethodRule(
-        family="task_vector",
-        parameters={
-            "weight": _WEIGHT,
-            "density": _DENSITY,
-            "lambda": _LAMBDA,
-            "normalize": _switch(False),
-            "rescale": _switch(True, "l1", "density"),
-        },
-        random=True,
-    ),
-    "dare_ties": MethodRule(
-        family="task_vector",
-        parameters={
-            "weight": _WEIGHT,
-            "density": _DENSITY,
-            "lambda": _LAMBDA,
-            "normalize": _switch(False),
-            "rescale": _switch(True, "l1", "density"),
-        },
-        random=True,
-    ),
-}
+        sums=_SUMS.get(name, "none"),
+        random=method.random,
+        calibrated=method.statistics is not None,
+    )
+
+
+def _family(method: Method) -> Family:
+    if not method.needs_base:
+        return "average"
+    return "two_models" if method.max_models == 2 else "task_vector"
+
+
+def _parameter_rule(name: str, spec: ParameterSpec, family: Family) -> ParameterRule:
+    choices: tuple[bool | str, ...] = ()
+    if spec.kind != "number":
+        choices = (True, False, *spec.choices)
+    low, high = spec.allowed
+    if name == "weight" and family == "average":
+        # A recipe may subtract a model from an average; a search would pass sums of 0.
+        low = max(low, 0.0)
+    return ParameterRule(
+        scope=spec.scope,
+        default=spec.default,
+        low=low,
+        high=high,
+        low_is_open=name == "density",  # a density of 0 is a weight of 0 said twice
+        search=spec.search,
+        choices=choices,
+    )

@@ -7,6 +7,7 @@ recipes and back; it does not execute them, and does not know how genomes are pr
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +78,14 @@ class ParameterSpace:
             ),
             parameters=whole,
             out_dtype=layout.out_dtype,
-            evomerge={"seed": layout.seed} if layout.rule.random else {},
+            evomerge=self._block(),
         )
+
+    def _block(self) -> dict[str, Any]:
+        """What every recipe of the space says beyond mergekit's keys."""
+        layout = self._layout
+        block: dict[str, Any] = {"seed": layout.seed} if layout.rule.random else {}
+        return block if layout.statistics is None else {**block, "statistics": layout.statistics}
 
     def encode(self, recipe: Recipe) -> NDArray[np.float64] | None:
         """A genome of the same merge as `recipe`; None when the space cannot express it.

@@ -13,7 +13,7 @@ import numpy as np
 
 from evomerge.recipe import Recipe
 from evomerge.space.layout import Layout
-from evomerge.space.methods import METHODS
+from evomerge.space.methods import rule_of
 from evomerge.space.specification import Searched
 from evomerge.space.wanted import (
     TOLERANCE,
@@ -27,20 +27,17 @@ from evomerge.space.wanted import (
 Shares = Mapping[str, Values]
 """model -> its share of each tensor; the shares of a tensor add up to 1."""
 
-ELECTS_SIGNS = ("ties", "dare_ties")
-"""Methods that are a weighted sum of a single model only."""
-
 
 def shares_of(layout: Layout, recipe: Recipe) -> Shares | Inexpressible:
     """A recipe as shares of the space's models, or why it has none."""
     method = recipe.merge_method
     if method not in ("linear", "task_arithmetic", "dare_linear"):
         return Inexpressible(f"{method} is not a method of this space, nor a weighted sum")
-    rules = METHODS[method].parameters
+    rules = rule_of(method).parameters
     normalize = switch_of(recipe, "normalize", rules["normalize"])
     weights: dict[str, Values] = {}
     for model in dict.fromkeys((layout.base, *layout.models)):
-        if METHODS[method].family == "task_vector" and model == recipe.base_model:
+        if rule_of(method).family == "task_vector" and model == recipe.base_model:
             continue
         values = numbers_of(layout.components, recipe, "weight", rules["weight"], model)
         if values is None:
@@ -67,20 +64,26 @@ def shares_of(layout: Layout, recipe: Recipe) -> Shares | Inexpressible:
 
 def from_shares(layout: Layout, shares: Shares) -> Wanted | Inexpressible:
     """The same sum by the space's own method."""
-    family = layout.rule.family
+    family, sums = layout.rule.family, layout.rule.sums
+    if sums == "none":
+        return Inexpressible(f"{layout.spec.method} is no weighted sum of models")
     parts = set(layout.models) | ({layout.base} if family == "task_vector" else set())
     for model, values in shares.items():
         if model not in parts and (np.abs(values) > TOLERANCE).any():
             return Inexpressible(f"it has a share of {model}, which this space does not merge")
+    stacked = np.array([shares[model] for model in layout.models])
+    apart = np.minimum(np.abs(stacked), np.abs(stacked - 1.0))
+    if sums == "single" and (apart > TOLERANCE).any():
+        return Inexpressible(f"{layout.spec.method} is no weighted sum but of one model alone")
     if family == "average":
+        if sums == "single":
+            stacked = np.round(stacked)
+        weights = dict(zip(layout.models, stacked, strict=True))
         return Wanted(
-            numbers={("weight", model): shares[model] for model in layout.models}, switches={}
+            numbers={("weight", model): values for model, values in weights.items()}, switches={}
         )
     if family == "two_models":
-        there = shares[layout.models[1]]
-        if (np.minimum(np.abs(there), np.abs(there - 1.0)) > TOLERANCE).any():
-            return Inexpressible(f"{layout.spec.method} is no weighted sum but at its two ends")
-        return Wanted(numbers={("t", None): np.round(there)}, switches={})
+        return Wanted(numbers={("t", None): np.round(shares[layout.models[1]])}, switches={})
     return _task_vector(layout, shares)
 
 
@@ -112,7 +115,7 @@ def _task_vector(layout: Layout, shares: Shares) -> Wanted | Inexpressible:
         for model, values in weights.items()
     }
     stacked = np.array(list(weights.values()))
-    if layout.spec.method in ELECTS_SIGNS and (np.count_nonzero(stacked, axis=0) > 1).any():
+    if layout.rule.sums == "elected" and (np.count_nonzero(stacked, axis=0) > 1).any():
         return Inexpressible(f"{layout.spec.method} elects signs, so it is no weighted sum")
     total = stacked.sum(axis=0)
     normalize = given.get("normalize", rules["normalize"].default)

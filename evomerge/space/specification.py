@@ -7,10 +7,11 @@
       weight: {low: 0.0, high: 1.5, start: 0.5}   # searched
       lambda: 1.0                                 # fixed
 
-A parameter that is searched has `low` and `high`, and may have `start` (the middle), `scale`
-(linear | log), `per` (source | all), `layers`, `components`, and `elsewhere`: the value of the
-tensors of components that are not listed. The whole space may have `include_base` (linear only:
-the base is weighed too) and `start_from` (a recipe that the search starts from).
+A parameter that is searched has `low` and `high` (the method's own range where it has neither), and
+may have `start` (the middle), `scale` (linear | log), `per` (source | all), `layers`, `components`,
+and `elsewhere`: the value of the tensors of components that are not listed. The whole space may
+have `start_from` (a recipe that the search starts from) and, for methods that need no base,
+`include_base`: averages weigh it too, nuslerp and multislerp work on the differences from it.
 
 Nothing here knows the models: what depends on them is checked by the space itself.
 """
@@ -25,8 +26,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from evomerge.errors import JobError
+from evomerge.merge.methods import METHODS
 from evomerge.space.base import Component, Scale
-from evomerge.space.methods import METHODS, ParameterRule
+from evomerge.space.methods import MethodRule, ParameterRule, rule_of
 from evomerge.space.profile import Kind
 
 _SPACE_KEYS = ("method", "layers", "components", "parameters", "include_base", "start_from")
@@ -87,23 +89,27 @@ def parse_space(document: Mapping[str, Any], *, where: str) -> SpaceSpec:
     include_base = document.get("include_base", False)
     if not isinstance(include_base, bool):
         raise JobError(f"{where}.include_base: {include_base}: write true or false")
-    if include_base and method != "linear":
+    rule = rule_of(method)
+    if include_base and rule.base == "named":
         raise JobError(f"{where}.include_base: {method} has the base already; leave it out")
+    if not rule.searchable:
+        raise JobError(
+            f"{where}.method: {method} has no parameter to search; write it as a recipe, for "
+            "`evomerge merge`"
+        )
     written = document.get("parameters")
     if not isinstance(written, Mapping) or not written:
-        raise JobError(
-            f"{where}.parameters: missing; give {', '.join(METHODS[method].parameters)} or some"
-        )
+        raise JobError(f"{where}.parameters: missing; give {', '.join(rule.parameters)} or some")
     general = (
         _layers(document.get("layers", "all"), f"{where}.layers"),
         _components(document.get("components", "all"), f"{where}.components"),
     )
     parameters = {
-        str(name): _parameter(str(name), value, general, method, where)
+        str(name): _parameter(str(name), value, general, method, rule, where)
         for name, value in written.items()
     }
-    for name, rule in METHODS[method].parameters.items():
-        if rule.default is None and name not in parameters:
+    for name, known in rule.parameters.items():
+        if known.default is None and name not in parameters:
             raise JobError(f"{where}.parameters.{name}: missing; {method} needs it")
     if not any(isinstance(parameter, Searched) for parameter in parameters.values()):
         raise JobError(
@@ -126,18 +132,22 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def _parameter(
-    name: str, value: object, general: _Grain, method: str, where: str
+    name: str, value: object, general: _Grain, method: str, of_method: MethodRule, where: str
 ) -> Searched | Fixed:
-    rules = METHODS[method].parameters
+    rules = of_method.parameters
     place = f"{where}.parameters.{name}"
     if name not in rules:
         raise JobError(f"{place}: {method} has no such parameter; {nearest(name, rules)}")
     rule = rules[name]
     if not isinstance(value, Mapping):
         return _fixed(value, rule, place)
-    if rule.choices:
-        raise JobError(f"{place}: it cannot be searched; give {_choices(rule)}")
+    if rule.search is None:
+        mend = _choices(rule) if rule.choices else "a number"
+        raise JobError(f"{place}: it cannot be searched; give {mend}")
     _only(value, _PARAMETER_KEYS, place)
+    if "low" not in value and "high" not in value:
+        low, high = rule.search
+        value = {"low": low, "high": high, **value}
     for key in ("low", "high"):
         if key not in value:
             raise JobError(f"{place}.{key}: missing; give the range to search")

@@ -69,4 +69,4 @@ def switch_of(recipe: Recipe, name: str, rule: ParameterRule) -> bool | str | No
 
 def same_choice(one: object, other: object) -> bool:
     """Whether two values of a switch mean the same: `rescale: true` is `rescale: l1`."""
-    return one == other or {one, other} == {True, "l1"}
+    return one == other or {one, other} in ({True, "l1"}, {False, "none"})

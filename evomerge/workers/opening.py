@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import torch
 
@@ -33,11 +34,19 @@ def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> No
         )
 
 
-def open_pool(preparation: Preparation, *, ray_address: str | None = None) -> Pool:
-    """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster."""
+def open_pool(
+    preparation: Preparation,
+    *,
+    ray_address: str | None = None,
+    facts_folder: Path | None = None,
+) -> Pool:
+    """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster.
+
+    facts_folder: where workers keep large facts about the sources, such as sorted magnitudes.
+    """
     workers = count_workers(preparation.job.compute)
     if workers == 1 and ray_address is None:
-        return LocalPool(preparation)
+        return LocalPool(preparation, facts_folder=facts_folder)
     from evomerge.workers.ray_pool import RayPool
 
-    return RayPool(preparation, workers=workers, address=ray_address)
+    return RayPool(preparation, workers=workers, address=ray_address, facts_folder=facts_folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from evomerge.candidate import Candidate, Observer, Outcome, ignore
 from evomerge.preparation import Preparation
@@ -39,9 +40,9 @@ class Pool(ABC):
 class LocalPool(Pool):
     """One worker in this process; the only pool that reports the steps inside a candidate."""
 
-    def __init__(self, preparation: Preparation) -> None:
+    def __init__(self, preparation: Preparation, *, facts_folder: Path | None = None) -> None:
         device = choose_device(preparation.job.compute.device)
-        self._worker = Worker(preparation, device=device)
+        self._worker = Worker(preparation, device=device, facts_folder=facts_folder)
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,9 +30,10 @@ MOST_DEATHS = 3
 class _Actor:
     """What runs in the other process: the same Worker, made from the job."""
 
-    def __init__(self, job_text: str, threads: int, device: str) -> None:
+    def __init__(self, job_text: str, threads: int, device: str, facts_folder: Path | None) -> None:
         torch.set_num_threads(threads)
-        self._worker = Worker(prepare(JobSpec.model_validate_json(job_text)), device=device)
+        preparation = prepare(JobSpec.model_validate_json(job_text))
+        self._worker = Worker(preparation, device=device, facts_folder=facts_folder)
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     def ready(self) -> int:
@@ -46,7 +48,12 @@ class RayPool(Pool):
     """Ray actors on this machine's loopback, or on the cluster at `address`."""
 
     def __init__(
-        self, preparation: Preparation, *, workers: int, address: str | None = None
+        self,
+        preparation: Preparation,
+        *,
+        workers: int,
+        address: str | None = None,
+        facts_folder: Path | None = None,
     ) -> None:
         self._owns_session = not ray.is_initialized()
         if self._owns_session:
@@ -67,7 +74,8 @@ class RayPool(Pool):
         threads = max(1, cores // workers)
         actor: Any = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1)(_Actor)
         self._actors = [
-            actor.remote(job.model_dump_json(), threads, device) for _ in range(workers)
+            actor.remote(job.model_dump_json(), threads, device, facts_folder)
+            for _ in range(workers)
         ]
         try:
             self.process_ids: tuple[int, ...] = tuple(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -26,7 +27,9 @@ from evomerge.errors import InputError, one_line
 from evomerge.evaluate.engines.base import Engine, Unscorable
 from evomerge.evaluate.engines.transformers import TransformersEngine
 from evomerge.merge.engine import MergeEngine
+from evomerge.merge.facts import Facts
 from evomerge.preparation import Preparation
+from evomerge.vocabulary import settings_of
 
 
 def choose_device(wanted: str) -> str:
@@ -39,13 +42,22 @@ def choose_device(wanted: str) -> str:
 class Worker:
     """Scores candidates on one device, in this process."""
 
-    def __init__(self, preparation: Preparation, *, device: str) -> None:
+    def __init__(
+        self, preparation: Preparation, *, device: str, facts_folder: Path | None = None
+    ) -> None:
+        """facts_folder: where facts about the sources that are large are kept beside the run."""
         self._suite = preparation.suite
-        self._merge = MergeEngine(preparation.sources)
+        limit_bytes = int(preparation.job.compute.cache_gb * 10**9)
+        self._merge = MergeEngine(
+            preparation.sources,
+            facts=Facts(limit_bytes=limit_bytes, folder=facts_folder),
+            device=device,
+        )
         evaluation = preparation.job.evaluation
         self._engine: Engine = TransformersEngine(
-            preparation.base.folder,
+            preparation.lead.folder,
             tokenizer=preparation.tokenizer,
+            settings=settings_of(preparation.lead),
             dtype=preparation.out_dtype,
             device=device,
             batch_size=evaluation.batch_size,
@@ -59,7 +71,8 @@ class Worker:
         """
         start = time.perf_counter()
         try:
-            self._engine.load(self._merge.execute(candidate.recipe))
+            merged_tensors = self._merge.execute(candidate.recipe, into=self._engine.destination)
+            self._engine.load(merged_tensors)
         except InputError:
             raise
         except Exception as error:

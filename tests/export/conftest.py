@@ -11,8 +11,8 @@ import torch
 
 from evomerge.export import export_checkpoint
 from evomerge.export.card import Story
-from evomerge.export.checkpoint import Weights
 from evomerge.export.origins import public_names, trace
+from evomerge.export.shards import Weights
 from evomerge.recipe import Condition, Recipe, RecipeModel
 from evomerge.sources import Source, open_source
 from tests.checkpoints import save_fine_tuned, save_tiny_llama

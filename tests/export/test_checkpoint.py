@@ -16,7 +16,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.errors import SourceError
-from evomerge.export.checkpoint import shard_names, write_checkpoint
+from evomerge.export.checkpoint import write_checkpoint
+from evomerge.export.shards import shard_names
 from evomerge.merge.engine import MergeEngine
 from tests.checkpoints import load_tensors
 from tests.export.conftest import Family, contents, make_family

@@ -10,6 +10,7 @@ import subprocess
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,27 +126,15 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(
         assert list((tmp_path / "disk").iterdir()) == []
 
 
-class Vast:
-    """A source that says its tensors are larger than any disk."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def tensor(self, name: str) -> torch.Tensor:
-        return torch.empty(10**15, device="meta")
-
-
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
-    family: Family, tmp_path: Path
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = family.recipe()
-    sources: dict[str, Any] = family.open(recipe)
-    sources[str(family.base)] = Vast(sources[str(family.base)])
-    with pytest.raises(StorageError, match=r"out: the model takes \d+\.000 GB and .* GB are free"):
-        export_sources(recipe, sources, tmp_path / "out")
+    needed = weights_bytes(recipe, family.open(recipe))
+    room = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr("evomerge.export.folder.shutil.disk_usage", lambda path: room)
+    with pytest.raises(StorageError, match=r"out: the model takes 0\.\d+ GB and .* GB are free"):
+        export_sources(recipe, family.open(recipe), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

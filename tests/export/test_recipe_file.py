@@ -138,7 +138,6 @@ def test_a_tokenizer_of_a_model_outside_the_merge_is_a_source_too(tmp_path: Path
     ("changes", "error", "said"),
     [
         ({"merge_method": "tyes"}, RecipeError, "did you mean ties"),
-        ({"tokenizer_source": "union"}, RecipeError, "tokenizer_source: union"),
         ({"tokenizer_source": "no/where/at all"}, SourceError, "tokenizer_source: no/where"),
         ({"base_model": "/no/such/folder"}, SourceError, "models.0: /no/such/folder"),
     ],

@@ -153,12 +153,16 @@ def test_no_path_of_the_machine_is_in_card_or_manifest(
             assert str(path) not in text
 
 
-def test_the_recipe_says_what_the_search_knew(searched: Searched, exported: Path) -> None:
+def test_the_recipe_says_what_the_search_knew(
+    family: Family, searched: Searched, exported: Path
+) -> None:
     recipe = read_recipe((exported / "recipe.yaml").read_text(encoding="utf-8"), where="recipe")
     block, selection = recipe.evomerge, searched.selection
     assert recipe.models == selection.recipe.models
     assert recipe.out_dtype == "float32"
-    assert recipe.tokenizer_source == searched.preparation.tokenizer_source.reference
+    assert recipe.tokenizer == searched.preparation.vocabulary
+    assert recipe.tokenizer is not None
+    assert recipe.tokenizer.source == str(family.japanese)
     assert block["job"] == "toy"
     assert block["candidate"] == selection.winner
     assert block.get("seed") == selection.recipe.evomerge.get("seed")

@@ -1,242 +1,382 @@
-"""Laws that the methods keep on any tensors, and slow references of their kernels."""
+"""One contract for every method of the registry, and slow references for those without a kernel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from evomerge.errors import EvomergeError
-from evomerge.merge.method import Value
 from evomerge.merge.methods import METHODS
-from evomerge.merge.random_mask import draw
-from evomerge.merge.task_vectors import elect_signs
-
-ULP = 2.0**-23  # relative step of float32
-
-
-@dataclass
-class Arrays:
-    """Inputs of one tensor straight from arrays; the base, where there is one, is member 0."""
-
-    arrays: list[torch.Tensor]
-    method: str
-    values: dict[str, Value] = field(default_factory=dict)
-    members_values: list[dict[str, Value]] = field(default_factory=list)
-    name: str = "layer.weight"
-
-    @property
-    def base(self) -> int | None:
-        return 0 if METHODS[self.method].needs_base else None
-
-    @property
-    def members(self) -> range:
-        return range(len(self.arrays))
-
-    @property
-    def experts(self) -> tuple[int, ...]:
-        return tuple(self.members)[1:] if self.base == 0 else tuple(self.members)
-
-    def _value(self, parameter: str, member: int | None) -> Value:
-        given = self.values if member is None else self.members_values[member]
-        default = METHODS[self.method].parameters[parameter].default
-        value = given.get(parameter, default)
-        assert value is not None
-        return value
-
-    def number(self, parameter: str, member: int | None = None) -> float:
-        return float(self._value(parameter, member))
-
-    def switch(self, parameter: str) -> bool:
-        return bool(self._value(parameter, None))
-
-    def choice(self, parameter: str) -> str:
-        return str(self._value(parameter, None))
-
-    def tensor(self, member: int) -> torch.Tensor:
-        return self.arrays[member]
-
-    def task_vector(self, member: int) -> torch.Tensor:
-        return self.arrays[member] - self.arrays[0]
-
-    def draws(self, member: int) -> torch.Tensor:
-        return draw(member, self.arrays[member].numel()).reshape(self.arrays[member].shape)
-
-    def merge(self) -> torch.Tensor:
-        before = [array.clone() for array in self.arrays]
-        merged = METHODS[self.method].merge(self)
-        for array, copy in zip(self.arrays, before, strict=True):
-            assert torch.equal(array, copy), "a method wrote to a source"
-            assert merged.data_ptr() != array.data_ptr(), "a method returned a source"
-        assert merged.dtype == torch.float32
-        assert merged.shape == self.arrays[0].shape
-        return merged
-
-
-def random_arrays(seed: int, count: int, shape: tuple[int, ...] = (7, 13)) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator) for _ in range(count)]
-
-
-seeds = st.integers(0, 2**31)
-# Thousandths, for products with far smaller ones leave float32's normal range.
-weights = st.integers(-2000, 2000).map(lambda thousandths: thousandths / 1000)
-densities = st.floats(0.0, 1.0)
-TASK_VECTOR_METHODS = [name for name, method in METHODS.items() if "lambda" in method.parameters]
-
-
-@given(seed=seeds, count=st.integers(1, 4), chosen=st.integers(0, 3))
-def test_linear_with_one_weight_is_that_model(seed: int, count: int, chosen: int) -> None:
-    arrays = random_arrays(seed, count)
-    of_members: list[dict[str, Value]] = [
-        {"weight": float(i == chosen % count)} for i in range(count)
-    ]
-    merged = Arrays(arrays, "linear", members_values=of_members).merge()
-    assert torch.equal(merged, arrays[chosen % count])
-
-
-@given(
-    seed=seeds,
-    scale=st.floats(0.01, 100.0),
-    given_weights=st.lists(st.floats(0.1, 2.0), min_size=3, max_size=3),
+from evomerge.merge.model_stock import stock_ratio
+from evomerge.merge.spherical import (
+    karcher_coefficients,
+    multislerp_coefficients,
+    nuslerp_coefficients,
+    slerp_coefficients,
 )
-def test_linear_when_normalized_ignores_the_scale_of_weights(
-    seed: int, scale: float, given_weights: list[float]
-) -> None:
-    arrays = random_arrays(seed, 3)
-    plain = Arrays(arrays, "linear", members_values=[{"weight": w} for w in given_weights]).merge()
-    scaled = Arrays(
-        arrays, "linear", members_values=[{"weight": w * scale} for w in given_weights]
-    ).merge()
-    # Five roundings a side: three products, two sums; then one quotient.
-    bound = 16 * ULP * sum(array.abs() for array in arrays)
-    assert bool(((plain - scaled).abs() <= bound).all())
+from tests.merge.conftest import Document, Tensors, as_recipe
+from tests.merge.memory_sources import (
+    document_of,
+    engine_over,
+    merge,
+    merge_one,
+    write_statistics,
+)
+
+SHAPES = {
+    "embeddings.weight": (11, 6),
+    "layers.0.weight": (7, 13),
+    "layers.0.bias": (13,),
+    "layers.1.weight": (4, 4),
+    "layers.1.convolution": (5, 1, 3),
+    "scale": (),
+    "none.weight": (0, 4),
+}
+STORED = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def test_linear_refuses_weights_that_sum_to_nothing() -> None:
-    arrays = random_arrays(0, 2)
-    for pair in ([1.0, -1.0], [0.0, 0.0]):
-        inputs = Arrays(arrays, "linear", members_values=[{"weight": w} for w in pair])
-        with pytest.raises(EvomergeError, match=r"weights of layer\.weight sum to 0"):
-            inputs.merge()
-    zeros = Arrays(
-        arrays, "linear", {"normalize": False}, [{"weight": 0.0}, {"weight": 0.0}]
-    ).merge()
-    assert torch.equal(zeros, torch.zeros_like(arrays[0]))
+def random_models(dtype: torch.dtype = torch.float32, seed: int = 0) -> dict[str, Tensors]:
+    """A base and three experts at a distance of a tenth of their size."""
+    generator = torch.Generator().manual_seed(seed)
+    base = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+    models = {"base": {name: tensor.to(dtype) for name, tensor in base.items()}}
+    for reference in ("one", "two", "three"):
+        models[reference] = {
+            name: (tensor + 0.1 * torch.randn(tensor.shape, generator=generator)).to(dtype)
+            for name, tensor in base.items()
+        }
+    return models
 
 
-@given(seed=seeds)
-def test_slerp_ends_at_its_two_models_and_keeps_norms(seed: int) -> None:
-    a, b = random_arrays(seed, 2)
-    b *= a.norm() / b.norm()
-    norms = []
-    for t in (0.0, 0.3, 1.0):
-        norms.append(float(Arrays([a, b], "slerp", {"t": t}, [{}, {}]).merge().norm()))
-    assert torch.equal(Arrays([a, b], "slerp", {"t": 0.0}, [{}, {}]).merge(), a)
-    assert torch.equal(Arrays([a, b], "slerp", {"t": 1.0}, [{}, {}]).merge(), b)
-    # Points on the arc between vectors of one norm have that norm; 1e-5 covers float32 sums.
-    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
+def contract_document(method: str, folder: Path, models: dict[str, Tensors]) -> Document:
+    statistics = write_statistics(folder, models)
+    experts = ["one", "two", "three"]
+    return document_of(method, base="base", experts=experts, statistics=statistics)
 
 
-@given(seed=seeds)
-def test_task_arithmetic_with_weight_one_is_that_model(seed: int) -> None:
-    base, expert = random_arrays(seed, 2)
-    merged = Arrays([base, expert], "task_arithmetic", {}, [{}, {"weight": 1.0}]).merge()
-    # Two roundings, half a step each: of the difference and of the sum.
-    bound = ULP * ((expert - base).abs() + expert.abs())
-    assert bool(((merged - expert).abs() <= bound).all())
+@pytest.mark.parametrize("stored", STORED, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+class TestEveryMethod:
+    def test_it_gives_finite_tensors_as_stored_rounded_once(
+        self, method: str, stored: torch.dtype, tmp_path: Path
+    ) -> None:
+        models = random_models(stored)
+        document = contract_document(method, tmp_path, models)
+        merged = merge(models, document)
+        exact = merge(models, {**document, "out_dtype": "float32"})
+        assert {name: tuple(tensor.shape) for name, tensor in merged.items()} == SHAPES
+        for name, tensor in merged.items():
+            assert tensor.dtype == stored
+            assert bool(tensor.isfinite().all()), name
+            assert torch.equal(tensor, exact[name].to(stored)), name
+        # It merges: the result is none of the models.
+        assert not any(torch.equal(merged[LARGEST], model[LARGEST]) for model in models.values())
+
+    def test_it_writes_all_of_its_output_and_nothing_else(
+        self, method: str, stored: torch.dtype, tmp_path: Path
+    ) -> None:
+        models = random_models(stored)
+        document = contract_document(method, tmp_path, models)
+        before = random_models(stored)
+        expected = merge(models, document)
+        places = {name: torch.full(shape, math.nan, dtype=stored) for name, shape in SHAPES.items()}
+        for name, tensor in engine_over(models).execute(as_recipe(document), into=places.get):
+            assert tensor.data_ptr() == places[name].data_ptr() or tensor.numel() == 0
+            assert torch.equal(tensor, expected[name])
+        for reference, tensors in models.items():
+            for name, tensor in tensors.items():
+                assert torch.equal(tensor, before[reference][name])
+
+    def test_it_repeats_with_facts_and_without(
+        self, method: str, stored: torch.dtype, tmp_path: Path
+    ) -> None:
+        models = random_models(stored)
+        recipe = as_recipe(contract_document(method, tmp_path, models))
+        keeping, forgetting = engine_over(models), engine_over(models, limit_bytes=0)
+        first, *others = [dict(engine.execute(recipe)) for engine in (keeping, keeping, forgetting)]
+        for other in others:
+            assert all(torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize("method", TASK_VECTOR_METHODS)
-@given(seed=seeds, pair=st.tuples(weights, weights), power=st.integers(-8, 8), density=densities)
-@settings(max_examples=30)
-def test_task_vectors_scale_with_the_models(
-    method: str, seed: int, pair: tuple[float, float], power: int, density: float
-) -> None:
-    """Powers of two are exact in float32, so the merged bits must scale exactly with the models."""
-    if method == "task_arithmetic":
-        of_members: list[dict[str, Value]] = [{}, *({"weight": w} for w in pair)]
-    else:
-        of_members = [{}, *({"weight": w, "density": density} for w in pair)]
-    arrays = random_arrays(seed, 3)
-    scale = 2.0**power
-    plain = Arrays(arrays, method, {"lambda": 1.3}, of_members).merge()
-    scaled = Arrays([a * scale for a in arrays], method, {"lambda": 1.3}, of_members).merge()
-    assert torch.equal(plain * scale, scaled)
+LARGEST = "layers.0.weight"
 
 
-@given(seed=seeds, given_weights=st.lists(weights, min_size=3, max_size=3))
-def test_ties_with_density_one_is_the_consensus_of_whole_vectors(
-    seed: int, given_weights: list[float]
-) -> None:
-    arrays = random_arrays(seed, 4)
-    of_members: list[dict[str, Value]] = [{}, *({"weight": w} for w in given_weights)]
-    merged = Arrays(arrays, "ties", {}, of_members).merge()
-    consensus = elect_signs(given_weights, [a - arrays[0] for a in arrays[1:]], True)
-    expected = arrays[0] if consensus is None else arrays[0] + consensus
-    assert torch.equal(merged, expected)
+def products_of(vectors: np.ndarray) -> np.ndarray:
+    """Inner products of the rows, from 64 or more bits, as float64."""
+    return (vectors @ vectors.T).astype(np.float64)
 
 
-@pytest.mark.parametrize("method", TASK_VECTOR_METHODS)
-def test_without_any_weight_the_base_comes_back(method: str) -> None:
-    arrays = random_arrays(3, 3)
-    merged = Arrays(arrays, method, {}, [{}, {"weight": 0.0}, {"weight": 0.0}]).merge()
-    assert torch.equal(merged, arrays[0])
+def random_vectors(count: int, spread: float, seed: int = 0) -> np.ndarray:
+    """Rows around a common direction, of lengths 1 to 3; longdouble."""
+    generator = np.random.default_rng(seed)
+    vectors = generator.normal(size=50) + spread * generator.normal(size=(count, 50))
+    lengths = np.linspace(1.0, 3.0, count)[:, None]
+    return (lengths * vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(
+        np.longdouble
+    )
 
 
-@pytest.mark.parametrize(("rescale", "factor"), [("density", 2.5), ("none", 1.0)])
-def test_rescale_is_by_density_or_not_at_all(rescale: str, factor: float) -> None:
-    base, expert = random_arrays(5, 2, (40, 50))
-    of_members: list[dict[str, Value]] = [{}, {"weight": 1.0, "density": 0.4}]
-    merged = Arrays(
-        [torch.zeros_like(base), expert], "dare_linear", {"rescale": rescale}, of_members
-    ).merge()
-    kept = merged != 0.0
-    # One rounding, of the quotient.
-    torch.testing.assert_close(merged[kept], expert[kept] * factor, rtol=2 * ULP, atol=0.0)
+class TestSpheres:
+    @pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-4, 1e-6, 1e-7])
+    @pytest.mark.parametrize("t", [0.25, 0.9, 1.3])
+    def test_an_arc_is_exact_however_near_its_ends_are(self, spread: float, t: float) -> None:
+        """By a formula that keeps its digits: the half angle's sine is half the chord."""
+        vectors = random_vectors(2, spread)
+        a, b = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        angle = 2 * np.arcsin(np.linalg.norm(a - b) / 2)
+        exact = np.array([np.sin((1 - t) * angle), np.sin(t * angle)]) / np.sin(angle)
+        found = nuslerp_coefficients(products_of(vectors), t)
+        # A cosine has an error of about 1e-16, and coefficients change with it as fast as it.
+        np.testing.assert_allclose(found, exact.astype(np.float64), rtol=0.0, atol=1e-14)
+        if spread >= 1.0:
+            np.testing.assert_array_equal(slerp_coefficients(products_of(vectors), t), found)
 
+    def test_slerp_is_a_line_beyond_its_cosine_and_nuslerp_is_not(self) -> None:
+        products = np.array([[1.0, 0.9996], [0.9996, 1.0]])
+        np.testing.assert_array_equal(slerp_coefficients(products, 0.25), [0.75, 0.25])
+        assert nuslerp_coefficients(products, 0.25).sum() > 1.00005
 
-def test_rescale_by_l1_keeps_the_sum_of_magnitudes() -> None:
-    (expert,) = random_arrays(6, 1, (40, 50))
-    for method in ("dare_linear", "ties"):
-        merged = Arrays(
-            [torch.zeros_like(expert), expert],
-            method,
-            {"rescale": "l1"},
-            [{}, {"weight": 1.0, "density": 0.4}],
-        ).merge()
-        # Each of 2,000 elements is rounded by half a step at most, twice.
-        assert float(merged.double().abs().sum()) == pytest.approx(
-            float(expert.double().abs().sum()), rel=2 * ULP
+    @pytest.mark.parametrize("cosine", [1.0, -1.0])
+    def test_parallel_and_opposite_vectors_are_averaged_on_the_line(self, cosine: float) -> None:
+        products = np.array([[4.0, 6.0 * cosine], [6.0 * cosine, 9.0]])
+        for coefficients in (slerp_coefficients, nuslerp_coefficients):
+            np.testing.assert_array_equal(coefficients(products, 0.25), [0.75, 0.25])
+
+    def test_many_arcs_are_each_their_own(self) -> None:
+        pairs = np.stack([products_of(random_vectors(2, 1.0, seed)) for seed in range(5)])
+        together = nuslerp_coefficients(pairs, 0.3)
+        for pair, found in zip(pairs, together, strict=True):
+            np.testing.assert_array_equal(nuslerp_coefficients(pair, 0.3), found)
+
+    @pytest.mark.parametrize("spread", [1.0, 1e-3])
+    def test_multislerp_is_its_published_algorithm(self, spread: float) -> None:
+        vectors, weights, eps = random_vectors(3, spread), np.array([0.5, 0.9, -0.2]), 1e-8
+        norms = np.linalg.norm(vectors, axis=1)
+        units = vectors / (norms + eps)[:, None]
+        mean = weights @ units / np.linalg.norm(weights @ units)
+        tangent = weights @ (units - np.outer(units @ mean, mean))
+        size = np.linalg.norm(tangent) + eps
+        exact = (mean * np.cos(size) + tangent * np.sin(size) / size) * (weights @ norms)
+        found = multislerp_coefficients(products_of(vectors), weights, eps)
+        assert found is not None
+        np.testing.assert_allclose(
+            (found @ vectors).astype(float), exact.astype(float), rtol=0.0, atol=1e-13
         )
 
+    def test_multislerp_has_no_direction_where_unit_vectors_cancel(self) -> None:
+        products = products_of(np.array([[1.0, 0.0], [-2.0, 0.0]]))
+        assert multislerp_coefficients(products, np.array([0.5, 0.5]), 1e-8) is None
+        assert multislerp_coefficients(products, np.array([0.5, 0.6]), 1e-8) is not None
 
-# Small integers make zeros, equal magnitudes and votes that end level common.
-few = st.lists(st.integers(-2, 2), min_size=12, max_size=12)
+    @pytest.mark.parametrize("spread", [0.7, 1e-3, 1e-5])
+    def test_a_karcher_mean_is_where_the_pulls_of_all_cancel(self, spread: float) -> None:
+        vectors = random_vectors(4, spread)
+        found = karcher_coefficients(products_of(vectors), 100, 1e-12) @ vectors
+        norms = np.linalg.norm(vectors, axis=1)
+        assert float(np.linalg.norm(found)) == pytest.approx(float(norms.mean()), rel=1e-12)
+        mean = found / np.linalg.norm(found)
+        pull = np.zeros(50, dtype=np.longdouble)
+        for unit in vectors / norms[:, None]:
+            direction = unit - (unit @ mean) * mean
+            angle = 2 * np.arcsin(np.linalg.norm(unit - mean) / 2)
+            pull += angle * direction / np.linalg.norm(direction)
+        assert float(np.linalg.norm(pull)) < 1e-10 * spread + 1e-11
+
+    def test_the_karcher_mean_of_two_is_halfway_along_their_arc(self) -> None:
+        vectors = random_vectors(2, 1.0)
+        units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        halfway = nuslerp_coefficients(products_of(units), 0.5)
+        np.testing.assert_allclose(
+            karcher_coefficients(products_of(units), 10, 1e-5), halfway, rtol=0.0, atol=1e-14
+        )
+
+    def test_vectors_without_length_count_for_the_length_of_a_karcher_mean_only(self) -> None:
+        products = np.diag([4.0, 0.0])
+        np.testing.assert_array_equal(karcher_coefficients(products, 10, 1e-5), [0.5, 0.0])
+        np.testing.assert_array_equal(karcher_coefficients(np.zeros((2, 2)), 10, 1e-5), [0, 0])
+
+    def test_opposite_vectors_pull_a_karcher_mean_nowhere(self) -> None:
+        products = products_of(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))
+        assert np.isfinite(karcher_coefficients(products, 10, 1e-5)).all()
+
+    @pytest.mark.parametrize(
+        ("cosine", "ratio"), [(1.0, 1.0), (0.0, 0.0), (0.5, 0.75), (-0.25, -1.5)]
+    )
+    def test_how_far_model_stock_goes_follows_from_the_angle(
+        self, cosine: float, ratio: float
+    ) -> None:
+        three = np.full((3, 3), cosine)
+        np.fill_diagonal(three, 1.0)
+        assert stock_ratio(three) == pytest.approx(ratio)  # 3c / (1 + 2c)
+
+    def test_model_stock_stays_at_the_base_where_its_ratio_has_no_bound(self) -> None:
+        three = np.full((3, 3), -0.5)
+        np.fill_diagonal(three, 1.0)
+        assert stock_ratio(three) == 0.0
+        assert (stock_ratio(np.stack([three, np.zeros((3, 3))])) == 0.0).all()
 
 
-@given(
-    vectors=st.lists(few, min_size=1, max_size=4),
-    sign=st.sampled_from([1.0, -0.5]),
-    normalize=st.booleans(),
+# Halves of small integers: variances, magnitudes and votes that are equal are common.
+def coarse(seed: int, size: int = 60) -> torch.Tensor:
+    return torch.randint(-2, 3, (size,), generator=torch.Generator().manual_seed(seed)) / 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.77, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_sce_equals_a_loop_over_elements(share: float, count: int) -> None:
+    base, *tuned = (coarse(seed) for seed in range(count + 1))
+    vectors = np.stack([(one - base).numpy() for one in tuned]).astype(np.float64)
+    variance = vectors.var(axis=0).astype(np.float32)
+    selected = int(int(np.count_nonzero(variance)) * share)
+    least = np.sort(variance)[-selected] if selected else np.inf
+    if share < 1.0:
+        vectors[:, variance < least * (1 - 1e-6)] = 0.0
+    squares = (vectors**2).sum(axis=1)
+    weights = squares / squares.sum() if squares.any() else np.ones(count) / count
+    expected = base.double().numpy().copy()
+    for element in range(base.numel()):
+        own = vectors[:, element]
+        positive = own.sum() >= 0
+        agreeing = [i for i in range(count) if own[i] != 0 and (own[i] > 0) == positive]
+        if agreeing:
+            total = sum(weights[i] for i in agreeing)
+            expected[element] += sum(weights[i] * own[i] for i in agreeing) / max(total, 1e-6)
+    models = {f"m{i}": one for i, one in enumerate(tuned)}
+    document: Document = {
+        "merge_method": "sce",
+        "base_model": "base",
+        "models": [{"model": name} for name in models],
+        "parameters": {"select_topk": share},
+    }
+    found = merge_one(document, base=base, **models)
+    # Six roundings of values up to 4.
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0.0, atol=4e-6)
+
+
+@pytest.mark.parametrize("method", ["ram", "ramplus_tl"])
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
+def test_ram_equals_a_loop_over_elements(method: str, epsilon: float) -> None:
+    base, *tuned = (coarse(seed) for seed in range(4))
+    vectors = np.stack([(one - base).numpy() for one in tuned]).astype(np.float64)
+    active = np.abs(vectors) > epsilon
+    number = active.sum(axis=0)
+    factors = np.ones(3)
+    if method == "ramplus_tl":
+        shared = (active & (number > 1)).sum(axis=1)
+        own = (active & (number == 1)).sum(axis=1)
+        factors += 0.4 * np.clip(shared / np.maximum(own, 1e-5), 0.0, 3.0)
+        assert epsilon < 1.0 or len(set(factors)) == 3, "the clip is not all that shows"
+    expected = base.double().numpy().copy()
+    for element in range(base.numel()):
+        for vector, is_active, factor in zip(vectors, active, factors, strict=True):
+            if is_active[element]:
+                alone = number[element] == 1
+                share = factor if alone else 1.0 / number[element]
+                expected[element] += vector[element] * share
+    parameters = {"epsilon": epsilon}
+    if method == "ramplus_tl":
+        parameters |= {"r": 0.4, "alpha": 3.0}
+    models = {f"m{i}": one for i, one in enumerate(tuned)}
+    document: Document = {
+        "merge_method": method,
+        "base_model": "base",
+        "models": [{"model": name} for name in models],
+        "parameters": parameters,
+    }
+    found = merge_one(document, base=base, **models)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0.0, atol=4e-6)
+
+
+def test_nearswap_takes_near_values_whole_and_far_ones_hardly() -> None:
+    base = torch.zeros(5)
+    other = torch.tensor([0.0, 1e-7, 0.01, 0.02, -1.0])
+    document: Document = {
+        "merge_method": "nearswap",
+        "base_model": "base",
+        "models": [{"model": "other"}],
+        "parameters": {"t": 0.01},
+    }
+    found = merge_one(document, base=base, other=other)
+    torch.testing.assert_close(found, torch.tensor([0.0, 1e-7, 0.01, 0.01, -0.01]))
+    document["parameters"] = {"t": 5e-7}  # 1e-7 is read as 1e-6, of which it is half
+    assert float(merge_one(document, base=base, other=other)[1]) == pytest.approx(0.5e-7)
+    document["parameters"] = {"t": -1.0}
+    assert torch.equal(merge_one(document, base=base, other=other), base)
+
+
+def test_arcee_fusion_keeps_what_stands_out() -> None:
+    """Two rows: one changed much in few places, one changed little."""
+    base = torch.randn((2, 200), generator=torch.Generator().manual_seed(0))
+    other = base + 1e-4
+    other[0, :5] += 2.0
+    document: Document = {
+        "merge_method": "arcee_fusion",
+        "base_model": "base",
+        "models": [{"model": "other"}],
+    }
+    found = merge_one(document, base=base, other=other)
+    torch.testing.assert_close(found[0, :5], other[0, :5])
+    assert torch.equal(found[1], base[1])
+
+
+def test_layers_that_no_model_changed_are_the_bases() -> None:
+    base = torch.randn((4, 5), generator=torch.Generator().manual_seed(0))
+    models = {name: base.clone() for name in ("base", "one", "two", "three")}
+    for method in METHODS:
+        if METHODS[method].needs_base or method == "multislerp":
+            document = document_of(method, base="base", experts=["one", "two", "three"])
+            if "evomerge" not in document:
+                # Slerp's two shares are rounded each, and so are their products and the sum.
+                found = merge_one(document, **models)
+                torch.testing.assert_close(found, base, atol=0.0, rtol=4e-7, msg=method)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"merge_method": "linear", "models": [("one", 1.0), ("two", -1.0)]},
+            r"linear: the weights of layers\.0\.weight sum to 0; give a positive sum",
+        ),
+        (
+            {"merge_method": "multislerp", "models": [("one", 1.0), ("two", -1.0)]},
+            r"multislerp: the weights of layers\.0\.weight sum to 0; give a positive sum",
+        ),
+        (
+            {
+                "merge_method": "multislerp",
+                "models": [("one", 1.0), ("two", 2.0), ("three", 3.0)],
+            },
+            r"multislerp: the models' directions in layers\.0\.weight cancel; give other",
+        ),
+        (
+            {"merge_method": "nuslerp", "models": [("one", 1.0)], "base_model": "two"},
+            "models: nuslerp takes 2 besides a base, and the recipe names 1",
+        ),
+        (
+            {
+                "merge_method": "nuslerp",
+                "models": [("one", 1.0), ("two", 2.0), ("three", 3.0)],
+            },
+            "models: nuslerp takes 2 besides a base, and the recipe names 3",
+        ),
+    ],
 )
-def test_elected_signs_equal_a_loop_over_elements(
-    vectors: list[list[int]], sign: float, normalize: bool
-) -> None:
-    given_weights = [sign, 0.75, 0.5, 2.0][: len(vectors)]
-    result = elect_signs(given_weights, [torch.tensor(v).float() for v in vectors], normalize)
-    assert result is not None
-    for element in range(12):
-        terms = [w * v[element] for w, v in zip(given_weights, vectors, strict=True)]
-        positive = sum(terms) >= 0
-        agreeing = [i for i, term in enumerate(terms) if term != 0 and (term > 0) == positive]
-        expected = sum(terms[i] for i in agreeing)
-        divisor = sum(given_weights[i] for i in agreeing)
-        if normalize and divisor != 0:
-            expected /= divisor
-        # The terms are exact; only the quotient is rounded.
-        assert float(result[element]) == pytest.approx(float(np.float32(expected)), rel=ULP)
+def test_what_cannot_be_merged_is_refused_in_one_line(document: Document, message: str) -> None:
+    models = [{"model": m, "parameters": {"weight": w}} for m, w in document["models"]]
+    one = torch.tensor([3.0, 4.0])
+    # Unit vectors times their weights: 1 + 2 - 3.
+    tensors = {"one": one, "two": 2 * one, "three": -one}
+    with pytest.raises(EvomergeError, match=message):
+        merge_one({**document, "models": models}, **tensors)
+
+
+def test_two_directions_that_cancel_are_averaged_on_the_line() -> None:
+    models = [{"model": m, "parameters": {"weight": 0.5}} for m in ("one", "two")]
+    one = torch.tensor([3.0, 4.0])
+    found = merge_one({"merge_method": "multislerp", "models": models}, one=one, two=-3 * one)
+    torch.testing.assert_close(found, -one)

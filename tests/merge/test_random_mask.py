@@ -11,9 +11,10 @@ import torch
 from mergekit.sparsify import RescaleNorm, SparsificationMethod, sparsify
 from scipy import stats
 
-from evomerge.merge.random_mask import draw, draw_key
+from evomerge.merge.kernels import KEEP_RANDOM, Mask, absolute_sums, combine_task_vectors
+from evomerge.merge.kernels.masks import read_terms
+from evomerge.merge.random_mask import draw, draw_at, draw_key, draw_limit
 from tests.merge.conftest import Family
-from tests.merge.test_methods import Arrays
 
 # Seeds are fixed, so these tests always say the same; the bound states how rarely a right
 # implementation would have failed: two-sided normal beyond 4.9 is 1e-6.
@@ -24,10 +25,12 @@ ELEMENTS = 200_000
 def documented_draw(seed: int, place: int, name: str, index: int) -> int:
     """The docstring of random_mask.py, in Python's unbounded integers."""
     digest = hashlib.blake2b(f"{seed}\n{place}\n{name}".encode(), digest_size=8).digest()
-    z = (int.from_bytes(digest, "little") + (index + 1) * 0x9E3779B97F4A7C15) % 2**64
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
-    return (z ^ (z >> 31)) >> 33
+    key, word = int.from_bytes(digest, "little"), 2**32
+    h = (index % word) ^ ((key % word + (index // word) * 0x9E3779B9) % word)
+    h = (h ^ h >> 17) * 0xED5AD4BB % word
+    h = ((h ^ h >> 11) + (key >> 32)) * 0xAC4C1B51 % word
+    h = (h ^ h >> 15) * 0x31848BAB % word
+    return h ^ h >> 14
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
@@ -39,10 +42,25 @@ def test_draws_are_the_documented_hash(seed: int, place: int) -> None:
         assert int(draws[index]) == documented_draw(seed, place, name, index)
 
 
-def test_splitmix64_gives_its_published_sequence() -> None:
-    """The first outputs for seed 1234567, as its authors' reference code prints them."""
-    published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    assert draw(1234567, 3).tolist() == [value >> 33 for value in published]
+def test_past_the_first_word_indices_draw_anew() -> None:
+    key = draw_key(seed=0, place=0, tensor_name="huge")
+    start = 2**32 - 3
+    found = draw_at(torch.arange(start, start + 6), key % 2**32, key >> 32).tolist()
+    assert found == [documented_draw(0, 0, "huge", start + i) for i in range(6)]
+    assert found[3:] != draw(key, 3).tolist()
+
+
+def test_a_kernel_draws_the_documented_hash_at_any_index() -> None:
+    """Both sides of the first word too, where a tensor of that size would be too large to make."""
+    key = draw_key(seed=9, place=2, tensor_name="w")
+    mask = Mask(kind=KEEP_RANDOM, key=key, probability=0.4)
+    ones, zeros, terms = (np.full(8, value, dtype=np.float32) for value in (1, 0, 9))
+    for start in (0, 5, 2**32, 2**33 + 8):
+        read_terms(ones, zeros, np.float32(1), mask.numbers(), mask.ranks, start, terms)
+        expected = [
+            documented_draw(9, 2, "w", start + i) < draw_limit(0.4) for i in range(terms.size)
+        ]
+        assert terms.astype(bool).tolist() == expected
 
 
 def test_a_longer_tensor_begins_with_the_same_draws() -> None:
@@ -51,7 +69,7 @@ def test_a_longer_tensor_begins_with_the_same_draws() -> None:
 
 def test_draws_are_uniform() -> None:
     draws = draw(draw_key(seed=0, place=0, tensor_name="w"), ELEMENTS).numpy()
-    counts = np.bincount(draws >> 23, minlength=256)
+    counts = np.bincount(draws >> 24, minlength=256)
     assert draws.min() >= 0
     assert stats.chisquare(counts).pvalue > 1e-6
 
@@ -60,14 +78,14 @@ def test_draws_are_uniform() -> None:
 def test_masks_keep_their_share(density: float) -> None:
     for name in ("a", "b", "c"):
         draws = draw(draw_key(seed=5, place=1, tensor_name=name), ELEMENTS)
-        kept = int((draws < int(density * 2**31)).count_nonzero())
+        kept = int((draws < draw_limit(density)).count_nonzero())
         deviation = math.sqrt(ELEMENTS * density * (1 - density))
         assert abs(kept - ELEMENTS * density) < Z_BOUND * deviation
 
 
 def test_masks_of_models_tensors_seeds_and_neighbours_are_independent() -> None:
     def mask(seed: int, place: int, name: str) -> np.ndarray:
-        return draw(draw_key(seed=seed, place=place, tensor_name=name), ELEMENTS).numpy() < 2**30
+        return draw(draw_key(seed=seed, place=place, tensor_name=name), ELEMENTS).numpy() < 2**31
 
     first = mask(0, 0, "a")
     for other in (mask(0, 1, "a"), mask(0, 0, "b"), mask(1, 0, "a"), np.roll(first, 1)):
@@ -75,22 +93,49 @@ def test_masks_of_models_tensors_seeds_and_neighbours_are_independent() -> None:
         assert abs(both - ELEMENTS / 4) < Z_BOUND * math.sqrt(ELEMENTS * 3 / 16)
 
 
+def test_counts_in_windows_and_at_lags_vary_as_coins_do() -> None:
+    """A hash of successive indices could be too even; it is not."""
+    density = 0.3
+    draws = draw(draw_key(seed=2, place=0, tensor_name="w"), 2**20)
+    kept = (draws < draw_limit(density)).double() - density
+    variance = density * (1 - density)
+    for lag in (1, 2, 3, 8, 64, 1024, 4096):
+        z = float((kept[:-lag] * kept[lag:]).mean()) / variance * math.sqrt(kept.numel() - lag)
+        assert abs(z) < Z_BOUND
+    for window in (16, 256, 4096):
+        sums = kept.reshape(-1, window).sum(1)
+        excess = (1 - 6 * variance) / (variance * window)  # kurtosis of a binomial beyond 3
+        z = float((sums**2).mean() / (window * variance) - 1) * math.sqrt(
+            sums.numel() / (2 + excess)
+        )
+        assert abs(z) < Z_BOUND
+
+
 def test_dare_drops_and_rescales_as_mergekit_does_in_distribution() -> None:
     """Projections of many sparsified vectors have mergekit's mean and spread."""
     generator = torch.Generator().manual_seed(0)
     vector, direction = (torch.randn(500, generator=generator) for _ in range(2))
     trials, density = 2000, 0.3
-    ours, theirs = [], []
+    zeros, ours, theirs = torch.zeros_like(vector), [], []
     torch.manual_seed(0)
     for trial in range(trials):
-        inputs = Trial(
-            [torch.zeros_like(vector), vector],
-            "dare_linear",
-            {},
-            [{}, {"weight": 1.0, "density": density}],
-            name=f"trial {trial}",
+        key = draw_key(seed=0, place=0, tensor_name=f"trial {trial}")
+        mask = Mask(kind=KEEP_RANDOM, key=key, probability=density)
+        before, after = absolute_sums(zeros, [vector, vector], [Mask(), mask])
+        out = torch.empty_like(vector)
+        combine_task_vectors(
+            zeros,
+            [vector],
+            [before / after],
+            [mask],
+            out,
+            weights=[1.0],
+            left_out=0.0,
+            elect=False,
+            normalize=False,
+            strength=1.0,
         )
-        ours.append(float(inputs.merge() @ direction))
+        ours.append(float(out @ direction))
         published = sparsify(
             vector, density, SparsificationMethod.random, rescale_norm=RescaleNorm.l1
         )
@@ -98,14 +143,6 @@ def test_dare_drops_and_rescales_as_mergekit_does_in_distribution() -> None:
     assert abs(stats.ttest_ind(ours, theirs, equal_var=False).statistic) < Z_BOUND
     assert stats.levene(ours, theirs).pvalue > 1e-6
     assert stats.ks_2samp(ours, theirs).pvalue > 1e-6
-
-
-class Trial(Arrays):
-    """Inputs whose draws come from the tensor's name, as the engine makes them."""
-
-    def draws(self, member: int) -> torch.Tensor:
-        key = draw_key(seed=0, place=member, tensor_name=self.name)
-        return draw(key, self.arrays[member].numel())
 
 
 @pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])

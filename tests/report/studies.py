@@ -24,7 +24,7 @@ from evomerge.evaluate.intervals import Interval
 from evomerge.job import JobSpec
 from evomerge.recipe import Condition, Recipe, RecipeModel, Setting
 from evomerge.selection import ConstraintCheck, Selection
-from evomerge.sources import Structure
+from evomerge.sources import Stack, Structure
 from evomerge.standing import Role, Standing
 from evomerge.study import Parameter, Study
 
@@ -75,8 +75,7 @@ def make_structure(depth: int = DEPTH) -> Structure:
     ]
     return Structure(
         architecture="LlamaForCausalLM",
-        depth=depth,
-        layer_prefix="model.layers.",
+        stacks=(Stack("model.layers.", depth),),
         shapes=dict.fromkeys(names, (8, 8)),
         dtype="float32",
         tied=False,

@@ -16,11 +16,22 @@ METHODS = {
     "ties": ("weight", "density", "lambda"),
     "dare_linear": ("weight", "density", "lambda"),
     "dare_ties": ("weight", "density", "lambda"),
+    "breadcrumbs_ties": ("weight", "density", "gamma", "lambda"),
+    "della": ("weight", "density", "lambda"),
+    "nuslerp": ("weight",),
+    "multislerp": ("weight",),
+    "nearswap": ("t",),
+    "sce": ("select_topk",),
+    "ramplus_tl": ("r", "alpha"),
 }
+PER_MODEL = ("weight", "density", "gamma")
+"""Those of the parameters above that each model has its own of."""
 STRUCTURES = [llama(4), llama(1), llama(7), opt(3), gpt2(5), with_vision(3), hybrid(6)]
 
 
-def build(document, structure: Structure | None = None, sources=(ONE, TWO), seed=7) -> SearchSpace:
+def build(
+    document, structure: Structure | None = None, sources=(ONE, TWO), seed=7, statistics=None
+) -> SearchSpace:
     return build_space(
         document,
         base=BASE,
@@ -28,6 +39,7 @@ def build(document, structure: Structure | None = None, sources=(ONE, TWO), seed
         structure=structure or llama(),
         out_dtype="bfloat16",
         seed=seed,
+        statistics=statistics,
     )
 
 
@@ -59,7 +71,7 @@ def spaces(draw):
             "layers": layers,
             "components": draw(st.sampled_from(["all", ["attention", "mlp", "rest"]])),
         }
-        if name in ("weight", "density"):
+        if name in PER_MODEL:
             parameters[name]["per"] = draw(st.sampled_from(["source", "all"]))
         grains[name] = "knots" if isinstance(layers, dict) and "knots" in layers else "steps"
     space = build({"method": method, "parameters": parameters}, structure)

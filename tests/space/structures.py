@@ -1,6 +1,6 @@
 """Structures of checkpoints as several families name their tensors; no tensor exists."""
 
-from evomerge.sources import Structure
+from evomerge.sources import Stack, Structure
 
 _LLAMA = (
     "input_layernorm.weight",
@@ -29,8 +29,7 @@ def _structure(
     names += outer[1:]
     return Structure(
         architecture=name,
-        depth=depth,
-        layer_prefix=prefix,
+        stacks=(Stack(prefix, depth),),
         shapes=dict.fromkeys(names, (4, 4)),
         dtype="bfloat16",
         tied=False,
@@ -74,8 +73,7 @@ def hybrid(depth: int = 6) -> Structure:
     }
     return Structure(
         architecture="HybridForCausalLM",
-        depth=depth,
-        layer_prefix=whole.layer_prefix,
+        stacks=(Stack(whole.layer_prefix, depth),),
         shapes=kept,
         dtype="bfloat16",
         tied=False,

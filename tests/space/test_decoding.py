@@ -4,7 +4,7 @@ from hypothesis import given, settings
 
 from evomerge.errors import JobError
 from evomerge.sources import Structure
-from tests.space.building import BASE, ONE, TWO, build, depth_of, spaces
+from tests.space.building import BASE, ONE, PER_MODEL, TWO, build, depth_of, spaces
 from tests.space.structures import clashing, hybrid, llama
 
 # A gradient is evaluated at i/(L-1), which is rounded; values here are of order one.
@@ -58,7 +58,7 @@ def test_every_tensor_gets_exactly_the_value_of_its_gene(case):
     structure, space, genome, grains = case
     recipe = space.decode(genome)
     for parameter, grain in grains.items():
-        scope = [ONE, TWO] if parameter in ("weight", "density") else [None]
+        scope = [ONE, TWO] if parameter in PER_MODEL else [None]
         for source in scope:
             for tensor in structure.shapes:
                 got = recipe.setting_of(

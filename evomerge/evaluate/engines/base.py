@@ -68,6 +68,13 @@ class Engine(Protocol):
 
     forward_s: float
 
+    def destination(self, name: str) -> torch.Tensor | None:
+        """Memory of the live model that a checkpoint's tensor may be written to at once.
+
+        Such a tensor must then be given to `load` as that very memory. None where the engine can
+        only take it by `load`.
+        """
+
     def load(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take new weights in place: every tensor of the checkpoint, by its name there.
 

@@ -7,13 +7,26 @@ in checkpoints (rotary frequencies) are computed as transformers computes them w
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from evomerge.errors import SourceError, one_line
 from evomerge.recipe import DType
+from evomerge.vocabulary import TokenSettings
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
@@ -36,18 +49,34 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Fields of generation_config.json that change greedy decoding, and the values that do not."""
 
 
+class Builder(Protocol):
+    """A family of models of transformers that a configuration chooses from."""
+
+    def from_config(self, config: PreTrainedConfig, **options: object) -> PreTrainedModel:
+        """The configuration's model, its parameters not loaded."""
+
+
 def build_model(
-    folder: Path, *, dtype: DType, device: torch.device, trust_remote_code: bool
+    folder: Path,
+    *,
+    dtype: DType,
+    device: torch.device,
+    trust_remote_code: bool,
+    settings: TokenSettings | None = None,
 ) -> PreTrainedModel:
     """The model of `folder`/config.json on `device`, parameters allocated but not set.
 
-    Raises SourceError where the configuration is missing or is not a causal language model.
+    A causal language model, or a vision-language model, which then reads text alone. settings: what
+    the configuration must say otherwise of the vocabulary. Raises SourceError where it is missing
+    or is of another kind.
     """
     torch_dtype: torch.dtype = getattr(torch, dtype)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        _set(config, settings or TokenSettings())
+        builder = _builder_of(config, folder)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
+            model = builder.from_config(
                 config, dtype=torch_dtype, trust_remote_code=trust_remote_code
             )
     except (OSError, ValueError, KeyError) as error:
@@ -63,6 +92,35 @@ def build_model(
     model.eval()
     model.requires_grad_(False)
     return model
+
+
+def _builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
+    """What builds the class that the configuration names; a name unknown here is left to it.
+
+    transformers would make a causal language model of any encoder's configuration, with weights
+    that its checkpoint does not have.
+    """
+    named = next(iter(config.architectures or ()), "")
+    builder: Builder = AutoModelForCausalLM
+    if named in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return builder
+    if named in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
+        builder = AutoModelForImageTextToText
+    elif named and hasattr(transformers, named):
+        raise SourceError(
+            f"{folder}: {named} cannot be scored, tasks need a model that continues text; "
+            "`evomerge merge` merges such models without scoring them"
+        )
+    return builder
+
+
+def _set(config: PreTrainedConfig, settings: TokenSettings) -> None:
+    """Settings of the language model, in the section for it and at the top where it is said too."""
+    text = config.get_text_config()
+    for key, value in settings.config.items():
+        setattr(text, key, value)
+        if hasattr(config, key):
+            setattr(config, key, value)
 
 
 def _compute_buffers(model: PreTrainedModel) -> None:
@@ -87,15 +145,18 @@ def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.float()
 
 
-def read_generation_config(folder: Path, model: PreTrainedModel) -> GenerationConfig:
+def read_generation_config(
+    folder: Path, model: PreTrainedModel, settings: TokenSettings
+) -> GenerationConfig:
     """What transformers would decode with: generation_config.json, else the model's config.
 
-    Raises SourceError where it asks for something other than greedy decoding with a repetition
-    penalty (sampling fields are ignored: tasks ask for greedy decoding).
+    settings: what the file must say otherwise of the vocabulary. Raises SourceError where it asks
+    for something other than greedy decoding with a repetition penalty (sampling fields are ignored:
+    tasks ask for greedy decoding).
     """
     if not (folder / "generation_config.json").is_file():
         return GenerationConfig.from_model_config(model.config)
-    config = GenerationConfig.from_pretrained(folder)
+    config = GenerationConfig.from_pretrained(folder, **settings.generation)
     for field, neutral in _NEUTRAL.items():
         value = getattr(config, field, None)
         if value not in neutral:

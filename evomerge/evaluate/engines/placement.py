@@ -45,20 +45,23 @@ class Placement:
         self._prefix: str = model.base_model_prefix
         self._parameters = dict(model.named_parameters())
         self._state: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
+        self._ignored = _ignored_patterns(model)
         self._names_by_id = {id(value): name for name, value in self._parameters.items()}
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _Place | None] = {}
 
     def fill(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Copy every tensor to its place, converting the dtype where it differs.
 
-        Raises SourceError for a name without a place, a shape that differs, and parameters that
-        no tensor was given for.
+        What transformers ignores in old checkpoints is ignored. Raises SourceError for any other
+        name without a place, a shape that differs, and parameters that no tensor was given for.
         """
         filled = dict.fromkeys(self._parameters, 0)
         tied: dict[str, torch.Tensor] = {}
         with torch.no_grad():
             for name, tensor in stream:
                 place = self._place(name)
+                if place is None:
+                    continue
                 if tensor.shape != place.view.shape:
                     raise SourceError(
                         f"{name}: shape {list(tensor.shape)} does not fit {list(place.view.shape)} "
@@ -67,7 +70,8 @@ class Placement:
                 if place.alias:
                     tied[place.owner] = tensor
                     continue
-                place.view.copy_(tensor)
+                if tensor.data_ptr() != place.view.data_ptr():
+                    place.view.copy_(tensor)
                 if place.owner in filled:
                     filled[place.owner] += tensor.numel()
             for owner, tensor in tied.items():
@@ -77,6 +81,15 @@ class Placement:
                     filled[owner] = tensor.numel()
         self._check_complete(filled)
 
+    def destination(self, name: str) -> torch.Tensor | None:
+        """Where a tensor of the checkpoint may be written at once, to be given to `fill` after.
+
+        None for the second name of a tied parameter, and for what transformers does not load.
+        Raises SourceError for an unknown name.
+        """
+        place = self._place(name)
+        return None if place is None or place.alias else place.view
+
     def _check_complete(self, filled: dict[str, int]) -> None:
         for name, parameter in self._parameters.items():
             if filled[name] < parameter.numel():
@@ -85,18 +98,19 @@ class Placement:
                     "base"
                 )
 
-    def _place(self, name: str) -> _Place:
-        place = self._places.get(name)
-        if place is None:
-            place = self._places[name] = self._find(name)
-        return place
+    def _place(self, name: str) -> _Place | None:
+        if name not in self._places:
+            self._places[name] = self._find(name)
+        return self._places[name]
 
-    def _find(self, name: str) -> _Place:
+    def _find(self, name: str) -> _Place | None:
         target, pattern = rename_source_key(
             name, self._renamings, self._converters, self._prefix, self._state
         )
         held = self._state.get(target)
         if held is None:
+            if any(pattern.search(name) for pattern in self._ignored):
+                return None
             raise SourceError(
                 f"{name}: the live model has no such tensor; merge checkpoints of the base's "
                 "structure"
@@ -126,3 +140,11 @@ class Placement:
             parts = part.chunk(len(converter.source_patterns), dim=rest[0].dim - 1)
             part = parts[converter.source_patterns.index(pattern)]
         return part
+
+
+def _ignored_patterns(model: PreTrainedModel) -> list[re.Pattern[str]]:
+    """Names of what older checkpoints store and transformers computes, or does not use, today."""
+    patterns = set(model._keys_to_ignore_on_load_unexpected or ())
+    if any(name.endswith("rotary_emb.inv_freq") for name, _ in model.named_buffers()):
+        patterns.add(r"rotary_emb\.inv_freq")
+    return [re.compile(pattern) for pattern in sorted(patterns)]

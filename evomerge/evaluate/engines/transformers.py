@@ -39,15 +39,17 @@ from evomerge.evaluate.engines.live_model import build_model, read_generation_co
 from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.stopping import Stopping
 from evomerge.recipe import DType
+from evomerge.vocabulary import TokenSettings
 
 
 class TransformersEngine:
     """One live model on one device.
 
     folder: a checkpoint folder whose config.json (and generation_config.json) describe the model;
-    its weights are not read. tokenizer: the one the requests were encoded with. dtype: of the
-    parameters and of the arithmetic. device: "cpu", "cuda", "cuda:1". batch_size: rows of a batch,
-    or "auto": a budget of tokens, fixed on a CPU, probed once on a GPU.
+    its weights are not read. settings: what they must say otherwise of the vocabulary. tokenizer:
+    the one the requests were encoded with. dtype: of the parameters and of the arithmetic. device:
+    "cpu", "cuda", "cuda:1". batch_size: rows of a batch, or "auto": a budget of tokens, fixed on a
+    CPU, probed once on a GPU.
     Raises SourceError where no model can be built.
     """
 
@@ -60,10 +62,16 @@ class TransformersEngine:
         device: str = "cpu",
         batch_size: int | Literal["auto"] = "auto",
         trust_remote_code: bool = False,
+        settings: TokenSettings | None = None,
     ) -> None:
+        self._settings = settings or TokenSettings()
         self.device = torch.device(device)
         self.model = build_model(
-            folder, dtype=dtype, device=self.device, trust_remote_code=trust_remote_code
+            folder,
+            dtype=dtype,
+            device=self.device,
+            trust_remote_code=trust_remote_code,
+            settings=self._settings,
         )
         self.forward_s = 0.0
         self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
@@ -76,6 +84,10 @@ class TransformersEngine:
         if self._rows is None and self.device.type != "cuda":
             self._tokens = CPU_SCORING_TOKENS, CPU_GENERATION_TOKENS
         self._decoder: GreedyDecoder | None = None
+
+    def destination(self, name: str) -> torch.Tensor | None:
+        """Memory of the live model for a tensor of the checkpoint; see Engine.destination."""
+        return self._placement.destination(name)
 
     def load(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take the weights of a candidate in place; see Engine.load."""
@@ -215,7 +227,7 @@ class TransformersEngine:
 
     def _prepare_decoder(self) -> GreedyDecoder:
         if self._decoder is None:
-            config = read_generation_config(self._folder, self.model)
+            config = read_generation_config(self._folder, self.model, self._settings)
             ends = config.eos_token_id
             listed = ends if isinstance(ends, list) else [ends]
             stopping = Stopping(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import shutil
 import struct
 import subprocess
@@ -15,33 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM
 
-from evomerge.errors import SourceError
 from evomerge.sources import check_compatible, open_source
 from tests.checkpoints import (
     WORDS,
     load_tensors,
     replace_tensors,
-    save_fine_tuned,
     save_tiny_llama,
     word_tokenizer,
 )
-
-
-def refused(folder: Path | str) -> str:
-    """The one line a user reads."""
-    with pytest.raises(SourceError) as caught:
-        open_source(str(folder), where="models.base")
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith("models.base: ")
-    return message
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    return save_tiny_llama(tmp_path / "saved", seed=0)
+from tests.sources.conftest import change_config, refused
 
 
 @pytest.fixture
@@ -91,6 +73,14 @@ def test_tensors_are_views_of_the_file_and_not_copies(saved: Path) -> None:
         assert str(saved / "model.safetensors") in mapped.read_text(encoding="utf-8")
 
 
+def test_frequencies_that_old_checkpoints_store_are_left_out(saved: Path) -> None:
+    """Models fine-tuned with a newer transformers do not have them."""
+    old = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(4)}
+    before = open_source(str(saved), where="test").structure
+    replace_tensors(saved, old)
+    assert open_source(str(saved), where="test").structure == before
+
+
 def test_a_tied_model_has_no_head_of_its_own(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path / "tied", seed=0, tied=True)
     structure = open_source(str(folder), where="test").structure
@@ -105,31 +95,35 @@ def test_tying_is_read_from_the_tensors_where_the_config_does_not_say(tmp_path: 
         assert open_source(str(folder), where="test").structure.tied is tied
 
 
-def test_layers_are_found_in_an_architecture_never_named(tmp_path: Path) -> None:
-    config = GPT2Config(vocab_size=50, n_embd=16, n_layer=3, n_head=2, n_positions=32)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
-    structure = open_source(str(tmp_path / "gpt2"), where="test").structure
-    assert (structure.architecture, structure.depth) == ("GPT2LMHeadModel", 3)
-    assert structure.layer_prefix == "transformer.h."
-    assert structure.layer_of("transformer.h.2.mlp.c_fc.weight") == 2
-    assert structure.layer_of("transformer.wte.weight") is None
+def test_tensors_of_several_dtypes_keep_theirs(saved: Path) -> None:
+    norm = torch.ones(32, dtype=torch.float64)
+    positions = torch.arange(256).reshape(1, 256)
+    kept = {"model.norm.weight": norm.bfloat16(), "model.position_ids": positions}
+    replace_tensors(saved, kept)
+    source = open_source(str(saved), where="test")
+    assert source.structure.dtype == "float32"
+    assert source.structure.dtypes["model.norm.weight"] == "bfloat16"
+    assert source.structure.dtypes["model.position_ids"] == "int64"
+    assert source.structure.dtypes["lm_head.weight"] == "float32"
+    assert torch.equal(source.tensor("model.position_ids"), positions)
 
 
-def test_of_two_stacks_the_one_the_config_means_is_taken(saved: Path) -> None:
-    tower = {f"vision.blocks.{i}.weight": torch.zeros(300, 300) for i in range(2)}
-    replace_tensors(saved, tower)
-    assert open_source(str(saved), where="test").structure.layer_prefix == "model.layers."
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system cannot be asked to")
+def test_reading_ahead_asks_for_the_bytes_of_the_tensor(
+    sharded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[bytes, int]] = []
 
+    def advise(descriptor: int, start: int, size_bytes: int, advice: int) -> None:
+        asked.append((os.pread(descriptor, size_bytes, start), advice))
 
-def test_experts_in_a_layer_are_not_taken_for_layers(saved: Path) -> None:
-    experts = {
-        f"model.layers.{layer}.mlp.experts.{e}.up.weight": torch.zeros(64, 64)
-        for layer in range(4)
-        for e in range(4)
-    }
-    replace_tensors(saved, experts)
-    structure = open_source(str(saved), where="test").structure
-    assert (structure.layer_prefix, structure.depth) == ("model.layers.", 4)
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    source = open_source(str(sharded), where="test")
+    for name in source.structure.shapes:
+        source.prefetch(name)
+        content, advice = asked.pop()
+        assert content == source.tensor(name).numpy().tobytes()
+        assert advice == os.POSIX_FADV_WILLNEED
 
 
 def test_hashes_cover_every_file_that_makes_the_model(sharded: Path) -> None:
@@ -146,18 +140,21 @@ def test_hashes_cover_every_file_that_makes_the_model(sharded: Path) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     }
+    files = open_source(str(sharded), where="test").files
+    assert files == {name: sharded / name for name in digests}
     for name, digest in digests.items():
         assert digest == hashlib.sha256((sharded / name).read_bytes()).hexdigest()
 
 
 def test_a_flipped_bit_changes_a_hash_and_nothing_else(saved: Path) -> None:
-    before = open_source(str(saved), where="test").sha256()
+    source = open_source(str(saved), where="test")
+    before = source.sha256()
     with (saved / "model.safetensors").open("r+b") as stream:
         stream.seek(-1, 2)
         last = stream.read(1)[0]
         stream.seek(-1, 2)
         stream.write(bytes([last ^ 1]))
-    after = open_source(str(saved), where="test").sha256()
+    after = source.sha256()
     assert {name for name in before if before[name] != after[name]} == {"model.safetensors"}
 
 
@@ -175,6 +172,10 @@ def test_a_folder_without_a_config_is_refused(saved: Path) -> None:
     assert "has no config.json" in refused(saved)
     (saved / "config.json").write_text("{", encoding="utf-8")
     assert "config.json cannot be read" in refused(saved)
+
+
+def test_a_folder_of_folders_is_refused_with_one_of_them(saved: Path) -> None:
+    assert "give a folder inside it that holds a model, as saved does" in refused(saved.parent)
 
 
 def damage_empty(file: Path) -> None:
@@ -267,24 +268,6 @@ def test_other_pickles_and_empty_folders_are_refused(saved: Path) -> None:
     assert "has only consolidated.00.pth, which can run code when read" in refused(saved)
 
 
-def test_an_adapter_is_refused_with_the_command_that_merges_it(tmp_path: Path) -> None:
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}", encoding="utf-8")
-    (adapter / "adapter_model.safetensors").write_bytes(b"")
-    message = refused(adapter)
-    assert "is a PEFT adapter; merge it into its base first: python -c" in message
-    assert "merge_and_unload().save_pretrained" in message
-
-
-def change_config(folder: Path, **changes: object) -> None:
-    """Set keys of config.json, or remove those given as None."""
-    file = folder / "config.json"
-    config = {**json.loads(file.read_text(encoding="utf-8")), **changes}
-    kept = {key: value for key, value in config.items() if value is not None}
-    file.write_text(json.dumps(kept), encoding="utf-8")
-
-
 def test_quantised_models_are_refused(saved: Path) -> None:
     change_config(saved, quantization_config={"bits": 4})
     assert "is quantised" in refused(saved)
@@ -292,65 +275,12 @@ def test_quantised_models_are_refused(saved: Path) -> None:
 
 def test_a_model_stored_in_a_dtype_of_no_merge_is_refused(saved: Path) -> None:
     replace_tensors(saved, {"model.codes": torch.zeros(400, 400, dtype=torch.int32)})
-    assert "is stored as I32" in refused(saved)
+    assert "is stored as int32; give a model in float32, bfloat16, float16" in refused(saved)
 
 
 def test_a_config_of_another_model_is_refused(saved: Path) -> None:
     change_config(saved, num_hidden_layers=7)
     assert "no 7 numbered layers among its tensors" in refused(saved)
-
-
-def test_models_of_one_base_fit(saved: Path, tmp_path: Path) -> None:
-    tuned = save_fine_tuned(tmp_path / "tuned", of=saved, seed=1, shards=3)
-    sources = [open_source(str(folder), where="test") for folder in (saved, tuned)]
-    assert check_compatible(sources) is sources[0].structure
-    assert check_compatible(sources[:1]) is sources[0].structure
-
-
-UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "depth": (lambda f: save_tiny_llama(f, seed=1, layers=3), "it has 3 layers, not 4"),
-    "vocabulary": (
-        lambda f: save_tiny_llama(f, seed=1, vocabulary=100),
-        f"its vocab_size is 100, not {len(WORDS)}",
-    ),
-    "heads": (
-        lambda f: change_config(save_tiny_llama(f, seed=1), num_attention_heads=8),
-        "its num_attention_heads is 8, not 4",
-    ),
-    "tied": (
-        lambda f: save_tiny_llama(f, seed=1, tied=True),
-        "tie_word_embeddings is True there, not False",
-    ),
-    "architecture": (
-        lambda f: change_config(save_tiny_llama(f, seed=1), architectures=["MistralForCausalLM"]),
-        "its architecture is MistralForCausalLM, not LlamaForCausalLM",
-    ),
-    "shape": (
-        lambda f: replace_tensors(
-            save_tiny_llama(f, seed=1), {"model.layers.2.mlp.up_proj.weight": torch.zeros(65, 32)}
-        ),
-        "model.layers.2.mlp.up_proj.weight has shape [65, 32], not [64, 32]",
-    ),
-    "missing": (
-        lambda f: replace_tensors(save_tiny_llama(f, seed=1), {"model.norm.weight": None}),
-        "it has no tensor model.norm.weight",
-    ),
-    "extra": (
-        lambda f: replace_tensors(save_tiny_llama(f, seed=1), {"model.extra": torch.zeros(3)}),
-        "it has a tensor more, model.extra",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", UNFIT)
-def test_what_does_not_fit_is_named_in_words(saved: Path, tmp_path: Path, case: str) -> None:
-    make, difference = UNFIT[case]
-    other = tmp_path / "other"
-    make(other)
-    sources = [open_source(str(folder), where="test") for folder in (saved, other)]
-    expected = f"{other} does not fit {saved}: {difference}; merge only models fine-tuned"
-    with pytest.raises(SourceError, match=re.escape(expected)):
-        check_compatible(sources)
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

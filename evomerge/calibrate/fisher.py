@@ -1,0 +1,97 @@
+"""The diagonal of the empirical Fisher information of a causal language model."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evomerge.calibrate.live_source import LiveSource, Part
+from evomerge.errors import InputError
+from evomerge.statistics import MEAN_SUFFIX, NORM_NAME
+
+
+def fisher_shapes(live: LiveSource) -> dict[str, tuple[int, ...]]:
+    """What a file of Fisher diagonals holds: every tensor's, its mean, and the norm of them all."""
+    parts = [part for found in live.parts.values() for part in found]
+    shapes: dict[str, tuple[int, ...]] = {part.name: part.shape for part in parts}
+    return shapes | {part.name + MEAN_SUFFIX: () for part in parts} | {NORM_NAME: ()}
+
+
+def add_fisher(
+    live: LiveSource,
+    sequences: NDArray[np.int64],
+    into: Mapping[str, torch.Tensor],
+    advance: Callable[[int], None],
+) -> None:
+    """Fill `into`, zeros of `fisher_shapes`, with Σₙ (∇ log p(xₙ))² / (tokens predicted).
+
+    sequences: (sequences, tokens) token ids. The gradient is of a whole sequence's log-likelihood,
+    squared element by element for each sequence by itself (not for each token, which would take a
+    pass a token, nor for a batch, whose gradients cancel); dividing by all predicted tokens makes
+    it independent of how long and how many the sequences are. advance: told how many are done.
+
+    Memory beside the model: one gradient tensor at a time, the activations of one sequence, and
+    `into`, which may be pages of a file. Raises InputError where a gradient is not finite.
+    """
+    device = live.model.device
+    with torch.enable_grad(), _squaring(live, into):
+        for sequence in sequences:
+            tokens = torch.from_numpy(sequence).to(device)[None]  # (1, tokens)
+            logits: torch.Tensor = live.model(input_ids=tokens, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(
+                logits[0, :-1].float(), tokens[0, 1:], reduction="sum"
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            advance(1)
+    predicted = sequences.shape[0] * (sequences.shape[1] - 1)
+    squares = 0.0
+    for found in live.parts.values():
+        for part in found:
+            diagonal = into[part.name].div_(predicted)
+            into[part.name + MEAN_SUFFIX].fill_(diagonal.mean(dtype=torch.float64))
+            squares += float(torch.linalg.vector_norm(diagonal, dtype=torch.float64)) ** 2
+    if not math.isfinite(squares):
+        raise InputError(
+            f"{live.source.reference}: its gradients on the text are not finite; try --dtype "
+            "float32, or mend the model"
+        )
+    into[NORM_NAME].fill_(math.sqrt(squares))
+
+
+@contextlib.contextmanager
+def _squaring(live: LiveSource, into: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Add the square of every gradient to `into` as soon as it is there, and drop it."""
+    parameters = dict(live.model.named_parameters())
+    handles = []
+    for name, parts in live.parts.items():
+        parameters[name].requires_grad_(True)
+        hook = _squares_into(parts, into)
+        handles.append(parameters[name].register_post_accumulate_grad_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+def _squares_into(
+    parts: tuple[Part, ...], into: Mapping[str, torch.Tensor]
+) -> Callable[[torch.Tensor], None]:
+    def add(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        gradient = parameter.grad.detach().contiguous()
+        parameter.grad = None
+        for part in parts:
+            own = part.of(gradient).float()
+            total = into[part.name]
+            total.add_(own.square().to(total.device))
+
+    return add

@@ -1,0 +1,138 @@
+"""XᵀX of the inputs of every linear layer of a causal language model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from evomerge.calibrate.live_source import LiveSource
+from evomerge.errors import InputError
+
+Seen = Callable[[str, torch.Tensor], None]
+"""(tensor name, its inputs (..., in)) -> None"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearLayers:
+    """The linear layers of a model, by the checkpoint's names of their weights.
+
+    sizes: weight -> its number of inputs; those that are given the very same inputs as another
+    (queries, keys and values) are not among them but in `shared`: weight -> that other.
+    transposed: weights that are stored (in, out), as GPT-2's are.
+    """
+
+    modules: Mapping[str, nn.Module]
+    sizes: Mapping[str, int]
+    shared: Mapping[str, str]
+    transposed: frozenset[str]
+
+
+def find_linear_layers(live: LiveSource, sequence: NDArray[np.int64]) -> LinearLayers:
+    """The linear layers of a model; which share their inputs is seen on one sequence, (tokens,).
+
+    Embeddings that are also the head, and weights that a model holds fused, are none: a fused
+    stack of experts is no linear layer to the model.
+    """
+    modules = _linear_modules(live)
+    shared: dict[str, str] = {}
+    last: tuple[str, torch.Tensor] | None = None
+
+    def see(name: str, given: torch.Tensor) -> None:
+        nonlocal last
+        if last is not None and last[1] is given:
+            shared[name] = last[0]
+        else:
+            last = name, given
+
+    with _watching(modules, see):
+        _read(live, sequence[None])
+    transposed = {name for name, module in modules.items() if isinstance(module, Conv1D)}
+    shapes = {part.name: part.shape for parts in live.parts.values() for part in parts}
+    sizes = {
+        name: shapes[name][0 if name in transposed else 1] for name in modules if name not in shared
+    }
+    return LinearLayers(
+        modules=modules, sizes=sizes, shared=shared, transposed=frozenset(transposed)
+    )
+
+
+def _linear_modules(live: LiveSource) -> dict[str, nn.Module]:
+    parameters = {id(parameter): name for name, parameter in live.model.named_parameters()}
+    looked_up = {
+        id(module.weight) for module in live.model.modules() if isinstance(module, nn.Embedding)
+    }
+    modules: dict[str, nn.Module] = {}
+    for module in live.model.modules():
+        if not isinstance(module, (nn.Linear, Conv1D)) or id(module.weight) in looked_up:
+            continue
+        parts = live.parts.get(parameters.get(id(module.weight), ""), ())
+        if len(parts) == 1 and parts[0].shape == tuple(module.weight.shape):
+            modules[parts[0].name] = module
+    return modules
+
+
+def add_inputs(
+    live: LiveSource,
+    layers: LinearLayers,
+    sequences: NDArray[np.int64],
+    into: Mapping[str, torch.Tensor],
+    advance: Callable[[int], None],
+    *,
+    batch: int,
+) -> None:
+    """Add XᵀX / (tokens of the text) of each of `layers.sizes` to `into`, zeros (in, in).
+
+    sequences: (sequences, tokens) token ids, read `batch` at a time. X holds a row for every token
+    that reaches the layer, so a layer that none reaches has zeros. Products and sums are float32.
+    advance: told how many sequences are done.
+
+    Memory beside the model: the activations of one batch, one XᵀX, and `into`, which may be pages
+    of a file. Raises InputError where they are not finite.
+    """
+
+    def see(name: str, given: torch.Tensor) -> None:
+        if name in into:
+            rows = given.detach().reshape(-1, given.shape[-1]).float()
+            total = into[name]
+            if rows.device == total.device:
+                total.addmm_(rows.T, rows)
+            else:
+                total.add_((rows.T @ rows).to(total.device))
+
+    with _watching(layers.modules, see):
+        for start in range(0, len(sequences), batch):
+            part = sequences[start : start + batch]
+            _read(live, part)
+            advance(len(part))
+    for total in into.values():
+        total.div_(sequences.size)
+        if not bool(torch.isfinite(total.diagonal()).all()):
+            raise InputError(
+                f"{live.source.reference}: its layers' inputs on the text are not finite; try "
+                "--dtype float32, or mend the model"
+            )
+
+
+def _read(live: LiveSource, sequences: NDArray[np.int64]) -> None:
+    with torch.inference_mode():
+        live.model(input_ids=torch.from_numpy(sequences).to(live.model.device), use_cache=False)
+
+
+@contextlib.contextmanager
+def _watching(modules: Mapping[str, nn.Module], see: Seen) -> Iterator[None]:
+    def hook(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        return lambda module, given: see(name, given[0])
+
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,108 @@
+"""A safetensors file that is filled in place, so that sums may be larger than memory.
+
+The tensors are pages of the file: the system writes them out when memory runs short. The file
+appears whole or not at all. Nothing here knows what the tensors are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evomerge.errors import RunError, StorageError
+
+_ITEM_BYTES = 4
+_ALIGNMENT_BYTES = 8
+
+
+@contextlib.contextmanager
+def new_tensor_file(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> Iterator[Mapping[str, torch.Tensor]]:
+    """Float32 zeros by name, to be written to; they become the file when the block ends well.
+
+    What a killed attempt left is written over. Raises StorageError where the disk cannot hold it,
+    RunError where another process is writing the same file; no part of it is left in either case.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    header, size_bytes = _header(shapes, metadata)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("a+b") as stream:
+            _hold(stream.fileno(), path)
+            try:
+                stream.truncate(0)
+                stream.write(header)
+                stream.flush()
+                # Reserved now, since a full disk would kill the process at some later write.
+                os.posix_fallocate(stream.fileno(), 0, len(header) + size_bytes)
+                tensors, pages = _map(partial, len(header), size_bytes, shapes)
+                yield tensors
+                pages.flush()
+                os.fsync(stream.fileno())
+                os.replace(partial, path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}), {size_bytes / 1e9:.3f} GB are needed; "
+            "make room or give another --out"
+        ) from error
+
+
+def _header(
+    shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> tuple[bytes, int]:
+    """The bytes before the data, and how many bytes of data follow."""
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * _ITEM_BYTES
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % _ALIGNMENT_BYTES)
+    return len(text).to_bytes(8, "little") + text, end
+
+
+def _map(
+    file: Path, start: int, size_bytes: int, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, torch.Tensor], np.memmap[tuple[int, ...], np.dtype[np.float32]]]:
+    pages = np.memmap(
+        file, dtype=np.float32, mode="r+", offset=start, shape=(size_bytes // _ITEM_BYTES,)
+    )
+    flat = torch.from_numpy(pages)
+    tensors = {}
+    position = 0
+    for name, shape in shapes.items():
+        count = math.prod(shape)
+        tensors[name] = flat[position : position + count].view(shape)
+        position += count
+    return tensors, pages
+
+
+def _hold(descriptor: int, path: Path) -> None:
+    """Take the kernel's lock on the unfinished file; it ends with the process."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(
+            f"{path}: another process is writing it; wait for that, or give another --out"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

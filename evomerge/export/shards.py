@@ -1,0 +1,154 @@
+"""Weights on disk: a stream of tensors into safetensors shards with their index.
+
+A shard's header is written first and each tensor goes to its place in the file as it comes, so that
+one tensor is held at a time. (The format's own library writes whole files from memory.) Knows
+nothing of recipes, configurations and tokenizers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from evomerge.export.folder import inside, write_json
+
+SHARD_BYTES = 5 * 10**9
+"""Largest shard, unless one tensor alone is larger; what the Hugging Face hub recommends."""
+
+_INDEX = "model.safetensors.index.json"
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What the format calls the dtypes that checkpoints hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is known of a tensor before it is there."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def elements(self) -> int:
+        """Number of values."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the values."""
+        return self.elements * self.dtype.itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What was written of the weights. size_bytes: of the tensors, without the files' headers."""
+
+    files: tuple[str, ...]
+    tensors: int
+    size_bytes: int
+
+
+def write_weights(
+    stream: Iterable[tuple[str, torch.Tensor]],
+    forms: Mapping[str, Form],
+    folder: Path,
+    *,
+    shard_bytes: int,
+) -> Weights:
+    """Write a stream of tensors, of the forms given, and the index if there are several shards."""
+    weight_map = shard_names({name: form.size_bytes for name, form in forms.items()}, shard_bytes)
+    files = tuple(dict.fromkeys(weight_map.values()))
+    with contextlib.ExitStack() as open_files:
+        shards: dict[str, _Shard] = {}
+        for name, tensor in stream:
+            file = weight_map[name]
+            if file not in shards:
+                own = {other: forms[other] for other in forms if weight_map[other] == file}
+                handle = open_files.enter_context(inside(folder, file).open("wb"))
+                shards[file] = _Shard(handle, own)
+            shards[file].write(name, tensor)
+        assert all(shard.complete for shard in shards.values()), "a tensor is missing"
+    total_bytes = sum(form.size_bytes for form in forms.values())
+    if len(files) > 1:
+        counts = sum(form.elements for form in forms.values())
+        metadata = {"total_parameters": counts, "total_size": total_bytes}
+        write_json(folder, _INDEX, {"metadata": metadata, "weight_map": weight_map}, sort=True)
+    return Weights(files=files, tensors=len(weight_map), size_bytes=total_bytes)
+
+
+def shard_names(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:
+    """tensor name -> file name, in the names that transformers gives.
+
+    Tensors stay in their order and a shard is closed before it would pass `shard_bytes`. A larger
+    tensor has a shard of its own.
+    """
+    shards: list[list[str]] = []
+    filled = 0
+    for name, size in sizes.items():
+        if not shards or filled + size > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    if len(shards) == 1:
+        return dict.fromkeys(sizes, "model.safetensors")
+    return {
+        name: f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        for number, names in enumerate(shards, start=1)
+        for name in names
+    }
+
+
+class _Shard:
+    """One safetensors file: 8 bytes of header length, JSON, then the tensors without gaps."""
+
+    def __init__(self, handle: BinaryIO, forms: Mapping[str, Form]) -> None:
+        self._handle = handle
+        self._forms = forms
+        self._missing = set(forms)
+        # Wide values first, as the format's library orders them, so that all are aligned.
+        ordered = sorted(forms, key=lambda name: (-forms[name].dtype.itemsize, name))
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        offsets: dict[str, int] = {}
+        end = 0
+        for name in ordered:
+            form, offsets[name] = forms[name], end
+            end += form.size_bytes
+            header[name] = {
+                "dtype": _NAMES[form.dtype],
+                "shape": list(form.shape),
+                "data_offsets": [offsets[name], end],
+            }
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        handle.write(struct.pack("<Q", len(text)) + text)
+        self._places = {name: 8 + len(text) + offset for name, offset in offsets.items()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor was written."""
+        return not self._missing
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        form = self._forms[name]
+        assert tensor.shape == form.shape and tensor.dtype == form.dtype, name
+        self._handle.seek(self._places[name])
+        self._handle.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        self._missing.remove(name)

@@ -1,0 +1,33 @@
+"""What merge methods are made of: passes over memory, compiled, on all threads of a CPU."""
+
+from evomerge.merge.kernels.averaging import weighted_sum
+from evomerge.merge.kernels.blocks import blockwise
+from evomerge.merge.kernels.inner_products import gram, row_gram
+from evomerge.merge.kernels.magnitudes import (
+    Counts,
+    count_magnitudes,
+    low_bits_in_order,
+    magnitude_at,
+    row_ranks,
+)
+from evomerge.merge.kernels.masks import KEEP_ALL, KEEP_BAND, KEEP_RANDOM, KEEP_RANKED, Mask
+from evomerge.merge.kernels.task_vectors import absolute_sums, combine_task_vectors
+
+__all__ = [
+    "KEEP_ALL",
+    "KEEP_BAND",
+    "KEEP_RANDOM",
+    "KEEP_RANKED",
+    "Counts",
+    "Mask",
+    "absolute_sums",
+    "blockwise",
+    "combine_task_vectors",
+    "count_magnitudes",
+    "gram",
+    "low_bits_in_order",
+    "magnitude_at",
+    "row_gram",
+    "row_ranks",
+    "weighted_sum",
+]

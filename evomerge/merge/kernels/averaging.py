@@ -1,0 +1,77 @@
+"""Weighted sums of tensors in one pass over memory.
+
+Reads every member once and writes the result once; nothing of the size of a tensor is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+from evomerge.merge.kernels import portable
+from evomerge.merge.kernels.storage import BLOCK, Flat, flat, operands, value_of, write_block
+from evomerge.merge.kernels.threads import over_ranges
+
+
+def weighted_sum(
+    tensors: Sequence[torch.Tensor], coefficients: NDArray[np.float64], out: torch.Tensor
+) -> None:
+    """Write Σ c·t into `out`: products and sums in float32, in the order given, rounded once.
+
+    tensors: one or more of one shape and any floating dtype, on the device of `out`. coefficients:
+    (members,), or (rows, members) where rows is the first dimension of the tensors. A member whose
+    coefficients are all zero is not read. out: contiguous, of the tensors' shape.
+    """
+    by_row = np.atleast_2d(np.asarray(coefficients, dtype=np.float32))
+    read = [member for member in range(len(tensors)) if by_row[:, member].any()]
+    if out.numel() == 0:
+        return
+    if not read:
+        out.zero_()
+        return
+    chosen = [tensors[member] for member in read]
+    factors = np.ascontiguousarray(by_row[:, read])
+    if not portable.runs_here(out):
+        portable.weighted_sum(chosen, factors, out)
+        return
+    arrays = operands(chosen)
+    target = flat(out)
+    rows = factors.shape[0]
+    width = out.numel() // rows
+
+    def work(start: int, stop: int) -> None:
+        _weighted_sum(arrays, factors, width, target, start, stop)
+
+    over_ranges(work, out.numel(), unit=BLOCK if rows == 1 else width)
+
+
+@njit(nogil=True, cache=True)
+def _weighted_sum(
+    arrays: tuple[Flat, ...],
+    factors: NDArray[np.float32],
+    width: int,
+    out: Flat,
+    start: int,
+    stop: int,
+) -> None:
+    block = np.empty(BLOCK, np.float32)
+    position = start
+    while position < stop:
+        row = position // width
+        end = min(position + BLOCK, stop, (row + 1) * width)
+        count = end - position
+        part = arrays[0][position:end]
+        factor = factors[row, 0]
+        for j in range(count):
+            block[j] = value_of(part[j]) * factor
+        for member in range(1, len(arrays)):
+            part = arrays[member][position:end]
+            factor = factors[row, member]
+            for j in range(count):
+                block[j] += value_of(part[j]) * factor
+        write_block(block, out[position:end])
+        position = end

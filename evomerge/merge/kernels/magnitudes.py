@@ -1,0 +1,175 @@
+"""Order statistics of |θ - base|: the k-th largest magnitude, exactly, without sorting each time.
+
+A magnitude is a float32 without its sign: 31 bits that order as the numbers do. Its upper 16 bits
+are its bin. The counts of all bins are small and never change, so the bin of the k-th largest is
+looked up; within the bin the lower 15 bits decide. They are looked up too where a table of them is
+kept (2 bytes an element), and read from the tensors in one pass otherwise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+
+from evomerge.merge.kernels import portable
+from evomerge.merge.kernels.storage import BLOCK, Flat, operands, value_of
+from evomerge.merge.kernels.threads import over_ranges
+
+_LOW_BITS = 15
+_BINS = 2**16
+
+Counts = NDArray[np.int64]
+"""(2, bins): the bins that hold anything, ascending, and how many elements lie in bins before."""
+
+
+def count_magnitudes(base: torch.Tensor, expert: torch.Tensor) -> Counts:
+    """How the magnitudes of a task vector fall into bins."""
+    if not portable.runs_here(base):
+        bins_of = portable.magnitude_bits(base, expert) >> _LOW_BITS
+        return _counts(torch.bincount(bins_of, minlength=_BINS).cpu().numpy())
+    ours, theirs = operands([base, expert])
+    count = ours.size
+    parts: list[NDArray[np.int64]] = []
+
+    def work(start: int, stop: int) -> None:
+        tally = np.zeros(_BINS, dtype=np.int64)
+        _tally(ours, theirs, start, stop, tally)
+        parts.append(tally)
+
+    over_ranges(work, count, unit=BLOCK)
+    return _counts(np.add.reduce(parts))
+
+
+def _counts(tally: NDArray[np.int64]) -> Counts:
+    bins = np.flatnonzero(tally)
+    before = np.cumsum(tally[bins]) - tally[bins]
+    return np.stack([bins, before])
+
+
+def low_bits_in_order(base: torch.Tensor, expert: torch.Tensor) -> NDArray[np.uint16]:
+    """The lower bits of every magnitude in ascending order of the magnitudes; (elements,)."""
+    if not portable.runs_here(base):
+        low = portable.magnitude_bits(base, expert).sort().values & (2**_LOW_BITS - 1)
+        table: NDArray[np.uint16] = low.cpu().numpy().astype(np.uint16)
+        return table
+    ours, theirs = operands([base, expert])
+    patterns = np.empty(ours.size, dtype=np.uint32)
+
+    def work(start: int, stop: int) -> None:
+        _patterns(ours, theirs, start, stop, patterns)
+
+    over_ranges(work, ours.size, unit=BLOCK)
+    patterns.sort()
+    patterns &= np.uint32(2**_LOW_BITS - 1)
+    return patterns.astype(np.uint16)
+
+
+def magnitude_at(
+    place: int,
+    counts: Counts,
+    low_bits: NDArray[np.uint16] | None,
+    base: torch.Tensor,
+    expert: torch.Tensor,
+) -> float:
+    """The magnitude at `place` in ascending order, 0 the smallest. Exact, a float32's value."""
+    column = int(np.searchsorted(counts[1], place, side="right")) - 1
+    bin_number, before = int(counts[0, column]), int(counts[1, column])
+    if low_bits is not None:
+        low = int(low_bits[place])
+    else:
+        low = int(
+            np.partition(_low_bits_of(bin_number, base, expert), place - before)[place - before]
+        )
+    return float(np.uint32(bin_number << _LOW_BITS | low).view(np.float32))
+
+
+def row_ranks(base: torch.Tensor, expert: torch.Tensor, width: int) -> NDArray[np.uint32]:
+    """Rank of each magnitude among the `width` elements of its row, 0 the smallest; (elements,).
+
+    Of equal magnitudes the first in the row ranks lower.
+    """
+    rows = max(1, 2**20 // width)
+    ours, theirs = base.reshape(-1, width), expert.reshape(-1, width)
+    ranks = np.empty((ours.shape[0], width), dtype=np.uint16 if width <= 2**16 else np.uint32)
+    for start in range(0, ours.shape[0], rows):
+        part = slice(start, start + rows)
+        magnitudes = (theirs[part].float() - ours[part].float()).abs().cpu().numpy()
+        order = np.argsort(magnitudes, axis=1, kind="stable")
+        places = np.broadcast_to(np.arange(width, dtype=ranks.dtype), order.shape)
+        np.put_along_axis(ranks[part], order, places, axis=1)
+    return ranks.reshape(-1)
+
+
+def _low_bits_of(bin_number: int, base: torch.Tensor, expert: torch.Tensor) -> NDArray[np.uint32]:
+    """The lower bits of the magnitudes in one bin, in no particular order."""
+    if not portable.runs_here(base):
+        bits = portable.magnitude_bits(base, expert)
+        inside = bits[bits >> _LOW_BITS == bin_number] & (2**_LOW_BITS - 1)
+        found: NDArray[np.uint32] = inside.cpu().numpy().astype(np.uint32)
+        return found
+    ours, theirs = operands([base, expert])
+    parts: list[NDArray[np.uint32]] = []
+
+    def work(start: int, stop: int) -> None:
+        parts.append(_collect(ours, theirs, start, stop, np.uint32(bin_number)))
+
+    over_ranges(work, ours.size, unit=BLOCK)
+    return np.concatenate(parts)
+
+
+@njit(nogil=True, cache=True)
+def _patterns(
+    base: Flat, expert: Flat, start: int, stop: int, patterns: NDArray[np.uint32]
+) -> None:
+    for j in range(start, stop):
+        x = value_of(expert[j]) - value_of(base[j])
+        patterns[j] = np.float32(abs(x)).view(np.uint32)
+
+
+@njit(nogil=True, cache=True)
+def _tally(base: Flat, expert: Flat, start: int, stop: int, tally: NDArray[np.int64]) -> None:
+    block = np.empty(BLOCK, np.uint32)
+    for position in range(start, stop, BLOCK):
+        count = min(BLOCK, stop - position)
+        _read_patterns(
+            base[position : position + count], expert[position : position + count], block
+        )
+        for j in range(count):
+            tally[block[j] >> np.uint32(15)] += 1
+
+
+@njit(nogil=True, cache=True)
+def _collect(
+    base: Flat, expert: Flat, start: int, stop: int, bin_number: np.uint32
+) -> NDArray[np.uint32]:
+    block = np.empty(BLOCK, np.uint32)
+    found = np.empty(max(BLOCK, (stop - start) // 256), np.uint32)
+    size = 0
+    for position in range(start, stop, BLOCK):
+        count = min(BLOCK, stop - position)
+        _read_patterns(
+            base[position : position + count], expert[position : position + count], block
+        )
+        hits = np.uint32(0)
+        for j in range(count):
+            hits += np.uint32(1) if block[j] >> np.uint32(15) == bin_number else np.uint32(0)
+        if hits == 0:
+            continue
+        if size + hits > found.size:
+            larger = np.empty(2 * found.size + BLOCK, np.uint32)
+            larger[:size] = found[:size]
+            found = larger
+        for j in range(count):
+            if block[j] >> np.uint32(15) == bin_number:
+                found[size] = block[j] & np.uint32(0x7FFF)
+                size += 1
+    return found[:size].copy()
+
+
+@njit(nogil=True, cache=True)
+def _read_patterns(base: Flat, expert: Flat, patterns: NDArray[np.uint32]) -> None:
+    for j in range(base.size):
+        x = value_of(expert[j]) - value_of(base[j])
+        patterns[j] = np.float32(abs(x)).view(np.uint32)

@@ -1,0 +1,145 @@
+"""What is kept of a task vector, decided element by element inside a pass over memory.
+
+By magnitude, at random, or at random with a probability that grows with the magnitude's rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from evomerge.merge.kernels.storage import Flat, value_of
+
+KEEP_ALL, KEEP_BAND, KEEP_RANDOM, KEEP_RANKED = range(4)
+
+_NO_RANKS = np.zeros(0, dtype=np.uint16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """Which elements x of a task vector are kept.
+
+    KEEP_BAND: low <= |x| <= high. KEEP_RANDOM: with probability `probability`, by the draws of
+    `key`. KEEP_RANKED: with probability `probability` + `slope` · rank of the element; ranks:
+    uint16 or uint32, (elements,).
+    """
+
+    kind: int = KEEP_ALL
+    low: float = 0.0
+    high: float = np.inf
+    key: int = 0
+    probability: float = 1.0
+    slope: float = 0.0
+    ranks: NDArray[Any] = field(default_factory=lambda: _NO_RANKS)
+
+    def numbers(self) -> NDArray[np.float64]:
+        """What compiled code reads of it: all but the ranks."""
+        key_low, key_high = self.key & 0xFFFFFFFF, self.key >> 32
+        limit = min(2**32 - 1, int(self.probability * 2**32))
+        values = (self.kind, self.low, self.high, key_low, key_high, limit)
+        return np.array([*values, self.probability, self.slope], dtype=np.float64)
+
+
+@njit(nogil=True, cache=True)
+def read_terms(
+    part: Flat,
+    base: NDArray[np.float32],
+    factor: np.float32,
+    numbers: NDArray[np.float64],
+    ranks: NDArray[Any],
+    start: int,
+    terms: NDArray[np.float32],
+) -> None:
+    """terms = factor · mask(part - base), for a block whose first element has index `start`."""
+    kind = int(numbers[0])
+    if kind == 1:
+        _read_band(part, base, factor, np.float32(numbers[1]), np.float32(numbers[2]), terms)
+        return
+    if kind == 0:
+        _read_all(part, base, factor, terms)
+        return
+    low = np.int64(numbers[3]) + (start >> 32) * 0x9E3779B9
+    k0, k1 = np.uint32(low & 0xFFFFFFFF), np.uint32(np.int64(numbers[4]))
+    first = np.uint32(start & 0xFFFFFFFF)
+    if kind == 2:
+        limit = np.uint32(np.int64(numbers[5]))
+        _read_random(part, base, factor, k0, k1, limit, first, terms)
+    else:
+        chance, slope = np.float32(numbers[6]), np.float32(numbers[7])
+        own = ranks[start : start + part.size]
+        _read_ranked(part, base, factor, k0, k1, chance, slope, own, first, terms)
+
+
+@njit(nogil=True, cache=True)
+def _read_all(
+    part: Flat, base: NDArray[np.float32], factor: np.float32, terms: NDArray[np.float32]
+) -> None:
+    for j in range(part.size):
+        terms[j] = (value_of(part[j]) - base[j]) * factor
+
+
+@njit(nogil=True, cache=True)
+def _read_band(
+    part: Flat,
+    base: NDArray[np.float32],
+    factor: np.float32,
+    low: np.float32,
+    high: np.float32,
+    terms: NDArray[np.float32],
+) -> None:
+    for j in range(part.size):
+        x = value_of(part[j]) - base[j]
+        kept = (abs(x) >= low) & (abs(x) <= high)
+        terms[j] = (x if kept else np.float32(0.0)) * factor
+
+
+@njit(nogil=True, cache=True)
+def _read_random(
+    part: Flat,
+    base: NDArray[np.float32],
+    factor: np.float32,
+    k0: np.uint32,
+    k1: np.uint32,
+    limit: np.uint32,
+    first: np.uint32,
+    terms: NDArray[np.float32],
+) -> None:
+    for j in range(part.size):
+        x = value_of(part[j]) - base[j]
+        kept = _draw(np.uint32(first + np.uint32(j)), k0, k1) < limit
+        terms[j] = (x if kept else np.float32(0.0)) * factor
+
+
+@njit(nogil=True, cache=True)
+def _read_ranked(
+    part: Flat,
+    base: NDArray[np.float32],
+    factor: np.float32,
+    k0: np.uint32,
+    k1: np.uint32,
+    chance: np.float32,
+    slope: np.float32,
+    ranks: NDArray[Any],
+    first: np.uint32,
+    terms: NDArray[np.float32],
+) -> None:
+    for j in range(part.size):
+        x = value_of(part[j]) - base[j]
+        share = chance + slope * np.float32(ranks[j])
+        limit = np.uint32(np.int64(share * np.float32(4294967296.0)))
+        kept = _draw(np.uint32(first + np.uint32(j)), k0, k1) < limit
+        terms[j] = (x if kept else np.float32(0.0)) * factor
+
+
+@njit(inline="always")
+def _draw(index: Any, k0: Any, k1: Any) -> Any:
+    """The draw of an element; see random_mask."""
+    h = np.uint32(index ^ k0)
+    h1 = np.uint32((h ^ (h >> np.uint32(17))) * np.uint32(0xED5AD4BB))
+    h2 = np.uint32((np.uint32(h1 ^ (h1 >> np.uint32(11))) + k1) * np.uint32(0xAC4C1B51))
+    h3 = np.uint32((h2 ^ (h2 >> np.uint32(15))) * np.uint32(0x31848BAB))
+    return np.uint32(h3 ^ (h3 >> np.uint32(14)))

@@ -1,0 +1,118 @@
+"""Tensors as compiled code sees them, and elements between the stored dtype and float32.
+
+A kernel reads blocks from the stored dtype, works on them in float32 in the first-level cache, and
+rounds the result once. The compiler knows neither bfloat16 nor float16, so arrays of them are given
+as bits: uint16 stands for bfloat16, int16 for float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, types
+from numba.extending import overload
+from numpy.typing import NDArray
+
+BLOCK = 1024
+"""Elements of a block: the accumulators of every kernel fit the first-level cache together."""
+
+Flat = NDArray[Any]
+"""A tensor's elements in order, shape (n,): float32, or the bits of bfloat16 or float16."""
+
+_BITS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16, torch.float32: torch.float32}
+
+
+def flat(tensor: torch.Tensor) -> Flat:
+    """The elements of a contiguous CPU tensor of a dtype that kernels know; shares its memory."""
+    assert tensor.is_contiguous(), "kernels read tensors without gaps"
+    array: Flat = tensor.view(-1).view(_BITS[tensor.dtype]).numpy()
+    return array
+
+
+def operands(tensors: Sequence[torch.Tensor]) -> tuple[Flat, ...]:
+    """The elements of several tensors in one dtype: float32 where they are stored in several."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) > 1 or not dtypes <= set(_BITS):
+        tensors = [tensor.float() for tensor in tensors]
+    return tuple(flat(tensor.contiguous()) for tensor in tensors)
+
+
+def value_of(element: Any) -> np.float32:
+    """An element of a `Flat` as float32, in compiled code."""
+    raise NotImplementedError("exists in compiled code only")
+
+
+def stored_as(array: Flat, value: np.float32) -> Any:
+    """A float32 as an element of `array`: to nearest, ties to even, as torch rounds. Compiled."""
+    raise NotImplementedError("exists in compiled code only")
+
+
+@overload(value_of)
+def _value_of(element: Any) -> Any:
+    if element == types.uint16:
+        return _from_bfloat16
+    if element == types.int16:
+        return _from_float16
+    return _same
+
+
+@overload(stored_as)
+def _stored_as(array: Any, value: Any) -> Any:
+    if array.dtype == types.uint16:
+        return _to_bfloat16
+    if array.dtype == types.int16:
+        return _to_float16
+    return _as_it_is
+
+
+def _same(element: Any) -> Any:
+    return element
+
+
+def _as_it_is(array: Any, value: Any) -> Any:
+    return value
+
+
+def _from_bfloat16(element: Any) -> Any:
+    return np.uint32(np.uint32(element) << np.uint32(16)).view(np.float32)
+
+
+def _to_bfloat16(array: Any, value: Any) -> Any:
+    bits = np.float32(value).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.uint16(rounded if value == value else np.uint32(0x7FC0))
+
+
+def _from_float16(element: Any) -> Any:
+    bits = np.uint32(np.uint16(element))
+    magnitude = np.uint32((bits & np.uint32(0x7FFF)) << np.uint32(13))
+    # The exponent is 112 less than float32's; multiplying also sets subnormals right.
+    finite = magnitude.view(np.float32) * np.float32(2.0**112)
+    special = np.uint32(magnitude | np.uint32(0x7F800000)).view(np.float32)
+    value = special if magnitude >= np.uint32(0x0F800000) else finite
+    sign = np.uint32((bits & np.uint32(0x8000)) << np.uint32(16))
+    return np.uint32(np.float32(value).view(np.uint32) | sign).view(np.float32)
+
+
+def _to_float16(array: Any, value: Any) -> Any:
+    bits = np.float32(value).view(np.uint32)
+    magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
+    odd = (magnitude >> np.uint32(13)) & np.uint32(1)
+    normal = np.uint32(magnitude - np.uint32(0x38000000) + np.uint32(0xFFF) + odd) >> np.uint32(13)
+    # Below 2**-14 the sum with 0.5 has the subnormal's bits in its lowest places.
+    lifted = np.float32(magnitude.view(np.float32) + np.float32(0.5)).view(np.uint32)
+    small = np.uint32(lifted - np.uint32(0x3F000000))
+    half = small if magnitude < np.uint32(0x38800000) else np.uint32(normal)
+    half = np.uint32(0x7C00) if magnitude >= np.uint32(0x477FF000) else half
+    half = np.uint32(0x7E00) if magnitude > np.uint32(0x7F800000) else half
+    return np.int16(np.uint16(((bits >> np.uint32(16)) & np.uint32(0x8000)) | half))
+
+
+@njit(nogil=True, cache=True)
+def write_block(block: NDArray[np.float32], out: Flat) -> None:
+    """out = block[:out.size], rounded to the stored dtype."""
+    for j in range(out.size):
+        out[j] = stored_as(out, block[j])

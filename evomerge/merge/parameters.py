@@ -1,0 +1,117 @@
+"""The parameters of a recipe: checked against a method's, and resolved for one tensor.
+
+A scope is a place of the recipe that holds parameters (a source of a slice, the slice, a module,
+the recipe itself); the innermost that has a value for a tensor decides. Which tensors there are is
+not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from evomerge.errors import RecipeError
+from evomerge.merge.method import Method, ParameterSpec, Value
+from evomerge.recipe import Condition, Scalar, Setting, Settings, resolve_in
+
+Values = Mapping[str, Value]
+"""Parameters of a method for one tensor, by name."""
+
+Resolver = Callable[[str, float], Values]
+"""(tensor name, position over depth) -> values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One place of a recipe with parameters. where: for messages. of_model: one model's own."""
+
+    where: str
+    settings: Settings
+    of_model: bool = False
+
+
+def check_scopes(scopes: Sequence[Scope], method: Method) -> None:
+    """Raise RecipeError for a name the method does not have or a value it does not allow.
+
+    Every value written is read, wherever it applies; what lies between two is in range too.
+    """
+    for scope in scopes:
+        for name, setting in scope.settings.items():
+            where = f"{scope.where}.{name}"
+            spec = method.parameters.get(name)
+            if spec is None and name not in method.ignored:
+                known = ", ".join(method.parameters)
+                raise RecipeError(f"{where}: {method.name} has no such parameter; it has {known}")
+            if spec is not None and spec.scope == "recipe" and scope.of_model:
+                raise RecipeError(
+                    f"{where}: is one for the whole recipe; move it to the top-level parameters"
+                )
+            if spec is not None:
+                _check_values(setting, spec, where)
+
+
+def _check_values(setting: Setting, spec: ParameterSpec, where: str) -> None:
+    for value, in_gradient in _values_in(setting):
+        if in_gradient and spec.kind != "number":
+            raise RecipeError(f"{where}: takes no gradient over depth; give one value or filters")
+        spec.read(value, where=where)
+
+
+def _values_in(setting: Setting) -> Iterator[tuple[Scalar, bool]]:
+    if not isinstance(setting, tuple):
+        yield setting, False
+        return
+    for part in setting:
+        if isinstance(part, Condition):
+            yield from _values_in(part.value)
+        else:
+            yield part, True
+
+
+def no_values(tensor_name: str, position: float) -> Values:
+    """The values of a model that takes no parameters."""
+    return {}
+
+
+def resolver(method: Method, scopes: Sequence[Scope], *, of_model: bool) -> Resolver:
+    """What the method's parameters of a model (or those of the recipe) are for each tensor.
+
+    scopes: innermost first, the recipe's last. Values that are the same for every tensor are read
+    once; most are, and there are many tensors. Raises RecipeError for one that is missing, also
+    when called.
+    """
+    wanted, where = ("model", scopes[0].where) if of_model else ("recipe", scopes[-1].where)
+    fixed: dict[str, Value] = {}
+    varying: dict[str, ParameterSpec] = {}
+    for name, spec in method.parameters.items():
+        if spec.scope != wanted:
+            continue
+        setting = next((scope.settings[name] for scope in scopes if name in scope.settings), None)
+        if isinstance(setting, tuple):
+            varying[name] = spec
+        elif setting is not None:
+            fixed[name] = spec.read(setting, where=f"{where}.{name}")
+        elif spec.default is not None:
+            fixed[name] = spec.default
+        else:
+            raise RecipeError(f"{where}: {name} is missing, which {method.name} needs; add it")
+    if not varying:
+        return lambda tensor_name, position: fixed
+    settings = [scope.settings for scope in scopes]
+
+    def resolve(tensor_name: str, position: float) -> Values:
+        values = dict(fixed)
+        for name, spec in varying.items():
+            value = resolve_in(settings, name, tensor_name=tensor_name, depth=position)
+            if value is not None:
+                values[name] = spec.read(value, where=f"{where}.{name}")
+            elif spec.default is not None:
+                values[name] = spec.default
+            else:
+                raise RecipeError(
+                    f"{where}.{name}: no filter matches {tensor_name}; "
+                    "end the list with a value that has no filter"
+                )
+        return values
+
+    return resolve

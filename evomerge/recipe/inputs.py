@@ -1,0 +1,114 @@
+"""What a recipe merges: whole models, slices of their layers, or modules made of either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from evomerge.recipe.reference import Reference
+from evomerge.recipe.settings import Parameters
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class RecipeModel(BaseModel):
+    """One model of a merge with the parameters that are its own."""
+
+    model_config = _STRICT
+
+    model: Reference
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class SliceSource(BaseModel):
+    """Layers `layer_range[0]` to `layer_range[1] - 1` of a model, with parameters of their own."""
+
+    model_config = _STRICT
+
+    model: Reference
+    layer_range: tuple[int, int]
+    parameters: Parameters = Field(default_factory=dict)
+
+    @field_validator("layer_range")
+    @classmethod
+    def _some_layers(cls, layers: tuple[int, int]) -> tuple[int, int]:
+        first, end = layers
+        if not 0 <= first < end:
+            raise ValueError(
+                f"[{first}, {end}] holds no layers; give the first and one past the last, from 0"
+            )
+        return layers
+
+    @property
+    def count(self) -> int:
+        """How many layers it takes."""
+        return self.layer_range[1] - self.layer_range[0]
+
+
+class Slice(BaseModel):
+    """Layers of the result, each merged of the layer at the same place in every source."""
+
+    model_config = _STRICT
+
+    sources: tuple[SliceSource, ...]
+    base_model: Reference | None = None
+    parameters: Parameters = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_residual_weight(cls, document: object) -> object:
+        if isinstance(document, dict) and document.get("residual_weight") is not None:
+            raise ValueError("residual_weight changes nothing in mergekit; remove it")
+        return document
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_fit(cls, sources: tuple[SliceSource, ...]) -> tuple[SliceSource, ...]:
+        if not sources:
+            raise ValueError("name at least one model and its layer_range")
+        refuse_duplicates(entry.model for entry in sources)
+        first = sources[0]
+        for entry in sources:
+            if entry.count != first.count:
+                raise ValueError(
+                    f"{entry.model} gives {entry.count} layers and {first.model} {first.count}; "
+                    "give as many of each"
+                )
+        return sources
+
+    @property
+    def count(self) -> int:
+        """How many layers of the result it makes."""
+        return self.sources[0].count
+
+
+class Module(BaseModel):
+    """A part of the network (an encoder, a vision tower), of whole models or of slices."""
+
+    model_config = _STRICT
+
+    models: tuple[RecipeModel, ...] = ()
+    slices: tuple[Slice, ...] | None = None
+    parameters: Parameters = Field(default_factory=dict)
+
+    @field_validator("models")
+    @classmethod
+    def _each_once(cls, models: tuple[RecipeModel, ...]) -> tuple[RecipeModel, ...]:
+        refuse_duplicates(entry.model for entry in models)
+        return models
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Module:
+        if bool(self.models) == bool(self.slices):
+            raise ValueError("give either models or slices")
+        return self
+
+
+def refuse_duplicates(models: Iterable[str]) -> None:
+    """Raise ValueError that names the first model that comes twice."""
+    seen: set[str] = set()
+    for model in models:
+        if model in seen:
+            raise ValueError(f"{model} is listed twice; list each model once")
+        seen.add(model)

@@ -1,0 +1,131 @@
+"""The recipe as a typed value, and the mergekit YAML document that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from evomerge.recipe.inputs import Module, RecipeModel, Slice, refuse_duplicates
+from evomerge.recipe.reference import Reference
+from evomerge.recipe.settings import Parameters, Scalar, resolve_in, without_empty
+from evomerge.recipe.tokenizer import TokenizerSpec
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class Recipe(BaseModel):
+    """A whole merge by `merge_method`, in float32, rounded once to `out_dtype`.
+
+    What is merged is said in one of `models` (whole models), `slices` (of their layers) and
+    `modules` (parts of the network, each of models or slices). Model references are local folders
+    or hub ids, `@revision` allowed. `evomerge` is our own block: `seed` (of the random masks) is
+    read from it, the rest is carried along untouched.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    merge_method: str
+    base_model: Reference | None = None
+    models: tuple[RecipeModel, ...] = ()
+    slices: tuple[Slice, ...] | None = None
+    modules: dict[str, Module] | None = None
+    parameters: Parameters = Field(default_factory=dict)
+    dtype: Literal["float32"] = "float32"
+    out_dtype: DType | None = None
+    tokenizer_source: Reference | None = None
+    tokenizer: TokenizerSpec | None = None
+    chat_template: str | None = None
+    evomerge: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("models")
+    @classmethod
+    def _some_models_each_once(cls, models: tuple[RecipeModel, ...]) -> tuple[RecipeModel, ...]:
+        if not models:
+            raise ValueError("name at least one model")
+        refuse_duplicates(entry.model for entry in models)
+        return models
+
+    @field_validator("slices", "modules")
+    @classmethod
+    def _not_empty(cls, parts: Any) -> Any:
+        if parts is not None and not parts:
+            raise ValueError("is empty; write the merge or remove the key")
+        return parts
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Recipe:
+        given = [key for key in ("models", "slices", "modules") if getattr(self, key)]
+        if not given:
+            raise ValueError("models: missing; name the models to merge, or slices, or modules")
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: the recipe has {given[0]} already; keep one of them")
+        if self.tokenizer_source is not None and self.tokenizer is not None:
+            raise ValueError("tokenizer_source: the recipe has tokenizer already; keep one of them")
+        return self
+
+    @property
+    def seed(self) -> int:
+        """Seed of every random mask of this recipe."""
+        return int(self.evomerge.get("seed", 0))
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every model the recipe merges, the base first, each once."""
+        first = [self.base_model] if self.base_model else []
+        return tuple(dict.fromkeys([*first, *_models_in(self)]))
+
+    def setting_of(
+        self, name: str, *, model: str | None, tensor_name: str, depth: float
+    ) -> Scalar | None:
+        """Parameter `name` for one tensor of a recipe over `models`.
+
+        The model's own scope comes first, then the recipe's.
+        """
+        own = [entry.parameters for entry in self.models if model and entry.model == model]
+        return resolve_in([*own, self.parameters], name, tensor_name=tensor_name, depth=depth)
+
+    def with_block(self, **facts: Any) -> Recipe:
+        """The same merge with `facts` added to the `evomerge:` block."""
+        return self.model_copy(update={"evomerge": {**self.evomerge, **facts}})
+
+    def to_yaml(self) -> str:
+        """The document as mergekit reads it; floats are written so that they read back equal."""
+        document = self.model_dump(mode="json", exclude={"evomerge", "tokenizer"})
+        document = without_empty(document)
+        if not self.models:
+            del document["models"]
+        for module in document.get("modules", {}).values():
+            if not module["models"]:
+                del module["models"]
+        if self.tokenizer is not None:
+            document["tokenizer"] = self.tokenizer.model_dump(mode="json", exclude_none=True)
+            if not self.tokenizer.tokens:
+                del document["tokenizer"]["tokens"]
+        if self.evomerge:
+            document["evomerge"] = self.model_dump(mode="json")["evomerge"]
+        return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _models_in(part: Recipe | Module) -> Iterator[str]:
+    yield from (entry.model for entry in part.models)
+    for piece in part.slices or ():
+        yield from [piece.base_model] if piece.base_model else []
+        yield from (source.model for source in piece.sources)
+    if isinstance(part, Recipe):
+        for module in (part.modules or {}).values():
+            yield from _models_in(module)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Numbers of a gradient on one line; floats always with a point, as YAML 1.1 wants them."""
+
+
+def _represent_list(dumper: _Dumper, values: list[Any]) -> yaml.Node:
+    flow = all(isinstance(value, (int, float, str)) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flow)
+
+
+_Dumper.add_representer(list, _represent_list)

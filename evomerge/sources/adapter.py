@@ -1,0 +1,164 @@
+"""A PEFT LoRA adapter over its base: a model that is never written out.
+
+What the adapter changes is computed when it is asked for, in float32; every other tensor is the
+base's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from evomerge.errors import SourceError
+from evomerge.sources.adapter_config import AdapterConfig
+from evomerge.sources.correspondence import place_names, prefixes_of
+from evomerge.sources.files import MODEL_FILES, Digests, read_entries
+from evomerge.sources.lora import Change, Parts, change_of, named_parts
+from evomerge.sources.settings import vocabulary_size, with_setting
+from evomerge.sources.source import Source
+from evomerge.sources.structure import Structure
+
+_WEIGHTS = "adapter_model.safetensors"
+_PICKLED = "adapter_model.bin"
+
+
+class Adapter:
+    """A LoRA adapter (Hu et al. 2021) opened over its base."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        reference: str,
+        revision: str | None,
+        config: AdapterConfig,
+        base: Source,
+        named: str,
+    ) -> None:
+        """named: how messages begin. Raises SourceError."""
+        self.folder = folder
+        self.reference = reference
+        self.revision = revision
+        self.base = base
+        self._digests = Digests()
+        self._last: tuple[str, torch.Tensor] | None = None
+        tensors = _read_weights(folder, named)
+        try:
+            self._changes = _changes(tensors, config, base.structure)
+        except SourceError as error:
+            raise SourceError(f"{named}: {error}") from error
+        self.structure = _changed_structure(base.structure, self._changes)
+        self.config = _changed_config(base, self.structure)
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The adapter's own files by name, and its base's as `base/` and their name."""
+        found = {path for pattern in MODEL_FILES for path in self.folder.glob(pattern)}
+        own = {
+            path.name: path
+            for path in sorted(found)
+            if path.suffix != ".safetensors" or path.name == _WEIGHTS
+        }
+        return {**own, **{f"base/{name}": path for name, path in self.base.files.items()}}
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """base + scale·B·A in float32 where the adapter changes a tensor, else the base's own.
+
+        The last one computed is kept, since a method may ask several times; never to be written to.
+        """
+        change = self._changes.get(name)
+        if change is None:
+            return self.base.tensor(name)
+        if self._last is None or self._last[0] != name:
+            stored = change.replacement
+            self._last = name, change.apply(self.base.tensor(name) if stored is None else stored)
+        return self._last[1]
+
+    def prefetch(self, name: str) -> None:
+        """Ask the system to read the base's bytes ahead; returns at once."""
+        self.base.prefetch(name)
+
+    def sha256(self) -> Mapping[str, str]:
+        """Hex digest of each of `files`, the base's among them. Raises SourceError."""
+        own = {name: path for name, path in self.files.items() if not name.startswith("base/")}
+        of_base = {f"base/{name}": digest for name, digest in self.base.sha256().items()}
+        return {**self._digests.of(own), **of_base}
+
+
+def _read_weights(folder: Path, named: str) -> dict[str, torch.Tensor]:
+    file = folder / _WEIGHTS
+    if file.exists():
+        read_entries(file, named)  # refuses a damaged file
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    pickled = folder / _PICKLED
+    if pickled.exists():
+        raise SourceError(
+            f"{named}: has {_PICKLED}, which can run code when read; convert it: "
+            'python -c "import torch; from safetensors.torch import save_file; '
+            f"w = torch.load('{pickled}', map_location='cpu', weights_only=True); "
+            f"save_file({{k: v.contiguous() for k, v in w.items()}}, '{file}')\""
+        )
+    raise SourceError(f"{named}: has no {_WEIGHTS}; save the adapter with PEFT's save_pretrained")
+
+
+def _changes(
+    tensors: Mapping[str, torch.Tensor], config: AdapterConfig, base: Structure
+) -> dict[str, Change]:
+    """The base's tensor name -> how it is changed. Raises SourceError."""
+    parts = named_parts(tensors)
+    places = _places(parts, base)
+    changes: dict[str, Change] = {}
+    for name, part in parts.items():
+        if name in places:
+            changes[places[name]] = change_of(name, places[name], part, config, base)
+        elif not _repeats_embeddings(part, parts.values(), base):
+            raise SourceError(
+                f"it changes {name}, which the base does not have; give the base that it was "
+                "trained on"
+            )
+    return changes
+
+
+def _places(parts: Mapping[str, Parts], base: Structure) -> dict[str, str]:
+    """The adapter's name of each tensor it changes -> the base's, where the base has it."""
+    if all(name in base.shapes for name in parts):
+        return {name: name for name in parts}
+    return place_names(
+        base.shapes,
+        {name: part.shape for name, part in parts.items()},
+        lead_prefixes=[stack.prefix for stack in base.stacks],
+        other_prefixes=prefixes_of(parts),
+    )
+
+
+def _repeats_embeddings(part: Parts, others: Iterable[Parts], base: Structure) -> bool:
+    """Whether it is the head of a model whose head is its embeddings, saved beside them."""
+    if not base.tied or part.replacement is None:
+        return False
+    replaced = [other.replacement for other in others if other is not part]
+    return any(other is not None and torch.equal(other, part.replacement) for other in replaced)
+
+
+def _changed_structure(base: Structure, changes: Mapping[str, Change]) -> Structure:
+    """The base's, with the rows of embeddings that the adapter came to know more words for."""
+    shapes = {
+        name: tuple(change.replacement.shape)
+        for name, change in changes.items()
+        if change.replacement is not None
+    }
+    return replace(base, shapes={**base.shapes, **shapes}) if shapes else base
+
+
+def _changed_config(base: Source, structure: Structure) -> Mapping[str, Any]:
+    before = vocabulary_size(base.config, base.structure.shapes)
+    for name, shape in base.structure.shapes.items():
+        now = structure.shapes[name]
+        if now != shape and len(shape) == 2 and shape[0] == before:
+            return with_setting(base.config, "vocab_size", now[0])
+    return base.config

@@ -1,0 +1,137 @@
+"""Whether models can be merged with each other, and which of them the merge is built like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from evomerge.errors import SourceError
+from evomerge.sources.correspondence import correspond, stack_pairs
+from evomerge.sources.settings import setting, vocabulary_size
+from evomerge.sources.source import Source
+from evomerge.sources.structure import Stack, Structure
+
+_HEAD_SETTINGS = ("num_attention_heads", "num_key_value_heads", "head_dim")
+"""Settings that two models must share though their tensors may have equal shapes without."""
+
+
+def lead_of(sources: Sequence[Source]) -> Source:
+    """The model that a merge is built like: whose configuration and order of tensors it takes.
+
+    The first, unless one of another architecture holds all of its tensors and more beside them: a
+    vision-language model among the language models that it is merged with.
+    """
+    lead = sources[0]
+    for other in sources[1:]:
+        if is_part(lead.structure, other.structure):
+            lead = other
+    return lead
+
+
+def check_compatible(
+    sources: Sequence[Source], *, vocabularies_may_differ: bool = False
+) -> Structure:
+    """The structure of the lead, which all the sources share or are a part of.
+
+    vocabularies_may_differ: whether tensors with a row for each word may have other numbers of
+    rows. Raises SourceError that names the first thing that differs, in words.
+    """
+    lead = lead_of(sources)
+    for other in sources:
+        difference = None if other is lead else _difference(lead, other, vocabularies_may_differ)
+        if difference:
+            raise SourceError(
+                f"{other.reference} does not fit {lead.reference}: {difference}; "
+                "merge only models fine-tuned from the same base"
+            )
+    return lead.structure
+
+
+def shared_structure(sources: Sequence[Source]) -> Structure:
+    """What a search can vary: the lead's tensors that every source has, in its main stack or about.
+
+    Other stacks that all have (a vision tower, an encoder) count as tensors outside the layers.
+    """
+    lead = lead_of(sources).structure
+    found = [correspond(lead, source.structure) for source in sources]
+    shapes = {
+        name: shape for name, shape in lead.shapes.items() if all(name in names for names in found)
+    }
+    return replace(lead, shapes=shapes, stacks=lead.stacks[:1])
+
+
+def is_part(part: Structure, whole: Structure) -> bool:
+    """Whether every tensor of a model has its place in another that has more beside its stacks."""
+    if part.architecture == whole.architecture or len(part.shapes) >= len(whole.shapes):
+        return False
+    found = correspond(whole, part)
+    if len(found) < len(part.shapes):
+        return False
+    shared = set(_pairs(whole, part).values())
+    more = (whole.stack_of(name) for name in whole.shapes if name not in found)
+    return all(stack is None or stack.prefix not in shared for stack in more)
+
+
+def _pairs(whole: Structure, part: Structure) -> dict[str, str]:
+    return stack_pairs(
+        whole.shapes,
+        part.shapes,
+        lead_prefixes=[stack.prefix for stack in whole.stacks],
+        other_prefixes=[stack.prefix for stack in part.stacks],
+    )
+
+
+def _difference(lead: Source, other: Source, vocabularies_may_differ: bool) -> str | None:
+    settings = () if vocabularies_may_differ else ("vocab_size",)
+    return (
+        _build_that_differs(lead.structure, other.structure)
+        or _setting_that_differs(lead, other, *settings)
+        or _tensor_that_differs(lead, other, vocabularies_may_differ)
+        or _setting_that_differs(lead, other, *_HEAD_SETTINGS)
+    )
+
+
+def _build_that_differs(lead: Structure, other: Structure) -> str | None:
+    depth = _like_main_of(lead, other).depth
+    placed = len(correspond(lead, other)) == len(other.shapes)
+    only_depth = placed and depth != other.depth
+    if lead.architecture != other.architecture and not (is_part(other, lead) or only_depth):
+        return f"its architecture is {other.architecture}, not {lead.architecture}"
+    if depth != other.depth:
+        return f"it has {other.depth} layers, not {depth}"
+    return None
+
+
+def _tensor_that_differs(lead: Source, other: Source, vocabularies_may_differ: bool) -> str | None:
+    a, b = lead.structure, other.structure
+    if a.tied != b.tied:
+        return f"tie_word_embeddings is {b.tied} there, not {a.tied}"
+    found, part = correspond(a, b), is_part(b, a)
+    words = vocabulary_size(lead.config, a.shapes), vocabulary_size(other.config, b.shapes)
+    for name, ours in a.shapes.items():
+        if name not in found:
+            if part:
+                continue
+            return f"it has no tensor {name}"
+        theirs = b.shapes[found[name]]
+        by_word = vocabularies_may_differ and (*ours[:1], *theirs[:1]) == words
+        if theirs != ours and not (by_word and theirs[1:] == ours[1:]):
+            return f"{found[name]} has shape {list(theirs)}, not {list(ours)}"
+    placed = set(found.values())
+    extra = next((name for name in b.shapes if name not in placed), None)
+    return f"it has a tensor more, {extra}" if extra else None
+
+
+def _like_main_of(lead: Structure, other: Structure) -> Stack:
+    """The lead's stack that is most like the other's main one."""
+    prefix = _pairs(lead, other).get(other.layer_prefix, lead.layer_prefix)
+    return next(stack for stack in lead.stacks if stack.prefix == prefix)
+
+
+def _setting_that_differs(lead: Source, other: Source, *keys: str) -> str | None:
+    """In words; a setting that one of them leaves to its default is not compared."""
+    for key in keys:
+        ours, theirs = setting(lead.config, key), setting(other.config, key)
+        if ours != theirs and None not in (ours, theirs):
+            return f"its {key} is {theirs}, not {ours}"
+    return None

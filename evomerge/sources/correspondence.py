@@ -1,0 +1,130 @@
+"""Which tensor of one model is which of another that has it under another name.
+
+A vision-language model holds a language model under a prefix, and transformers has moved such
+prefixes over the years. What is the same is found by structure: stacks whose layers hold tensors of
+the same names and shapes, and what stands beside them under the same parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from evomerge.sources.layers import split_at_number
+from evomerge.sources.structure import Structure
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def correspond(lead: Structure, other: Structure) -> Mapping[str, str]:
+    """The lead's tensor name -> the other's, for the tensors that both have, in the lead's order.
+
+    Names alone are compared outside the layers, so that shapes may differ there. The identity for
+    models of equal names.
+    """
+    found = place_names(
+        lead.shapes,
+        other.shapes,
+        lead_prefixes=[stack.prefix for stack in lead.stacks],
+        other_prefixes=[stack.prefix for stack in other.stacks],
+    )
+    theirs = {ours: name for name, ours in found.items()}
+    return {name: theirs[name] for name in lead.shapes if name in theirs}
+
+
+def stack_pairs(
+    lead: Shapes, other: Shapes, *, lead_prefixes: Iterable[str], other_prefixes: Iterable[str]
+) -> dict[str, str]:
+    """Prefix of each of the other's stacks -> prefix of the lead's that is most like it.
+
+    Alike are tensors of the same name and shape within the stack; then of the same name; of equals
+    the first of the lead's is taken, its own prefix before all. A stack like none is left out.
+    """
+    within = {prefix: _within(prefix, lead) for prefix in lead_prefixes}
+    pairs = {}
+    for prefix in other_prefixes:
+        theirs = _within(prefix, other)
+        likeness = {
+            candidate: (
+                sum(ours.get(name) == shape for name, shape in theirs.items()),
+                sum(name in ours for name in theirs),
+                candidate == prefix,
+            )
+            for candidate, ours in within.items()
+        }
+        best = max(likeness, key=lambda candidate: likeness[candidate], default=None)
+        if best is not None and likeness[best][1]:
+            pairs[prefix] = best
+    return pairs
+
+
+def place_names(
+    lead: Shapes, other: Shapes, *, lead_prefixes: Iterable[str], other_prefixes: Iterable[str]
+) -> dict[str, str]:
+    """The other's tensor name -> the lead's, for the tensors that have a place in the lead."""
+    if all(lead.get(name) == shape for name, shape in other.items()):
+        return {name: name for name in other}
+    pairs = stack_pairs(lead, other, lead_prefixes=lead_prefixes, other_prefixes=other_prefixes)
+    parents = dict(_parents(theirs, ours) for theirs, ours in pairs.items())
+    longest_first = sorted(parents, key=len, reverse=True)
+    endings = _endings(lead)
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in other:
+        parent = next((prefix for prefix in longest_first if name.startswith(prefix)), None)
+        candidates = [] if parent is None else [parents[parent] + name[len(parent) :]]
+        candidates += [name, *_same_ending(name, lead, endings)]
+        place = next((each for each in candidates if each in lead and each not in taken), None)
+        if place is not None:
+            found[name] = place
+            taken.add(place)
+    return found
+
+
+def prefixes_of(names: Iterable[str]) -> list[str]:
+    """What comes before the first number in each of the names that have one, each once."""
+    splits = (split_at_number(name) for name in names)
+    return list(dict.fromkeys(split[0] for split in splits if split is not None))
+
+
+def _within(prefix: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """What is numbered under a prefix, by the rest of its name."""
+    return {
+        name[len(prefix) :]: shape
+        for name, shape in shapes.items()
+        if name.startswith(prefix) and name[len(prefix) :].partition(".")[0].isdecimal()
+    }
+
+
+def _parents(theirs: str, ours: str) -> tuple[str, str]:
+    """Two prefixes without the parts that end both."""
+    a, b = theirs.split("."), ours.split(".")
+    while a and b and a[-1] == b[-1]:
+        a.pop()
+        b.pop()
+    return "".join(f"{part}." for part in a), "".join(f"{part}." for part in b)
+
+
+def _endings(lead: Shapes) -> dict[str, list[str]]:
+    """Every ending of a name outside numbered modules -> the names that have it."""
+    endings: dict[str, list[str]] = {}
+    for name in lead:
+        if split_at_number(name) is None:
+            parts = name.split(".")
+            for place in range(1, len(parts)):
+                endings.setdefault(".".join(parts[place:]), []).append(name)
+    return endings
+
+
+def _same_ending(name: str, lead: Shapes, endings: Mapping[str, list[str]]) -> list[str]:
+    """Names of the lead that end with this whole name, or that end it, where there is just one.
+
+    A bare `weight` or `bias` says nothing, and what is numbered is found by its stack.
+    """
+    if split_at_number(name) is not None:
+        return []
+    longer = endings.get(name, [])
+    parts = name.split(".")
+    shorter = [
+        ending for place in range(1, len(parts) - 1) if (ending := ".".join(parts[place:])) in lead
+    ]
+    return [*(longer if len(longer) == 1 else []), *shorter[:1]]

@@ -1,0 +1,102 @@
+"""The numbered stacks of a model, found from its config and the names of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evomerge.errors import SourceError
+from evomerge.sources.settings import setting
+from evomerge.sources.structure import Stack
+
+_DEPTH_KEYS = (
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+    "num_decoder_layers",
+    "encoder_layers",
+    "decoder_layers",
+    "num_hidden_groups",  # layers that share weights are stored once a group
+)
+_WIDTH_KEYS = ("hidden_size", "d_model", "n_embd", "dim")
+_DRAFT_KEY = "num_nextn_predict_layers"
+"""Layers that draft further tokens; they are stored behind the model's own and seldom loaded."""
+
+
+def split_at_number(tensor_name: str) -> tuple[str, int, str] | None:
+    """(what comes before the first number in a dotted name, the number, what comes after)."""
+    parts = tensor_name.split(".")
+    for place, part in enumerate(parts[:-1]):
+        if part.isdecimal():
+            prefix = "".join(f"{before}." for before in parts[:place])
+            return prefix, int(part), ".".join(parts[place + 1 :])
+    return None
+
+
+def find_stacks(
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    sizes: Mapping[str, int],
+    named: str,
+) -> tuple[Stack, ...]:
+    """Every stack, the main one first: the language model's, of two the heaviest in bytes.
+
+    A stack is tensors numbered from 0 without gaps, each number a module of modules; experts within
+    a layer and lists of plain matrices are none. Where the config says the depth of the language
+    model (of encoder and decoder, perhaps), the main stack is of that depth, and of its width where
+    there is such a one; a vision tower is another. Raises SourceError where there is none.
+    """
+    runs = _runs(shapes)
+    said = {depth for key in _DEPTH_KEYS if isinstance(depth := setting(config, key), int)}
+    drafts = setting(config, _DRAFT_KEY) or 0
+    stacks: dict[str, Stack] = {}
+    for prefix, numbers in runs.items():
+        count = len(numbers)
+        if numbers != set(range(count)):
+            continue
+        depth = count - drafts if count - drafts in said else count
+        if depth in said or depth > 1:
+            stacks[prefix] = Stack(prefix, depth)
+    fitting = [stack for stack in stacks.values() if not said or stack.depth in said]
+    if not fitting:
+        wanted = " or ".join(str(depth) for depth in sorted(said))
+        raise SourceError(
+            f"{named}: no {wanted} numbered layers among its tensors as config.json says; "
+            "get the weights and the config from the same place"
+        )
+    weights = {prefix: _bytes_under(prefix, sizes) for prefix in stacks}
+    wide = [stack for stack in fitting if _has_width(stack, shapes, config)]
+    main = max(
+        sorted(wide or fitting, key=lambda stack: stack.prefix),
+        key=lambda stack: weights[stack.prefix],
+    )
+    others = (stack for stack in stacks.values() if stack != main)
+    return main, *sorted(others, key=lambda stack: (-weights[stack.prefix], stack.prefix))
+
+
+def _runs(names: Iterable[str]) -> dict[str, set[int]]:
+    """Prefix -> the numbers that follow it, for modules of modules."""
+    numbers: dict[str, set[int]] = {}
+    nested: set[str] = set()
+    for name in names:
+        split = split_at_number(name)
+        if split is not None:
+            prefix, number, rest = split
+            numbers.setdefault(prefix, set()).add(number)
+            if "." in rest:
+                nested.add(prefix)
+    return {prefix: found for prefix, found in numbers.items() if prefix in nested}
+
+
+def _bytes_under(prefix: str, sizes: Mapping[str, int]) -> int:
+    return sum(size for name, size in sizes.items() if name.startswith(prefix))
+
+
+def _has_width(
+    stack: Stack, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+) -> bool:
+    widths = {(setting(config, key),) for key in _WIDTH_KEYS}  # of a norm's gains
+    return any(
+        shape in widths for name, shape in shapes.items() if stack.layer_of(name) is not None
+    )

@@ -1,0 +1,170 @@
+"""Low-rank changes of tensors: how an adapter's file names them, and the change they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from evomerge.errors import SourceError
+from evomerge.sources.adapter_config import AdapterConfig
+from evomerge.sources.structure import Structure
+
+_PREFIX = "base_model.model."
+_FACTORS = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_embedding_A": "embedding_down",
+    ".lora_embedding_B": "embedding_up",
+    ".lora_magnitude_vector": "magnitude",
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an adapter's file holds for one tensor of the base.
+
+    factors: "down" (r, in) and "up" (out, r), or "embedding_down" (r, words) and "embedding_up"
+    (width, r); "magnitude" (out,) for DoRA. replacement: the tensor as it was trained as a whole.
+    """
+
+    factors: dict[str, torch.Tensor] = field(default_factory=dict)
+    replacement: torch.Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor it changes, as most modules store it."""
+        if self.replacement is not None:
+            return tuple(self.replacement.shape)
+        if "embedding_down" in self.factors and "embedding_up" in self.factors:
+            return self.factors["embedding_down"].shape[1], self.factors["embedding_up"].shape[0]
+        return self.factors["up"].shape[0], self.factors["down"].shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """How an adapter changes one tensor.
+
+    W + scale·left·right, left (rows, r), right (r, columns); with a magnitude (one for each of the
+    outputs, which are dimension `outputs`) each output is scaled to that norm, which is DoRA (Liu
+    et al. 2024, equation 5). replacement: what W is instead of the base's.
+    """
+
+    replacement: torch.Tensor | None = None
+    left: torch.Tensor | None = None
+    right: torch.Tensor | None = None
+    scale: float = 0.0
+    magnitude: torch.Tensor | None = None
+    outputs: int = 0
+
+    def apply(self, stored: torch.Tensor) -> torch.Tensor:
+        """The changed tensor, float32, new memory."""
+        changed = stored.to(torch.float32, copy=True)
+        if self.left is not None and self.right is not None:
+            changed.addmm_(self.left.float(), self.right.float(), alpha=self.scale)
+        if self.magnitude is not None:
+            norms = torch.linalg.vector_norm(changed, dim=1 - self.outputs, keepdim=True)
+            changed.mul_(self.magnitude.float().reshape(norms.shape) / norms)
+        return changed
+
+
+def named_parts(tensors: Mapping[str, torch.Tensor]) -> dict[str, Parts]:
+    """Name of the changed tensor, as the adapter has it -> what the file holds for it.
+
+    Raises SourceError for a tensor of no known kind, or without the one that belongs to it.
+    """
+    parts: dict[str, Parts] = {}
+    for stored_name, tensor in tensors.items():
+        name = stored_name.removeprefix(_PREFIX)
+        ending = next((ending for ending in _FACTORS if name.endswith(ending)), None)
+        if name == stored_name or (ending is None and ".lora_" in name):
+            raise SourceError(
+                f"{stored_name} is no part of a LoRA adapter that is known here; merge the adapter "
+                "into its base with PEFT first"
+            )
+        if ending is None:
+            whole = name.replace(".base_layer.", ".")
+            parts[whole] = Parts(parts.get(whole, Parts()).factors, tensor)
+            continue
+        changed = f"{name.removesuffix(ending)}.weight"
+        parts.setdefault(changed, Parts()).factors[_FACTORS[ending]] = tensor
+    for name, part in parts.items():
+        _check_factors(name, part.factors)
+    return parts
+
+
+def _check_factors(name: str, factors: Mapping[str, torch.Tensor]) -> None:
+    if not factors:
+        return
+    kinds = set(factors)
+    if "magnitude" in kinds and "embedding_down" in kinds:
+        raise SourceError(f"{name}: DoRA of embeddings is not supported; merge it with PEFT first")
+    if kinds - {"magnitude"} not in ({"down", "up"}, {"embedding_down", "embedding_up"}):
+        raise SourceError(f"{name}: one of its two matrices is missing; get the adapter again")
+    if any(factor.dim() != 2 for kind, factor in factors.items() if kind != "magnitude"):
+        raise SourceError(
+            f"{name}: LoRA of convolutions is not supported; merge it with PEFT first"
+        )
+
+
+def change_of(name: str, place: str, part: Parts, config: AdapterConfig, base: Structure) -> Change:
+    """The change of one of the base's tensors.
+
+    name: the adapter's name of the tensor; place: the base's. Raises SourceError where the adapter
+    does not fit.
+    """
+    shape = base.shapes[place]
+    if part.replacement is not None:
+        _check_replacement(name, tuple(part.replacement.shape), shape)
+        shape = tuple(part.replacement.shape)
+    if not part.factors:
+        return Change(replacement=part.replacement)
+    module = name.removesuffix(".weight")
+    if "embedding_down" in part.factors:
+        down, up = part.factors["embedding_down"], part.factors["embedding_up"]
+        transposed = True  # (words, width), where (out, in) would be (width, words)
+    else:
+        down, up = part.factors["down"], part.factors["up"]
+        transposed = _is_transposed(place, up.shape[0], down.shape[1], config, base)
+    made = (down.shape[1], up.shape[0]) if transposed else (up.shape[0], down.shape[1])
+    if made != shape or up.shape[1] != down.shape[0]:
+        raise SourceError(
+            f"it changes {name} of shape {list(made)}, and the base's is {list(shape)}; give the "
+            "base that it was trained on"
+        )
+    return Change(
+        replacement=part.replacement,
+        left=down.T if transposed else up,
+        right=up.T if transposed else down,
+        scale=config.scale(module, stored_rank=down.shape[0]),
+        magnitude=part.factors.get("magnitude"),
+        outputs=1 if transposed else 0,
+    )
+
+
+def _check_replacement(name: str, shape: tuple[int, ...], before: tuple[int, ...]) -> None:
+    """Only the number of rows of a matrix may differ: words were added, or classes."""
+    if shape != before and not (len(shape) == len(before) == 2 and shape[1:] == before[1:]):
+        raise SourceError(
+            f"it holds {name} of shape {list(shape)}, and the base's is {list(before)}; give the "
+            "base that it was trained on"
+        )
+
+
+def _is_transposed(
+    name: str, outputs: int, inputs: int, config: AdapterConfig, base: Structure
+) -> bool:
+    """Whether a module stores (in, out), as GPT-2's do, and not (out, in)."""
+    if outputs != inputs:
+        return base.shapes[name] == (inputs, outputs)
+    # PEFT says it once for all modules, of which some may be of the other kind; a bias has one
+    # number for each output, so that the layer's other modules tell.
+    stack = base.stack_of(name)
+    for other, shape in base.shapes.items():
+        bias = base.shapes.get(f"{other.removesuffix('.weight')}.bias")
+        if len(shape) == 2 and shape[0] != shape[1] and bias is not None and len(bias) == 1:
+            if stack is None or base.stack_of(other) is not stack:
+                continue
+            return bias[0] == shape[1]
+    return config.fan_in_fan_out

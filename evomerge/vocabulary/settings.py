@@ -1,0 +1,113 @@
+"""What a model's configurations say of its vocabulary, put right for that of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evomerge.errors import SourceError
+from evomerge.sources import Source
+from evomerge.sources.files import read_json
+from evomerge.sources.settings import setting, with_setting
+
+GENERATION_CONFIG = "generation_config.json"
+
+_OF_THE_TOKENIZER = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Settings that belong to the tokenizer more than to the model."""
+
+_ENDINGS = ("_token_id", "_token_index")
+"""How the names of settings end that hold the row of a token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSettings:
+    """Settings that differ from what a model's own files say, by name.
+
+    config: of config.json; nested sections count as one with the top. generation: of
+    generation_config.json, where the model has one.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+
+def settings_for(
+    source: Source,
+    *,
+    giver: Source,
+    rows: int,
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    leads: bool,
+) -> TokenSettings:
+    """The settings of a model once it has the vocabulary of the result.
+
+    giver: the model whose tokenizer the result's is made from; where it states them, its begin,
+    end and padding tokens are those of the result. Every other setting keeps its token. before,
+    after: token -> row, in the model and in the result. leads: whether the result takes its other
+    settings from this model; then SourceError is raised for one whose token the result lacks.
+    """
+    tokens = {row: token for token, row in before.items()}
+
+    def moved(key: str, value: Any) -> Any:
+        """The new row of a token, or of each of several."""
+        if isinstance(value, list):
+            kept = [row for each in value if (row := moved(key, each)) is not None]
+            return kept or None
+        if value not in tokens:
+            return value  # a row that was no token's says as much as before
+        row = after.get(tokens[value])
+        if row is None and leads and key not in _OF_THE_TOKENIZER:
+            raise SourceError(
+                f"{source.reference}: its {key} is {tokens[value]!r}, which the tokenizer of "
+                f"{giver.reference} does not have; take the union of the tokenizers"
+            )
+        return row
+
+    stated = _stated(source.config)
+    given = {} if giver is source else _stated(giver.config)
+    config = {"vocab_size": (setting(source.config, "vocab_size"), rows)}
+    config |= _changes(stated, given, moved)
+    own = _generation(source)
+    theirs = {} if giver is source else {**given, **_stated(_generation(giver))}
+    generation = _changes(_stated(own), theirs, moved) if own else {}
+    return TokenSettings(
+        config={key: new for key, (old, new) in config.items() if new != old},
+        generation={key: new for key, (old, new) in generation.items() if new != old},
+    )
+
+
+def with_settings(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A config with these settings of the language model, said where it says them already."""
+    changed = dict(config)
+    for key, value in settings.items():
+        changed = with_setting(changed, key, value)
+        if setting(changed, key) != value:
+            changed[key] = value
+    return changed
+
+
+def _changes(
+    stated: Mapping[str, Any], given: Mapping[str, Any], moved: Callable[[str, Any], Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Setting -> what it was and what it is to be."""
+    changes = {}
+    for key in dict.fromkeys([*stated, *(key for key in _OF_THE_TOKENIZER if key in given)]):
+        old = stated.get(key)
+        from_tokenizer = key in _OF_THE_TOKENIZER and key in given
+        changes[key] = old, given[key] if from_tokenizer else moved(key, old)
+    return changes
+
+
+def _stated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of tokens that a configuration states, its nested sections' before the top's."""
+    sections = [config, *(value for value in config.values() if isinstance(value, Mapping))]
+    keys = [key for section in sections for key in section if key.endswith(_ENDINGS)]
+    found = {key: setting(config, key) for key in dict.fromkeys(keys)}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _generation(source: Source) -> Mapping[str, Any]:
+    file = source.folder / GENERATION_CONFIG
+    return read_json(file, source.reference) if file.is_file() else {}
