@@ -122,11 +122,10 @@ def mergekit_in_memory(text: Document) -> None:
     LoaderCache().setup(options=options)
     architecture = get_architecture_info(config, options)
     first = config.referenced_models()[0].config()
-    targets = MergePlanner(
-        config, architecture, options=options, out_model_config=first
-    ).plan_in_memory()
-    for _ in Executor(targets).run(quiet=True):
-        pass
+    planner = MergePlanner(config, architecture, options=options, out_model_config=first)
+    planner._plan()  # its own plan_in_memory does not run
+    for _, tensor in Executor([task for _, task in planner._tensors]).run(quiet=True):
+        tensor.to(torch.bfloat16)
 
 
 def spread(values: Sequence[float], scale: float = 1.0, digits: int = 3) -> str:

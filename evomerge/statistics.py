@@ -166,6 +166,8 @@ class Statistics:
         of_file = _FILE_OF.get(kind)
         assert of_file is not None, f"{kind} is no statistic"
         self.require(reference, of_file)
+        if of_file == "fisher" and not self._sources[reference].as_stored(tensor_name):
+            return None  # its rows are those of other tokens than the statistic's
         return self._opened[reference, of_file].get(kind, tensor_name)
 
     def _open(self, reference: str, kind: FileKind) -> _StatisticsFile:

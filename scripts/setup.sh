@@ -30,10 +30,3 @@ if [ "$(cat "$STAMP" 2>/dev/null)" != "$WANTED" ]; then
     -e ".${EXTRAS:+[$EXTRAS]}"
   printf '%s' "$WANTED" >"$STAMP"
 fi
-
-# Compiled merge kernels are cached per file, and a cached one does not notice that another file
-# which it calls has changed: after any change all of them are made again.
-KERNELS=evomerge/merge/kernels
-for file in "$KERNELS"/*.py; do
-  find "$KERNELS/__pycache__" -name '*.nb[ic]' ! -newer "$file" -delete 2>/dev/null || true
-done

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from evomerge.errors import RecipeError
 from evomerge.merge.facts import Facts
+from evomerge.merge.method import Inputs, Method
 from evomerge.merge.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.random_mask import draw_key
 from evomerge.merge.residence import Residence
@@ -97,7 +98,7 @@ class MergeEngine:
             dtype = out_dtype if stored.is_floating_point and out_dtype else stored
             out = _memory(into(tensor.name), tensor.shape, dtype, residence.device)
             if stored.is_floating_point:
-                tensor.method.merge(inputs, out)
+                _merge(tensor.method, inputs, out)
             else:
                 out.copy_(inputs.stored(tensor.base or 0))
             yield tensor.name, out
@@ -128,6 +129,16 @@ class MergeEngine:
         for reference, kind in sorted(needed):
             self._statistics[folder].require(reference, kind)
         return self._statistics[folder]
+
+
+def _merge(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
+    """Merge into `out`, by way of float32 where kernels do not write its dtype."""
+    if out.dtype in _TORCH_DTYPES.values():
+        method.merge(inputs, out)
+        return
+    work = torch.empty(out.shape, device=out.device)
+    method.merge(inputs, work)
+    out.copy_(work)
 
 
 def stored_dtype(tensor: TensorPlan, structures: Mapping[str, Structure]) -> torch.dtype:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,9 @@ from numpy.typing import NDArray
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _IN_MEMORY_BYTES = 2**18
 """Facts up to this size are not worth a file."""
+
+_FORM = "1"
+"""Part of every file's name; another number makes files of older releases unknown."""
 
 Key = tuple[str, ...]
 
@@ -40,6 +42,7 @@ class Facts:
         self._left_bytes = limit_bytes
         self._folder = folder
         self._arrays: dict[Key, NDArray[Any]] = {}
+        self._remove_leftovers()
 
     def keeps(self, key: Key, size_bytes: int) -> bool:
         """Whether a fact of this size is kept already or would be."""
@@ -63,7 +66,8 @@ class Facts:
     def _path(self, key: Key) -> Path | None:
         if self._folder is None:
             return None
-        name = hashlib.blake2b("\n".join(key).encode(), digest_size=16).hexdigest()
+        text = "\n".join((_FORM, *key))
+        name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         return self._folder / f"{name}.npy"
 
     def _stored(self, key: Key) -> NDArray[Any] | None:
@@ -71,7 +75,7 @@ class Facts:
         if path is None or not path.exists():
             return None
         try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = _mapped(path)
         except (OSError, ValueError, EOFError):  # torn by a crash: it is made again
             return None
         return array if array.nbytes <= self._left_bytes else None
@@ -84,14 +88,39 @@ class Facts:
         # A full disk costs speed, not the search.
         with contextlib.suppress(OSError, ValueError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+            partial = path.with_suffix(f".{os.getpid()}.partial")
             try:
-                with os.fdopen(descriptor, "wb") as stream:
+                with partial.open("wb") as stream:
                     np.save(stream, array, allow_pickle=False)
+                    stream.flush()
+                    os.fsync(stream.fileno())
                 os.replace(partial, path)
-            except BaseException:
-                os.unlink(partial)
-                raise
-            mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            return mapped
+            finally:
+                partial.unlink(missing_ok=True)
+            return _mapped(path)
         return array
+
+    def _remove_leftovers(self) -> None:
+        """What processes that are gone were writing."""
+        if self._folder is None:
+            return
+        for partial in self._folder.glob("*.partial"):
+            process = partial.name.split(".")[-2]
+            if process.isdecimal() and not _runs(int(process)):
+                partial.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """The array in a file; pages are shared until somebody writes, and never written back."""
+    array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    return array

@@ -35,10 +35,15 @@ def draw_key(*, seed: int, place: int, tensor_name: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
+LIMIT_BITS = 16
+"""Upper bits of a draw that a limit is given in: a density to 2**-17, far below what chance does to
+the share that is kept of any real tensor. Sums over what is kept are then looked up in a table."""
+
+
 def draw_limit(probability: float) -> int:
-    """The bound that draws stay below with a probability in [0, 1], to 2**-32."""
-    limit: int = 2**DRAW_BITS
-    return min(limit - 1, int(probability * limit))
+    """The bound that draws stay below with a probability in [0, 1), to 2**-17."""
+    steps: int = min(2**LIMIT_BITS - 1, round(probability * 2**LIMIT_BITS))
+    return steps << (DRAW_BITS - LIMIT_BITS)
 
 
 def draw(key: int, count: int, *, device: torch.device | str = "cpu") -> torch.Tensor:

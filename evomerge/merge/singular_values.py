@@ -5,9 +5,6 @@ Both treat the task vector of a weight matrix as a matrix; tensors of other dime
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -71,7 +68,7 @@ def merge_singular_vectors(inputs: Inputs, out: torch.Tensor) -> None:
     )
     strength = inputs.number("lambda")
     weights = [strength * inputs.number("weight", member) for member in inputs.experts]
-    matrices = [_as_tensor(part) for part in parts]
+    matrices = [torch.from_numpy(part) for part in parts]
     weighted_sum([inputs.stored(inputs.base), *matrices], np.array([1.0, *weights]), out)
 
 
@@ -128,13 +125,6 @@ def _add_mean(inputs: Inputs, out: torch.Tensor) -> None:
     for member in inputs.experts:
         result = result + inputs.task_vector(member) * (factor * inputs.number("weight", member))
     out.copy_(result)
-
-
-def _as_tensor(array: NDArray[Any]) -> torch.Tensor:
-    """The same memory; facts are mapped read-only, which torch warns of and nothing here breaks."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 _PARAMETERS = {

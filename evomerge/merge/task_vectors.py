@@ -26,11 +26,16 @@ from evomerge.merge.kernels import (
     low_bits_in_order,
     magnitude_at,
     row_ranks,
+    sum_below,
+    sums_by_draw,
 )
 from evomerge.merge.method import Inputs, Method, ParameterSpec
 
 Sparsify = Callable[[Inputs, int, float], Mask | None]
 """(inputs, member, density in (0, 1)) -> what to keep of its task vector; None for nothing."""
+
+_TABLED = 2**17
+"""Elements from which sums over random masks are looked up: their table has 2**16 entries."""
 
 _SMALLEST_SUM = 1e-7  # |δ| sums under this are not rescaled
 
@@ -167,19 +172,27 @@ def _rescalings(
     factors = dict.fromkeys(masks, 1.0)
     if rescale == "density":
         factors |= {member: 1.0 / inputs.number("density", member) for member in masked}
-    if rescale == "l1" and masked:
-        assert inputs.base is not None
-        base, experts = inputs.stored(inputs.base), [inputs.stored(member) for member in masked]
-        after = absolute_sums(base, experts, [masks[member] for member in masked])
-        for member, expert, left in zip(masked, experts, after, strict=True):
-            before = inputs.fact(
-                "sum of magnitudes",
-                (member, inputs.base),
-                partial(absolute_sums, base, [expert], [Mask()]),
-            )[0]
-            if min(before, left) >= _SMALLEST_SUM:
-                factors[member] = float(before / left)
+    if rescale == "l1":
+        for member in masked:
+            before, after = _magnitudes(inputs, member, masks[member])
+            if min(before, after) >= _SMALLEST_SUM:
+                factors[member] = before / after
     return list(factors.values())
+
+
+def _magnitudes(inputs: Inputs, member: int, mask: Mask) -> tuple[float, float]:
+    """Σ |δ| of a member's task vector, and over what its mask keeps."""
+    assert inputs.base is not None
+    pair = (member, inputs.base)
+    base, expert = inputs.stored(inputs.base), inputs.stored(member)
+    # By the shape alone: whether a table is kept must not change the last bit.
+    if mask.kind == KEEP_RANDOM and base.numel() >= _TABLED:
+        table = inputs.fact(
+            f"magnitudes by draw of {mask.key}", pair, lambda: sums_by_draw(base, expert, mask.key)
+        )
+        return float(table[-1]), sum_below(table, mask.probability)
+    before = inputs.fact("sum of magnitudes", pair, lambda: absolute_sums(base, [expert], [Mask()]))
+    return float(before[0]), float(absolute_sums(base, [expert], [mask])[0])
 
 
 def _parameters(

@@ -79,6 +79,10 @@ class Adapter:
             self._last = name, change.apply(self.base.tensor(name) if stored is None else stored)
         return self._last[1]
 
+    def as_stored(self, name: str) -> bool:
+        """Every tensor's rows are its own."""
+        return True
+
     def prefetch(self, name: str) -> None:
         """Ask the system to read the base's bytes ahead; returns at once."""
         self.base.prefetch(name)

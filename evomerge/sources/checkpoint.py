@@ -66,6 +66,10 @@ class Checkpoint:
             view = self._views[name] = self._handles[file].get_tensor(name)
         return view
 
+    def as_stored(self, name: str) -> bool:
+        """Every tensor's rows are its own."""
+        return True
+
     def prefetch(self, name: str) -> None:
         """Ask the system to read a tensor's bytes ahead; returns at once."""
         read_ahead(self._entries[name])

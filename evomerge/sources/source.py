@@ -44,6 +44,9 @@ class Source(Protocol):
         In the stored dtype, but that what an adapter changes is float32.
         """
 
+    def as_stored(self, name: str) -> bool:
+        """Whether a tensor's rows are those of the model's own files, in their order."""
+
     def prefetch(self, name: str) -> None:
         """Ask the system to read a tensor's bytes ahead; returns at once."""
 

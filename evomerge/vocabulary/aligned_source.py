@@ -154,6 +154,10 @@ class AlignedSource:
             self._last = name, aligned.of(self._source.tensor(name))
         return self._last[1]
 
+    def as_stored(self, name: str) -> bool:
+        """Whether a tensor's rows are the model's own; not where they follow other tokens."""
+        return name not in self._tensors and self._source.as_stored(name)
+
     def prefetch(self, name: str) -> None:
         """Ask the system to read a tensor's bytes ahead; returns at once."""
         self._source.prefetch(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +86,22 @@ def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) 
     assert float(facts.get(("order",), make)[0]) == 7.0
     assert float(facts.get(("order",), make)[0]) == 7.0
     assert make.calls == 1
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = tmp_path / f"abc.{gone.pid}.partial"
+    mine = tmp_path / f"def.{os.getpid()}.partial"
+    left.write_bytes(b"half")
+    mine.write_bytes(b"half")
+    Facts(folder=tmp_path)
+    assert not left.exists()
+    assert mine.exists()
+
+
+def test_a_kept_fact_may_be_written_to_without_harm_to_its_file(tmp_path: Path) -> None:
+    array = Facts(folder=tmp_path).get(("order",), Maker(LARGE, 7.0))
+    array[0] = 1.0
+    again = Facts(folder=tmp_path).get(("order",), Maker(LARGE, 0.0))
+    assert float(again[0]) == 7.0

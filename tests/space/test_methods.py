@@ -78,6 +78,21 @@ def test_a_number_of_sources_that_a_method_does_not_take_is_refused(method, sour
         build(everything(method), sources=sources, statistics="calibrated")
 
 
+@pytest.mark.parametrize("method", ["ties", "sce", "tsv"])
+def test_one_source_is_enough_beside_a_base(method):
+    assert build(everything(method), sources=(ONE,)).genes
+
+
+@pytest.mark.parametrize("method", ["slerp", "nuslerp", "multislerp", "fisher", "ties", "sce"])
+def test_an_average_of_two_is_not_found_where_it_is_none(method):
+    space = build(everything(method), statistics="calibrated")
+    soup = Recipe(
+        merge_method="linear",
+        models=tuple(RecipeModel(model=m, parameters={"weight": 1.0}) for m in (ONE, TWO)),
+    )
+    assert space.encode(soup) is None
+
+
 @pytest.mark.parametrize("method", ["nuslerp", "multislerp"])
 def test_methods_on_the_sphere_may_work_from_the_base(method):
     space = build({**everything(method), "include_base": True})

@@ -2,6 +2,7 @@
 
 from evomerge.merge.kernels.averaging import weighted_sum
 from evomerge.merge.kernels.blocks import blockwise
+from evomerge.merge.kernels.draws import sum_below, sums_by_draw
 from evomerge.merge.kernels.inner_products import gram, row_gram
 from evomerge.merge.kernels.magnitudes import (
     Counts,
@@ -29,5 +30,7 @@ __all__ = [
     "magnitude_at",
     "row_gram",
     "row_ranks",
+    "sum_below",
+    "sums_by_draw",
     "weighted_sum",
 ]

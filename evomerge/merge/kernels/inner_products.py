@@ -55,6 +55,8 @@ def row_gram(
     tensors: Sequence[torch.Tensor], base: torch.Tensor | None = None, dim: int = 0
 ) -> NDArray[np.float64]:
     """Inner products of the slices along `dim` of the tensors (or differences): (rows, m, m)."""
+    if tensors[0].numel() == 0:
+        return np.zeros((tensors[0].shape[dim], len(tensors), len(tensors)))
     moved = [tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1) for tensor in tensors]
     origin = None if base is None else base.movedim(dim, 0).reshape(base.shape[dim], -1)
     rows, width = moved[0].shape

@@ -5,6 +5,7 @@ By magnitude, at random, or at random with a probability that grows with the mag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.storage import Flat, value_of
+from evomerge.merge.random_mask import draw_limit
 
 KEEP_ALL, KEEP_BAND, KEEP_RANDOM, KEEP_RANKED = range(4)
 
@@ -39,9 +41,15 @@ class Mask:
     def numbers(self) -> NDArray[np.float64]:
         """What compiled code reads of it: all but the ranks."""
         key_low, key_high = self.key & 0xFFFFFFFF, self.key >> 32
-        limit = min(2**32 - 1, int(self.probability * 2**32))
+        limit = draw_limit(self.probability)
         values = (self.kind, self.low, self.high, key_low, key_high, limit)
         return np.array([*values, self.probability, self.slope], dtype=np.float64)
+
+
+def ranks_of(masks: Sequence[Mask]) -> tuple[NDArray[Any], ...]:
+    """The ranks of every mask in one type; what cannot be written to would be another type."""
+    dtype = np.result_type(*(mask.ranks.dtype for mask in masks))
+    return tuple(np.require(mask.ranks, dtype, "W") for mask in masks)
 
 
 @njit(nogil=True, cache=True)
@@ -54,7 +62,10 @@ def read_terms(
     start: int,
     terms: NDArray[np.float32],
 ) -> None:
-    """terms = factor · mask(part - base), for a block whose first element has index `start`."""
+    """terms = factor · mask · (part - base), for a block whose first element has index `start`.
+
+    What is dropped is multiplied by zero, so that NaN and infinity in a source show in the result.
+    """
     kind = int(numbers[0])
     if kind == 1:
         _read_band(part, base, factor, np.float32(numbers[1]), np.float32(numbers[2]), terms)
@@ -94,7 +105,7 @@ def _read_band(
     for j in range(part.size):
         x = value_of(part[j]) - base[j]
         kept = (abs(x) >= low) & (abs(x) <= high)
-        terms[j] = (x if kept else np.float32(0.0)) * factor
+        terms[j] = x * (factor if kept else np.float32(0.0))
 
 
 @njit(nogil=True, cache=True)
@@ -110,8 +121,8 @@ def _read_random(
 ) -> None:
     for j in range(part.size):
         x = value_of(part[j]) - base[j]
-        kept = _draw(np.uint32(first + np.uint32(j)), k0, k1) < limit
-        terms[j] = (x if kept else np.float32(0.0)) * factor
+        kept = draw_of(np.uint32(first + np.uint32(j)), k0, k1) < limit
+        terms[j] = x * (factor if kept else np.float32(0.0))
 
 
 @njit(nogil=True, cache=True)
@@ -131,13 +142,13 @@ def _read_ranked(
         x = value_of(part[j]) - base[j]
         share = chance + slope * np.float32(ranks[j])
         limit = np.uint32(np.int64(share * np.float32(4294967296.0)))
-        kept = _draw(np.uint32(first + np.uint32(j)), k0, k1) < limit
-        terms[j] = (x if kept else np.float32(0.0)) * factor
+        kept = draw_of(np.uint32(first + np.uint32(j)), k0, k1) < limit
+        terms[j] = x * (factor if kept else np.float32(0.0))
 
 
 @njit(inline="always")
-def _draw(index: Any, k0: Any, k1: Any) -> Any:
-    """The draw of an element; see random_mask."""
+def draw_of(index: Any, k0: Any, k1: Any) -> Any:
+    """The draw of an element, in compiled code; see random_mask."""
     h = np.uint32(index ^ k0)
     h1 = np.uint32((h ^ (h >> np.uint32(17))) * np.uint32(0xED5AD4BB))
     h2 = np.uint32((np.uint32(h1 ^ (h1 >> np.uint32(11))) + k1) * np.uint32(0xAC4C1B51))

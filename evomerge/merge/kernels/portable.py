@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.masks import KEEP_BAND, KEEP_RANDOM, KEEP_RANKED, Mask
-from evomerge.merge.random_mask import draw_at
+from evomerge.merge.random_mask import DRAW_BITS, LIMIT_BITS, draw_at
 
 Pass = Callable[..., torch.Tensor]
 
@@ -71,6 +71,17 @@ def absolute_sum(base: torch.Tensor, expert: torch.Tensor, mask: Mask) -> float:
     return float(kept.abs().sum(dtype=torch.float64))
 
 
+def sums_by_draw(base: torch.Tensor, expert: torch.Tensor, key: int) -> NDArray[np.float64]:
+    """See kernels.sums_by_draw, before the sums are added up."""
+    magnitudes = _difference(expert, base).abs().double().reshape(-1)
+    index = torch.arange(magnitudes.numel(), dtype=torch.int64, device=base.device)
+    bins = 1 + (draw_at(index, key & 0xFFFFFFFF, key >> 32) >> (DRAW_BITS - LIMIT_BITS))
+    sums: NDArray[np.float64] = (
+        torch.bincount(bins, weights=magnitudes, minlength=2**LIMIT_BITS + 1).cpu().numpy()
+    )
+    return sums
+
+
 def gram(tensors: Sequence[torch.Tensor], base: torch.Tensor | None) -> NDArray[np.float64]:
     """See kernels.gram."""
     products = np.zeros((len(tensors), len(tensors)))
@@ -109,14 +120,14 @@ def _kept(vector: torch.Tensor, keep: Keep) -> torch.Tensor:
     kind, pair, words, ranks = keep
     if kind == KEEP_BAND:
         magnitude = vector.abs()
-        return torch.where((magnitude >= pair[0]) & (magnitude <= pair[1]), vector, 0.0)
+        return vector * ((magnitude >= pair[0]) & (magnitude <= pair[1]))
     if kind in (KEEP_RANDOM, KEEP_RANKED):
         index = torch.arange(vector.numel(), dtype=torch.int64, device=vector.device)
         draws = draw_at(index, words[0], words[1])
         if kind == KEEP_RANDOM:
-            return torch.where(draws < words[2], vector, 0.0)
+            return vector * (draws < words[2])
         limits = ((pair[0] + pair[1] * ranks) * 2.0**32).long()
-        return torch.where(draws < limits, vector, 0.0)
+        return vector * (draws < limits)
     return vector
 
 
@@ -158,7 +169,8 @@ def _combine(
         divisor = divisor + torch.where(agreeing > 0, numbers[1, member], 0.0)
     if normalize:
         total = total / torch.where(divisor == 0, 1.0, divisor)
-    return origin + total * sign * scales[0]
+    # NaN stays to be seen.
+    return origin + torch.where(vote.isnan(), vote, total * sign) * scales[0]
 
 
 def _fused(work: Pass, device: torch.device) -> Pass:

@@ -8,6 +8,7 @@ as bits: uint16 stands for bfloat16, int16 for float16.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
+
+from evomerge.merge.kernels.freshness import drop_stale
 
 BLOCK = 1024
 """Elements of a block: the accumulators of every kernel fit the first-level cache together."""
@@ -116,3 +119,7 @@ def write_block(block: NDArray[np.float32], out: Flat) -> None:
     """out = block[:out.size], rounded to the stored dtype."""
     for j in range(out.size):
         out[j] = stored_as(out, block[j])
+
+
+# Every kernel imports this file, and none is read from where numba keeps it before it is called.
+drop_stale(Path(__file__).parent)

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels import portable
-from evomerge.merge.kernels.masks import KEEP_ALL, Mask, read_terms
+from evomerge.merge.kernels.masks import KEEP_ALL, Mask, ranks_of, read_terms
 from evomerge.merge.kernels.storage import BLOCK, Flat, flat, operands, stored_as, value_of
 from evomerge.merge.kernels.threads import over_ranges
 
@@ -65,7 +65,7 @@ def combine_task_vectors(
         return
     arrays = operands([base, *experts])
     numbers = np.stack([mask.numbers() for mask in masks])
-    ranks = tuple(mask.ranks for mask in masks)
+    ranks = ranks_of(masks)
     scales = np.array(factors, dtype=np.float32)
     shares = np.array(weights, dtype=np.float32)
     whole = all(mask.kind == KEEP_ALL for mask in masks)
@@ -97,7 +97,7 @@ def absolute_sums(
     count = base.numel()
     sums = np.zeros((len(experts), -(-count // SUM_UNIT)), dtype=np.float64)
     numbers = np.stack([mask.numbers() for mask in masks])
-    ranks = tuple(mask.ranks for mask in masks)
+    ranks = ranks_of(masks)
 
     def work(start: int, stop: int) -> None:
         _absolute_sums(arrays, numbers, ranks, start, stop, sums)
@@ -269,7 +269,8 @@ def _elect(
         for member in range(len(members)):
             agreeing = terms[member, j] * sign
             total += agreeing if agreeing > zero else zero
-        out[j] = stored_as(out, base[j] + total * sign * strength)
+        total = total * sign if vote == vote else vote  # NaN stays to be seen
+        out[j] = stored_as(out, base[j] + total * strength)
 
 
 @njit(nogil=True, cache=True)
@@ -295,7 +296,8 @@ def _elect_normalized(
             weight = weights[member]  # loaded outside the choice, which then needs no branch
             divisor += weight if agreeing > zero else zero
         mean = total / (divisor if divisor != zero else one)
-        out[j] = stored_as(out, base[j] + mean * sign * strength)
+        mean = mean * sign if vote == vote else vote
+        out[j] = stored_as(out, base[j] + mean * strength)
 
 
 @njit(nogil=True, cache=True)

@@ -177,3 +177,45 @@ def test_sums_of_magnitudes_hold_to_seven_digits(kind: str, count: int) -> None:
         mask = Mask(kind=KEEP_RANKED, key=5, probability=0.2, slope=0.5 / count, ranks=ranks)
     expected = kept(mask, expert.float() - base.float()).abs().double().sum()
     assert absolute_sums(base, [expert], [mask])[0] == pytest.approx(float(expected), rel=2e-7)
+
+
+@pytest.mark.parametrize("kind", ["all", "band", "random", "ranked"])
+@pytest.mark.parametrize("elect", [False, True])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_no_number_in_a_source_shows_in_the_result(
+    kind: str, elect: bool, wrong: float
+) -> None:
+    """Kept or dropped, whatever the other experts say: a diverged checkpoint must not hide."""
+    base, experts = family(3, torch.bfloat16)
+    masks = masks_of(kind, base, experts)
+    experts[1][[5, 700, COUNT - 1]] = wrong
+    out = torch.empty(COUNT)
+    combine_task_vectors(
+        base,
+        experts,
+        [0.4, 0.5, 0.6],
+        masks,
+        out,
+        weights=[0.4, 0.5, 0.6],
+        left_out=0.0,
+        elect=elect,
+        normalize=True,
+        strength=1.0,
+    )
+    finite = torch.isfinite(out)
+    assert not finite[[5, 700, COUNT - 1]].any()
+    assert int((~finite).sum()) == 3
+
+
+def test_masks_with_and_without_ranks_go_together() -> None:
+    """Ranks of four bytes, mapped read-only from a file, beside a member that keeps everything."""
+    base, experts = family(2, torch.bfloat16)
+    ranks = row_ranks(base, experts[0], COUNT)
+    ranks.setflags(write=False)
+    mask = Mask(kind=KEEP_RANKED, key=7, probability=0.2, slope=0.5 / COUNT, ranks=ranks)
+    masks, out = [mask, Mask()], torch.empty(COUNT)
+    how = {"elect": True, "normalize": True, "strength": 1.0}
+    weights = [0.3, 0.8]
+    combine_task_vectors(base, experts, weights, masks, out, weights=weights, left_out=0.0, **how)
+    expected = reference(base, experts, weights, masks, weights, **how)
+    assert float(((out - expected).abs() / (expected.abs() + 1)).max()) < 10 * TOLERANCE
