@@ -57,6 +57,10 @@ def written_parts(location: Sequence[int | str]) -> tuple[int | str, ...]:
 
 _PLAIN = {
     "missing": "missing; add it",
+    "extra_forbidden": "no such key; check its spelling",
+    "dict_type": "not a mapping; write its keys",
+    "bool_type": "not a number, a switch or a word",
+    "bool_parsing": "not a number, a switch or a word",
     "model_type": "not a mapping; write its keys",
     "tuple_type": "not a list; write [...]",
     "int_parsing": "not a whole number",

@@ -82,12 +82,22 @@ class Selection:
         gain = f"{self.gain.value:+.3f} [{self.gain.low:+.3f}, {self.gain.high:+.3f}]"
         against = f"against the best parent ({self.best_parent}) on unseen test items"
         kept = all(check.kept for check in self.constraints)
-        broken = "" if kept else " A constraint is NOT KEPT."
+        more = self._said_of_base() + ("" if kept else " A constraint is NOT KEPT.")
         if not self.better:
-            return f"No gain: the winner ({self.winner}) scores {gain} {against}.{broken}"
+            return f"No gain: the winner ({self.winner}) scores {gain} {against}.{more}"
         if not self.settled:
-            return f"Not settled: the winner ({self.winner}) scores {gain} {against}.{broken}"
-        return f"Gained {gain}: the winner ({self.winner}) {against}.{broken}"
+            return f"Not settled: the winner ({self.winner}) scores {gain} {against}.{more}"
+        return f"Gained {gain}: the winner ({self.winner}) {against}.{more}"
+
+    def _said_of_base(self) -> str:
+        """A gain over parents that are all below the base must not look like more than it is."""
+        score_of = {(entry.role, entry.label): entry.score.value for entry in self.test}
+        base = max((s for (role, _), s in score_of.items() if role == "base"), default=None)
+        parents = [score for (role, _), score in score_of.items() if role == "parent"]
+        if base is None or not parents or base <= max(parents):
+            return ""
+        winner = next(score for (role, _), score in score_of.items() if role == "winner")
+        return f" The base alone scores {base:.3f}, above every parent; the winner {winner:.3f}."
 
     def lines(self) -> list[str]:
         """The outcome for a terminal: the headline, then the test scores."""

@@ -70,7 +70,10 @@ def refuse_shapes(
         for reference, of, name in zip(references, shapes, row.tensors, strict=True):
             if name is None or of[name] == row.shape or row.name in may_differ:
                 continue
+            mend = "merge models that are built alike"
+            if of[name][1:] == row.shape[1:] and row.position == 0.0:
+                mend += ", or give them one vocabulary: `tokenizer: {source: union}`"
             raise RecipeError(
                 f"{where}: {name} of {reference} has shape {list(of[name])}, and {row.name} "
-                f"{list(row.shape)}; merge models that are built alike"
+                f"{list(row.shape)}; {mend}"
             )

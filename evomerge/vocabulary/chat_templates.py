@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from evomerge.errors import RecipeError
+from evomerge.errors import RecipeError, one_line
 
 _ALPACA = """\
 {% set system = messages | selectattr('role', 'equalto', 'system') | list %}
@@ -103,6 +105,13 @@ def chosen_template(
             f"chat_template: {wanted}: no such template; write auto, one of "
             f"{', '.join(CHAT_TEMPLATES)}, or a Jinja text"
         )
+    try:
+        _compile_jinja_template(wanted)
+    except TemplateError as error:
+        raise RecipeError(
+            f"chat_template: not a Jinja text ({one_line(error)}); mend it, or write one of "
+            f"{', '.join(CHAT_TEMPLATES)}"
+        ) from error
     return wanted
 
 

@@ -57,6 +57,9 @@ class MemorySource:
     def tensor(self, name: str) -> torch.Tensor:
         return self.tensors[name]
 
+    def as_stored(self, name: str) -> bool:
+        return True
+
     def prefetch(self, name: str) -> None:
         pass
 

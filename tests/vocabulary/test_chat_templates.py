@@ -106,3 +106,9 @@ def _document(family: Family, alike: bool, **changes: Any) -> dict[str, Any]:
         document["base_model"] = str(family.first)
         document["models"] = document["models"][:1]
     return document
+
+
+def test_a_text_that_jinja_cannot_read_is_refused() -> None:
+    broken = "{% for message in messages %}{{ message.content }}"
+    with pytest.raises(RecipeError, match="chat_template: not a Jinja text"):
+        chosen_template(broken, none_loaded)
