@@ -460,6 +460,20 @@ def sliced(sources: str) -> str:
             "{merge_method: linear, models: [{model: a, parameters: {weight: {a: 1}}}]}",
             "r.yaml: models.0.parameters.weight: ",
         ),
+        *(
+            (
+                f"{{merge_method: linear, models: [{{model: a}}], evomerge: {{seed: {seed}}}}}",
+                f"r.yaml: evomerge.seed: {said} is no whole number from 0; write one, or remove",
+            )
+            for seed, said in (
+                ("null", "nothing"),
+                ("seven", "seven"),
+                ("1.5", "1.5"),
+                ("-1", "-1"),
+                ("true", "True"),
+                ("[1]", "[1]"),
+            )
+        ),
         (
             "{merge_method: linear, models: [{model: a}], out_dtype: int8}",
             "r.yaml: out_dtype: ",

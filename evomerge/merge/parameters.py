@@ -21,6 +21,10 @@ Resolver = Callable[[str, float], Values]
 """(tensor name, position over depth) -> values."""
 
 
+_CHANGE_NOTHING = frozenset({"int8_mask"})
+"""What mergekit's recipes give to any method and what changes no number: how it uses memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """One place of a recipe with parameters. where: for messages. of_model: one model's own."""
@@ -39,7 +43,7 @@ def check_scopes(scopes: Sequence[Scope], method: Method) -> None:
         for name, setting in scope.settings.items():
             where = f"{scope.where}.{name}"
             spec = method.parameters.get(name)
-            if spec is None and name not in method.ignored:
+            if spec is None and name not in method.ignored | _CHANGE_NOTHING:
                 known = ", ".join(method.parameters)
                 raise RecipeError(f"{where}: {method.name} has no such parameter; it has {known}")
             if spec is not None and spec.scope == "recipe" and scope.of_model:

@@ -10,6 +10,7 @@ from evomerge.merge.parameters import Scope
 from evomerge.merge.pieces import Piece, Row, Structures
 from evomerge.recipe import RecipeModel
 from evomerge.sources import Stack, Structure, correspond
+from evomerge.sources.correspondence import left_over
 
 
 class Names:
@@ -21,7 +22,7 @@ class Names:
         self._found: dict[str, Mapping[str, str]] = {}
 
     def __getitem__(self, reference: str) -> Mapping[str, str]:
-        """Name in the lead -> name in the model, for the tensors that both have."""
+        """Name in the lead -> name in the model, for the tensors that both have; `correspond`."""
         if reference not in self._found:
             other = self._structures[reference]
             same = self._lead.shapes.keys() == other.shapes.keys()
@@ -106,11 +107,10 @@ def _refuse_misfit(
             f"{where}: {reference} has no tensor {missing[0]}, which {lead} has; "
             "merge models that are built alike"
         )
-    placed = set(names.values())
-    extra = next((name for name in theirs.shapes if name not in placed), None)
-    if extra is not None:
+    extra = left_over(ours, theirs, names)
+    if extra:
         raise RecipeError(
-            f"{where}: {reference} has a tensor {extra}, which {lead} has not; "
+            f"{where}: {reference} has a tensor {extra[0]}, which {lead} has not; "
             "merge models that are built alike"
         )
 

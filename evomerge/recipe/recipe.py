@@ -66,6 +66,16 @@ class Recipe(BaseModel):
             raise ValueError("tokenizer_source: the recipe has tokenizer already; keep one of them")
         return self
 
+    @model_validator(mode="after")
+    def _whole_seed(self) -> Recipe:
+        seed = self.evomerge.get("seed", 0)
+        if type(seed) is not int or seed < 0:  # a switch is an int too
+            raise ValueError(
+                f"evomerge.seed: {'nothing' if seed is None else seed} is no whole number from 0; "
+                "write one, or remove the key"
+            )
+        return self
+
     @property
     def seed(self) -> int:
         """Seed of every random mask of this recipe."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from evomerge.errors import SourceError
-from evomerge.sources.correspondence import correspond, stack_pairs
+from evomerge.sources.correspondence import correspond, left_over, stack_pairs
 from evomerge.sources.settings import setting, vocabulary_size
 from evomerge.sources.source import Source
 from evomerge.sources.structure import Stack, Structure
@@ -65,7 +65,7 @@ def is_part(part: Structure, whole: Structure) -> bool:
     if part.architecture == whole.architecture or len(part.shapes) >= len(whole.shapes):
         return False
     found = correspond(whole, part)
-    if len(found) < len(part.shapes):
+    if left_over(whole, part, found):
         return False
     shared = set(_pairs(whole, part).values())
     more = (whole.stack_of(name) for name in whole.shapes if name not in found)
@@ -93,7 +93,7 @@ def _difference(lead: Source, other: Source, vocabularies_may_differ: bool) -> s
 
 def _build_that_differs(lead: Structure, other: Structure) -> str | None:
     depth = _like_main_of(lead, other).depth
-    placed = len(correspond(lead, other)) == len(other.shapes)
+    placed = not left_over(lead, other, correspond(lead, other))
     only_depth = placed and depth != other.depth
     if lead.architecture != other.architecture and not (is_part(other, lead) or only_depth):
         return f"its architecture is {other.architecture}, not {lead.architecture}"
@@ -117,9 +117,8 @@ def _tensor_that_differs(lead: Source, other: Source, vocabularies_may_differ: b
         by_word = vocabularies_may_differ and (*ours[:1], *theirs[:1]) == words
         if theirs != ours and not (by_word and theirs[1:] == ours[1:]):
             return f"{found[name]} has shape {list(theirs)}, not {list(ours)}"
-    placed = set(found.values())
-    extra = next((name for name in b.shapes if name not in placed), None)
-    return f"it has a tensor more, {extra}" if extra else None
+    extra = left_over(a, b, found)
+    return f"it has a tensor more, {extra[0]}" if extra else None
 
 
 def _like_main_of(lead: Structure, other: Structure) -> Stack:

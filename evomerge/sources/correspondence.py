@@ -2,11 +2,13 @@
 
 A vision-language model holds a language model under a prefix, and transformers has moved such
 prefixes over the years. What is the same is found by structure: stacks whose layers hold tensors of
-the same names and shapes, and what stands beside them under the same parent.
+the same names and shapes, and what stands beside them under the same parent. A head that is the
+embeddings has a second name, which files hold or leave out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from evomerge.sources.layers import split_at_number
@@ -14,12 +16,16 @@ from evomerge.sources.structure import Structure
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
+"""The head of a language model; with tied weights it is a second name of the embeddings."""
+
 
 def correspond(lead: Structure, other: Structure) -> Mapping[str, str]:
     """The lead's tensor name -> the other's, for the tensors that both have, in the lead's order.
 
     Names alone are compared outside the layers, so that shapes may differ there. The identity for
-    models of equal names.
+    models of equal names. Where both tie the head to the embeddings, and only the lead stores the
+    head, it is the other's embeddings.
     """
     found = place_names(
         lead.shapes,
@@ -28,7 +34,29 @@ def correspond(lead: Structure, other: Structure) -> Mapping[str, str]:
         other_prefixes=[stack.prefix for stack in other.stacks],
     )
     theirs = {ours: name for name, ours in found.items()}
+    if lead.tied and other.tied:
+        theirs |= {
+            head: theirs[embeddings]
+            for head in lead.shapes
+            if head not in theirs and _HEAD.search(head)
+            for embeddings in _of_same_shape(head, lead)
+            if embeddings in theirs
+        }
     return {name: theirs[name] for name in lead.shapes if name in theirs}
+
+
+def left_over(lead: Structure, other: Structure, found: Mapping[str, str]) -> list[str]:
+    """The other's tensors without a place in the lead, but for a head that both tie.
+
+    found: what `correspond` says of the two.
+    """
+    placed = set(found.values())
+    over = [name for name in other.shapes if name not in placed]
+    if not (lead.tied and other.tied):
+        return over
+    # Only beside its embeddings is a head a second name; those may have come to have more rows.
+    columns = {other.shapes[name][1:] for name in placed if other.layer_of(name) is None}
+    return [name for name in over if not (_HEAD.search(name) and other.shapes[name][1:] in columns)]
 
 
 def stack_pairs(
@@ -84,6 +112,12 @@ def prefixes_of(names: Iterable[str]) -> list[str]:
     """What comes before the first number in each of the names that have one, each once."""
     splits = (split_at_number(name) for name in names)
     return list(dict.fromkeys(split[0] for split in splits if split is not None))
+
+
+def _of_same_shape(head: str, structure: Structure) -> list[str]:
+    """The other tensors outside the layers that are shaped as a head is: the embeddings."""
+    shape = structure.shapes[head]
+    return [name for name in structure.outer if name != head and structure.shapes[name] == shape]
 
 
 def _within(prefix: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:

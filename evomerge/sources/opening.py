@@ -17,17 +17,34 @@ def open_source(reference: str, *, where: str, base: Source | None = None) -> So
 
     A reference that exists as a folder is that folder. A folder with a PEFT adapter is opened over
     `base`, else over the model that the adapter itself names; `MODEL+ADAPTER`, as mergekit writes
-    it, names both. `where` names the field that holds the reference, for messages. Raises
-    SourceError in one line.
+    it, names both, and either may have a + in its path. `where` names the field that holds the
+    reference, for messages. Raises SourceError in one line.
     """
     named = f"{where}: {reference}"
-    model, _, adapter = reference.rpartition("+")
+    model, adapter = _split(reference)
     if model and adapter and not Path(reference).expanduser().exists():
         opened = _open(adapter, named, open_source(model, where=where), reference)
         if not isinstance(opened, Adapter):
             raise SourceError(f"{named}: {adapter} is no adapter; give MODEL+ADAPTER, or one model")
         return opened
     return _open(reference, named, base, reference)
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """MODEL and ADAPTER: at the first + between two folders, else where a folder follows.
+
+    The model may be on the hub; at the last + where neither is so.
+    """
+    places = [place for place, sign in enumerate(reference) if sign == "+"]
+    splits = [(reference[:place], reference[place + 1 :]) for place in places]
+    onto_folders = [split for split in splits if all(split) and _is_folder(split[1])]
+    of_folders = [split for split in onto_folders if _is_folder(split[0])]
+    last, _, rest = reference.rpartition("+")
+    return next(iter([*of_folders, *onto_folders]), (last, rest))
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).expanduser().is_dir()
 
 
 def _open(reference: str, named: str, base: Source | None, full: str) -> Source:

@@ -14,6 +14,7 @@ from evomerge.merge.pieces import Layer
 from evomerge.merge.plan import Member, check_recipe, plan_merge
 from evomerge.sources import Stack, Structure
 from tests.merge.conftest import Document, as_recipe
+from tests.merge.memory_sources import document_of
 
 LAYERS = 3
 STRUCTURE = Structure(
@@ -147,10 +148,15 @@ def test_the_base_takes_no_parameters_of_task_vectors_but_weighs_in_an_average()
 
 
 def test_what_mergekit_writes_and_ignores_is_read() -> None:
-    for method, names in (("task_arithmetic", ("density", "int8_mask")), ("ties", ("int8_mask",))):
-        for name in names:
-            document = ties(merge_method=method, parameters={name: 1})
-            check_recipe(as_recipe(document), STRUCTURES)
+    document = ties(merge_method="task_arithmetic", parameters={"density": 1})
+    check_recipe(as_recipe(document), STRUCTURES)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_how_mergekit_uses_memory_is_no_matter_of_any_method(method: str) -> None:
+    document = document_of(method, base="base", experts=("a", "b", "c"))
+    document["parameters"] |= {"int8_mask": True}
+    check_recipe(as_recipe(document), {**STRUCTURES, "c": STRUCTURE})
 
 
 def test_values_are_resolved_by_depth_filter_and_scope() -> None:
@@ -442,6 +448,37 @@ def test_what_some_models_lack_is_merged_of_the_others() -> None:
     }
     assert members["model.visual.blocks.1.mlp.fc.weight"] == ["vlm", "vlm2"]
     assert members["lm_head.weight"] == ["expert", "vlm", "vlm2"]
+
+
+TIED = replace(llama(2), tied=True)
+HEADLESS = replace(
+    TIED, shapes={name: shape for name, shape in TIED.shapes.items() if name != "lm_head.weight"}
+)
+
+
+@pytest.mark.parametrize("form", ["models", "slices"])
+def test_a_tied_head_that_one_model_stores_is_the_embeddings_of_the_other(form: str) -> None:
+    opened = {"with": TIED, "without": HEADLESS}
+    for lead, other in (("with", "without"), ("without", "with")):
+        document: Document = {"merge_method": "linear", "parameters": {"weight": 0.5}}
+        if form == "models":
+            document["models"] = [{"model": lead}, {"model": other}]
+        else:
+            document["slices"] = [{"sources": [source(lead, 0, 2), source(other, 0, 2)]}]
+        plan = plan_merge(as_recipe(document), opened)
+        read = {tensor.name: tensor.members[1].tensor for tensor in plan.tensors}
+        expected = {name: name for name in opened[lead].shapes}
+        if lead == "with":
+            expected["lm_head.weight"] = "model.embed_tokens.weight"
+        assert read == expected
+
+
+def test_an_untied_head_that_one_model_lacks_is_refused() -> None:
+    opened = {"with": llama(2), "without": replace(HEADLESS, tied=False)}
+    for names, said in ((("with", "without"), "has no tensor"), (("without", "with"), "has a")):
+        models = [{"model": name, "parameters": {"weight": 0.5}} for name in names]
+        with pytest.raises(RecipeError, match=rf"{said}.*lm_head\.weight"):
+            plan_merge(as_recipe({"merge_method": "linear", "models": models}), opened)
 
 
 def test_every_method_says_what_a_search_needs() -> None:

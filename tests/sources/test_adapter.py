@@ -185,3 +185,39 @@ def test_model_plus_adapter_names_both(tmp_path: Path) -> None:
     folder_with_plus = tmp_path / "base+more"
     shutil.copytree(trained.base, folder_with_plus)
     assert open_source(str(folder_with_plus), where="test").folder == folder_with_plus.resolve()
+
+
+@pytest.mark.parametrize(
+    ("base", "adapter"), [("base", "a+b+c"), ("base+more", "adapter"), ("base+1", "adapter+2")]
+)
+def test_model_plus_adapter_may_have_a_plus_in_either_path(
+    tmp_path: Path, base: str, adapter: str
+) -> None:
+    trained = train(tmp_path / "trained", LLAMA)
+    model, change = tmp_path / base, tmp_path / adapter
+    shutil.copytree(trained.base, model)
+    shutil.copytree(trained.adapter, change)
+    source = open_source(f"{model}+{change}", where="test")
+    assert isinstance(source, Adapter)
+    assert (source.folder, source.base.folder) == (change.resolve(), model.resolve())
+    nowhere = tmp_path / "nowhere+1"
+    assert refused(f"{model}+{nowhere}").startswith(f"models.base: {model}+")
+
+
+def test_the_model_of_model_plus_adapter_may_be_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = train(tmp_path / "trained", LLAMA)
+    change = tmp_path / "a+b"
+    shutil.copytree(trained.adapter, change)
+    asked = []
+
+    def fetched(name: str, *, revision: str | None, **options: object) -> str:
+        asked.append((name, revision))
+        return str(trained.base)
+
+    monkeypatch.setattr("evomerge.sources.files.snapshot_download", fetched)
+    source = open_source(f"org/base@0a1b+{change}", where="test")
+    assert isinstance(source, Adapter)
+    assert source.folder == change.resolve()
+    assert asked == [("org/base", "0a1b")]

@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from evomerge.errors import SourceError
-from evomerge.sources import Source, check_compatible, correspond, lead_of, open_source
+from evomerge.sources import (
+    Source,
+    check_compatible,
+    correspond,
+    lead_of,
+    open_source,
+    shared_structure,
+)
 from tests.architectures import save_architecture, write_tensors
 from tests.checkpoints import (
     WORDS,
@@ -95,6 +102,47 @@ def test_rows_of_the_vocabulary_may_differ_where_that_is_asked_for(
     replace_tensors(more, {"lm_head.weight": torch.zeros(len(WORDS) + 3, 33)})
     with pytest.raises(SourceError, match=r"lm_head\.weight has shape"):
         check_compatible(opened(saved, more), vocabularies_may_differ=True)
+
+
+def test_a_tied_head_may_be_stored_by_one_and_not_the_other(tmp_path: Path) -> None:
+    plain = save_tiny_llama(tmp_path / "plain", seed=0, tied=True)
+    stored = save_tiny_llama(tmp_path / "stored", seed=1, tied=True)
+    embeddings = "model.embed_tokens.weight"
+    replace_tensors(stored, {"lm_head.weight": load_tensors(stored)[embeddings].clone()})
+    sources = opened(stored, plain)
+    assert check_compatible(sources) is sources[0].structure
+    assert check_compatible(sources[::-1]) is sources[1].structure
+    with_head, without = (source.structure for source in sources)
+    assert correspond(with_head, without)["lm_head.weight"] == embeddings
+    assert correspond(without, with_head) == {name: name for name in without.shapes}
+    assert shared_structure(sources).shapes == with_head.shapes
+    assert shared_structure(sources[::-1]).shapes == without.shapes
+
+
+def test_a_head_that_stands_for_missing_embeddings_is_left_out_of_nothing(tmp_path: Path) -> None:
+    plain = save_tiny_llama(tmp_path / "plain", seed=0, tied=True)
+    alone = save_tiny_llama(tmp_path / "alone", seed=1, tied=True)
+    embeddings = "model.embed_tokens.weight"
+    head = load_tensors(alone)[embeddings].clone()
+    replace_tensors(alone, {"lm_head.weight": head, embeddings: None})
+    with pytest.raises(SourceError, match=re.escape(f"it has no tensor {embeddings}")):
+        check_compatible(opened(plain, alone))
+
+
+def test_a_tied_language_model_that_stores_its_head_is_part_of_one_that_sees(
+    tmp_path: Path,
+) -> None:
+    vision = save_architecture(tmp_path / "vision", "qwen2_vl")
+    change_config(vision, tie_word_embeddings=True)
+    config = json.loads((vision / "config.json").read_text(encoding="utf-8"))
+    change_config(vision, text_config={**config["text_config"], "tie_word_embeddings": True})
+    replace_tensors(vision, {"lm_head.weight": None})
+    plain = save_architecture(tmp_path / "plain", "qwen2")
+    change_config(plain, tie_word_embeddings=True)
+    tensors = load_tensors(plain)
+    replace_tensors(plain, {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()})
+    sources = opened(plain, vision)
+    assert check_compatible(sources) is sources[1].structure
 
 
 def test_a_setting_left_to_its_default_is_not_compared(saved: Path, tmp_path: Path) -> None:
