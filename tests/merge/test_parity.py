@@ -8,6 +8,7 @@ import torch
 from evomerge.merge.methods import METHODS
 from tests.merge.conftest import (
     TOLERANCE,
+    Document,
     Family,
     Published,
     Tensors,
@@ -40,6 +41,37 @@ def test_every_method_equals_mergekit_on_every_architecture(
         assert_fused_alike(architecture, ours, theirs)
     else:
         assert worst_difference(ours, theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS if name not in OF_ITS_OWN and not METHODS[name].random]
+)
+def test_every_method_equals_mergekit_over_several_slices(
+    architecture: Family, published: Published, method: str
+) -> None:
+    """Two slices of unequal depth, each with gradients of its own over its layers."""
+    document = in_slices(architecture, usual(architecture, method))
+    ours, theirs = architecture.merge(document), published(document)
+    if method == "arcee_fusion":
+        assert_fused_alike(architecture, ours, theirs)
+    else:
+        assert worst_difference(ours, theirs) < TOLERANCE
+
+
+def in_slices(family: Family, document: Document) -> Document:
+    """The same merge written as slices: the first layer, and the rest."""
+    models, base = list(document["models"]), document.get("base_model")
+    if base is not None and base not in [entry["model"] for entry in models]:
+        models.append({"model": base})
+    depth = family.sources[family.base].structure.depth
+    ranges = ([0, 1], [1, depth])
+    rest = {key: value for key, value in document.items() if key != "models"}
+    return {
+        **rest,
+        "slices": [
+            {"sources": [{**entry, "layer_range": layers} for entry in models]} for layers in ranges
+        ],
+    }
 
 
 @pytest.mark.parametrize(("method", "case"), NAMES)

@@ -119,7 +119,7 @@ def test_a_tied_head_may_be_stored_by_one_and_not_the_other(tmp_path: Path) -> N
     assert shared_structure(sources[::-1]).shapes == without.shapes
 
 
-def test_a_head_that_stands_for_missing_embeddings_is_left_out_of_nothing(tmp_path: Path) -> None:
+def test_a_tied_head_stored_without_the_embeddings_is_no_second_name(tmp_path: Path) -> None:
     plain = save_tiny_llama(tmp_path / "plain", seed=0, tied=True)
     alone = save_tiny_llama(tmp_path / "alone", seed=1, tied=True)
     embeddings = "model.embed_tokens.weight"
