@@ -15,7 +15,7 @@ from evomerge.export.folder import copy_files
 from evomerge.export.model_config import write_configs
 from evomerge.export.shards import SHARD_BYTES, Form, Weights, write_weights
 from evomerge.export.tokenizer_files import copy_tokenizer
-from evomerge.merge.engine import Destination, MergeEngine, stored_dtype
+from evomerge.merge.engine import Destination, MergeEngine, merged_dtype
 from evomerge.merge.facts import Facts
 from evomerge.merge.plan import Plan
 from evomerge.recipe import Recipe
@@ -68,14 +68,11 @@ def weights_bytes(recipe: Recipe, sources: Mapping[str, Source]) -> int:
 
 def _forms(recipe: Recipe, plan: Plan, sources: Mapping[str, Source]) -> dict[str, Form]:
     """What the engine will yield, in its order."""
-    forms = {}
     structures = {name: source.structure for name, source in sources.items()}
-    for tensor in plan.tensors:
-        stored = stored_dtype(tensor, structures)
-        converted = recipe.out_dtype is not None and stored.is_floating_point
-        dtype: torch.dtype = getattr(torch, str(recipe.out_dtype)) if converted else stored
-        forms[tensor.name] = Form(tensor.shape, dtype)
-    return forms
+    return {
+        tensor.name: Form(tensor.shape, merged_dtype(tensor, recipe, structures))
+        for tensor in plan.tensors
+    }
 
 
 def _scratch(forms: Mapping[str, Form]) -> Destination:

@@ -85,7 +85,6 @@ class MergeEngine:
     def _stream(
         self, recipe: Recipe, plan: Plan, statistics: Statistics | None, into: Destination
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        out_dtype = None if recipe.out_dtype is None else _TORCH_DTYPES[recipe.out_dtype]
         read_ahead, self._read = self._stream_from_disk or not self._read, True
         for place, tensor in enumerate(plan.tensors):
             if read_ahead:
@@ -94,10 +93,9 @@ class MergeEngine:
             inputs = _TensorInputs(
                 self._sources, tensor, recipe.seed, self._facts, statistics, residence
             )
-            stored = stored_dtype(tensor, self._structures)
-            dtype = out_dtype if stored.is_floating_point and out_dtype else stored
+            dtype = merged_dtype(tensor, recipe, self._structures)
             out = _memory(into(tensor.name), tensor.shape, dtype, residence.device)
-            if stored.is_floating_point:
+            if dtype.is_floating_point:
                 _merge(tensor.method, inputs, out)
             else:
                 out.copy_(inputs.stored(tensor.base or 0))
@@ -141,11 +139,18 @@ def _merge(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
     out.copy_(work)
 
 
-def stored_dtype(tensor: TensorPlan, structures: Mapping[str, Structure]) -> torch.dtype:
-    """What a merged tensor is stored as where the recipe does not say: as in its base or first."""
+def merged_dtype(
+    tensor: TensorPlan, recipe: Recipe, structures: Mapping[str, Structure]
+) -> torch.dtype:
+    """What a merged tensor is stored as: what the recipe says, else as in its base or first model.
+
+    What is not of floating point stays as it is.
+    """
     leading = tensor.members[tensor.base or 0]
-    dtype: torch.dtype = getattr(torch, structures[leading.reference].dtypes[leading.tensor])
-    return dtype
+    stored: torch.dtype = getattr(torch, structures[leading.reference].dtypes[leading.tensor])
+    if recipe.out_dtype is None or not stored.is_floating_point:
+        return stored
+    return _TORCH_DTYPES[recipe.out_dtype]
 
 
 def _size_bytes(structure: Structure) -> int:

@@ -101,5 +101,4 @@ SCE = Method(
     needs_base=True,
     weighs_base=False,
     min_models=2,
-    ignored=frozenset({"int8_mask"}),
 )

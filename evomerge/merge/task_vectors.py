@@ -249,7 +249,7 @@ def _method(
     elect: bool,
     normalize: bool,
     rescale: str | None,
-    ignored: frozenset[str] = frozenset({"int8_mask"}),
+    ignored: frozenset[str] = frozenset(),
     **more: ParameterSpec,
 ) -> Method:
     return Method(
@@ -277,7 +277,7 @@ TASK_ARITHMETIC = _method(
     elect=False,
     normalize=False,
     rescale=None,
-    ignored=frozenset({"density", "rescale", "int8_mask"}),
+    ignored=frozenset({"density", "rescale"}),
 )
 TIES = _method(
     "ties",
