@@ -87,12 +87,18 @@ class TaskItems:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Seconds of wall time a candidate took, by part; `forward_s` lies inside `evaluate_s`."""
+    """Seconds of wall time a candidate took, by part; `forward_s` lies inside `evaluate_s`.
+
+    hops: passes of a batch through a layer that log-likelihoods of a route asked for. shared_hops:
+    those of them that were not made, because another candidate's states were there.
+    """
 
     merge_s: float = 0.0
     evaluate_s: float = 0.0
     forward_s: float = 0.0
     items: int = 0
+    hops: int = 0
+    shared_hops: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,22 @@ def parse_mapping(
     return document
 
 
+def parse_mappings(
+    text: str, *, where: str, expected: str, error: type[InputError]
+) -> list[dict[str, Any]]:
+    """One document or several, each a mapping with the `expected` keys; empty ones are left out.
+
+    Raises `error` in one line.
+    """
+    try:
+        documents = [found for found in yaml.load_all(text, _Loader) if found is not None]
+    except yaml.YAMLError as cause:
+        raise error(f"{where}: not YAML ({one_line(cause)}); mend the syntax") from cause
+    if not documents or not all(isinstance(document, dict) for document in documents):
+        raise error(f"{where}: expected a mapping with {expected}")
+    return documents
+
+
 def written_parts(location: Sequence[int | str]) -> tuple[int | str, ...]:
     """A location as the user wrote it: pydantic adds the member of a union that it tried."""
     return tuple(

@@ -22,7 +22,7 @@ from evomerge.errors import JobError
 from evomerge.recipe import DType
 
 Aggregate = Literal["mean", "geometric", "min"]
-Algorithm = Literal["cma_es", "lra_cma_es", "tpe", "random"]
+Algorithm = Literal["cma_es", "cma_es_threshold", "cat_cma_es", "lra_cma_es", "tpe", "random"]
 
 
 class _Section(BaseModel):
@@ -116,9 +116,13 @@ class EvaluationSpec(_Section):
 
 
 class OptimizerSpec(_Section):
-    """Who proposes genomes. `sigma` is the first step size in the unit box."""
+    """Who proposes genomes. `sigma` is the first step size in the unit box.
 
-    algorithm: Algorithm = "cma_es"
+    algorithm: `auto` is the one that measured best for the space: for routes, whose genes are
+    mostly switches, another than for coefficients.
+    """
+
+    algorithm: Algorithm | Literal["auto"] = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
     sigma: float = Field(default=1 / 6, gt=0.0, le=1.0)
     population: int | Literal["auto"] = "auto"

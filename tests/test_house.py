@@ -21,6 +21,7 @@ ORDER = (
     "sources",
     "statistics",
     "vocabulary",
+    "route",
     "merge",
     "space",
     "optimize",

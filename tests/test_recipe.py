@@ -448,12 +448,11 @@ def sliced(sources: str) -> str:
         ),
         (
             "{merge_method: linear, models: [{model: a}], name: first}",
-            "r.yaml: name: is of mergekit-multi; ",
+            "r.yaml: none of its documents is without a `name`; leave it out of exactly one",
         ),
         (
             "merge_method: linear\nmodels: [{model: a}]\n---\nmerge_method: linear\n",
-            "r.yaml: holds several documents, which mergekit-multi reads; "
-            "write each merge in a file of its own",
+            "r.yaml, document 2: models: missing; ",
         ),
         ("{merge_method: linear, models: [{model: a}], weigth: 1}", "r.yaml: weigth: "),
         (

@@ -31,6 +31,7 @@ def make_optimizer(spec: OptimizerSpec, *, start: NDArray[np.float64]) -> Optimi
     assert start.ndim == 1 and start.size > 0, f"start has shape {start.shape}"
     assert ((start >= 0.0) & (start <= 1.0)).all(), "start is outside the unit box"
     population = default_population(start.size) if spec.population == "auto" else spec.population
-    return OPTIMIZERS[spec.algorithm](
+    algorithm: Algorithm = "cma_es" if spec.algorithm == "auto" else spec.algorithm
+    return OPTIMIZERS[algorithm](
         start=start.astype(np.float64), sigma=spec.sigma, population=population, seed=spec.seed
     )

@@ -7,7 +7,7 @@ Its YAML is valid for `mergekit-yaml`; our own facts (the mask seed, hashes of t
 genome, the scores) are under the key `evomerge:`, which mergekit ignores.
 """
 
-from evomerge.recipe.inputs import Module, RecipeModel, Slice, SliceSource
+from evomerge.recipe.inputs import Module, RecipeModel, Slice, SliceSource, Stretch
 from evomerge.recipe.reading import load_recipe, read_recipe
 from evomerge.recipe.recipe import DType, Recipe
 from evomerge.recipe.settings import (
@@ -36,6 +36,7 @@ __all__ = [
     "Settings",
     "Slice",
     "SliceSource",
+    "Stretch",
     "TokenSpec",
     "TokenizerSpec",
     "ZeroToken",

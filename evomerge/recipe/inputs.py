@@ -1,4 +1,4 @@
-"""What a recipe merges: whole models, slices of their layers, or modules made of either."""
+"""What a recipe merges: whole models, slices of their layers, modules of either, or a route."""
 
 from __future__ import annotations
 
@@ -33,12 +33,7 @@ class SliceSource(BaseModel):
     @field_validator("layer_range")
     @classmethod
     def _some_layers(cls, layers: tuple[int, int]) -> tuple[int, int]:
-        first, end = layers
-        if not 0 <= first < end:
-            raise ValueError(
-                f"[{first}, {end}] holds no layers; give the first and one past the last, from 0"
-            )
-        return layers
+        return some_layers(layers)
 
     @property
     def count(self) -> int:
@@ -83,6 +78,32 @@ class Slice(BaseModel):
         return self.sources[0].count
 
 
+class Stretch(BaseModel):
+    """Consecutive layers of one model that a route passes through, in order.
+
+    layers: the first and one past the last. scale: the residual stream is multiplied by it where it
+    enters the first of them.
+    """
+
+    model_config = _STRICT
+
+    model: Reference
+    layers: tuple[int, int]
+    scale: float = Field(default=1.0, allow_inf_nan=False)
+
+    @field_validator("layers")
+    @classmethod
+    def _some_layers(cls, layers: tuple[int, int]) -> tuple[int, int]:
+        return some_layers(layers)
+
+    @field_validator("scale")
+    @classmethod
+    def _not_zero(cls, scale: float) -> float:
+        if scale == 0.0:
+            raise ValueError("0 forgets all that came before; give another number")
+        return scale
+
+
 class Module(BaseModel):
     """A part of the network (an encoder, a vision tower), of whole models or of slices."""
 
@@ -103,6 +124,16 @@ class Module(BaseModel):
         if bool(self.models) == bool(self.slices):
             raise ValueError("give either models or slices")
         return self
+
+
+def some_layers(layers: tuple[int, int]) -> tuple[int, int]:
+    """The range as it is. Raises ValueError when it holds no layers."""
+    first, end = layers
+    if not 0 <= first < end:
+        raise ValueError(
+            f"[{first}, {end}] holds no layers; give the first and one past the last, from 0"
+        )
+    return layers
 
 
 def refuse_duplicates(models: Iterable[str]) -> None:

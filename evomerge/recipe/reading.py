@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evomerge.documents import load_text, parse_mapping, problem_text, written_parts
+from evomerge.documents import load_text, parse_mappings, problem_text, written_parts
 from evomerge.errors import RecipeError
 from evomerge.recipe.recipe import Recipe
 
@@ -16,9 +16,9 @@ _OTHER_KINDS = {
     "experts": "is of mergekit-moe, which builds a mixture of experts; write a merge_method",
     "gate_mode": "is of mergekit-moe, which builds a mixture of experts; write a merge_method",
     "genome": "is of mergekit-evolve; write a job for `evomerge search`",
-    "name": "is of mergekit-multi; write each of its merges in a file of its own, without a name",
+    "stages": "no such key; write each stage as a document of its own with a `name`, before this",
 }
-"""Keys that only other documents of mergekit have."""
+"""Keys that only other documents of mergekit have, or none."""
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -27,17 +27,56 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def read_recipe(text: str, *, where: str) -> Recipe:
-    """Parse a recipe or any mergekit YAML of the same form.
+    """Parse a recipe or any mergekit YAML of the same form, of one document or several.
 
-    `where` names the file in messages. Raises RecipeError with the field and the mend.
+    Of several, all but one have a `name` that others use as a model; they become the `stages` of
+    the one without, in an order in which each comes after those that it uses. Names that nothing
+    uses are left out. `where` names the file in messages. Raises RecipeError with the field and the
+    mend.
     """
-    if _is_several(text):
-        raise RecipeError(
-            f"{where}: holds several documents, which mergekit-multi reads; "
-            "write each merge in a file of its own"
-        )
     expected = "merge_method and models"
-    document = parse_mapping(text, where=where, expected=expected, error=RecipeError)
+    documents = parse_mappings(text, where=where, expected=expected, error=RecipeError)
+    if len(documents) == 1 and "name" not in documents[0]:
+        return _recipe(documents[0], where)
+    named: dict[str, Recipe] = {}
+    finals: list[Recipe] = []
+    for place, document in enumerate(documents, start=1):
+        name = document.pop("name", None)
+        recipe = _recipe(document, f"{where}, document {place}")
+        if name is None:
+            finals.append(recipe)
+        elif not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+            raise RecipeError(f"{where}, document {place}: name: {name}: give a plain word")
+        elif name in named:
+            raise RecipeError(f"{where}: name: {name} is given twice; name each document once")
+        else:
+            named[name] = recipe
+    if len(finals) != 1:
+        counted = f"{len(finals)} of its documents are" if finals else "none of its documents is"
+        raise RecipeError(
+            f"{where}: {counted} without a `name`; leave it out of exactly one, the merge that is "
+            "wanted in the end"
+        )
+    return finals[0].model_copy(update={"stages": _in_order(finals[0], named, where)})
+
+
+def _in_order(final: Recipe, named: Mapping[str, Recipe], where: str) -> dict[str, Recipe]:
+    """The named merges that the final one is made of, each after those that it uses."""
+    ordered: dict[str, Recipe] = {}
+
+    def add(recipe: Recipe, users: tuple[str, ...]) -> None:
+        for name in recipe.references:
+            if name in users:
+                raise RecipeError(f"{where}: name: {name} is made of itself; break the circle")
+            if name in named and name not in ordered:
+                add(named[name], (*users, name))
+                ordered[name] = named[name]
+
+    add(final, ())
+    return ordered
+
+
+def _recipe(document: Mapping[str, Any], where: str) -> Recipe:
     for key, meaning in _OTHER_KINDS.items():
         if key in document:
             raise RecipeError(f"{where}: {key}: {meaning}")
@@ -52,15 +91,6 @@ def read_recipe(text: str, *, where: str) -> Recipe:
         # A problem of the whole document names its field itself.
         said = ": ".join(part for part in (field, problem_text(first)) if part)
         raise RecipeError(f"{where}: {said}") from error
-
-
-def _is_several(text: str) -> bool:
-    """Whether a second YAML document starts after the first."""
-    lines = [line.rstrip() for line in text.splitlines()]
-    starts = [place for place, line in enumerate(lines) if line == "---"]
-    before = lines[: starts[0]] if starts else []
-    written_before = any(line and not line.startswith(("#", "%")) for line in before)
-    return len(starts) + written_before > 1
 
 
 def _dtypes(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evomerge.recipe.inputs import Module, RecipeModel, Slice, refuse_duplicates
+from evomerge.recipe.inputs import Module, RecipeModel, Slice, Stretch, refuse_duplicates
 from evomerge.recipe.reference import Reference
 from evomerge.recipe.settings import Parameters, Scalar, resolve_in, without_empty
 from evomerge.recipe.tokenizer import TokenizerSpec
@@ -19,9 +19,11 @@ DType = Literal["float32", "bfloat16", "float16"]
 class Recipe(BaseModel):
     """A whole merge by `merge_method`, in float32, rounded once to `out_dtype`.
 
-    What is merged is said in one of `models` (whole models), `slices` (of their layers) and
-    `modules` (parts of the network, each of models or slices). Model references are local folders
-    or hub ids, `@revision` allowed. `evomerge` is our own block: `seed` (of the random masks) is
+    What is merged is said in one of `models` (whole models), `slices` (of their layers), `modules`
+    (parts of the network, each of models or slices) and `route` (layers in the order in which a
+    token passes through them; mergekit has slices only). Model references are local folders or hub
+    ids, `@revision` allowed, or names of `stages`: merges that this one is made of, by name, each
+    of which may name those before it. `evomerge` is our own block: `seed` (of the random masks) is
     read from it, the rest is carried along untouched.
     """
 
@@ -32,6 +34,7 @@ class Recipe(BaseModel):
     models: tuple[RecipeModel, ...] = ()
     slices: tuple[Slice, ...] | None = None
     modules: dict[str, Module] | None = None
+    route: tuple[Stretch, ...] | None = None
     parameters: Parameters = Field(default_factory=dict)
     dtype: Literal["float32"] = "float32"
     out_dtype: DType | None = None
@@ -39,6 +42,7 @@ class Recipe(BaseModel):
     tokenizer: TokenizerSpec | None = None
     chat_template: str | None = None
     evomerge: dict[str, Any] = Field(default_factory=dict)
+    stages: dict[str, Recipe] = Field(default_factory=dict)
 
     @field_validator("models")
     @classmethod
@@ -48,7 +52,7 @@ class Recipe(BaseModel):
         refuse_duplicates(entry.model for entry in models)
         return models
 
-    @field_validator("slices", "modules")
+    @field_validator("slices", "modules", "route")
     @classmethod
     def _not_empty(cls, parts: Any) -> Any:
         if parts is not None and not parts:
@@ -56,12 +60,16 @@ class Recipe(BaseModel):
         return parts
 
     @model_validator(mode="after")
-    def _one_of_three(self) -> Recipe:
-        given = [key for key in ("models", "slices", "modules") if getattr(self, key)]
+    def _one_of_four(self) -> Recipe:
+        given = [key for key in ("models", "slices", "modules", "route") if getattr(self, key)]
         if not given:
             raise ValueError("models: missing; name the models to merge, or slices, or modules")
         if len(given) > 1:
             raise ValueError(f"{given[1]}: the recipe has {given[0]} already; keep one of them")
+        if self.route is not None and self.merge_method != "passthrough":
+            raise ValueError(
+                f"merge_method: {self.merge_method} merges no routes; write passthrough"
+            )
         if self.tokenizer_source is not None and self.tokenizer is not None:
             raise ValueError("tokenizer_source: the recipe has tokenizer already; keep one of them")
         return self
@@ -83,9 +91,17 @@ class Recipe(BaseModel):
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Every model the recipe merges, the base first, each once."""
+        """Every model the recipe merges, the base first, each once; a stage by its name."""
         first = [self.base_model] if self.base_model else []
         return tuple(dict.fromkeys([*first, *_models_in(self)]))
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Every model that lies somewhere: those of the stages in order, then the recipe's own."""
+        named = [name for stage in self.stages.values() for name in stage.references]
+        return tuple(
+            name for name in dict.fromkeys([*named, *self.references]) if name not in self.stages
+        )
 
     def setting_of(
         self, name: str, *, model: str | None, tensor_name: str, depth: float
@@ -102,11 +118,29 @@ class Recipe(BaseModel):
         return self.model_copy(update={"evomerge": {**self.evomerge, **facts}})
 
     def to_yaml(self) -> str:
-        """The document as mergekit reads it; floats are written so that they read back equal."""
-        document = self.model_dump(mode="json", exclude={"evomerge", "tokenizer"})
-        document = without_empty(document)
+        """The document as mergekit reads it; floats are written so that they read back equal.
+
+        A recipe of stages is several documents as mergekit-multi reads them, the stages first, each
+        with its `name`.
+        """
+        documents = [{"name": name, **stage._document()} for name, stage in self.stages.items()]
+        return yaml.dump_all(
+            [*documents, self._document()],
+            Dumper=_Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            width=100,
+        )
+
+    def _document(self) -> dict[str, Any]:
+        document: dict[str, Any] = without_empty(
+            self.model_dump(mode="json", exclude={"evomerge", "tokenizer", "stages"})
+        )
         if not self.models:
             del document["models"]
+        for stretch in document.get("route", ()):
+            if stretch["scale"] == 1.0:
+                del stretch["scale"]
         for module in document.get("modules", {}).values():
             if not module["models"]:
                 del module["models"]
@@ -115,8 +149,8 @@ class Recipe(BaseModel):
             if not self.tokenizer.tokens:
                 del document["tokenizer"]["tokens"]
         if self.evomerge:
-            document["evomerge"] = self.model_dump(mode="json")["evomerge"]
-        return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+            document["evomerge"] = self.model_dump(mode="json", include={"evomerge"})["evomerge"]
+        return document
 
 
 def _models_in(part: Recipe | Module) -> Iterator[str]:
@@ -125,6 +159,7 @@ def _models_in(part: Recipe | Module) -> Iterator[str]:
         yield from [piece.base_model] if piece.base_model else []
         yield from (source.model for source in piece.sources)
     if isinstance(part, Recipe):
+        yield from (stretch.model for stretch in part.route or ())
         for module in (part.modules or {}).values():
             yield from _models_in(module)
 

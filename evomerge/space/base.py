@@ -32,6 +32,7 @@ class Gene:
     source: reference of the model whose parameter it is; None when it is shared by all of them.
     layers: first and last layer it is for; a knot's position over depth, twice, which need not be
         whole; None for tensors outside the layers.
+    binary: whether it is a switch, with the values 0 and 1.
     """
 
     name: str
@@ -43,9 +44,15 @@ class Gene:
     source: str | None
     component: Component
     layers: tuple[float, float] | None
+    binary: bool = False
 
     def value(self, position: float) -> float:
-        """The parameter at a position in [0, 1]; one-to-one, exact at both ends."""
+        """The parameter at a position in [0, 1]; one-to-one, exact at both ends.
+
+        That of a binary gene is 1 above the middle, else 0.
+        """
+        if self.binary:
+            return float(position > 0.5)
         if self.scale == "log":
             return float(self.low ** (1.0 - position) * self.high**position)
         value = (1.0 - position) * self.low + position * self.high
@@ -74,8 +81,12 @@ class SearchSpace(Protocol):
         """The genome a search starts from when it knows no better one, (n,) in [0, 1]."""
         ...
 
+    def active(self, genome: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which genes have an effect in a genome, (n,); the others may have any value there."""
+        ...
+
     def decode(self, genome: NDArray[np.float64]) -> Recipe:
-        """The recipe of a genome, (n,) float64 in [0, 1]; different genomes, different recipes."""
+        """The recipe of a genome, (n,) float64 in [0, 1]; other active genes, another recipe."""
         ...
 
     def encode(self, recipe: Recipe) -> NDArray[np.float64] | None:

@@ -45,6 +45,10 @@ class ParameterSpace:
         )
         return ParameterSpace(replace(self._layout, genes=genes))
 
+    def active(self, genome: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Every coefficient counts in every genome."""
+        return np.ones(len(self.genes), dtype=np.bool_)
+
     def decode(self, genome: NDArray[np.float64]) -> Recipe:
         """The recipe of a genome, (n,) float64 in [0, 1]."""
         assert genome.shape == (len(self.genes),), f"{genome.shape} is not ({len(self.genes)},)"
