@@ -50,8 +50,23 @@ def stretches_of(hops: Sequence[Hop]) -> tuple[Stretch, ...]:
 
 
 def check_route(recipe: Recipe, structures: Mapping[str, Structure]) -> None:
-    """Raise RecipeError, in one line, for a layer that its model does not have."""
+    """Raise RecipeError, in one line, for a route that its models do not have.
+
+    structures: of the route's models, by reference.
+    """
+    if recipe.route is not None and recipe.parameters:
+        raise RecipeError(
+            f"parameters.{next(iter(recipe.parameters))}: a route has no parameters; give a "
+            "stretch its `scale`"
+        )
     for place, stretch in enumerate(recipe.route or ()):
+        stacks = structures[stretch.model].stacks
+        if len(stacks) > 1:
+            prefixes = ", ".join(stack.prefix.rstrip(".") for stack in stacks)
+            raise RecipeError(
+                f"route.{place}.model: {stretch.model} has several runs of layers ({prefixes}), "
+                "and a route leads through one; name models that have one"
+            )
         depth = structures[stretch.model].depth
         if stretch.layers[1] > depth:
             raise RecipeError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from evomerge.errors import SourceError
+from evomerge.evaluate.engines.live_model import build_model
+from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.transformers import TransformersEngine
 from tests.architectures import ARCHITECTURES, load_whole, save_architecture, save_expert
 from tests.checkpoints import load_tensors, word_tokenizer
@@ -72,6 +75,49 @@ def test_buffers_that_old_checkpoints_store_are_left_out(tmp_path: Path, name: s
     assert torch.equal(engine.model(ids).logits, before)
     with pytest.raises(SourceError, match="the live model has no such tensor"):
         engine.load([*load_tensors(folder).items(), ("model.elsewhere", torch.ones(2))])
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+def test_a_configuration_may_say_otherwise_than_the_folder(tmp_path: Path, with_file: bool) -> None:
+    deep = save_architecture(tmp_path / "model", "gemma3")
+    config = json.loads((deep / "config.json").read_text())
+    config |= {"num_hidden_layers": 2, "layer_types": config["layer_types"][:2]}
+    if not with_file:
+        (deep / "config.json").unlink()
+    engine = TransformersEngine(deep, tokenizer=word_tokenizer(), dtype="float32", config=config)
+    assert len(engine.model.model.layers) == engine.model.config.num_hidden_layers == 2
+    tensors = load_tensors(deep)
+    engine.load((name, value) for name, value in tensors.items() if ".layers.2." not in name)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3_moe", "llava"])
+def test_one_module_alone_may_have_memory(tmp_path: Path, name: str) -> None:
+    """And what it computes is what it does within the whole."""
+    folder = save_architecture(tmp_path / "model", name)
+    layers = {"gpt2": "transformer.h", "llava": "model.language_model.layers"}
+    only = layers.get(name, "model.layers")
+    model = build_model(
+        folder,
+        dtype="float32",
+        device=torch.device("cpu"),
+        trust_remote_code=False,
+        only=only,
+    )
+    placed = {key: value for key, value in load_tensors(folder).items() if _in_layers(key)}
+    Placement(model).fill(placed.items(), within=f"{only}.")
+    for key, value in [*model.named_parameters(), *model.named_buffers()]:
+        assert value.is_meta == (not key.startswith(f"{only}."))
+    whole = load_whole(folder, name)
+    expected = dict(whole.get_submodule(only).named_parameters())
+    for key, value in model.get_submodule(only).named_parameters():
+        assert torch.equal(value, expected[key])
+    short = dict(list(placed.items())[1:])
+    with pytest.raises(SourceError, match="no tensor was given for it"):
+        Placement(model).fill(short.items(), within=f"{only}.")
+
+
+def _in_layers(name: str) -> bool:
+    return "vision" not in name and any(part.isdecimal() for part in name.split("."))
 
 
 @pytest.mark.parametrize("name", UNSCORABLE)

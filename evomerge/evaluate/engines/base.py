@@ -64,9 +64,12 @@ class Engine(Protocol):
     """A live model of one architecture whose weights change from candidate to candidate.
 
     forward_s: wall seconds spent inside the model's forward passes since the engine was built.
+    hops, shared_hops: of routes, see Cost; 0 for any other model.
     """
 
     forward_s: float
+    hops: int
+    shared_hops: int
 
     def destination(self, name: str) -> torch.Tensor | None:
         """Memory of the live model that a checkpoint's tensor may be written to at once.

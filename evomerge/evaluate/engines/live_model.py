@@ -6,6 +6,7 @@ in checkpoints (rotary frequencies) are computed as transformers computes them w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,21 +64,24 @@ def build_model(
     device: torch.device,
     trust_remote_code: bool,
     settings: TokenSettings | None = None,
+    config: Mapping[str, Any] | None = None,
+    only: str = "",
 ) -> PreTrainedModel:
     """The model of `folder`/config.json on `device`, parameters allocated but not set.
 
     A causal language model, or a vision-language model, which then reads text alone. settings: what
-    the configuration must say otherwise of the vocabulary. Raises SourceError where it is missing
-    or is of another kind.
+    the configuration must say otherwise of the vocabulary. config: what it says, where that is not
+    what lies in the folder. only: name of the module that gets memory; all others stay on the meta
+    device. Raises SourceError where the configuration is missing or is of another kind.
     """
     torch_dtype: torch.dtype = getattr(torch, dtype)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        _set(config, settings or TokenSettings())
-        builder = _builder_of(config, folder)
+        read = _configuration(folder, config, trust_remote_code=trust_remote_code)
+        _set(read, settings or TokenSettings())
+        builder = _builder_of(read, folder)
         with torch.device("meta"):
             model = builder.from_config(
-                config, dtype=torch_dtype, trust_remote_code=trust_remote_code
+                read, dtype=torch_dtype, trust_remote_code=trust_remote_code
             )
     except (OSError, ValueError, KeyError) as error:
         reason = one_line(error)
@@ -85,13 +89,23 @@ def build_model(
             f"{folder}: no causal language model can be built from config.json ({reason}); "
             "give a checkpoint that transformers can load"
         ) from error
-    model.to_empty(device=device)
+    model.get_submodule(only).to_empty(device=device)
     model.tie_weights()
     _keep_in_float32(model, torch_dtype)
     _compute_buffers(model)
     model.eval()
     model.requires_grad_(False)
     return model
+
+
+def _configuration(
+    folder: Path, config: Mapping[str, Any] | None, *, trust_remote_code: bool
+) -> PreTrainedConfig:
+    """The configuration of the folder, or one of its class that says `config`."""
+    if config is not None and not (folder / "config.json").is_file():
+        return AutoConfig.for_model(**config)
+    read = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    return read if config is None else type(read).from_dict(dict(config))
 
 
 def _builder_of(config: PreTrainedConfig, folder: Path) -> Builder:

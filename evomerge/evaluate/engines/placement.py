@@ -49,13 +49,15 @@ class Placement:
         self._names_by_id = {id(value): name for name, value in self._parameters.items()}
         self._places: dict[str, _Place | None] = {}
 
-    def fill(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def fill(self, stream: Iterable[tuple[str, torch.Tensor]], *, within: str = "") -> None:
         """Copy every tensor to its place, converting the dtype where it differs.
 
-        What transformers ignores in old checkpoints is ignored. Raises SourceError for any other
-        name without a place, a shape that differs, and parameters that no tensor was given for.
+        within: what the names begin with of the parameters that must be given; all of them where
+        empty. What transformers ignores in old checkpoints is ignored. Raises SourceError for any
+        other name without a place, a shape that differs, and parameters that no tensor was given
+        for.
         """
-        filled = dict.fromkeys(self._parameters, 0)
+        filled = {name: 0 for name in self._parameters if name.startswith(within)}
         tied: dict[str, torch.Tensor] = {}
         with torch.no_grad():
             for name, tensor in stream:
@@ -90,9 +92,17 @@ class Placement:
         place = self._place(name)
         return None if place is None or place.alias else place.view
 
+    def owner(self, name: str) -> str | None:
+        """The parameter that a tensor of the checkpoint goes to; None where it goes nowhere.
+
+        Raises SourceError for an unknown name.
+        """
+        place = self._place(name)
+        return None if place is None else place.owner
+
     def _check_complete(self, filled: dict[str, int]) -> None:
-        for name, parameter in self._parameters.items():
-            if filled[name] < parameter.numel():
+        for name, count in filled.items():
+            if count < self._parameters[name].numel():
                 raise SourceError(
                     f"{name}: no tensor was given for it; the merge must hold every tensor of the "
                     "base"

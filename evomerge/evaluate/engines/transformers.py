@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,10 +46,11 @@ class TransformersEngine:
     """One live model on one device.
 
     folder: a checkpoint folder whose config.json (and generation_config.json) describe the model;
-    its weights are not read. settings: what they must say otherwise of the vocabulary. tokenizer:
-    the one the requests were encoded with. dtype: of the parameters and of the arithmetic. device:
-    "cpu", "cuda", "cuda:1". batch_size: rows of a batch, or "auto": a budget of tokens, fixed on a
-    CPU, probed once on a GPU.
+    its weights are not read. settings: what they must say otherwise of the vocabulary. config: what
+    the model's configuration says where that is not what lies in the folder. tokenizer: the one the
+    requests were encoded with. dtype: of the parameters and of the arithmetic. device: "cpu",
+    "cuda", "cuda:1". batch_size: rows of a batch, or "auto": a budget of tokens, fixed on a CPU,
+    probed once on a GPU. hops, shared_hops: of routes, see Engine.
     Raises SourceError where no model can be built.
     """
 
@@ -63,6 +64,7 @@ class TransformersEngine:
         batch_size: int | Literal["auto"] = "auto",
         trust_remote_code: bool = False,
         settings: TokenSettings | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self._settings = settings or TokenSettings()
         self.device = torch.device(device)
@@ -72,8 +74,10 @@ class TransformersEngine:
             device=self.device,
             trust_remote_code=trust_remote_code,
             settings=self._settings,
+            config=config,
         )
         self.forward_s = 0.0
+        self.hops = self.shared_hops = 0
         self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
         self._folder = folder
         self._tokenizer = tokenizer
@@ -154,7 +158,7 @@ class TransformersEngine:
         targets = np.concatenate([request.tokens[-request.scored :] for _, request in wanted])
 
         # Padding is on the right, where causal attention never looks from a scored position.
-        logits = self._forward(self._tensor(padded), keep=keep, use_cache=False)
+        logits = self._score(padded, keep=keep)
         log_probabilities = torch.log_softmax(
             logits[self._tensor(owners), self._tensor(places)], dim=-1
         )  # (scored, vocabulary)
@@ -168,6 +172,10 @@ class TransformersEngine:
         # lm-eval's sums have the dtype of the logits, and ties between choices follow from it.
         sums = torch.from_numpy(np.add.reduceat(values, starts)).to(logits.dtype).tolist()
         return list(zip(sums, np.logical_and.reduceat(greedy, starts).tolist(), strict=True))
+
+    def _score(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
+        """Logits of the last `keep` positions of a padded batch of token ids, (rows, longest)."""
+        return self._forward(self._tensor(padded), keep=keep, use_cache=False)
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
@@ -208,6 +216,10 @@ class TransformersEngine:
     def _forward(self, ids: torch.Tensor, *, keep: int, **options: object) -> torch.Tensor:
         """Logits of the last `keep` positions, (rows, keep, vocabulary); the pass is timed."""
         given: dict[str, object] = {"logits_to_keep": keep, **options}
+        if "cache_params" in self._accepted:  # a state-space model, whose state is the past
+            given["cache_params"] = given.pop("past_key_values", None)
+            if ids.shape[1] == 1:
+                given.pop("attention_mask", None)
         accepted = {name: value for name, value in given.items() if name in self._accepted}
         started = time.perf_counter()
         logits: torch.Tensor = self.model(input_ids=ids, **accepted).logits

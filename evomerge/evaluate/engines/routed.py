@@ -1,0 +1,137 @@
+"""The in-process engine for routes: layers of several models around the first one's embeddings.
+
+Each model's layers are loaded once; a route is put together of them in milliseconds, without a copy
+of a weight. Log-likelihoods begin where an earlier route's states can be shared. Numbers are those
+of `TransformersEngine` for the model that the route is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from evomerge.errors import RecipeError
+from evomerge.evaluate.engines.live_model import build_model
+from evomerge.evaluate.engines.routed_layers import RoutedLayers
+from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.recipe import DType, Recipe
+from evomerge.route.prefixes import PrefixStates
+from evomerge.route.route import Hop, check_route, hops_of
+from evomerge.route.routed_model import RoutedModel
+from evomerge.sources import Adapter, Source
+from evomerge.vocabulary import TokenSettings
+
+
+class RoutedEngine(TransformersEngine):
+    """One live model on one device, and the layers of every other model that a route has named.
+
+    first: the model whose embeddings, final norm and head all routes have; routes begin with one of
+    its layers. prefix_bytes: of hidden states, kept on the device for routes to come. The rest as
+    of TransformersEngine. A reference means the same weights as long as the engine lives.
+    Raises SourceError where no model can be built, or its layers cannot be moved.
+    """
+
+    def __init__(
+        self,
+        first: Source,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        dtype: DType,
+        device: str = "cpu",
+        batch_size: int | Literal["auto"] = "auto",
+        trust_remote_code: bool = False,
+        settings: TokenSettings | None = None,
+        prefix_bytes: int = 0,
+    ) -> None:
+        # An adapter's own folder has no configuration.
+        folder = first.base.folder if isinstance(first, Adapter) else first.folder
+        super().__init__(
+            folder,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            device=device,
+            batch_size=batch_size,
+            trust_remote_code=trust_remote_code,
+            settings=settings,
+            config=first.config,
+        )
+        build = partial(
+            build_model,
+            folder,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            settings=settings,
+        )
+        self._first = first
+        self._layers = RoutedLayers(
+            first, self.model, self._placement, build=build, device=self.device
+        )
+        self._routed = RoutedModel(
+            self.model, stack=self._layers.list_name, settings=self._layers.settings_of
+        )
+        self._routed.add(first.reference, self._layers.own)
+        self._prefixes = PrefixStates(limit_bytes=prefix_bytes)
+        self._depth = 0  # of the route; 0 where the live model is none
+        self._holds_first = False
+
+    def follow(self, recipe: Recipe, sources: Mapping[str, Source]) -> None:
+        """Make the recipe's route the live model's layers.
+
+        sources: opened models by reference, stages among them; the layers of each are loaded when a
+        route names it for the first time. Raises RecipeError, SourceError.
+        """
+        hops = hops_of(recipe)
+        used = {hop.model: sources[hop.model] for hop in hops}
+        if used[hops[0].model].reference != self._first.reference:
+            raise RecipeError(
+                f"route.0.model: {hops[0].model} is not {self._first.reference}, whose embeddings "
+                "the live model has; begin the route with a layer of that"
+            )
+        check_route(recipe, {name: source.structure for name, source in used.items()})
+        if not self._holds_first:
+            names = self._first.structure.shapes
+            super().load((name, self._first.tensor(name)) for name in names)
+            self._holds_first = True
+        for name, source in used.items():
+            if name not in self._routed:
+                self._routed.add(name, self._layers.load(name, source))
+        self._routed.follow(hops)
+        self._prefixes.follow(hops)
+        self._depth = len(hops)
+
+    def expect(self, recipes: Sequence[Recipe]) -> None:
+        """Say which recipes will be followed next, on the same items; no score depends on it.
+
+        A recipe that was not expected before means other items.
+        """
+        self._prefixes.expect([hops_of(recipe) for recipe in recipes if recipe.route is not None])
+
+    def load(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Become the first model with other weights, until a route is followed; see Engine.load."""
+        self._holds_first = False
+        own = self._first
+        self._routed.follow([Hop(own.reference, layer) for layer in range(own.structure.depth)])
+        self._prefixes.follow(())
+        self._depth = 0
+        super().load(stream)
+
+    def _score(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
+        batch = hashlib.blake2b(padded.tobytes() + repr(padded.shape).encode()).digest()
+        start, states = self._prefixes.deepest(batch)
+        watchers = {
+            depth: partial(self._prefixes.keep, depth, batch)
+            for depth in self._prefixes.wanted
+            if depth > start
+        }
+        with self._routed.passing(start, states, watchers):
+            logits = super()._score(padded, keep=keep)
+        self.hops += self._depth
+        self.shared_hops += start
+        return logits
