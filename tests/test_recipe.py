@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from mergekit.config import ConditionalParameter, MergeConfiguration, evaluate_setting
+from mergekit.scripts.multimerge import load_config
 
 from evomerge.errors import RecipeError
 from evomerge.recipe import (
@@ -367,6 +368,118 @@ def test_facts_are_added_to_our_block_and_nothing_else() -> None:
     assert more.model_copy(update={"evomerge": recipe.evomerge}) == recipe
 
 
+STAGED = """
+name: deep
+merge_method: passthrough
+slices:
+  - sources: [{model: blend, layer_range: [0, 3]}]
+  - sources: [{model: org/third, layer_range: [2, 4]}]
+---
+name: blend
+merge_method: dare_ties
+base_model: org/base
+models: [{model: org/first, parameters: {weight: 0.5, density: 0.7}}]
+dtype: float32
+out_dtype: bfloat16
+evomerge: {seed: 5}
+---
+merge_method: linear
+models: [{model: org/first}, {model: deep}]
+parameters: {weight: 0.5}
+tokenizer_source: tokens
+evomerge: {note: last}
+---
+name: unused
+merge_method: linear
+models: [{model: org/never}]
+---
+name: tokens
+merge_method: linear
+models: [{model: org/fourth}]
+parameters: {weight: 1}
+"""
+
+
+def test_named_documents_become_stages_each_after_those_it_uses() -> None:
+    recipe = read_recipe(STAGED, where="r.yaml")
+    assert list(recipe.stages) == ["blend", "deep", "tokens"]
+    assert recipe.references == ("org/first", "deep")
+    assert recipe.checkpoints == ("org/base", "org/first", "org/third", "org/fourth")
+    assert recipe.stages["blend"].seed == 5
+    assert (recipe.seed, recipe.evomerge) == (0, {"note": "last"})
+    assert [stage.out_dtype for stage in recipe.stages.values()] == ["bfloat16", None, None]
+
+
+def test_a_recipe_of_stages_reads_back_equal() -> None:
+    recipe = read_recipe(STAGED, where="r.yaml")
+    again = read_recipe(recipe.to_yaml(), where="again")
+    assert again == recipe
+    assert again.to_yaml() == recipe.to_yaml()
+
+
+def test_mergekit_s_command_for_several_documents_reads_what_is_written() -> None:
+    text = read_recipe(STAGED, where="r.yaml").to_yaml()
+    documents, uses = load_config(text, "stages")
+    assert uses == {"blend": set(), "deep": {"blend"}, "tokens": set(), None: {"deep", "tokens"}}
+    assert documents["blend"].out_dtype == "bfloat16"
+    assert documents["deep"].slices is not None
+
+
+def test_stages_that_nothing_uses_are_neither_written_nor_counted() -> None:
+    whole = read_recipe(STAGED, where="r.yaml")
+    last = Recipe(merge_method="linear", models=(RecipeModel(model="blend"),))
+    recipe = last.model_copy(update={"stages": whole.stages})
+    assert list(recipe.used_stages) == ["blend"]
+    assert recipe.checkpoints == ("org/base", "org/first")
+    assert list(read_recipe(recipe.to_yaml(), where="again").stages) == ["blend"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({"a": {"b": "x"}, "b": {}}, "stages.a: names b, which does not come before it"),
+        ({"a": {"a": "x"}}, "stages.a: names a, which does not come before it"),
+    ],
+)
+def test_a_stage_names_only_those_before_it(stages: dict[str, Any], said: str) -> None:
+    made = {
+        name: Recipe(merge_method="linear", models=tuple(map(of_model, [*uses, "org/x"])))
+        for name, uses in stages.items()
+    }
+    with pytest.raises(ValueError, match=said):
+        Recipe(merge_method="linear", models=(of_model("a"),), stages=made)
+
+
+def test_a_stage_has_no_stages_of_its_own() -> None:
+    whole = read_recipe(STAGED, where="r.yaml")
+    with pytest.raises(ValueError, match=r"stages\.a\.stages: put them beside it, before it"):
+        Recipe(merge_method="linear", models=(of_model("a"),), stages={"a": whole})
+
+
+def of_model(model: str) -> RecipeModel:
+    return RecipeModel(model=model)
+
+
+@pytest.mark.parametrize(
+    "text", ["\x85", "a\u2028b", "\u2029 " * 60, "{% if x %}\n---\n...\n{{ y }}"]
+)
+def test_every_text_reads_back_as_it_was_written(text: str) -> None:
+    recipe = Recipe(
+        merge_method="linear",
+        models=(of_model("a"),),
+        tokenizer=TokenizerSpec(tokens={text: TokenSpec(source=ZeroToken())}),
+        chat_template=text,
+    )
+    assert read_recipe(recipe.to_yaml(), where="again") == recipe
+
+
+LAST = "\n{merge_method: linear, models: [{model: a}]}\n"
+
+
+def named(name: str, model: str) -> str:
+    return f"\n{{name: {name}, merge_method: linear, models: [{{model: {model}}}]}}\n---"
+
+
 def sliced(sources: str) -> str:
     return f"{{merge_method: linear, slices: [{{sources: [{sources}]}}]}}"
 
@@ -445,6 +558,19 @@ def sliced(sources: str) -> str:
         (
             "{genome: {models: [a, b], merge_method: ties}}",
             "r.yaml: genome: is of mergekit-evolve; write a job for `evomerge search`",
+        ),
+        *(
+            (text, f"r.yaml{said}")
+            for text, said in (
+                (named("a", "b") + named("b", "a") + LAST, ": name: a is made of itself; "),
+                (named("a", "a") + LAST, ": name: a is made of itself; break the circle"),
+                (named("a", "x") * 2 + LAST, ": name: a is given twice; name each document once"),
+                (LAST + "---" + LAST, ": 2 of its documents are without a `name`; leave it out"),
+                (named("a/b", "x") + LAST, ", document 1: name: a/b: give a plain word"),
+                (named("[a]", "x") + LAST, ", document 1: name: ['a']: give a plain word"),
+                (named("a", "x") + "\ntyes", ": expected a mapping with merge_method and models"),
+                ("", ": expected a mapping with merge_method and models"),
+            )
         ),
         (
             "{merge_method: linear, models: [{model: a}], name: first}",

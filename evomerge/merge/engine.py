@@ -80,7 +80,13 @@ class MergeEngine:
         RecipeError at once, before any tensor is read.
         """
         plan = self.plan(recipe)
-        return self._stream(recipe, plan, self._statistics_of(recipe, plan), into or _nowhere)
+        statistics = self._statistics_of(recipe, plan.tensors)
+        return self._stream(recipe, plan, statistics, into or _nowhere)
+
+    def merge_tensor(self, recipe: Recipe, tensor: TensorPlan) -> torch.Tensor:
+        """One tensor of a plan of the recipe, in new memory: what `execute` yields for it."""
+        statistics = self._statistics_of(recipe, [tensor])
+        return self._merged(recipe, tensor, statistics, _nowhere)
 
     def _stream(
         self, recipe: Recipe, plan: Plan, statistics: Statistics | None, into: Destination
@@ -88,29 +94,35 @@ class MergeEngine:
         read_ahead, self._read = self._stream_from_disk or not self._read, True
         for place, tensor in enumerate(plan.tensors):
             if read_ahead:
-                self._prefetch(plan.tensors[place + 1 : place + 2])
-            residence = self._there if tensor.method.on_device else self._here
-            inputs = _TensorInputs(
-                self._sources, tensor, recipe.seed, self._facts, statistics, residence
-            )
-            dtype = merged_dtype(tensor, recipe, self._structures)
-            out = _memory(into(tensor.name), tensor.shape, dtype, residence.device)
-            if dtype.is_floating_point:
-                _merge(tensor.method, inputs, out)
-            else:
-                out.copy_(inputs.stored(tensor.base or 0))
-            yield tensor.name, out
+                self.prefetch(plan.tensors[place + 1 : place + 2])
+            yield tensor.name, self._merged(recipe, tensor, statistics, into)
 
-    def _prefetch(self, tensors: Sequence[TensorPlan]) -> None:
+    def _merged(
+        self, recipe: Recipe, tensor: TensorPlan, statistics: Statistics | None, into: Destination
+    ) -> torch.Tensor:
+        residence = self._there if tensor.method.on_device else self._here
+        inputs = _TensorInputs(
+            self._sources, tensor, recipe.seed, self._facts, statistics, residence
+        )
+        dtype = merged_dtype(tensor, recipe, self._structures)
+        out = _memory(into(tensor.name), tensor.shape, dtype, residence.device)
+        if dtype.is_floating_point:
+            _merge(tensor.method, inputs, out)
+        else:
+            out.copy_(inputs.stored(tensor.base or 0))
+        return out
+
+    def prefetch(self, tensors: Sequence[TensorPlan]) -> None:
+        """Ask the system to read what these are merged of ahead; returns at once."""
         for tensor in tensors:
             for member in tensor.members:
                 self._sources[member.reference].prefetch(member.tensor)
 
-    def _statistics_of(self, recipe: Recipe, plan: Plan) -> Statistics | None:
+    def _statistics_of(self, recipe: Recipe, tensors: Sequence[TensorPlan]) -> Statistics | None:
         """The statistics that a recipe names; all that its method needs is there."""
         needed = {
             (member.reference, tensor.method.statistics)
-            for tensor in plan.tensors
+            for tensor in tensors
             for member in tensor.members
             if tensor.method.statistics is not None
         }

@@ -10,15 +10,20 @@ from evomerge.merge.method import Inputs, Method, ParameterSpec
 
 
 def merge_passthrough(inputs: Inputs, out: torch.Tensor) -> None:
-    """scale · θ."""
-    weighted_sum([inputs.stored(0)], np.array([inputs.number("scale", 0)]), out)
+    """scale · θ + shift; mergekit has no shift."""
+    scale, shift = inputs.number("scale", 0), inputs.number("shift", 0)
+    tensors = [inputs.stored(0)]
+    if shift:
+        tensors.append(torch.ones_like(out, dtype=torch.float32))
+    weighted_sum(tensors, np.array([scale, shift][: len(tensors)]), out)
 
 
 PASSTHROUGH = Method(
     name="passthrough",
     citation="Goddard et al. 2024, Arcee's MergeKit (passthrough), arXiv:2403.13257",
     parameters={
-        "scale": ParameterSpec(kind="number", scope="model", default=1.0, search=(0.0, 1.5))
+        "scale": ParameterSpec(kind="number", scope="model", default=1.0, search=(0.0, 1.5)),
+        "shift": ParameterSpec(kind="number", scope="model", default=0.0),
     },
     merge=merge_passthrough,
     needs_base=False,

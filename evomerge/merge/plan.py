@@ -17,6 +17,7 @@ from evomerge.merge.methods import METHODS
 from evomerge.merge.parameters import Values, check_scopes, no_values, resolver
 from evomerge.merge.pieces import Layer, Piece
 from evomerge.recipe import Recipe
+from evomerge.route import fold
 from evomerge.sources import Structure
 
 
@@ -71,12 +72,14 @@ def plan_merge(recipe: Recipe, structures: Mapping[str, Structure]) -> Plan:
     """Check a recipe and resolve its parameters for every tensor. Raises RecipeError.
 
     structures: of every model that may be named, by reference. The tensors come in the order of
-    the leading model; those of stacks made of slices in the order of the result.
+    the leading model; those of stacks made of slices in the order of the result. A route is folded
+    into slices first.
     """
     unknown = next((name for name in recipe.references if name not in structures), None)
     if unknown is not None:
         opened = ", ".join(structures)
         raise RecipeError(f"models: {unknown} is not among the models opened here: {opened}")
+    recipe = fold(recipe, structures)
     method = _method_of(recipe)
     layout = lay_out(recipe, structures)
     tensors: list[TensorPlan] = []

@@ -3,8 +3,9 @@
 A recipe says everything that the merge engine needs and nothing about scores. Nothing here opens
 checkpoints or knows the mathematics of the methods.
 
-Its YAML is valid for `mergekit-yaml`; our own facts (the mask seed, hashes of the sources, the
-genome, the scores) are under the key `evomerge:`, which mergekit ignores.
+Its YAML is valid for `mergekit-yaml`, that of a merge of merges for `mergekit-multi`; our own facts
+(the mask seed, hashes of the sources, the genome, the scores) are under the key `evomerge:`, which
+mergekit ignores. A route with scales that it cannot say is ours alone.
 """
 
 from evomerge.recipe.inputs import Module, RecipeModel, Slice, SliceSource, Stretch

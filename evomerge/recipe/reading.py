@@ -65,7 +65,7 @@ def _in_order(final: Recipe, named: Mapping[str, Recipe], where: str) -> dict[st
     ordered: dict[str, Recipe] = {}
 
     def add(recipe: Recipe, users: tuple[str, ...]) -> None:
-        for name in recipe.references:
+        for name in recipe.named:
             if name in users:
                 raise RecipeError(f"{where}: name: {name} is made of itself; break the circle")
             if name in named and name not in ordered:

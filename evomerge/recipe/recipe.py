@@ -84,6 +84,18 @@ class Recipe(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stages_in_order(self) -> Recipe:
+        known: set[str] = set()
+        for name, stage in self.stages.items():
+            if stage.stages:
+                raise ValueError(f"stages.{name}.stages: put them beside it, before it")
+            ahead = next((n for n in stage.named if n in self.stages and n not in known), None)
+            if ahead is not None:
+                raise ValueError(f"stages.{name}: names {ahead}, which does not come before it")
+            known.add(name)
+        return self
+
     @property
     def seed(self) -> int:
         """Seed of every random mask of this recipe."""
@@ -96,11 +108,33 @@ class Recipe(BaseModel):
         return tuple(dict.fromkeys([*first, *_models_in(self)]))
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """Every model of `references`, then the one whose tokenizer it takes by name."""
+        giver = self.tokenizer.source if self.tokenizer is not None else self.tokenizer_source
+        taken = [] if giver in (None, "base", "union") else [str(giver)]
+        return tuple(dict.fromkeys([*self.references, *taken]))
+
+    @property
+    def used_stages(self) -> dict[str, Recipe]:
+        """The stages that this merge is made of in the end, each after those that it uses."""
+        wanted = set(self.named)
+        used: list[tuple[str, Recipe]] = []
+        for name, stage in reversed(self.stages.items()):
+            if name in wanted:
+                used.append((name, stage))
+                wanted.update(stage.named)
+        return dict(reversed(used))
+
+    def without_unused(self) -> Recipe:
+        """The same merge with the stages that it is made of, and no others."""
+        return self.model_copy(update={"stages": self.used_stages})
+
+    @property
     def checkpoints(self) -> tuple[str, ...]:
         """Every model that lies somewhere: those of the stages in order, then the recipe's own."""
-        named = [name for stage in self.stages.values() for name in stage.references]
+        merged = [name for stage in self.used_stages.values() for name in stage.references]
         return tuple(
-            name for name in dict.fromkeys([*named, *self.references]) if name not in self.stages
+            name for name in dict.fromkeys([*merged, *self.references]) if name not in self.stages
         )
 
     def setting_of(
@@ -121,9 +155,10 @@ class Recipe(BaseModel):
         """The document as mergekit reads it; floats are written so that they read back equal.
 
         A recipe of stages is several documents as mergekit-multi reads them, the stages first, each
-        with its `name`.
+        with its `name`; those that nothing uses are left out.
         """
-        documents = [{"name": name, **stage._document()} for name, stage in self.stages.items()]
+        used = self.used_stages.items()
+        documents = [{"name": name, **stage._document()} for name, stage in used]
         return yaml.dump_all(
             [*documents, self._document()],
             Dumper=_Dumper,
@@ -138,6 +173,8 @@ class Recipe(BaseModel):
         )
         if not self.models:
             del document["models"]
+        if self.out_dtype is None:
+            del document["dtype"]  # where it stands alone it is what is stored
         for stretch in document.get("route", ()):
             if stretch["scale"] == 1.0:
                 del stretch["scale"]
@@ -173,4 +210,11 @@ def _represent_list(dumper: _Dumper, values: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flow)
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    # PyYAML folds these, which YAML 1.1 takes for line breaks, in quotes that lose them.
+    style = '"' if any(sign in text for sign in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
 _Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(str, _represent_text)

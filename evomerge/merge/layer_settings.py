@@ -63,6 +63,32 @@ def with_layers(
     return config
 
 
+def stack_settings(
+    config: Mapping[str, Any],
+    stack: Stack,
+    layers: Sequence[Layer],
+    lead: Source,
+    sources: Mapping[str, Source],
+) -> Config:
+    """What the section of `config` for one stack says anew where its layers come from elsewhere.
+
+    config: the lead's. Always the same keys for the same models. Raises RecipeError as
+    `with_layers` does.
+    """
+    nested = _section_name(config, stack)
+    section = config[nested] if nested else config
+    changed: Config = dict(_depths(section, stack, len(layers), lead))
+    used = dict.fromkeys(layer.reference for layer in layers)
+    settings = {name: _settings_by_layer(sources[name], stack) for name in used}
+    for key in dict.fromkeys(key for found in settings.values() for key in found):
+        changed |= _said(key, [_value(key, layer, settings) for layer in layers])
+    if section.get("decoder_sparse_step", 1) > 1:
+        changed["decoder_sparse_step"] = 1  # mlp_only_layers says it now
+    if "attention_types" in section and "attention_layers" in changed:
+        changed["attention_types"] = [[changed["attention_layers"], 1]]  # GPT-Neo has both
+    return changed
+
+
 def _with_stack(
     config: Config,
     stack: Stack,
@@ -71,20 +97,12 @@ def _with_stack(
     sources: Mapping[str, Source],
 ) -> Config:
     nested = _section_name(config, stack)
-    section = dict(config[nested]) if nested else dict(config)
-    section |= _depths(section, stack, len(layers), lead)
-    used = dict.fromkeys(layer.reference for layer in layers)
-    settings = {name: _settings_by_layer(sources[name], stack) for name in used}
-    for key in dict.fromkeys(key for found in settings.values() for key in found):
-        section |= _said(key, [_value(key, layer, settings) for layer in layers])
-    if section.get("decoder_sparse_step", 1) > 1:
-        section["decoder_sparse_step"] = 1  # mlp_only_layers says it now
-    if "attention_types" in section and "attention_layers" in section:
-        section["attention_types"] = [[section["attention_layers"], 1]]  # GPT-Neo has both
+    changed = stack_settings(config, stack, layers, lead, sources)
     if nested is None:
-        return section
+        return {**config, **changed}
     # Old vision-language configurations say the language model's depth at the top too.
     outer = {key: len(layers) for key in _DEPTH_KEYS if config.get(key) == stack.depth}
+    section = {**config[nested], **changed}
     return {**config, **({} if is_vision(stack) else outer), nested: section}
 
 

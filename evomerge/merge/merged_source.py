@@ -1,0 +1,140 @@
+"""A merge as a source of further merges: each tensor is merged when it is asked for.
+
+It is the model that the recipe's checkpoint would be, to the byte, without the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+
+from evomerge.errors import RecipeError
+from evomerge.merge.engine import MergeEngine, merged_dtype
+from evomerge.merge.facts import Facts
+from evomerge.merge.merged_config import merged_config
+from evomerge.merge.methods import METHODS
+from evomerge.merge.plan import Plan
+from evomerge.recipe import DType, Recipe
+from evomerge.sources import Source, Structure
+from evomerge.sources.layers import find_stacks
+from evomerge.vocabulary import AlignedSource, TokenSettings, settings_of, tokenizer_folder
+
+
+class MergedSource:
+    """The model that a recipe makes of opened sources; a Source without files of its own.
+
+    lead: the source whose configuration it has; its tokenizer lies there too.
+    """
+
+    revision: str | None = None
+    files: Mapping[str, Path] = {}
+
+    def __init__(self, name: str, recipe: Recipe, sources: Mapping[str, Source]) -> None:
+        """name: how other recipes name it. sources: by reference. Raises RecipeError."""
+        self.reference = name
+        self._recipe = recipe
+        # A tensor is merged once or twice, so what would serve the next time is not kept.
+        self._engine = MergeEngine(sources, facts=Facts(limit_bytes=0))
+        plan = self._engine.plan(recipe)
+        self._tensors = {tensor.name: tensor for tensor in plan.tensors}
+        self._sources = dict(sources)
+        self._last: tuple[str, torch.Tensor] | None = None
+        self.lead = sources[plan.lead]
+        self.folder = tokenizer_folder(self.lead) or self.lead.folder
+        self.config: Mapping[str, Any] = merged_config(recipe, plan, sources)
+        self.structure = _structure(name, recipe, plan, self.config, sources)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """A tensor of `structure`, in the dtype of the result; never to be written to.
+
+        The last one is kept, since a method may ask several times.
+        """
+        if self._last is None or self._last[0] != name:
+            self._last = None  # two at once are never needed
+            self._last = name, self._engine.merge_tensor(self._recipe, self._tensors[name])
+        return self._last[1]
+
+    def as_stored(self, name: str) -> bool:
+        """Whether the rows of all that a tensor is merged of are those of their files."""
+        return all(
+            self._sources[member.reference].as_stored(member.tensor)
+            for member in self._tensors[name].members
+        )
+
+    def prefetch(self, name: str) -> None:
+        """Ask the system to read what a tensor is merged of ahead; returns at once."""
+        self._engine.prefetch([self._tensors[name]])
+
+    def sha256(self) -> Mapping[str, str]:
+        """Nothing: it is what its recipe and its sources say."""
+        return {}
+
+
+def open_stages(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The sources, and every stage that a recipe is made of, each over those before it.
+
+    sources: opened models by reference, which share a vocabulary; the name of a stage goes before a
+    model of that name. Raises RecipeError that names the stage.
+    """
+    opened = dict(sources)
+    for name, stage in recipe.used_stages.items():
+        opened[name] = open_stage(name, stage, opened)
+    _refuse_statistics(recipe, opened)
+    return opened
+
+
+def open_stage(name: str, stage: Recipe, opened: Mapping[str, Source]) -> Source:
+    """A merge over models that are opened, stages among them. Raises RecipeError that names it."""
+    known = {each: opened[each] for each in stage.references if each in opened}
+    try:
+        _refuse_statistics(stage, known)
+        merged = MergedSource(name, stage, known)
+    except RecipeError as error:
+        raise RecipeError(f"{name}: {error}") from error
+    # What the lead's configurations say otherwise than its files, those of the stage do too.
+    settings = settings_of(merged.lead)
+    unchanged = settings == TokenSettings()
+    return merged if unchanged else AlignedSource(merged, tensors={}, settings=settings)
+
+
+def _refuse_statistics(recipe: Recipe, opened: Mapping[str, Source]) -> None:
+    method = METHODS.get(recipe.merge_method)
+    if method is None or method.statistics is None:
+        return
+    known = (name for name in recipe.references if name in opened)
+    stage = next((name for name in known if not opened[name].files), None)
+    if stage is not None:
+        raise RecipeError(
+            f"merge_method: {method.name} needs statistics of {stage}, which is a merge of this "
+            "recipe and has no files to calibrate; merge it into a folder first and name that"
+        )
+
+
+def _structure(
+    name: str, recipe: Recipe, plan: Plan, config: Mapping[str, Any], sources: Mapping[str, Source]
+) -> Structure:
+    """What opening the written checkpoint would find."""
+    structures = {reference: source.structure for reference, source in sources.items()}
+    dtypes = {tensor.name: merged_dtype(tensor, recipe, structures) for tensor in plan.tensors}
+    shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
+    sizes = {each: math.prod(shapes[each]) * dtypes[each].itemsize for each in shapes}
+    names = {each: str(dtype).removeprefix("torch.") for each, dtype in dtypes.items()}
+    bytes_of: dict[str, int] = defaultdict(int)
+    for each, size_bytes in sizes.items():
+        bytes_of[names[each]] += size_bytes
+    stored = max(bytes_of, key=lambda dtype: bytes_of[dtype])
+    assert stored in get_args(DType), stored
+    lead = structures[plan.lead]
+    return Structure(
+        architecture=lead.architecture,
+        shapes=shapes,
+        dtype=cast(DType, stored),
+        tied=lead.tied,
+        stacks=find_stacks(config, shapes, sizes, name),
+        dtypes=names,
+    )
