@@ -6,7 +6,8 @@ recipe = space.decode(space.start)
 
 from evomerge.space.base import Gene, SearchSpace
 from evomerge.space.building import build_space
+from evomerge.space.data_flow import DataFlowSpace
 from evomerge.space.names import short_names
 from evomerge.space.reading import read_space
 
-__all__ = ["Gene", "SearchSpace", "build_space", "read_space", "short_names"]
+__all__ = ["DataFlowSpace", "Gene", "SearchSpace", "build_space", "read_space", "short_names"]

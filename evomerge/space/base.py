@@ -81,12 +81,20 @@ class SearchSpace(Protocol):
         """The genome a search starts from when it knows no better one, (n,) in [0, 1]."""
         ...
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether nothing outside the box answers the job: its limits leave its first model out."""
+        ...
+
     def active(self, genome: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which genes have an effect in a genome, (n,); the others may have any value there."""
         ...
 
     def decode(self, genome: NDArray[np.float64]) -> Recipe:
-        """The recipe of a genome, (n,) float64 in [0, 1]; other active genes, another recipe."""
+        """The recipe of a genome, (n,) float64 in [0, 1].
+
+        Another recipe for another value of any active gene but a switch.
+        """
         ...
 
     def encode(self, recipe: Recipe) -> NDArray[np.float64] | None:

@@ -8,12 +8,15 @@ from typing import Any
 import yaml
 
 from evomerge.errors import JobError, RecipeError
-from evomerge.recipe import DType, read_recipe
+from evomerge.recipe import DType, Recipe, read_recipe
 from evomerge.sources import Structure
 from evomerge.space.base import SearchSpace
+from evomerge.space.data_flow import DataFlowSpace
 from evomerge.space.layout import lay_out
 from evomerge.space.parameter_space import ParameterSpace
 from evomerge.space.reading import find_space, read_space
+from evomerge.space.route_layout import lay_routes
+from evomerge.space.routes_specification import parse_routes
 from evomerge.space.specification import parse_space
 
 
@@ -26,34 +29,59 @@ def build_space(
     out_dtype: DType,
     seed: int,
     statistics: str | None = None,
+    stages: Mapping[str, Recipe] | None = None,
 ) -> SearchSpace:
     """The search space of a job.
 
-    spec: a name in search_spaces/, a path, or a mapping (see specification.py for its keys).
+    spec: a name in search_spaces/, a path, or a mapping; one with the key `routes` is a data-flow
+    space (routes_specification.py has its keys), any other a parameter space (specification.py).
     base, sources: references as the recipes are to write them. out_dtype: storage dtype of every
     recipe. seed: of every random mask, one for the whole search, so that a genome is always the
-    same model. statistics: folder of those of base and sources, which some methods need. Raises
+    same model. statistics: folder of those of base and sources, which some methods need. stages:
+    the merges that some of the references name; every recipe of the space carries them. Raises
     JobError in one line.
     """
     where = str(find_space(spec)) if isinstance(spec, str) else "search_space"
-    parsed = parse_space(read_space(spec), where=where)
-    layout = lay_out(
-        parsed,
-        base=base,
-        sources=sources,
-        structure=structure,
-        out_dtype=out_dtype,
-        seed=seed,
-        statistics=statistics,
-    )
-    space = ParameterSpace(layout)
-    if parsed.start_from is None:
+    document = read_space(spec)
+    space: ParameterSpace | DataFlowSpace
+    if "routes" in document:
+        routes = parse_routes(document, where=where)
+        start_from = routes.start_from
+        space = DataFlowSpace(
+            lay_routes(
+                routes,
+                base=base,
+                sources=sources,
+                structure=structure,
+                out_dtype=out_dtype,
+                stages=stages or {},
+            )
+        )
+    else:
+        parsed = parse_space(document, where=where)
+        start_from = parsed.start_from
+        space = ParameterSpace(
+            lay_out(
+                parsed,
+                base=base,
+                sources=sources,
+                structure=structure,
+                out_dtype=out_dtype,
+                seed=seed,
+                statistics=statistics,
+                stages=stages or {},
+            )
+        )
+    if start_from is None:
         return space
     place = f"{where}.start_from"
-    if not isinstance(parsed.start_from, Mapping):
-        raise JobError(f"{place}: {parsed.start_from}: give the path of a recipe")
+    return space.starting_from(_start(start_from, place), where=place)
+
+
+def _start(written: object, place: str) -> Recipe:
+    if not isinstance(written, Mapping):
+        raise JobError(f"{place}: {written}: give the path of a recipe")
     try:
-        recipe = read_recipe(yaml.safe_dump(dict(parsed.start_from)), where=place)
+        return read_recipe(yaml.safe_dump(dict(written)), where=place)
     except RecipeError as error:
         raise JobError(str(error)) from error
-    return space.starting_from(recipe, where=place)

@@ -8,7 +8,6 @@ squares; the fit must be exact. Nothing here executes a recipe.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from scipy.optimize import lsq_linear
 from evomerge.recipe import Recipe, RecipeModel, resolve
 from evomerge.space.base import Gene
 from evomerge.space.layout import Layout
+from evomerge.space.references import own_reference
 from evomerge.space.shares import from_shares, shares_of
 from evomerge.space.specification import Searched
 from evomerge.space.tracks import ParameterTracks
@@ -33,6 +33,8 @@ from evomerge.space.wanted import (
 
 def express(layout: Layout, recipe: Recipe) -> NDArray[np.float64] | Inexpressible:
     """The genome, (n,) in [0, 1], of the same merge in a space, or why there is none."""
+    if any(layout.stages.get(name) != stage for name, stage in recipe.stages.items()):
+        return Inexpressible("it is made of other stages than this space's")
     known = (layout.base, *layout.models)
     recipe = _with_own_references(recipe, known)
     stranger = next((model for model in recipe.references if model not in known), None)
@@ -54,21 +56,12 @@ def express(layout: Layout, recipe: Recipe) -> NDArray[np.float64] | Inexpressib
 
 def _with_own_references(recipe: Recipe, known: tuple[str, ...]) -> Recipe:
     """The recipe with the space's own references: a local folder may be written in many ways."""
-    own = {_canonical(reference): reference for reference in known}
-
-    def name(reference: str) -> str:
-        return own.get(_canonical(reference), reference)
-
     models = tuple(
-        RecipeModel(model=name(entry.model), parameters=entry.parameters) for entry in recipe.models
+        RecipeModel(model=own_reference(entry.model, known), parameters=entry.parameters)
+        for entry in recipe.models
     )
-    base = name(recipe.base_model) if recipe.base_model else None
+    base = own_reference(recipe.base_model, known) if recipe.base_model else None
     return recipe.model_copy(update={"models": models, "base_model": base})
-
-
-def _canonical(reference: str) -> str:
-    path = Path(reference)
-    return str(path.resolve()) if path.is_dir() else reference
 
 
 def _read(layout: Layout, recipe: Recipe) -> Wanted | Inexpressible:

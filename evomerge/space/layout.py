@@ -6,11 +6,11 @@ does not decode or encode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.errors import JobError
-from evomerge.recipe import DType, Setting
+from evomerge.recipe import DType, Recipe, Setting
 from evomerge.sources import Structure
 from evomerge.space.base import Gene
 from evomerge.space.components import Components
@@ -26,7 +26,7 @@ class Layout:
 
     models: the recipe's models, in its order; base_model: the recipe's base, where it has one.
     base: the job's base, whether or not the recipe reads it. statistics: the folder of those of
-    all models, where the method needs them.
+    all models, where the method needs them. stages: named merges that the recipes are made of.
     """
 
     spec: SpaceSpec
@@ -39,6 +39,7 @@ class Layout:
     out_dtype: DType
     seed: int
     statistics: str | None = None
+    stages: Mapping[str, Recipe]
 
     @property
     def rule(self) -> MethodRule:
@@ -64,6 +65,7 @@ def lay_out(
     structure: Structure,
     out_dtype: DType,
     seed: int,
+    stages: Mapping[str, Recipe],
     statistics: str | None = None,
 ) -> Layout:
     """Lay a space out over its models. Raises JobError when it does not fit them."""
@@ -103,6 +105,7 @@ def lay_out(
         out_dtype=out_dtype,
         seed=seed,
         statistics=statistics if rule_of(spec.method).calibrated else None,
+        stages=stages,
     )
 
 

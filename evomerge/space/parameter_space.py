@@ -45,6 +45,11 @@ class ParameterSpace:
         )
         return ParameterSpace(replace(self._layout, genes=genes))
 
+    @property
+    def exclusive(self) -> bool:
+        """Any other merge is an answer too."""
+        return False
+
     def active(self, genome: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Every coefficient counts in every genome."""
         return np.ones(len(self.genes), dtype=np.bool_)
@@ -83,7 +88,8 @@ class ParameterSpace:
             parameters=whole,
             out_dtype=layout.out_dtype,
             evomerge=self._block(),
-        )
+            stages=dict(layout.stages),
+        ).without_unused()
 
     def _block(self) -> dict[str, Any]:
         """What every recipe of the space says beyond mergekit's keys."""

@@ -16,7 +16,8 @@ from evomerge.documents import load_text, parse_mapping
 from evomerge.errors import JobError, RecipeError
 from evomerge.job import shipped_folder
 from evomerge.recipe import load_recipe
-from evomerge.space.specification import nearest
+from evomerge.space.checks import nearest
+from evomerge.space.references import canonical
 
 
 def read_space(spec: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def find_space(name: str) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     text = load_text(path, kind="a search space", error=JobError)
-    expected = "method and parameters"
+    expected = "method and parameters, or routes"
     return parse_mapping(text, where=str(path), expected=expected, error=JobError)
 
 
@@ -59,14 +60,11 @@ def _recipe(path: Path, *, where: str) -> dict[str, Any]:
         recipe = load_recipe(path)
     except RecipeError as error:
         raise JobError(f"{where}: {error}") from error
+    if recipe.stages:
+        raise JobError(f"{where}: {path}: is made of stages; name a recipe of one merge")
     document: dict[str, Any] = yaml.safe_load(recipe.to_yaml())
     if recipe.base_model:
-        document["base_model"] = _absolute(recipe.base_model)
-    for entry in document["models"]:
-        entry["model"] = _absolute(entry["model"])
+        document["base_model"] = canonical(recipe.base_model)
+    for entry in [*document.get("models", ()), *document.get("route", ())]:
+        entry["model"] = canonical(entry["model"])
     return document
-
-
-def _absolute(reference: str) -> str:
-    path = Path(reference)
-    return str(path.resolve()) if path.is_dir() else reference

@@ -18,16 +18,15 @@ Nothing here knows the models: what depends on them is checked by the space itse
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from evomerge.errors import JobError
 from evomerge.merge.methods import METHODS
 from evomerge.space.base import Component, Scale
+from evomerge.space.checks import nearest, number, one_of, only, switch
 from evomerge.space.methods import MethodRule, ParameterRule, rule_of
 from evomerge.space.profile import Kind
 
@@ -82,13 +81,11 @@ class SpaceSpec:
 
 def parse_space(document: Mapping[str, Any], *, where: str) -> SpaceSpec:
     """Check a space's mapping. Raises JobError with the key, the value and the mend."""
-    _only(document, _SPACE_KEYS, where)
+    only(document, (*_SPACE_KEYS, "routes"), where)
     method = document.get("method")
     if method not in METHODS:
         raise JobError(f"{where}.method: {method}: no such method; {nearest(method, METHODS)}")
-    include_base = document.get("include_base", False)
-    if not isinstance(include_base, bool):
-        raise JobError(f"{where}.include_base: {include_base}: write true or false")
+    include_base = switch(document.get("include_base", False), f"{where}.include_base")
     rule = rule_of(method)
     if include_base and rule.base == "named":
         raise JobError(f"{where}.include_base: {method} has the base already; leave it out")
@@ -124,13 +121,6 @@ def parse_space(document: Mapping[str, Any], *, where: str) -> SpaceSpec:
     )
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
-    """A mend for a name that is not known: the closest one, or all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-
-
 def _parameter(
     name: str, value: object, general: _Grain, method: str, of_method: MethodRule, where: str
 ) -> Searched | Fixed:
@@ -144,7 +134,7 @@ def _parameter(
     if rule.search is None:
         mend = _choices(rule) if rule.choices else "a number"
         raise JobError(f"{place}: it cannot be searched; give {mend}")
-    _only(value, _PARAMETER_KEYS, place)
+    only(value, _PARAMETER_KEYS, place)
     if "low" not in value and "high" not in value:
         low, high = rule.search
         value = {"low": low, "high": high, **value}
@@ -160,28 +150,28 @@ def _fixed(value: object, rule: ParameterRule, place: str) -> Fixed:
             if value is choice or (isinstance(choice, str) and value == choice):
                 return choice
         raise JobError(f"{place}: {value}: give {_choices(rule)}")
-    number = _number(value, place)
-    _within(number, rule, place)
-    return number
+    fixed = number(value, place)
+    _within(fixed, rule, place)
+    return fixed
 
 
 def _searched(
     written: Mapping[str, Any], rule: ParameterRule, general: _Grain, *, place: str
 ) -> Searched:
-    low = _number(written["low"], f"{place}.low")
-    high = _number(written["high"], f"{place}.high")
+    low = number(written["low"], f"{place}.low")
+    high = number(written["high"], f"{place}.high")
     if low >= high:
         raise JobError(f"{place}.low: {low:g} is not below high ({high:g}); widen the range")
-    scale = _one_of(written.get("scale", "linear"), ("linear", "log"), f"{place}.scale")
+    scale = one_of(written.get("scale", "linear"), ("linear", "log"), f"{place}.scale")
     if scale == "log" and low <= 0.0:
         raise JobError(f"{place}.low: {low:g} has no logarithm; give a positive one, or no scale")
     _within(low, rule, f"{place}.low")
     _within(high, rule, f"{place}.high")
     middle = math.sqrt(low * high) if scale == "log" else (low + high) / 2
-    start = _number(written.get("start", middle), f"{place}.start")
+    start = number(written.get("start", middle), f"{place}.start")
     if not low <= start <= high:
         raise JobError(f"{place}.start: {start:g} is outside [{low:g}, {high:g}]; start inside")
-    per = _one_of(written.get("per", "source"), ("source", "all"), f"{place}.per")
+    per = one_of(written.get("per", "source"), ("source", "all"), f"{place}.per")
     if "per" in written and rule.scope == "recipe":
         raise JobError(f"{place}.per: it is one for the whole recipe; leave `per` out")
     layers, components = general
@@ -208,7 +198,7 @@ def _layers(written: object, place: str) -> LayerGrain:
     if written == "each":
         return LayerGrain(kind="each", size=1, where=place)
     if isinstance(written, Mapping):
-        _only(written, ("groups_of", "knots"), place)
+        only(written, ("groups_of", "knots"), place)
         if len(written) == 1:
             [(key, size)] = written.items()
             least = 2 if key == "knots" else 1
@@ -243,30 +233,9 @@ def _elsewhere(
         return None
     if "elsewhere" not in written:
         raise JobError(f"{place}.elsewhere: missing; give the value of {' and '.join(missing)}")
-    value = _number(written["elsewhere"], f"{place}.elsewhere")
+    value = number(written["elsewhere"], f"{place}.elsewhere")
     _within(value, rule, f"{place}.elsewhere")
     return value
-
-
-def _only(written: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
-    for key in written:
-        if key not in known:
-            raise JobError(f"{place}.{key}: unknown key; {nearest(key, known)}")
-
-
-def _one_of(value: object, choices: tuple[str, ...], place: str) -> str:
-    if value not in choices:
-        raise JobError(f"{place}: {value}: write {' or '.join(choices)}")
-    return str(value)
-
-
-def _number(value: object, place: str) -> float:
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3, without a point, as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise JobError(f"{place}: {value}: give a number")
-    return float(value)
 
 
 def _within(value: float, rule: ParameterRule, place: str) -> None:
