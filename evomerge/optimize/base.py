@@ -1,8 +1,9 @@
 """What every optimiser offers: populations of genomes out, their fitness in.
 
-An optimiser knows the unit box and nothing of genes, recipes, models or budgets. It draws from a
-generator of its own, so that building it again with the same seed and telling it the recorded
-fitness asks for the same genomes, to the last bit: that is how a search resumes.
+An optimiser knows the unit box and which of its coordinates are switches, and nothing of genes,
+recipes, models or budgets. It draws from a generator of its own, so that building it again with
+the same seed and telling it the recorded fitness asks for the same genomes, to the last bit: that
+is how a search resumes.
 """
 
 from __future__ import annotations
@@ -27,19 +28,24 @@ class Optimizer(Protocol):
     """Genomes in a generation."""
 
     def ask(self) -> NDArray[np.float64]:
-        """The next generation, (population, n) float64 in [0, 1]."""
+        """The next generation, (population, n) float64 in [0, 1]; a switch is on above 1/2."""
         ...
 
-    def tell(self, fitness: NDArray[np.float64]) -> None:
+    def tell(self, fitness: NDArray[np.float64], active: NDArray[np.bool_] | None = None) -> None:
         """Fitness of the genomes just asked for, (population,) in their order.
 
         Lower is better, and all of it is finite: a failed candidate is worse than every real one.
+        active: (population, n), which genes had an effect in which genome; None is all of them. A
+        gene without effect is not taken for the reason why its genome did well.
         """
         ...
 
     @property
     def mean(self) -> NDArray[np.float64] | None:
-        """Mean of the search distribution, (n,) in [0, 1]; None where there is no distribution."""
+        """Mean of the search distribution, (n,) in [0, 1]; None where there is no distribution.
+
+        A switch is above 1/2 in it where its likelier value is on.
+        """
         ...
 
     @property
@@ -58,3 +64,26 @@ def check_fitness(fitness: NDArray[np.float64], population: int) -> list[float]:
     assert fitness.shape == (population,), f"{fitness.shape} is not ({population},)"
     assert np.isfinite(fitness).all(), "fitness is not finite"
     return [float(value) for value in fitness]
+
+
+def inactive_genes(
+    active: NDArray[np.bool_] | None, population: int, n: int
+) -> NDArray[np.bool_] | None:
+    """Which genes had no effect in which genome, (population, n); None where all of them had."""
+    if active is None:
+        return None
+    assert active.shape == (population, n), f"{active.shape} is not ({population}, {n})"
+    assert active.dtype == np.bool_, f"active is {active.dtype}, not bool"
+    return None if active.all() else ~active
+
+
+def neutral_shift(
+    steps: NDArray[np.float64], inactive: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What genes without effect add to a weighted recombination, (n,).
+
+    steps: (mu, n) float64, from the mean to the selected genomes, best first; inactive: (mu, n);
+    weights: (mu,) float64.
+    """
+    shift: NDArray[np.float64] = weights @ np.where(inactive, steps, 0.0)
+    return shift

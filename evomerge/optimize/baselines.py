@@ -70,6 +70,11 @@ class Baselines:
     def _independent(self) -> tuple[Baseline, ...]:
         """All that need no scores: the models themselves and the methods at their defaults."""
         labels = parent_labels(self.sources)
+        if self.base in self.sources:  # one model alone, which is all of these
+            return tuple(
+                Baseline(label=label, recipe=self._average([self.base]))
+                for label in (BASE, *labels, UNIFORM_SOUP)
+            )
         # One source alone is no soup, so its is the one with the base (WiSE-FT at 0.5).
         soup = self.sources if len(self.sources) > 1 else (self.base, *self.sources)
         defaults = [
@@ -134,6 +139,8 @@ class Baselines:
 
     def _average(self, models: Sequence[str]) -> Recipe:
         """Equal weights (Wortsman et al. 2022); a single model is itself."""
+        if len(models) == 1:
+            return only(models[0], out_dtype=self.out_dtype)
         ordered = [model for model in (self.base, *self.sources) if model in models]
         return Recipe(
             merge_method="linear",
@@ -183,6 +190,16 @@ class Baselines:
             parameters={"t": 0.5},
             out_dtype=self.out_dtype,
         )
+
+
+def only(model: str, *, out_dtype: DType) -> Recipe:
+    """A recipe of one model as it is."""
+    return Recipe(
+        merge_method="linear",
+        models=_each([model], weight=1.0),
+        parameters={"normalize": True},
+        out_dtype=out_dtype,
+    )
 
 
 def parent_labels(sources: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.optimize.base import check_fitness
+from evomerge.optimize.base import check_fitness, inactive_genes, neutral_shift
+from evomerge.optimize.switches import place
 
 with warnings.catch_warnings():
     # cma says at import that it will not plot; nothing here plots.
@@ -43,18 +44,36 @@ class CmaEs:
     A start within `MARGIN` of a bound is moved to `MARGIN` inside: on the bound itself samples
     fold back symmetrically and the mean moves only by chance. A single gene is searched together
     with a second that nothing depends on, because pycma does not support one dimension.
+
+    Switches are pycma's integer variables (Marty et al. 2024, LB+IC-CMA-ES): candidates have them
+    at 0 or 1, values that differ from the mean's are centred before the update, and
+    their standard deviations have a lower bound. Without `integers` they are plain coordinates
+    that others read as on above 1/2.
+
+    The mean does not follow a gene into genomes where it had no effect. Its spread learns from the
+    values drawn, which selection among those genomes leaves as they were: neither does a gene
+    without effect move, nor does its spread collapse.
     """
 
     def __init__(
-        self, *, start: NDArray[np.float64], sigma: float, population: int, seed: int
+        self,
+        *,
+        start: NDArray[np.float64],
+        sigma: float,
+        population: int,
+        seed: int,
+        binary: NDArray[np.bool_],
+        integers: bool = True,
     ) -> None:
         self.population = population
         self._n = start.size
-        inside = np.clip(start, MARGIN, 1.0 - MARGIN)
+        inside = np.clip(place(start, binary, sigma), MARGIN, 1.0 - MARGIN)
         if self._n == 1:
             inside = np.append(inside, 0.5)
+        options = strategy_options(inside.size, population, seed)
+        if integers and binary.any():
+            options["integer_variables"] = np.flatnonzero(binary).tolist()
         with warnings.catch_warnings():  # the constructor adds filters of its own
-            options = strategy_options(inside.size, population, seed)
             self._strategy = cma.CMAEvolutionStrategy(inside, sigma, options)
         self._asked: list[NDArray[np.float64]] = []
 
@@ -64,12 +83,18 @@ class CmaEs:
         self._asked = self._strategy.ask()
         return np.array(self._asked)[:, : self._n]
 
-    def tell(self, fitness: NDArray[np.float64]) -> None:
-        """Fitness of the genomes just asked for, (population,), lower is better."""
+    def tell(self, fitness: NDArray[np.float64], active: NDArray[np.bool_] | None = None) -> None:
+        """Fitness of the genomes just asked for, (population,); active: (population, n)."""
         values = check_fitness(fitness, self.population)
+        inactive = inactive_genes(active, self.population, self._n)
         assert self._asked, "ask first"
+        outside = np.random.get_state()
         self._strategy.tell(self._asked, values)
+        # Assertions in pycma's integer centring draw from the global generator; no value does.
+        np.random.set_state(outside)
         self._asked = []
+        if inactive is not None:
+            self._take_back(inactive)
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -81,6 +106,14 @@ class CmaEs:
         """A numerical reason to end, in words."""
         reasons = [_REASONS[reason] for reason in self._strategy.stop() if reason in _REASONS]
         return reasons[0] if reasons else None
+
+    def _take_back(self, inactive: NDArray[np.bool_]) -> None:
+        """Undo the mean's shift by genes without effect."""
+        strategy, weights = self._strategy, self._strategy.sp.weights
+        best = strategy.fit.idx[: weights.mu]
+        steps = strategy.pop_sorted[: weights.mu] - strategy.mean_old
+        shift = neutral_shift(steps[:, : self._n], inactive[best], weights.positive_weights)
+        strategy.mean[: self._n] -= strategy.sp.cmean * shift
 
 
 def strategy_options(n: int, population: int, seed: int) -> dict[str, Any]:

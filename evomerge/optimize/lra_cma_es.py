@@ -9,7 +9,8 @@ import cmaes
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.optimize.base import check_fitness
+from evomerge.optimize.base import check_fitness, inactive_genes, neutral_shift
+from evomerge.optimize.switches import place
 
 RESAMPLINGS = 10
 """Draws for a genome inside the box before it is clipped; each costs O(n^3) in cmaes."""
@@ -23,15 +24,22 @@ class LraCmaEs:
 
     Samples outside the box are drawn again, and clipped to it after `RESAMPLINGS` misses. The next
     generation is drawn as soon as the last is told, so that a distribution that went bad is known
-    before it is asked.
+    before it is asked. A switch is a coordinate that others read as on above 1/2. The mean does
+    not follow a gene into genomes where it had no effect.
     """
 
     def __init__(
-        self, *, start: NDArray[np.float64], sigma: float, population: int, seed: int
+        self,
+        *,
+        start: NDArray[np.float64],
+        sigma: float,
+        population: int,
+        seed: int,
+        binary: NDArray[np.bool_],
     ) -> None:
         self.population = population
         self._strategy = cmaes.CMA(
-            mean=start,
+            mean=place(start, binary, sigma),
             sigma=sigma,
             bounds=np.tile([0.0, 1.0], (start.size, 1)),
             n_max_resampling=RESAMPLINGS,
@@ -50,13 +58,17 @@ class LraCmaEs:
         self._asked = True
         return self._next.copy()
 
-    def tell(self, fitness: NDArray[np.float64]) -> None:
-        """Fitness of the genomes just asked for, (population,), lower is better."""
+    def tell(self, fitness: NDArray[np.float64], active: NDArray[np.bool_] | None = None) -> None:
+        """Fitness of the genomes just asked for, (population,); active: (population, n)."""
         values = check_fitness(fitness, self.population)
+        inactive = inactive_genes(active, *self._next.shape)
         assert self._asked, "ask first"
         self._asked = False
         with np.errstate(all="ignore"):  # numbers that went bad are found by drawing
+            before = self._strategy.mean.copy()
             self._strategy.tell(list(zip(self._next, values, strict=True)))
+            if inactive is not None:
+                self._take_back(before, np.argsort(values, kind="stable"), inactive)
             self._look_ahead()
 
     @property
@@ -69,6 +81,20 @@ class LraCmaEs:
     def stop(self) -> str | None:
         """A numerical reason to end, in words."""
         return self._stop
+
+    def _take_back(
+        self,
+        before: NDArray[np.float64],
+        order: NDArray[np.intp],
+        inactive: NDArray[np.bool_],
+    ) -> None:
+        """Undo the mean's shift by genes without effect; the spread has seen mere noise."""
+        strategy = self._strategy
+        best = order[: strategy._mu]
+        shift = neutral_shift(
+            self._next[best] - before, inactive[best], strategy._weights[: strategy._mu]
+        )
+        strategy._mean -= strategy._eta_mean * strategy._cm * shift
 
     def _look_ahead(self) -> None:
         try:

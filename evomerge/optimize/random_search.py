@@ -8,29 +8,42 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.optimize.base import check_fitness
+from evomerge.optimize.base import check_fitness, inactive_genes
+from evomerge.optimize.switches import chances
 
 
 class RandomSearch:
     """Genomes uniform in the unit box, behind the Optimizer contract.
 
-    There is no distribution to centre or to scale: start gives only n, and sigma is not used.
+    There is no distribution to centre or to scale: sigma is not used. Switches are the start's,
+    each flipped at `flip_rate`: fair coins would be routes through half of all layers, which no
+    model survives.
     """
 
     mean: None = None
     stop: None = None
 
     def __init__(
-        self, *, start: NDArray[np.float64], sigma: float, population: int, seed: int
+        self,
+        *,
+        start: NDArray[np.float64],
+        sigma: float,
+        population: int,
+        seed: int,
+        binary: NDArray[np.bool_],
     ) -> None:
         self.population = population
-        self._n = start.size
+        self._binary = binary
+        self._chances = chances(start[binary])
         self._generator = np.random.default_rng(seed)
 
     def ask(self) -> NDArray[np.float64]:
         """The next generation, (population, n) float64 in [0, 1]."""
-        return self._generator.random((self.population, self._n))
+        genomes = self._generator.random((self.population, self._binary.size))
+        genomes[:, self._binary] = genomes[:, self._binary] < self._chances
+        return genomes
 
-    def tell(self, fitness: NDArray[np.float64]) -> None:
-        """Nothing is learnt; the fitness is only checked."""
+    def tell(self, fitness: NDArray[np.float64], active: NDArray[np.bool_] | None = None) -> None:
+        """Nothing is learnt; what is told is only checked."""
         check_fitness(fitness, self.population)
+        inactive_genes(active, self.population, self._binary.size)

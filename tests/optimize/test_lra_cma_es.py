@@ -32,8 +32,19 @@ def test_it_is_cmaes_with_learning_rate_adaptation():
         assert optimizer.mean.tobytes() == published.mean.tobytes()
 
 
+def test_switches_are_plain_coordinates_placed_a_few_flips_from_the_start():
+    binary = np.arange(12) < 4
+    optimizer = make_optimizer(
+        OptimizerSpec(algorithm="lra_cma_es"), start=np.where(binary, 1.0, 0.3), binary=binary
+    )
+    # Two of four are flipped on average where the mean is at the threshold.
+    np.testing.assert_allclose(optimizer.mean, np.where(binary, 0.5, 0.3))
+
+
 def test_it_stops_when_all_candidates_are_one_and_says_so():
-    optimizer = LraCmaEs(start=np.full(2, 0.3), sigma=1e-8, population=8, seed=0)
+    optimizer = LraCmaEs(
+        start=np.full(2, 0.3), sigma=1e-8, population=8, seed=0, binary=np.zeros(2, bool)
+    )
     for _ in range(500):
         if optimizer.stop:
             break

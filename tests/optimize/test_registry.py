@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from evomerge.job import OptimizerSpec
+from evomerge.optimize import choose_algorithm, make_optimizer
+from evomerge.optimize.cat_cma_es import CatCmaEs
+from evomerge.optimize.cma_es import CmaEs
+from evomerge.optimize.registry import MOST_CONTINUOUS, OPTIMIZERS
+
+
+def switches(binary: int, continuous: int):
+    return np.arange(binary + continuous) < binary
+
+
+@pytest.mark.parametrize(
+    ("binary", "chosen"),
+    [
+        (None, "cma_es"),
+        (switches(0, 8), "cma_es"),
+        (switches(8, 0), "cat_cma_es"),
+        (switches(34, 36), "cat_cma_es"),
+        (switches(34, MOST_CONTINUOUS), "cat_cma_es"),
+        (switches(34, MOST_CONTINUOUS + 1), "cma_es"),
+    ],
+)
+def test_auto_is_what_measured_best_for_the_genes(binary, chosen):
+    assert choose_algorithm(OptimizerSpec(), binary) == chosen
+
+
+@pytest.mark.parametrize("algorithm", sorted(OPTIMIZERS))
+def test_a_named_algorithm_is_taken_whatever_the_genes(algorithm):
+    spec = OptimizerSpec(algorithm=algorithm)
+    assert choose_algorithm(spec) == choose_algorithm(spec, switches(4, 4)) == algorithm
+
+
+@pytest.mark.parametrize(("count", "kind"), [(0, CmaEs), (4, CatCmaEs)])
+def test_auto_is_made_as_it_is_chosen(count, kind):
+    binary = switches(count, 4)
+    assert isinstance(make_optimizer(OptimizerSpec(), start=binary * 1.0, binary=binary), kind)
+
+
+@pytest.mark.parametrize("binary", [np.ones(3, bool), np.ones(4)])
+def test_a_mask_of_another_shape_or_type_is_a_mistake_of_the_caller(binary):
+    with pytest.raises(AssertionError, match="binary"):
+        make_optimizer(OptimizerSpec(), start=np.zeros(4), binary=binary)
