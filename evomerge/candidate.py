@@ -66,6 +66,7 @@ class Candidate:
     recipe: Recipe
     items: ItemIds
     genome: tuple[float, ...] | None = None  # (n,) float64 in [0, 1]; None outside the space
+    stage: int = 0  # of the job's searches, the one that proposed it
 
 
 @dataclass(frozen=True, kw_only=True)

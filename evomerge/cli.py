@@ -297,8 +297,7 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
     from evomerge.ledger import Ledger
     from evomerge.preparation import check_unchanged, facts_of, sources_digest
     from evomerge.report.terminal import SearchProgress
-    from evomerge.search import run_search
-    from evomerge.selection import select_winner
+    from evomerge.stages import run_job
     from evomerge.workers.opening import open_pool
 
     with study, _terminable():
@@ -320,12 +319,11 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
                 ) as pool,
             ):
                 ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
-                ending = run_search(ledger)
-                selection = select_winner(ledger, ending)
+                ending, selection = run_job(ledger)
         except KeyboardInterrupt:
             typer.echo(f"Interrupted; go on with: evomerge resume {study.run_dir}", err=True)
             raise typer.Exit(INTERRUPTED) from None
-    typer.echo(f"Ended in generation {ending.generations}: {ending.reason}.", err=True)
+    typer.echo(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
     for line in selection.lines():
         typer.echo(line)
     typer.echo(f"next: evomerge export {study.run_dir} --out DIR")

@@ -83,11 +83,16 @@ class Ledger:
         return [trials[place] for place in order]
 
     def _parameters(self, genome: tuple[float, ...] | None) -> dict[str, Parameter]:
-        """Genes as people read them, for the record."""
+        """Genes as people read them, for the record; in later stages with the stage's name.
+
+        Optuna gives a name one range in a whole study, and stages may have genes of one name.
+        """
         if genome is None:
             return {}
+        preparation = self.preparation
+        stage = f"{preparation.search.name}/" if preparation.stage else ""
         return {
-            gene.name: Parameter(
+            stage + gene.name: Parameter(
                 value=min(max(gene.value(position), gene.low), gene.high),
                 low=gene.low,
                 high=gene.high,

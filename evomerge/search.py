@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from evomerge.candidate import Candidate, CandidateKey, ItemIds, count_items
 from evomerge.errors import WorkerError
 from evomerge.evaluate.splits import draw
-from evomerge.job import JobSpec
+from evomerge.job import BudgetSpec
 from evomerge.ledger import Ledger
 from evomerge.optimize import make_optimizer
-from evomerge.optimize.baselines import Baseline, Baselines
+from evomerge.optimize.baselines import Baseline, Baselines, only
 from evomerge.preparation import Preparation
 from evomerge.study import Trial
 
 BASELINES = 0
-"""The generation of the baselines; the optimiser's own count from 1."""
+"""The generation of the baselines; the optimiser's own count from 1, on through the stages."""
 
 SPACE_START = "start of the space"
 """The space's own start, scored among the baselines: the search begins there if it is the best."""
@@ -32,41 +32,56 @@ SPACE_START = "start of the space"
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a search ended.
+    """How a search, or a stage of it, ended.
 
-    means: mean of the optimiser's distribution after each generation, (n,) in [0, 1]; empty where
-    it has none. reason: in words, for the user.
+    first, last: its generations are those after `first` up to `last`. means: mean of the
+    optimiser's distribution after each of them, (n,) in [0, 1]; empty where it has none. reason: in
+    words, for the user.
     """
 
-    generations: int
+    first: int = 0
+    last: int
     means: tuple[NDArray[np.float64], ...]
     reason: str
 
 
-def run_search(ledger: Ledger) -> Ending:
-    """Score the baselines, then search until the budget or the optimiser says stop.
+def run_search(ledger: Ledger, *, after: int = 0) -> Ending:
+    """Search the present stage until its part of the budget or the optimiser says stop.
 
+    The first stage scores the baselines before. after: the last generation of the stages before.
     Raises WorkerError when no baseline can be scored: then nothing else could be either.
     """
-    preparation, job = ledger.preparation, ledger.preparation.job
-    _score_baselines(ledger)
+    preparation = ledger.preparation
+    if preparation.stage == 0:
+        _score_baselines(ledger)
     thresholds = ledger.thresholds()
-    optimizer = make_optimizer(job.optimizer, start=_start(ledger))
+    space = preparation.space
+    switches = np.array([gene.binary for gene in space.genes])
+    optimizer = make_optimizer(preparation.optimizer, start=_start(ledger), binary=switches)
+    budget = preparation.job.budget_after(preparation.stage)
     means: list[NDArray[np.float64]] = []
-    spent: list[Trial] = []
-    generation = 0
-    items = count_items(_draw(preparation, 1, job.evaluation.items_per_generation))
-    while (reason := _end(job, spent, optimizer.population, items) or optimizer.stop) is None:
+    spent = [t for t in ledger.study.trials_of("genome") if t.key.generation <= after]
+    recorded = [trial.key.generation for trial in ledger.study.trials_of("genome")]
+    # What is recorded is told whatever the budget says now, and a stage is never empty.
+    least = max([after + 1, *recorded])
+    generation = after
+    items = count_items(_draw(preparation, 1, preparation.job.evaluation.items_per_generation))
+    while True:
+        reason = _end(budget, spent, optimizer.population, items) if generation >= least else None
+        reason = reason or optimizer.stop
+        if reason is not None:
+            break
         generation += 1
         genomes = optimizer.ask()
         ledger.observe("asked", CandidateKey(generation, 0))
         trials = ledger.complete(_candidates(preparation, generation, genomes))
-        optimizer.tell(ledger.fitness(trials, thresholds))
+        active = np.array([space.active(genome) for genome in genomes])
+        optimizer.tell(ledger.fitness(trials, thresholds), active)
         ledger.observe("told", CandidateKey(generation, 0))
         spent += trials
         if optimizer.mean is not None:
             means.append(optimizer.mean)
-    return Ending(generations=generation, means=tuple(means), reason=reason)
+    return Ending(first=after, last=generation, means=tuple(means), reason=reason)
 
 
 def _score_baselines(ledger: Ledger) -> None:
@@ -91,17 +106,25 @@ def _score_baselines(ledger: Ledger) -> None:
 
 
 def _start(ledger: Ledger) -> NDArray[np.float64]:
-    """The best baseline that the space can express, else the space's own start."""
-    for trial in ledger.fittest("baseline"):
-        genome = ledger.preparation.space.encode(trial.recipe)
+    """The winner of the stage before, or the best baseline, that the space can express.
+
+    Else the space's own start.
+    """
+    preparation = ledger.preparation
+    if preparation.winners:
+        winner = only(list(preparation.winners)[-1], out_dtype=preparation.out_dtype)
+        known = [winner.model_copy(update={"stages": dict(preparation.winners)})]
+    else:
+        known = [trial.recipe for trial in ledger.fittest("baseline")]
+    for recipe in known:
+        genome = preparation.space.encode(recipe)
         if genome is not None:
             return genome
-    return ledger.preparation.space.start
+    return preparation.space.start
 
 
-def _end(job: JobSpec, spent: Sequence[Trial], population: int, each: int) -> str | None:
+def _end(budget: BudgetSpec, spent: Sequence[Trial], population: int, each: int) -> str | None:
     """Why the next generation is not begun, or None. Only what is recorded counts."""
-    budget = job.budget
     if budget.candidates is not None and len(spent) + population > budget.candidates:
         return f"{len(spent)} of {budget.candidates} candidates scored, no room for more"
     items = sum(sum(trial.items.values()) for trial in spent)
@@ -126,6 +149,7 @@ def _candidates(
             recipe=preparation.space.decode(genome),
             items=items,
             genome=tuple(genome.tolist()),
+            stage=preparation.stage,
         )
         for place, genome in enumerate(genomes)
     ]

@@ -34,6 +34,7 @@ ORDER = (
     "search",
     "standing",
     "selection",
+    "stages",
     "export",
     "report",
     "cli",
@@ -44,7 +45,7 @@ OWNERS = {
     "ray": ("workers/ray_pool.py",),
     "lm_eval": ("evaluate/",),
     "cma": ("optimize/cma_es.py",),
-    "optuna": ("study.py", "optimize/"),
+    "optuna": ("study/", "optimize/"),
     "mergekit": (),
 }
 """Heavy dependencies and the only places that may import them."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from evomerge.candidate import Candidate, Observer, Outcome, ignore
 from evomerge.preparation import Preparation
+from evomerge.route import hops_of
+from evomerge.route.prefixes import order_by_prefix
 from evomerge.workers.worker import Worker, choose_device
 
 
@@ -37,6 +39,14 @@ class Pool(ABC):
         self.close()
 
 
+def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates in the order in which they cost least: routes that begin alike together."""
+    routed = [one for one in candidates if one.recipe.route is not None]
+    order = order_by_prefix([hops_of(one.recipe) for one in routed])
+    others = [one for one in candidates if one.recipe.route is None]
+    return [*others, *(routed[place] for place in order)]
+
+
 class LocalPool(Pool):
     """One worker in this process; the only pool that reports the steps inside a candidate."""
 
@@ -47,8 +57,10 @@ class LocalPool(Pool):
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
     ) -> Iterator[tuple[Candidate, Outcome]]:
-        """Score the candidates one after another."""
-        for candidate in candidates:
+        """Score the candidates one after another, routes that begin alike together."""
+        ordered = in_order(candidates)
+        self._worker.expect([candidate.recipe for candidate in ordered])
+        for candidate in ordered:
             yield candidate, self._worker.evaluate(candidate, observe)
 
     def close(self) -> None:

@@ -20,7 +20,8 @@ from evomerge.candidate import Candidate, Failed, Observer, Outcome, ignore
 from evomerge.errors import EvomergeError, WorkerError, one_line
 from evomerge.job import JobSpec
 from evomerge.preparation import Preparation, prepare
-from evomerge.workers.pool import Pool
+from evomerge.recipe import Recipe
+from evomerge.workers.pool import Pool, in_order
 from evomerge.workers.worker import Worker, choose_device
 
 MOST_DEATHS = 3
@@ -39,6 +40,9 @@ class _Actor:
     def ready(self) -> int:
         """The process id; answers when all is loaded, after a restart too."""
         return os.getpid()
+
+    def expect(self, recipes: Sequence[Recipe]) -> None:
+        self._worker.expect(recipes)
 
     def evaluate(self, candidate: Candidate) -> Outcome:
         return self._worker.evaluate(candidate)
@@ -92,7 +96,9 @@ class RayPool(Pool):
         self, candidates: Sequence[Candidate], observe: Observer = ignore
     ) -> Iterator[tuple[Candidate, Outcome]]:
         """Keep every worker busy until all candidates have an outcome."""
-        waiting = list(candidates)
+        waiting = in_order(candidates)
+        for actor in self._actors:  # one that is started again computes every route from the start
+            actor.expect.remote([candidate.recipe for candidate in waiting])
         deaths = {candidate.key: 0 for candidate in candidates}
         idle = list(self._actors)
         running: dict[Any, tuple[Any, Candidate | None]] = {}  # None: a worker that starts again

@@ -6,8 +6,9 @@ its forward passes. It knows nothing of searches, records or other workers.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,11 +26,9 @@ from evomerge.candidate import (
 )
 from evomerge.errors import InputError, one_line
 from evomerge.evaluate.engines.base import Engine, Unscorable
-from evomerge.evaluate.engines.transformers import TransformersEngine
-from evomerge.merge.engine import MergeEngine
-from evomerge.merge.facts import Facts
 from evomerge.preparation import Preparation
-from evomerge.vocabulary import settings_of
+from evomerge.recipe import Recipe
+from evomerge.workers.live_models import LiveModels
 
 
 def choose_device(wanted: str) -> str:
@@ -47,22 +46,15 @@ class Worker:
     ) -> None:
         """facts_folder: where facts about the sources that are large are kept beside the run."""
         self._suite = preparation.suite
-        limit_bytes = int(preparation.job.compute.cache_gb * 10**9)
-        self._merge = MergeEngine(
-            preparation.sources,
-            facts=Facts(limit_bytes=limit_bytes, folder=facts_folder),
-            device=device,
-        )
-        evaluation = preparation.job.evaluation
-        self._engine: Engine = TransformersEngine(
-            preparation.lead.folder,
-            tokenizer=preparation.tokenizer,
-            settings=settings_of(preparation.lead),
-            dtype=preparation.out_dtype,
-            device=device,
-            batch_size=evaluation.batch_size,
-            trust_remote_code=preparation.job.models.trust_remote_code,
-        )
+        self._models = LiveModels(preparation, device=device, facts_folder=facts_folder)
+
+    def expect(self, recipes: Sequence[Recipe]) -> None:
+        """Which recipes come next, on the same items; it changes what they cost, never a score.
+
+        What goes wrong here is found again, candidate by candidate.
+        """
+        with contextlib.suppress(Exception):
+            self._models.expect(recipes)
 
     def evaluate(self, candidate: Candidate, observe: Observer = ignore) -> Outcome:
         """Build and score one candidate. What goes wrong with it is a Failed, never an exception.
@@ -71,27 +63,26 @@ class Worker:
         """
         start = time.perf_counter()
         try:
-            merged_tensors = self._merge.execute(candidate.recipe, into=self._engine.destination)
-            self._engine.load(merged_tensors)
+            engine = self._models.hold(candidate.recipe)
         except InputError:
             raise
         except Exception as error:
             return Failed(reason=_reason(error), cost=Cost(merge_s=time.perf_counter() - start))
         merged = time.perf_counter()
         observe("merged", candidate.key)
-        outcome = self._score(candidate, merge_s=merged - start)
+        outcome = self._score(candidate, engine, merge_s=merged - start)
         if isinstance(outcome, Scored):
             observe("scored", candidate.key)
         return outcome
 
-    def _score(self, candidate: Candidate, *, merge_s: float) -> Outcome:
+    def _score(self, candidate: Candidate, engine: Engine, *, merge_s: float) -> Outcome:
         """Score the live model; an InputError passes."""
         start = time.perf_counter()
-        forward_before = self._engine.forward_s
+        before = engine.forward_s, engine.hops, engine.shared_hops
         reason: str | None = None
         tasks: Mapping[str, TaskItems] = {}
         try:
-            tasks = self._suite.score(self._engine, candidate.items)
+            tasks = self._suite.score(engine, candidate.items)
         except Unscorable as error:
             reason = str(error)
         except InputError:
@@ -101,8 +92,10 @@ class Worker:
         cost = Cost(
             merge_s=merge_s,
             evaluate_s=time.perf_counter() - start,
-            forward_s=self._engine.forward_s - forward_before,
+            forward_s=engine.forward_s - before[0],
             items=count_items(candidate.items),
+            hops=engine.hops - before[1],
+            shared_hops=engine.shared_hops - before[2],
         )
         return (
             Scored(tasks=tasks, cost=cost) if reason is None else Failed(reason=reason, cost=cost)

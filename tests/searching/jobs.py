@@ -18,6 +18,30 @@ from tests.checkpoints import save_tiny_llama
 TASKS = Path(__file__).parent / "tasks"
 
 
+PARAMETERS: dict[str, Any] = {
+    "method": "task_arithmetic",
+    "layers": "each",
+    "parameters": {"weight": {"low": 0.0, "high": 1.5, "start": 0.5}},
+}
+
+ROUTES: dict[str, Any] = {
+    "routes": {"repeats": 2, "scales": {"per": "hop", "low": 0.5, "high": 2.0}, "max_layers": 5}
+}
+
+JOBS: dict[str, dict[str, Any]] = {
+    "parameter_space": {},
+    "data_flow": {"search_space": ROUTES},
+    "hybrid": {
+        "search_space": None,
+        "stages": [
+            {"name": "parameters", "search_space": PARAMETERS, "share": 2},
+            {"name": "routes", "search_space": ROUTES},
+        ],
+    },
+}
+"""What each kind of search changes in the job."""
+
+
 def write_models(folder: Path) -> None:
     """A base and two experts."""
     for seed, name in enumerate(("base", "first", "second")):
@@ -32,11 +56,7 @@ def job_document(folder: Path, **changes: Any) -> dict[str, Any]:
             "base": str(folder / "base"),
             "sources": [str(folder / "first"), str(folder / "second")],
         },
-        "search_space": {
-            "method": "task_arithmetic",
-            "layers": "each",
-            "parameters": {"weight": {"low": 0.0, "high": 1.5, "start": 0.5}},
-        },
+        "search_space": PARAMETERS,
         "objectives": [
             {"task": "sums_choice", "metric": "acc"},
             {"task": "sums_said", "metric": "exact_match"},

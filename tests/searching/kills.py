@@ -1,6 +1,6 @@
 """Kills searches with SIGKILL and resumes them; run as a program, it prints what came of it.
 
-    python -m tests.searching.kills FOLDER light|real KILLS
+    python -m tests.searching.kills FOLDER JOB light|real KILLS
 
 A process of its own, because it forks: it loads libraries and tasks once, and each search runs in
 a fork that is killed at one step, then in another that resumes. Steps are counted by the observer
@@ -22,20 +22,19 @@ import torch
 from evomerge.candidate import CandidateKey, Step
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, prepare
-from evomerge.search import run_search
-from evomerge.selection import select_winner
+from evomerge.stages import run_job
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.pool import LocalPool, Pool
-from tests.searching.jobs import LightPool, make_job, write_models
+from tests.searching.jobs import JOBS, LightPool, make_job, write_models
 
 
 def main() -> None:
     """Search undisturbed once; then once for every kill; print what differs as JSON."""
-    folder, kind, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    folder, job, kind, kills = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     # Threads do not survive a fork: nothing here may start any.
     torch.set_num_threads(1)
     write_models(folder / "models")
-    preparation = prepare(make_job(folder / "models"))
+    preparation = prepare(make_job(folder / "models", **JOBS[job]))
     pools: dict[str, Callable[[], Pool]] = {
         "light": LightPool,
         "real": lambda: LocalPool(preparation),
@@ -94,7 +93,7 @@ def _run(
     study = create_study(run_dir, preparation.job) if fresh else resume_study(run_dir)
     with study, open_pool() as pool:
         ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=observe)
-        select_winner(ledger, run_search(ledger))
+        run_job(ledger)
     if steps_file is not None:
         steps_file.write_text(" ".join(steps))
 
@@ -132,6 +131,7 @@ def _contents(run_dir: Path) -> dict[str, Any]:
             "trials": trials,
             "items": items,
             "doubled": len(numbers) != len(set(numbers)),
+            "stages": json.dumps(study.noted("stages"), sort_keys=True),
             "selection": json.dumps(study.noted("selection"), sort_keys=True),
             "files": sorted(path.name for path in (run_dir / "items").iterdir()),
         }

@@ -61,6 +61,19 @@ def with_source(models: Path, name: str) -> Change:
     return {"models": {"base": str(models / "base"), "sources": [str(models / name)]}}
 
 
+def routes(**changes: Any) -> Change:
+    return {"search_space": {"routes": changes}}
+
+
+def staged(*, routes_first: bool = False, name: str = "parameters", **changes: Any) -> Change:
+    stages = [
+        {"name": name, "search_space": "one_weight_per_model"},
+        {"name": "routes", "search_space": {"routes": {"repeats": 2}}},
+    ]
+    ordered = stages[::-1] if routes_first else stages
+    return {"search_space": None, "stages": ordered, **changes}
+
+
 def objective(**changes: Any) -> Change:
     return {"objectives": [{"task": "sums_choice", "metric": "acc", **changes}]}
 
@@ -79,6 +92,18 @@ def objective(**changes: Any) -> Change:
         ({"search_space": "per_layer_task_arithmetik"}, ("search_space", "per_layer_task_arith")),
         ({"report": ["sums_sed"]}, ("sums_sed", "sums_said")),
         ({"optimizer": {"algorithm": "cma"}}, ("optimizer.algorithm", "cma_es")),
+        (routes(max_layers=1), ("search_space.routes.max_layers", "1", "2")),
+        (routes(max_layers="40%"), ("search_space.routes.max_layers", "40%", "2")),
+        (routes(min_layers=3, max_layers=2), ("search_space.routes", "min_layers", "max_layers")),
+        (routes(models=["third"]), ("search_space.routes.models", "third", "first")),
+        (
+            routes(scales={"per": "layer", "low": 0.5, "high": 2}),
+            ("search_space.routes.scales.per", "hop"),
+        ),
+        (staged(search_space="one_weight_per_model"), ("stages", "search_space")),
+        (staged(name="routes"), ("stages.1.name", "routes", "taken")),
+        (staged(search_space=None, routes_first=True), ("stages.0.search_space", "come last")),
+        (staged(budget={"candidates": 5}), ("budget.candidates", "stage parameters", "at least")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

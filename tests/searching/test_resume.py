@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 
-def kill_and_resume(folder: Path, kind: str, kills: int) -> dict[str, Any]:
+def kill_and_resume(folder: Path, job: str, kind: str, kills: int) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.searching.kills", str(folder), kind, str(kills)],
+        [sys.executable, "-m", "tests.searching.kills", str(folder), job, kind, str(kills)],
         capture_output=True,
         text=True,
         check=False,
@@ -23,9 +23,20 @@ def kill_and_resume(folder: Path, kind: str, kills: int) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("light", 20), ("real", 4)])
-def test_a_killed_search_resumes_to_the_same_record(tmp_path: Path, kind: str, kills: int) -> None:
-    result = kill_and_resume(tmp_path, kind, kills)
+@pytest.mark.parametrize(
+    ("job", "kind", "kills"),
+    [
+        ("parameter_space", "light", 20),
+        ("parameter_space", "real", 4),
+        ("data_flow", "real", 4),
+        ("hybrid", "light", 24),
+        ("hybrid", "real", 6),
+    ],
+)
+def test_a_killed_search_resumes_to_the_same_record(
+    tmp_path: Path, job: str, kind: str, kills: int
+) -> None:
+    result = kill_and_resume(tmp_path, job, kind, kills)
     assert len(result["kills"]) == kills
     for kill in result["kills"]:
         assert kill["killed"], f"not killed at {kill['step']}"

@@ -1,0 +1,155 @@
+"""From a job to its preparation: everything opened and checked, cheapest checks first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from evomerge.candidate import count_items
+from evomerge.errors import JobError
+from evomerge.evaluate.objective import Objective
+from evomerge.evaluate.splits import draw
+from evomerge.evaluate.suite import TaskSuite
+from evomerge.job import JobSpec
+from evomerge.merge.engine import MergeEngine
+from evomerge.merge.merged_source import open_stages
+from evomerge.optimize.base import default_population
+from evomerge.preparation.opening import open_models_of
+from evomerge.preparation.preparation import Preparation
+from evomerge.preparation.staging import stage_space
+from evomerge.recipe import DType, Recipe, TokenizerSpec
+from evomerge.sources import Source, check_compatible, shared_structure
+from evomerge.space import SearchSpace
+from evomerge.vocabulary import Alignment, TokenizerReader, align_sources, vocabularies_agree
+
+
+def prepare(job: JobSpec) -> Preparation:
+    """Open and check everything a job names. Raises InputError in one line."""
+    _check_device(job.compute.device)
+    opened = open_models_of(job)
+    structure = check_compatible(list(opened.values()), vocabularies_may_differ=True)
+    dtype = job.compute.dtype
+    out_dtype: DType = structure.dtype if dtype == "auto" else dtype
+    alignment, vocabulary = _align(job, opened)
+    sources, tokenizer = alignment.sources, alignment.tokenizer
+    assert tokenizer is not None
+    spaces = _check_spaces(job, sources, out_dtype)
+    evaluation = job.evaluation
+    suite = TaskSuite.load(
+        job.all_tasks,
+        tokenizer=tokenizer,
+        folders=tuple(Path(folder) for folder in evaluation.task_folders),
+        num_fewshot=evaluation.num_fewshot,
+        apply_chat_template=evaluation.apply_chat_template,
+        split=evaluation.split,
+    )
+    objective = Objective.build(
+        job.objectives, aggregate=job.aggregate, constraints=job.constraints, find=suite.metric
+    )
+    _check_items(job, suite)
+    pools = {task: suite.items(task, "search") for task in job.search_tasks}
+    drawn = draw(pools, evaluation.items_per_generation, seed=0, generation=1)
+    _check_budget(job, spaces, items=count_items(drawn))
+    return Preparation(
+        job=job,
+        sources=sources,
+        structure=shared_structure(list(sources.values())),
+        out_dtype=out_dtype,
+        space=spaces[0],
+        tokenizer=tokenizer,
+        tokenizer_source=alignment.tokenizer_source,
+        vocabulary=vocabulary,
+        suite=suite,
+        objective=objective,
+    )
+
+
+def _check_spaces(
+    job: JobSpec, sources: Mapping[str, Source], out_dtype: DType
+) -> list[SearchSpace]:
+    """The space of every stage, where each one's start stands for its winner.
+
+    Refuses what cannot be merged, such as models that were not calibrated; reads no tensor.
+    """
+    structure = shared_structure(list(sources.values()))
+    spaces: list[SearchSpace] = []
+    winners: dict[str, Recipe] = {}
+    for stage, search in enumerate(job.searches):
+        space = stage_space(job, stage, structure=structure, out_dtype=out_dtype, winners=winners)
+        start = space.decode(space.start)
+        MergeEngine(open_stages(start, sources)).execute(start)
+        winners[search.name] = start.model_copy(update={"stages": {}})
+        spaces.append(space)
+    return spaces
+
+
+def _check_device(device: str) -> None:
+    if device == "auto":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise JobError(
+            f"compute.device: {device}: no such device; write auto, cpu or cuda"
+        ) from error
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise JobError(f"compute.device: {device}: not usable here; write auto or cpu")
+
+
+def _align(job: JobSpec, sources: Mapping[str, Source]) -> tuple[Alignment, TokenizerSpec | None]:
+    """The models with the vocabulary of the job, and what says the same in a recipe.
+
+    The base's tokenizer asks for nothing where all models agree on it.
+    """
+    models = job.models
+    reader = TokenizerReader(trust_remote_code=models.trust_remote_code)
+    base = sources[models.base]
+    if models.tokenizer == "base" and vocabularies_agree(sources, reader):
+        alignment = Alignment(sources=sources, tokenizer=reader.load(base), tokenizer_source=base)
+        return alignment, None
+    # A recipe may have no base, so the model is named.
+    spec = TokenizerSpec(source=models.base if models.tokenizer == "base" else models.tokenizer)
+    return align_sources(spec, sources, base=models.base, reader=reader), spec
+
+
+def _check_items(job: JobSpec, suite: TaskSuite) -> None:
+    """Every task has items in every split it is used in, and a generation reaches every task."""
+    for task in job.search_tasks:
+        suite.items(task, "search")
+        suite.items(task, "validation")
+    for task in job.all_tasks:
+        suite.items(task, "test")
+    for field in ("items_per_generation", "items_for_baselines"):
+        count = getattr(job.evaluation, field)
+        if count < len(job.search_tasks):
+            raise JobError(
+                f"evaluation.{field}: {count} items cannot cover {len(job.search_tasks)} tasks; "
+                f"give at least {len(job.search_tasks)}"
+            )
+
+
+def _check_budget(job: JobSpec, spaces: Sequence[SearchSpace], *, items: int) -> None:
+    """Every stage's part of the budget pays for at least one whole generation."""
+    spent = {"candidates": 0, "items": 0}
+    for stage, (search, space) in enumerate(zip(job.searches, spaces, strict=True)):
+        wanted = job.optimizer_of(search).population
+        population = default_population(len(space.genes)) if wanted == "auto" else wanted
+        limit = job.budget_after(stage)
+        for field, needed in (("candidates", population), ("items", population * items)):
+            given = getattr(limit, field)
+            if given is None:
+                continue
+            part = given - spent[field]
+            if part < needed:
+                of = f" of stage {search.name}" if job.stages else ""
+                shares = sum(other.share for other in job.searches) / search.share
+                in_all = math.ceil(needed * shares)
+                left = f"{part} of {getattr(job.budget, field)}" if job.stages else str(part)
+                raise JobError(
+                    f"budget.{field}: {left} does not pay for one generation{of} ({population} "
+                    f"candidates); give at least {in_all}"
+                )
+            spent[field] = given

@@ -1,0 +1,47 @@
+"""A whole job: its stages one after another, then the selection.
+
+What a stage ended with is kept in the record before the next begins, so that a resumed job goes on
+in the stage where it was, also with another budget. A job without stages is one stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from evomerge.ledger import Ledger
+from evomerge.preparation import next_stage
+from evomerge.recipe import Recipe, read_recipe
+from evomerge.search import Ending, run_search
+from evomerge.selection import Selection, select_winner, winner_of_stage
+
+NOTE = "stages"
+"""Where the record keeps what the stages that have ended came to."""
+
+
+def run_job(ledger: Ledger) -> tuple[Ending, Selection]:
+    """Search every stage and select the winner of the last. Raises WorkerError."""
+    job, after = ledger.preparation.job, 0
+    for stage in job.searches[:-1]:
+        ended = _ended(ledger, stage.name)
+        if ended is None:
+            ending = run_search(ledger, after=after)
+            winner = winner_of_stage(ledger, ending)
+            ended = {
+                "name": stage.name,
+                "generations": ending.last,
+                "reason": ending.reason,
+                "winner": winner.label,
+                "recipe": winner.recipe.to_yaml(),
+            }
+            ledger.study.note(NOTE, [*(ledger.study.noted(NOTE) or ()), ended])
+        after = int(ended["generations"])
+        recipe: Recipe = read_recipe(ended["recipe"], where=f"the winner of {stage.name}")
+        ledger = replace(ledger, preparation=next_stage(ledger.preparation, recipe))
+    ending = run_search(ledger, after=after)
+    return ending, select_winner(ledger, ending)
+
+
+def _ended(ledger: Ledger, name: str) -> dict[str, Any] | None:
+    noted = ledger.study.noted(NOTE) or ()
+    return next((dict(ended) for ended in noted if ended["name"] == name), None)

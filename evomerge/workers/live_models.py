@@ -1,0 +1,137 @@
+"""The live models of one worker: a recipe in, the engine that holds its model out.
+
+Merges of the job's own depth are written into one live model in place. A route runs over the layers
+of its models, which are loaded once and never copied. A recipe of slices that is deeper or
+shallower gets a live model of its own. Nothing here scores anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evomerge.evaluate.engines.base import Engine
+from evomerge.evaluate.engines.routed import RoutedEngine
+from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.merge.engine import MergeEngine
+from evomerge.merge.facts import Facts
+from evomerge.merge.merged_config import merged_config
+from evomerge.merge.merged_source import open_stages
+from evomerge.preparation import Preparation
+from evomerge.recipe import Recipe
+from evomerge.sources import Source
+from evomerge.vocabulary import settings_of
+
+
+class LiveModels:
+    """Engines on one device, made when the first recipe of their kind comes.
+
+    facts_folder: where facts about the sources that are large are kept beside the run.
+    """
+
+    def __init__(self, preparation: Preparation, *, device: str, facts_folder: Path | None) -> None:
+        self._preparation = preparation
+        self._device = device
+        self._facts_folder = facts_folder
+        self._prefix_bytes = int(preparation.job.compute.prefix_gb * 10**9)
+        self._stages: Mapping[str, Recipe] = {}
+        self._sources: Mapping[str, Source] = preparation.sources
+        self._merge = self._engine_over(self._sources)
+        self._plain: TransformersEngine | None = None
+        self._sliced: tuple[object, TransformersEngine] | None = None
+        self._routed: tuple[str, RoutedEngine] | None = None
+
+    def expect(self, recipes: Sequence[Recipe]) -> None:
+        """Which recipes come next, on the same items: what their routes share is computed once."""
+        routes = [recipe for recipe in recipes if recipe.route is not None]
+        if routes:
+            self._follow_stages(routes[0])
+            self._routed_from(routes[0]).expect(routes)
+
+    def hold(self, recipe: Recipe) -> Engine:
+        """The engine with the recipe's model in it. Raises RecipeError, SourceError."""
+        self._follow_stages(recipe)
+        if recipe.route is not None:
+            routed = self._routed_from(recipe)
+            routed.follow(recipe, self._sources)
+            return routed
+        engine = self._engine_for(recipe)
+        engine.load(self._merge.execute(recipe, into=engine.destination))
+        return engine
+
+    def _follow_stages(self, recipe: Recipe) -> None:
+        """Open the named merges that the recipe is made of, which stay for those that follow."""
+        used = recipe.used_stages
+        if all(self._stages.get(name) == stage for name, stage in used.items()):
+            return
+        self._stages = used
+        self._routed = None
+        self._sources = open_stages(recipe, self._preparation.sources)
+        self._merge = self._engine_over(self._sources)
+
+    def _engine_over(self, sources: Mapping[str, Source]) -> MergeEngine:
+        """Facts about stages are kept apart by what those are: a name may stand for another."""
+        compute, folder = self._preparation.job.compute, self._facts_folder
+        if folder is not None and self._stages:
+            stated = "".join(stage.to_yaml() for stage in self._stages.values())
+            folder = folder / hashlib.sha256(stated.encode()).hexdigest()[:16]
+        facts = Facts(limit_bytes=int(compute.cache_gb * 10**9), folder=folder)
+        return MergeEngine(sources, facts=facts, device=self._device)
+
+    def _make_room(self) -> None:
+        """Before another kind of live model on a GPU: it may not hold both."""
+        if self._device.startswith("cuda"):
+            self._plain = self._sliced = self._routed = None
+            torch.cuda.empty_cache()
+
+    def _routed_from(self, recipe: Recipe) -> RoutedEngine:
+        first = recipe.references[0]
+        if self._routed is None or self._routed[0] != first:
+            self._routed = None  # gives the memory back before the next is made
+            self._make_room()
+            preparation, evaluation = self._preparation, self._preparation.job.evaluation
+            engine = RoutedEngine(
+                self._sources[first],
+                tokenizer=preparation.tokenizer,
+                settings=settings_of(preparation.lead),
+                dtype=preparation.out_dtype,
+                device=self._device,
+                batch_size=evaluation.batch_size,
+                trust_remote_code=preparation.job.models.trust_remote_code,
+                prefix_bytes=self._prefix_bytes,
+            )
+            self._routed = first, engine
+        return self._routed[1]
+
+    def _engine_for(self, recipe: Recipe) -> TransformersEngine:
+        if recipe.slices is None and recipe.modules is None:
+            if self._plain is None:
+                self._make_room()
+                lead = self._preparation.lead
+                self._plain = self._build(lead, lead.config)
+            return self._plain
+        plan = self._merge.plan(recipe)
+        layers = (plan.lead, {prefix: tuple(found) for prefix, found in plan.layers.items()})
+        if self._sliced is None or self._sliced[0] != layers:
+            self._sliced = None
+            self._make_room()
+            config = merged_config(recipe, plan, self._sources)
+            self._sliced = layers, self._build(self._sources[plan.lead], config)
+        return self._sliced[1]
+
+    def _build(self, lead: Source, config: Mapping[str, Any]) -> TransformersEngine:
+        preparation = self._preparation
+        return TransformersEngine(
+            lead.folder,
+            config=config,
+            tokenizer=preparation.tokenizer,
+            settings=settings_of(lead),
+            dtype=preparation.out_dtype,
+            device=self._device,
+            batch_size=preparation.job.evaluation.batch_size,
+            trust_remote_code=preparation.job.models.trust_remote_code,
+        )
