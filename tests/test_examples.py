@@ -121,7 +121,10 @@ MODELS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "lawa": save_fine_tunes,
     "warm": lambda references: save_fine_tunes(references, labels=1),
     "ties_gradient": save_fine_tunes,
-    "frankenmerge": lambda references: save_fine_tunes(references, layers=32),
+    **dict.fromkeys(
+        ("depth_up_scaling", "layer_removal", "layer_repetition", "route"),
+        lambda references: save_fine_tunes(references, layers=32),
+    ),
     "tokenizer_union": save_vocabularies,
     "vision_language": save_eyes,
 }
@@ -192,11 +195,17 @@ def test_a_recipe_makes_a_model_that_plain_transformers_loads(
     assert logits.isfinite().all() and (logits != 0).any()
 
 
-@pytest.mark.parametrize("path", RECIPES.values(), ids=RECIPES)
-def test_a_recipe_is_mergekit_yaml(path: Path) -> None:
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"route"}))
+def test_a_recipe_is_mergekit_yaml(name: str) -> None:
+    document = yaml.safe_load(RECIPES[name].read_text(encoding="utf-8"))
     document.pop("evomerge", None)
     assert MergeConfiguration.model_validate(document).merge_method == document["merge_method"]
+
+
+def test_a_route_is_refused_by_mergekit_as_its_comment_says() -> None:
+    document = yaml.safe_load(RECIPES["route"].read_text(encoding="utf-8"))
+    with pytest.raises(RuntimeError, match="must be present"):
+        MergeConfiguration.model_validate(document)
 
 
 @pytest.mark.parametrize(("name", "count"), [("swa", 5), ("lawa", 3), ("warm", 3)])
@@ -213,18 +222,36 @@ def test_warm_averages_the_one_label_too(merged: Callable[[str], Merged]) -> Non
     assert made.tensors["score.weight"].shape == (1, 16)
 
 
-def test_a_frankenmerge_stacks_the_layers_of_both(merged: Callable[[str], Merged]) -> None:
-    made = merged("frankenmerge")
-    instruct, math = made.sources
-    assert AutoConfig.from_pretrained(made.out).num_hidden_layers == 48
-    for layer in range(48):
-        source, number = (instruct, layer) if layer < 24 else (math, layer - 16)
-        for part in ("self_attn.q_proj", "mlp.down_proj", "input_layernorm"):
+STACKS: Mapping[str, Sequence[tuple[int, range, float]]] = {
+    "depth_up_scaling": [(0, range(24), 1.0), (0, range(8, 32), 1.0)],
+    "layer_removal": [(0, range(22), 1.0), (0, range(30, 32), 1.0)],
+    "layer_repetition": [(0, range(first, first + 8), 1.0) for first in range(0, 28, 4)],
+    "route": [(0, range(20), 1.0), (1, range(16, 28), 0.9), (0, range(24, 32), 0.9 * 1.2)],
+}
+"""Example -> the source of each run of layers, the layers, and the product of all scales so far."""
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [("depth_up_scaling", 48), ("layer_removal", 24), ("layer_repetition", 56), ("route", 40)],
+)
+def test_layers_are_stacked_as_they_are_but_for_scales(
+    merged: Callable[[str], Merged], name: str, depth: int
+) -> None:
+    made = merged(name)
+    assert AutoConfig.from_pretrained(made.out).num_hidden_layers == depth
+    stack = [(made.sources[of], n, scale) for of, run, scale in STACKS[name] for n in run]
+    assert len(stack) == depth
+    for layer, (source, number, scale) in enumerate(stack):
+        for part in ("self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj", "input_layernorm"):
+            adds = part in ("self_attn.o_proj", "mlp.down_proj")
             tensor = made.tensors[f"model.layers.{layer}.{part}.weight"]
-            assert_rounded(tensor, source[f"model.layers.{number}.{part}.weight"])
-    assert_rounded(made.tensors["model.embed_tokens.weight"], instruct["model.embed_tokens.weight"])
-    for name in ("model.norm.weight", "lm_head.weight"):
-        assert_rounded(made.tensors[name], math[name])
+            expected = source[f"model.layers.{number}.{part}.weight"] / (scale if adds else 1.0)
+            assert_rounded(tensor, expected)
+    first, last = (made.sources[STACKS[name][place][0]] for place in (0, -1))
+    assert_rounded(made.tensors["model.embed_tokens.weight"], first["model.embed_tokens.weight"])
+    for outer in ("model.norm.weight", "lm_head.weight"):
+        assert_rounded(made.tensors[outer], last[outer])
 
 
 def largest(change: torch.Tensor, density: float) -> torch.Tensor:

@@ -16,6 +16,7 @@ from evomerge.evaluate.intervals import Interval
 from evomerge.export.origins import Origin, all_languages, common_licence
 from evomerge.merge.methods import METHODS
 from evomerge.recipe import Recipe
+from evomerge.route import hops_of
 from evomerge.selection import ConstraintCheck
 from evomerge.standing import Standing
 
@@ -133,10 +134,9 @@ def _card_id(origin: Origin) -> str:
 
 
 def _what_it_is(recipe: Recipe, public: _Public, *, with_code: bool) -> str:
-    method = METHODS[recipe.merge_method]
-    experts = [name for name in recipe.references if name != recipe.base_model]
-    models = _listed(public.name(name) for name in experts or recipe.references)
-    base = f" over {public.name(recipe.base_model)}" if recipe.base_model else ""
+    stages = recipe.used_stages
+    first = [f"First `{name}`: {_merge(stage, public, stages)}." for name, stage in stages.items()]
+    merge = _merge(recipe, public, stages)
     loading = (
         "It is a checkpoint of their architecture, whose modelling code lies beside it and has to "
         "be trusted (`trust_remote_code=True`)."
@@ -144,7 +144,26 @@ def _what_it_is(recipe: Recipe, public: _Public, *, with_code: bool) -> str:
         else "It is a plain checkpoint of their architecture: "
         "`AutoModelForCausalLM.from_pretrained` loads it, and no code comes with it."
     )
-    return f"A merge of {models}{base}, by `{method.name}` ({method.citation}). {loading}"
+    last = f"Then {merge}." if first else f"{merge[0].upper()}{merge[1:]}."
+    return " ".join([*first, last, loading])
+
+
+def _merge(recipe: Recipe, public: _Public, stages: Mapping[str, Recipe]) -> str:
+    """One merge in words; the models of a stage have been named before."""
+
+    def name(reference: str) -> str:
+        return f"`{reference}`" if reference in stages else public.name(reference)
+
+    method = METHODS[recipe.merge_method]
+    experts = [each for each in recipe.references if each != recipe.base_model]
+    models = _listed(name(each) for each in experts or recipe.references)
+    base = f" over {name(recipe.base_model)}" if recipe.base_model else ""
+    what = "a merge of"
+    if recipe.route is not None:
+        what = f"a model of {len(hops_of(recipe))} layers of"
+    elif recipe.slices is not None:
+        what = f"a model of {sum(piece.count for piece in recipe.slices)} layers of"
+    return f"{what} {models}{base}, by `{method.name}` ({method.citation})"
 
 
 def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
@@ -184,10 +203,17 @@ def _effort(effort: Effort) -> Iterable[str]:
 def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
     yield "## How to make it again"
     yield "```\nevomerge merge recipe.yaml --out DIR\n```"
-    other = "The recipe is a mergekit document too:"
-    if recipe.merge_method in _RANDOM_MASKS:
-        other += " (its random masks are mergekit's own, so the result is alike but not equal):"
-    yield f"{other}\n\n```\nmergekit-yaml recipe.yaml DIR\n```"
+    documents = [recipe, *recipe.used_stages.values()]
+    if all(document.route is None for document in documents):
+        other = "The recipe is a mergekit document too"
+        if any(document.merge_method in _RANDOM_MASKS for document in documents):
+            other += " (its random masks are mergekit's own, so the result is alike but not equal)"
+        command = (
+            "mergekit-multi recipe.yaml --out-path DIR --intermediate-dir STAGES"
+            if recipe.used_stages
+            else "mergekit-yaml recipe.yaml DIR"
+        )
+        yield f"{other}:\n\n```\n{command}\n```"
     local = [origin.name for origin in origins if origin.revision is None]
     if local:
         yield (

@@ -42,21 +42,13 @@ def write_checkpoint(
     # A model is merged once here, so what the engine would keep for the next one is not wanted.
     engine = MergeEngine(sources, facts=Facts(limit_bytes=0))
     plan = engine.plan(recipe)
-    lead = sources[plan.lead]
     forms = _forms(recipe, plan, sources)
     stream = engine.execute(recipe, into=_scratch(forms))
     weights = write_weights(stream, forms, folder, shard_bytes=shard_bytes)
-    write_configs(
-        recipe,
-        lead,
-        folder,
-        with_code=trust_remote_code,
-        layers=plan.layers,
-        sources=sources,
-    )
+    write_configs(recipe, plan, sources, folder, with_code=trust_remote_code)
     copy_tokenizer(tokenizer_source, folder)
     if trust_remote_code:
-        copy_files(lead.folder, _CODE_FILES, folder)
+        copy_files(sources[plan.lead].folder, _CODE_FILES, folder)
     return weights
 
 

@@ -3,7 +3,7 @@
     OUT/
     ├── model.safetensors        or shards and their index
     ├── config.json              with generation_config.json and the tokenizer's files
-    ├── recipe.yaml              what `evomerge merge` and `mergekit-yaml` execute
+    ├── recipe.yaml              what `evomerge merge` and mergekit execute
     ├── README.md                the model card
     └── manifest.json            sha256 of every file and of every source
 
@@ -21,10 +21,11 @@ from evomerge.export.folder import inside, whole_folder
 from evomerge.export.manifest import RECIPE, versions_here, write_manifest
 from evomerge.export.origins import Origin
 from evomerge.export.shards import SHARD_BYTES, Weights
+from evomerge.merge.opening import models_named
 from evomerge.merge.plan import check_recipe
 from evomerge.recipe import Recipe
+from evomerge.route import published
 from evomerge.sources import Source
-from evomerge.vocabulary import vocabulary_models
 
 
 def export_checkpoint(
@@ -40,13 +41,16 @@ def export_checkpoint(
 ) -> Weights:
     """Execute a recipe into the new folder `out`: checkpoint, recipe, card and manifest.
 
-    sources: opened checkpoints by the references of the recipe. origins: those of the recipe's
-    models in order, the tokenizer's last where it is another. The same arguments give the same
-    bytes. Raises RecipeError, SourceError, RunError (`out` exists), StorageError (disk full);
-    nothing is left of a failed attempt.
+    sources: opened models by the references of the recipe and of its stages, the stages too (see
+    `open_stages`). origins: those of the models with files, in the order of `models_named`, the
+    tokenizer's last where it is another. The same arguments give the same bytes. Raises
+    RecipeError, SourceError, RunError (`out` exists), StorageError (disk full); nothing is left of
+    a failed attempt.
     """
-    check_recipe(recipe, {name: source.structure for name, source in sources.items()})
-    stated = recipe.with_block(sources=_stated(origins), versions=versions_here())
+    structures = {name: source.structure for name, source in sources.items()}
+    check_recipe(recipe, structures)
+    stated = published(recipe, structures)
+    stated = stated.with_block(sources=_stated(origins), versions=versions_here())
     text = stated.to_yaml()
     card = write_card(stated, origins, story=story, with_code=trust_remote_code)
     with whole_folder(out, needed_bytes=weights_bytes(recipe, sources)) as folder:
@@ -60,7 +64,7 @@ def export_checkpoint(
         )
         inside(folder, RECIPE).write_text(text, encoding="utf-8")
         inside(folder, "README.md").write_text(card, encoding="utf-8")
-        write_manifest(folder, origins)
+        write_manifest(folder, origins, merges=_merges(recipe, story.names))
     return weights
 
 
@@ -68,9 +72,22 @@ def models_of(
     recipe: Recipe, sources: Mapping[str, Source], tokenizer_source: Source
 ) -> tuple[Source, ...]:
     """The sources that a merge is made of, the tokenizer's among them; each once."""
-    used = {reference: sources[reference] for reference in vocabulary_models(recipe)}
+    used = {reference: sources[reference] for reference in models_named(recipe)}
     used.setdefault(tokenizer_source.reference, tokenizer_source)
     return tuple(used.values())
+
+
+def _merges(recipe: Recipe, names: Mapping[str, str]) -> list[dict[str, object]]:
+    """What a manifest tells of the merges that a recipe is made of, the last of them itself."""
+    documents = [*recipe.used_stages.items(), (None, recipe)]
+    return [
+        {
+            **({} if name is None else {"name": name}),
+            "merge_method": document.merge_method,
+            "models": [names.get(each, each) for each in document.references],
+        }
+        for name, document in documents
+    ]
 
 
 def _stated(origins: Sequence[Origin]) -> list[dict[str, object]]:

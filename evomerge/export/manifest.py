@@ -35,8 +35,13 @@ def versions_here() -> dict[str, str]:
     }
 
 
-def write_manifest(folder: Path, origins: Sequence[Origin]) -> None:
-    """Hash every file of a folder that is otherwise done, hidden ones left out."""
+def write_manifest(
+    folder: Path, origins: Sequence[Origin], *, merges: Sequence[Mapping[str, object]] = ()
+) -> None:
+    """Hash every file of a folder that is otherwise done, hidden ones left out.
+
+    merges: method and models of each merge that was made on the way, by their public names.
+    """
     names = (
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -47,6 +52,7 @@ def write_manifest(folder: Path, origins: Sequence[Origin]) -> None:
         "created_by": f"evomerge {__version__}",
         "recipe_sha256": files[RECIPE].sha256,
         "files": {name: vars(facts) for name, facts in files.items()},
+        "merges": list(merges),
         "sources": [
             {
                 "name": origin.name,

@@ -16,9 +16,10 @@ from evomerge.export.delivery import export_checkpoint
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.merge.engine import MergeEngine
+from evomerge.merge.merged_source import open_stages
+from evomerge.merge.opening import open_models
+from evomerge.merge.shared_vocabulary import align_models
 from evomerge.recipe import Recipe
-from evomerge.sources import Source, open_source
-from evomerge.vocabulary import align, tokenizer_spec, vocabulary_models
 
 _MEND = "put that file back, or take `sources` out of the recipe's `evomerge:` block to merge it"
 
@@ -26,13 +27,15 @@ _MEND = "put that file back, or take `sources` out of the recipe's `evomerge:` b
 def merge_recipe(recipe: Recipe, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Weights:
     """Execute a recipe into the new folder `out`, with the tokenizer that it asks for.
 
-    Without a wish the tokenizer is the base's (or the first model's). The weights are those of the
-    export that wrote the recipe, to the byte. Raises RecipeError where the recipe cannot be
-    executed or a source is not the one it was made from, SourceError, RunError, StorageError.
+    Of several documents the stages are merged as they are read and never written. Without a wish
+    the tokenizer is the base's (or the first model's). The weights are those of the export that
+    wrote the recipe, to the byte. Raises RecipeError where the recipe cannot be executed or a
+    source is not the one it was made from, SourceError, RunError, StorageError.
     """
     opened = open_models(recipe)
-    MergeEngine(opened).plan(recipe)  # refuses before the sources are hashed
-    alignment = align(recipe, opened)
+    # Refuses before the sources are hashed.
+    MergeEngine(open_stages(recipe, opened)).plan(recipe)
+    alignment = align_models(recipe, opened)
     names = public_names(opened.values())
     origins = trace(opened.values(), names)
     _check_sources(recipe.evomerge.get("sources"), origins)
@@ -56,30 +59,9 @@ _OPENING = (
 
 def _title(recipe: Recipe, names: Mapping[str, str]) -> str:
     job = recipe.evomerge.get("job")
-    experts = [name for name in recipe.references if name != recipe.base_model]
-    return str(job) if job else " + ".join(names[name] for name in experts or recipe.references)
-
-
-def open_models(recipe: Recipe) -> dict[str, Source]:
-    """Every model that a recipe needs, by reference, those that it merges first.
-
-    Adapters that name no model themselves are opened over the recipe's base. Raises RecipeError,
-    SourceError.
-    """
-    spec = tokenizer_spec(recipe)
-    named = {name: f"models.{place}" for place, name in enumerate(recipe.references)}
-    for place, name in enumerate(vocabulary_models(recipe)):
-        named.setdefault(name, f"evomerge.vocabulary.{place}")
-    if spec is not None and spec.source not in ("base", "union"):
-        field = "tokenizer_source" if recipe.tokenizer is None else "tokenizer.source"
-        named.setdefault(spec.source, field)
-    base: Source | None = None
-    opened: dict[str, Source] = {}
-    for name, where in named.items():
-        opened[name] = open_source(name, where=where, base=base)
-        if name == recipe.base_model:
-            base = opened[name]
-    return opened
+    bases = {each.base_model for each in (recipe, *recipe.used_stages.values())}
+    experts = [name for name in recipe.checkpoints if name not in bases]
+    return str(job) if job else " + ".join(names[name] for name in experts or recipe.checkpoints)
 
 
 def _check_sources(stated: Any, origins: Sequence[Origin]) -> None:

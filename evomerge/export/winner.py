@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evomerge.candidate import CandidateKey
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions
@@ -21,12 +24,14 @@ from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.export.verify import Verification
 from evomerge.export.verify import verify as verify_folder
 from evomerge.job import shipped_folder
+from evomerge.merge.merged_source import open_stages
+from evomerge.optimize import choose_algorithm
 from evomerge.preparation import Preparation
 from evomerge.recipe import Recipe
 from evomerge.selection import TEST, VALIDATION, Selection
 from evomerge.space import read_space
 from evomerge.standing import Standing, stand
-from evomerge.study import Study
+from evomerge.study import Study, Trial
 from evomerge.workers.worker import choose_device
 
 CPU_ROWS = 32
@@ -106,7 +111,7 @@ def export_winner(
     _check_unchanged(study, origins)
     weights = export_checkpoint(
         recipe,
-        preparation.sources,
+        open_stages(recipe, preparation.sources),
         tokenizer_source,
         out,
         origins=origins,
@@ -226,14 +231,26 @@ def _stated(standing: Standing, items: Mapping[str, int]) -> dict[str, Any]:
 
 def _effort(preparation: Preparation, study: Study) -> Effort:
     genomes = study.trials_of("genome")
+    job = preparation.job
+    stages = {trial.stage: trial for trial in genomes}  # one candidate of each
+    searched = [(job.searches[stage], trial) for stage, trial in sorted(stages.items())]
+    algorithms = [
+        choose_algorithm(job.optimizer_of(search), _switches(trial)) for search, trial in searched
+    ]
     return Effort(
-        space=_space_name(preparation.job.search_space),
-        genes=len(preparation.space.genes),
-        optimizer=preparation.job.optimizer.algorithm,
+        space=", then ".join(_space_name(search.search_space) for search, _ in searched),
+        genes=sum(len(trial.genome or ()) for _, trial in searched),
+        optimizer=", then ".join(dict.fromkeys(algorithms)),
         seed=preparation.job.optimizer.seed,
         candidates=len(genomes),
         items=sum(sum(trial.items.values()) for trial in genomes),
     )
+
+
+def _switches(trial: Trial) -> NDArray[np.bool_]:
+    """Which genes of a candidate say whether a layer is on its route, (n,)."""
+    names = [name.rpartition("/")[2] for name in trial.parameters]
+    return np.array([name.startswith("in.") for name in names], dtype=np.bool_)
 
 
 def _space_name(spec: str | Mapping[str, Any]) -> str:
@@ -242,7 +259,7 @@ def _space_name(spec: str | Mapping[str, Any]) -> str:
         return Path(spec).name
     shipped = sorted(path.stem for path in shipped_folder("search_spaces").glob("*.yaml"))
     names = (name for name in shipped if read_space(name) == spec)
-    return next(names, f"one of its own, by {spec['method']}")
+    return next(names, f"one of its own, by {spec.get('method', 'routes')}")
 
 
 def _options(preparation: Preparation) -> StockOptions:

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoConfig
 
 from evomerge.errors import RecipeError
-from evomerge.export.layer_settings import with_layers
 from evomerge.export.model_config import write_configs
 from evomerge.merge.engine import MergeEngine
+from evomerge.merge.layer_settings import with_layers
 from evomerge.merge.pieces import Layer
 from evomerge.recipe import Recipe
 from evomerge.sources import Source, Stack, Structure, open_source
@@ -138,8 +138,7 @@ def merge_to(folder: Path, recipe: Recipe, sources: dict[str, Source]) -> Config
     plan = engine.plan(recipe)
     folder.mkdir()
     write_tensors(folder, dict(engine.execute(recipe)))
-    lead = sources[plan.lead]
-    write_configs(recipe, lead, folder, with_code=False, layers=plan.layers, sources=sources)
+    write_configs(recipe, plan, sources, folder, with_code=False)
     config: Config = json.loads((folder / "config.json").read_text())
     return config
 

@@ -11,7 +11,7 @@ import torch
 from evomerge.errors import RecipeError, RunError, SourceError
 from evomerge.export import merge_recipe
 from evomerge.recipe import Recipe, read_recipe
-from tests.checkpoints import load_tensors, replace_tensors
+from tests.checkpoints import load_tensors, replace_tensors, save_tiny_llama
 from tests.export.conftest import Family, contents, make_family
 
 
@@ -47,6 +47,16 @@ dtype: bfloat16
     assert "nothing was scored" in card
     assert str(family.base.parent) not in card
     assert exported_recipe(tmp_path / "out").out_dtype == "bfloat16"
+
+
+def test_a_recipe_without_a_dtype_stays_one(tmp_path: Path) -> None:
+    """What is stored is then what the models are stored as, each time it is executed."""
+    base = save_tiny_llama(tmp_path / "base", seed=0, layers=1, dtype=torch.bfloat16)
+    text = f"merge_method: linear\nmodels: [{{model: {base}, parameters: {{weight: 0.3}}}}]"
+    merge_recipe(read_recipe(text, where="mine.yaml"), tmp_path / "out")
+    merge_recipe(exported_recipe(tmp_path / "out"), tmp_path / "again")
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+    assert load_tensors(tmp_path / "again")["lm_head.weight"].dtype == torch.bfloat16
 
 
 def test_a_changed_source_is_refused_by_the_name_of_its_file(tmp_path: Path) -> None:
