@@ -150,7 +150,7 @@ def layout_of(height: int, *, margin: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def spec_of(traces: Sequence[go.Scatter], layout: Mapping[str, Any]) -> dict[str, Any]:
+def spec_of(traces: Sequence[go.Scatter | go.Heatmap], layout: Mapping[str, Any]) -> dict[str, Any]:
     """Checked by plotly, without the template that it adds."""
     figure = go.Figure(data=list(traces), layout={**layout, "template": "none"}).to_dict()
     return {"data": figure["data"], "layout": {**figure["layout"], "template": {}}}

@@ -1,7 +1,7 @@
 """The report: one HTML file that shows a whole search, finished or not, and needs no network.
 
 It gathers what the record and the selection say into the parts of a page; the page itself is
-`templates/report.html.j2`, and the figures are made in `figures.py` and `search_curve.py`.
+`templates/report.html.j2`, and the figures are made beside it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from plotly.offline import get_plotlyjs
 
 from evomerge import __version__
 from evomerge.errors import StorageError
-from evomerge.report.coefficient_figures import show_coefficients
 from evomerge.report.figures import (
     Figure,
     interval_figure,
     spread_of,
 )
+from evomerge.report.recipe_views import merged_so_far, published_form, routes_of
 from evomerge.report.search_curve import search_figure
 from evomerge.report.tally import (
     SELECTION,
@@ -115,6 +115,7 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
     genomes = [trial for trial in trials if trial.kind == "genome"]
     baselines = [trial for trial in trials if trial.kind == "baseline"]
     parents = parents_among(baselines, job)
+    spent = spending_of(genomes)
     noted = study.noted(SELECTION)
     selection = None if noted is None else read_selection(noted)
     alone = [trial.label for trial in baselines if model_alone(trial, job) is not None]
@@ -122,7 +123,8 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "job": job,
         "run_dir": shlex.quote(str(study.run_dir)),
         "phase": phase_of(study),
-        "limits": limits_of(job.budget, spending_of(genomes)),
+        "spent": spent,
+        "limits": limits_of(job.budget, spent),
         "generations": generations_of(genomes),
         "selected_after": generations_selected(study),
         "selection": selection,
@@ -133,17 +135,18 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "baselines": sorted(baselines, key=lambda t: (t.score is None, -(t.score or 0.0))),
         "alone": alone,
         "items_of": items_of,
-        "search": search_figure(genomes, baselines, parents=alone)
+        "search": search_figure(
+            genomes, baselines, parents=alone, stages=[stage.name for stage in job.stages]
+        )
         if genomes or baselines
         else None,
         "test": _test_figures(selection) if selection else None,
         "validation": _validation_rows(selection) if selection else [],
-        "coefficients": show_coefficients(selection.recipe, structure, job.models)
-        if selection and structure
-        else None,
+        "merged": merged_so_far(study, selection, structure),
+        "routes": routes_of(trials, selection),
         "costs": _costs(trials),
         "failures": _failures(trials),
-        "recipe_yaml": selection.recipe.to_yaml() if selection else None,
+        "recipe": published_form(selection.recipe, structure) if selection else None,
         "job_yaml": job.to_yaml(),
         "versions": (study.noted(FACTS) or {}).get("versions", {}),
         "tasks": tasks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,16 +16,23 @@ from evomerge.study import Trial
 _HEIGHT = 440  # CSS pixels, as all below
 _MARGIN = {"l": 56, "r": 168, "t": 12, "b": 52}
 _MARGIN_NARROW = {"l": 48, "r": 108, "t": 12, "b": 52}
+_STAGE_HEAD = 14
+"""Added above the plot for the names of stages."""
+
 _LABEL_GAP = 16
 _LABEL_LETTERS, _LABEL_LETTERS_NARROW = 24, 14
 
 
 def search_figure(
-    genomes: Sequence[Trial], baselines: Sequence[Trial], *, parents: Sequence[str]
+    genomes: Sequence[Trial],
+    baselines: Sequence[Trial],
+    *,
+    parents: Sequence[str],
+    stages: Sequence[str] = (),
 ) -> Figure:
     """Scores of candidates in order, means and bests of generations, a line for each baseline.
 
-    parents: labels of the baselines that are models on their own.
+    parents: labels of the baselines that are models on their own. stages: names of the job's.
     """
     lines = [(trial, trial.score) for trial in baselines if trial.score is not None]
     scores = [trial.score for trial in (*genomes, *baselines) if trial.score is not None]
@@ -38,7 +46,10 @@ def search_figure(
         _failures(genomes, low + 0.02 * (high - low)),
         *_generation_lines(genomes, told),
     ]
-    layout = layout_of(_HEIGHT, margin=_MARGIN)
+    begun = _stages_begun(genomes) if stages else {}
+    head = _STAGE_HEAD if begun else 0
+    marks = [_stage_label(place, stages[stage]) for stage, place in begun.items()]
+    layout = layout_of(_HEIGHT + head, margin={**_MARGIN, "t": _MARGIN["t"] + head})
     layout["xaxis"] |= titled("candidate, in order of generation") | {
         "range": list(ends),
         "showticklabels": bool(genomes),
@@ -46,16 +57,20 @@ def search_figure(
         "nticks": min(count + 1, 10),
     }
     layout["yaxis"] |= titled("combined search score") | {"range": [low, high]}
-    layout["annotations"] = _line_labels(lines, low, high, _LABEL_LETTERS, parents)
+    layout["shapes"] = [_stage_mark(place) for stage, place in begun.items() if stage > 0]
+    layout["annotations"] = [*_line_labels(lines, low, high, _LABEL_LETTERS, parents), *marks]
     narrow = {
-        "margin": _MARGIN_NARROW,
-        "annotations": _line_labels(lines, low, high, _LABEL_LETTERS_NARROW, parents),
+        "margin": {**_MARGIN_NARROW, "t": _MARGIN_NARROW["t"] + head},
+        "annotations": [
+            *_line_labels(lines, low, high, _LABEL_LETTERS_NARROW, parents),
+            *marks,
+        ],
     }
     means = ", ".join(score_text(one.mean) for one in told) or "none yet"
     return Figure(
         title="Search scores",
         description=f"Search scores of {len(genomes)} candidates; generation means: {means}.",
-        height=_HEIGHT,
+        height=_HEIGHT + head,
         spec={**spec_of(traces, layout), "narrow": narrow},
     )
 
@@ -86,30 +101,79 @@ def _failures(genomes: Sequence[Trial], foot: float) -> go.Scatter:
 
 
 def _generation_lines(genomes: Sequence[Trial], told: Sequence[Generation]) -> list[go.Scatter]:
-    """Best and mean of each generation, drawn in the middle of its candidates."""
+    """Best and mean of each generation, drawn in the middle of its candidates.
+
+    Lines are broken where a stage begins.
+    """
     places: dict[int, list[int]] = {}
+    stage_of: dict[int, int] = {}
     for i, trial in enumerate(genomes, start=1):
         places.setdefault(trial.key.generation, []).append(i)
-    x = [sum(places[one.number]) / len(places[one.number]) for one in told]
+        stage_of[trial.key.generation] = trial.stage
+    shown: list[Generation | None] = []
+    for _, members in groupby(told, key=lambda one: stage_of[one.number]):
+        shown += [*([None] if shown else []), *members]
+    x = [one and sum(places[one.number]) / len(places[one.number]) for one in shown]
     best = go.Scatter(
         x=x,
-        y=[one.best for one in told],
+        y=[one and one.best for one in shown],
         mode="lines+markers",
         line={"width": 1.25, "color": "var(--c2)", "dash": "dot"},
         marker={"size": 6, "symbol": "diamond", "color": "var(--c2)"},
-        hovertext=[f"generation {one.number}, best {score_text(one.best)}" for one in told],
+        hovertext=[
+            one and f"generation {one.number}, best {score_text(one.best)}" for one in shown
+        ],
         hoverinfo="text",
     )
     mean = go.Scatter(
         x=x,
-        y=[one.mean for one in told],
+        y=[one and one.mean for one in shown],
         mode="lines+markers",
         line={"width": 2.5, "color": "var(--accent)"},
         marker={"size": 6, "color": "var(--accent)"},
-        hovertext=[f"generation {one.number}, mean {score_text(one.mean)}" for one in told],
+        hovertext=[
+            one and f"generation {one.number}, mean {score_text(one.mean)}" for one in shown
+        ],
         hoverinfo="text",
     )
     return [best, mean]
+
+
+def _stages_begun(genomes: Sequence[Trial]) -> dict[int, int]:
+    """Stage, from 0 -> the place of its first candidate, from 1."""
+    begun: dict[int, int] = {}
+    for place, trial in enumerate(genomes, start=1):
+        begun.setdefault(trial.stage, place)
+    return begun
+
+
+def _stage_mark(place: int) -> dict[str, Any]:
+    """A line through the figure before the first candidate of a stage."""
+    return {
+        "type": "line",
+        "xref": "x",
+        "yref": "paper",
+        "x0": place - 0.5,
+        "x1": place - 0.5,
+        "y0": 0,
+        "y1": 1,
+        "layer": "below",
+        "line": {"width": 1, "dash": "dash", "color": "var(--ink-2)"},
+    }
+
+
+def _stage_label(place: int, name: str) -> dict[str, Any]:
+    return {
+        "x": place - 0.5,
+        "yref": "paper",
+        "y": 1,
+        "xshift": 4,
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "text": safe_text(_cut(name, _LABEL_LETTERS)),
+        "showarrow": False,
+        "font": {"size": 12, "color": "var(--ink)"},
+    }
 
 
 def _said(name: str, trial: Trial) -> str:

@@ -16,6 +16,7 @@ from evomerge.report.tally import (
     SELECTION,
     Limit,
     Phase,
+    Stage,
     best_of,
     failures_of,
     finalists_after,
@@ -24,6 +25,7 @@ from evomerge.report.tally import (
     parents_among,
     phase_of,
     spending_of,
+    stage_of,
 )
 from evomerge.report.words import count_text, duration_text, one_line, score_text
 from evomerge.study import Study, Trial
@@ -49,16 +51,20 @@ class Status:
     """How far a search is.
 
     limits: each limit of the budget with what is used of it, the nearest to its end first.
+    stage: the one that it is in; None where the job has no stages.
     candidates, failed: of the optimiser; baselines and finalists are counted apart.
     failures: (reason, how often) over all candidates, the most frequent first.
-    best_candidate, best_parent: by search score; None before there is one.
+    best_candidate, best_parent, best_baseline: by search score; None before there is one.
     items, worker_s: over everything that was scored; seconds are summed over workers.
+    hops, shared_hops: passes through a layer that the optimiser's routes asked for, and those of
+    them that shared prefixes saved.
     headline: what the final selection says of the winner; None until it has been made.
     """
 
     name: str
     run_dir: str
     phase: Phase
+    stage: Stage | None
     generations: int
     candidates: int
     failed: int
@@ -68,8 +74,11 @@ class Status:
     failures: tuple[tuple[str, int], ...]
     best_candidate: ScoredName | None
     best_parent: ScoredName | None
+    best_baseline: ScoredName | None
     items: int
     worker_s: float
+    hops: int
+    shared_hops: int
     headline: str | None
 
     @property
@@ -99,6 +108,7 @@ def status_of(study: Study) -> Status:
         name=study.job.name,
         run_dir=str(study.run_dir),
         phase=phase,
+        stage=stage_of(study),
         generations=len(generations),
         candidates=spent.candidates,
         failed=spent.failed,
@@ -110,8 +120,11 @@ def status_of(study: Study) -> Status:
         failures=tuple((one_line(reason), count) for reason, count in failures_of(trials)),
         best_candidate=_named(best_of(genomes)),
         best_parent=_named(best_of(parents_among(trials, study.job))),
+        best_baseline=_named(best_of(trial for trial in trials if trial.kind == "baseline")),
         items=total.items,
         worker_s=total.worker_s,
+        hops=spent.hops,
+        shared_hops=spent.shared_hops,
         headline=study.noted(SELECTION)["headline"] if phase == "finished" else None,
     )
 
@@ -138,6 +151,8 @@ def show_status(status: Status, *, console: Console | None = None) -> None:
 
 def _rows(status: Status) -> list[tuple[str, str]]:
     rows = [("search", f"{status.name} in {status.run_dir}"), ("phase", _phase_text(status))]
+    if status.stage is not None and not status.finished:
+        rows.append(("stage", str(status.stage).removeprefix("stage ")))
     rows += [("budget", str(limit)) for limit in status.limits]
     counts = [count_text(status.candidates, "candidate")]
     if status.failed:
@@ -148,10 +163,14 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     rows.append(("recorded", ", ".join(counts)))
     if not status.finished:  # the end's scores say more, and are in the headline
         rows.append(("best parent", _scored_text(status.best_parent)))
+        rows.append(("best baseline", _scored_text(status.best_baseline)))
         rows.append(("best candidate", _scored_text(status.best_candidate)))
         if status.best_candidate is not None:
             rows.append(("", "search scores: few items, fresh ones each generation; read them so"))
     rows.append(("cost", f"{status.items:,} items, {duration_text(status.worker_s)} of workers"))
+    if status.hops:
+        saved = f"{status.shared_hops / status.hops:.0%} of {status.hops:,} passes through a layer"
+        rows.append(("shared prefixes", f"saved {saved}"))
     for reason, count in status.failures[:_REASONS_SHOWN]:
         rows.append(("failed", f"{count} × {reason}"))
     more = len(status.failures) - _REASONS_SHOWN

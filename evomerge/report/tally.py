@@ -20,6 +20,21 @@ Phase = Literal["not started", "baselines", "search", "validation", "test", "fin
 SELECTION = "selection"
 """Name under which the record keeps the outcome of the final selection."""
 
+STAGES = "stages"
+"""Name under which it keeps what each stage that has ended came to (see stages.run_job)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The stage that a job of several is in; number: from 1."""
+
+    number: int
+    count: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"stage {self.number} of {self.count}: {self.name}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
@@ -39,7 +54,10 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """What candidates took: how many, their items, and wall seconds of workers by part."""
+    """What candidates took: how many, their items, and wall seconds of workers by part.
+
+    hops, shared_hops: see candidate.Cost.
+    """
 
     candidates: int
     failed: int
@@ -47,11 +65,18 @@ class Spending:
     merge_s: float
     forward_s: float
     other_s: float
+    hops: int = 0
+    shared_hops: int = 0
 
     @property
     def worker_s(self) -> float:
         """Seconds of all parts, summed over workers."""
         return self.merge_s + self.forward_s + self.other_s
+
+    @property
+    def shared_share(self) -> float | None:
+        """Share of the hops that shared prefixes saved; None where no route was run."""
+        return self.shared_hops / self.hops if self.hops else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +117,15 @@ def generations_selected(study: Study) -> int | None:
     """After how many generations the noted selection was made; None before there is one."""
     noted = study.noted(SELECTION)
     return None if noted is None else selection_round(CandidateKey(**noted["test_key"]))
+
+
+def stage_of(study: Study) -> Stage | None:
+    """The stage that a search is in, or that it ended in; None where the job has no stages."""
+    stages = study.job.stages
+    if not stages:
+        return None
+    ended = len(study.noted(STAGES) or ())
+    return Stage(number=ended + 1, count=len(stages), name=stages[ended].name)
 
 
 def finalists_after(trials: Iterable[Trial], generations: int) -> tuple[Trial, ...]:
@@ -174,6 +208,8 @@ def spending_of(trials: Iterable[Trial]) -> Spending:
         merge_s=sum(trial.cost.merge_s for trial in counted),
         forward_s=forward,
         other_s=max(0.0, sum(trial.cost.evaluate_s for trial in counted) - forward),
+        hops=sum(trial.cost.hops for trial in counted),
+        shared_hops=sum(trial.cost.shared_hops for trial in counted),
     )
 
 

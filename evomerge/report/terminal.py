@@ -1,7 +1,8 @@
 """What a user sees on stderr while a search runs.
 
-In a terminal a live display; elsewhere plain lines, at most one for a generation or a phase. It is
-told of steps and looks at the record; it never changes either, and knows no model or task.
+In a terminal a live display; elsewhere plain lines, at most one for a generation, a phase or a
+stage. It is told of steps and looks at the record; it never changes either, and knows no model or
+task.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from evomerge.candidate import CandidateKey, Step
 from evomerge.report.pace import Pace
 from evomerge.report.tally import (
     Generation,
+    Stage,
     best_of,
     generations_of,
     items_of,
@@ -28,6 +30,7 @@ from evomerge.report.tally import (
     phase_at,
     selection_round,
     spending_of,
+    stage_of,
 )
 from evomerge.report.words import (
     count_text,
@@ -72,6 +75,8 @@ class SearchProgress:
         self._pace = Pace(study.job, clock)
         self._began_s = clock()
         self._key: CandidateKey | None = None  # of the last step
+        self._stage = stage_of(study)
+        self._announced: Stage | None = None
         self._doing = ""
         self._live: Live | None = None
 
@@ -106,7 +111,9 @@ class SearchProgress:
             self._end_phase()
             self._pace.begin_phase()
         self._key = key
-        if step == "merged":
+        if step == "asked":
+            self._stage = stage_of(self._study)
+        elif step == "merged":
             self._doing = f"scoring {key}"
         elif step == "recorded":
             self._take(key)
@@ -119,6 +126,9 @@ class SearchProgress:
         trial = self._study.find(key)
         if trial is None:
             return
+        if key.generation > 0 and self._stage != self._announced:
+            self._announced = self._stage
+            self._say(str(self._stage))
         self._pace.take(trial)
         self._trials.append(trial)
         self._fresh.add(key.generation)
@@ -224,6 +234,8 @@ class SearchProgress:
         key = self._key
         phase = "starting" if key is None else phase_at(key.generation)
         title = f"generation {key.generation}" if key and phase == "search" else phase
+        if self._stage is not None and phase == "search":
+            title = f"{title}, {self._stage}"
         head = Table.grid(expand=True, padding=(0, 1, 0, 0))
         head.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         head.add_column(justify="right", no_wrap=True)

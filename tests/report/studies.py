@@ -171,10 +171,25 @@ class MadeUpSearch:
             grown = 0.46 + 0.14 * (1 - 0.75**number)
             quality = min(0.9, grown + self._draw.gauss(0, 0.05))
             failing = (number * self.population + place) % 23 == 11
-            yield from self._score(
-                key, "genome", str(key), layered(hash((number, place))), quality, 128, failing
-            )
+            yield from self._propose(key, quality, failing)
         yield "told", CandidateKey(number, 0)
+
+    def _propose(
+        self, key: CandidateKey, quality: float, failing: bool
+    ) -> Iterator[tuple[Step, CandidateKey]]:
+        """A candidate of the optimiser."""
+        recipe = layered(hash((key.generation, key.place)))
+        yield from self._score(
+            key,
+            "genome",
+            str(key),
+            recipe,
+            quality,
+            128,
+            failing,
+            genome=(quality, 0.5),
+            parameters={"w": Parameter(value=quality, low=0.0, high=1.0)},
+        )
 
     def finalists(self, generation: int, count: int) -> Iterator[tuple[Step, CandidateKey]]:
         for place in range(count):
@@ -191,6 +206,9 @@ class MadeUpSearch:
         quality: float,
         items: int,
         failing: bool = False,
+        genome: tuple[float, ...] | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        hops: tuple[int, int] = (0, 0),
     ) -> Iterator[tuple[Step, CandidateKey]]:
         if self.study.find(key) is None:
             tasks = (*TASKS, "kana_counting")
@@ -201,21 +219,25 @@ class MadeUpSearch:
                 label=label,
                 recipe=recipe,
                 items=share,
-                genome=(quality, 0.5) if kind == "genome" else None,
+                genome=genome,
+                stage=len(recipe.stages),
             )
             yield "merged", key
-            outcome = self._outcome(share, quality, failing)
+            outcome = self._outcome(share, quality, failing, hops)
             score = None
             if isinstance(outcome, Scored):
                 yield "scored", key
                 means = [outcome.tasks[task].mean("exact_match") for task in TASKS]
                 score = sum(means) / len(means)
-            shown = {"w": Parameter(value=quality, low=0.0, high=1.0)} if kind == "genome" else None
-            self.study.record(candidate, outcome, score=score, parameters=shown)
+            self.study.record(candidate, outcome, score=score, parameters=parameters)
             yield "recorded", key
 
     def _outcome(
-        self, share: Mapping[str, tuple[int, ...]], quality: float, failing: bool
+        self,
+        share: Mapping[str, tuple[int, ...]],
+        quality: float,
+        failing: bool,
+        hops: tuple[int, int],
     ) -> Outcome:
         items = sum(map(len, share.values()))
         merge_s = self._draw.uniform(0.8, 1.2)
@@ -232,7 +254,12 @@ class MadeUpSearch:
         return Scored(
             tasks=tasks,
             cost=Cost(
-                merge_s=merge_s, evaluate_s=evaluate_s, forward_s=0.9 * evaluate_s, items=items
+                merge_s=merge_s,
+                evaluate_s=evaluate_s,
+                forward_s=0.9 * evaluate_s,
+                items=items,
+                hops=hops[0],
+                shared_hops=hops[1],
             ),
         )
 

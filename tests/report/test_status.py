@@ -9,6 +9,7 @@ from rich.console import Console
 from evomerge.report.status import Status, show_status, status_of
 from evomerge.report.tally import SELECTION
 from evomerge.study import Study, create_study, read_study
+from tests.report.route_studies import MadeUpHybrid, MadeUpRouteSearch, hybrid_job, make_space
 from tests.report.studies import FAILURE, MadeUpSearch, make_job, make_selection, run_through
 
 
@@ -45,6 +46,10 @@ def test_the_best_are_named_with_their_scores(searched: Study) -> None:
     assert status.best_parent is not None
     assert status.best_parent.label == "japanese"
     assert status.best_parent.items == 510
+    assert status.best_baseline is not None
+    baseline = max(searched.trials_of("baseline"), key=lambda trial: trial.score or 0.0)
+    assert status.best_baseline.candidate == str(baseline.key)
+    assert f"{baseline.label} ({baseline.key})" in shown(status)
 
 
 def test_it_reads_while_another_process_holds_the_run(new_study: Study) -> None:
@@ -85,6 +90,36 @@ def test_json_is_plain_and_complete(searched: Study) -> None:
     assert document["limits"] == [{"unit": "candidates", "used": 12, "most": 12}]
     assert document["best_parent"]["label"] == "japanese"
     assert set(document) == {*Status.__dataclass_fields__, "finished"}
+
+
+def test_a_job_of_stages_says_which_it_is_in(tmp_path: Path) -> None:
+    with create_study(tmp_path / "run", hybrid_job()) as study:
+        search = MadeUpHybrid(study)
+        run_through(search.merges.baselines())
+        run_through(search.merges.generation(1))
+        assert "stage           1 of 2: merge\n" in shown(status_of(study))
+        run_through(search.first_stage())
+        status = status_of(study)
+        assert "stage           2 of 2: data_flow\n" in shown(status)
+        stage = {"number": 2, "count": 2, "name": "data_flow"}
+        assert json.loads(json.dumps(status.to_json()))["stage"] == stage
+
+
+def test_a_job_of_one_search_has_no_stage(searched: Study) -> None:
+    status = status_of(searched)
+    assert status.to_json()["stage"] is None
+    assert "stage" not in shown(status)
+
+
+def test_what_shared_prefixes_saved_is_shown_where_routes_are_run(
+    new_study: Study, searched: Study
+) -> None:
+    search = MadeUpRouteSearch(new_study, space=make_space(), population=4)
+    run_through(search.generation(1))
+    status = status_of(new_study)
+    assert (status.hops, status.shared_hops) == (4 * 480, 4 * 180)
+    assert "shared prefixes saved 38% of 1,920 passes through a layer\n" in shown(status)
+    assert "prefixes" not in shown(status_of(searched))
 
 
 def test_reasons_cannot_write_to_the_terminal(tmp_path: Path) -> None:

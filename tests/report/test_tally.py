@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from evomerge.candidate import MOST_FINALISTS, CandidateKey
@@ -62,6 +64,16 @@ def test_spending_sums_every_part_once(searched: Study) -> None:
     assert spent.worker_s == pytest.approx(
         sum(trial.cost.merge_s + trial.cost.evaluate_s for trial in trials)
     )
+
+
+def test_the_shared_share_is_of_all_hops(searched: Study) -> None:
+    assert spending_of(searched.trials).shared_share is None
+    trial = searched.trials_of("genome")[0]
+    routed = [
+        replace(trial, cost=replace(trial.cost, hops=hops, shared_hops=shared))
+        for hops, shared in ((100, 0), (300, 100))
+    ]
+    assert spending_of([trial, *routed]).shared_share == 0.25
 
 
 def test_limits_come_with_the_nearest_to_its_end_first() -> None:

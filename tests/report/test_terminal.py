@@ -5,13 +5,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from evomerge.candidate import CandidateKey, Step
 from evomerge.report.terminal import SearchProgress
-from evomerge.study import Study, read_study
+from evomerge.study import Study, create_study, read_study
+from tests.report.route_studies import MadeUpHybrid, hybrid_job
 from tests.report.studies import FAILURE, MadeUpSearch, run_through
 
 Steps = Iterator[tuple[Step, CandidateKey]]
@@ -171,6 +173,42 @@ def test_unfinished_generations_are_left_out_of_the_trend(new_study: Study) -> N
     assert re.search(
         r"generation means +0\.\d{3} [▁█]{2} 0\.\d{3}", "\n".join(page_of(progress, 80))
     )
+
+
+def test_each_stage_is_announced_once(tmp_path: Path) -> None:
+    console = plain_console(200)
+    with (
+        create_study(tmp_path / "run", hybrid_job()) as study,
+        SearchProgress(study, console=console, clock=lambda: 0.0) as progress,
+    ):
+        search = MadeUpHybrid(study, generations=2)
+        run_through(search.steps(), progress)
+    starts = [line.partition(":")[0] for line in text_of(console).splitlines()]
+    assert starts == [
+        "kana-arithmetic",
+        "baselines",
+        "stage 1 of 2",
+        *(f"generation {number}" for number in (1, 2, 3)),
+        "search",
+        "validation",
+        "stage 2 of 2",
+        *(f"generation {number}" for number in (4, 5)),
+        "search",
+        "validation",
+        "test",
+    ]
+    assert "stage 2 of 2: data_flow\n" in text_of(console)
+
+
+def test_the_live_title_names_the_stage(tmp_path: Path) -> None:
+    with create_study(tmp_path / "run", hybrid_job()) as study:
+        progress = SearchProgress(study, console=plain_console(), clock=lambda: 0.0)
+        search = MadeUpHybrid(study)
+        run_through(search.first_stage(), progress)
+        run_through(search.routes.generation(4), progress)
+        assert "generation 4, stage 2 of 2: data_flow" in page_of(progress, 80)[0]
+        run_through(search.routes.finalists(-1, 2), progress)
+        assert "stage" not in page_of(progress, 80)[0]
 
 
 def test_the_display_itself_loads_no_model_library() -> None:
