@@ -36,8 +36,7 @@ SIZES = {34: (2, 18, 1), 70: (3, 12, 2), 190: (2, 32, 3)}
 BUDGETS = (75, 150, 300, 600, 1200)
 TABLED = (300, 1200)
 ITEMS = 100
-POOL, VALIDATION = 1000, 600
-FINALISTS = 3
+POOL, VALIDATION, FINALISTS = 1000, 600, 3
 
 
 class Landscape:
@@ -111,8 +110,7 @@ class Landscape:
             - (on * self.curvature * (scales - self.optimum) ** 2).sum(axis=1)
             - 0.5 * (scales.sum(axis=1) + 0.02 * put_in + 0.1) ** 2
         )
-        result: Array = self.offset + total
-        return result
+        return np.asarray(self.offset + total)
 
     def true_score(self, genomes: Array) -> Array:
         """Share of all items that would be solved, (k,)."""
@@ -284,9 +282,8 @@ def main() -> None:
     parser.add_argument("--models", action="store_true")
     parser.add_argument("--seeds", type=int, help="20; with --models 3")
     parser.add_argument("--candidates", type=int, default=150, help="of each search with --models")
-    parser.add_argument(
-        "--picture", type=Path, default=Path(__file__).with_name("route_search.svg")
-    )
+    picture = Path(__file__).with_name("route_search.svg")
+    parser.add_argument("--picture", type=Path, default=picture)
     chosen = parser.parse_args()
     if chosen.models:
         from route_search_models import compare_on_models
