@@ -41,7 +41,11 @@ from tests.checkpoints import WORDS, load_tensors, word_tokenizer
 ROOT = Path(evomerge.__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 RECIPES = {path.stem: path for path in sorted((EXAMPLES / "recipes").glob("*.yaml"))}
-JOBS = {path.parent.name: path for path in sorted(EXAMPLES.glob("*/job.yaml"))}
+JOBS = {
+    f"{path.parent.name}-{path.stem}": path
+    for path in sorted(EXAMPLES.glob("*/*.yaml"))
+    if path.parent.name != "recipes"
+}
 
 HALF_STEP = 2.0**-8 + 1e-6
 """Rounding to bfloat16 once, relative to the value; and a few roundings of float32 before it."""
@@ -369,4 +373,4 @@ def test_the_list_of_examples_is_whole() -> None:
     assert sorted(listed) == sorted(there)
     assert [path for _, path in commands] == listed
     for command, path in commands:
-        assert command == ("search" if path.endswith("job.yaml") else "merge")
+        assert command == ("merge" if path.startswith("recipes/") else "search")
