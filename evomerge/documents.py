@@ -5,7 +5,8 @@ What the keys of a document mean is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,12 @@ def parse_mapping(
     text: str, *, where: str, expected: str, error: type[InputError]
 ) -> dict[str, Any]:
     """A document that is a mapping with the `expected` keys. Raises `error` in one line."""
-    try:
+    with _said_in_a_line(where, error):
         loader = _Loader(text)
         try:
             document = loader.get_single_data()
         finally:
             loader.dispose()
-    except yaml.YAMLError as cause:
-        raise error(f"{where}: not YAML ({one_line(cause)}); mend the syntax") from cause
     if not isinstance(document, dict):
         raise error(f"{where}: expected a mapping with {expected}")
     return document
@@ -53,13 +52,20 @@ def parse_mappings(
 
     Raises `error` in one line.
     """
-    try:
+    with _said_in_a_line(where, error):
         documents = [found for found in yaml.load_all(text, _Loader) if found is not None]
-    except yaml.YAMLError as cause:
-        raise error(f"{where}: not YAML ({one_line(cause)}); mend the syntax") from cause
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise error(f"{where}: expected a mapping with {expected}")
     return documents
+
+
+@contextlib.contextmanager
+def _said_in_a_line(where: str, error: type[InputError]) -> Iterator[None]:
+    """Syntax errors of YAML as `error`."""
+    try:
+        yield
+    except yaml.YAMLError as cause:
+        raise error(f"{where}: not YAML ({one_line(cause)}); mend the syntax") from cause
 
 
 def written_parts(location: Sequence[int | str]) -> tuple[int | str, ...]:

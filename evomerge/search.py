@@ -60,10 +60,10 @@ def run_search(ledger: Ledger, *, after: int = 0) -> Ending:
     optimizer = make_optimizer(preparation.optimizer, start=_start(ledger), binary=switches)
     budget = preparation.job.budget_after(preparation.stage)
     means: list[NDArray[np.float64]] = []
-    spent = [t for t in ledger.study.trials_of("genome") if t.key.generation <= after]
-    recorded = [trial.key.generation for trial in ledger.study.trials_of("genome")]
+    recorded = ledger.study.trials_of("genome")
+    spent = [trial for trial in recorded if trial.key.generation <= after]
     # What is recorded is told whatever the budget says now, and a stage is never empty.
-    least = max([after + 1, *recorded])
+    least = max([after + 1, *(trial.key.generation for trial in recorded)])
     generation = after
     items = count_items(_draw(preparation, 1, preparation.job.evaluation.items_per_generation))
     while True:
