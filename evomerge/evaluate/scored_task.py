@@ -23,6 +23,7 @@ from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
 from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.seeding import FEWSHOT_SEED
+from evomerge.evaluate.settings_check import check_settings
 from evomerge.evaluate.splits import digest_item
 from evomerge.evaluate.templates import compile_templates
 
@@ -53,6 +54,7 @@ class ScoredTask:
         self.name = found.name
         self._task: Task = found.task
         self._refuse_unsupported()
+        check_settings(self._task, where=f"task {self.name}")
         if self._task.get_config("num_fewshot") != 0 and num_fewshot is not None:
             self._task.set_config(key="num_fewshot", value=num_fewshot)
         self._task.set_fewshot_seed(seed=FEWSHOT_SEED)

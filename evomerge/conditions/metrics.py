@@ -1,0 +1,92 @@
+"""Conditions as metrics of lm-eval's: means over items, so each item has its own score.
+
+    metric_list:
+      - metric: !function evomerge.conditions.metrics.right_number_kept
+        conditions: [{language: ja}]
+        aggregation: mean
+        higher_is_better: true
+
+A metric is named after its function. lm-eval calls it with one answer and one target, and with the
+other keys of its entry; it sees what the task's filter leaves of an answer, which is all of it
+where the task has no `filter_list`. `score_item` is for items that carry their own conditions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from evomerge.conditions.numbers import Reading, read_last_number
+from evomerge.conditions.settings import parse_conditions
+from evomerge.errors import TaskError
+
+# Two decimal spellings of a number may differ in the last bits of their floats.
+_TOLERANCE = 1e-9
+
+
+def kept(*, references: Sequence[object], predictions: Sequence[str], conditions: object) -> float:
+    """1.0 where the answer keeps all conditions, else 0.0."""
+    (answer,) = predictions
+    return float(all(condition.kept(answer) for condition in parse_conditions(conditions)))
+
+
+def language(
+    *, references: Sequence[object], predictions: Sequence[str], language: str, **among: object
+) -> float:
+    """1.0 where the answer is in this language; the settings are those of the condition."""
+    setting = {"language": language, **among}
+    return kept(references=references, predictions=predictions, conditions=setting)
+
+
+def form(
+    *, references: Sequence[object], predictions: Sequence[str], format: str, **settings: object
+) -> float:
+    """1.0 where the answer has this form; the settings are those of the condition."""
+    setting = {"format": format, **settings}
+    return kept(references=references, predictions=predictions, conditions=setting)
+
+
+def length(
+    *, references: Sequence[object], predictions: Sequence[str], length: str, **limits: object
+) -> float:
+    """1.0 where the answer is as long; the settings are those of the condition."""
+    setting = {"length": length, **limits}
+    return kept(references=references, predictions=predictions, conditions=setting)
+
+
+def right_number(
+    *,
+    references: Sequence[object],
+    predictions: Sequence[str],
+    reading: Reading = "separated",
+) -> float:
+    """1.0 where the last number of the answer is the last number of the target."""
+    if reading not in get_args(Reading):
+        raise TaskError(f"reading: {reading} is unknown; use one of {', '.join(get_args(Reading))}")
+    (answer,), (target,) = predictions, references
+    said, wanted = read_last_number(answer, reading), read_last_number(str(target))
+    return float(said is not None and wanted is not None and abs(said - wanted) <= _TOLERANCE)
+
+
+def right_number_kept(
+    *,
+    references: Sequence[object],
+    predictions: Sequence[str],
+    conditions: object,
+    reading: Reading = "separated",
+) -> float:
+    """1.0 where the number is right and the answer keeps all conditions (Akiba et al. 2024)."""
+    right = right_number(references=references, predictions=predictions, reading=reading)
+    return right * kept(references=references, predictions=predictions, conditions=conditions)
+
+
+def score_item(doc: Mapping[str, object], results: Sequence[str]) -> dict[str, float]:
+    """Scores of an answer by the conditions that its item carries: `process_results` of a task.
+
+    doc: its field `conditions` holds the list of settings as JSON. `kept`: 1.0 where all are
+    kept. `kept_share`: the share of them that are.
+    """
+    conditions = parse_conditions(json.loads(str(doc["conditions"])))
+    outcomes = [condition.kept(results[0]) for condition in conditions]
+    return {"kept": float(all(outcomes)), "kept_share": sum(outcomes) / len(outcomes)}

@@ -1,0 +1,66 @@
+"""What of an answer is prose: formulas, code, links and numbers say nothing about its language.
+
+`x = \\frac{1}{2}` looks like English to a detector that counts letters, in whatever language the
+sentence around it is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_NOT_PROSE = re.compile(
+    r"""
+    ```.*?(?:```|\Z)                                    # fenced code, closed or cut off
+    | `[^`\n]*`                                         # code in a line
+    | \$\$.*?\$\$                                       # displayed formulas
+    | \\\[.*?\\\]
+    | \\begin\{(?P<name>\w+\*?)\}.*?\\end\{(?P=name)\}
+    | \\\(.*?\\\)                                       # formulas in a line
+    | \$(?=[^$\n]*[\\^_={}])[^$\n]*\$                   # not the space between two prices
+    | <<[^>\n]*>>                                       # GSM8K's calculator notes
+    | https?://[^\s\u3000-\u9fff]+
+    | \\[a-zA-Z]+                                       # commands outside formulas
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+# A full stop inside 3.14 or example.com ends nothing; those of Japanese and Chinese always do.
+_SENTENCE_END = re.compile(r"[.!?…]+(?=[\s\"'”’)\]*]|$)|[。！？｡]+")
+_NOT_LETTERS = re.compile(r"[\d_]|[^\w\s'’]")
+
+_SCRIPTS = {
+    "CJK": "han",
+    "HIRAGANA": "kana",
+    "KATAKANA": "kana",
+    "KATAKANA-HIRAGANA": "kana",
+    "HALFWIDTH": "kana",
+    "HANGUL": "hangul",
+}
+"""Scripts by the first word of their characters' names in Unicode; others go by that word."""
+
+
+def prose(text: str) -> str:
+    """The words of a text, with single spaces, without formulas, code, links, digits and signs."""
+    return " ".join(_NOT_LETTERS.sub(" ", _NOT_PROSE.sub(" ", text)).split())
+
+
+def split_sentences(text: str) -> list[str]:
+    """A text cut at the ends of its sentences, which are left out; no piece is empty of letters.
+
+    An abbreviation's full stop counts as an end.
+    """
+    return [piece for piece in _SENTENCE_END.split(text) if any(c.isalnum() for c in piece)]
+
+
+def prose_sentences(text: str) -> list[str]:
+    """The prose of each sentence of a text; the end of a line ends a sentence too."""
+    lines = _NOT_PROSE.sub(" ", text).splitlines()
+    return [prose(piece) for line in lines for piece in split_sentences(line)]
+
+
+def scripts(text: str) -> frozenset[str]:
+    """The scripts of a text's letters: `latin`, `han`, `kana`, `hangul`, `cyrillic`, ..."""
+    first_words = (
+        unicodedata.name(letter, "").partition(" ")[0] for letter in set(text) if letter.isalpha()
+    )
+    return frozenset(_SCRIPTS.get(word, word.lower()) for word in first_words if word)
