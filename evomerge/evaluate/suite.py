@@ -102,6 +102,11 @@ class TaskSuite:
         """Names of the tasks, in the order given."""
         return tuple(self._tasks)
 
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest request, with its answer."""
+        return self._longest_tokens
+
     def size(self, task: str) -> int:
         """How many items the task has, over all splits."""
         return len(self._task(task))

@@ -8,7 +8,7 @@ knows a model or runs one; it changes what routes cost and never what they compu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -91,6 +91,13 @@ class PrefixStates:
             if batch in states:
                 return depth, states[batch]
         return 0, None
+
+    def deepest_of_all(self, batches: Sequence[bytes]) -> tuple[int, Mapping[bytes, torch.Tensor]]:
+        """The same for batches that must begin at one hop, as they share keys and values."""
+        for depth, states in self._here.items():
+            if all(batch in states for batch in batches):
+                return depth, states
+        return 0, {}
 
     def keep(self, depth: int, batch: bytes, states: torch.Tensor) -> None:
         """Keep a copy of a batch's states after `depth` hops of the present route, if it pays.

@@ -317,3 +317,36 @@ def test_the_same_tokens_are_shared_and_no_others(tmp_path: Path) -> None:
     assert others == following(given, SCALED).loglikelihood(ASKED[6:])
     engine.loglikelihood(ASKED[:6])
     assert engine.shared_hops == 4
+
+
+SHARED = words(18, seed=77)
+SHARING = [continuation([*SHARED, *words(2 + i % 4, seed=i)], 1 + i % 2) for i in range(30)]
+"""More than a pass of 64 tokens holds, after one beginning."""
+
+
+@pytest.mark.parametrize("limit_bytes", [10**4, 10**8])  # some of the passes, and all
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "gpt_neox"])
+def test_routes_share_states_of_a_trunk_and_of_what_reads_it(
+    kind: str, limit_bytes: int, tmp_path: Path
+) -> None:
+    given = models(kind, tmp_path)
+    routes = population(8, seed=5)
+    routes = [routes[place] for place in order_by_prefix(routes)]
+    alone, sharing, plain = (
+        given.engine(),
+        given.engine(prefix_bytes=limit_bytes),
+        given.engine(batch_size=1),
+    )
+    for engine in (alone, sharing):
+        assert engine._longest_packed is None
+        engine._tokens = (64, 1024)
+    sharing.expect([recipe_of(hops) for hops in routes])
+    for hops in routes:
+        for engine in (alone, sharing, plain):
+            engine.follow(recipe_of(hops), given.sources)
+        found = sharing.loglikelihood(SHARING)
+        assert found == alone.loglikelihood(SHARING)
+        values = [value for value, _ in plain.loglikelihood(SHARING)]
+        assert [value for value, _ in found] == pytest.approx(values, abs=1e-4)
+    assert sharing.hops == alone.hops
+    assert sharing.shared_hops > 0 == alone.shared_hops

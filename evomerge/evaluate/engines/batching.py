@@ -12,14 +12,17 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedConfig
 
 from evomerge.evaluate.engines.base import Tokens
 
 CPU_SCORING_TOKENS = 512
 """Tokens of a batch on a CPU: enough to use its vector units, few enough to stay in its caches."""
 
-CPU_GENERATION_TOKENS = 1024
-"""The same for generation, whose passes after the first see one token a row."""
+CPU_GENERATION_TOKENS = 16384
+"""Of the answers being written at once: a step sees one token of each."""
+
+_SHORTEST_ROW, _LONGEST_ROW = 64, 1024
 
 _PROBED_TOKENS = (1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11)
 _PROBED_ROWS = 1024
@@ -41,6 +44,16 @@ def cut(
         ranges.append((start, min(len(lengths), start + count)))
         start += count
     return ranges
+
+
+def row_tokens(config: PreTrainedConfig, *, limit: int) -> int:
+    """Tokens of one row that texts are packed into; limit: of the whole batch.
+
+    Attention weighs what a mask hides too: in a row as long as the hidden size, that costs a sixth
+    of the linear layers' work at most.
+    """
+    hidden = int(config.get_text_config(decoder=True).hidden_size)
+    return min(limit, max(_SHORTEST_ROW, min(_LONGEST_ROW, hidden)))
 
 
 def pad(rows: Sequence[Tokens], *, side: Literal["left", "right"]) -> NDArray[np.int64]:

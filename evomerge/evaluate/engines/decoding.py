@@ -1,8 +1,9 @@
-"""Greedy decoding of left-padded batches with a KV cache.
+"""Greedy decoding of left-padded batches with the model's own kind of cache.
 
-Equal to transformers' `generate` with sampling off, run prompt by prompt: a row leaves its batch
-when its answer ends, and a repetition penalty counts the prompt but no padding. It does not know
-how requests are batched or how texts are decoded.
+The plain way, for models whose past is no list of keys and values that a mask could part: state
+spaces, sliding windows. Equal to transformers' `generate` with sampling off, run prompt by prompt:
+a row leaves its batch when its answer ends. It does not know how requests are batched or how texts
+are decoded.
 """
 
 from __future__ import annotations
@@ -12,36 +13,29 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from transformers import DynamicCache, GenerationConfig, PreTrainedConfig
+from transformers import DynamicCache, PreTrainedConfig
 
-from evomerge.evaluate.engines.base import NonFiniteLogits, Prompt, Tokens
+from evomerge.evaluate.engines.base import Prompt, Tokens
 from evomerge.evaluate.engines.batching import pad
-from evomerge.evaluate.engines.stopping import Stopping
+from evomerge.evaluate.engines.choosing import Choosing
 
 
 class Forward(Protocol):
-    """A forward pass: ids (rows, length) to logits (rows, keep, vocabulary)."""
+    """A forward pass: ids (rows, length) to logits (rows, kept, vocabulary)."""
 
-    def __call__(self, ids: torch.Tensor, *, keep: int, **options: object) -> torch.Tensor:
-        """Run it; `options` are the model's own keyword arguments."""
+    def __call__(
+        self, ids: torch.Tensor, *, keep: int | torch.Tensor, **options: object
+    ) -> torch.Tensor:
+        """Run it; keep: how many last places, or which. `options` are the model's own arguments."""
 
 
-class GreedyDecoder:
-    """Greedy answers of one model; `stopping` says when one ends."""
+class PaddedDecoder:
+    """Greedy answers of one model, a batch at a time."""
 
-    def __init__(
-        self,
-        forward: Forward,
-        *,
-        config: PreTrainedConfig,
-        generation_config: GenerationConfig,
-        stopping: Stopping,
-    ) -> None:
-        self.stopping = stopping
+    def __init__(self, forward: Forward, choosing: Choosing, *, config: PreTrainedConfig) -> None:
         self._forward = forward
+        self._choosing = choosing
         self._config = config
-        penalty = generation_config.repetition_penalty
-        self._penalty = None if penalty in (None, 1.0) else float(penalty)
 
     def answer(
         self, prompts: Sequence[Tokens], requests: Sequence[Prompt], *, device: torch.device
@@ -67,11 +61,11 @@ class GreedyDecoder:
                 position_ids=positions,
                 past_key_values=cache,
             )
-            tokens = self._best(logits[:, -1].float(), seen)
+            tokens = self._choosing.best(logits[:, -1], seen)
             going = []
             for row, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
                 answers[index].append(token)
-                if not self._ended(answers[index], requests[index]):
+                if not self._choosing.ended(answers[index], requests[index]):
                     going.append(row)
             if not going:
                 return answers
@@ -87,24 +81,10 @@ class GreedyDecoder:
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
             positions = positions[:, -1:] + 1
 
-    def _best(self, logits: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
-        """The next token of each row; logits, seen: (rows, vocabulary)."""
-        if seen is not None and self._penalty is not None:
-            penalised = torch.where(logits < 0, logits * self._penalty, logits / self._penalty)
-            logits = torch.where(seen, penalised, logits)
-        best, tokens = logits.max(dim=-1)
-        # A NaN anywhere in a row is its maximum.
-        if not bool(torch.isfinite(best).all()):
-            raise NonFiniteLogits
-        return tokens
-
-    def _ended(self, answer: list[int], request: Prompt) -> bool:
-        return len(answer) >= request.limit_tokens or self.stopping.ended(answer, request.stop)
-
     def _seen(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
         """(rows, vocabulary): the tokens of each prompt, where a repetition penalty asks for it."""
-        if self._penalty is None:
+        if not self._choosing.penalised:
             return None
-        vocabulary = self._config.get_text_config().vocab_size
-        counts = torch.zeros((len(ids), vocabulary), dtype=torch.long, device=ids.device)
+        shape = len(ids), self._choosing.vocabulary
+        counts = torch.zeros(shape, dtype=torch.long, device=ids.device)
         return counts.scatter_add_(1, ids, mask) > 0

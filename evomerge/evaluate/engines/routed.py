@@ -8,7 +8,8 @@ of `TransformersEngine` for the model that the route is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
@@ -18,9 +19,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import RecipeError
+from evomerge.evaluate.engines.base import Continuation, LogLikelihood
+from evomerge.evaluate.engines.key_values import TrunkCache
 from evomerge.evaluate.engines.live_model import build_model
 from evomerge.evaluate.engines.routed_layers import RoutedLayers
+from evomerge.evaluate.engines.token_tree import Pass, Plan
 from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.tree_scoring import score_tree
 from evomerge.recipe import DType, Recipe
 from evomerge.route.prefixes import PrefixStates
 from evomerge.route.route import Hop, check_route, hops_of
@@ -125,13 +130,53 @@ class RoutedEngine(TransformersEngine):
     def _score(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
         batch = hashlib.blake2b(padded.tobytes() + repr(padded.shape).encode()).digest()
         start, states = self._prefixes.deepest(batch)
+        with self._passing(batch, start, states):
+            return super()._score(padded, keep=keep)
+
+    def _score_plan(
+        self, requests: Sequence[Continuation], owners: Sequence[Sequence[int]], plan: Plan
+    ) -> list[LogLikelihood]:
+        """A trunk and the passes that read it begin at one hop: it has no keys before that."""
+        beginnings: dict[Pass, tuple[bytes, int, torch.Tensor | None]] = {}
+        for group in _groups(plan):
+            start, states = self._prefixes.deepest_of_all(list(group.values()))
+            for each, batch in group.items():
+                beginnings[each] = batch, start, states.get(batch)
+
+        def run(each: Pass, cache: TrunkCache, columns: torch.Tensor) -> torch.Tensor:
+            with self._passing(*beginnings[each]):
+                return self._run_pass(each, cache, columns)
+
+        return score_tree(requests, owners, plan, run, device=self.device)
+
+    @contextmanager
+    def _passing(self, batch: bytes, start: int, states: torch.Tensor | None) -> Iterator[None]:
+        """Within, a pass over a batch begins at hop `start`; what later routes need is kept."""
         watchers = {
             depth: partial(self._prefixes.keep, depth, batch)
             for depth in self._prefixes.wanted
             if depth > start
         }
         with self._routed.passing(start, states, watchers):
-            logits = super()._score(padded, keep=keep)
+            yield
         self.hops += self._depth
         self.shared_hops += start
-        return logits
+
+
+def _groups(plan: Plan) -> Iterator[dict[Pass, bytes]]:
+    """Passes that hang together, and what says that a pass of another plan is the same.
+
+    That is all there is in it and in the passes of its group before it.
+    """
+    group: dict[Pass, bytes] = {}
+    read = hashlib.blake2b()
+    for each in plan.passes:
+        if each.past == 0:
+            if group:
+                yield group
+            group, read = {}, hashlib.blake2b()
+        read.update(repr((each.past, each.trunk, each.ids.shape)).encode())
+        for cells in (each.ids, each.depths, each.ends):
+            read.update(cells.tobytes())
+        group[each] = read.digest()
+    yield group

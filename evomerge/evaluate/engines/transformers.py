@@ -2,7 +2,9 @@
 
 Numbers are those of lm-eval's own Hugging Face model at a batch size of one, up to rounding:
 log-probabilities in the model's dtype, greedy decoding with the checkpoint's repetition penalty,
-texts cut from the left to the model's context. It does not know tasks, metrics or merges.
+texts cut from the left to the model's context. Texts are read as a tree, each shared token once,
+where that is exact for the model, and in padded batches where it is not. It does not know tasks,
+metrics or merges.
 """
 
 from __future__ import annotations
@@ -19,25 +21,27 @@ from lm_eval.models.utils import resolve_max_length
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.errors import TaskError
-from evomerge.evaluate.engines.base import (
-    Continuation,
-    LogLikelihood,
-    NonFiniteLogits,
-    Prompt,
-    Tokens,
-)
+from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Tokens
 from evomerge.evaluate.engines.batching import (
     CPU_GENERATION_TOKENS,
     CPU_SCORING_TOKENS,
     cut,
-    pad,
     probe_tokens,
+    row_tokens,
 )
-from evomerge.evaluate.engines.decoding import GreedyDecoder
+from evomerge.evaluate.engines.choosing import Choosing
+from evomerge.evaluate.engines.context import prompt_of
+from evomerge.evaluate.engines.continuous import ContinuousDecoder
+from evomerge.evaluate.engines.decoding import PaddedDecoder
+from evomerge.evaluate.engines.key_values import TrunkCache
 from evomerge.evaluate.engines.live_model import build_model, read_generation_config
+from evomerge.evaluate.engines.packing_limits import longest_packed, packs_exactly
 from evomerge.evaluate.engines.placement import Placement
+from evomerge.evaluate.engines.scoring import Scores, read_texts, score_padded
 from evomerge.evaluate.engines.stopping import Stopping
+from evomerge.evaluate.engines.token_tree import Pass, Plan, plan_passes
+from evomerge.evaluate.engines.tree_passes import run_pass
+from evomerge.evaluate.engines.tree_scoring import score_tree
 from evomerge.recipe import DType
 from evomerge.vocabulary import TokenSettings
 
@@ -49,8 +53,9 @@ class TransformersEngine:
     its weights are not read. settings: what they must say otherwise of the vocabulary. config: what
     the model's configuration says where that is not what lies in the folder. tokenizer: the one the
     requests were encoded with. dtype: of the parameters and of the arithmetic. device: "cpu",
-    "cuda", "cuda:1". batch_size: rows of a batch, or "auto": a budget of tokens, fixed on a CPU,
-    probed once on a GPU. hops, shared_hops: of routes, see Engine.
+    "cuda", "cuda:1". batch_size: rows of a padded batch, as lm-eval makes them, or "auto": a
+    budget of tokens, fixed on a CPU, probed once on a GPU, and texts read as a tree.
+    hops, shared_hops: of routes, see Engine.
     Raises SourceError where no model can be built.
     """
 
@@ -87,7 +92,16 @@ class TransformersEngine:
         self._tokens: tuple[int, int] | None = None  # of a batch: scoring, generation
         if self._rows is None and self.device.type != "cuda":
             self._tokens = CPU_SCORING_TOKENS, CPU_GENERATION_TOKENS
-        self._decoder: GreedyDecoder | None = None
+        self._choosing: Choosing | None = None
+        self._longest_packed = self._find_longest_packed()
+
+    def _find_longest_packed(self) -> int | None:
+        """See `longest_packed`. Overwrites the model's parameters, which come later."""
+        longest = longest_packed(self.model.config, self._accepted) if self._rows is None else 0
+        if longest == 0 or not packs_exactly(self.model, self._forward, device=self.device):
+            longest = 0
+        self.forward_s = 0.0  # a trial is no part of any candidate
+        return longest
 
     def destination(self, name: str) -> torch.Tensor | None:
         """Memory of the live model for a tensor of the checkpoint; see Engine.destination."""
@@ -118,75 +132,74 @@ class TransformersEngine:
     def loglikelihood(self, requests: Sequence[Continuation]) -> list[LogLikelihood]:
         """Log-probability of each continuation and whether it is the greedy one.
 
-        Requests that differ in their last token only share a forward pass. Raises TaskError for a
+        Requests that differ in their last token only share a text. Raises TaskError for a
         continuation longer than the model's context, NonFiniteLogits.
         """
-        shared: dict[bytes, list[int]] = {}
-        for index, request in enumerate(requests):
-            if request.scored > self.context_tokens:
-                raise TaskError(
-                    f"a continuation of {request.scored} tokens is longer than the model's context "
-                    f"of {self.context_tokens}; leave the item out of the task"
-                )
-            read = request.tokens[-(self.context_tokens + 1) : -1]
-            shared.setdefault(read.tobytes(), []).append(index)
-        rows = sorted(shared.items(), key=lambda row: (-len(row[0]), row[0]))
-        inputs = [np.frombuffer(key, dtype=np.int64) for key, _ in rows]
-        answers: dict[int, LogLikelihood] = {}
-        for start, stop in self._cut([len(row) for row in inputs], generation=False):
-            members = [(row, index) for row in range(start, stop) for index in rows[row][1]]
-            scores = self._score_batch(
-                inputs[start:stop], [(row - start, requests[index]) for row, index in members]
-            )
-            answers.update(
-                (index, score) for (_, index), score in zip(members, scores, strict=True)
-            )
-        return [answers[index] for index in range(len(requests))]
+        if not requests:
+            return []
+        texts, owners = read_texts(requests, context_tokens=self.context_tokens)
+        plan = self._plan(texts, needed=0, generation=False)
+        if plan is not None:
+            return self._score_plan(requests, owners, plan)
+        scores = Scores(requests)
+        for start, stop in self._cut([len(text) for text in texts], generation=False):
+            score_padded(texts[start:stop], owners[start:stop], requests, scores, self._score)
+        return scores.answers()
 
-    def _score_batch(
-        self, rows: Sequence[Tokens], wanted: Sequence[tuple[int, Continuation]]
+    def _score_plan(
+        self, requests: Sequence[Continuation], owners: Sequence[Sequence[int]], plan: Plan
     ) -> list[LogLikelihood]:
-        """Answers of one batch; wanted: (row, request) pairs."""
-        padded = pad(rows, side="right")  # (rows, longest)
-        longest = padded.shape[1]
-        ends = np.array([len(rows[row]) for row, _ in wanted])
-        counts = np.array([request.scored for _, request in wanted])
-        keep = int((longest - ends + counts).max())
-        spans = [np.arange(end - n, end) for end, n in zip(ends, counts, strict=True)]
-        places = np.concatenate(spans) - (longest - keep)  # (scored,)
-        owners = np.repeat([row for row, _ in wanted], counts)  # (scored,)
-        targets = np.concatenate([request.tokens[-request.scored :] for _, request in wanted])
-
-        # Padding is on the right, where causal attention never looks from a scored position.
-        logits = self._score(padded, keep=keep)
-        log_probabilities = torch.log_softmax(
-            logits[self._tensor(owners), self._tensor(places)], dim=-1
-        )  # (scored, vocabulary)
-        target = self._tensor(targets)
-        chosen = log_probabilities.gather(1, target[:, None])[:, 0]
-        greedy = (log_probabilities.argmax(dim=-1) == target).cpu().numpy()
-        values = chosen.double().cpu().numpy()  # (scored,)
-        if not np.isfinite(values).all():
-            raise NonFiniteLogits
-        starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
-        # lm-eval's sums have the dtype of the logits, and ties between choices follow from it.
-        sums = torch.from_numpy(np.add.reduceat(values, starts)).to(logits.dtype).tolist()
-        return list(zip(sums, np.logical_and.reduceat(greedy, starts).tolist(), strict=True))
+        return score_tree(requests, owners, plan, self._run_pass, device=self.device)
 
     def _score(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
         """Logits of the last `keep` positions of a padded batch of token ids, (rows, longest)."""
         return self._forward(self._tensor(padded), keep=keep, use_cache=False)
 
+    def _run_pass(self, each: Pass, cache: TrunkCache, columns: torch.Tensor) -> torch.Tensor:
+        """Logits (rows, columns, vocabulary) of one pass over a tree of texts."""
+        return run_pass(
+            self._forward, each, cache, columns, device=self.device, dtype=self.model.dtype
+        )
+
     @torch.inference_mode()
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
-        """Greedy answers; a row leaves its batch when its answer ends.
+        """Greedy answers; an answer that ends makes room for the next prompt.
 
         Raises TaskError where no prompt fits beside an answer, NonFiniteLogits.
         """
         if not requests:
             return []
-        decoder = self._prepare_decoder()
-        prompts = [self._cut_prompt(request) for request in requests]
+        choosing = self._prepare_choosing()
+        prompts = [prompt_of(request, context_tokens=self.context_tokens) for request in requests]
+        shared: dict[bytes, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            shared.setdefault(prompt.tobytes(), []).append(index)
+        owners = list(shared.values())
+        texts = [prompts[indices[0]] for indices in owners]
+        needed = max(len(p) + r.limit_tokens for p, r in zip(prompts, requests, strict=True))
+        plan = self._plan(texts, needed=needed, generation=True)
+        if plan is None:
+            answers = self._answer_padded(prompts, requests, choosing)
+        else:
+            assert self._tokens is not None
+            decoder = ContinuousDecoder(
+                self._forward,
+                self._run_pass,
+                choosing,
+                device=self.device,
+                dtype=self.model.dtype,
+            )
+            answers = decoder.answer(texts, owners, requests, plan, limit_tokens=self._tokens[True])
+        return [
+            choosing.stopping.text(answer, request.stop)
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    def _answer_padded(
+        self, prompts: Sequence[Tokens], requests: Sequence[Prompt], choosing: Choosing
+    ) -> list[list[int]]:
+        """The tokens of each answer, prompts read in padded batches."""
+        decoder = PaddedDecoder(self._forward, choosing, config=self.model.config)
         order = sorted(
             range(len(requests)),
             key=lambda i: (-len(prompts[i]), -requests[i].limit_tokens, prompts[i].tobytes()),
@@ -194,27 +207,23 @@ class TransformersEngine:
         lengths = np.array([len(prompts[i]) + requests[i].limit_tokens for i in order])
         # A short prompt may ask for a long answer: a batch has room for the longest of the rest.
         needed = np.maximum.accumulate(lengths[::-1])[::-1].tolist()
-        texts = [""] * len(requests)
+        answers: list[list[int]] = [[] for _ in requests]
         for start, stop in self._cut(needed, generation=True):
             batch = order[start:stop]
-            answers = decoder.answer(
+            found = decoder.answer(
                 [prompts[i] for i in batch], [requests[i] for i in batch], device=self.device
             )
-            for index, answer in zip(batch, answers, strict=True):
-                texts[index] = decoder.stopping.text(answer, requests[index].stop)
-        return texts
+            for index, answer in zip(batch, found, strict=True):
+                answers[index] = answer
+        return answers
 
-    def _cut_prompt(self, request: Prompt) -> Tokens:
-        room = self.context_tokens - request.limit_tokens
-        if room < 1:
-            raise TaskError(
-                f"max_gen_toks: {request.limit_tokens} leaves no room for a prompt in the model's "
-                f"context of {self.context_tokens} tokens; set it lower in the task"
-            )
-        return request.tokens[-room:]
+    def _forward(
+        self, ids: torch.Tensor, *, keep: int | torch.Tensor, **options: object
+    ) -> torch.Tensor:
+        """Logits (rows, kept, vocabulary) of the last `keep` positions, or of those it names.
 
-    def _forward(self, ids: torch.Tensor, *, keep: int, **options: object) -> torch.Tensor:
-        """Logits of the last `keep` positions, (rows, keep, vocabulary); the pass is timed."""
+        The pass is timed.
+        """
         given: dict[str, object] = {"logits_to_keep": keep, **options}
         if "cache_params" in self._accepted:  # a state-space model, whose state is the past
             given["cache_params"] = given.pop("past_key_values", None)
@@ -226,7 +235,9 @@ class TransformersEngine:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.forward_s += time.perf_counter() - started
-        return logits[:, -keep:]
+        if isinstance(keep, int):
+            return logits[:, -keep:]
+        return logits if logits.shape[1] == len(keep) else logits[:, keep]
 
     def _cut(self, lengths: Sequence[int], *, generation: bool) -> list[tuple[int, int]]:
         if self._rows is not None:
@@ -237,8 +248,23 @@ class TransformersEngine:
     def _tensor(self, array: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _prepare_decoder(self) -> GreedyDecoder:
-        if self._decoder is None:
+    def _plan(self, texts: Sequence[Tokens], *, needed: int, generation: bool) -> Plan | None:
+        """Passes over the tree of texts; None where only padded batches are exact.
+
+        needed: tokens of the longest text and its answer.
+        """
+        if self._longest_packed == 0:
+            return None
+        assert self._tokens is not None, "prepare() comes first"
+        tokens = self._tokens[False]
+        plan = plan_passes(
+            texts, pass_tokens=tokens, row_tokens=row_tokens(self.model.config, limit=tokens)
+        )
+        longest = max(needed, *(each.past + each.ids.shape[1] for each in plan.passes))
+        return plan if self._longest_packed is None or longest <= self._longest_packed else None
+
+    def _prepare_choosing(self) -> Choosing:
+        if self._choosing is None:
             config = read_generation_config(self._folder, self.model, self._settings)
             ends = config.eos_token_id
             listed = ends if isinstance(ends, list) else [ends]
@@ -248,10 +274,9 @@ class TransformersEngine:
                     end for end in (*listed, self._tokenizer.eos_token_id) if end is not None
                 ],
             )
-            self._decoder = GreedyDecoder(
-                self._forward,
-                config=self.model.config,
+            self._choosing = Choosing(
                 generation_config=config,
                 stopping=stopping,
+                vocabulary=self.model.config.get_text_config().vocab_size,
             )
-        return self._decoder
+        return self._choosing
