@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RunError
+from evomerge.evaluate.engines.vllm_start import vllm_version
 from evomerge.job import JobSpec
 from evomerge.preparation.preparation import Preparation
 from evomerge.statistics import read_header
@@ -28,10 +29,7 @@ def facts_of(preparation: Preparation) -> dict[str, Any]:
         },
         "tasks": dict(preparation.suite.task_files),
         "statistics": _statistics_files(preparation.job),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in _PINNED},
-        },
+        "versions": _versions(preparation.job),
     }
 
 
@@ -66,11 +64,22 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
                 f"{where}: {meaning} {detail} changed since the search began; put it back as it "
                 "was, or start a new search"
             )
+    old, new = before["versions"], now["versions"]
     return [
-        f"{package} {before['versions'].get(package)} -> {now['versions'][package]}"
-        for package in now["versions"]
-        if before["versions"].get(package) != now["versions"][package]
+        f"{package} {old.get(package, 'not used')} -> {new.get(package, 'not used')}"
+        for package in {**old, **new}
+        if old.get(package) != new.get(package)
     ]
+
+
+def _versions(job: JobSpec) -> dict[str, str]:
+    versions = {
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PINNED},
+    }
+    if job.compute.engine == "vllm":
+        versions["vllm"] = vllm_version()
+    return versions
 
 
 def _statistics_files(job: JobSpec) -> dict[str, str]:

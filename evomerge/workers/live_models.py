@@ -2,7 +2,8 @@
 
 Merges of the job's own depth are written into one live model in place. A route runs over the layers
 of its models, which are loaded once and never copied. A recipe of slices that is deeper or
-shallower gets a live model of its own. Nothing here scores anything.
+shallower gets a live model of its own. Where the job asks for vLLM, its live models take them all.
+Nothing here scores anything.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from evomerge.preparation import Preparation
 from evomerge.recipe import Recipe
 from evomerge.sources import Source
 from evomerge.vocabulary import settings_of
+from evomerge.workers.served_models import ServedModels
 
 
 class LiveModels:
@@ -44,17 +46,24 @@ class LiveModels:
         self._plain: TransformersEngine | None = None
         self._sliced: tuple[object, TransformersEngine] | None = None
         self._routed: tuple[str, RoutedEngine] | None = None
+        self._served: ServedModels | None = None
+        if preparation.job.compute.engine == "vllm":
+            self._served = ServedModels(preparation, device=device)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
         """Which recipes come next, on the same items: what their routes share is computed once."""
         routes = [recipe for recipe in recipes if recipe.route is not None]
-        if routes:
+        if routes and self._served is not None:
+            self._served.expect(routes)
+        elif routes:
             self._follow_stages(routes[0])
             self._routed_from(routes[0]).expect(routes)
 
     def hold(self, recipe: Recipe) -> Engine:
         """The engine with the recipe's model in it. Raises RecipeError, SourceError."""
         self._follow_stages(recipe)
+        if self._served is not None:
+            return self._served.hold(recipe, sources=self._sources, merge=self._merge)
         if recipe.route is not None:
             routed = self._routed_from(recipe)
             routed.follow(recipe, self._sources)

@@ -11,6 +11,7 @@ from evomerge.errors import JobError
 from evomerge.job import ComputeSpec
 from evomerge.preparation import Preparation
 from evomerge.workers.pool import LocalPool, Pool
+from evomerge.workers.served_models import check_job
 from evomerge.workers.worker import choose_device
 
 
@@ -24,7 +25,8 @@ def count_workers(compute: ComputeSpec) -> int:
 
 
 def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> None:
-    """Raise JobError when the job's workers need Ray and it is not installed."""
+    """Raise JobError when the job's engine, or the Ray that its workers need, is not installed."""
+    check_engine(compute)
     if count_workers(compute) == 1 and ray_address is None:
         return
     if importlib.util.find_spec("ray") is None:
@@ -32,6 +34,27 @@ def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> No
             "compute.workers: more than one worker, or a cluster, needs Ray; install the extra "
             "`ray` (pip install 'evomerge[ray]', in a checkout '.[ray]'), or set it to 1"
         )
+
+
+def check_engine(compute: ComputeSpec) -> None:
+    """Raise JobError when the job's engine is not installed; imports nothing of it."""
+    if compute.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise JobError(
+            "compute.engine: vllm is not installed; install the extra `vllm` into an environment "
+            "of its own (pip install 'evomerge[vllm]', in a checkout '.[vllm]'), or set it to "
+            "transformers"
+        )
+
+
+def check_models(preparation: Preparation) -> None:
+    """Raise InputError when the job's engine is not installed or does not serve its models.
+
+    Nothing is started, so it can come before a run has a folder.
+    """
+    compute = preparation.job.compute
+    check_engine(compute)
+    if compute.engine == "vllm":
+        check_job(preparation, device=choose_device(compute.device))
 
 
 def open_pool(
@@ -43,8 +66,11 @@ def open_pool(
     """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster.
 
     facts_folder: where workers keep large facts about the sources, such as sorted magnitudes.
+    Raises InputError where the job's engine does not serve its models.
     """
-    workers = count_workers(preparation.job.compute)
+    check_models(preparation)
+    compute = preparation.job.compute
+    workers = count_workers(compute)
     if workers == 1 and ray_address is None:
         return LocalPool(preparation, facts_folder=facts_folder)
     from evomerge.workers.ray_pool import RayPool
