@@ -15,8 +15,9 @@ from typing import Literal
 from evomerge.errors import RunError
 from evomerge.recipe import Recipe
 
-Kind = Literal["baseline", "genome", "finalist"]
-"""Where a candidate comes from: a usual default, the optimiser, or the final selection."""
+Kind = Literal["baseline", "genome", "elite", "finalist", "cell"]
+"""Where a candidate comes from: a usual default, the optimiser, an earlier generation whose best it
+was, the final selection, or a grid."""
 
 Split = Literal["search", "validation", "test"]
 

@@ -8,13 +8,27 @@ candidate is scored or what is done with its score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import Candidate, Kind, Observer, ignore
+from evomerge.candidate import (
+    Candidate,
+    CandidateKey,
+    Cost,
+    Failed,
+    ItemIds,
+    Kind,
+    Observer,
+    Outcome,
+    Scored,
+    TaskItems,
+    count_items,
+    ignore,
+)
 from evomerge.errors import RunError
+from evomerge.evaluate.objective import Means, means_of
 from evomerge.optimize.baselines import BASE, parent_labels
 from evomerge.preparation import Preparation
 from evomerge.study import Parameter, Study, Trial
@@ -38,10 +52,63 @@ class Ledger:
                 candidate,
                 outcome,
                 score=self.preparation.objective.score_of(outcome),
+                values=None
+                if isinstance(outcome, Failed)
+                else self._values(means_of(outcome.tasks)),
                 parameters=self._parameters(candidate.genome),
             )
             self.observe("recorded", candidate.key)
         return [self._recorded(candidate) for candidate in candidates]
+
+    def score_block(
+        self, candidates: Sequence[Candidate], number: int, items: ItemIds
+    ) -> list[Scored | Failed]:
+        """What candidates of one generation make of its block `number`, in order.
+
+        Taken from their records, or from what is kept of those that have none yet; the others are
+        scored, and what they made of the block is kept.
+        """
+        asked = [replace(one, items=items) for one in candidates]
+        found = {one.key: self._block_of(one, number) for one in asked}
+        missing = [one for one in asked if found[one.key] is None]
+        for candidate, outcome in self.pool.evaluate(missing, self.observe):
+            if isinstance(outcome, Scored):
+                self.study.items.write_block(candidate, number, outcome)
+            found[candidate.key] = outcome
+        outcomes = [found[one.key] for one in candidates]
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _block_of(self, candidate: Candidate, number: int) -> Scored | Failed | None:
+        key, items = candidate.key, candidate.items
+        trial = self.study.find(key)
+        if trial is None or trial.failure is not None:
+            kept = self.study.items.read_block(candidate, number)
+            return kept or (None if trial is None else Failed(reason=trial.failure or ""))
+        recorded = self.study.items_of(key)
+        if any(not set(ids) <= set(recorded[task].ids) for task, ids in items.items()):
+            raise self._unlike(key)
+        cost = Cost(items=count_items(items))
+        return Scored(tasks={t: _part(recorded[t], ids) for t, ids in items.items()}, cost=cost)
+
+    def conclude(self, candidate: Candidate, outcome: Outcome, *, means: Means) -> Trial:
+        """Record a candidate that was scored in blocks, unless it is recorded.
+
+        candidate: with the items of all its blocks. means: estimates of the tasks' scores.
+        """
+        if self.study.find(candidate.key) is None:
+            objective = self.preparation.objective
+            self.study.record(
+                candidate,
+                outcome,
+                score=None if isinstance(outcome, Failed) else objective.score(means),
+                means=means,
+                values=None if isinstance(outcome, Failed) else self._values(means),
+                parameters=self._parameters(candidate.genome),
+            )
+            self.observe("recorded", candidate.key)
+        if isinstance(outcome, Scored):  # of one that failed they are the only item results
+            self.study.items.forget_blocks(candidate.key)
+        return self._recorded(candidate)
 
     def _recorded(self, candidate: Candidate) -> Trial:
         """A candidate's trial; a record of another candidate under its key is refused."""
@@ -53,11 +120,14 @@ class Ledger:
             items,
         )
         if not same:
-            raise RunError(
-                f"{self.study.run_dir}: {candidate.key} is recorded as another candidate than this "
-                "machine and these versions propose; go on where the search began"
-            )
+            raise self._unlike(candidate.key)
         return trial
+
+    def _unlike(self, key: CandidateKey) -> RunError:
+        return RunError(
+            f"{self.study.run_dir}: {key} is recorded as another candidate than this machine and "
+            "these versions propose; go on where the search began"
+        )
 
     def fitness(self, trials: Sequence[Trial], thresholds: Sequence[float]) -> NDArray[np.float64]:
         """Fitness of recorded trials, (n,); lower is better, failed ones are worse than all."""
@@ -82,6 +152,11 @@ class Ledger:
         order = np.argsort(self.fitness(trials, self.thresholds()), kind="stable")
         return [trials[place] for place in order]
 
+    def _values(self, means: Means) -> tuple[float, ...] | None:
+        """The score on each axis, for the record; None where there is one score."""
+        preparation = self.preparation
+        return preparation.objective.values(means) if preparation.job.mode == "pareto" else None
+
     def _parameters(self, genome: tuple[float, ...] | None) -> dict[str, Parameter]:
         """Genes as people read them, for the record; in later stages with the stage's name.
 
@@ -100,3 +175,11 @@ class Ledger:
             )
             for gene, position in zip(self.preparation.space.genes, genome, strict=True)
         }
+
+
+def _part(scored: TaskItems, ids: Sequence[int]) -> TaskItems:
+    places = {item: place for place, item in enumerate(scored.ids)}
+    return TaskItems(
+        ids=tuple(ids),
+        metrics={m: tuple(values[places[i]] for i in ids) for m, values in scored.metrics.items()},
+    )

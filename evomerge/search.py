@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import Candidate, CandidateKey, ItemIds, count_items
+from evomerge.candidate import Candidate, CandidateKey, ItemIds
 from evomerge.errors import WorkerError
 from evomerge.evaluate.splits import draw
-from evomerge.job import BudgetSpec
+from evomerge.generation import Generations
+from evomerge.generation.spending import Spending
 from evomerge.ledger import Ledger
-from evomerge.optimize import make_optimizer
-from evomerge.optimize.baselines import Baseline, Baselines, only
+from evomerge.optimize.baselines import Baseline, Baselines
 from evomerge.preparation import Preparation
-from evomerge.study import Trial
+from evomerge.proposing import Propose, make_proposer
 
 BASELINES = 0
 """The generation of the baselines; the optimiser's own count from 1, on through the stages."""
@@ -35,53 +35,68 @@ class Ending:
     """How a search, or a stage of it, ended.
 
     first, last: its generations are those after `first` up to `last`. means: mean of the
-    optimiser's distribution after each of them, (n,) in [0, 1]; empty where it has none. reason: in
-    words, for the user.
+    optimiser's distribution after each of them, (n,) in [0, 1]; empty where it has none. elites:
+    the best candidates as far as can be known, the best first. reason: in words, for the user.
     """
 
     first: int = 0
     last: int
     means: tuple[NDArray[np.float64], ...]
+    elites: tuple[CandidateKey, ...] = ()
     reason: str
 
 
-def run_search(ledger: Ledger, *, after: int = 0) -> Ending:
+def run_search(ledger: Ledger, *, after: int = 0, propose: Propose = make_proposer) -> Ending:
     """Search the present stage until its part of the budget or the optimiser says stop.
 
     The first stage scores the baselines before. after: the last generation of the stages before.
-    Raises WorkerError when no baseline can be scored: then nothing else could be either.
+    propose: makes whoever proposes the genomes. Raises WorkerError when no baseline can be scored:
+    then nothing else could be either.
     """
     preparation = ledger.preparation
     if preparation.stage == 0:
         _score_baselines(ledger)
     thresholds = ledger.thresholds()
     space = preparation.space
-    switches = np.array([gene.binary for gene in space.genes])
-    optimizer = make_optimizer(preparation.optimizer, start=_start(ledger), binary=switches)
-    budget = preparation.job.budget_after(preparation.stage)
+    optimizer = propose(ledger, thresholds)
     means: list[NDArray[np.float64]] = []
-    recorded = ledger.study.trials_of("genome")
+    recorded = [*ledger.study.trials_of("genome"), *ledger.study.trials_of("elite")]
     spent = [trial for trial in recorded if trial.key.generation <= after]
     # What is recorded is told whatever the budget says now, and a stage is never empty.
     least = max([after + 1, *(trial.key.generation for trial in recorded)])
     generation = after
-    items = count_items(_draw(preparation, 1, preparation.job.evaluation.items_per_generation))
+    generations = Generations(ledger, thresholds)
+    spending = Spending(
+        budget=preparation.job.budget_after(preparation.stage),
+        each=preparation.job.evaluation.items_per_generation,
+        population=optimizer.population,
+        elites=preparation.job.evaluation.elites,
+    )
     while True:
-        reason = _end(budget, spent, optimizer.population, items) if generation >= least else None
+        items = generations.items(generation + 1, affordable=spending.affordable(spent))
+        reason = spending.end(spent, generations.count(items)) if generation >= least else None
         reason = reason or optimizer.stop
         if reason is not None:
             break
         generation += 1
         genomes = optimizer.ask()
         ledger.observe("asked", CandidateKey(generation, 0))
-        trials = ledger.complete(_candidates(preparation, generation, genomes))
+        scored = generations.score(
+            generation, _candidates(preparation, generation, genomes), items=items
+        )
         active = np.array([space.active(genome) for genome in genomes])
-        optimizer.tell(ledger.fitness(trials, thresholds), active)
+        optimizer.tell(scored.trials, scored.fitness, active)
         ledger.observe("told", CandidateKey(generation, 0))
-        spent += trials
+        spent += [*scored.trials, *scored.elites]
         if optimizer.mean is not None:
             means.append(optimizer.mean)
-    return Ending(first=after, last=generation, means=tuple(means), reason=reason)
+    return Ending(
+        first=after,
+        last=generation,
+        means=tuple(means),
+        elites=tuple(elite.key for elite in generations.elites),
+        reason=reason,
+    )
 
 
 def _score_baselines(ledger: Ledger) -> None:
@@ -93,7 +108,7 @@ def _score_baselines(ledger: Ledger) -> None:
         out_dtype=preparation.out_dtype,
         seed=job.optimizer.seed,
     )
-    items = _draw(preparation, BASELINES, job.evaluation.items_for_baselines)
+    items = _baseline_items(preparation)
     start = preparation.space.decode(preparation.space.start)
     stage = (*baselines.stage({}), Baseline(label=SPACE_START, recipe=start))
     scores: dict[str, float | None] = {}
@@ -105,49 +120,17 @@ def _score_baselines(ledger: Ledger) -> None:
         stage = baselines.stage(scores)
 
 
-def _start(ledger: Ledger) -> NDArray[np.float64]:
-    """The winner of the stage before, or the best baseline, that the space can express.
-
-    Else the space's own start.
-    """
-    preparation = ledger.preparation
-    if preparation.winners:
-        winner = only(list(preparation.winners)[-1], out_dtype=preparation.out_dtype)
-        known = [winner.model_copy(update={"stages": dict(preparation.winners)})]
-    else:
-        known = [trial.recipe for trial in ledger.fittest("baseline")]
-    for recipe in known:
-        genome = preparation.space.encode(recipe)
-        if genome is not None:
-            return genome
-    return preparation.space.start
-
-
-def _end(budget: BudgetSpec, spent: Sequence[Trial], population: int, each: int) -> str | None:
-    """Why the next generation is not begun, or None. Only what is recorded counts."""
-    if budget.candidates is not None and len(spent) + population > budget.candidates:
-        return f"{len(spent)} of {budget.candidates} candidates scored, no room for more"
-    items = sum(sum(trial.items.values()) for trial in spent)
-    if budget.items is not None and items + population * each > budget.items:
-        return f"{items} of {budget.items} items scored, no room for more"
-    hours = sum(trial.cost.merge_s + trial.cost.evaluate_s for trial in spent) / 3600
-    if budget.hours is not None and hours >= budget.hours:
-        return f"{hours:.2f} of {budget.hours:g} worker hours spent"
-    return None
-
-
 def _candidates(
     preparation: Preparation, generation: int, genomes: NDArray[np.float64]
 ) -> list[Candidate]:
-    """The genomes of a generation, all on the same fresh draw of items."""
-    items = _draw(preparation, generation, preparation.job.evaluation.items_per_generation)
+    """The genomes of a generation, their items still to be drawn."""
     return [
         Candidate(
             key=(key := CandidateKey(generation, place)),
             kind="genome",
             label=str(key),
             recipe=preparation.space.decode(genome),
-            items=items,
+            items={},
             genome=tuple(genome.tolist()),
             stage=preparation.stage,
         )
@@ -170,7 +153,11 @@ def _baseline_candidates(
     ]
 
 
-def _draw(preparation: Preparation, generation: int, total: int) -> ItemIds:
+def _baseline_items(preparation: Preparation) -> ItemIds:
+    """A draw of their own; all items where anchors are to be chosen by their answers."""
     job = preparation.job
     pools = {task: preparation.suite.items(task, "search") for task in job.search_tasks}
-    return draw(pools, total, seed=job.optimizer.seed, generation=generation)
+    if job.evaluation.draws == "anchors":
+        return pools
+    total = job.evaluation.items_for_baselines
+    return draw(pools, total, seed=job.optimizer.seed, generation=BASELINES)

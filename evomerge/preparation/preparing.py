@@ -6,17 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from evomerge.candidate import count_items
 from evomerge.errors import JobError
 from evomerge.evaluate.objective import Objective
-from evomerge.evaluate.splits import draw
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import JobSpec
 from evomerge.merge.engine import MergeEngine
 from evomerge.merge.merged_source import open_stages
-from evomerge.optimize.base import default_population
+from evomerge.optimize import choose_population
 from evomerge.preparation.opening import open_models_of
 from evomerge.preparation.preparation import Preparation
 from evomerge.preparation.staging import stage_space
@@ -50,9 +49,7 @@ def prepare(job: JobSpec) -> Preparation:
         job.objectives, aggregate=job.aggregate, constraints=job.constraints, find=suite.metric
     )
     _check_items(job, suite)
-    pools = {task: suite.items(task, "search") for task in job.search_tasks}
-    drawn = draw(pools, evaluation.items_per_generation, seed=0, generation=1)
-    _check_budget(job, spaces, items=count_items(drawn))
+    _check_budget(job, spaces, items=_items_of_first_generation(job, suite))
     return Preparation(
         job=job,
         sources=sources,
@@ -131,12 +128,20 @@ def _check_items(job: JobSpec, suite: TaskSuite) -> None:
             )
 
 
+def _items_of_first_generation(job: JobSpec, suite: TaskSuite) -> int:
+    """Items that each candidate has by rights; all where anchors are still to be chosen."""
+    size = sum(len(suite.items(task, "search")) for task in job.search_tasks)
+    if job.evaluation.draws in ("all", "anchors"):
+        return size
+    return min(size, job.evaluation.items_per_generation)
+
+
 def _check_budget(job: JobSpec, spaces: Sequence[SearchSpace], *, items: int) -> None:
     """Every stage's part of the budget pays for at least one whole generation."""
     spent = {"candidates": 0, "items": 0}
     for stage, (search, space) in enumerate(zip(job.searches, spaces, strict=True)):
-        wanted = job.optimizer_of(search).population
-        population = default_population(len(space.genes)) if wanted == "auto" else wanted
+        switches = np.array([gene.binary for gene in space.genes])
+        population = choose_population(job.optimizer_of(search), switches)
         limit = job.budget_after(stage)
         for field, needed in (("candidates", population), ("items", population * items)):
             given = getattr(limit, field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
@@ -10,7 +11,7 @@ import sqlalchemy
 from evomerge.errors import EvomergeError, JobError, RunError
 from evomerge.job import JobSpec, load_job
 from evomerge.study.storage import storage_errors, write_whole
-from evomerge.study.study import Study
+from evomerge.study.study import Direction, Study
 
 
 def refuse_existing(run_dir: Path) -> None:
@@ -22,8 +23,11 @@ def refuse_existing(run_dir: Path) -> None:
         )
 
 
-def create_study(run_dir: Path, job: JobSpec) -> Study:
-    """Start the record of a new search. Raises RunError when the directory holds one already."""
+def create_study(run_dir: Path, job: JobSpec, *, directions: Sequence[Direction] = ()) -> Study:
+    """Start the record of a new search. Raises RunError when the directory holds one already.
+
+    directions: of the axes in `mode: pareto` (see Study).
+    """
     refuse_existing(run_dir)
     with storage_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -31,7 +35,7 @@ def create_study(run_dir: Path, job: JobSpec) -> Study:
         text = job.to_yaml()
         write_whole(run_dir / "job.yaml", lambda path: path.write_text(text, encoding="utf-8"))
     try:
-        study = Study(run_dir, job, url=_url(run_dir, job), lock=lock)
+        study = Study(run_dir, job, url=_url(run_dir, job), lock=lock, directions=directions)
         if study.trials:
             study.close()
             raise RunError(

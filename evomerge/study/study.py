@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 import optuna
-import pyarrow as pa
-import pyarrow.parquet as pq
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from evomerge.candidate import Candidate, CandidateKey, Failed, Kind, Outcome, Scored, TaskItems
 from evomerge.errors import RunError
+from evomerge.evaluate.objective import Means, means_of
 from evomerge.job import JobSpec
+from evomerge.study.items import ItemFiles
 from evomerge.study.storage import open_storage, storage_errors, write_whole
 from evomerge.study.trial import Parameter, Trial, attributes_of, read_trial
+
+Direction = Literal["maximize", "minimize"]
 
 FINALISTS = "{name} (finalists)"
 """Study of validation and test scores, apart so that they never mix with search scores."""
 
 
 class Study:
-    """The record of one search. Open it with `create_study`, `resume_study` or `read_study`."""
+    """The record of one search. Open it with `create_study`, `resume_study` or `read_study`.
+
+    directions: of the axes of the front where the study is new and the job is of `mode: pareto`;
+    without them every axis is better when higher, as is the score of `mode: single`.
+    """
 
     def __init__(
-        self, run_dir: Path, job: JobSpec, *, url: str, lock: filelock.BaseFileLock | None
+        self,
+        run_dir: Path,
+        job: JobSpec,
+        *,
+        url: str,
+        lock: filelock.BaseFileLock | None,
+        directions: Sequence[Direction] = (),
     ) -> None:
         self.run_dir = run_dir
         self.job = job
+        self.items = ItemFiles(run_dir)
         self._lock = lock
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with storage_errors(run_dir):
             storage = open_storage(url)
-            self._search = optuna.create_study(
-                storage=storage, study_name=job.name, direction="maximize", load_if_exists=True
-            )
-            self._finals = optuna.create_study(
-                storage=storage,
-                study_name=FINALISTS.format(name=job.name),
-                direction="maximize",
-                load_if_exists=True,
+            self._search, self._finals = (
+                _open(storage, name, job, directions)
+                for name in (job.name, FINALISTS.format(name=job.name))
             )
             self._trials = {
                 trial.key: trial
@@ -69,10 +78,14 @@ class Study:
         outcome: Outcome,
         *,
         score: float | None,
+        means: Means | None = None,
+        values: Sequence[float] | None = None,
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Trial:
         """Write a candidate's outcome for good: item results first, then the trial.
 
+        means: the tasks' scores; None where they are the plain means of the item results. values:
+        the score on each axis in `mode: pareto`; None in `mode: single` or where it failed.
         Recording the same candidate twice is an error of ours. Raises StorageError when the disk
         is full or cannot be written.
         """
@@ -87,7 +100,7 @@ class Study:
             recipe=candidate.recipe,
             genome=candidate.genome,
             score=score,
-            means={t: {m: items.mean(m) for m in items.metrics} for t, items in tasks.items()},
+            means=means_of(tasks) if means is None else means,
             items={task: len(ids) for task, ids in candidate.items.items()},
             cost=outcome.cost,
             failure=outcome.reason if isinstance(outcome, Failed) else None,
@@ -96,7 +109,7 @@ class Study:
         )
         frozen = create_trial(
             state=TrialState.FAIL if failed else TrialState.COMPLETE,
-            value=score,
+            values=[score] if values is None and score is not None else values,
             params=dict(trial.parameters),
             distributions={
                 name: FloatDistribution(p.low, p.high, log=p.log) for name, p in shown.items()
@@ -105,7 +118,7 @@ class Study:
         )
         with storage_errors(self.run_dir):
             if tasks:
-                self._write_items(candidate.key, tasks)
+                self.items.write(candidate.key, tasks)
             (self._finals if candidate.kind == "finalist" else self._search).add_trial(frozen)
         self._trials[candidate.key] = trial
         return trial
@@ -126,25 +139,7 @@ class Study:
 
     def items_of(self, key: CandidateKey) -> Mapping[str, TaskItems]:
         """Item results of a recorded candidate. Raises RunError when the file is gone."""
-        path = self._items_path(key)
-        try:
-            rows = pq.ParquetFile(path).read().to_pydict()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise RunError(
-                f"{path}: the item results of {key} cannot be read ({error}); restore the file"
-            ) from error
-        columns: dict[str, dict[str, dict[int, float]]] = {}
-        for task, metric, item, value in zip(
-            rows["task"], rows["metric"], rows["item"], rows["outcome"], strict=True
-        ):
-            columns.setdefault(task, {}).setdefault(metric, {})[item] = value
-        return {
-            task: TaskItems(
-                ids=tuple(next(iter(metrics.values()))),
-                metrics={metric: tuple(column.values()) for metric, column in metrics.items()},
-            )
-            for task, metrics in columns.items()
-        }
+        return self.items.read(key)
 
     def keep_job(self) -> None:
         """Keep the job as it is now, so that the next `resume` needs no overrides again."""
@@ -175,26 +170,21 @@ class Study:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _items_path(self, key: CandidateKey) -> Path:
-        return self.run_dir / "items" / f"{key}.parquet"
 
-    def _write_items(self, key: CandidateKey, tasks: Mapping[str, TaskItems]) -> None:
-        rows = [
-            (task, metric, item, value)
-            for task, items in tasks.items()
-            for metric, values in items.metrics.items()
-            for item, value in zip(items.ids, values, strict=True)
-        ]
-        names, metrics, ids, values = zip(*rows, strict=True)
-        table = pa.table(
-            {
-                "candidate": pa.array([str(key)] * len(rows)).dictionary_encode(),
-                "task": pa.array(names).dictionary_encode(),
-                "metric": pa.array(metrics).dictionary_encode(),
-                "item": pa.array(ids, pa.int32()),
-                "outcome": pa.array(values, pa.float64()),
-            }
-        )
-        path = self._items_path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda temporary: pq.write_table(table, temporary))
+def _open(
+    storage: optuna.storages.RDBStorage, name: str, job: JobSpec, directions: Sequence[Direction]
+) -> optuna.Study:
+    """A study of the record, made where it is not there yet; one that is keeps its directions."""
+    axes = [f"{axis.task}/{axis.metric}" for axis in job.axes] if job.mode == "pareto" else []
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=(directions if axes else ()) or ["maximize"] * max(1, len(axes)),
+        load_if_exists=True,
+    )
+    if axes and study.metric_names is None:
+        with warnings.catch_warnings():
+            # Only optuna's own pictures read the names.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(axes)
+    return study

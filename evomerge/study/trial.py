@@ -27,7 +27,8 @@ class Trial:
     """A candidate's record.
 
     score: the combined objective, higher is better; None when the candidate failed.
-    means: task -> metric -> mean over the items used; empty when it failed.
+    means: task -> metric -> mean over the items used, or what a weighted sample of items makes of
+    them; empty when it failed.
     items: how many items of each task it was scored on.
     genome: (n,) float64 in [0, 1]; None for baselines and what the space cannot express.
     parameters: gene -> value as people read it, in the order of the genome; empty without one.
@@ -58,6 +59,7 @@ def attributes_of(trial: Trial) -> dict[str, Any]:
             "place": trial.key.place,
             "kind": trial.kind,
             "stage": trial.stage,
+            "score": trial.score,
             "genome": None if trial.genome is None else list(trial.genome),
             "items": dict(trial.items),
             "cost": asdict(trial.cost),
@@ -78,7 +80,7 @@ def read_trial(frozen: FrozenTrial) -> Trial:
         label=frozen.user_attrs["label"],
         recipe=read_recipe(said["recipe"], where=f"recipe of {key}"),
         genome=None if genome is None else tuple(genome),
-        score=frozen.value if frozen.state == TrialState.COMPLETE else None,
+        score=_score_of(frozen),
         means=frozen.user_attrs["scores"],
         items=said["items"],
         cost=Cost(**said["cost"]),
@@ -86,3 +88,12 @@ def read_trial(frozen: FrozenTrial) -> Trial:
         parameters=frozen.params,
         stage=said.get("stage", 0),
     )
+
+
+def _score_of(frozen: FrozenTrial) -> float | None:
+    """The combined score, which Optuna's own values are not where the axes are kept apart."""
+    said = frozen.user_attrs["candidate"]
+    if "score" in said:
+        score: float | None = said["score"]
+        return score
+    return frozen.value if frozen.state == TrialState.COMPLETE else None

@@ -1,0 +1,163 @@
+"""The blocks of one generation: who is scored on which, and who is stopped.
+
+Everything follows from the candidates and their results, which come from the record where they are
+there: run again over a record, a race decides the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.candidate import Candidate, Cost, Failed, Scored, TaskItems, count_items
+from evomerge.ledger import Ledger
+from evomerge.sampling.racing import find_losers, resampled_fitness
+from evomerge.sampling.sample import Sample
+from evomerge.study import Trial
+
+LEAST_OF_TASK = 8
+"""Items of a task in a block of a race, at least: fewer make no resample."""
+
+MOST_BLOCKS = 4
+"""Blocks of what a candidate is scored on by rights; a race has as many again to give."""
+
+_STREAM = 0x72616365
+"""Sets the random bits of races apart from those of draws."""
+
+
+@dataclass(eq=False)
+class Runner:
+    """A candidate in a race. trial: its record, once it is known how far it goes."""
+
+    candidate: Candidate
+    blocks: list[Scored]
+    trial: Trial | None = None
+
+    @property
+    def tasks(self) -> dict[str, TaskItems]:
+        """Its results in all blocks so far."""
+        return join_results([block.tasks for block in self.blocks])
+
+
+class Race:
+    """One generation on its sample.
+
+    sample: items to score in their order; with racing twice as many as each candidate has by
+    rights. of: blocks in the sample; by_rights: those that every candidate is scored on unless it
+    is stopped. key: seeds the resampling.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sample: Sample,
+        *,
+        of: int,
+        by_rights: int,
+        thresholds: Sequence[float],
+        key: tuple[int, ...],
+    ) -> None:
+        self.sample = sample
+        self._ledger = ledger
+        self._blocks = [sample.block(number, of=of) for number in range(of)]
+        self._by_rights = by_rights
+        self._thresholds = thresholds
+        self._key = key
+
+    def run(self, genomes: Sequence[Runner], elites: Sequence[Runner]) -> None:
+        """Score until every candidate has what is due to it, and record each as soon as it has.
+
+        What stopped candidates leave of the items of all goes to the others, block by block.
+        """
+        sizes = [count_items(block) for block in self._blocks]
+        left = len(genomes) * sum(sizes[: self._by_rights])
+        better = (len(genomes) + 1) // 2
+        for number, size in enumerate(sizes):
+            going = [one for one in genomes if one.trial is None]
+            if not going or left < len(going) * size:
+                break
+            left -= len(going) * size
+            staying = [one for one in elites if one.trial is None]
+            self._score([*going, *(staying if number < self._by_rights else ())], number)
+            self._stop_losers(genomes, better, looks=len(sizes) - 1)
+        for runner in (*genomes, *elites):
+            if runner.trial is None:
+                self._record(runner)
+
+    def resampled(
+        self, runners: Sequence[Runner], *, blocks: int, look: int
+    ) -> NDArray[np.float64]:
+        """Fitness (resamples, runners) by the first `blocks` blocks, all on the same resamples."""
+        results = [join_results([b.tasks for b in one.blocks[:blocks]]) for one in runners]
+        bits = np.random.PCG64(np.random.SeedSequence((*self._key, _STREAM, look)))
+        objective = self._ledger.preparation.objective
+        return resampled_fitness(objective, self.sample, results, self._thresholds, bits)
+
+    def _score(self, runners: Sequence[Runner], number: int) -> None:
+        candidates = [one.candidate for one in runners]
+        outcomes = self._ledger.score_block(candidates, number, self._blocks[number])
+        for runner, outcome in zip(runners, outcomes, strict=True):
+            if isinstance(outcome, Scored):
+                runner.blocks.append(outcome)
+            else:
+                self._record(runner, outcome)
+
+    def _stop_losers(self, genomes: Sequence[Runner], better: int, *, looks: int) -> None:
+        going = [one for one in genomes if one.trial is None]
+        reached = len(going[0].blocks) if going else 0
+        if len(going) <= better or reached > looks:
+            return
+        resampled = self.resampled(going, blocks=reached, look=reached)
+        for runner, loses in zip(going, find_losers(resampled, better, looks=looks), strict=True):
+            if loses:
+                self._record(runner)
+
+    def _record(self, runner: Runner, failed: Failed | None = None) -> None:
+        """The runner goes no further."""
+        cost = total_cost([block.cost for block in runner.blocks])
+        if failed is None:
+            tasks = runner.tasks
+            items = {task: scored.ids for task, scored in tasks.items()}
+            candidate = replace(runner.candidate, items=items)
+            outcome = Scored(tasks=tasks, cost=cost)
+            runner.trial = self._ledger.conclude(candidate, outcome, means=self.sample.means(tasks))
+            return
+        begun = self._blocks[: len(runner.blocks) + 1]
+        items = {
+            task: tuple(sorted(item for block in begun for item in block.get(task, ())))
+            for task in self.sample.tasks
+        }
+        candidate = replace(runner.candidate, items=items)
+        failed = replace(failed, cost=total_cost([cost, failed.cost]))
+        runner.trial = self._ledger.conclude(candidate, failed, means={})
+
+
+def join_results(blocks: Sequence[Mapping[str, TaskItems]]) -> dict[str, TaskItems]:
+    """Item results of several blocks, which share no item, as one; ids sorted."""
+    joined = {}
+    for task in dict.fromkeys(task for block in blocks for task in block):
+        parts = [block[task] for block in blocks if task in block]
+        ids = [item for part in parts for item in part.ids]
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        shared = [m for m in parts[0].metrics if all(m in part.metrics for part in parts)]
+        columns = {metric: [v for part in parts for v in part.metrics[metric]] for metric in shared}
+        joined[task] = TaskItems(
+            ids=tuple(ids[place] for place in order),
+            metrics={m: tuple(values[place] for place in order) for m, values in columns.items()},
+        )
+    return joined
+
+
+def total_cost(costs: Sequence[Cost]) -> Cost:
+    """What several parts cost together."""
+    return Cost(
+        merge_s=sum(cost.merge_s for cost in costs),
+        evaluate_s=sum(cost.evaluate_s for cost in costs),
+        forward_s=sum(cost.forward_s for cost in costs),
+        items=sum(cost.items for cost in costs),
+        hops=sum(cost.hops for cost in costs),
+        shared_hops=sum(cost.shared_hops for cost in costs),
+    )

@@ -1,0 +1,240 @@
+"""Anchors: a fixed few items that stand for all, chosen by how models answered them.
+
+Items that models answer alike form a cluster; the item nearest to its centre answers for all of
+them, weighted by the cluster's share (Maia Polo et al. 2024, tinyBenchmarks, section 3). Items on
+which all models agree need almost no scoring: their value goes into the offset, and a few of them
+are still scored, as an audit, because a new model may differ. How often one does is seen by leaving
+each model out in turn, and says how far the audit is believed. A choice that is kept for a whole
+search is searched against: the winner is the one whose anchors flatter it most.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.sampling.clusters import cluster_items
+from evomerge.sampling.responses import (
+    Responses,
+    are_binary,
+    check_responses,
+    fill_missing,
+    whole_rows,
+)
+from evomerge.sampling.weighted import WeightedItems
+
+AUDIT_SHARE = 0.1
+"""Share of the scored items spent on those that all models agree on."""
+
+FOLDS = 5
+"""Parts into which models are cut; each is left out once."""
+
+
+def choose_anchors(responses: Responses, count: int, *, seed: int) -> WeightedItems:
+    """`count` items with weights and an offset whose sum estimates the mean over all items.
+
+    responses: (models, items) of at least two models, NaN where not scored. Items nobody was scored
+    on are taken to be like the others: no anchor is among them unless `count` is more than the
+    others are. expected_error is measured: anchors are chosen again without each fifth of the
+    models that were scored on every item that any was, and estimate their means; infinite where
+    fewer than four were. The same seed gives the same items on every machine. Raises ValueError for
+    an impossible count or matrix.
+    """
+    anchors = choose_without_error(responses, count, seed=seed)
+    asked = responses[:, _scored_items(responses)]
+    whole = whole_rows(asked)
+    errors = []
+    if len(whole) >= 4 and count <= asked.shape[1]:
+        for fold in split_models(len(whole)):
+            new = asked[whole[fold]]
+            without = choose_without_error(np.delete(asked, whole[fold], axis=0), count, seed=seed)
+            errors.extend((without.estimate(new[:, without.items]) - new.mean(axis=1)).tolist())
+    return WeightedItems(
+        items=anchors.items,
+        weights=anchors.weights,
+        offset=anchors.offset,
+        expected_error=float(np.sqrt(np.mean(np.square(errors)))) if errors else float("inf"),
+    )
+
+
+def split_models(number: int) -> list[NDArray[np.int64]]:
+    """FOLDS parts of `number` models (fewer where there are fewer), models taken in turn."""
+    folds = min(FOLDS, number)
+    return [np.arange(fold, number, folds, dtype=np.int64) for fold in range(folds)]
+
+
+def choose_without_error(responses: Responses, count: int, *, seed: int) -> WeightedItems:
+    """`choose_anchors` without the measurement: expected_error is infinite."""
+    check_responses(responses, models=2)
+    number = responses.shape[1]
+    if not 1 <= count <= number:
+        raise ValueError(f"count: {count} anchors of {number} items; give 1 to {number}")
+    responses = _telling_rows(responses)
+    bits = np.random.PCG64(np.random.SeedSequence((seed, 0x616E63686F72)))
+    shuffled = np.argsort(bits.random_raw(number), kind="stable")  # which of equal items is taken
+    scored = _scored_items(responses)
+    if count > len(scored):
+        others = shuffled[~np.isin(shuffled, scored)][: count - len(scored)]
+        return WeightedItems(
+            items=np.sort(np.concatenate([scored, others])),
+            weights=np.full(count, 1.0 / count),
+            offset=0.0,
+            expected_error=float("inf"),
+        )
+    places = np.argsort(np.argsort(shuffled)[scored])  # the same shuffle, of the scored items alone
+    items, weights, offset = _choose(responses[:, scored], count, places, bits)
+    return WeightedItems(
+        items=scored[items], weights=weights, offset=offset, expected_error=float("inf")
+    )
+
+
+def _choose(
+    responses: Responses, count: int, shuffled: NDArray[np.int64], bits: np.random.PCG64
+) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
+    """Items (count,), their weights (count,) and the offset; every item was scored by someone."""
+    number = responses.shape[1]
+    agreed = _agreed_groups(responses)
+    together = np.concatenate([*agreed, np.zeros(0, dtype=np.int64)])
+    open_items = np.setdiff1d(np.arange(number), together)
+    audits = _share_audits(agreed, count, open_items=len(open_items))
+    weight = np.zeros(number)
+    taken = np.zeros(number, dtype=bool)
+    offset = 0.0
+    picks = count - sum(audits)
+    if picks > 0:
+        items, shares = _nearest_items(fill_missing(responses), open_items, picks, shuffled, bits)
+        taken[items] = True
+        weight[items] = shares / number
+    for group, audit in zip(agreed, audits, strict=True):
+        drawn = shuffled[np.isin(shuffled, group)][:audit]
+        values = np.nanmax(responses[:, group], axis=0)  # the value all models have
+        belief, shift = _audit_belief(responses, group, audit)
+        share = len(group) / number
+        taken[drawn] = True
+        weight[drawn] = belief * share / max(1, audit)
+        offset += share * (float(values.mean()) + (1.0 - belief) * shift)
+        offset -= float((weight[drawn] * np.nanmax(responses[:, drawn], axis=0)).sum())
+    chosen = np.flatnonzero(taken).astype(np.int64)
+    return chosen, weight[chosen], offset
+
+
+def _scored_items(responses: Responses) -> NDArray[np.int64]:
+    return np.flatnonzero((~np.isnan(responses)).any(axis=0)).astype(np.int64)
+
+
+def _telling_rows(responses: Responses) -> Responses:
+    """The models scored on at least half as many items as any, or, where these are not two, all.
+
+    What is filled in for the others' many missing outcomes would only blur the clusters.
+    """
+    scored = (~np.isnan(responses)).sum(axis=1)
+    half = responses[scored >= 0.5 * scored.max()]
+    return np.asarray(half if len(half) >= 2 else responses[scored > 0])
+
+
+def _agreed_groups(responses: Responses) -> list[NDArray[np.int64]]:
+    """Items on which at least two models were scored and all said the same; binary: by value."""
+    low, high = _extremes(responses)
+    times = (~np.isnan(responses)).sum(axis=0)
+    agreed = (low == high) & (times >= 2)
+    if are_binary(responses):
+        groups = [np.flatnonzero(agreed & (low == value)) for value in (0.0, 1.0)]
+    else:
+        groups = [np.flatnonzero(agreed)]
+    return [group for group in groups if len(group) > 0]
+
+
+def _extremes(responses: Responses) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest known outcome of each item; +inf and -inf where there is none."""
+    known = ~np.isnan(responses)
+    low = np.where(known, responses, np.inf).min(axis=0)
+    high = np.where(known, responses, -np.inf).max(axis=0)
+    return low, high
+
+
+def _share_audits(agreed: list[NDArray[np.int64]], count: int, *, open_items: int) -> list[int]:
+    """How many items of each agreed group are scored; what is left goes to the open items.
+
+    AUDIT_SHARE of `count` by the size of the groups, at least one each where three or more are
+    left for the rest, and all that the open items are too few for.
+    """
+    total = sum(len(group) for group in agreed)
+    if total == 0:
+        return []
+    spare = max(0, count - open_items)
+    wanted = max(spare, round(AUDIT_SHARE * count), len(agreed) if count >= 3 * len(agreed) else 0)
+    wanted = min(wanted, total, count if open_items == 0 else max(spare, count - 1))
+    audits = [wanted * len(group) // total for group in agreed]
+    for place in np.argsort([-len(group) for group in agreed], kind="stable").tolist():
+        audits[place] += min(wanted - sum(audits), len(agreed[place]) - audits[place])
+    if wanted >= len(agreed):
+        audits = _leave_none_empty(audits)
+    return audits
+
+
+def _leave_none_empty(audits: list[int]) -> list[int]:
+    """One of the largest number goes to each group that has none."""
+    audits = list(audits)
+    for place, audit in enumerate(audits):
+        if audit == 0:
+            audits[int(np.argmax(audits))] -= 1
+            audits[place] = 1
+    return audits
+
+
+def _audit_belief(
+    responses: Responses, group: NDArray[np.int64], audit: int
+) -> tuple[float, float]:
+    """How far the audit is believed (0 to 1), and the usual shift of a new model in this group.
+
+    Each model is left out in turn; on the items that the others agree on (with the group's value,
+    where outcomes are binary) its mean difference from them is a shift. Shifts that differ between
+    models by more than an audit of so few items would by chance make it believed: the share is
+    B / (B + V), B the variance of shifts between models, V that of the audit's mean.
+    """
+    shifts, variances = [], []
+    wanted = responses[:, group[0]]
+    value = float(wanted[~np.isnan(wanted)][0]) if are_binary(responses) else None
+    for row in range(len(responses)):
+        low, high = _extremes(np.delete(responses, row, axis=0))
+        alike = (low == high) & ~np.isnan(responses[row])
+        if value is not None:
+            alike &= low == value
+        if alike.any():
+            differences = responses[row, alike] - low[alike]
+            shifts.append(float(differences.mean()))
+            variances.append(float(differences.var()))
+    if not shifts:
+        return 0.0, 0.0
+    between = float(np.var(shifts))
+    chance = float(np.mean(variances)) / max(1, audit)
+    belief = between / (between + chance) if audit > 0 and between > 0.0 else 0.0
+    return belief, float(np.mean(shifts))
+
+
+def _nearest_items(
+    filled: Responses,
+    items: NDArray[np.int64],
+    picks: int,
+    shuffled: NDArray[np.int64],
+    bits: np.random.PCG64,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """`picks` of `items`, and how many of them each stands for.
+
+    Where there are fewer clusters than picks, a cluster that stands for more items has more
+    anchors.
+    """
+    if picks >= len(items):
+        return items, np.ones(len(items))
+    labels, distances = cluster_items(filled[:, items].T, picks, bits)
+    sizes = np.bincount(labels)
+    anchors = np.ones(len(sizes), dtype=np.int64)
+    for _ in range(picks - len(sizes)):
+        crowding = np.where(anchors < sizes, sizes / anchors, 0.0)
+        anchors[int(crowding.argmax())] += 1
+    rank = np.empty(filled.shape[1], dtype=np.int64)
+    rank[shuffled] = np.arange(len(shuffled))
+    order = np.lexsort((rank[items], distances, labels))  # by cluster, then by distance
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    chosen = np.concatenate([order[s : s + n] for s, n in zip(starts, anchors, strict=True)])
+    return items[chosen], np.repeat(sizes / anchors, anchors)
