@@ -1,7 +1,7 @@
-"""What a search maximises: scores of tasks combined, constraints kept by penalty.
+"""What a search maximises: scores of tasks, combined or apart, and the constraints to be kept.
 
-Only this module turns "higher is better" into a fitness to be minimised, and flips the sign of
-metrics that are better when lower. It does not know lm-eval or where scores come from.
+Only this module turns "higher is better" into a fitness or losses to be minimised, and flips the
+sign of metrics that are better when lower. It does not know lm-eval or where scores come from.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Constraint:
 
 
 class Objective:
-    """Combines scores of tasks into one number.
+    """Combines scores of tasks into one number, or keeps each that has weight as an axis.
 
     aggregate: `mean`, sum(w s) / sum(w), a lower-is-better score counted as -s; `geometric`,
     exp(sum(w log s) / sum(w)), 0 as soon as a weighted score is 0 or below; `min`, the lowest
@@ -118,6 +118,25 @@ class Objective:
                 return np.asarray(np.exp((np.log(positive) * weights).sum(axis=-1)))
         return np.asarray((values * self._signs[chosen] * weights).sum(axis=-1))
 
+    @property
+    def axes(self) -> tuple[Metric, ...]:
+        """The metrics of positive weight: the axes of a front, in the order of the job."""
+        return tuple(term.metric for term in self.terms if term.weight > 0.0)
+
+    def losses_of(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores (..., terms) to losses on the axes (..., axes), lower is better."""
+        chosen = self._weights > 0.0
+        return np.asarray(scores[..., chosen] * -self._signs[chosen])
+
+    def values(self, means: Means) -> tuple[float, ...]:
+        """The score on each axis as its metric says it. Raises TaskError where one is missing."""
+        return tuple(_mean(means, metric) for metric in self.axes)
+
+    @property
+    def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
+        """Which way each axis is better, in a record's words."""
+        return tuple("maximize" if m.higher_is_better else "minimize" for m in self.axes)
+
     def score(self, means: Means) -> float:
         """The combined score, higher is better. Raises TaskError where a metric is missing."""
         return float(self.combine(np.array([_mean(means, term.metric) for term in self.terms])))
@@ -178,6 +197,40 @@ class Objective:
         spread = float(np.ptp(fitness[real]))
         fitness[~real] = float(fitness[real].max()) + max(1.0, spread)
         return fitness
+
+    def losses(self, candidates: Sequence[Means]) -> NDArray[np.float64]:
+        """Losses (n, axes): lower is better, all finite.
+
+        A score, its sign flipped where higher is better. A candidate that failed, or one of whose
+        scores is no number, is worse than every real one on every axis, by at least 1.
+        """
+        scores = np.full((len(candidates), len(self.terms)), np.nan)
+        for index, means in enumerate(candidates):
+            if means:
+                scores[index] = [_mean(means, term.metric) for term in self.terms]
+        losses = self.losses_of(scores)
+        real = np.isfinite(losses).all(axis=1)
+        if not real.any():
+            return np.zeros_like(losses)
+        spread = np.ptp(losses[real], axis=0)
+        losses[~real] = losses[real].max(axis=0) + np.maximum(1.0, spread)
+        return losses
+
+    def violations(
+        self, candidates: Sequence[Means], *, thresholds: Sequence[float] = ()
+    ) -> NDArray[np.float64]:
+        """How far each candidate breaks the constraints, (n,): 0 is kept, all finite.
+
+        The sum of the relative shortfalls. A candidate that failed, or one of whose scores is no
+        number, breaks them more than every real one, by at least 1.
+        """
+        short = np.full(len(candidates), np.nan)
+        for index, means in enumerate(candidates):
+            if means and np.isfinite(self.values(means)).all():
+                short[index] = sum(self.shortfalls(means, thresholds))
+        real = np.isfinite(short)
+        short[~real] = 1.0 + max(short[real], default=0.0)
+        return short
 
 
 def means_of(scores: Scores) -> dict[str, dict[str, float]]:

@@ -7,7 +7,7 @@ them and never a path of the machine it was made on. It computes no score and re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -15,9 +15,10 @@ from evomerge import __version__
 from evomerge.evaluate.intervals import Interval
 from evomerge.export.origins import Origin, all_languages, common_licence
 from evomerge.merge.methods import METHODS
+from evomerge.outcome import ConstraintCheck
+from evomerge.outcome.claim import interval_words
 from evomerge.recipe import Recipe
 from evomerge.route import hops_of
-from evomerge.selection import ConstraintCheck
 from evomerge.standing import Standing
 
 MIXED_LICENCE = "see-sources"
@@ -29,7 +30,10 @@ _SHOWN_DIGITS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How a search went. candidates: genomes that were scored. items: items they were scored on."""
+    """How a search went. candidates: genomes that were scored. items: items they were scored on.
+
+    front: whether it ended with a front, not with one winner.
+    """
 
     space: str
     genes: int
@@ -37,18 +41,22 @@ class Effort:
     seed: int
     candidates: int
     items: int
+    front: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class CardScores:
     """What a model scores: the first standing is the model itself, the others stand beside it.
 
-    said: in words, on which items. constraints: as the model itself kept them.
+    said: in words, on which items. constraints: as the model itself kept them. differences: the
+    model itself minus those beside it, by their labels. remarks: what the scores rest on.
     """
 
     said: str
     standings: tuple[Standing, ...]
     constraints: tuple[ConstraintCheck, ...] = ()
+    differences: Mapping[str, Interval] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +178,10 @@ def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
     """A column a model, so that the table stays narrow however many tasks there are."""
     labels = [_cell(public.text(standing.label)) for standing in scores.standings]
     rows = [["objective", *(_interval(standing.score) for standing in scores.standings)]]
+    if scores.differences:
+        words = {label: interval_words(one) for label, one in scores.differences.items()}
+        beside = [words.get(standing.label, "–") for standing in scores.standings[1:]]
+        rows.append([f"{labels[0]} minus it", "–", *beside])
     for task, metrics in scores.standings[0].tasks.items():
         for metric in metrics:
             found = [s.tasks.get(task, {}).get(metric) for s in scores.standings]
@@ -177,6 +189,8 @@ def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
     yield "## Scores"
     yield f"{scores.said} In brackets: 95% intervals."
     yield _table(["score", f"**{labels[0]}**", *labels[1:]], rows)
+    if scores.remarks:
+        yield public.text(" ".join(scores.remarks))
     if scores.constraints:
         yield "\n".join(_constraint(check) for check in scores.constraints)
 
@@ -191,11 +205,12 @@ def _constraint(check: ConstraintCheck) -> str:
 
 def _effort(effort: Effort) -> Iterable[str]:
     yield "## How it was found"
+    ended = "those on the front there were" if effort.front else "the winner was"
     yield (
         f"By evolutionary search: `{effort.optimizer}` (seed {effort.seed}) over the search space "
         f"`{effort.space}` ({effort.genes} genes), {effort.candidates} candidates scored on "
         f"{effort.items} items in all. "
-        "Finalists were compared on validation items and the winner was scored once on test items; "
+        f"Finalists were compared on validation items and {ended} scored once on test items; "
         "no candidate was proposed or chosen by its score on those."
     )
 

@@ -1,4 +1,4 @@
-"""The winner of a search, or a candidate chosen by hand, as a folder with its scores.
+"""The winner of a search, a point of its front, or any candidate, as a folder with its scores.
 
 It tells the record of a search to the card and the recipe; nothing is scored here but by `verify`,
 which asks stock lm-eval.
@@ -7,7 +7,7 @@ which asks stock lm-eval.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from evomerge.candidate import CandidateKey
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions
-from evomerge.export.card import CardScores, Effort, Story
+from evomerge.export.card import Effort, Story
+from evomerge.export.choice import choose
 from evomerge.export.delivery import export_checkpoint, models_of
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
@@ -26,18 +27,14 @@ from evomerge.export.verify import verify as verify_folder
 from evomerge.job import shipped_folder
 from evomerge.merge.merged_source import open_stages
 from evomerge.optimize import choose_algorithm
+from evomerge.outcome import ChosenPoint, Selection
 from evomerge.preparation import Preparation
-from evomerge.recipe import Recipe
-from evomerge.selection import TEST, VALIDATION, Selection
 from evomerge.space import read_space
-from evomerge.standing import Standing, stand
 from evomerge.study import Study, Trial
 from evomerge.workers.worker import choose_device
 
 CPU_ROWS = 32
 """Rows of lm-eval's batches on a CPU where the job leaves it open; its own probing is for GPUs."""
-
-_FLATTERED = " A candidate that was picked for its score on them looks better there than it is."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,41 +65,26 @@ class ExportReport:
         return (*checked, self.opening, made)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Choice:
-    """What to export, and what may be said of it.
-
-    key: the record whose item results a verification compares with. block: what the recipe says
-    under `evomerge:`.
-    """
-
-    key: CandidateKey
-    label: str
-    recipe: Recipe
-    opening: str
-    scores: CardScores
-    block: Mapping[str, Any]
-
-
 def export_winner(
     preparation: Preparation,
     study: Study,
-    selection: Selection | None,
+    chosen: Selection | ChosenPoint | None,
     out: Path,
     *,
     trial: CandidateKey | None = None,
     verify: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> ExportReport:
-    """Export the winner of a finished search, or the candidate `trial` whatever it scored.
+    """Export what a finished search delivers, or the candidate `trial` whatever it scored.
 
-    selection: None for a search that is not finished, of which only a `trial` can be exported.
-    verify: rehash the folder, load it by plain transformers and score it by stock lm-eval on the
-    items that the candidate was scored on (test items for the winner). Raises RunError when there
+    chosen: the winner, or a point of the front; not asked for where there is a `trial`, which may
+    be of a search that is not finished. verify: rehash the folder, load it by plain transformers
+    and score it by stock lm-eval on the items that the candidate was scored on (test items for what
+    a search delivers). Raises RunError when there
     is no such candidate, a source changed since the search, or `out` exists; RecipeError,
     SourceError, StorageError, TaskError.
     """
-    choice = _winner(selection) if trial is None else _by_hand(preparation, study, trial)
+    choice = choose(preparation, study, chosen, trial)
     recipe = choice.recipe.with_block(**choice.block, job=preparation.job.name)
     recipe = preparation.standing_alone(recipe)
     tokenizer_source = preparation.tokenizer_source
@@ -150,92 +132,15 @@ def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
                 )
 
 
-def _winner(selection: Selection | None) -> _Choice:
-    if selection is None:
-        raise RunError(
-            "the search has no winner yet; let `evomerge resume` finish it, or name a candidate "
-            "with --trial"
-        )
-    validation = [entry for entry in selection.validation if entry.label == selection.winner]
-    standings = {"validation": validation[:1], "test": [selection.standing(selection.winner)]}
-    scores = {
-        split: _stated(found[0], selection.items[split])
-        for split, found in standings.items()
-        if found
-    }
-    items = ", ".join(f"{task} {count}" for task, count in selection.items["test"].items())
-    return _Choice(
-        key=selection.test_key,
-        label=selection.winner,
-        recipe=selection.recipe,
-        opening=selection.headline(),
-        scores=CardScores(
-            said=f"On test items that no candidate was proposed or chosen by ({items}).",
-            standings=selection.test,
-            constraints=selection.constraints,
-        ),
-        block=_block(selection.winner, selection.genome, scores),
-    )
-
-
-def _by_hand(preparation: Preparation, study: Study, key: CandidateKey) -> _Choice:
-    trial = study.find(key)
-    if trial is None:
-        raise RunError(f"--trial {key}: no such candidate in {study.run_dir}; see its report")
-    if trial.failure is not None:
-        raise RunError(f"--trial {key}: it failed ({trial.failure}); choose another")
-    standing = stand(
-        trial.label,
-        "model",
-        study.items_of(key),
-        objective=preparation.objective,
-        seed=preparation.job.optimizer.seed,
-    )
-    split = {VALIDATION: "validation", TEST: "test"}.get(key.generation, "search")
-    items = ", ".join(f"{task} {count}" for task, count in trial.items.items())
-    return _Choice(
-        key=key,
-        label=trial.label,
-        recipe=trial.recipe,
-        opening=(
-            f"Chosen by hand: candidate {key} ({trial.label}), not by the search's own selection; "
-            "whether it is better than its parents was not tested."
-        ),
-        scores=CardScores(
-            said=f"On {split} items ({items}).{'' if split == 'test' else _FLATTERED}",
-            standings=(standing,),
-        ),
-        block=_block(trial.label, trial.genome, {split: _stated(standing, trial.items)}),
-    )
-
-
-def _block(
-    label: str, genome: tuple[float, ...] | None, scores: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a recipe says of its candidate under `evomerge:`."""
-    stated = {} if genome is None else {"genome": list(genome)}
-    return {"candidate": label, **stated, "scores": dict(scores)}
-
-
-def _stated(standing: Standing, items: Mapping[str, int]) -> dict[str, Any]:
-    """A standing as plain values."""
-    return {
-        "items": dict(items),
-        "objective": asdict(standing.score),
-        "tasks": {
-            task: {metric: asdict(interval) for metric, interval in metrics.items()}
-            for task, metrics in standing.tasks.items()
-        },
-    }
-
-
 def _effort(preparation: Preparation, study: Study) -> Effort:
     genomes = study.trials_of("genome")
     job = preparation.job
     stages = {trial.stage: trial for trial in genomes}  # one candidate of each
+    objectives = len(job.axes) if job.mode == "pareto" else 1
     searched = [(job.searches[stage], trial) for stage, trial in sorted(stages.items())]
     algorithms = [
-        choose_algorithm(job.optimizer_of(search), _switches(trial)) for search, trial in searched
+        choose_algorithm(job.optimizer_of(search), _switches(trial), objectives=objectives)
+        for search, trial in searched
     ]
     return Effort(
         space=", then ".join(_space_name(search.search_space) for search, _ in searched),
@@ -244,6 +149,7 @@ def _effort(preparation: Preparation, study: Study) -> Effort:
         seed=preparation.job.optimizer.seed,
         candidates=len(genomes),
         items=sum(sum(trial.items.values()) for trial in genomes),
+        front=job.mode == "pareto",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -15,10 +15,13 @@ from evomerge.job.sections import (
     ComputeSpec,
     ConstraintSpec,
     EvaluationSpec,
+    Mode,
     ModelsSpec,
     ObjectiveSpec,
     OptimizerSpec,
+    ParetoAlgorithm,
     Section,
+    SingleAlgorithm,
     StageOptimizerSpec,
 )
 
@@ -43,13 +46,15 @@ class StageSpec(Section):
 class JobSpec(Section):
     """A whole job. See README.md for each field and examples/ for jobs that run.
 
-    search_space: one search; stages: several. One of them is given, or neither.
+    search_space: one search; stages: several. One of them is given, or neither. mode: whether the
+    objectives are combined into one score, or each that has weight is an axis of a Pareto front.
     """
 
     name: str = Field(pattern=_NAME)
     models: ModelsSpec
     search_space: str | dict[str, Any] | None = None
     stages: tuple[StageSpec, ...] = ()
+    mode: Mode = "single"
     objectives: tuple[ObjectiveSpec, ...] = Field(min_length=1)
     aggregate: Aggregate = "mean"
     report: tuple[str, ...] = ()
@@ -81,6 +86,79 @@ class JobSpec(Section):
             if name in names[:place] or name in taken:
                 raise ValueError(f"stages.{place}.name: {name} is taken; choose another")
         return self
+
+    @model_validator(mode="after")
+    def _one_front(self) -> JobSpec:
+        known = get_args(SingleAlgorithm if self.mode == "single" else ParetoAlgorithm)
+        for where, algorithm in (
+            ("optimizer", self.optimizer.algorithm),
+            *((f"stages.{i}.optimizer", s.optimizer.algorithm) for i, s in enumerate(self.stages)),
+        ):
+            if algorithm not in (None, "auto", *known):
+                raise ValueError(
+                    f"{where}.algorithm: {algorithm} is not for mode: {self.mode}; write auto or "
+                    f"one of {', '.join(known)}"
+                )
+        if self.mode == "single":
+            return self
+        for field in ("racing", "growing", "elites"):
+            if getattr(self.evaluation, field) not in (False, "auto"):
+                raise ValueError(
+                    f"evaluation.{field}: goes by one score, and mode: pareto has several; leave it"
+                    " out"
+                )
+        if len(self.axes) < 2:
+            raise ValueError(
+                "mode: pareto needs two objectives of positive weight or more; add one, or leave "
+                "mode out"
+            )
+        if self.aggregate != "mean":
+            raise ValueError(
+                f"aggregate: {self.aggregate} makes one score of all objectives, and mode: pareto "
+                "keeps them apart; leave one of the two out"
+            )
+        if self.stages:
+            raise ValueError(
+                "stages: each begins from one winner, and mode: pareto ends with a front; give one "
+                "search_space, or leave mode out"
+            )
+        if self.optimizer.algorithm == "como_cat_cma_es" and self.optimizer.population == 4:
+            raise ValueError(
+                "optimizer.population: 4 is below 5, the least for como_cat_cma_es; give more, or "
+                "write nsga2"
+            )
+        if self.optimizer.algorithm == "como_cat_cma_es" and len(self.axes) != 2:
+            raise ValueError(
+                f"optimizer.algorithm: como_cat_cma_es is for two objectives, not {len(self.axes)};"
+                " write nsga2"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_metric_of_anchored_tasks(self) -> JobSpec:
+        named = {
+            *((objective.task, objective.metric) for objective in self.objectives),
+            *((constraint.task, constraint.metric) for constraint in self.constraints),
+        }
+        tasks = sorted(task for task, _ in named)
+        several = [task for task in tasks if tasks.count(task) > 1]
+        if self.evaluation.draws == "anchors" and several:
+            raise ValueError(
+                f"evaluation.draws: anchors stand for one metric of a task, and {several[0]} has "
+                "several; name one, or set draws to another kind"
+            )
+        return self
+
+    @property
+    def axes(self) -> tuple[ObjectiveSpec, ...]:
+        """The objectives of positive weight: the axes of the front in `mode: pareto`."""
+        return tuple(objective for objective in self.objectives if objective.weight > 0.0)
+
+    @property
+    def races(self) -> bool:
+        """Whether losers of a generation are stopped early: where one score says who loses."""
+        asked = self.evaluation.racing is not False and self.evaluation.draws != "anchors"
+        return self.mode == "single" and asked
 
     @property
     def searches(self) -> tuple[StageSpec, ...]:
@@ -122,8 +200,11 @@ class JobSpec(Section):
         """
         document = self.model_dump(mode="json", exclude={"budget", "compute", "storage"})
         document["compute.dtype"] = self.compute.dtype
+        # A record of before there were stages, or several modes, is still the same job's.
         if not self.stages:
-            del document["stages"]  # a record of before there were stages is still the same job's
+            del document["stages"]
+        if self.mode == "single":
+            del document["mode"]
         return {
             key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
             for key, value in document.items()

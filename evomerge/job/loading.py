@@ -6,7 +6,7 @@ import difflib
 import types
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from evomerge.documents import load_text, parse_mapping, problem_text, written_parts
 from evomerge.errors import JobError
 from evomerge.job.job import JobSpec
+from evomerge.job.sections import Section
+
+S = TypeVar("S", bound=Section)
 
 
 def load_job(path: Path, *, overrides: Iterable[str] = ()) -> JobSpec:
@@ -28,13 +31,23 @@ def load_job(path: Path, *, overrides: Iterable[str] = ()) -> JobSpec:
 def parse_job(text: str, *, where: str, overrides: Iterable[str] = ()) -> JobSpec:
     """The same as load_job for the text of a job; `where` names it in messages."""
     expected = "name, models, objectives and budget"
+    return parse_sections(JobSpec, text, where=where, expected=expected, overrides=overrides)
+
+
+def parse_sections(
+    kind: type[S], text: str, *, where: str, expected: str, overrides: Iterable[str] = ()
+) -> S:
+    """A document of sections, checked; `expected` names the keys that it needs.
+
+    overrides: as in load_job. Raises JobError in one line.
+    """
     document = parse_mapping(text, where=where, expected=expected, error=JobError)
     for override in overrides:
         _apply_override(document, override)
     try:
-        return JobSpec.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        raise JobError(f"{where}: {_describe(error)}") from error
+        raise JobError(f"{where}: {_describe(error, kind)}") from error
 
 
 def _apply_override(document: dict[str, Any], override: str) -> None:
@@ -57,14 +70,14 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
     target[last] = value
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first problem in one line; unknown keys come first, for they explain missing ones."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     location = written_parts(first["loc"])
     field = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(kind, location[:-1])
         nearest = difflib.get_close_matches(str(location[-1]), known, n=1)
         mend = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
         return f"{field}: unknown key; {mend}"
@@ -75,9 +88,9 @@ def _describe(error: ValidationError) -> str:
     return f"{field}: {message}" if field else message
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Keys of the section at `location`, found by walking the annotations of JobSpec."""
-    section: type[BaseModel] = JobSpec
+def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the section at `location`, found by walking the annotations of `kind`."""
+    section = kind
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
             found = _section_in(section.model_fields[part].annotation)

@@ -9,7 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from evomerge.recipe import DType
 
 Aggregate = Literal["mean", "geometric", "min"]
-Algorithm = Literal["cma_es", "cma_es_threshold", "cat_cma_es", "lra_cma_es", "tpe", "random"]
+Draws = Literal["informative", "fresh", "anchors", "fixed", "all"]
+Mode = Literal["single", "pareto"]
+SingleAlgorithm = Literal["cma_es", "cma_es_threshold", "cat_cma_es", "lra_cma_es", "tpe", "random"]
+ParetoAlgorithm = Literal["nsga2", "como_cat_cma_es", "random"]
+Algorithm = Literal[SingleAlgorithm, ParetoAlgorithm]
 
 
 class Section(BaseModel):
@@ -81,14 +85,29 @@ class SplitSpec(Section):
         return self
 
 
+_ONE_DRAW: tuple[Draws, ...] = ("anchors", "fixed", "all")
+
+
 class EvaluationSpec(Section):
     """How candidates are scored.
 
-    items_per_generation: items drawn for a generation, over all objectives and constraints
-    together, evenly by task. items_for_baselines: the same for generation zero.
+    items_per_generation: items a candidate is scored on, over all objectives and constraints
+    together, evenly by task; where they grow or candidates race, at most that on the average.
+    items_for_baselines: the same for generation zero. draws: which items: fresh ones for each
+    generation, those on which candidates disagree more often (`informative`) or all alike
+    (`fresh`); a weighted subset chosen once by what the baselines and the first generation answered
+    (`anchors`), or any (`fixed`); or `all`. racing: stop candidates that cannot enter the better
+    half, and score the others on more where there are more. growing: few items early, more as
+    candidates come closer. elites: the best so far that are scored again with every generation, so
+    that the best of all is better known. finalists: candidates that reach validation; of a front
+    four times as many.
     """
 
     split: SplitSpec = SplitSpec()
+    draws: Draws = "informative"
+    racing: bool | Literal["auto"] = "auto"
+    growing: bool = False
+    elites: int = Field(default=0, ge=0, le=16)
     items_per_generation: int = Field(default=128, ge=1)
     items_for_baselines: int = Field(default=512, ge=1)
     finalists: int = Field(default=3, ge=0, le=900)
@@ -96,6 +115,26 @@ class EvaluationSpec(Section):
     task_folders: tuple[str, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)
     apply_chat_template: bool = False
+
+    @model_validator(mode="after")
+    def _fit(self) -> EvaluationSpec:
+        for field in ("growing", "elites"):
+            if getattr(self, field) and self.draws in _ONE_DRAW:
+                raise ValueError(
+                    f"{field}: with draws: {self.draws} every generation has the same items; leave "
+                    "it out, or set draws to informative or fresh"
+                )
+        if self.racing is True and self.draws == "anchors":
+            raise ValueError(
+                "racing: anchors stand for a task all together, so no part of them tells who "
+                "loses; leave it out, or set draws to another kind"
+            )
+        return self
+
+    @property
+    def draws_afresh(self) -> bool:
+        """Whether every generation has items of its own."""
+        return self.draws not in _ONE_DRAW
 
     @field_validator("batch_size")
     @classmethod
@@ -118,7 +157,7 @@ class OptimizerSpec(Section):
     """Who proposes genomes. `sigma` is the first step size in the unit box.
 
     algorithm: `auto` is the one that measured best for the space: for routes, whose genes are
-    mostly switches, another than for coefficients.
+    mostly switches, another than for coefficients; in `mode: pareto`, another than for one score.
     """
 
     algorithm: Algorithm | Literal["auto"] = "auto"
@@ -147,11 +186,13 @@ class BudgetSpec(Section):
 class ComputeSpec(Section):
     """Where candidates are built and scored, and the dtype of the merged model.
 
+    engine: what runs the models. `auto` is transformers everywhere; vllm, where it is installed, is
+    taken only by name, as it has never been run on a GPU.
     cache_gb: facts about the sources that a worker keeps beside the run. prefix_gb: hidden states
     that a worker keeps in memory for routes that begin alike; 0 computes each from the start.
     """
 
-    engine: Literal["auto", "transformers"] = "auto"
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
     device: str = "auto"
     workers: int | Literal["auto"] = "auto"
     gpus_per_worker: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"

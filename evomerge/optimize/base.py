@@ -54,6 +54,37 @@ class Optimizer(Protocol):
         ...
 
 
+class ParetoOptimizer(Protocol):
+    """Proposes genomes and learns from several losses at once; else like Optimizer.
+
+    optimizer = make_pareto_optimizer(OptimizerSpec(), starts=np.full((1, 8), 0.5), objectives=2)
+    while optimizer.stop is None:
+        genomes = optimizer.ask()
+        optimizer.tell(np.array([losses(genome) for genome in genomes]), np.zeros(len(genomes)))
+    """
+
+    population: int
+    """Genomes in a generation."""
+
+    def ask(self) -> NDArray[np.float64]:
+        """The next generation, (population, n) float64 in [0, 1]; a switch is on above 1/2."""
+        ...
+
+    def tell(self, losses: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
+        """Losses of the genomes just asked for, (population, objectives) in their order.
+
+        Lower is better, and all of it is finite. violation: (population,), how far each breaks its
+        constraints, 0 where it keeps them; whoever keeps them is better than whoever does not (Deb
+        2000). A failed candidate is told as violating more than every real one.
+        """
+        ...
+
+    @property
+    def stop(self) -> str | None:
+        """Why going on cannot help, in words; None while it can. A budget is not its business."""
+        ...
+
+
 def default_population(n: int) -> int:
     """Population for n genes: 4 + floor(3 ln n) (Hansen 2016, eq. 48), whatever the workers."""
     return 4 + math.floor(3 * math.log(n))
@@ -64,6 +95,18 @@ def check_fitness(fitness: NDArray[np.float64], population: int) -> list[float]:
     assert fitness.shape == (population,), f"{fitness.shape} is not ({population},)"
     assert np.isfinite(fitness).all(), "fitness is not finite"
     return [float(value) for value in fitness]
+
+
+def check_losses(
+    losses: NDArray[np.float64], violation: NDArray[np.float64], population: int, objectives: int
+) -> None:
+    """Losses must be (population, objectives), violation (population,), and all of it finite."""
+    shape = (population, objectives)
+    assert losses.shape == shape, f"{losses.shape} is not {shape}"
+    assert violation.shape == (population,), f"{violation.shape} is not ({population},)"
+    assert np.isfinite(losses).all(), "losses are not finite"
+    assert np.isfinite(violation).all(), "violation is not finite"
+    assert (violation >= 0.0).all(), "violation is below 0"
 
 
 def inactive_genes(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.optimize.base import check_fitness, inactive_genes
+from evomerge.optimize.base import check_fitness, check_losses, inactive_genes
 from evomerge.optimize.switches import chances
 
 
@@ -47,3 +47,33 @@ class RandomSearch:
         """Nothing is learnt; what is told is only checked."""
         check_fitness(fitness, self.population)
         inactive_genes(active, self.population, self._binary.size)
+
+
+class ParetoRandomSearch:
+    """The same genomes behind the ParetoOptimizer contract; of the starts, the first."""
+
+    stop: None = None
+
+    def __init__(
+        self,
+        *,
+        starts: NDArray[np.float64],
+        sigma: float,
+        population: int,
+        seed: int,
+        binary: NDArray[np.bool_],
+        objectives: int,
+    ) -> None:
+        self.population = population
+        self._objectives = objectives
+        self._search = RandomSearch(
+            start=starts[0], sigma=sigma, population=population, seed=seed, binary=binary
+        )
+
+    def ask(self) -> NDArray[np.float64]:
+        """The next generation, (population, n) float64 in [0, 1]."""
+        return self._search.ask()
+
+    def tell(self, losses: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
+        """Nothing is learnt; what is told is only checked."""
+        check_losses(losses, violation, self.population, self._objectives)

@@ -43,7 +43,7 @@ class Tpe:
         self._genes: dict[str, optuna.distributions.BaseDistribution] = {
             f"gene{i}": _SWITCH if switch else _POSITION for i, switch in enumerate(binary)
         }
-        self._study = _quiet_study(optuna.samplers.TPESampler(seed=seed, constant_liar=True))
+        self._study = quiet_study(optuna.samplers.TPESampler(seed=seed, constant_liar=True))
         if binary.any():
             first = RandomSearch(
                 start=start, sigma=sigma, population=population, seed=seed, binary=binary
@@ -84,11 +84,11 @@ class Tpe:
         )
 
 
-def _quiet_study(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+def quiet_study(sampler: optuna.samplers.BaseSampler, *, objectives: int = 1) -> optuna.Study:
     """A study in memory; Optuna announces each new one, which would read as the search's own."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.create_study(sampler=sampler)
+        return optuna.create_study(sampler=sampler, directions=["minimize"] * objectives)
     finally:
         optuna.logging.set_verbosity(before)

@@ -26,7 +26,7 @@ def test_it_is_pycma_with_the_options_that_the_design_names(n):
         1 / 6,
         {
             "bounds": [0, 1],
-            "popsize": 4 + int(3 * np.log(n)),
+            "popsize": (4 + int(3 * np.log(n))) * (2 if n >= 16 else 1),
             "CMA_cmean": 0.5,
             "CMA_on": 0.5,
             "CMA_diagonal": n > 100,

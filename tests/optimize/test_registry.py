@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from evomerge.job import OptimizerSpec
-from evomerge.optimize import choose_algorithm, make_optimizer
+from evomerge.optimize import (
+    choose_algorithm,
+    choose_population,
+    default_population,
+    make_optimizer,
+)
 from evomerge.optimize.cat_cma_es import CatCmaEs
 from evomerge.optimize.cma_es import CmaEs
 from evomerge.optimize.registry import MOST_CONTINUOUS, OPTIMIZERS
@@ -43,3 +48,16 @@ def test_auto_is_made_as_it_is_chosen(count, kind):
 def test_a_mask_of_another_shape_or_type_is_a_mistake_of_the_caller(binary):
     with pytest.raises(AssertionError, match="binary"):
         make_optimizer(OptimizerSpec(), start=np.zeros(4), binary=binary)
+
+
+def test_many_coefficients_take_twice_the_default_population() -> None:
+    """Switches do not, nor does any other algorithm; a number that the job gives stands."""
+    plain = OptimizerSpec()
+    for n, population in ((2, 6), (15, 12), (16, 24), (192, 38)):
+        assert choose_population(plain, np.zeros(n, dtype=np.bool_)) == population
+    switches = np.arange(40) < 20
+    assert choose_population(plain, switches) == default_population(40)
+    other = OptimizerSpec(algorithm="lra_cma_es")
+    assert choose_population(other, np.zeros(40, dtype=np.bool_)) == default_population(40)
+    named = OptimizerSpec(population=8)
+    assert choose_population(named, np.zeros(40, dtype=np.bool_)) == 8

@@ -1,0 +1,172 @@
+"""What is exported: a winner, a point of a front, or a candidate chosen by hand, and its story.
+
+It tells the record of a search to the card and the recipe; it builds and scores nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evomerge.candidate import CandidateKey
+from evomerge.errors import RunError
+from evomerge.export.card import CardScores
+from evomerge.outcome import ChosenPoint, Selection
+from evomerge.preparation import Preparation
+from evomerge.recipe import Recipe
+from evomerge.selection import TEST, VALIDATION
+from evomerge.standing import Standing, stand
+from evomerge.study import Study
+
+_FLATTERED = " A candidate that was picked for its score on them looks better there than it is."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What to export, and what may be said of it.
+
+    key: the record whose item results a verification compares with. block: what the recipe says
+    under `evomerge:`.
+    """
+
+    key: CandidateKey
+    label: str
+    recipe: Recipe
+    opening: str
+    scores: CardScores
+    block: Mapping[str, Any]
+
+
+def choose(
+    preparation: Preparation,
+    study: Study,
+    chosen: Selection | ChosenPoint | None,
+    trial: CandidateKey | None,
+) -> Choice:
+    """What to export: the candidate `trial` where one is named, else what the search delivers.
+
+    Raises RunError when there is no such candidate, or nothing is delivered yet.
+    """
+    if trial is not None:
+        return _by_hand(preparation, study, trial)
+    if chosen is None:
+        raise RunError(
+            "the search has no winner yet; let `evomerge resume` finish it, or name a candidate "
+            "with --trial"
+        )
+    return _winner(chosen) if isinstance(chosen, Selection) else _point(chosen)
+
+
+def _winner(selection: Selection) -> Choice:
+    validation = [entry for entry in selection.validation if entry.label == selection.winner]
+    standings = {"validation": validation[:1], "test": [selection.standing(selection.winner)]}
+    scores = {
+        split: _stated(found[0], selection.items[split])
+        for split, found in standings.items()
+        if found
+    }
+    return Choice(
+        key=selection.test_key,
+        label=selection.winner,
+        recipe=selection.recipe,
+        opening=selection.headline(),
+        scores=CardScores(
+            said="On test items that no candidate was proposed or chosen by "
+            f"({_counted(selection.items['test'])}).",
+            standings=selection.test,
+            constraints=selection.constraints,
+            differences={one.label: one.difference.interval for one in selection.comparisons},
+            remarks=tuple(selection.remarks()),
+        ),
+        block=_block(selection.winner, selection.genome, scores),
+    )
+
+
+def _point(chosen: ChosenPoint) -> Choice:
+    """A point of the front, beside the others that could have been taken."""
+    front, point = chosen.front, chosen.point
+    others = [other for other in front.points if other is not point]
+    beside = [rival for rival in front.rivals if front.point(rival.label) is None]
+    alternatives = ", ".join(other.label for other in others) or "none"
+    axes = ", ".join(str(axis) for axis in front.axes)
+    return Choice(
+        key=point.test_key,
+        label=point.label,
+        recipe=point.recipe,
+        opening=(
+            f"A point of a front over {axes}: {point.label}, chosen {chosen.why}. The other points "
+            f"of the front: {alternatives}. Of the whole front: {front.headline()}"
+        ),
+        scores=CardScores(
+            said=(
+                "On test items that no candidate was proposed or chosen by "
+                f"({_counted(front.items['test'])}). The points of the front stand first."
+            ),
+            standings=(point.test, *(other.test for other in others), *beside),
+            constraints=point.constraints,
+        ),
+        block=_block(
+            point.label,
+            point.genome,
+            {
+                "validation": _stated(point.validation, front.items["validation"]),
+                "test": _stated(point.test, front.items["test"]),
+            },
+        ),
+    )
+
+
+def _by_hand(preparation: Preparation, study: Study, key: CandidateKey) -> Choice:
+    trial = study.find(key)
+    if trial is None:
+        raise RunError(f"--trial {key}: no such candidate in {study.run_dir}; see its report")
+    if trial.failure is not None:
+        raise RunError(f"--trial {key}: it failed ({trial.failure}); choose another")
+    standing = stand(
+        trial.label,
+        "model",
+        study.items_of(key),
+        objective=preparation.objective,
+        seed=preparation.job.optimizer.seed,
+    )
+    split = {VALIDATION: "validation", TEST: "test"}.get(key.generation, "search")
+    return Choice(
+        key=key,
+        label=trial.label,
+        recipe=trial.recipe,
+        opening=(
+            f"Chosen by hand: candidate {key} ({trial.label}), not by the search's own selection; "
+            "whether it is better than its parents was not tested."
+        ),
+        scores=CardScores(
+            said=f"On {split} items ({_counted(trial.items)})."
+            f"{'' if split == 'test' else _FLATTERED}",
+            standings=(standing,),
+        ),
+        block=_block(trial.label, trial.genome, {split: _stated(standing, trial.items)}),
+    )
+
+
+def _block(
+    label: str, genome: tuple[float, ...] | None, scores: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a recipe says of its candidate under `evomerge:`."""
+    stated = {} if genome is None else {"genome": list(genome)}
+    return {"candidate": label, **stated, "scores": dict(scores)}
+
+
+def _stated(standing: Standing, items: Mapping[str, int]) -> dict[str, Any]:
+    """A standing as plain values."""
+    return {
+        "items": dict(items),
+        "objective": asdict(standing.score),
+        "tasks": {
+            task: {metric: asdict(interval) for metric, interval in metrics.items()}
+            for task, metrics in standing.tasks.items()
+        },
+    }
+
+
+def _counted(items: Mapping[str, int]) -> str:
+    return ", ".join(f"{task} {count}" for task, count in items.items())
