@@ -1,0 +1,104 @@
+"""The record of a grid: a study like a search's, with the grid beside it.
+
+    RUN_DIR/
+    ├── grid.yaml            the grid as it was last run, pinned
+    ├── job.yaml, study.db, items/, run.lock    as a search's; its cells are trials
+    ├── searches/            a run directory for each search that is one of the methods
+    ├── recipes/KEY.yaml     every merge, as `evomerge merge` takes it
+    └── grid.md, grid.html   the outcome
+
+A grid may be extended: by methods, sizes, subsets and seeds, and by the budget of a search. What
+changes what a score means is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import RunError
+from evomerge.grid.loading import written
+from evomerge.grid.running import MERGES
+from evomerge.grid.specification import GridSpec
+from evomerge.preparation import Preparation, facts_of
+from evomerge.study import Study, create_study, resume_study, write_whole
+from evomerge.study.storage import storage_errors
+
+_FILE = "grid.yaml"
+
+
+def refuse_search(run_dir: Path) -> None:
+    """Raise RunError where the directory holds a search and no grid."""
+    if (run_dir / "job.yaml").exists() and not holds_grid(run_dir):
+        raise RunError(f"{run_dir}: holds a search; give the grid another --run-dir")
+
+
+def refuse_grid(run_dir: Path) -> None:
+    """Raise RunError where the directory holds a grid, which is no search."""
+    if holds_grid(run_dir):
+        raise RunError(
+            f"{run_dir}: holds a grid, no search; go on with it, or see its outcome and recipes, "
+            f"by `evomerge grid {run_dir / _FILE} --run-dir {run_dir}`"
+        )
+
+
+def holds_grid(run_dir: Path) -> bool:
+    """Whether a grid was begun in the directory."""
+    return (run_dir / _FILE).exists()
+
+
+def open_grid_study(run_dir: Path, grid: GridSpec, preparation: Preparation) -> Study:
+    """The record of a pinned grid, begun or gone on with. Raises RunError, StorageError."""
+    refuse_search(run_dir)
+    if not (run_dir / "job.yaml").exists():
+        # The grid comes first: a kill between the two leaves no search that was never asked for.
+        _keep(run_dir, grid)
+        return create_study(run_dir, preparation.job)
+    study = resume_study(run_dir)
+    if study.job.storage != grid.storage:
+        study.close()
+        raise RunError(
+            f"storage: {grid.storage}: the record of {run_dir} stays where it began, in "
+            f"{study.job.storage}"
+        )
+    return study
+
+
+def write_recipes(study: Study, preparation: Preparation) -> None:
+    """Write every merge that was scored as a recipe that stands alone. Raises StorageError."""
+    folder = study.run_dir / "recipes"
+    with storage_errors(study.run_dir):
+        folder.mkdir(exist_ok=True)
+        for trial in study.trials_of("cell"):
+            if trial.key.generation == MERGES and trial.failure is None:
+                _write(
+                    folder / f"{trial.key}.yaml", preparation.standing_alone(trial.recipe).to_yaml()
+                )
+
+
+def keep_grid(study: Study, grid: GridSpec) -> None:
+    """Keep the grid as it is now."""
+    _keep(study.run_dir, grid)
+
+
+def _keep(run_dir: Path, grid: GridSpec) -> None:
+    with storage_errors(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write(run_dir / _FILE, written(grid))
+
+
+def _write(path: Path, text: str) -> None:
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def facts_of_grid(grid: GridSpec, preparation: Preparation) -> dict[str, Any]:
+    """What every score of the grid depends on, as preparation.facts_of says it for a search."""
+    facts = facts_of(preparation)
+    own = {"held_in": [held.model_dump() for held in grid.held_in], "split": grid.split}
+    hashed = {
+        key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        for key, value in own.items()
+    }
+    return {**facts, "job": {**facts["job"], **hashed}}

@@ -1,0 +1,98 @@
+"""The searches of a grid: each an ordinary search over one subset, in a run directory of its own.
+
+It can be looked at, reported and exported as any other; the grid takes its winner as one more
+recipe and scores it like the rest. It sees the search and validation items of its experts' tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from evomerge.candidate import Observer
+from evomerge.grid.cells import Cell, label_of
+from evomerge.grid.specification import GridSpec
+from evomerge.job import JobSpec
+from evomerge.ledger import Ledger
+from evomerge.optimize.baselines import parent_labels
+from evomerge.outcome import Selection
+from evomerge.preparation import Preparation, check_unchanged, facts_of, pin, prepare
+from evomerge.preparation import sources_digest as digest_sources
+from evomerge.recipe import Recipe, read_recipe
+from evomerge.stages import run_job
+from evomerge.study import Study, create_study, resume_study
+from evomerge.workers.pool import Pool
+
+NOTE = "searches"
+"""Where the grid's record keeps what its searches came to."""
+
+OpenPool = Callable[[Preparation, Path], Pool]
+"""(what is scored, the folder for large facts about the sources) -> the workers."""
+
+WatchSearch = Callable[[Study], AbstractContextManager[Observer]]
+"""What shows a search while it runs."""
+
+
+def search_name(grid: GridSpec, cell: Cell) -> str:
+    """Name of a cell's run directory: method, experts and seed, as a file system takes them."""
+    names = parent_labels(grid.models.sources)
+    parts = [label_of(cell.method), *(names[place] for place in cell.experts), f"seed{cell.seed}"]
+    plain = "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
+    # Names that differ in other letters alone stay apart.
+    return f"{plain}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"
+
+
+def job_of(grid: GridSpec, cell: Cell) -> JobSpec:
+    """The search of a cell as a job."""
+    assert cell.seed is not None
+    return pin(grid.search_job(cell.method, cell.experts, seed=cell.seed))
+
+
+def found_by(grid: GridSpec, cell: Cell, study: Study) -> Recipe | None:
+    """What the search of a cell found with its present budget; None where it has yet to end."""
+    noted = (study.noted(NOTE) or {}).get(search_name(grid, cell))
+    if noted is None or noted["budget"] != _budget_of(cell):
+        return None
+    return read_recipe(noted["recipe"], where=f"the winner of {search_name(grid, cell)}")
+
+
+def find(
+    grid: GridSpec, cell: Cell, study: Study, *, open_pool: OpenPool, watch: WatchSearch
+) -> Recipe:
+    """Search, or go on with the search of a cell, and keep what it found in the grid's record.
+
+    Raises InputError, WorkerError.
+    """
+    name = search_name(grid, cell)
+    run_dir = study.run_dir / NOTE / name
+    preparation = prepare(job_of(grid, cell))
+    with _open(run_dir, preparation.job) as search:
+        now = facts_of(preparation)
+        before = search.noted("facts")
+        if before is None:
+            search.note("facts", now)
+        else:
+            check_unchanged(before, now, where=str(run_dir))
+            search.job = preparation.job
+            search.keep_job()
+        facts_folder = study.run_dir / "facts" / digest_sources(now)
+        with watch(search) as observe, open_pool(preparation, facts_folder) as pool:
+            ledger = Ledger(preparation=preparation, study=search, pool=pool, observe=observe)
+            _, selection = run_job(ledger)
+    assert isinstance(selection, Selection), "a grid's searches have one objective"
+    recipe = selection.recipe
+    kept = {"budget": _budget_of(cell), "winner": selection.winner, "recipe": recipe.to_yaml()}
+    study.note(NOTE, {**(study.noted(NOTE) or {}), name: kept})
+    return recipe
+
+
+def _open(run_dir: Path, job: JobSpec) -> Study:
+    return resume_study(run_dir) if (run_dir / "job.yaml").exists() else create_study(run_dir, job)
+
+
+def _budget_of(cell: Cell) -> dict[str, float | None]:
+    assert cell.method.budget is not None
+    return cell.method.budget.model_dump()

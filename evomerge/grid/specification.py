@@ -1,0 +1,239 @@
+"""The grid file: which methods merge which of the experts, and what they are scored on.
+
+It checks what can be known without opening a checkpoint or a task; it does not know how a cell is
+merged or scored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from evomerge.job import (
+    Aggregate,
+    BudgetSpec,
+    ComputeSpec,
+    EvaluationSpec,
+    JobSpec,
+    ModelsSpec,
+    ObjectiveSpec,
+    OptimizerSpec,
+)
+from evomerge.job.sections import Section, StageOptimizerSpec
+from evomerge.space.names import short_names
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+_NOTHING_PROPOSED = BudgetSpec(hours=1.0)
+"""A job has a budget, and a grid's own job proposes no candidate that could spend it."""
+
+
+class TaskSpec(Section):
+    """A metric of an lm-eval task, as an objective of a job names it."""
+
+    task: str
+    metric: str
+
+
+class HeldInSpec(TaskSpec):
+    """A task that one of the experts was trained for; its score is divided by that expert's.
+
+    expert: one of models.sources, as it is written there or by the end of its path.
+    """
+
+    expert: str
+
+
+class ExpertsSpec(Section):
+    """Which experts are merged with each other.
+
+    sizes: how many at a time; every number from 2 where none is given. subsets: of each size, all
+    there are or so many, drawn by `seed`.
+    """
+
+    sizes: tuple[int, ...] = ()
+    subsets: int | Literal["all"] = "all"
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @field_validator("subsets")
+    @classmethod
+    def _some(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{value} is below 1; give a number of subsets, or `all`")
+        return value
+
+
+class MethodSpec(Section):
+    """One way to merge a subset of the experts: a merge method, or a search.
+
+    method: as recipes name it; without `parameters` at the values of its literature. parameters:
+    of the recipe. search_space: what is searched instead, on the held-in tasks of the subset, with
+    `budget`, and with `optimizer` and `aggregate` as in a job. label: what tables call it.
+    """
+
+    label: str | None = Field(default=None, min_length=1)
+    method: str | None = None
+    parameters: dict[str, bool | float | str] | None = None
+    search_space: str | dict[str, Any] | None = None
+    budget: BudgetSpec | None = None
+    optimizer: StageOptimizerSpec | None = None
+    aggregate: Aggregate | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_word(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> MethodSpec:
+        if (self.method is None) == (self.search_space is None):
+            raise ValueError("give either method, or search_space and budget")
+        if self.search_space is not None:
+            for key in ("label", "budget"):
+                if getattr(self, key) is None:
+                    raise ValueError(f"{key}: missing; a search needs it")
+            if self.parameters is not None:
+                raise ValueError("parameters: a search has its own; remove them, or name a method")
+        else:
+            for key in ("budget", "optimizer", "aggregate"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}: {self.method} is no search; remove it")
+        return self
+
+
+class GridSpec(Section):
+    """A whole grid. See README.md for each field and examples/ for one that runs.
+
+    held_out: tasks that none of the experts was trained for; divided by the base model's score.
+    seeds: of random masks and of searches; what does not depend on them is scored once. split:
+    items that everything is scored on; `all` of them where nothing is searched.
+    """
+
+    name: str = Field(pattern=_NAME)
+    models: ModelsSpec
+    held_in: tuple[HeldInSpec, ...] = Field(min_length=1)
+    held_out: tuple[TaskSpec, ...] = ()
+    methods: tuple[MethodSpec, ...] = Field(min_length=1)
+    experts: ExpertsSpec = ExpertsSpec()
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    split: Literal["test", "all"] = "test"
+    evaluation: EvaluationSpec = EvaluationSpec()
+    compute: ComputeSpec = ComputeSpec()
+    storage: str = "auto"
+
+    @field_validator("seeds")
+    @classmethod
+    def _whole_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        for seed in seeds:
+            if not 0 <= seed < 2**32:
+                raise ValueError(f"{seed} is outside 0 to 2^32 - 1; give another")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("one of them is listed twice; list each seed once")
+        return seeds
+
+    @model_validator(mode="after")
+    def _subsets(self) -> GridSpec:
+        count = len(self.models.sources)
+        if count < 2:
+            raise ValueError("models.sources: one expert alone makes no subset; name two or more")
+        for size in self.experts.sizes:
+            if not 2 <= size <= count:
+                raise ValueError(
+                    f"experts.sizes: {size} is outside 2 to {count}, the number of sources"
+                )
+        if self.models.tokenizer not in ("base", "union"):
+            raise ValueError(
+                f"models.tokenizer: {self.models.tokenizer} is not in every subset; write base or "
+                "union"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tasks(self) -> GridSpec:
+        places = [self.expert_of(held) for held in self.held_in]
+        for place, name in enumerate(self.models.sources):
+            if place not in places:
+                raise ValueError(
+                    f"held_in: no task belongs to {name}; add the one that it was trained for"
+                )
+        named = [(held.task, held.metric) for held in (*self.held_in, *self.held_out)]
+        for pair in named:
+            if named.count(pair) > 1:
+                raise ValueError(f"held_in, held_out: {pair[0]}/{pair[1]} is listed twice")
+        both = {held.task for held in self.held_in} & {held.task for held in self.held_out}
+        if both:
+            raise ValueError(f"held_out: {min(both)} is held in too; keep one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _methods(self) -> GridSpec:
+        labels = [method.label for method in self.methods if method.label is not None]
+        plain = [method.method for method in self.methods if method.label is None]
+        for label in [*labels, *plain]:
+            if [*labels, *plain].count(label) > 1:
+                raise ValueError(f"methods: {label} is listed twice; give each a label of its own")
+        searched = next((m.label for m in self.methods if m.search_space is not None), None)
+        if searched is not None and self.split == "all":
+            raise ValueError(
+                f"split: {searched} searches on some of all items, and would be scored on what it "
+                "was chosen by; write test"
+            )
+        return self
+
+    def expert_of(self, held: HeldInSpec) -> int:
+        """The place in models.sources of the expert that a task belongs to."""
+        sources = self.models.sources
+        if held.expert in sources:
+            return sources.index(held.expert)
+        names = list(short_names(sources).values())
+        if held.expert in names:
+            return names.index(held.expert)
+        raise ValueError(
+            f"held_in: {held.task}: {held.expert} is none of the sources; write one of "
+            f"{', '.join(names)}"
+        )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many experts are merged at a time, ascending."""
+        every = range(2, len(self.models.sources) + 1)
+        return tuple(sorted(set(self.experts.sizes or every)))
+
+    def held_in_of(self, experts: tuple[int, ...]) -> tuple[HeldInSpec, ...]:
+        """The tasks that these experts were trained for."""
+        return tuple(held for held in self.held_in if self.expert_of(held) in experts)
+
+    def job(self) -> JobSpec:
+        """The job that prepares, checks and records the grid's models and tasks."""
+        return JobSpec(
+            name=self.name,
+            models=self.models,
+            objectives=_objectives(self.held_in),
+            report=tuple(dict.fromkeys(held.task for held in self.held_out)),
+            evaluation=self.evaluation,
+            budget=_NOTHING_PROPOSED,
+            compute=self.compute,
+            storage=self.storage,
+        )
+
+    def search_job(self, method: MethodSpec, experts: tuple[int, ...], *, seed: int) -> JobSpec:
+        """The search of a method over some experts, which sees their held-in tasks alone."""
+        assert method.budget is not None and method.search_space is not None
+        given = method.optimizer or StageOptimizerSpec()
+        chosen = tuple(self.models.sources[place] for place in experts)
+        return JobSpec(
+            name=self.name,
+            models=self.models.model_copy(update={"sources": chosen}),
+            search_space=method.search_space,
+            objectives=_objectives(self.held_in_of(experts)),
+            aggregate=method.aggregate or "mean",
+            evaluation=self.evaluation,
+            optimizer=OptimizerSpec(seed=seed, **given.model_dump(exclude_none=True)),
+            budget=method.budget,
+            compute=self.compute,
+        )
+
+
+def _objectives(held_in: tuple[HeldInSpec, ...]) -> tuple[ObjectiveSpec, ...]:
+    return tuple(ObjectiveSpec(task=held.task, metric=held.metric) for held in held_in)

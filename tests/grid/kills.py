@@ -1,0 +1,128 @@
+"""Kills grids with SIGKILL and runs them again; run as a program, it prints what came of it.
+
+    python -m tests.grid.kills FOLDER KILLS
+
+As tests/searching/kills.py: a process of its own that forks, so that an instant is the same step of
+the same grid every time. The grid has a search among its methods.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evomerge.candidate import CandidateKey, Observer, Step
+from evomerge.grid import GridRun, facts_of_grid, open_grid_study, pin_grid
+from evomerge.preparation import Preparation, prepare
+from evomerge.study import read_study
+from tests.grid.grids import EVOLVED, HashingPool, make_grid, write_models, write_tasks
+
+CHANGES: dict[str, Any] = {
+    "methods": ["linear", "dare_ties", {**EVOLVED, "budget": {"candidates": 4}}],
+    "experts": {"sizes": [2], "subsets": 1},
+    "seeds": [0],
+}
+
+
+def main() -> None:
+    """Run undisturbed once; then once for every kill; print what differs as JSON."""
+    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    # Threads do not survive a fork: nothing here may start any.
+    torch.set_num_threads(1)
+    write_models(folder)
+    write_tasks(folder / "tasks")
+    preparation = prepare(pin_grid(make_grid(folder, **CHANGES)).job())
+    steps_file = folder / "steps"
+    _in_fork(lambda: _run(folder, folder / "undisturbed", preparation, steps_file=steps_file))
+    steps = steps_file.read_text().split()
+    expected = _contents(folder / "undisturbed")
+    report = []
+    for number in range(kills):
+        at = (2 * number + 1) * len(steps) // (2 * kills)
+        run_dir = folder / f"killed-{number:02d}"
+        status = _in_fork(lambda: _run(folder, run_dir, preparation, die_at=at))  # noqa: B023
+        _in_fork(lambda: _run(folder, run_dir, preparation))  # noqa: B023
+        found = _contents(run_dir)
+        report.append(
+            {
+                "step": steps[at],
+                "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
+                "differs": [part for part in expected if expected[part] != found[part]],
+            }
+        )
+    print(json.dumps({"trials": len(expected["trials"]), "kills": report}))
+
+
+def _run(
+    folder: Path,
+    run_dir: Path,
+    preparation: Preparation,
+    *,
+    die_at: int | None = None,
+    steps_file: Path | None = None,
+) -> None:
+    steps: list[str] = []
+
+    @contextlib.contextmanager
+    def watch(_shown: object) -> Iterator[Observer]:
+        def observe(step: Step, _key: CandidateKey) -> None:
+            if len(steps) == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            steps.append(step)
+
+        yield observe
+
+    grid = pin_grid(make_grid(folder, **CHANGES))
+    with open_grid_study(run_dir, grid, preparation) as study:
+        study.note("facts", facts_of_grid(grid, preparation))
+        outcome = GridRun(
+            grid=grid,
+            preparation=preparation,
+            study=study,
+            facts_folder=run_dir / "facts",
+            open_pool=lambda _preparation, _folder: HashingPool(),
+            watch_scoring=watch,
+            watch_search=watch,
+        ).run()
+    (run_dir / "outcome.json").write_text(json.dumps(outcome.to_json()))
+    if steps_file is not None:
+        steps_file.write_text(" ".join(steps))
+
+
+def _in_fork(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+def _contents(run_dir: Path) -> dict[str, Any]:
+    """Everything of a record that a kill must not change."""
+    with read_study(run_dir) as study:
+        return {
+            "trials": [
+                repr((t.key, t.kind, t.label, t.score, t.means, t.items)) + t.recipe.to_yaml()
+                for t in study.trials
+            ],
+            "items": [repr(study.items_of(trial.key)) for trial in study.trials],
+            "searches": json.dumps(study.noted("searches"), sort_keys=True),
+            "outcome": (run_dir / "outcome.json").read_text(),
+            "folders": sorted(path.name for path in (run_dir / "searches").iterdir()),
+        }
+
+
+if __name__ == "__main__":
+    main()

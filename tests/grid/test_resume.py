@@ -1,0 +1,26 @@
+"""A grid that is killed at any step and run again is the grid that was never killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_a_killed_grid_goes_on_to_the_same_record(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.grid.kills", str(tmp_path), "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    # Base and three experts; a pair's soup and its DARE-TIES; what the search found, where that is
+    # neither of them.
+    assert result["trials"] >= 4 + 2
+    assert len(result["kills"]) == 5
+    for kill in result["kills"]:
+        assert kill["killed"], f"not killed at {kill['step']}"
+        assert kill["differs"] == [], f"killed at {kill['step']}: {kill['differs']} differ"
