@@ -1,7 +1,8 @@
 """The commands. Everything heavy is imported inside them, so that `--help` answers at once.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 2 bad input, in one line;
-3 ended with no candidate better than the best parent; 130 interrupted.
+3 ended with no candidate better than the best parent, or no front than the parents'; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import enum
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from evomerge import __version__
 from evomerge.errors import EvomergeError, RunError
 
 if TYPE_CHECKING:
+    from evomerge.grid import GridOutcome, GridSpec
     from evomerge.preparation import Preparation
     from evomerge.study import Study
 
@@ -92,7 +95,7 @@ def search(
         from evomerge.job import load_job
         from evomerge.preparation import pin, prepare
         from evomerge.study import create_study, refuse_existing
-        from evomerge.workers.opening import check_workers
+        from evomerge.workers.opening import check_models, check_workers
 
         spec = load_job(job, overrides=overrides or ())
         where = run_dir or Path("runs") / spec.name
@@ -100,30 +103,78 @@ def search(
         check_workers(spec.compute, ray_address=ray_address)
         _say_checking()
         preparation = prepare(pin(spec))
-        _run(create_study(where, preparation.job), preparation, ray_address)
+        check_models(preparation)
+        directions = preparation.objective.directions
+        _run(create_study(where, preparation.job, directions=directions), preparation, ray_address)
 
 
 @app.command()
 def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
     """Go on with a search from its first candidate without a result."""
     with _answering():
+        from evomerge.grid import refuse_grid
         from evomerge.preparation import prepare
         from evomerge.study import resume_study
-        from evomerge.workers.opening import check_workers
+        from evomerge.workers.opening import check_models, check_workers
 
+        refuse_grid(run_dir)
         study = resume_study(run_dir, overrides=tuple(overrides or ()))
         check_workers(study.job.compute, ray_address=ray_address)
         _say_checking()
-        _run(study, prepare(study.job), ray_address)
+        preparation = prepare(study.job)
+        check_models(preparation)
+        _run(study, preparation, ray_address)
+
+
+@app.command()
+def grid(
+    file: Annotated[
+        Path, typer.Argument(metavar="GRID", help="The grid file.", show_default=False)
+    ],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where to keep the grid; runs/NAME if not given.")
+    ] = None,
+    overrides: Overrides = None,
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare merge methods by how many experts they merge, with normalised scores.
+
+    Run it again to go on after an interrupt, or with more methods, sizes or seeds: what has been
+    scored is not scored again.
+    """
+    with _answering():
+        from evomerge.grid import check_grid, load_grid, pin_grid, refuse_search
+        from evomerge.preparation import prepare
+        from evomerge.workers.opening import check_models, check_workers
+
+        asked = load_grid(file, overrides=overrides or ())
+        where = run_dir or Path("runs") / asked.name
+        refuse_search(where)
+        check_workers(asked.compute, ray_address=ray_address)
+        _say_checking()
+        spec = pin_grid(asked)
+        preparation = prepare(spec.job())
+        check_grid(spec, preparation)
+        check_models(preparation)
+        changed = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
+        again = f"evomerge grid {file} --run-dir {where}{changed}"
+        outcome = _run_grid(spec, preparation, where, ray_address, again=again)
+        if as_json:
+            typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False, indent=2))
+        else:
+            _show_grid(outcome, where)
 
 
 @app.command()
 def status(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Say how far a search is, also while it runs."""
     with _answering():
+        from evomerge.grid import refuse_grid
         from evomerge.report.status import show_status, status_of
         from evomerge.study import read_study
 
+        refuse_grid(run_dir)
         with read_study(run_dir) as study:
             said = status_of(study)
         if as_json:
@@ -140,31 +191,36 @@ def export(
         str | None,
         typer.Option(help="Export this candidate instead of the winner, e.g. g0012-i003."),
     ] = None,
+    point: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a front: a point by name, by what the tasks weigh (TASK=0.7,OTHER=0.3), or by "
+            "what it must reach ('TASK>=0.9')."
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Load and score the folder with stock tools.")
     ] = False,
 ) -> None:
-    """Write the winner: recipe, checkpoint, model card, manifest."""
+    """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with _answering():
         from evomerge.candidate import CandidateKey
         from evomerge.export import export_winner
+        from evomerge.grid import refuse_grid
+        from evomerge.outcome import chosen_outcome
         from evomerge.preparation import prepare
-        from evomerge.selection import read_selection
         from evomerge.study import read_study
 
+        refuse_grid(run_dir)
         with read_study(run_dir) as study:
-            document = study.noted("selection")
-            selection = None if document is None else read_selection(document)
             key = None if trial is None else CandidateKey.parse(trial)
-            if selection is None and key is None:
-                raise RunError(
-                    f"{run_dir}: the search has not ended; finish it with `evomerge resume "
-                    f"{run_dir}`, or name a candidate with --trial"
-                )
+            if trial is not None and point is not None:
+                raise RunError("--point: --trial names a candidate already; give one of them")
+            chosen = chosen_outcome(study, point) if key is None else None
             preparation = prepare(study.job)
             if verify:
                 typer.echo("writing, then scoring with stock lm-eval ...", err=True)
-            report = export_winner(preparation, study, selection, out, trial=key, verify=verify)
+            report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
         for line in report.lines():
             typer.echo(line)
         if not report.verified:
@@ -255,8 +311,8 @@ def evaluate(
 ) -> None:
     """Score one model, or the merge of a recipe, on the tasks of a job."""
     with _answering():
+        from evomerge.assessing import evaluate_model
         from evomerge.job import load_job
-        from evomerge.standing import evaluate_model
 
         standing = evaluate_model(model, load_job(job), split=split.value)
         if as_json:
@@ -276,10 +332,12 @@ def report(
 ) -> None:
     """Write one HTML file that shows the whole search."""
     with _answering():
+        from evomerge.grid import refuse_grid
         from evomerge.report.html import write_report
         from evomerge.sources import open_source
         from evomerge.study import read_study
 
+        refuse_grid(run_dir)
         with read_study(run_dir) as study:
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
@@ -319,15 +377,73 @@ def _run(study: Study, preparation: Preparation, ray_address: str | None) -> Non
                 ) as pool,
             ):
                 ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
-                ending, selection = run_job(ledger)
+                ending, outcome = run_job(ledger)
         except KeyboardInterrupt:
             typer.echo(f"Interrupted; go on with: evomerge resume {study.run_dir}", err=True)
             raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
-    for line in selection.lines():
+    for line in outcome.lines():
         typer.echo(line)
-    typer.echo(f"next: evomerge export {study.run_dir} --out DIR")
-    raise typer.Exit(0 if selection.better else NO_GAIN)
+    typer.echo(f"next: {outcome.export_command(study.run_dir)}")
+    raise typer.Exit(0 if outcome.better else NO_GAIN)
+
+
+def _run_grid(
+    spec: GridSpec, preparation: Preparation, run_dir: Path, ray_address: str | None, *, again: str
+) -> GridOutcome:
+    """Score what is missing of a grid; `again` is the command that goes on with it."""
+    from evomerge.grid import (
+        GridRun,
+        facts_of_grid,
+        keep_grid,
+        open_grid_study,
+        work_of,
+        write_recipes,
+    )
+    from evomerge.preparation import check_unchanged, sources_digest
+    from evomerge.report.grid_page import write_grid_page
+    from evomerge.report.grid_progress import GridProgress
+    from evomerge.workers.opening import open_pool
+
+    with open_grid_study(run_dir, spec, preparation) as study, _terminable():
+        try:
+            now = facts_of_grid(spec, preparation)
+            before = study.noted("facts")
+            if before is None:
+                study.note("facts", now)
+            else:
+                for change in check_unchanged(before, now, where=str(run_dir)):
+                    typer.echo(f"note: {change} since the grid began", err=True)
+            keep_grid(study, spec)
+            progress = GridProgress(study)
+            run = GridRun(
+                grid=spec,
+                preparation=preparation,
+                study=study,
+                facts_folder=run_dir / "facts" / sources_digest(now),
+                open_pool=lambda ready, folder: open_pool(
+                    ready, ray_address=ray_address, facts_folder=folder
+                ),
+                watch_scoring=progress.scoring,
+                watch_search=progress.searching,
+            )
+            progress.announce(work_of(run))
+            outcome = run.run()
+            write_recipes(study, preparation)
+            write_grid_page(outcome, run_dir=run_dir)
+        except KeyboardInterrupt:
+            typer.echo(f"Interrupted; go on with: {again}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+    return outcome
+
+
+def _show_grid(outcome: GridOutcome, run_dir: Path) -> None:
+    from evomerge.report.grid_tables import grid_lines
+
+    for line in grid_lines(outcome):
+        typer.echo(line)
+    typer.echo(f"tables: {run_dir / 'grid.md'}, figures: {run_dir / 'grid.html'}")
+    typer.echo(f"next: evomerge merge {run_dir / 'recipes' / 'CANDIDATE.yaml'} --out DIR")
 
 
 @contextlib.contextmanager

@@ -10,17 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from evomerge.ledger import Ledger
+from evomerge.outcome import Outcome
 from evomerge.preparation import next_stage
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search import Ending, run_search
-from evomerge.selection import Selection, select_winner, winner_of_stage
+from evomerge.selection import select_front, select_winner, winner_of_stage
 
 NOTE = "stages"
 """Where the record keeps what the stages that have ended came to."""
 
 
-def run_job(ledger: Ledger) -> tuple[Ending, Selection]:
-    """Search every stage and select the winner of the last. Raises WorkerError."""
+def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
+    """Search every stage and select the winner of the last, or the front. Raises WorkerError."""
     job, after = ledger.preparation.job, 0
     for stage in job.searches[:-1]:
         ended = _ended(ledger, stage.name)
@@ -39,7 +40,8 @@ def run_job(ledger: Ledger) -> tuple[Ending, Selection]:
         recipe: Recipe = read_recipe(ended["recipe"], where=f"the winner of {stage.name}")
         ledger = replace(ledger, preparation=next_stage(ledger.preparation, recipe))
     ending = run_search(ledger, after=after)
-    return ending, select_winner(ledger, ending)
+    select = select_front if job.mode == "pareto" else select_winner
+    return ending, select(ledger, ending)
 
 
 def _ended(ledger: Ledger, name: str) -> dict[str, Any] | None:

@@ -46,7 +46,7 @@ def test_a_search_says_first_what_was_gained(searched: tuple[Path, Result]) -> N
     gained = headline.startswith(("Gained", "Not settled"))
     assert gained or headline.startswith("No gain")
     assert result.exit_code == (0 if gained else 3)
-    assert "generation 3: 4 scored on 16 fresh items" in result.stderr
+    assert "generation 3: 4 scored on 16 items" in result.stderr
     assert "\x1b" not in result.stderr, "no control characters where there is no terminal"
 
 
@@ -150,6 +150,8 @@ def test_an_interrupted_search_says_how_to_go_on(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A job of a shell that runs in the background is begun with interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

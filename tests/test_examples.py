@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 
 import evomerge
 from evomerge.cli import app
+from evomerge.grid import cells_of, check_grid, load_grid, pin_grid
 from evomerge.job import load_job
 from evomerge.optimize.baselines import Baselines
 from evomerge.preparation import pin, prepare
@@ -44,8 +45,9 @@ RECIPES = {path.stem: path for path in sorted((EXAMPLES / "recipes").glob("*.yam
 JOBS = {
     f"{path.parent.name}-{path.stem}": path
     for path in sorted(EXAMPLES.glob("*/*.yaml"))
-    if path.parent.name != "recipes"
+    if path.parent.name != "recipes" and path.stem != "grid"
 }
+GRIDS = {path.parent.name: path for path in sorted(EXAMPLES.glob("*/grid.yaml"))}
 
 HALF_STEP = 2.0**-8 + 1e-6
 """Rounding to bfloat16 once, relative to the value; and a few roundings of float32 before it."""
@@ -346,6 +348,15 @@ def test_a_job_is_ready_to_run(path: Path) -> None:
     assert preparation.space.genes
 
 
+@pytest.mark.usefixtures("at_the_top")
+@pytest.mark.parametrize("path", GRIDS.values(), ids=GRIDS)
+def test_a_grid_is_ready_to_run(path: Path) -> None:
+    grid = pin_grid(load_grid(path))
+    preparation = prepare(grid.job())
+    check_grid(grid, preparation)
+    assert cells_of(grid, out_dtype=preparation.out_dtype)
+
+
 def test_the_greedy_soup_is_the_candidate_that_its_comment_names() -> None:
     """Scores as in the comment: counting best, then arithmetic; the two better than all three."""
     path = EXAMPLES / "greedy_soup" / "job.yaml"
@@ -368,9 +379,11 @@ def test_the_greedy_soup_is_the_candidate_that_its_comment_names() -> None:
 def test_the_list_of_examples_is_whole() -> None:
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"\]\(([^)]+)\)", text)
-    commands = re.findall(r"`evomerge (search|merge) examples/(\S+?)(?: --out merged)?`", text)
-    there = [path.relative_to(EXAMPLES).as_posix() for path in (*JOBS.values(), *RECIPES.values())]
+    commands = re.findall(r"`evomerge (search|grid|merge) examples/(\S+?)(?: --out merged)?`", text)
+    paths = (*JOBS.values(), *GRIDS.values(), *RECIPES.values())
+    there = [path.relative_to(EXAMPLES).as_posix() for path in paths]
     assert sorted(listed) == sorted(there)
     assert [path for _, path in commands] == listed
     for command, path in commands:
-        assert command == ("merge" if path.startswith("recipes/") else "search")
+        plain = "grid" if path.endswith("/grid.yaml") else "search"
+        assert command == ("merge" if path.startswith("recipes/") else plain)

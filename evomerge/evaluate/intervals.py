@@ -1,8 +1,8 @@
-"""How sure a score is: bootstrap intervals of scores and of differences between two models.
+"""How sure a score is: bootstrap intervals of one model's scores.
 
-Resampling is stratified by task, and paired: two models are compared on the same resampled items
+Resampling is stratified by task, and paired: several models are scored on the same resampled items
 (Efron & Tibshirani 1993, percentile intervals). Everything is drawn from a seed. It does not know
-where scores come from.
+where scores come from; how sure a difference is, is told elsewhere (`simultaneous.py`).
 """
 
 from __future__ import annotations
@@ -44,23 +44,8 @@ def score_interval(
     resamples: int = RESAMPLES,
 ) -> Interval:
     """Interval of one model's combined score."""
-    drawn = _resample_scores(objective, [scores], seed=seed, resamples=resamples)[0]
-    return _interval(objective.score(means_of(scores)), drawn, confidence)
-
-
-def difference_interval(
-    objective: Objective,
-    first: Scores,
-    second: Scores,
-    *,
-    seed: int,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """Interval of first's combined score minus second's, both scored on the same items."""
-    drawn = _resample_scores(objective, [first, second], seed=seed, resamples=resamples)
-    value = objective.score(means_of(first)) - objective.score(means_of(second))
-    return _interval(value, drawn[0] - drawn[1], confidence)
+    drawn = resample_terms(objective, [scores], seed=seed, resamples=resamples)[0]
+    return _interval(objective.score(means_of(scores)), objective.combine(drawn), confidence)
 
 
 def mean_intervals(
@@ -79,10 +64,10 @@ def mean_intervals(
     return intervals
 
 
-def _resample_scores(
-    objective: Objective, models: Sequence[Scores], *, seed: int, resamples: int
+def resample_terms(
+    objective: Objective, models: Sequence[Scores], *, seed: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Combined scores (models, resamples), every model on the same resampled items."""
+    """Score by each term (models, resamples, terms), every model on the same resampled items."""
     tasks = sorted({term.metric.task for term in objective.terms})
     means = np.empty((len(models), resamples, len(objective.terms)))
     for ordinal, task in enumerate(tasks):
@@ -94,7 +79,7 @@ def _resample_scores(
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
         drawn = _resample_means(values, generator, resamples)
         means[:, :, columns] = np.moveaxis(drawn.reshape(resamples, len(models), -1), 1, 0)
-    return objective.combine(means)
+    return means
 
 
 def _columns(items: TaskItems, keys: Sequence[str]) -> NDArray[np.float64]:

@@ -17,15 +17,18 @@ from plotly.offline import get_plotlyjs
 
 from evomerge import __version__
 from evomerge.errors import StorageError
+from evomerge.job import JobSpec
+from evomerge.outcome import Front, Outcome, Selection, Verdict
 from evomerge.report.figures import (
     Figure,
     interval_figure,
     spread_of,
 )
+from evomerge.report.front import front_parts, outcome_of
 from evomerge.report.recipe_views import merged_so_far, published_form, routes_of
 from evomerge.report.search_curve import search_figure
 from evomerge.report.tally import (
-    SELECTION,
+    Generation,
     Phase,
     Spending,
     best_of,
@@ -37,16 +40,26 @@ from evomerge.report.tally import (
     model_alone,
     parents_among,
     phase_of,
+    searched,
     spending_of,
 )
-from evomerge.report.words import count_text, duration_text, gain_text, one_line, score_text
-from evomerge.selection import Selection, read_selection
+from evomerge.report.words import (
+    count_text,
+    duration_text,
+    gain_text,
+    one_line,
+    range_text,
+    score_text,
+)
 from evomerge.sources import Structure
 from evomerge.standing import Standing
 from evomerge.study import Study, Trial, write_whole
 
 FACTS = "facts"
 """Name under which the record keeps what its results depend on (see preparation.facts_of)."""
+
+ESTIMATES = "estimates"
+"""Where it keeps what was measured of the ways to estimate a task (see generation)."""
 
 _WINNER = "winner"
 _KEYS_SHOWN = 8
@@ -115,9 +128,9 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
     genomes = [trial for trial in trials if trial.kind == "genome"]
     baselines = [trial for trial in trials if trial.kind == "baseline"]
     parents = parents_among(baselines, job)
-    spent = spending_of(genomes)
-    noted = study.noted(SELECTION)
-    selection = None if noted is None else read_selection(noted)
+    spent = spending_of(searched(trials))
+    outcome = outcome_of(study)
+    selection = outcome if isinstance(outcome, Selection) else None
     alone = [trial.label for trial in baselines if model_alone(trial, job) is not None]
     return {
         "job": job,
@@ -126,9 +139,13 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "spent": spent,
         "limits": limits_of(job.budget, spent),
         "generations": generations_of(genomes),
+        "draws_sentence": _draws_sentence(job, generations_of(genomes)),
+        "estimates": study.noted(ESTIMATES) or {},
         "selected_after": generations_selected(study),
         "selection": selection,
-        "verdict": _verdict(selection, phase_of(study)),
+        "front": front_parts(outcome) if isinstance(outcome, Front) else None,
+        "study_dir": study.run_dir,
+        "verdict": _verdict(outcome, phase_of(study)),
         "best_parent": best_of(parents),
         "best_baseline": best_of(baselines),
         "best_candidate": best_of(genomes),
@@ -154,13 +171,16 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
     }
 
 
-def _verdict(selection: Selection | None, phase: Phase) -> tuple[str, str]:
+def _verdict(outcome: Outcome | None, phase: Phase) -> tuple[str, str]:
     """Two or three words for the outcome, and the tone in which the page shows them."""
-    if selection is None:
+    if outcome is None:
         return ("Not started" if phase == "not started" else "Not finished", "open")
-    if not selection.better:
-        return "No gain", "bad"
-    return ("Gain", "good") if selection.settled else ("Not settled", "open")
+    words: dict[Verdict, tuple[str, str]] = {
+        "gained": ("Gain", "good"),
+        "not settled": ("Not settled", "open"),
+        "no gain": ("No gain", "bad"),
+    }
+    return words[outcome.verdict]
 
 
 def _test_figures(selection: Selection) -> TestFigures:
@@ -222,11 +242,25 @@ def _validation_rows(selection: Selection) -> list[dict[str, Any]]:
     ]
 
 
+def _draws_sentence(job: JobSpec, generations: Sequence[Generation]) -> str:
+    """Which items the dots of the search were scored on."""
+    if not generations:
+        return ""
+    last = range_text(generations[-1].least, generations[-1].most, "item")
+    if job.evaluation.draws == "all":
+        return "Every candidate that is not stopped before is scored on all search items."
+    if not job.evaluation.draws_afresh:
+        return f"Every generation is scored on the same {last} of the search items."
+    weighted = job.evaluation.draws == "informative"
+    more = ", those on which candidates disagree more often and weighted for it" if weighted else ""
+    return f"Every generation is scored on a fresh draw of search items{more}; the last on {last}."
+
+
 def _costs(trials: Sequence[Trial]) -> list[tuple[str, Spending]]:
     """What each phase took, and all of them; phases that have not begun are left out."""
     phases = {
         "baselines": [trial for trial in trials if trial.kind == "baseline"],
-        "search": [trial for trial in trials if trial.kind == "genome"],
+        "search": searched(trials),
         "final selection": [trial for trial in trials if trial.kind == "finalist"],
     }
     rows = [(name, spending_of(those)) for name, those in phases.items() if those]

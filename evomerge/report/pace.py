@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from evomerge.job import JobSpec
-from evomerge.report.tally import remaining_worker_s, spending_of
+from evomerge.report.tally import remaining_worker_s, searched, spending_of
 from evomerge.study import Trial
 
 
@@ -45,14 +45,15 @@ class Pace:
 
     def left_s(self, trials: Sequence[Trial]) -> float | None:
         """Seconds until the budget is used up, from every trial so far; None before the first."""
-        genomes = [trial for trial in trials if trial.kind == "genome"]
+        genomes = searched(trials)
         likely = [trial for trial in genomes or trials if trial.failure is None]
         if not likely:
             return None
         cost = spending_of(likely)
-        items = cost.items / len(likely)
-        merge_s = cost.merge_s / len(likely)
-        evaluate_s = (cost.worker_s - cost.merge_s) / len(likely)
+        candidates = max(1, cost.candidates)
+        items = cost.items / candidates
+        merge_s = cost.merge_s / candidates
+        evaluate_s = (cost.worker_s - cost.merge_s) / candidates
         if not genomes:
             share = self._job.evaluation.items_per_generation / max(1.0, items)
             items, evaluate_s = items * share, evaluate_s * share

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evomerge.outcome import Selection
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.report.coefficient_figures import CoefficientView, show_coefficients
 from evomerge.report.figures import Figure
@@ -13,7 +14,6 @@ from evomerge.report.slot_figures import depths_figure, slots_figure
 from evomerge.report.slot_history import depths_of, slot_history
 from evomerge.report.tally import STAGES, best_of
 from evomerge.route import published
-from evomerge.selection import Selection
 from evomerge.sources import Structure
 from evomerge.study import Study, Trial
 

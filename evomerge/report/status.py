@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from evomerge.outcome import Front
+from evomerge.report.front import FrontRow, outcome_of, rows_of
 from evomerge.report.tally import (
     SELECTION,
     Limit,
@@ -24,6 +26,7 @@ from evomerge.report.tally import (
     limits_of,
     parents_among,
     phase_of,
+    searched,
     spending_of,
     stage_of,
 )
@@ -58,7 +61,9 @@ class Status:
     items, worker_s: over everything that was scored; seconds are summed over workers.
     hops, shared_hops: passes through a layer that the optimiser's routes asked for, and those of
     them that shared prefixes saved.
-    headline: what the final selection says of the winner; None until it has been made.
+    headline: what the final selection says of the winner, or of the front; None until it has been
+    made. front: its points; None where the search has one winner, or has not ended. export: the
+    command that exports what came of it; None before the end.
     """
 
     name: str
@@ -80,6 +85,8 @@ class Status:
     hops: int
     shared_hops: int
     headline: str | None
+    front: tuple[FrontRow, ...] | None = None
+    export: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -93,6 +100,7 @@ class Status:
             {"reason": reason, "candidates": count} for reason, count in self.failures
         ]
         document["limits"] = [asdict(limit) for limit in self.limits]
+        document["front"] = None if self.front is None else [row.to_json() for row in self.front]
         return {**document, "finished": self.finished}
 
 
@@ -101,9 +109,10 @@ def status_of(study: Study) -> Status:
     trials = study.trials
     phase = phase_of(study)
     genomes = [trial for trial in trials if trial.kind == "genome"]
-    spent = spending_of(genomes)
+    spent = spending_of(searched(trials))
     total = spending_of(trials)
     generations = generations_of(genomes)
+    outcome = outcome_of(study) if phase == "finished" else None
     return Status(
         name=study.job.name,
         run_dir=str(study.run_dir),
@@ -125,7 +134,9 @@ def status_of(study: Study) -> Status:
         worker_s=total.worker_s,
         hops=spent.hops,
         shared_hops=spent.shared_hops,
-        headline=study.noted(SELECTION)["headline"] if phase == "finished" else None,
+        headline=None if outcome is None else study.noted(SELECTION)["headline"],
+        front=rows_of(outcome) if isinstance(outcome, Front) else None,
+        export=None if outcome is None else outcome.export_command(study.run_dir),
     )
 
 
@@ -179,7 +190,8 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     if not status.finished:
         rows.append(("if it stopped", f"evomerge resume {status.run_dir}"))
     else:
-        rows.append(("next", f"evomerge export {status.run_dir} --out DIR"))
+        rows += [("on the front", str(row)) for row in status.front or ()]
+        rows.append(("next", status.export or ""))
     return rows
 
 

@@ -41,7 +41,7 @@ class Generation:
     """What became of one population.
 
     mean, best: of the combined scores of those that were scored; None when all failed.
-    items: what each candidate was scored on.
+    least, most: items that a candidate was scored on; where they race, losers have fewer.
     """
 
     number: int
@@ -49,7 +49,8 @@ class Generation:
     failed: int
     mean: float | None
     best: float | None
-    items: int
+    least: int
+    most: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +151,10 @@ def phase_at(generation: int) -> Phase:
 
 
 def generations_of(trials: Iterable[Trial]) -> tuple[Generation, ...]:
-    """The optimiser's generations in order; baselines and finalists are left out."""
+    """The optimiser's generations in order; baselines, elites and finalists are left out."""
     populations: dict[int, list[Trial]] = {}
     for trial in trials:
-        if trial.key.generation > 0:
+        if trial.key.generation > 0 and trial.kind == "genome":
             populations.setdefault(trial.key.generation, []).append(trial)
     return tuple(_generation(number, populations[number]) for number in sorted(populations))
 
@@ -166,7 +167,8 @@ def _generation(number: int, trials: Sequence[Trial]) -> Generation:
         failed=sum(trial.failure is not None for trial in trials),
         mean=sum(scores) / len(scores) if scores else None,
         best=max(scores, default=None),
-        items=max(items_of(trial) for trial in trials),
+        least=min(items_of(trial) for trial in trials),
+        most=max(items_of(trial) for trial in trials),
     )
 
 
@@ -197,12 +199,17 @@ def parents_among(trials: Iterable[Trial], job: JobSpec) -> tuple[Trial, ...]:
     )
 
 
+def searched(trials: Iterable[Trial]) -> list[Trial]:
+    """What the budget pays for: the optimiser's candidates, and those that were scored again."""
+    return [trial for trial in trials if trial.kind in ("genome", "elite")]
+
+
 def spending_of(trials: Iterable[Trial]) -> Spending:
-    """Sums over trials, failed ones included."""
+    """Sums over trials, failed ones included; one that was scored again is one candidate."""
     counted = list(trials)
     forward = sum(trial.cost.forward_s for trial in counted)
     return Spending(
-        candidates=len(counted),
+        candidates=sum(trial.kind != "elite" for trial in counted),
         failed=sum(trial.failure is not None for trial in counted),
         items=sum(trial.cost.items for trial in counted),
         merge_s=sum(trial.cost.merge_s for trial in counted),

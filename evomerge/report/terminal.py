@@ -28,6 +28,7 @@ from evomerge.report.tally import (
     limits_of,
     parents_among,
     phase_at,
+    searched,
     selection_round,
     spending_of,
     stage_of,
@@ -37,6 +38,7 @@ from evomerge.report.words import (
     duration_text,
     estimate_text,
     one_line,
+    range_text,
     score_text,
 )
 from evomerge.study import Study, Trial
@@ -150,7 +152,7 @@ class SearchProgress:
         taken = self._trials
         genomes = sum(trial.kind == "genome" for trial in taken)
         baselines = sum(trial.kind == "baseline" for trial in taken)
-        finalists = len(taken) - genomes - baselines
+        finalists = sum(trial.kind == "finalist" for trial in taken)
         parts = [count_text(baselines, "baseline"), count_text(genomes, "candidate")]
         if finalists:
             parts.append(count_text(finalists, "finalist"))
@@ -179,8 +181,8 @@ class SearchProgress:
 
     def _generation_line(self, generation: Generation) -> str:
         parts = [
-            f"generation {generation.number}: {generation.scored} scored "
-            f"on {count_text(generation.items, 'fresh item')}"
+            f"generation {generation.number}: {generation.scored} scored on "
+            f"{range_text(generation.least, generation.most, 'item')}"
         ]
         if generation.mean is not None:
             parts.append(f"mean {score_text(generation.mean)}, best {score_text(generation.best)}")
@@ -219,7 +221,7 @@ class SearchProgress:
 
     def _left(self) -> str:
         """What is used of the budget, and a guess at the time left of the search."""
-        spent = spending_of(trial for trial in self._trials if trial.kind == "genome")
+        spent = spending_of(searched(self._trials))
         limit = limits_of(self._job.budget, spent)[0]
         left_s = self._pace.left_s(self._trials)
         if limit.share >= 1.0 or left_s is None:
@@ -256,7 +258,7 @@ class SearchProgress:
         return page
 
     def _bar(self, width: int) -> RenderableType:
-        spent = spending_of(trial for trial in self._trials if trial.kind == "genome")
+        spent = spending_of(searched(self._trials))
         limit = limits_of(self._job.budget, spent)[0]
         bar = Table.grid(padding=(0, 1, 0, 0))
         share = ProgressBar(total=1.0, completed=limit.share, width=width - 6)

@@ -23,6 +23,11 @@ def count_text(value: int, noun: str, plural: str | None = None) -> str:
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
 
 
+def range_text(least: int, most: int, noun: str) -> str:
+    """How many, from one to the other: `40 items`, `20 to 80 items`."""
+    return count_text(most, noun) if least == most else f"{least:,} to {count_text(most, noun)}"
+
+
 def duration_text(seconds: float) -> str:
     """A duration in the two units that matter: `45 s`, `12 min 30 s`, `3 h 05 min`."""
     if seconds < 9.95:

@@ -1,49 +1,53 @@
-"""From the end of a search to its winner: finalists, validation, test."""
+"""From the end of a search to its winner: validation, then the test items."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from evomerge.candidate import MOST_FINALISTS, Candidate, CandidateKey, Scored, Split, TaskItems
 from evomerge.errors import WorkerError
-from evomerge.evaluate.intervals import difference_interval
-from evomerge.evaluate.objective import Means, means_of
+from evomerge.evaluate.objective import means_of
+from evomerge.evaluate.simultaneous import simultaneous_differences
 from evomerge.ledger import Ledger
-from evomerge.optimize.baselines import BASE, UNIFORM_SOUP, parent_labels
-from evomerge.recipe import Recipe
+from evomerge.optimize.baselines import UNIFORM_SOUP
+from evomerge.outcome.claim import START_ROLES, Comparison, LeftOut
+from evomerge.outcome.selection import ConstraintCheck, Selection
 from evomerge.search import Ending
-from evomerge.selection.selection import ConstraintCheck, Selection
-from evomerge.standing import Role, stand
+from evomerge.selection.finalists import (
+    TEST,
+    Entrant,
+    items_of,
+    pass_over,
+    score_entrants,
+    why_unscored,
+)
+from evomerge.selection.starts import rivals
+from evomerge.selection.validation import Validation, thresholds_among, validate
+from evomerge.standing import stand
 from evomerge.study import Trial
-
-VALIDATION = -1
-TEST = -2
-"""Generations of the finalists on each split."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entrant:
-    """A model that is scored again at the end."""
+class _Tested:
+    """The winner and what it stands beside on the test items.
 
-    label: str
-    role: Role
-    recipe: Recipe
-    genome: tuple[float, ...] | None = None
+    origin: the winner as it was on validation. others: at least one, in the order of the report.
+    """
+
+    origin: Entrant
+    winner: tuple[Entrant, Trial]
+    others: tuple[tuple[Entrant, Trial], ...]
+    feasible: bool
+    left_out: tuple[LeftOut, ...]
 
 
 def select_winner(ledger: Ledger, ending: Ending) -> Selection:
     """Score the finalists on validation, the winner and its rivals on test, and keep the outcome.
 
-    Raises WorkerError when a model that must be scored fails.
+    What cannot be scored is left out, and the outcome says so. Raises WorkerError when nothing is
+    left to win or to compare with.
     """
-    validation = _validate(ledger, ending)
-    winner, _ = validation[0]
-    test = _score(ledger, ending, _rivals(ledger, winner), TEST)
-    selection = _conclude(ledger, winner, validation, test)
+    validation = validate(ledger, ending)
+    selection = _conclude(ledger, validation, _test(ledger, ending, validation))
     ledger.study.note("selection", selection.to_json())
     return selection
 
@@ -53,142 +57,131 @@ def winner_of_stage(ledger: Ledger, ending: Ending) -> Entrant:
 
     Raises WorkerError when none can be scored.
     """
-    return _validate(ledger, ending)[0][0]
+    return validate(ledger, ending).ranked[0][0]
 
 
-def _validate(ledger: Ledger, ending: Ending) -> list[tuple[Entrant, Trial]]:
-    """The finalists on the validation items, the best first."""
-    validation = _score(ledger, ending, _finalists(ledger, ending), VALIDATION)
-    fitness = ledger.fitness([trial for _, trial in validation], ledger.thresholds())
-    ranked = [validation[place] for place in np.argsort(fitness, kind="stable")]
-    if ranked[0][1].score is None:
-        raise WorkerError(f"no finalist could be scored: {ranked[0][1].failure}")
-    return ranked
-
-
-def _finalists(ledger: Ledger, ending: Ending) -> list[Entrant]:
-    """Means first: where scores tie, the average of many candidates is the safer choice."""
-    space = ledger.preparation.space
-    entrants = []
-    means: dict[str, NDArray[np.float64]] = {}
-    if ending.means:
-        half = ending.means[len(ending.means) // 2 :]
-        means["average of the second half's means"] = np.mean(half, axis=0)
-        means["last mean"] = ending.means[-1]
-    for label, genome in means.items():
-        entrants.append(_of_genome(label, genome, space.decode(genome)))
-    count = ledger.preparation.job.evaluation.finalists
-    genomes = ledger.fittest("genome")
-    within = [t for t in genomes if ending.first < t.key.generation <= ending.last]
-    for trial in within[:count]:
-        entrants.append(_of_trial(trial, "finalist"))
-    baselines = ledger.fittest("baseline")
-    if space.exclusive:
-        # A pruned model is wanted although the whole one is better.
-        inside = [trial for trial in baselines if space.encode(trial.recipe) is not None]
-        return _once_each([*entrants, *(_of_trial(trial, "baseline") for trial in inside[:1])])
-    entrants += _stage_winners(ledger)
-    entrants += [_of_trial(trial, "baseline") for trial in baselines[:1]]
-    return _once_each(entrants)
-
-
-def _stage_winners(ledger: Ledger) -> list[Entrant]:
-    """What the stages before delivered: a stage must not end below them."""
-    winners = ledger.preparation.winners
-    entrants = []
-    for place, (name, recipe) in enumerate(winners.items()):
-        before = dict(list(winners.items())[:place])
-        whole = recipe.model_copy(update={"stages": before}).without_unused()
-        entrants.append(Entrant(label=f"winner of {name}", role="stage", recipe=whole))
-    return entrants
-
-
-def _rivals(ledger: Ledger, winner: Entrant) -> list[Entrant]:
-    """The winner first, then what it must beat."""
-    baselines = {trial.label: trial for trial in ledger.study.trials_of("baseline")}
-    parents = parent_labels(ledger.preparation.job.models.sources)
-    roles: dict[str, Role] = {BASE: "base", **dict.fromkeys(parents, "parent")}
-    entrants = [
-        Entrant(label=winner.label, role="winner", recipe=winner.recipe, genome=winner.genome)
+def _test(ledger: Ledger, ending: Ending, validation: Validation) -> _Tested:
+    """The best on validation that can be scored on test, and the rivals that can be."""
+    starts = [validation.best_start(), validation.best_start("baseline")]
+    beside = rivals(ledger, [start[0].label for start in starts if start is not None])
+    ranked = [entrant for entrant, _ in validation.ranked]
+    scored = score_entrants(ledger, ending, [ranked[0], *beside], TEST)
+    trials = {entrant.recipe.to_yaml(): trial for entrant, trial in scored}
+    failed: list[LeftOut] = []
+    for origin in ranked:
+        merge = origin.recipe.to_yaml()
+        if merge not in trials:
+            [(_, trials[merge])] = score_entrants(ledger, ending, [origin], TEST, first=len(trials))
+        reason = why_unscored(trials[merge])
+        if reason is None:
+            break
+        failed.append(LeftOut(label=origin.label, role="winner", split="test", reason=reason))
+    others = [
+        (entrant, trial)
+        for entrant, trial in scored[1:]
+        if why_unscored(trial) is None
+        and (entrant.role in START_ROLES or entrant.label != origin.label)
     ]
-    best = [trial.label for trial in ledger.fittest("baseline")[:1]]
-    for label in dict.fromkeys([BASE, *parents, UNIFORM_SOUP, *best]):
-        entrants.append(_of_trial(baselines[label], roles.get(label, "baseline")))
-    return [*entrants, *(one for one in _stage_winners(ledger) if one.label != winner.label)]
-
-
-def _score(
-    ledger: Ledger, ending: Ending, entrants: Sequence[Entrant], generation: int
-) -> list[tuple[Entrant, Trial]]:
-    """Every entrant on all items of the split.
-
-    Places follow from how long the search was and from the order of the entrants, so that an
-    interrupted selection finds its records and an extended search never takes old ones for new.
-    """
-    suite, job = ledger.preparation.suite, ledger.preparation.job
-    split: Split = "validation" if generation == VALIDATION else "test"
-    tasks = job.search_tasks if generation == VALIDATION else job.all_tasks
-    items = {task: suite.items(task, split) for task in tasks}
-    candidates = [
-        Candidate(
-            key=CandidateKey(generation, ending.last * MOST_FINALISTS + place),
-            kind="finalist",
-            label=entrant.label,
-            recipe=entrant.recipe,
-            items=items,
-            genome=entrant.genome,
+    if len(failed) == len(ranked) or not others:
+        pass_over(ledger, ending, TEST, len(trials))
+        what = "model to compare the winner with" if len(failed) < len(ranked) else "finalist"
+        reasons = [why_unscored(trial) for trial in trials.values()]
+        raise WorkerError(
+            f"no {what} could be scored on the test items: {next(filter(None, reasons))}; resume "
+            "tries them again"
         )
-        for place, entrant in enumerate(entrants)
+    known = {out.label for out in failed}
+    beside_out = [
+        LeftOut(label=entrant.label, role=entrant.role, split="test", reason=reason)
+        for entrant, trial in scored[1:]
+        if entrant.label not in known and (reason := why_unscored(trial)) is not None
     ]
-    return list(zip(entrants, ledger.complete(candidates), strict=True))
-
-
-def _conclude(
-    ledger: Ledger,
-    winner: Entrant,
-    validation: Sequence[tuple[Entrant, Trial]],
-    test: Sequence[tuple[Entrant, Trial]],
-) -> Selection:
-    objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
-    failed = [trial for _, trial in test if trial.score is None]
-    if failed:
-        raise WorkerError(f"{failed[0].label} failed on the test items: {failed[0].failure}")
-    scores = {entrant.label: _items(ledger, trial) for entrant, trial in test}
-    best_parent = max(
-        (entrant.label for entrant, _ in test if entrant.role == "parent"),
-        key=lambda label: objective.score(means_of(scores[label])),
+    return _Tested(
+        origin=origin,
+        winner=(replace(origin, role="winner"), trials[merge]),
+        others=tuple(others),
+        feasible=len(failed) < validation.feasible,
+        left_out=(*validation.left_out, *failed, *beside_out),
     )
-    won = scores[winner.label]
+
+
+def _conclude(ledger: Ledger, validation: Validation, tested: _Tested) -> Selection:
+    objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
+    (winner, trial), origin = tested.winner, tested.origin
+    comparisons = _compare(ledger, tested.winner, tested.others)
+    gains = {one.label: one.difference.interval for one in comparisons}
+    scores = {entrant.label: objective.score(trial.means) for entrant, trial in tested.others}
+    # Without a parent the winner is told beside the best of what there is.
+    parents = [entrant.label for entrant, _ in tested.others if entrant.role == "parent"]
+    best_parent = max(parents or scores, key=lambda label: scores[label])
+    best_start, best_untuned = validation.best_start(), validation.best_start("baseline")
+    found = origin.role not in START_ROLES
+    tasks = {term.metric.task for term in objective.terms if term.weight > 0.0}
     return Selection(
         winner=winner.label,
         recipe=winner.recipe,
         genome=winner.genome,
-        test_key=test[0][1].key,
+        test_key=trial.key,
         validation=tuple(
-            stand(e.label, e.role, _items(ledger, t), objective=objective, seed=seed)
-            for e, t in validation
-            if t.score is not None
+            stand(e.label, e.role, items_of(ledger, t), objective=objective, seed=seed)
+            for e, t in validation.ranked
         ),
         test=tuple(
-            stand(e.label, e.role, scores[e.label], objective=objective, seed=seed) for e, _ in test
+            stand(e.label, e.role, items_of(ledger, t), objective=objective, seed=seed)
+            for e, t in (tested.winner, *tested.others)
         ),
         best_parent=best_parent,
-        gain=difference_interval(objective, won, scores[best_parent], seed=seed),
-        gain_over_soup=difference_interval(objective, won, scores[UNIFORM_SOUP], seed=seed),
-        constraints=_check_constraints(ledger, test),
-        items={"validation": dict(validation[0][1].items), "test": dict(test[0][1].items)},
+        gain=gains[best_parent],
+        gain_over_soup=gains.get(UNIFORM_SOUP),
+        constraints=_check_constraints(ledger, tested),
+        items={"validation": dict(validation.ranked[0][1].items), "test": dict(trial.items)},
+        origin=origin.role,
+        comparisons=comparisons,
+        on_validation=_on_validation(ledger, validation, origin) if found else None,
+        best_start=best_start and best_start[0].label,
+        best_untuned=best_untuned and best_untuned[0].label,
+        feasible=tested.feasible,
+        left_out=tested.left_out,
+        objective_items=sum(trial.items[task] for task in tasks),
     )
 
 
-def _check_constraints(
-    ledger: Ledger, test: Sequence[tuple[Entrant, Trial]]
-) -> tuple[ConstraintCheck, ...]:
-    objective = ledger.preparation.objective
-    by_role: dict[Role, list[Means]] = {}
-    for entrant, trial in test:
-        by_role.setdefault(entrant.role, []).append(trial.means)
-    thresholds = objective.thresholds(base=by_role["base"][0], sources=by_role["parent"])
-    won = by_role["winner"][0]
+def _compare(
+    ledger: Ledger, one: tuple[Entrant, Trial], others: tuple[tuple[Entrant, Trial], ...]
+) -> tuple[Comparison, ...]:
+    """One model minus each of the others, on the test items; as a family of all of them."""
+    scores = items_of(ledger, one[1])
+    differences = simultaneous_differences(
+        ledger.preparation.objective,
+        [(scores, items_of(ledger, trial)) for _, trial in others],
+        seed=ledger.preparation.job.optimizer.seed,
+    )
+    return tuple(
+        Comparison(label=entrant.label, role=entrant.role, difference=difference)
+        for (entrant, _), difference in zip(others, differences, strict=True)
+    )
+
+
+def _on_validation(ledger: Ledger, validation: Validation, winner: Entrant) -> Comparison | None:
+    """The winner minus the best start, in the family of all candidates that it was chosen from."""
+    start = validation.best_start()
+    if start is None:
+        return None
+    entrant, trial = start
+    candidates = validation.candidates
+    differences = simultaneous_differences(
+        ledger.preparation.objective,
+        [(items_of(ledger, each), items_of(ledger, trial)) for _, each in candidates],
+        seed=ledger.preparation.job.optimizer.seed,
+    )
+    place = [each for each, _ in candidates].index(winner)
+    return Comparison(label=entrant.label, role=entrant.role, difference=differences[place])
+
+
+def _check_constraints(ledger: Ledger, tested: _Tested) -> tuple[ConstraintCheck, ...]:
+    constraints = ledger.preparation.objective.constraints
+    thresholds = thresholds_among(ledger, tested.others)
+    won = means_of(items_of(ledger, tested.winner[1]))
     return tuple(
         ConstraintCheck(
             task=constraint.metric.task,
@@ -196,27 +189,5 @@ def _check_constraints(
             score=won[constraint.metric.task][constraint.metric.key],
             wanted=threshold,
         )
-        for constraint, threshold in zip(objective.constraints, thresholds, strict=True)
+        for constraint, threshold in zip(constraints, thresholds, strict=True)
     )
-
-
-def _items(ledger: Ledger, trial: Trial) -> Mapping[str, TaskItems]:
-    outcome = ledger.study.outcome_of(trial.key)
-    assert isinstance(outcome, Scored)
-    return outcome.tasks
-
-
-def _of_genome(label: str, genome: NDArray[np.float64], recipe: Recipe) -> Entrant:
-    return Entrant(label=label, role="finalist", recipe=recipe, genome=tuple(genome.tolist()))
-
-
-def _of_trial(trial: Trial, role: Role) -> Entrant:
-    return Entrant(label=trial.label, role=role, recipe=trial.recipe, genome=trial.genome)
-
-
-def _once_each(entrants: Sequence[Entrant]) -> list[Entrant]:
-    """The first of those that are the same merge: random search has no mean apart from its best."""
-    kept: dict[str, Entrant] = {}
-    for entrant in entrants:
-        kept.setdefault(entrant.recipe.to_yaml(), entrant)
-    return list(kept.values())

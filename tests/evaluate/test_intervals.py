@@ -1,4 +1,4 @@
-"""Intervals: they hold the truth as often as they say, and pairing narrows differences."""
+"""Intervals: they hold the truth as often as they say, and models share resampled items."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evomerge.candidate import TaskItems
-from evomerge.evaluate.intervals import difference_interval, mean_intervals, score_interval
+from evomerge.evaluate.intervals import mean_intervals, resample_terms, score_interval
 from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.objective import Objective, Term
 
@@ -56,38 +56,32 @@ def test_width_is_that_of_the_stratified_standard_error() -> None:
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "geometric"])
-def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says(aggregate: str) -> None:
-    """400 simulated pairs of models, intervals at 90%.
+def test_an_interval_holds_the_truth_as_often_as_it_says(aggregate: str) -> None:
+    """400 simulated models, intervals at 90%.
 
     With true coverage 0.9 the count is binomial(400, 0.9); below 0.845 or above 0.95 falls once in
     3,000 seeds. The seed is fixed, so the test fails always or never.
     """
     generator = np.random.default_rng(2)
-    rates = {"a": (0.7, 0.6), "b": (0.45, 0.5)}
-    truth = objective(aggregate).combine(np.array([[0.7, 0.45], [0.6, 0.5]]))
+    rates = {"a": 0.7, "b": 0.45}
+    truth = float(objective(aggregate).combine(np.array([0.7, 0.45])))
     held = 0
     for run in range(400):
-        easy = {task: generator.random(120) for task in TASKS}  # the same items for both models
-        first, second = (
-            scores(**{task: easy[task] < rates[task][model] for task in TASKS}) for model in (0, 1)
+        model = scores(**{task: generator.random(120) < rates[task] for task in TASKS})
+        interval = score_interval(
+            objective(aggregate), model, seed=run, confidence=0.9, resamples=400
         )
-        interval = difference_interval(
-            objective(aggregate), first, second, seed=run, confidence=0.9, resamples=400
-        )
-        held += interval.low <= truth[0] - truth[1] <= interval.high
+        held += interval.low <= truth <= interval.high
     assert 0.845 <= held / 400 <= 0.95
 
 
-def test_pairing_sees_differences_that_are_smaller_than_either_interval() -> None:
+def test_models_are_scored_on_the_same_resampled_items() -> None:
     generator = np.random.default_rng(3)
     easy = generator.random(150)
-    first, second = scores(a=easy < 0.6, b=easy < 0.6), scores(a=easy < 0.5, b=easy < 0.5)
-    paired = difference_interval(objective(), first, second, seed=0)
-    alone = score_interval(objective(), first, seed=0)
-    assert paired.low > 0.0
-    assert paired.high - paired.low < 0.7 * (alone.high - alone.low)
-    same = difference_interval(objective(), first, first, seed=0)
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    better, worse = (scores(a=easy < rate, b=easy < rate) for rate in (0.6, 0.5))
+    first, second = objective().combine(resample_terms(objective(), [better, worse], seed=0))
+    assert (first >= second).all(), "the better is right wherever the other is"
+    assert (first - second).std() < 0.7 * first.std()
 
 
 def test_every_task_and_metric_has_an_interval_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from evomerge.evaluate.intervals import Interval
 from evomerge.export.card import MIXED_LICENCE, CardScores, Effort, Story
 from evomerge.export.card import write_card as write_merge_card
 from evomerge.export.origins import FileFacts, Licence, Origin, public_names, trace
+from evomerge.outcome import ConstraintCheck
 from evomerge.recipe import Recipe
-from evomerge.selection import ConstraintCheck
 from evomerge.standing import Role, Standing
 from tests.export.conftest import Family, make_family, write_card
 
@@ -83,6 +84,20 @@ def test_scores_stand_beside_those_of_base_and_soup_with_intervals(family: Famil
     ]
     assert "- Constraint NOT kept: count, acc 0.500, wanted at least 0.900." in lines
     assert "- Constraint kept: count, acc_norm 0.950, wanted at least 0.900." in lines
+
+
+def test_differences_stand_under_the_models_that_the_winner_is_compared_with(
+    family: Family,
+) -> None:
+    difference = Interval(value=0.375, low=0.25, high=0.5)
+    scores = replace(
+        scores_of(family),
+        differences={str(family.base): difference},
+        remarks=(f"Left out: {family.japanese}, which could not be scored.",),
+    )
+    lines = card_of(family, scores=scores).splitlines()
+    assert "| mean of the second half minus it | – | +0.375 [+0.250, +0.500] | – |" in lines
+    assert "Left out: japanese, which could not be scored." in lines
 
 
 def test_it_says_how_the_merge_was_found_and_how_to_make_it_again(family: Family) -> None:

@@ -20,10 +20,11 @@ from evomerge.export import ExportReport, Verification, export_winner, merge_rec
 from evomerge.export.verify import MOST_DIFFERING, TaskComparison
 from evomerge.job import JobSpec
 from evomerge.ledger import Ledger
+from evomerge.outcome import Selection
 from evomerge.preparation import Preparation, pin, prepare
 from evomerge.recipe import read_recipe
 from evomerge.search import run_search
-from evomerge.selection import Selection, select_winner
+from evomerge.selection import select_winner
 from evomerge.study import Study, create_study
 from evomerge.workers.pool import LocalPool
 from tests.checkpoints import load_tensors

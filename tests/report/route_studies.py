@@ -14,9 +14,9 @@ import numpy as np
 
 from evomerge.candidate import CandidateKey, Step
 from evomerge.job import JobSpec
+from evomerge.outcome import Selection
 from evomerge.recipe import Recipe
 from evomerge.report.tally import STAGES
-from evomerge.selection import Selection
 from evomerge.space import SearchSpace, build_space
 from evomerge.study import Parameter, Study
 from tests.report.studies import (

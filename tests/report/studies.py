@@ -22,8 +22,8 @@ from evomerge.candidate import (
 )
 from evomerge.evaluate.intervals import Interval
 from evomerge.job import JobSpec
+from evomerge.outcome import ConstraintCheck, Selection
 from evomerge.recipe import Condition, Recipe, RecipeModel, Setting
-from evomerge.selection import ConstraintCheck, Selection
 from evomerge.sources import Stack, Structure
 from evomerge.standing import Role, Standing
 from evomerge.study import Parameter, Study

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from evomerge.errors import StorageError
+from evomerge.outcome import ConstraintCheck, Selection
 from evomerge.report.html import render_report, write_report
 from evomerge.report.tally import SELECTION
-from evomerge.selection import ConstraintCheck, Selection
 from evomerge.study import Study
 from tests.report.studies import (
     MERGES,

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from evomerge.outcome import Selection
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.report.html import write_report
 from evomerge.report.tally import SELECTION
 from evomerge.route import hops_of
-from evomerge.selection import Selection
 from evomerge.study import Study, create_study
 from tests.report.route_studies import (
     LEFT,

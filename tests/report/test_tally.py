@@ -34,7 +34,7 @@ def test_generations_average_the_scored_and_count_the_failed(searched: Study) ->
     assert (second.scored, second.failed) == (3, 1)
     assert second.mean == pytest.approx(sum(scores) / 3)
     assert second.best == max(scores)
-    assert second.items == 126
+    assert (second.least, second.most) == (126, 126)
 
 
 def test_parents_are_the_sources_on_their_own_not_the_base(searched: Study) -> None:

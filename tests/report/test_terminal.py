@@ -83,7 +83,7 @@ def test_without_a_terminal_each_generation_and_phase_is_one_line(new_study: Stu
         r"9 models scored on 510 items each; best parent 0\.\d{3} \(japanese\)", lines[1]
     )
     assert re.search(r"4 of 12 candidates, under a minute left before validation$", lines[2])
-    assert re.search(r"on 126 fresh items; mean 0\.\d{3}, best 0\.\d{3}; best parent", lines[2])
+    assert re.search(r"on 126 items; mean 0\.\d{3}, best 0\.\d{3}; best parent", lines[2])
     assert f"1 failed, last: {FAILURE}" in lines[3]
     assert lines[5] == "search: 3 generations done, 12 of 12 candidates"
     assert lines[6] == "validation: 5 models scored on 198 items each"

@@ -66,11 +66,13 @@ def instants(steps: list[str], kills: int) -> list[int]:
     """Steps to die at: spread evenly, one of each kind among them."""
     spread = [(2 * number + 1) * len(steps) // (2 * kills) for number in range(kills)]
     middle = len(steps) // 2
-    for place, kind in enumerate(sorted(set(steps) - {steps[at] for at in spread})):
+    for kind in sorted(set(steps) - {steps[at] for at in spread}):
         nearest = min(
             (at for at, step in enumerate(steps) if step == kind), key=lambda at: abs(at - middle)
         )
-        spread[kills // 2 + place] = nearest
+        kinds = [steps[at] for at in spread]
+        often = max(sorted(set(kinds)), key=kinds.count)
+        spread[kinds.index(often)] = nearest
     return spread
 
 

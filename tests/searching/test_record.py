@@ -28,10 +28,11 @@ from evomerge.candidate import (
 )
 from evomerge.cli import app
 from evomerge.ledger import Ledger
+from evomerge.outcome import read_selection
 from evomerge.preparation import facts_of, prepare
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.search import run_search
-from evomerge.selection import read_selection, select_winner
+from evomerge.selection import select_winner
 from evomerge.study import Parameter, create_study, read_study, resume_study
 from tests.searching.jobs import TASKS, LightPool, make_job, write_models
 

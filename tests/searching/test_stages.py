@@ -10,9 +10,9 @@ import pytest
 
 from evomerge.candidate import Candidate, CandidateKey, Cost, Failed
 from evomerge.ledger import Ledger
+from evomerge.outcome import Selection
 from evomerge.preparation import Preparation, next_stage, prepare
 from evomerge.search import Ending
-from evomerge.selection import Selection
 from evomerge.stages import run_job
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.pool import LocalPool, Pool

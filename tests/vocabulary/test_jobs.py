@@ -14,10 +14,11 @@ from evomerge.candidate import Candidate, CandidateKey, Scored
 from evomerge.errors import JobError, RunError
 from evomerge.export import export_winner, merge_recipe
 from evomerge.ledger import Ledger
+from evomerge.outcome import Selection
 from evomerge.preparation import Preparation, check_unchanged, facts_of, pin, prepare
 from evomerge.recipe import Recipe, load_recipe
 from evomerge.search import run_search
-from evomerge.selection import Selection, select_winner
+from evomerge.selection import select_winner
 from evomerge.study import Study, create_study
 from evomerge.workers.pool import LocalPool
 from tests.checkpoints import load_tensors

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from evomerge.assessing import evaluate_model
 from evomerge.errors import SourceError
 from evomerge.evaluate.stock import StockOptions, score_stock
 from evomerge.export import merge_recipe
 from evomerge.job import JobSpec
 from evomerge.preparation import Preparation, pin, prepare
 from evomerge.recipe import load_recipe
-from evomerge.standing import evaluate_model
 from tests.checkpoints import save_tiny_llama
 from tests.evaluate.conftest import TASKS as TOYS
 from tests.searching.jobs import TASKS as SUMS
