@@ -1,0 +1,387 @@
+#!/usr/bin/env python3
+"""What a search delivers for the items it scores: evomerge's loop and its parts, compared.
+
+Made-up merges of 6 to 192 genes whose true score is known (simulated_search.py says how they are
+made), searched by evomerge's own loop; with --models the demo's experts, searched for real. The
+true score is that of items that nothing was proposed or chosen by. All items are counted, those of
+baselines and of validation too. Prints Markdown tables and draws a picture.
+
+    python benchmarks/search_quality.py [--seeds 12] [--picture benchmarks/search_quality.svg]
+    python benchmarks/search_quality.py --models [--seeds 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# A process for each core, so one thread each; this must come before numpy loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import cma
+import numpy as np
+from model_search import ModelProblem
+from numpy.typing import NDArray
+from simulated_search import SimulatedProblem
+
+from evomerge.ledger import Ledger
+from evomerge.optimize import default_population
+from evomerge.optimize.cma_es import strategy_options
+from evomerge.proposing import Proposer, SingleProposer
+from evomerge.search import Ending, run_search
+from evomerge.selection.finalists import Entrant, entrant_of
+from evomerge.selection.validation import validate
+
+Array = NDArray[np.float64]
+GENES = (6, 24, 64, 192)
+CURVE = (7_500, 15_000, 30_000, 60_000)
+
+
+class PlainCma(SingleProposer):
+    """pycma as it comes, but for the transform at the bounds and the tests for flat fitness."""
+
+    def __init__(self, ledger: Ledger, thresholds: Sequence[float]) -> None:
+        super().__init__(ledger)
+        preparation = ledger.preparation
+        start, spec = preparation.space.start, preparation.optimizer
+        n = start.size
+        self.population = default_population(n)
+        options = strategy_options(n, self.population, spec.seed)
+        del options["CMA_cmean"], options["CMA_on"]
+        self._strategy = cma.CMAEvolutionStrategy(start, spec.sigma, options)
+        self._asked: list[Array] = []
+
+    def ask(self) -> Array:
+        """See Proposer."""
+        self._asked = self._strategy.ask()
+        return np.array(self._asked)
+
+    def tell(self, trials: Sequence[object], fitness: Array, active: NDArray[np.bool_]) -> None:
+        """See Proposer."""
+        self._strategy.tell(self._asked, fitness.tolist())
+
+    @property
+    def mean(self) -> Array:
+        """See Proposer."""
+        return np.array(self._strategy.result.xfavorite, dtype=np.float64)
+
+    @property
+    def stop(self) -> None:
+        """Never: a budget ends it."""
+        return None
+
+
+def damped(ledger: Ledger, _thresholds: Sequence[float]) -> Proposer:
+    """The job's own optimiser."""
+    return SingleProposer(ledger)
+
+
+Deliver = Callable[[Ledger, Ending], Entrant]
+
+
+def best_score(ledger: Ledger, _ending: Ending) -> Entrant:
+    """The candidate of the highest search score."""
+    return entrant_of(ledger.fittest("genome")[0], "finalist")
+
+
+def last_mean(ledger: Ledger, ending: Ending) -> Entrant:
+    """The mean of the distribution at the end."""
+    return _of_genome(ledger, ending.means[-1])
+
+
+def averaged_means(ledger: Ledger, ending: Ending) -> Entrant:
+    """The average of the distribution's means over the second half of the search."""
+    return _of_genome(ledger, np.mean(ending.means[len(ending.means) // 2 :], axis=0))
+
+
+def best_elite(ledger: Ledger, ending: Ending) -> Entrant:
+    """Who is believed to be the best."""
+    return entrant_of(ledger.study.trial(ending.elites[0]), "finalist")
+
+
+def validated(ledger: Ledger, ending: Ending) -> Entrant:
+    """As evomerge does: the best on validation of means, candidates, and the starts."""
+    return validate(ledger, ending).ranked[0][0]
+
+
+def _of_genome(ledger: Ledger, genome: Array) -> Entrant:
+    recipe = ledger.preparation.space.decode(genome)
+    return Entrant(label="", role="finalist", recipe=recipe, genome=tuple(genome.tolist()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to search. items: share of the economical budget; candidates: instead of it."""
+
+    name: str
+    evaluation: Mapping[str, Any]
+    deliver: Deliver
+    propose: Callable[[Ledger, Sequence[float]], Proposer] = damped
+    algorithm: str = "auto"
+    budget: float = 1.0
+    candidates: bool = False
+    textbook_population: bool = False
+
+
+PLAIN: dict[str, Any] = {"draws": "fresh", "racing": False}
+
+METHODS = (
+    Method(
+        name="every candidate on all items, best delivered (the paper)",
+        evaluation={"draws": "all", "racing": False},
+        propose=PlainCma,
+        deliver=best_score,
+        candidates=True,
+    ),
+    Method(
+        name="one fixed subset, best delivered",
+        evaluation={"draws": "fixed", "racing": False},
+        propose=PlainCma,
+        deliver=best_score,
+        budget=2.0,
+    ),
+    Method(
+        name="fresh draws, last mean delivered",
+        evaluation=PLAIN,
+        propose=PlainCma,
+        deliver=last_mean,
+    ),
+    Method(
+        name="+ damped rates, means averaged",
+        evaluation=PLAIN,
+        deliver=averaged_means,
+    ),
+    Method(
+        name="++ the textbook's population, not doubled from 16 genes on",
+        evaluation=PLAIN,
+        deliver=averaged_means,
+        textbook_population=True,
+    ),
+    Method(
+        name="++ learning-rate adaptation instead",
+        evaluation=PLAIN,
+        deliver=averaged_means,
+        algorithm="lra_cma_es",
+    ),
+    Method(
+        name="++ informative draws",
+        evaluation={"draws": "informative", "racing": False},
+        deliver=averaged_means,
+    ),
+    Method(
+        name="++ racing",
+        evaluation={"draws": "fresh"},
+        deliver=averaged_means,
+    ),
+    Method(
+        name="++ growing fidelity",
+        evaluation={**PLAIN, "growing": True},
+        deliver=averaged_means,
+    ),
+    Method(
+        name="++ two elites carried, the best delivered",
+        evaluation={**PLAIN, "elites": 2},
+        deliver=best_elite,
+    ),
+    Method(
+        name="++ anchors or IRT, whichever measures better",
+        evaluation={"draws": "anchors"},
+        deliver=averaged_means,
+    ),
+    Method(
+        name="TPE, fresh draws, best validated",
+        evaluation=PLAIN,
+        deliver=validated,
+        algorithm="tpe",
+    ),
+    Method(
+        name="random, fresh draws, best validated",
+        evaluation=PLAIN,
+        deliver=validated,
+        algorithm="random",
+    ),
+    Method(name="all together, as evomerge does", evaluation={}, deliver=validated),
+    Method(
+        name="all together, growing, two elites",
+        evaluation={"growing": True, "elites": 2},
+        deliver=validated,
+    ),
+)
+ALL_TOGETHER = METHODS[-2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one search came to. items: all that were scored, by anyone, before the final score."""
+
+    score: float
+    start: float
+    items: int
+    seconds: float
+    labels: tuple[str, ...] = field(default=())
+
+
+Problem = SimulatedProblem | ModelProblem
+
+
+def run(problem: Problem, method: Method, *, budget: int | None = None) -> Run:
+    """Search, deliver, and score what is delivered on unseen items."""
+    began = time.perf_counter()
+    population = default_population(problem.genes) if method.textbook_population else "auto"
+    limit: dict[str, int] = {"candidates": problem.candidates}
+    if not method.candidates:
+        wanted = budget if budget is not None else int(problem.items * method.budget)
+        spare = problem.reserve(validated=method.deliver is validated)
+        limit = {"items": max(wanted - spare, 1)}
+    ledger = problem.open(
+        evaluation={"items_per_generation": problem.each, **method.evaluation},
+        optimizer={"algorithm": method.algorithm, "population": population},
+        budget=limit,
+    )
+    ending = run_search(ledger, propose=method.propose)
+    delivered = method.deliver(ledger, ending)
+    kinds = ("baseline", "genome", "elite", "finalist")
+    scored = [trial for kind in kinds for trial in ledger.study.trials_of(kind)]  # type: ignore[arg-type]
+    return Run(
+        score=problem.true_score(ledger, delivered),
+        start=problem.start_score(ledger),
+        items=sum(sum(trial.items.values()) for trial in scored),
+        seconds=time.perf_counter() - began,
+        labels=(delivered.label,),
+    )
+
+
+def simulate(task: tuple[int, int, int, int | None]) -> Run:
+    """One search of a made-up landscape: genes, seed, method, budget of items."""
+    genes, seed, method, budget = task
+    return run(SimulatedProblem(genes, seed), METHODS[method], budget=budget)
+
+
+def search_models(task: tuple[int, int]) -> Run:
+    """One search over the demo's models: seed, method."""
+    seed, method = task
+    return run(ModelProblem(seed), METHODS[method])
+
+
+def cell(runs: Sequence[Run]) -> str:
+    """Median of the delivered true scores, and their mean with its standard error."""
+    scores = np.array([one.score for one in runs])
+    error = scores.std(ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
+    return f"**{np.median(scores):.3f}** ({scores.mean():.3f} ± {error:.3f})"
+
+
+def below(runs: Sequence[Run]) -> str:
+    """In how many runs what was delivered is truly below the start."""
+    return f"{sum(one.score < one.start for one in runs)}/{len(runs)}"
+
+
+def row(name: str, columns: Sequence[Sequence[Run]]) -> str:
+    """A line of the table: items, then score and runs below the start for each problem."""
+    items = np.median([one.items for runs in columns for one in runs])
+    cells = " | ".join(f"{cell(runs)} {below(runs)}" for runs in columns)
+    return f"| {name} | {items / 1000:,.0f}k | {cells} |"
+
+
+def tabulate_landscapes(
+    seeds: int, genes: Sequence[int], methods: Sequence[int], picture: Path | None
+) -> None:
+    """The whole comparison on made-up landscapes, and the curve of the product's own way."""
+    with multiprocessing.Pool(os.cpu_count()) as pool:
+        print(f"| search | items | {' | '.join(f'{n} genes' for n in genes)} |")
+        print(f"|---|---:|{'---:|' * len(genes)}")
+        found: dict[tuple[int, int], list[Run]] = {}
+        for number in methods:
+            method = METHODS[number]
+            for n in genes:
+                tasks = [(n, seed, number, None) for seed in range(seeds)]
+                found[number, n] = pool.map(simulate, tasks, chunksize=1)
+            print(row(method.name, [found[number, n] for n in genes]), flush=True)
+        starts = [f"{np.median([one.start for one in found[methods[0], n]]):.3f}" for n in genes]
+        print(f"| the start | | {' | '.join(starts)} |")
+        if len(methods) < len(METHODS):
+            return
+        print("\n| all together, by items | " + " | ".join(f"{n} genes" for n in genes) + " |")
+        print(f"|---:|{'---:|' * len(genes)}")
+        number = METHODS.index(ALL_TOGETHER)
+        curves: dict[int, list[list[Run]]] = {n: [] for n in genes}
+        for budget in CURVE:
+            for n in genes:
+                tasks = [(n, seed, number, budget) for seed in range(seeds)]
+                curves[n].append(pool.map(simulate, tasks, chunksize=1))
+            cells = " | ".join(f"{cell(curves[n][-1])} {below(curves[n][-1])}" for n in genes)
+            print(f"| {budget:,} | {cells} |", flush=True)
+    if picture is not None:
+        draw(genes, found, curves, picture)
+
+
+def draw(
+    genes: Sequence[int],
+    found: Mapping[tuple[int, int], Sequence[Run]],
+    curves: Mapping[int, Sequence[Sequence[Run]]],
+    picture: Path,
+) -> None:
+    """True score against items: every method a mark, the product's own way a line."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(genes), figsize=(4 * len(genes), 4), layout="constrained")
+    for axis, n in zip(np.atleast_1d(axes), genes, strict=True):
+        for number, method in enumerate(METHODS):
+            runs = found[number, n]
+            axis.plot(
+                np.median([one.items for one in runs]),
+                np.median([one.score for one in runs]),
+                "o*sv^<>DPXhd8p+"[number % 15],
+                color=f"C{number % 10}",
+                label=method.name if n == genes[0] else None,
+            )
+        line = [
+            (np.median([o.items for o in c]), np.median([o.score for o in c])) for c in curves[n]
+        ]
+        axis.plot(*zip(*line, strict=True), "-", color="black", linewidth=1)
+        axis.axhline(np.median([one.start for one in found[0, n]]), color="grey", linestyle=":")
+        axis.set_xscale("log")
+        axis.set_xlabel("items scored")
+        axis.set_title(f"{n} genes")
+    np.atleast_1d(axes)[0].set_ylabel("true score of what is delivered, median")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    figure.savefig(picture)
+
+
+def tabulate_models(seeds: int, methods: Sequence[int]) -> None:
+    """The comparison on the demo's experts."""
+    print("| search | items | true score, below the start | s a search |")
+    print("|---|---:|---:|---:|")
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        for number in methods:
+            tasks = [(seed, number) for seed in range(seeds)]
+            runs = pool.map(search_models, tasks, chunksize=1)
+            seconds = np.median([one.seconds for one in runs])
+            print(f"{row(METHODS[number].name, [runs])} {seconds:.0f} |", flush=True)
+    print(f"| the start | | {np.median([one.start for one in runs]):.3f} | |")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=None, help="12; with --models 10")
+    parser.add_argument("--genes", type=int, nargs="+", default=list(GENES))
+    parser.add_argument("--models", action="store_true", help="search the demo's models instead")
+    parser.add_argument("--methods", type=int, nargs="+", default=None, help="numbers, from 0")
+    parser.add_argument("--picture", type=Path, default=None, help="where to draw it (SVG)")
+    options = parser.parse_args()
+    methods = options.methods or range(len(METHODS))
+    if options.models:
+        tabulate_models(options.seeds or 10, methods)
+    else:
+        tabulate_landscapes(options.seeds or 12, options.genes, methods, options.picture)
+
+
+if __name__ == "__main__":
+    main()
