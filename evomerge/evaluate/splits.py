@@ -46,6 +46,18 @@ def place_item(digest: str, shares: SplitSpec) -> Split:
     return "test"
 
 
+def share_evenly(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """How many of `total` items each task gives; one with fewer, by `sizes`, gives all of them.
+
+    What does not divide goes to the first tasks, one each.
+    """
+    each, remainder = divmod(total, max(1, len(sizes)))
+    return {
+        task: min(each + (ordinal < remainder), size)
+        for ordinal, (task, size) in enumerate(sizes.items())
+    }
+
+
 def draw(pools: Mapping[str, Sequence[int]], total: int, *, seed: int, generation: int) -> ItemIds:
     """Items of one generation: `total` over all tasks, evenly, without replacement.
 
@@ -58,12 +70,11 @@ def draw(pools: Mapping[str, Sequence[int]], total: int, *, seed: int, generatio
         raise JobError(
             f"evaluation: {total} items cannot cover {len(pools)} tasks; draw at least {len(pools)}"
         )
-    each, remainder = divmod(total, max(1, len(pools)))
+    counts = share_evenly(total, {task: len(pool) for task, pool in pools.items()})
     drawn: dict[str, tuple[int, ...]] = {}
     for ordinal, (task, pool) in enumerate(pools.items()):
-        count = each + (ordinal < remainder)
         # Raw output is the only stream numpy promises never to change; sorting it is a shuffle.
         bits = np.random.PCG64(np.random.SeedSequence((seed, generation, ordinal)))
-        order = np.argsort(bits.random_raw(len(pool)), kind="stable")[:count]
+        order = np.argsort(bits.random_raw(len(pool)), kind="stable")[: counts[task]]
         drawn[task] = tuple(sorted(pool[index] for index in order.tolist()))
     return drawn

@@ -120,8 +120,9 @@ class Generations:
             for place, elite in enumerate(kept, start=len(candidates))
         ]
         race = self._race(generation, items)
-        if self._draws.findings:
-            self._ledger.study.note(FINDINGS, dict(self._draws.findings))
+        findings = {task: list(said) for task, said in self._draws.findings.items()}
+        if findings and findings != self._ledger.study.noted(FINDINGS):
+            self._ledger.study.note(FINDINGS, findings)
         race.run(genomes, elites)
         trials = tuple(_trial(one) for one in genomes)
         failed = np.array([trial.failure is not None for trial in trials])
@@ -178,9 +179,10 @@ class Generations:
         self._draws.learn([one.tasks for one in scored])
         if not scored or not self._ranks:
             return
-        first = race.resampled(scored, blocks=1, look=0)
-        seen = sum(len(task.ids) for task in scored[0].blocks[0].tasks.values())
-        self._fidelity.learn(first, items=seen)
+        if self._grows:
+            first = race.resampled(scored, blocks=1, look=0)
+            seen = sum(len(task.ids) for task in scored[0].blocks[0].tasks.values())
+            self._fidelity.learn(first, items=seen)
         measured = self._measure(race, [*scored, *(one for _, one in stayed)])
         self._elites.learn({one.candidate.key: measured[one.candidate.key] for one in scored})
         for elite, one in stayed:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import TaskItems
+from evomerge.evaluate.splits import share_evenly
 from evomerge.job import Draws
 from evomerge.sampling.estimators import FEWEST_LEFT_OUT, EstimatorChoice, choose_estimator
 from evomerge.sampling.informative import (
@@ -20,7 +21,7 @@ from evomerge.sampling.informative import (
     draw_weighted,
     predict_items,
 )
-from evomerge.sampling.responses import whole_rows
+from evomerge.sampling.responses import gather_responses, whole_rows
 from evomerge.sampling.sample import Sample, TaskSample, plain
 
 RECENT = 192
@@ -50,9 +51,6 @@ class ItemDraws:
     ) -> None:
         self.size = sum(len(pool) for pool in pools.values())
         self._pools = {task: np.array(pool, dtype=np.int64) for task, pool in pools.items()}
-        self._places = {
-            task: {item: place for place, item in enumerate(pool)} for task, pool in pools.items()
-        }
         self._metrics = {task: tuple(metrics[task]) for task in pools}
         self._kind = kind
         self._seed = seed
@@ -84,13 +82,9 @@ class ItemDraws:
             forget = min(known, max(old, known + len(results) - RECENT))
             self._starts = max(0, self._starts - forget)
         for (task, metric), before in self._responses.items():
-            rows = np.full((len(results), before.shape[1]), np.nan)
-            for row, result in zip(rows, results, strict=True):
-                scored = result.get(task)
-                if scored is None or metric not in scored.metrics:
-                    continue
-                places = [self._places[task][item] for item in scored.ids]
-                row[places] = scored.metrics[metric]
+            nothing = TaskItems(ids=(), metrics={metric: ()})
+            scored = [result.get(task, nothing) for result in results]
+            rows = gather_responses(scored, metric, pool=self._pools[task].tolist())
             self._responses[task, metric] = np.vstack([before[forget:], rows])
 
     @property
@@ -105,11 +99,7 @@ class ItemDraws:
         """
         if self.takes_all:
             return {task: len(pool) for task, pool in self._pools.items()}
-        each, remainder = divmod(total, len(self._pools))
-        return {
-            task: min(each + (ordinal < remainder), len(pool))
-            for ordinal, (task, pool) in enumerate(self._pools.items())
-        }
+        return share_evenly(total, {task: len(pool) for task, pool in self._pools.items()})
 
     def draw(self, generation: int, total: int) -> Sample:
         """A sample of `total` items; see `counts`.
