@@ -6,19 +6,20 @@ made), searched by evomerge's own loop; with --models the demo's experts, search
 true score is that of items that nothing was proposed or chosen by. All items are counted, those of
 baselines and of validation too. Prints Markdown tables and draws a picture.
 
-    python benchmarks/search_quality.py [--seeds 12] [--picture benchmarks/search_quality.svg]
+    python benchmarks/search_quality.py [--seeds 20] [--picture benchmarks/search_quality.svg]
     python benchmarks/search_quality.py --models [--seeds 10]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from evomerge.selection.validation import validate
 
 Array = NDArray[np.float64]
 GENES = (6, 24, 64, 192)
-CURVE = (7_500, 15_000, 30_000, 60_000)
+CURVE = (7_500, 10_000, 15_000, 20_000, 60_000)
 
 
 class PlainCma(SingleProposer):
@@ -78,8 +79,8 @@ class PlainCma(SingleProposer):
         return None
 
 
-def damped(ledger: Ledger, _thresholds: Sequence[float]) -> Proposer:
-    """The job's own optimiser."""
+def own(ledger: Ledger, _thresholds: Sequence[float]) -> Proposer:
+    """The job's own optimiser, as evomerge sets it up."""
     return SingleProposer(ledger)
 
 
@@ -118,28 +119,35 @@ def _of_genome(ledger: Ledger, genome: Array) -> Entrant:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to search. items: share of the economical budget; candidates: instead of it."""
+    """A way to search. budget: in shares of the economical one; candidates: instead of items.
+
+    each: items of a candidate, in shares of the problem's own number.
+    """
 
     name: str
     evaluation: Mapping[str, Any]
     deliver: Deliver
-    propose: Callable[[Ledger, Sequence[float]], Proposer] = damped
+    propose: Callable[[Ledger, Sequence[float]], Proposer] = own
     algorithm: str = "auto"
     budget: float = 1.0
+    each: float = 1.0
     candidates: bool = False
     textbook_population: bool = False
 
 
 PLAIN: dict[str, Any] = {"draws": "fresh", "racing": False}
 
+PAPER = Method(
+    name="every candidate on all items, best delivered (the paper)",
+    evaluation={"draws": "all", "racing": False},
+    propose=PlainCma,
+    deliver=best_score,
+    candidates=True,
+)
+ALL_TOGETHER = Method(name="**all together, as evomerge does**", evaluation={}, deliver=validated)
+
 METHODS = (
-    Method(
-        name="every candidate on all items, best delivered (the paper)",
-        evaluation={"draws": "all", "racing": False},
-        propose=PlainCma,
-        deliver=best_score,
-        candidates=True,
-    ),
+    PAPER,
     Method(
         name="one fixed subset, best delivered",
         evaluation={"draws": "fixed", "racing": False},
@@ -154,44 +162,57 @@ METHODS = (
         deliver=last_mean,
     ),
     Method(
-        name="+ damped rates, means averaged",
+        name="fresh draws, means averaged (rates halved, population doubled from 16 genes on)",
         evaluation=PLAIN,
+        algorithm="cma_es",
         deliver=averaged_means,
     ),
     Method(
-        name="++ the textbook's population, not doubled from 16 genes on",
+        name="the same, population not doubled",
         evaluation=PLAIN,
+        algorithm="cma_es",
         deliver=averaged_means,
         textbook_population=True,
     ),
     Method(
-        name="++ learning-rate adaptation instead",
+        name="fresh draws, means averaged, rates adapted to the noise from 16 genes on",
         evaluation=PLAIN,
         deliver=averaged_means,
-        algorithm="lra_cma_es",
     ),
     Method(
-        name="++ informative draws",
+        name="+ twice the items a candidate",
+        evaluation=PLAIN,
+        deliver=averaged_means,
+        each=2.0,
+    ),
+    Method(
+        name="+ half the items a candidate",
+        evaluation=PLAIN,
+        deliver=averaged_means,
+        each=0.5,
+    ),
+    Method(
+        name="+ informative draws",
         evaluation={"draws": "informative", "racing": False},
         deliver=averaged_means,
     ),
     Method(
-        name="++ racing",
+        name="+ racing",
         evaluation={"draws": "fresh"},
         deliver=averaged_means,
     ),
     Method(
-        name="++ growing fidelity",
+        name="+ growing fidelity",
         evaluation={**PLAIN, "growing": True},
         deliver=averaged_means,
     ),
     Method(
-        name="++ two elites carried, the best delivered",
+        name="+ two elites carried, the best delivered",
         evaluation={**PLAIN, "elites": 2},
         deliver=best_elite,
     ),
     Method(
-        name="++ anchors or IRT, whichever measures better",
+        name="+ anchors or IRT, whichever measures better",
         evaluation={"draws": "anchors"},
         deliver=averaged_means,
     ),
@@ -207,14 +228,25 @@ METHODS = (
         deliver=validated,
         algorithm="random",
     ),
-    Method(name="all together, as evomerge does", evaluation={}, deliver=validated),
+    ALL_TOGETHER,
+    Method(
+        name="all together, but halved rates from 16 genes on",
+        evaluation={},
+        algorithm="cma_es",
+        deliver=validated,
+    ),
+    Method(
+        name="all together, but adapted rates at any number of genes",
+        evaluation={},
+        algorithm="lra_cma_es",
+        deliver=validated,
+    ),
     Method(
         name="all together, growing, two elites",
         evaluation={"growing": True, "elites": 2},
         deliver=validated,
     ),
 )
-ALL_TOGETHER = METHODS[-2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +257,7 @@ class Run:
     start: float
     items: int
     seconds: float
-    labels: tuple[str, ...] = field(default=())
+    label: str
 
 
 Problem = SimulatedProblem | ModelProblem
@@ -241,7 +273,7 @@ def run(problem: Problem, method: Method, *, budget: int | None = None) -> Run:
         spare = problem.reserve(validated=method.deliver is validated)
         limit = {"items": max(wanted - spare, 1)}
     ledger = problem.open(
-        evaluation={"items_per_generation": problem.each, **method.evaluation},
+        evaluation={"items_per_generation": int(problem.each * method.each), **method.evaluation},
         optimizer={"algorithm": method.algorithm, "population": population},
         budget=limit,
     )
@@ -254,7 +286,7 @@ def run(problem: Problem, method: Method, *, budget: int | None = None) -> Run:
         start=problem.start_score(ledger),
         items=sum(sum(trial.items.values()) for trial in scored),
         seconds=time.perf_counter() - began,
-        labels=(delivered.label,),
+        label=delivered.label,
     )
 
 
@@ -289,34 +321,92 @@ def row(name: str, columns: Sequence[Sequence[Run]]) -> str:
     return f"| {name} | {items / 1000:,.0f}k | {cells} |"
 
 
+def fewer(paper: Sequence[Run], curve: Sequence[Sequence[Run]]) -> str:
+    """How many times fewer items the product's way needs to deliver as good a model.
+
+    Seed by seed: the fewest items on the curve whose delivered model is truly no worse than what
+    the full evaluation delivers on the same landscape; infinitely many where none is. The median.
+    """
+    ratios = []
+    for seed, full in enumerate(paper):
+        reached = [runs[seed].items for runs in curve if runs[seed].score >= full.score]
+        ratios.append(full.items / min(reached) if reached else 0.0)
+    return f"{np.median(ratios):.0f}"
+
+
+def against(paper: Sequence[Run], runs: Sequence[Run]) -> str:
+    """True scores set against the full evaluation's, landscape by landscape."""
+    apart = np.array([one.score - full.score for one, full in zip(runs, paper, strict=True)])
+    error = apart.std(ddof=1) / math.sqrt(len(apart))
+    reached = int((apart >= 0.0).sum())
+    return f"**{np.median(apart):+.4f}** ({apart.mean():+.4f} ± {error:.4f}) {reached}/{len(apart)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """All runs of a method at once, on every core; those that were kept are not run again.
+
+    folder: where runs are kept as they end, one file a method and problem; None to keep none.
+    """
+
+    seeds: int
+    folder: Path | None
+
+    def search(self, name: str, work: Callable[[Any], Run], tasks: Sequence[Any]) -> list[Run]:
+        """The runs of the tasks, in their order; one task a seed."""
+        file = self.folder / f"{name}-{self.seeds}.json" if self.folder is not None else None
+        if file is not None and file.exists():
+            return [Run(**kept) for kept in json.loads(file.read_text(encoding="utf-8"))]
+        # Torch's threads do not survive a fork.
+        with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+            runs = pool.map(work, tasks, chunksize=1)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps([asdict(one) for one in runs]), encoding="utf-8")
+        return runs
+
+    def simulated(self, number: int, n: int, budget: int | None = None) -> list[Run]:
+        """Searches of made-up landscapes of n genes by one method."""
+        tasks = [(n, seed, number, budget) for seed in range(self.seeds)]
+        return self.search(f"simulated-{number}-{n}-{budget or 'whole'}", simulate, tasks)
+
+    def of_models(self, number: int) -> list[Run]:
+        """Searches over the demo's models by one method."""
+        tasks = [(seed, number) for seed in range(self.seeds)]
+        return self.search(f"models-{number}", search_models, tasks)
+
+
 def tabulate_landscapes(
-    seeds: int, genes: Sequence[int], methods: Sequence[int], picture: Path | None
+    runs: Runs, genes: Sequence[int], methods: Sequence[int], picture: Path | None
 ) -> None:
     """The whole comparison on made-up landscapes, and the curve of the product's own way."""
-    with multiprocessing.Pool(os.cpu_count()) as pool:
-        print(f"| search | items | {' | '.join(f'{n} genes' for n in genes)} |")
-        print(f"|---|---:|{'---:|' * len(genes)}")
-        found: dict[tuple[int, int], list[Run]] = {}
-        for number in methods:
-            method = METHODS[number]
-            for n in genes:
-                tasks = [(n, seed, number, None) for seed in range(seeds)]
-                found[number, n] = pool.map(simulate, tasks, chunksize=1)
-            print(row(method.name, [found[number, n] for n in genes]), flush=True)
-        starts = [f"{np.median([one.start for one in found[methods[0], n]]):.3f}" for n in genes]
-        print(f"| the start | | {' | '.join(starts)} |")
-        if len(methods) < len(METHODS):
-            return
-        print("\n| all together, by items | " + " | ".join(f"{n} genes" for n in genes) + " |")
-        print(f"|---:|{'---:|' * len(genes)}")
-        number = METHODS.index(ALL_TOGETHER)
-        curves: dict[int, list[list[Run]]] = {n: [] for n in genes}
-        for budget in CURVE:
-            for n in genes:
-                tasks = [(n, seed, number, budget) for seed in range(seeds)]
-                curves[n].append(pool.map(simulate, tasks, chunksize=1))
-            cells = " | ".join(f"{cell(curves[n][-1])} {below(curves[n][-1])}" for n in genes)
-            print(f"| {budget:,} | {cells} |", flush=True)
+    print(f"| search | items | {' | '.join(f'{n} genes' for n in genes)} |")
+    print(f"|---|---:|{'---:|' * len(genes)}")
+    found: dict[tuple[int, int], list[Run]] = {}
+    for number in methods:
+        for n in genes:
+            found[number, n] = runs.simulated(number, n)
+        print(row(METHODS[number].name, [found[number, n] for n in genes]), flush=True)
+    starts = [f"{np.median([one.start for one in found[methods[0], n]]):.3f}" for n in genes]
+    print(f"| the start | | {' | '.join(starts)} |")
+    if len(methods) < len(METHODS):
+        return
+    paper, ours = METHODS.index(PAPER), METHODS.index(ALL_TOGETHER)
+    curves: dict[int, list[list[Run]]] = {n: [] for n in genes}
+    print("\n| all together, by items | " + " | ".join(f"{n} genes" for n in genes) + " |")
+    print(f"|---:|{'---:|' * len(genes)}")
+    for budget in CURVE:
+        for n in genes:
+            curves[n].append(runs.simulated(ours, n, budget))
+        cells = " | ".join(f"{cell(curves[n][-1])} {below(curves[n][-1])}" for n in genes)
+        items = np.median([one.items for n in genes for one in curves[n][-1]])
+        print(f"| {items / 1000:,.1f}k | {cells} |", flush=True)
+    print("\n| all together against the paper | " + " | ".join(f"{n} genes" for n in genes) + " |")
+    print(f"|---|{'---:|' * len(genes)}")
+    apart = (against(found[paper, n], found[ours, n]) for n in genes)
+    print(f"| true score on the same landscape; no worse in | {' | '.join(apart)} |")
+    ratios = (fewer(found[paper, n], [*curves[n], found[ours, n]]) for n in genes)
+    print(f"| times fewer items to its true score | {' | '.join(ratios)} |")
     if picture is not None:
         draw(genes, found, curves, picture)
 
@@ -337,14 +427,15 @@ def draw(
             axis.plot(
                 np.median([one.items for one in runs]),
                 np.median([one.score for one in runs]),
-                "o*sv^<>DPXhd8p+"[number % 15],
+                "o*sv^<>DPXhd8p+x123"[number],
                 color=f"C{number % 10}",
                 label=method.name if n == genes[0] else None,
             )
         line = [
-            (np.median([o.items for o in c]), np.median([o.score for o in c])) for c in curves[n]
+            (np.median([o.items for o in c]), np.median([o.score for o in c]))
+            for c in (*curves[n], found[METHODS.index(ALL_TOGETHER), n])
         ]
-        axis.plot(*zip(*line, strict=True), "-", color="black", linewidth=1)
+        axis.plot(*zip(*sorted(line), strict=True), "-", color="black", linewidth=1)
         axis.axhline(np.median([one.start for one in found[0, n]]), color="grey", linestyle=":")
         axis.set_xscale("log")
         axis.set_xlabel("items scored")
@@ -354,33 +445,37 @@ def draw(
     figure.savefig(picture)
 
 
-def tabulate_models(seeds: int, methods: Sequence[int]) -> None:
+def tabulate_models(runs: Runs, methods: Sequence[int]) -> None:
     """The comparison on the demo's experts."""
     print("| search | items | true score, below the start | s a search |")
     print("|---|---:|---:|---:|")
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for number in methods:
-            tasks = [(seed, number) for seed in range(seeds)]
-            runs = pool.map(search_models, tasks, chunksize=1)
-            seconds = np.median([one.seconds for one in runs])
-            print(f"{row(METHODS[number].name, [runs])} {seconds:.0f} |", flush=True)
-    print(f"| the start | | {np.median([one.start for one in runs]):.3f} | |")
+    found: dict[int, list[Run]] = {}
+    for number in methods:
+        found[number] = runs.of_models(number)
+        seconds = np.median([one.seconds for one in found[number]])
+        print(f"{row(METHODS[number].name, [found[number]])} {seconds:.0f} |", flush=True)
+    print(f"| the start | | {np.median([one.start for one in found[methods[0]]]):.3f} | |")
+    paper, ours = METHODS.index(PAPER), METHODS.index(ALL_TOGETHER)
+    if paper in found and ours in found:
+        print(f"\nAll together against the paper: {against(found[paper], found[ours])}")
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=None, help="12; with --models 10")
+    parser.add_argument("--seeds", type=int, default=None, help="20; with --models 10")
     parser.add_argument("--genes", type=int, nargs="+", default=list(GENES))
     parser.add_argument("--models", action="store_true", help="search the demo's models instead")
     parser.add_argument("--methods", type=int, nargs="+", default=None, help="numbers, from 0")
     parser.add_argument("--picture", type=Path, default=None, help="where to draw it (SVG)")
+    parser.add_argument("--keep", type=Path, default=None, help="folder of runs, to go on later")
     options = parser.parse_args()
     methods = options.methods or range(len(METHODS))
+    runs = Runs(seeds=options.seeds or (10 if options.models else 20), folder=options.keep)
     if options.models:
-        tabulate_models(options.seeds or 10, methods)
+        tabulate_models(runs, methods)
     else:
-        tabulate_landscapes(options.seeds or 12, options.genes, methods, options.picture)
+        tabulate_landscapes(runs, options.genes, methods, options.picture)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from evomerge.candidate import (
 )
 from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.objective import Means, Objective, Term, means_of
-from evomerge.job import JobSpec
+from evomerge.job import EvaluationSpec, JobSpec
 from evomerge.ledger import Ledger
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.selection.finalists import Entrant
@@ -235,6 +235,7 @@ def simulated_ledger(landscape: Landscape, job: JobSpec) -> Ledger:
         stage=0,
         winners={},
         out_dtype="float32",
+        items_each=job.evaluation.items_each(genes=landscape.genes, tasks=1),
     )
     pool = FormulaPool(landscape, models)
     return _BareLedger(preparation=preparation, study=MemoryStudy(), pool=pool)  # type: ignore[arg-type]
@@ -250,22 +251,23 @@ class _BareLedger(Ledger):
 class SimulatedProblem:
     """A landscape as search_quality.py searches it.
 
-    candidates: of a search that scores every candidate on all items. items: what an economical one
-    may score in all, a twentieth of that. each: items of a candidate, where they do not follow.
+    candidates: of a search that scores every candidate on all items; fewer fill its generations.
+    items: what an economical one may score in all, below a twentieth of that. each: items of a
+    candidate: evomerge's default.
     """
 
     candidates = 600
-    items = candidates * SEARCH // 20
-    each = 100
+    items = 29_000
 
     def __init__(self, genes: int, seed: int) -> None:
         self.genes = genes
+        self.each = EvaluationSpec().items_each(genes=genes, tasks=1)
         self._seed = seed
         self._landscape = Landscape(genes, seed)
 
     def reserve(self, *, validated: bool) -> int:
-        """Items kept back for baselines (nine of them), and for ten finalists on validation."""
-        return 9 * 128 + (10 * VALIDATION if validated else 0)
+        """Items kept back for baselines (ten of them), and for eleven finalists on validation."""
+        return 10 * 128 + (11 * VALIDATION if validated else 0)
 
     def open(
         self,

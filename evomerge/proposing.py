@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from evomerge.ledger import Ledger
 from evomerge.optimize import make_optimizer, make_pareto_optimizer
-from evomerge.optimize.baselines import only
+from evomerge.optimize.baselines import BASE, only, parent_labels
 from evomerge.optimize.dominance import front_order, fronts
 from evomerge.preparation import Preparation
 from evomerge.study import Trial
@@ -146,19 +146,26 @@ def _switches(preparation: Preparation) -> NDArray[np.bool_]:
 def _start(ledger: Ledger) -> NDArray[np.float64]:
     """The winner of the stage before, or the best baseline, that the space can express.
 
-    Else the space's own start.
+    Else the space's own start. Without switches the baseline is a merge: a model by itself is a
+    corner of such a space, where other models weigh 0 and a distribution goes on to one side only.
     """
     preparation = ledger.preparation
+    models = () if _switches(preparation).any() else _model_labels(preparation)
     if preparation.winners:
         winner = only(list(preparation.winners)[-1], out_dtype=preparation.out_dtype)
         known = [winner.model_copy(update={"stages": dict(preparation.winners)})]
     else:
-        known = [trial.recipe for trial in ledger.fittest("baseline")]
+        fittest = ledger.fittest("baseline")
+        known = [trial.recipe for trial in fittest if trial.label not in models]
     for recipe in known:
         genome = preparation.space.encode(recipe)
         if genome is not None:
             return genome
     return preparation.space.start
+
+
+def _model_labels(preparation: Preparation) -> tuple[str, ...]:
+    return BASE, *parent_labels(preparation.job.models.sources)
 
 
 def _starts(ledger: Ledger, thresholds: Sequence[float]) -> NDArray[np.float64]:

@@ -68,7 +68,7 @@ def run_search(ledger: Ledger, *, after: int = 0, propose: Propose = make_propos
     generations = Generations(ledger, thresholds)
     spending = Spending(
         budget=preparation.job.budget_after(preparation.stage),
-        each=preparation.job.evaluation.items_per_generation,
+        each=preparation.items_each,
         population=optimizer.population,
         elites=preparation.job.evaluation.elites,
     )

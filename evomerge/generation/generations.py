@@ -69,9 +69,8 @@ class Generations:
             parents=[row for row, trial in enumerate(known) if trial.label in parents],
         )
         self._draws.learn([ledger.study.items_of(trial.key) for trial in known])
-        self._fidelity = Fidelity(
-            job.evaluation.items_per_generation, least=len(pools), most=self._draws.size
-        )
+        self._each = ledger.preparation.items_each
+        self._fidelity = Fidelity(self._each, least=len(pools), most=self._draws.size)
         self._elites = Elites()
 
     @property
@@ -92,7 +91,7 @@ class Generations:
         if self._draws.takes_all:
             return self._draws.size
         if not self._grows:
-            return self._evaluation.items_per_generation
+            return self._each
         study = self._ledger.study
         begun: dict[str, int] = dict(study.noted(NOTE) or {})
         if str(generation) not in begun:

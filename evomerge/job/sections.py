@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from evomerge.recipe import DType
 
@@ -92,7 +100,8 @@ class EvaluationSpec(Section):
     """How candidates are scored.
 
     items_per_generation: items a candidate is scored on, over all objectives and constraints
-    together, evenly by task; where they grow or candidates race, at most that on the average.
+    together, evenly by task; where they grow or candidates race, at most that on the average. See
+    `items_each` for `auto`.
     items_for_baselines: the same for generation zero. draws: which items: fresh ones for each
     generation, those on which candidates disagree more often (`informative`) or all alike
     (`fresh`); a weighted subset chosen once by what the baselines and the first generation answered
@@ -108,7 +117,7 @@ class EvaluationSpec(Section):
     racing: bool | Literal["auto"] = "auto"
     growing: bool = False
     elites: int = Field(default=0, ge=0, le=16)
-    items_per_generation: int = Field(default=128, ge=1)
+    items_per_generation: int | Literal["auto"] = "auto"
     items_for_baselines: int = Field(default=512, ge=1)
     finalists: int = Field(default=3, ge=0, le=900)
     batch_size: int | Literal["auto"] = "auto"
@@ -136,11 +145,21 @@ class EvaluationSpec(Section):
         """Whether every generation has items of its own."""
         return self.draws not in _ONE_DRAW
 
-    @field_validator("batch_size")
+    def items_each(self, *, genes: int, tasks: int) -> int:
+        """Items of a candidate, of which `auto` is the number that measured best.
+
+        More genes want more generations rather than more items in each of them.
+        """
+        if self.items_per_generation != "auto":
+            return self.items_per_generation
+        return max(32 if genes >= 48 else 64, 8 * tasks)
+
+    @field_validator("batch_size", "items_per_generation")
     @classmethod
-    def _positive(cls, value: int | str) -> int | str:
+    def _positive(cls, value: int | str, info: ValidationInfo) -> int | str:
         if isinstance(value, int) and value < 1:
-            raise ValueError(f"{value} is below 1; give a number of requests, or `auto`")
+            what = "requests" if info.field_name == "batch_size" else "items"
+            raise ValueError(f"{value} is below 1; give a number of {what}, or `auto`")
         return value
 
 

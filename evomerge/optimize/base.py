@@ -85,6 +85,10 @@ class ParetoOptimizer(Protocol):
         ...
 
 
+MANY_GENES = 16
+"""Genes from which each matters so little that the noise of few items leads CMA-ES astray."""
+
+
 def default_population(n: int) -> int:
     """Population for n genes: 4 + floor(3 ln n) (Hansen 2016, eq. 48), whatever the workers."""
     return 4 + math.floor(3 * math.log(n))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.optimize.base import check_fitness, inactive_genes, neutral_shift
+from evomerge.optimize.base import MANY_GENES, check_fitness, inactive_genes, neutral_shift
 from evomerge.optimize.switches import place
 
 with warnings.catch_warnings():
@@ -119,6 +119,9 @@ class CmaEs:
 def strategy_options(n: int, population: int, seed: int) -> dict[str, Any]:
     """pycma's options for n dimensions."""
     generator = np.random.default_rng(seed)
+    # Half learning rates average over the noise of a generation's items. Few genes stand above it,
+    # and at half rates the spread would not shrink while a search lasts.
+    rate = 0.5 if n >= MANY_GENES else 1.0
     return {
         "popsize": population,
         "bounds": [0.0, 1.0],
@@ -126,9 +129,8 @@ def strategy_options(n: int, population: int, seed: int) -> dict[str, Any]:
         "CMA_diagonal": n > DIAGONAL_ABOVE,
         # From 300 dimensions on pycma would adapt by two points, and read the global generator.
         "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
-        # Half learning rates average over the noise of a generation's items.
-        "CMA_cmean": 0.5,
-        "CMA_on": 0.5,
+        "CMA_cmean": rate,
+        "CMA_on": rate,
         # A generator of its own: `seed: nan` keeps pycma's hands off the global one.
         "seed": math.nan,
         "randn": lambda *shape: generator.standard_normal(shape),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.job import Algorithm, OptimizerSpec, ParetoAlgorithm, SingleAlgorithm
-from evomerge.optimize.base import Optimizer, ParetoOptimizer, default_population
+from evomerge.optimize.base import MANY_GENES, Optimizer, ParetoOptimizer, default_population
 from evomerge.optimize.cat_cma_es import CatCmaEs
 from evomerge.optimize.cma_es import CmaEs
 from evomerge.optimize.como_cat_cma_es import LEAST_POPULATION, OBJECTIVES, ComoCatCmaEs
@@ -33,11 +33,8 @@ PARETO_OPTIMIZERS: dict[ParetoAlgorithm, Callable[..., ParetoOptimizer]] = {
     "random": ParetoRandomSearch,
 }
 
-MANY_GENES = 16
-"""Coefficients from which CMA-ES takes twice its default population."""
-
 MOST_CONTINUOUS = 500
-"""Genes beside the switches above which CatCMA's full covariance takes seconds a generation."""
+"""Genes beside the switches above which a full covariance of cmaes' takes seconds a generation."""
 
 
 def choose_algorithm(
@@ -113,9 +110,11 @@ def _single_algorithm(spec: OptimizerSpec, binary: NDArray[np.bool_]) -> SingleA
     if spec.algorithm != "auto":
         assert spec.algorithm != "nsga2" and spec.algorithm != "como_cat_cma_es", spec.algorithm
         return spec.algorithm
-    if not binary.any() or (~binary).sum() > MOST_CONTINUOUS:
+    if (~binary).sum() > MOST_CONTINUOUS:
         return "cma_es"
-    return "cat_cma_es"
+    if binary.any():
+        return "cat_cma_es"
+    return "lra_cma_es" if binary.size >= MANY_GENES else "cma_es"
 
 
 def _pareto_algorithm(
@@ -133,8 +132,8 @@ def _pareto_algorithm(
 def choose_population(spec: OptimizerSpec, binary: NDArray[np.bool_]) -> int:
     """Genomes in a generation of a job in mode single; `auto` is what measured best.
 
-    binary: (n,) bool, which genes are switches. CMA-ES of many coefficients takes twice the default
-    number: where each gene matters little, noise leads a small population astray.
+    binary: (n,) bool, which genes are switches. pycma's CMA-ES of many coefficients takes twice the
+    default number; one that adapts its learning rates to the noise needs no more.
     """
     if spec.population != "auto":
         return spec.population

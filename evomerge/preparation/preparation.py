@@ -57,6 +57,13 @@ class Preparation:
         return self.job.searches[self.stage]
 
     @property
+    def items_each(self) -> int:
+        """Items of a candidate in the present stage."""
+        return self.job.evaluation.items_each(
+            genes=len(self.space.genes), tasks=len(self.job.search_tasks)
+        )
+
+    @property
     def optimizer(self) -> OptimizerSpec:
         """Who proposes the genomes of the present stage."""
         return self.job.optimizer_of(self.search)

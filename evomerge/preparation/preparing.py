@@ -49,7 +49,7 @@ def prepare(job: JobSpec) -> Preparation:
         job.objectives, aggregate=job.aggregate, constraints=job.constraints, find=suite.metric
     )
     _check_items(job, suite)
-    _check_budget(job, spaces, items=_items_of_first_generation(job, suite))
+    _check_budget(job, suite, spaces)
     return Preparation(
         job=job,
         sources=sources,
@@ -121,27 +121,29 @@ def _check_items(job: JobSpec, suite: TaskSuite) -> None:
         suite.items(task, "test")
     for field in ("items_per_generation", "items_for_baselines"):
         count = getattr(job.evaluation, field)
-        if count < len(job.search_tasks):
+        if count != "auto" and count < len(job.search_tasks):
             raise JobError(
                 f"evaluation.{field}: {count} items cannot cover {len(job.search_tasks)} tasks; "
                 f"give at least {len(job.search_tasks)}"
             )
 
 
-def _items_of_first_generation(job: JobSpec, suite: TaskSuite) -> int:
+def _items_of_first_generation(job: JobSpec, suite: TaskSuite, space: SearchSpace) -> int:
     """Items that each candidate has by rights; all where anchors are still to be chosen."""
     size = sum(len(suite.items(task, "search")) for task in job.search_tasks)
     if job.evaluation.draws in ("all", "anchors"):
         return size
-    return min(size, job.evaluation.items_per_generation)
+    each = job.evaluation.items_each(genes=len(space.genes), tasks=len(job.search_tasks))
+    return min(size, each)
 
 
-def _check_budget(job: JobSpec, spaces: Sequence[SearchSpace], *, items: int) -> None:
+def _check_budget(job: JobSpec, suite: TaskSuite, spaces: Sequence[SearchSpace]) -> None:
     """Every stage's part of the budget pays for at least one whole generation."""
     spent = {"candidates": 0, "items": 0}
     for stage, (search, space) in enumerate(zip(job.searches, spaces, strict=True)):
         switches = np.array([gene.binary for gene in space.genes])
         population = choose_population(job.optimizer_of(search), switches)
+        items = _items_of_first_generation(job, suite, space)
         limit = job.budget_after(stage)
         for field, needed in (("candidates", population), ("items", population * items)):
             given = getattr(limit, field)

@@ -27,8 +27,8 @@ def test_it_is_pycma_with_the_options_that_the_design_names(n):
         {
             "bounds": [0, 1],
             "popsize": (4 + int(3 * np.log(n))) * (2 if n >= 16 else 1),
-            "CMA_cmean": 0.5,
-            "CMA_on": 0.5,
+            "CMA_cmean": 0.5 if n >= 16 else 1.0,
+            "CMA_on": 0.5 if n >= 16 else 1.0,
             "CMA_diagonal": n > 100,
             "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
             "seed": np.nan,
@@ -36,7 +36,8 @@ def test_it_is_pycma_with_the_options_that_the_design_names(n):
             "verbose": -10,
         },
     )
-    optimizer = make_optimizer(OptimizerSpec(seed=11), start=np.full(n, 0.5))
+    spec = OptimizerSpec(algorithm="cma_es", seed=11)
+    optimizer = make_optimizer(spec, start=np.full(n, 0.5))
     for _ in range(30 if n < 300 else 8):
         solutions = published.ask()
         genomes = optimizer.ask()
@@ -59,8 +60,8 @@ def test_switches_are_pycmas_integer_variables_or_plain_coordinates(algorithm, n
     options = {
         "bounds": [0, 1],
         "popsize": 4 + int(3 * np.log(n)),
-        "CMA_cmean": 0.5,
-        "CMA_on": 0.5,
+        "CMA_cmean": 0.5 if n >= 16 else 1.0,
+        "CMA_on": 0.5 if n >= 16 else 1.0,
         "CMA_diagonal": n > 100,
         "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
         "seed": np.nan,

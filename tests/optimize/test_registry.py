@@ -8,8 +8,10 @@ from evomerge.optimize import (
     default_population,
     make_optimizer,
 )
+from evomerge.optimize.base import MANY_GENES
 from evomerge.optimize.cat_cma_es import CatCmaEs
 from evomerge.optimize.cma_es import CmaEs
+from evomerge.optimize.lra_cma_es import LraCmaEs
 from evomerge.optimize.registry import MOST_CONTINUOUS, OPTIMIZERS
 
 
@@ -21,7 +23,10 @@ def switches(binary: int, continuous: int):
     ("binary", "chosen"),
     [
         (None, "cma_es"),
-        (switches(0, 8), "cma_es"),
+        (switches(0, MANY_GENES - 1), "cma_es"),
+        (switches(0, MANY_GENES), "lra_cma_es"),
+        (switches(0, MOST_CONTINUOUS), "lra_cma_es"),
+        (switches(0, MOST_CONTINUOUS + 1), "cma_es"),
         (switches(8, 0), "cat_cma_es"),
         (switches(34, 36), "cat_cma_es"),
         (switches(34, MOST_CONTINUOUS), "cat_cma_es"),
@@ -38,9 +43,11 @@ def test_a_named_algorithm_is_taken_whatever_the_genes(algorithm):
     assert choose_algorithm(spec) == choose_algorithm(spec, switches(4, 4)) == algorithm
 
 
-@pytest.mark.parametrize(("count", "kind"), [(0, CmaEs), (4, CatCmaEs)])
-def test_auto_is_made_as_it_is_chosen(count, kind):
-    binary = switches(count, 4)
+@pytest.mark.parametrize(
+    ("count", "continuous", "kind"), [(0, 4, CmaEs), (0, 40, LraCmaEs), (4, 4, CatCmaEs)]
+)
+def test_auto_is_made_as_it_is_chosen(count, continuous, kind):
+    binary = switches(count, continuous)
     assert isinstance(make_optimizer(OptimizerSpec(), start=binary * 1.0, binary=binary), kind)
 
 
@@ -50,14 +57,14 @@ def test_a_mask_of_another_shape_or_type_is_a_mistake_of_the_caller(binary):
         make_optimizer(OptimizerSpec(), start=np.zeros(4), binary=binary)
 
 
-def test_many_coefficients_take_twice_the_default_population() -> None:
+def test_many_coefficients_at_half_rates_take_twice_the_default_population() -> None:
     """Switches do not, nor does any other algorithm; a number that the job gives stands."""
-    plain = OptimizerSpec()
+    plain = OptimizerSpec(algorithm="cma_es")
     for n, population in ((2, 6), (15, 12), (16, 24), (192, 38)):
         assert choose_population(plain, np.zeros(n, dtype=np.bool_)) == population
     switches = np.arange(40) < 20
     assert choose_population(plain, switches) == default_population(40)
-    other = OptimizerSpec(algorithm="lra_cma_es")
+    other = OptimizerSpec()
     assert choose_population(other, np.zeros(40, dtype=np.bool_)) == default_population(40)
-    named = OptimizerSpec(population=8)
+    named = OptimizerSpec(algorithm="cma_es", population=8)
     assert choose_population(named, np.zeros(40, dtype=np.bool_)) == 8
