@@ -88,6 +88,7 @@ def objective(**changes: Any) -> Change:
         (objective(metric="f1"), ("f1", "acc")),
         (objective(weight=0), ("objectives", "sum to 0")),
         ({"evaluation": {"split": {"search": 0.9}}}, ("split", "add up to 1")),
+        ({"evaluation": {"items_per_generation": 0}}, ("items_per_generation", "items", "auto")),
         ({"budget": {}}, ("budget", "candidates")),
         ({"search_space": "per_layer_task_arithmetik"}, ("search_space", "per_layer_task_arith")),
         ({"report": ["sums_sed"]}, ("sums_sed", "sums_said")),
