@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from evomerge.ledger import Ledger
 from evomerge.optimize import make_optimizer, make_pareto_optimizer
-from evomerge.optimize.baselines import BASE, only, parent_labels
+from evomerge.optimize.baselines import model_labels, only
 from evomerge.optimize.dominance import front_order, fronts
 from evomerge.preparation import Preparation
 from evomerge.study import Trial
@@ -150,22 +150,19 @@ def _start(ledger: Ledger) -> NDArray[np.float64]:
     corner of such a space, where other models weigh 0 and a distribution goes on to one side only.
     """
     preparation = ledger.preparation
-    models = () if _switches(preparation).any() else _model_labels(preparation)
     if preparation.winners:
         winner = only(list(preparation.winners)[-1], out_dtype=preparation.out_dtype)
         known = [winner.model_copy(update={"stages": dict(preparation.winners)})]
     else:
+        sources = preparation.job.models.sources
+        passed = () if _switches(preparation).any() else model_labels(sources)
         fittest = ledger.fittest("baseline")
-        known = [trial.recipe for trial in fittest if trial.label not in models]
+        known = [trial.recipe for trial in fittest if trial.label not in passed]
     for recipe in known:
         genome = preparation.space.encode(recipe)
         if genome is not None:
             return genome
     return preparation.space.start
-
-
-def _model_labels(preparation: Preparation) -> tuple[str, ...]:
-    return BASE, *parent_labels(preparation.job.models.sources)
 
 
 def _starts(ledger: Ledger, thresholds: Sequence[float]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from evomerge.grid.outcome import GridOutcome
 from evomerge.grid.searching import OpenPool, WatchSearch, find, found_by
 from evomerge.grid.specification import GridSpec
 from evomerge.ledger import Ledger
-from evomerge.optimize.baselines import BASE, only, parent_labels
+from evomerge.optimize.baselines import model_labels, only
 from evomerge.preparation import Preparation
 from evomerge.study import Study, Trial
 
@@ -95,7 +95,7 @@ class GridRun:
     def models_alone(self) -> list[Candidate]:
         """The base and the experts, on every task."""
         models, suite_tasks = self.grid.models, self.preparation.job.all_tasks
-        labels = (BASE, *parent_labels(models.sources))
+        labels = model_labels(models.sources)
         return [
             Candidate(
                 key=CandidateKey(ALONE, place),

@@ -208,5 +208,10 @@ def parent_labels(sources: Sequence[str]) -> tuple[str, ...]:
     return tuple(names[source] for source in sources)
 
 
+def model_labels(sources: Sequence[str]) -> tuple[str, ...]:
+    """Labels of what is no merge: the base, then each source, in their order."""
+    return BASE, *parent_labels(sources)
+
+
 def _each(models: Sequence[str], **parameters: float) -> tuple[RecipeModel, ...]:
     return tuple(RecipeModel(model=model, parameters={**parameters}) for model in models)

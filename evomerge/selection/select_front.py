@@ -11,7 +11,7 @@ from evomerge.candidate import MOST_FINALISTS, Split, TaskItems
 from evomerge.errors import WorkerError
 from evomerge.evaluate.fronts import box_of, front_gain
 from evomerge.ledger import Ledger
-from evomerge.optimize.baselines import BASE, UNIFORM_SOUP, parent_labels
+from evomerge.optimize.baselines import UNIFORM_SOUP, model_labels
 from evomerge.optimize.dominance import front_order, fronts
 from evomerge.outcome.claim import START_ROLES, LeftOut
 from evomerge.outcome.front import Axis, Front, Point
@@ -89,7 +89,7 @@ def _starts(ledger: Ledger) -> list[Entrant]:
     roles = roles_of(ledger)
     trials = [trial for trial in ledger.study.trials_of("baseline") if trial.score is not None]
     front = fronts(ledger.preparation.objective.losses([trial.means for trial in trials]))
-    always = {BASE, UNIFORM_SOUP, *parent_labels(ledger.preparation.job.models.sources)}
+    always = {UNIFORM_SOUP, *model_labels(ledger.preparation.job.models.sources)}
     return [
         entrant_of(trial, roles[trial.label])
         for trial, rank in zip(trials, front, strict=True)
