@@ -31,7 +31,10 @@ class Work:
         config = model.config
         embedding = model.get_input_embeddings().weight
         head = model.get_output_embeddings().weight
-        inner = sum(p.numel() for p in model.parameters() if p is not embedding and p is not head)
+        last = model.model.layers[-1].mlp  # which evomerge runs for some tokens only
+        apart = {embedding, head, *last.parameters()}
+        inner = sum(p.numel() for p in model.parameters() if p not in apart)
+        inner_last = sum(p.numel() for p in last.parameters())
         stored = sum(p.nbytes for p in model.parameters() if p is not embedding)
         size = config.num_attention_heads * (
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -50,11 +53,18 @@ class Work:
             work.flops += 2 * head.shape[1] * out.logits.numel()
             work.read_bytes += stored
 
-        handle = model.register_forward_hook(count, with_kwargs=True)
+        def count_last(_: object, given: tuple[Any, ...]) -> None:
+            work.flops += 2 * inner_last * given[0].shape[:-1].numel()
+
+        hooks = [
+            model.register_forward_hook(count, with_kwargs=True),
+            last.register_forward_pre_hook(count_last),
+        ]
         try:
             yield work
         finally:
-            handle.remove()
+            for hook in hooks:
+                hook.remove()
 
 
 def machine_limits() -> tuple[float, float]:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from evomerge.evaluate.engines import packing_limits, tree_passes
 from evomerge.evaluate.engines.base import Continuation, Prompt
 from evomerge.evaluate.engines.token_tree import Pass
 from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.wanted_cells import WantedCells
 from tests.architectures import load_whole, save_architecture
 from tests.checkpoints import load_tensors, word_tokenizer
 from tests.evaluate.test_engine import continuation, generated, prompt
@@ -127,6 +129,45 @@ def test_a_model_that_reads_a_tree_wrongly_is_found_out(
 
     monkeypatch.setattr(packing_limits, "run_pass", wrong)
     assert engine_of(folder, dtype=dtype)._longest_packed == 0
+
+
+def rows_read(module: nn.Module) -> list[int]:
+    """How many tokens each call of a module from now on is given."""
+    counts: list[int] = []
+    module.register_forward_hook(
+        lambda _, given, out: counts.append(given[0].numel() // given[0].shape[-1])
+    )
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2", "qwen3_moe", "gpt_neox", "llava"])
+def test_the_head_and_the_last_mlp_read_only_what_is_wanted(kind: str, tmp_path: Path) -> None:
+    engine = engine_of(save_architecture(tmp_path, kind))
+    layers = next(m for m in engine.model.get_decoder().children() if isinstance(m, nn.ModuleList))
+    head, first, last = map(
+        rows_read, (engine.model.get_output_embeddings(), layers[0].mlp, layers[-1].mlp)
+    )
+    asked = [continuation([*words(12, seed=i), *words(2, seed=90 + i)], 2) for i in range(5)]
+    engine.loglikelihood(asked)
+    assert sum(head) == 2 * len(asked)
+    assert sum(last) == 2 * len(asked) < sum(first)
+
+
+def test_a_layer_that_is_wrong_without_its_other_cells_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_architecture(tmp_path, "llama")
+    asked = likely_requests()
+    expected = [value for value, _ in engine_of(folder, batch_size=1).loglikelihood(asked)]
+
+    def wrong(self: WantedCells, _: object, given: tuple[torch.Tensor], out: torch.Tensor) -> None:
+        return torch.zeros_like(given[0]) if self._cells is not None else None
+
+    monkeypatch.setattr(WantedCells, "_after_mlp", wrong)
+    engine = engine_of(folder)
+    assert engine._longest_packed is None
+    likely = [value for value, _ in engine.loglikelihood(asked)]
+    np.testing.assert_allclose(likely, expected, atol=1e-4)
 
 
 def test_a_state_space_model_is_read_in_the_plain_way(tmp_path: Path) -> None:

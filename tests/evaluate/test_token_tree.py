@@ -119,7 +119,23 @@ def test_texts_that_share_nothing_fill_rows_of_the_width_asked_for() -> None:
 
 
 @pytest.mark.parametrize("length", [7, 200])
-def test_one_text_alone_is_a_chain_that_needs_no_mask(length: int) -> None:
+def test_one_text_alone_needs_no_mask(length: int) -> None:
     (only,) = plan_of([list(range(length))]).passes
-    assert only.is_chain
-    assert not any(each.is_chain for each in plan_of([[1, 2, 3], [1, 2, 4]], row_tokens=20).passes)
+    assert only.causal
+    assert not any(each.causal for each in plan_of([[1, 2, 3], [1, 2, 4]], row_tokens=20).passes)
+
+
+def test_rows_of_one_text_each_need_no_mask_and_two_in_a_row_do() -> None:
+    texts = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
+    (apart,) = plan_of(texts, row_tokens=4).passes
+    assert apart.causal
+    assert apart.ids.tolist() == [[6, 7, 8, 9], [1, 2, 3, 0], [4, 5, 0, 0]]
+    (packed,) = plan_of(texts, row_tokens=5).passes
+    assert not packed.causal
+
+
+def test_rows_that_go_on_from_a_trunk_need_a_mask() -> None:
+    trunk = [1, 2, 3, 4, 5]
+    first, *others = plan_of([[*trunk, *[end] * 6] for end in (6, 7, 8)]).passes
+    assert first.trunk and first.causal
+    assert others and not any(each.causal for each in others)

@@ -155,12 +155,14 @@ class ContinuousDecoder:
                 answer.seen[token] = True
             seen = torch.stack([answer.seen for answer in active if answer.seen is not None])
         tokens = self._choosing.best(logits, seen).tolist()
-        for row in reversed(range(len(active))):
-            active[row].tokens.append(tokens[row])
-            if self._choosing.ended(active[row].tokens, active[row].request):
-                cache.remove(row)
-                active[row] = active[-1]
-                active.pop()
+        ended = set()
+        for row, answer in enumerate(active):
+            answer.tokens.append(tokens[row])
+            if self._choosing.ended(answer.tokens, answer.request):
+                ended.add(row)
+        for source, target in cache.remove(ended):
+            active[target] = active[source]
+        del active[len(active) - len(ended) :]
 
     def _seen(self, prompts: Sequence[Tokens]) -> torch.Tensor | None:
         """(prompts, vocabulary): the tokens of each, where a repetition penalty asks for them."""

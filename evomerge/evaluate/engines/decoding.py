@@ -23,10 +23,8 @@ from evomerge.evaluate.engines.choosing import Choosing
 class Forward(Protocol):
     """A forward pass: ids (rows, length) to logits (rows, kept, vocabulary)."""
 
-    def __call__(
-        self, ids: torch.Tensor, *, keep: int | torch.Tensor, **options: object
-    ) -> torch.Tensor:
-        """Run it; keep: how many last places, or which. `options` are the model's own arguments."""
+    def __call__(self, ids: torch.Tensor, *, keep: int, **options: object) -> torch.Tensor:
+        """Run it; keep: how many last places. `options` are the model's own arguments."""
 
 
 class PaddedDecoder:

@@ -7,7 +7,7 @@ to in place, so that a step copies no past. Both hold every token: neither knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from transformers import Cache
@@ -146,11 +146,11 @@ class _AnswerLayer(_Layer):
         self.keys[row:rows, :, :tokens] = keys
         self.values[row:rows, :, :tokens] = values
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Give a row's first tokens to another row."""
+    def move(self, sources: torch.Tensor, targets: torch.Tensor, length: int) -> None:
+        """Give the first tokens of some rows to others."""
         for states in (self.keys, self.values):
             assert states is not None
-            states[target, :, :length] = states[source, :, :length]
+            states[targets, :, :length] = states[sources, :, :length]
 
 
 class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
@@ -179,14 +179,25 @@ class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
             layer.put(len(self.lengths), keys, values, room=room)
         self.lengths += lengths
 
-    def remove(self, row: int) -> None:
-        """Take a row out; the last one takes its place."""
-        last = len(self.lengths) - 1
-        length = self.lengths.pop()
-        if row != last:
+    def remove(self, rows: Collection[int]) -> list[tuple[int, int]]:
+        """Take rows out; rows from the end take their places: (from, to) of each.
+
+        In one copy a layer, as many answers end at the same step.
+        """
+        count = len(self.lengths) - len(rows)
+        holes = sorted(row for row in rows if row < count)
+        movers = [row for row in range(count, len(self.lengths)) if row not in rows]
+        moves = list(zip(movers, holes, strict=True))
+        if moves:
+            sources = torch.tensor(movers, device=self._device)
+            targets = torch.tensor(holes, device=self._device)
+            longest = max(self.lengths[row] for row in movers)
             for layer in self.layers:
-                layer.move(last, row, length)
-            self.lengths[row] = length
+                layer.move(sources, targets, longest)
+        for source, target in moves:
+            self.lengths[target] = self.lengths[source]
+        del self.lengths[count:]
+        return moves
 
     def begin_step(self) -> None:
         """Before a pass of one token a row."""

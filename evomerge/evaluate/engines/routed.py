@@ -74,6 +74,7 @@ class RoutedEngine(TransformersEngine):
             trust_remote_code=trust_remote_code,
             settings=settings,
         )
+        self._wanted.keep_last_layer()
         self._first = first
         self._layers = RoutedLayers(
             first, self.model, self._placement, build=build, device=self.device
@@ -143,9 +144,9 @@ class RoutedEngine(TransformersEngine):
             for each, batch in group.items():
                 beginnings[each] = batch, start, states.get(batch)
 
-        def run(each: Pass, cache: TrunkCache, columns: torch.Tensor) -> torch.Tensor:
+        def run(each: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
             with self._passing(*beginnings[each]):
-                return self._run_pass(each, cache, columns)
+                return self._run_pass(each, cache, cells)
 
         return score_tree(requests, owners, plan, run, device=self.device)
 

@@ -31,6 +31,7 @@ class Pass:
 
     past: how many tokens of the trunk the pass reads from the cache, at depths 0 to past - 1.
     trunk: whether the cache is to hold its one row too, for the passes that follow it.
+    causal: whether each row is one text from its beginning, for which causal attention does.
     ids, depths: (rows, columns) token ids and their places in their texts. ends: (rows, columns)
     first column after a cell's descendants: a cell sees those of its row that come no later and
     end after it. texts: the texts whose last token is here.
@@ -38,15 +39,11 @@ class Pass:
 
     past: int
     trunk: bool
+    causal: bool
     ids: Integers
     depths: Integers
     ends: Integers
     texts: tuple[int, ...]
-
-    @property
-    def is_chain(self) -> bool:
-        """Whether it is one text from its beginning, for which plain causal attention does."""
-        return self.past == 0 and len(self.ids) == 1 and bool((self.ends == self.ends[0, 0]).all())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -247,6 +244,7 @@ class _Planner:
             Pass(
                 past=past,
                 trunk=trunk_end is not None,
+                causal=past == 0 and all((row.ends == len(row.ids)).all() for row in laid),
                 ids=ids,
                 depths=depths,
                 ends=ends,

@@ -33,15 +33,17 @@ from evomerge.evaluate.engines.choosing import Choosing
 from evomerge.evaluate.engines.context import prompt_of
 from evomerge.evaluate.engines.continuous import ContinuousDecoder
 from evomerge.evaluate.engines.decoding import PaddedDecoder
+from evomerge.evaluate.engines.kept_plans import KeptPlans
 from evomerge.evaluate.engines.key_values import TrunkCache
 from evomerge.evaluate.engines.live_model import build_model, read_generation_config
 from evomerge.evaluate.engines.packing_limits import longest_packed, packs_exactly
 from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.scoring import Scores, read_texts, score_padded
 from evomerge.evaluate.engines.stopping import Stopping
-from evomerge.evaluate.engines.token_tree import Pass, Plan, plan_passes
+from evomerge.evaluate.engines.token_tree import Pass, Plan
 from evomerge.evaluate.engines.tree_passes import run_pass
 from evomerge.evaluate.engines.tree_scoring import score_tree
+from evomerge.evaluate.engines.wanted_cells import WantedCells
 from evomerge.recipe import DType
 from evomerge.vocabulary import TokenSettings
 
@@ -93,15 +95,21 @@ class TransformersEngine:
         if self._rows is None and self.device.type != "cuda":
             self._tokens = CPU_SCORING_TOKENS, CPU_GENERATION_TOKENS
         self._choosing: Choosing | None = None
+        self._plans = KeptPlans()
+        self._wanted = WantedCells(self.model)
         self._longest_packed = self._find_longest_packed()
 
     def _find_longest_packed(self) -> int | None:
         """See `longest_packed`. Overwrites the model's parameters, which come later."""
         longest = longest_packed(self.model.config, self._accepted) if self._rows is None else 0
-        if longest == 0 or not packs_exactly(self.model, self._forward, device=self.device):
-            longest = 0
+        if longest != 0 and not self._packs_exactly():
+            self._wanted.keep_all()
+            longest = longest if self._packs_exactly() else 0
         self.forward_s = 0.0  # a trial is no part of any candidate
         return longest
+
+    def _packs_exactly(self) -> bool:
+        return packs_exactly(self.model, self._forward, self._forward_cells, device=self.device)
 
     def destination(self, name: str) -> torch.Tensor | None:
         """Memory of the live model for a tensor of the checkpoint; see Engine.destination."""
@@ -155,10 +163,10 @@ class TransformersEngine:
         """Logits of the last `keep` positions of a padded batch of token ids, (rows, longest)."""
         return self._forward(self._tensor(padded), keep=keep, use_cache=False)
 
-    def _run_pass(self, each: Pass, cache: TrunkCache, columns: torch.Tensor) -> torch.Tensor:
-        """Logits (rows, columns, vocabulary) of one pass over a tree of texts."""
+    def _run_pass(self, each: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
+        """Logits (cells, vocabulary) of one pass over a tree of texts."""
         return run_pass(
-            self._forward, each, cache, columns, device=self.device, dtype=self.model.dtype
+            self._forward_cells, each, cache, cells, device=self.device, dtype=self.model.dtype
         )
 
     @torch.inference_mode()
@@ -217,14 +225,20 @@ class TransformersEngine:
                 answers[index] = answer
         return answers
 
-    def _forward(
-        self, ids: torch.Tensor, *, keep: int | torch.Tensor, **options: object
-    ) -> torch.Tensor:
-        """Logits (rows, kept, vocabulary) of the last `keep` positions, or of those it names.
+    def _forward(self, ids: torch.Tensor, *, keep: int, **options: object) -> torch.Tensor:
+        """Logits (rows, kept, vocabulary) of the last `keep` positions."""
+        return self._run(ids, logits_to_keep=keep, **options)[:, -keep:]
 
-        The pass is timed.
-        """
-        given: dict[str, object] = {"logits_to_keep": keep, **options}
+    def _forward_cells(
+        self, ids: torch.Tensor, *, cells: torch.Tensor, **options: object
+    ) -> torch.Tensor:
+        """Logits (cells, vocabulary) of the cells of these numbers, row by row."""
+        with self._wanted.only(cells):
+            logits = self._run(ids, logits_to_keep=0, **options)
+        return self._wanted.of(logits, cells)
+
+    def _run(self, ids: torch.Tensor, **given: object) -> torch.Tensor:
+        """What the model says of ids (rows, length), given those options that it takes; timed."""
         if "cache_params" in self._accepted:  # a state-space model, whose state is the past
             given["cache_params"] = given.pop("past_key_values", None)
             if ids.shape[1] == 1:
@@ -235,9 +249,7 @@ class TransformersEngine:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.forward_s += time.perf_counter() - started
-        if isinstance(keep, int):
-            return logits[:, -keep:]
-        return logits if logits.shape[1] == len(keep) else logits[:, keep]
+        return logits
 
     def _cut(self, lengths: Sequence[int], *, generation: bool) -> list[tuple[int, int]]:
         if self._rows is not None:
@@ -257,7 +269,7 @@ class TransformersEngine:
             return None
         assert self._tokens is not None, "prepare() comes first"
         tokens = self._tokens[False]
-        plan = plan_passes(
+        plan = self._plans.plan(
             texts, pass_tokens=tokens, row_tokens=row_tokens(self.model.config, limit=tokens)
         )
         longest = max(needed, *(each.past + each.ids.shape[1] for each in plan.passes))

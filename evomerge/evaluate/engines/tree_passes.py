@@ -8,6 +8,7 @@ under them. It does not know what the logits are for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,26 +18,35 @@ from evomerge.evaluate.engines.key_values import AnswerCache, TrunkCache
 from evomerge.evaluate.engines.token_tree import Integers, Pass, Plan
 
 RunPass = Callable[[Pass, TrunkCache, torch.Tensor], torch.Tensor]
-"""Runs a pass: logits (rows, columns wanted, vocabulary) at the given columns."""
+"""Runs a pass: logits (cells wanted, vocabulary) at the cells of these numbers, row by row."""
+
+
+class ForwardCells(Protocol):
+    """A forward pass: ids (rows, columns) to logits (wanted, vocabulary) of some cells."""
+
+    def __call__(
+        self, ids: torch.Tensor, *, cells: torch.Tensor, **options: object
+    ) -> torch.Tensor:
+        """Run it; cells: (wanted,) by number, row by row. `options` are the model's arguments."""
 
 
 def run_pass(
-    forward: Forward,
+    forward: ForwardCells,
     each: Pass,
     cache: TrunkCache,
-    columns: torch.Tensor,
+    cells: torch.Tensor,
     *,
     device: torch.device,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Logits (rows, columns wanted, vocabulary) of one pass; dtype: of the mask, the model's."""
+    """Logits (cells wanted, vocabulary) of one pass; dtype: of the mask, the model's."""
     return forward(
         torch.from_numpy(each.ids).to(device),
-        keep=columns,
+        cells=cells,
         use_cache=True,
         past_key_values=cache,
         position_ids=torch.from_numpy(each.depths).to(device),
-        attention_mask=None if each.is_chain else _mask(each, device=device, dtype=dtype),
+        attention_mask=None if each.causal else _mask(each, device=device, dtype=dtype),
     )
 
 
@@ -51,14 +61,11 @@ def run_passes(
     cache = TrunkCache()
     for number, each in enumerate(plan.passes):
         cells = wanted.get(number, np.zeros(0, dtype=np.int64))
-        width = each.ids.shape[1]
-        # A model gives the same columns of all rows; the last one stands for none.
-        columns, places = np.unique(cells % width, return_inverse=True)
-        kept = torch.from_numpy(columns if len(columns) else np.array([width - 1])).to(device)
+        # A model gives some logits always; those of the last cell stand for none.
+        asked = cells if len(cells) else np.array([each.ids.size - 1])
         cache.length = each.past
-        logits = run(each, cache, kept)
-        rows = torch.from_numpy(cells // width).to(device)
-        yield number, logits[rows, torch.from_numpy(places).to(device)], cache
+        logits = run(each, cache, torch.from_numpy(asked).to(device))
+        yield number, logits[: len(cells)], cache
         if each.trunk:
             cache.grow()
 
