@@ -19,7 +19,6 @@ from evomerge.sampling.responses import (
     are_binary,
     check_responses,
     fill_missing,
-    whole_rows,
 )
 from evomerge.sampling.weighted import WeightedItems
 
@@ -30,41 +29,20 @@ FOLDS = 5
 """Parts into which models are cut; each is left out once."""
 
 
-def choose_anchors(responses: Responses, count: int, *, seed: int) -> WeightedItems:
-    """`count` items with weights and an offset whose sum estimates the mean over all items.
-
-    responses: (models, items) of at least two models, NaN where not scored. Items nobody was scored
-    on are taken to be like the others: no anchor is among them unless `count` is more than the
-    others are. expected_error is measured: anchors are chosen again without each fifth of the
-    models that were scored on every item that any was, and estimate their means; infinite where
-    fewer than four were. The same seed gives the same items on every machine. Raises ValueError for
-    an impossible count or matrix.
-    """
-    anchors = choose_without_error(responses, count, seed=seed)
-    asked = responses[:, _scored_items(responses)]
-    whole = whole_rows(asked)
-    errors = []
-    if len(whole) >= 4 and count <= asked.shape[1]:
-        for fold in split_models(len(whole)):
-            new = asked[whole[fold]]
-            without = choose_without_error(np.delete(asked, whole[fold], axis=0), count, seed=seed)
-            errors.extend((without.estimate(new[:, without.items]) - new.mean(axis=1)).tolist())
-    return WeightedItems(
-        items=anchors.items,
-        weights=anchors.weights,
-        offset=anchors.offset,
-        expected_error=float(np.sqrt(np.mean(np.square(errors)))) if errors else float("inf"),
-    )
-
-
 def split_models(number: int) -> list[NDArray[np.int64]]:
     """FOLDS parts of `number` models (fewer where there are fewer), models taken in turn."""
     folds = min(FOLDS, number)
     return [np.arange(fold, number, folds, dtype=np.int64) for fold in range(folds)]
 
 
-def choose_without_error(responses: Responses, count: int, *, seed: int) -> WeightedItems:
-    """`choose_anchors` without the measurement: expected_error is infinite."""
+def choose_anchors(responses: Responses, count: int, *, seed: int) -> WeightedItems:
+    """`count` items with weights and an offset whose sum estimates the mean over all items.
+
+    responses: (models, items) of at least two models, NaN where not scored. Items nobody was scored
+    on are taken to be like the others: no anchor is among them unless `count` is more than the
+    others are. The same seed gives the same items on every machine. Raises ValueError for an
+    impossible count or matrix.
+    """
     check_responses(responses, models=2)
     number = responses.shape[1]
     if not 1 <= count <= number:
@@ -79,13 +57,10 @@ def choose_without_error(responses: Responses, count: int, *, seed: int) -> Weig
             items=np.sort(np.concatenate([scored, others])),
             weights=np.full(count, 1.0 / count),
             offset=0.0,
-            expected_error=float("inf"),
         )
     places = np.argsort(np.argsort(shuffled)[scored])  # the same shuffle, of the scored items alone
     items, weights, offset = _choose(responses[:, scored], count, places, bits)
-    return WeightedItems(
-        items=scored[items], weights=weights, offset=offset, expected_error=float("inf")
-    )
+    return WeightedItems(items=scored[items], weights=weights, offset=offset)
 
 
 def _choose(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.sampling.abilities import MOST_DIMENSIONS, AbilityEstimate, measure_blend
-from evomerge.sampling.anchors import choose_without_error, split_models
+from evomerge.sampling.anchors import choose_anchors, split_models
 from evomerge.sampling.informative import draw_informative, draw_weighted
 from evomerge.sampling.irt import ItemCurves, fit_item_curves
 from evomerge.sampling.responses import Responses, are_binary, check_responses, whole_rows
@@ -174,17 +174,15 @@ class _Ground:
     def _draw_evenly(self, bits: np.random.PCG64) -> WeightedItems:
         number = self._responses.shape[1]
         items, _ = draw_weighted(np.ones(number), self._count, bits)
-        variance = float(np.nanvar(self._responses, axis=1).mean()) / self._count
         return WeightedItems(
             items=items,
             weights=np.full(self._count, 1.0 / self._count),
             offset=0.0,
-            expected_error=math.sqrt(variance * (1.0 - self._count / number)),
         )
 
     @cached_property
     def _anchors(self) -> WeightedItems:
-        return choose_without_error(self._responses, self._count, seed=self._seed)
+        return choose_anchors(self._responses, self._count, seed=self._seed)
 
     @cached_property
     def _curves(self) -> ItemCurves:

@@ -131,13 +131,10 @@ def _drawing_sizes(
 def draw_informative(responses: Responses, count: int, bits: np.random.PCG64) -> WeightedItems:
     """A fresh draw of `count` items by what recent candidates answered, with its estimate.
 
-    responses: (recent candidates, items), NaN where not scored. expected_error is that of the
-    design, sqrt(sum of v (1 - π) / π) / N with v the expected variances.
+    responses: (recent candidates, items), NaN where not scored.
     """
-    variances = disagreement(responses)
     predicted = predict_items(responses)
-    probabilities = draw_probabilities(variances)
-    every = inclusion_probabilities(probabilities, count)
+    probabilities = draw_probabilities(disagreement(responses))
     items, inclusion = draw_weighted(probabilities, count, bits)
     number = len(predicted)
     weights = 1.0 / (number * inclusion)
@@ -145,7 +142,6 @@ def draw_informative(responses: Responses, count: int, bits: np.random.PCG64) ->
         items=items,
         weights=weights,
         offset=float(predicted.mean() - (weights * predicted[items]).sum()),
-        expected_error=float(np.sqrt((variances * (1.0 - every) / every).sum()) / number),
     )
 
 

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 class WeightedItems:
     """Items to score, and the estimate they give: sum of weight times outcome, plus the offset.
 
-    items: (k,) int64, sorted and unique. weights: (k,) float64. expected_error: root mean squared
-    error to expect of an estimate, in units of the outcome; whoever chose the items says from what.
+    items: (k,) int64, sorted and unique. weights: (k,) float64.
     """
 
     items: NDArray[np.int64]
     weights: NDArray[np.float64]
     offset: float
-    expected_error: float
 
     def __post_init__(self) -> None:
         assert self.items.shape == self.weights.shape, "items and weights differ in number"

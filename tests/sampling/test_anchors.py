@@ -84,7 +84,7 @@ def test_what_models_left_out_changed_is_expected_of_a_new_one() -> None:
     assert float(anchors.estimate(new[anchors.items])) == pytest.approx(expected, abs=0.01)
 
 
-def test_errors_are_below_a_plain_draws_and_are_what_was_promised() -> None:
+def test_errors_are_below_a_plain_draws() -> None:
     """40 of 600 items, 25 models to choose by, 200 new ones."""
     outcomes, *_ = logistic_world(4, models=225, items=600)
     known, new = outcomes[:25], outcomes[25:]
@@ -92,13 +92,6 @@ def test_errors_are_below_a_plain_draws_and_are_what_was_promised() -> None:
     errors = anchors.estimate(new[:, anchors.items]) - new.mean(axis=1)
     plain = np.sqrt((new.var(axis=1) / 40 * (1 - 40 / 600)).mean())
     assert np.sqrt((errors**2).mean()) < 0.95 * plain
-    # From 25 models an error is known to a seventh; three times that.
-    assert anchors.expected_error == pytest.approx(np.sqrt((errors**2).mean()), rel=0.45)
-
-
-def test_the_error_is_not_known_from_too_few_models() -> None:
-    outcomes, *_ = logistic_world(4, models=3, items=60)
-    assert choose_anchors(outcomes, 10, seed=0).expected_error == float("inf")
 
 
 def test_anchors_are_those_of_earlier_versions() -> None:
@@ -137,7 +130,6 @@ def test_items_nobody_was_scored_on_are_no_anchors_and_taken_for_the_others_like
     anchors = choose_anchors(half, 20, seed=0)
     assert (anchors.items % 2 == 1).all()
     assert anchors.weights.max() < 0.2
-    assert np.isfinite(anchors.expected_error)
     found = anchors.estimate(outcomes[:, anchors.items])
     # The mean of the items asked, so within the error of 100 of 200 items, four times.
     assert (np.abs(found - outcomes.mean(axis=1)) < 4 * 0.5 / np.sqrt(200)).all()
