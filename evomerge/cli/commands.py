@@ -7,29 +7,18 @@ interrupted.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import os
 import shlex
-import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from evomerge import __version__
+from evomerge.cli.answering import answering, say_checking
 from evomerge.errors import EvomergeError, RunError
-
-if TYPE_CHECKING:
-    from evomerge.grid import GridOutcome, GridSpec
-    from evomerge.preparation import Preparation
-    from evomerge.study import Study
-
-NO_GAIN = 3
-INTERRUPTED = 130
 
 
 class SplitName(enum.StrEnum):
@@ -91,7 +80,8 @@ def search(
 
     Exit codes: 0 a winner above the best parent, 2 bad input, 3 none above it, 130 interrupted.
     """
-    with _answering():
+    with answering():
+        from evomerge.cli.searching import search_job
         from evomerge.job import load_job
         from evomerge.preparation import pin, prepare
         from evomerge.study import create_study, refuse_existing
@@ -101,17 +91,19 @@ def search(
         where = run_dir or Path("runs") / spec.name
         refuse_existing(where)
         check_workers(spec.compute, ray_address=ray_address)
-        _say_checking()
+        say_checking()
         preparation = prepare(pin(spec))
         check_models(preparation)
         directions = preparation.objective.directions
-        _run(create_study(where, preparation.job, directions=directions), preparation, ray_address)
+        study = create_study(where, preparation.job, directions=directions)
+        search_job(study, preparation, ray_address)
 
 
 @app.command()
 def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
     """Go on with a search from its first candidate without a result."""
-    with _answering():
+    with answering():
+        from evomerge.cli.searching import search_job
         from evomerge.grid import refuse_grid
         from evomerge.preparation import prepare
         from evomerge.study import resume_study
@@ -120,10 +112,10 @@ def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress
         refuse_grid(run_dir)
         study = resume_study(run_dir, overrides=tuple(overrides or ()))
         check_workers(study.job.compute, ray_address=ray_address)
-        _say_checking()
+        say_checking()
         preparation = prepare(study.job)
         check_models(preparation)
-        _run(study, preparation, ray_address)
+        search_job(study, preparation, ray_address)
 
 
 @app.command()
@@ -143,7 +135,8 @@ def grid(
     Run it again to go on after an interrupt, or with more methods, sizes or seeds: what has been
     scored is not scored again.
     """
-    with _answering():
+    with answering():
+        from evomerge.cli.gridding import run_grid, show_grid
         from evomerge.grid import check_grid, load_grid, pin_grid, refuse_search
         from evomerge.preparation import prepare
         from evomerge.workers.opening import check_models, check_workers
@@ -152,24 +145,24 @@ def grid(
         where = run_dir or Path("runs") / asked.name
         refuse_search(where)
         check_workers(asked.compute, ray_address=ray_address)
-        _say_checking()
+        say_checking()
         spec = pin_grid(asked)
         preparation = prepare(spec.job())
         check_grid(spec, preparation)
         check_models(preparation)
         changed = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
         again = f"evomerge grid {file} --run-dir {where}{changed}"
-        outcome = _run_grid(spec, preparation, where, ray_address, again=again)
+        outcome = run_grid(spec, preparation, where, ray_address, again=again)
         if as_json:
             typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False, indent=2))
         else:
-            _show_grid(outcome, where)
+            show_grid(outcome, where)
 
 
 @app.command()
 def status(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Say how far a search is, also while it runs."""
-    with _answering():
+    with answering():
         from evomerge.grid import refuse_grid
         from evomerge.report.status import show_status, status_of
         from evomerge.study import read_study
@@ -203,7 +196,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
-    with _answering():
+    with answering():
         from evomerge.candidate import CandidateKey
         from evomerge.export import export_winner
         from evomerge.grid import refuse_grid
@@ -266,7 +259,7 @@ def calibrate(
 
     A recipe names the folder in its block: `evomerge: {statistics: FOLDER}`.
     """
-    with _answering():
+    with answering():
         from evomerge.calibrate import Calibration, CalibrationProgress
         from evomerge.calibrate import calibrate as compute
 
@@ -292,7 +285,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="Folder to make for the model.", show_default=False)],
 ) -> None:
     """Execute a recipe: the same recipe always gives the same bytes."""
-    with _answering():
+    with answering():
         from evomerge.export import merge_recipe
         from evomerge.recipe import load_recipe
 
@@ -310,7 +303,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score one model, or the merge of a recipe, on the tasks of a job."""
-    with _answering():
+    with answering():
         from evomerge.assessing import evaluate_model
         from evomerge.job import load_job
 
@@ -331,7 +324,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML file that shows the whole search."""
-    with _answering():
+    with answering():
         from evomerge.grid import refuse_grid
         from evomerge.report.html import write_report
         from evomerge.sources import open_source
@@ -342,131 +335,6 @@ def report(
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
         typer.echo(f"report: {path}")
-
-
-def _say_checking() -> None:
-    """A line for people while nothing else shows; programs and logs get results alone."""
-    if sys.stderr.isatty():
-        typer.echo("Checking models, tasks and search space ...", err=True)
-
-
-def _run(study: Study, preparation: Preparation, ray_address: str | None) -> None:
-    """Search, select, and say what came of it; ends the process with the command's exit code."""
-    from evomerge.ledger import Ledger
-    from evomerge.preparation import check_unchanged, facts_of, sources_digest
-    from evomerge.report.terminal import SearchProgress
-    from evomerge.stages import run_job
-    from evomerge.workers.opening import open_pool
-
-    with study, _terminable():
-        try:
-            now = facts_of(preparation)
-            before = study.noted("facts")
-            if before is None:
-                study.note("facts", now)
-            else:
-                for change in check_unchanged(before, now, where=str(study.run_dir)):
-                    typer.echo(f"note: {change} since the search began", err=True)
-                study.keep_job()
-            with (
-                SearchProgress(study) as progress,
-                open_pool(
-                    preparation,
-                    ray_address=ray_address,
-                    facts_folder=study.run_dir / "facts" / sources_digest(now),
-                ) as pool,
-            ):
-                ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
-                ending, outcome = run_job(ledger)
-        except KeyboardInterrupt:
-            typer.echo(f"Interrupted; go on with: evomerge resume {study.run_dir}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-    typer.echo(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
-    for line in outcome.lines():
-        typer.echo(line)
-    typer.echo(f"next: {outcome.export_command(study.run_dir)}")
-    raise typer.Exit(0 if outcome.better else NO_GAIN)
-
-
-def _run_grid(
-    spec: GridSpec, preparation: Preparation, run_dir: Path, ray_address: str | None, *, again: str
-) -> GridOutcome:
-    """Score what is missing of a grid; `again` is the command that goes on with it."""
-    from evomerge.grid import (
-        GridRun,
-        facts_of_grid,
-        keep_grid,
-        open_grid_study,
-        work_of,
-        write_recipes,
-    )
-    from evomerge.preparation import check_unchanged, sources_digest
-    from evomerge.report.grid_page import write_grid_page
-    from evomerge.report.grid_progress import GridProgress
-    from evomerge.workers.opening import open_pool
-
-    with open_grid_study(run_dir, spec, preparation) as study, _terminable():
-        try:
-            now = facts_of_grid(spec, preparation)
-            before = study.noted("facts")
-            if before is None:
-                study.note("facts", now)
-            else:
-                for change in check_unchanged(before, now, where=str(run_dir)):
-                    typer.echo(f"note: {change} since the grid began", err=True)
-            keep_grid(study, spec)
-            progress = GridProgress(study)
-            run = GridRun(
-                grid=spec,
-                preparation=preparation,
-                study=study,
-                facts_folder=run_dir / "facts" / sources_digest(now),
-                open_pool=lambda ready, folder: open_pool(
-                    ready, ray_address=ray_address, facts_folder=folder
-                ),
-                watch_scoring=progress.scoring,
-                watch_search=progress.searching,
-            )
-            progress.announce(work_of(run))
-            outcome = run.run()
-            write_recipes(study, preparation)
-            write_grid_page(outcome, run_dir=run_dir)
-        except KeyboardInterrupt:
-            typer.echo(f"Interrupted; go on with: {again}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-    return outcome
-
-
-def _show_grid(outcome: GridOutcome, run_dir: Path) -> None:
-    from evomerge.report.grid_tables import grid_lines
-
-    for line in grid_lines(outcome):
-        typer.echo(line)
-    typer.echo(f"tables: {run_dir / 'grid.md'}, figures: {run_dir / 'grid.html'}")
-    typer.echo(f"next: evomerge merge {run_dir / 'recipes' / 'CANDIDATE.yaml'} --out DIR")
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """A scheduler's SIGTERM is an interrupt like any other."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _answering() -> Iterator[None]:
-    """Errors of ours become one line and their exit code; so does an interrupt."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("Interrupted.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except EvomergeError as error:
-        typer.echo(f"evomerge: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
 
 
 def main() -> None:

@@ -1,0 +1,44 @@
+"""How a command ends: exit codes, errors of ours in one line, interrupts."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+import typer
+
+from evomerge.errors import EvomergeError
+
+NO_GAIN = 3
+INTERRUPTED = 130
+
+
+def say_checking() -> None:
+    """A line for people while nothing else shows; programs and logs get results alone."""
+    if sys.stderr.isatty():
+        typer.echo("Checking models, tasks and search space ...", err=True)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """A scheduler's SIGTERM is an interrupt like any other."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Errors of ours become one line and their exit code; so does an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except EvomergeError as error:
+        typer.echo(f"evomerge: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
