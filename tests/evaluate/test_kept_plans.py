@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from evomerge.evaluate.engines import kept_plans
 from evomerge.evaluate.engines.kept_plans import KeptPlans
-from evomerge.evaluate.engines.token_tree import plan_passes
+from evomerge.evaluate.engines.token_tree import Limits, plan_passes
 
-LIMITS = {"pass_tokens": 16, "row_tokens": 8}
+LIMITS = Limits(pass_tokens=16, row_tokens=8, packed_tokens=8)
 
 
 @pytest.fixture
@@ -17,9 +19,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts each plan was made for."""
     counts: list[int] = []
 
-    def count(texts: list[np.ndarray], **limits: int) -> object:
+    def count(texts: list[np.ndarray], limits: Limits) -> object:
         counts.append(len(texts))
-        return plan_passes(texts, **limits)
+        return plan_passes(texts, limits)
 
     monkeypatch.setattr(kept_plans, "plan_passes", count)
     return counts
@@ -31,8 +33,8 @@ def texts_of(*texts: list[int]) -> list[np.ndarray]:
 
 def test_the_same_texts_are_planned_once(made: list[int]) -> None:
     kept = KeptPlans()
-    first = kept.plan(texts_of([1, 2, 3], [4, 5]), **LIMITS)
-    assert kept.plan(texts_of([1, 2, 3], [4, 5]), **LIMITS) is first
+    first = kept.plan(texts_of([1, 2, 3], [4, 5]), LIMITS)
+    assert kept.plan(texts_of([1, 2, 3], [4, 5]), LIMITS) is first
     assert made == [2]
 
 
@@ -41,16 +43,16 @@ def test_the_same_texts_are_planned_once(made: list[int]) -> None:
     [
         (([1, 2], [3, 4, 5]), LIMITS),
         (([4, 5], [1, 2, 3]), LIMITS),
-        (([1, 2, 3], [4, 5]), {**LIMITS, "row_tokens": 4}),
-        (([1, 2, 3], [4, 5]), {**LIMITS, "pass_tokens": 4}),
+        (([1, 2, 3], [4, 5]), dataclasses.replace(LIMITS, row_tokens=4)),
+        (([1, 2, 3], [4, 5]), dataclasses.replace(LIMITS, pass_tokens=4)),
     ],
 )
 def test_other_texts_and_other_limits_have_their_own_plan(
-    texts: tuple[list[int], ...], limits: dict[str, int], made: list[int]
+    texts: tuple[list[int], ...], limits: Limits, made: list[int]
 ) -> None:
     kept = KeptPlans()
-    kept.plan(texts_of([1, 2, 3], [4, 5]), **LIMITS)
-    kept.plan(texts_of(*texts), **limits)
+    kept.plan(texts_of([1, 2, 3], [4, 5]), LIMITS)
+    kept.plan(texts_of(*texts), limits)
     assert made == [2, 2]
 
 
@@ -58,6 +60,6 @@ def test_a_plan_not_asked_for_in_a_while_is_forgotten(made: list[int]) -> None:
     kept = KeptPlans()
     for _ in range(2):  # the first is asked for between the others, and stays
         for word in range(12):
-            kept.plan(texts_of([0]), **LIMITS)
-            kept.plan(texts_of([word + 1]), **LIMITS)
+            kept.plan(texts_of([0]), LIMITS)
+            kept.plan(texts_of([word + 1]), LIMITS)
     assert len(made) == 1 + 2 * 12

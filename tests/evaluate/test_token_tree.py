@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.evaluate.engines.token_tree import Plan, plan_passes
+from evomerge.evaluate.engines.token_tree import Limits, Pass, Plan, plan_passes
 
-SMALL = {"pass_tokens": 24, "row_tokens": 8, "shortest": 3}
+SMALL = Limits(pass_tokens=24, row_tokens=8, packed_tokens=8)
 
 TEXTS = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=14).map(tuple),
@@ -23,7 +24,11 @@ TEXTS = st.lists(
 
 
 def plan_of(texts: Sequence[Sequence[int]], **limits: int) -> Plan:
-    return plan_passes([np.array(text, dtype=np.int64) for text in texts], **{**SMALL, **limits})
+    """By SMALL limits, or others; packed rows are as long as others if not said."""
+    if "row_tokens" in limits:
+        limits = {"packed_tokens": limits["row_tokens"], **limits}
+    arrays = [np.array(text, dtype=np.int64) for text in texts]
+    return plan_passes(arrays, dataclasses.replace(SMALL, **limits), shortest=3)
 
 
 def read_back(plan: Plan, text: int, depth: int) -> tuple[list[int], list[int]]:
@@ -74,12 +79,12 @@ def test_padding_sees_itself_alone_and_passes_keep_to_their_size(
 ) -> None:
     for each in plan_of(texts).passes:
         rows, columns = each.ids.shape
-        assert rows == 1 or rows * columns <= SMALL["pass_tokens"]
+        assert rows == 1 or rows * columns <= SMALL.pass_tokens
         assert (each.ends > np.arange(columns)).all()
         if each.trunk:
             assert rows == 1
         longest = max(len(text) for text in texts)
-        assert columns <= max(SMALL["row_tokens"], longest) + SMALL["row_tokens"] // 4
+        assert columns <= max(SMALL.row_tokens, longest) + SMALL.row_tokens // 4
 
 
 @given(texts=TEXTS, seed=st.integers(0, 9))
@@ -132,6 +137,18 @@ def test_rows_of_one_text_each_need_no_mask_and_two_in_a_row_do() -> None:
     assert apart.ids.tolist() == [[6, 7, 8, 9], [1, 2, 3, 0], [4, 5, 0, 0]]
     (packed,) = plan_of(texts, row_tokens=5).passes
     assert not packed.causal
+
+
+def test_texts_that_begin_alike_stay_in_a_longer_row_than_others() -> None:
+    alike = [[1, 2, 3, 4, end] for end in (5, 6, 7)]
+    others = [[10 + n, 20 + n] for n in range(4)]
+    plan = plan_of([*alike, *others], row_tokens=8, packed_tokens=4)
+    rows = sorted(int((each.ids > 0).sum(axis=1)[row]) for each, row in _rows(plan))
+    assert rows == [4, 4, 7]
+
+
+def _rows(plan: Plan) -> list[tuple[Pass, int]]:
+    return [(each, row) for each in plan.passes for row in range(len(each.ids))]
 
 
 def test_rows_that_go_on_from_a_trunk_need_a_mask() -> None:

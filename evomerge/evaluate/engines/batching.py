@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from evomerge.evaluate.engines.base import Tokens
+from evomerge.evaluate.engines.token_tree import Limits
 
 CPU_SCORING_TOKENS = 1024
 """Tokens of a batch on a CPU: enough to use its vector units, few enough to stay in its caches."""
@@ -23,6 +24,9 @@ CPU_GENERATION_TOKENS = 16384
 """Of the answers being written at once: a step sees one token of each."""
 
 _SHORTEST_ROW, _LONGEST_ROW = 64, 1024
+
+_ROWS = 16
+"""Of packed texts in a pass; shorter rows than so many make a pass of several lengths."""
 
 _PROBED_TOKENS = (1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11)
 _PROBED_ROWS = 1024
@@ -46,14 +50,17 @@ def cut(
     return ranges
 
 
-def row_tokens(config: PreTrainedConfig, *, limit: int) -> int:
-    """Tokens of one row that texts are packed into; limit: of the whole batch.
+def tree_limits(config: PreTrainedConfig, *, pass_tokens: int) -> Limits:
+    """How texts are laid into rows and passes of so many tokens.
 
     Attention weighs what a mask hides too: in a row as long as the hidden size, that costs a sixth
-    of the linear layers' work at most.
+    of the linear layers' work at most. Texts that share nothing gain nothing from a common row but
+    that a pass has rows of one length, so theirs are short where passes are.
     """
     hidden = int(config.get_text_config(decoder=True).hidden_size)
-    return min(limit, max(_SHORTEST_ROW, min(_LONGEST_ROW, hidden)))
+    row = min(pass_tokens, max(_SHORTEST_ROW, min(_LONGEST_ROW, hidden)))
+    packed = min(row, max(_SHORTEST_ROW, pass_tokens // _ROWS))
+    return Limits(pass_tokens=pass_tokens, row_tokens=row, packed_tokens=packed)
 
 
 def pad(rows: Sequence[Tokens], *, side: Literal["left", "right"]) -> NDArray[np.int64]:

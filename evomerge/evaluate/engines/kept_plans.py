@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from evomerge.evaluate.engines.base import Tokens
-from evomerge.evaluate.engines.token_tree import Plan, plan_passes
+from evomerge.evaluate.engines.token_tree import Limits, Plan, plan_passes
 
 _KEPT = 8
 """Two for a generation's scoring and answering, and a few blocks of a race."""
@@ -16,17 +16,17 @@ class KeptPlans:
     """Makes plans and keeps the last few."""
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[bytes, int, int], Plan] = {}
+        self._plans: dict[tuple[bytes, Limits], Plan] = {}
 
-    def plan(self, texts: Sequence[Tokens], *, pass_tokens: int, row_tokens: int) -> Plan:
+    def plan(self, texts: Sequence[Tokens], limits: Limits) -> Plan:
         """See `plan_passes`."""
         read = hashlib.blake2b(repr([len(text) for text in texts]).encode())
         for text in texts:
             read.update(text.tobytes())
-        key = read.digest(), pass_tokens, row_tokens
+        key = read.digest(), limits
         plan = self._plans.pop(key, None)
         if plan is None:
-            plan = plan_passes(texts, pass_tokens=pass_tokens, row_tokens=row_tokens)
+            plan = plan_passes(texts, limits)
         self._plans[key] = plan  # the latest is last
         while len(self._plans) > _KEPT:
             del self._plans[next(iter(self._plans))]

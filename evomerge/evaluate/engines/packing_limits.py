@@ -21,7 +21,7 @@ from evomerge.evaluate.engines.base import Tokens
 from evomerge.evaluate.engines.batching import pad
 from evomerge.evaluate.engines.decoding import Forward
 from evomerge.evaluate.engines.key_values import AnswerCache
-from evomerge.evaluate.engines.token_tree import plan_passes
+from evomerge.evaluate.engines.token_tree import Limits, plan_passes
 from evomerge.evaluate.engines.tree_passes import ForwardCells, run_pass, run_passes, run_step
 
 _NEEDED = frozenset({"attention_mask", "position_ids", "past_key_values"})
@@ -135,7 +135,7 @@ def _tree_logits(
     row_tokens: int,
 ) -> list[torch.Tensor]:
     """Logits (length, vocabulary) of every token of each text."""
-    plan = plan_passes(texts, pass_tokens=20, row_tokens=row_tokens, shortest=shortest)
+    plan = plan_passes(texts, _limits(row_tokens), shortest=shortest)
     run = partial(run_pass, forward, device=device, dtype=model.dtype)
     logits: dict[tuple[int, int], torch.Tensor] = {}
     for turn in range(_TURNS):
@@ -158,9 +158,7 @@ def _step_logits(
     device: torch.device,
 ) -> list[torch.Tensor]:
     """Logits (_STEPS, vocabulary) of the last tokens of each text, which come one by one."""
-    plan = plan_passes(
-        [text[:-_STEPS] for text in texts], pass_tokens=20, row_tokens=10, shortest=4
-    )
+    plan = plan_passes([text[:-_STEPS] for text in texts], _limits(10), shortest=4)
     run = partial(run_pass, forward_cells, device=device, dtype=model.dtype)
     cache = AnswerCache(device=device)
     order: list[int] = []
@@ -179,6 +177,10 @@ def _step_logits(
         steps.append(run_step(forward, tokens, cache, device=device, dtype=model.dtype))
     found = torch.stack(steps, dim=1)  # (rows, steps, vocabulary)
     return [found[order.index(text)] for text in range(len(texts))]
+
+
+def _limits(row_tokens: int) -> Limits:
+    return Limits(pass_tokens=20, row_tokens=row_tokens, packed_tokens=row_tokens)
 
 
 def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -25,6 +25,19 @@ SHORTEST_TRUNK = 16
 """Tokens that must be shared before a pass of their own and a cache of them pay."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How large passes and rows may get, in tokens.
+
+    pass_tokens: cells of a pass. row_tokens: of a row whose texts begin alike; a longer text has
+    one to itself. packed_tokens: of a row of texts that do not, at most row_tokens.
+    """
+
+    pass_tokens: int
+    row_tokens: int
+    packed_tokens: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pass:
     """One forward pass over (rows, columns) cells, each a token or padding at the end of its row.
@@ -98,28 +111,20 @@ _Trunks = tuple[tuple[int, int], ...]
 """First depth and pass of each trunk that a text reads, as of `Place`."""
 
 
-def plan_passes(
-    texts: Sequence[Tokens], *, pass_tokens: int, row_tokens: int, shortest: int = SHORTEST_TRUNK
-) -> Plan:
-    """Cut texts, distinct and not empty, into passes.
-
-    pass_tokens: cells of a pass. row_tokens: of a row; a longer text has one to itself. shortest:
-    tokens of a trunk at least.
-    """
+def plan_passes(texts: Sequence[Tokens], limits: Limits, *, shortest: int = SHORTEST_TRUNK) -> Plan:
+    """Cut texts, distinct and not empty, into passes; shortest: tokens of a trunk at least."""
     assert texts
-    return _Planner(texts, pass_tokens, row_tokens, shortest).plan()
+    return _Planner(texts, limits, shortest).plan()
 
 
 class _Planner:
-    def __init__(
-        self, texts: Sequence[Tokens], pass_tokens: int, row_tokens: int, shortest: int
-    ) -> None:
+    def __init__(self, texts: Sequence[Tokens], limits: Limits, shortest: int) -> None:
         self._order = sorted(range(len(texts)), key=lambda i: texts[i].astype(">i8").tobytes())
         self._texts = [texts[i] for i in self._order]
         self._lengths = np.array([len(text) for text in self._texts])
         pairs = zip(self._texts, self._texts[1:], strict=False)
         self._shared = np.array([0, *(_shared(one, other) for one, other in pairs)])
-        self._pass_tokens, self._row_tokens, self._shortest = pass_tokens, row_tokens, shortest
+        self._limits, self._shortest = limits, shortest
         self._passes: list[Pass] = []
         self._places: dict[int, Place] = {}
 
@@ -154,7 +159,7 @@ class _Planner:
             if parts and parts[-1].stop == branch.start:
                 first = parts[-1].start
                 tokens = self._tokens(first, branch.stop, past)
-                if tokens <= self._row_tokens:
+                if tokens <= self._limits.packed_tokens:
                     parts[-1] = _Branches(first, branch.stop, tokens)
                     continue
             parts += self._cut(branch.start, branch.stop, past, trunks)
@@ -172,7 +177,7 @@ class _Planner:
         """Whether one row takes these texts; a long trunk takes a few short ends along."""
         tokens = self._tokens(start, stop, past)
         beyond = tokens - (self._common(start, stop) - past)
-        return tokens <= self._row_tokens or beyond <= self._row_tokens // 4
+        return tokens <= self._limits.row_tokens or beyond <= self._limits.row_tokens // 4
 
     def _common(self, start: int, stop: int) -> int:
         """How many tokens all these texts begin with alike; all of it for a single one."""
@@ -196,14 +201,17 @@ class _Planner:
                 tokens, held = rows[number]
                 rows[number] = tokens + part.tokens, [*held, part]
             else:
-                left, number = self._row_tokens, len(rows)
+                left, number = self._limits.packed_tokens, len(rows)
                 rows.append((part.tokens, [part]))
             bisect.insort(room, (left - part.tokens, number))
         rows.sort(key=lambda row: -row[0])
         while rows:
             columns = rows[0][0]
             # Each row reads a copy of the trunk's keys and values.
-            most = min(self._pass_tokens // columns, 8 * self._pass_tokens // (columns + past))
+            most = min(
+                self._limits.pass_tokens // columns,
+                8 * self._limits.pass_tokens // (columns + past),
+            )
             taken, rows = rows[: max(1, most)], rows[max(1, most) :]
             spans = [[(part.start, part.stop) for part in held] for _, held in taken]
             self._lay(spans, past, trunks)

@@ -27,7 +27,7 @@ from evomerge.evaluate.engines.batching import (
     CPU_SCORING_TOKENS,
     cut,
     probe_tokens,
-    row_tokens,
+    tree_limits,
 )
 from evomerge.evaluate.engines.choosing import Choosing
 from evomerge.evaluate.engines.context import prompt_of
@@ -268,10 +268,8 @@ class TransformersEngine:
         if self._longest_packed == 0:
             return None
         assert self._tokens is not None, "prepare() comes first"
-        tokens = self._tokens[False]
-        plan = self._plans.plan(
-            texts, pass_tokens=tokens, row_tokens=row_tokens(self.model.config, limit=tokens)
-        )
+        limits = tree_limits(self.model.config, pass_tokens=self._tokens[False])
+        plan = self._plans.plan(texts, limits)
         longest = max(needed, *(each.past + each.ids.shape[1] for each in plan.passes))
         return plan if self._longest_packed is None or longest <= self._longest_packed else None
 

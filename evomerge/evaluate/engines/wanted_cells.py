@@ -86,7 +86,7 @@ class WantedCells:
 
 def _last_mlp(model: PreTrainedModel) -> nn.Module | None:
     """What follows attention in the last layer of the text model; None where it is not plain."""
-    depth = model.config.get_text_config(decoder=True).num_hidden_layers
+    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", 0)
     stacks = [
         child
         for child in model.get_decoder().children()
