@@ -215,6 +215,7 @@ METHODS = (
         name="+ anchors or IRT, whichever measures better",
         evaluation={"draws": "anchors"},
         deliver=averaged_means,
+        budget=2.0,  # the first generation, on all items, takes one already
     ),
     Method(
         name="TPE, fresh draws, best validated",

@@ -11,13 +11,14 @@ import enum
 import json
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from evomerge import __version__
-from evomerge.cli.answering import answering, say_checking
+from evomerge.cli.endings import answering
 from evomerge.errors import EvomergeError, RunError
 
 
@@ -91,7 +92,7 @@ def search(
         where = run_dir or Path("runs") / spec.name
         refuse_existing(where)
         check_workers(spec.compute, ray_address=ray_address)
-        say_checking()
+        _say_checking()
         preparation = prepare(pin(spec))
         check_models(preparation)
         directions = preparation.objective.directions
@@ -112,7 +113,7 @@ def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress
         refuse_grid(run_dir)
         study = resume_study(run_dir, overrides=tuple(overrides or ()))
         check_workers(study.job.compute, ray_address=ray_address)
-        say_checking()
+        _say_checking()
         preparation = prepare(study.job)
         check_models(preparation)
         search_job(study, preparation, ray_address)
@@ -145,7 +146,7 @@ def grid(
         where = run_dir or Path("runs") / asked.name
         refuse_search(where)
         check_workers(asked.compute, ray_address=ray_address)
-        say_checking()
+        _say_checking()
         spec = pin_grid(asked)
         preparation = prepare(spec.job())
         check_grid(spec, preparation)
@@ -335,6 +336,12 @@ def report(
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
         typer.echo(f"report: {path}")
+
+
+def _say_checking() -> None:
+    """A line for people while nothing else shows; programs and logs get results alone."""
+    if sys.stderr.isatty():
+        typer.echo("Checking models, tasks and search space ...", err=True)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from evomerge.cli.answering import INTERRUPTED, terminable
+from evomerge.cli.endings import INTERRUPTED, terminable
 from evomerge.grid import (
     GridOutcome,
     GridRun,

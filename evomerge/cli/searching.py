@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from evomerge.cli.answering import INTERRUPTED, NO_GAIN, terminable
+from evomerge.cli.endings import INTERRUPTED, NO_GAIN, terminable
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, check_unchanged, facts_of, sources_digest
 from evomerge.report.terminal import SearchProgress

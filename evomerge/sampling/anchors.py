@@ -25,15 +25,6 @@ from evomerge.sampling.weighted import WeightedItems
 AUDIT_SHARE = 0.1
 """Share of the scored items spent on those that all models agree on."""
 
-FOLDS = 5
-"""Parts into which models are cut; each is left out once."""
-
-
-def split_models(number: int) -> list[NDArray[np.int64]]:
-    """FOLDS parts of `number` models (fewer where there are fewer), models taken in turn."""
-    folds = min(FOLDS, number)
-    return [np.arange(fold, number, folds, dtype=np.int64) for fold in range(folds)]
-
 
 def choose_anchors(responses: Responses, count: int, *, seed: int) -> WeightedItems:
     """`count` items with weights and an offset whose sum estimates the mean over all items.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.sampling.abilities import MOST_DIMENSIONS, AbilityEstimate, measure_blend
-from evomerge.sampling.anchors import choose_anchors, split_models
+from evomerge.sampling.anchors import choose_anchors
 from evomerge.sampling.informative import draw_informative, draw_weighted
 from evomerge.sampling.irt import ItemCurves, fit_item_curves
 from evomerge.sampling.responses import Responses, are_binary, check_responses, whole_rows
@@ -41,6 +41,9 @@ FRESH: tuple[Kind, ...] = ("random", "informative")
 
 DRAWS = 10
 """Draws over which the error of a fresh draw is averaged."""
+
+FOLDS = 5
+"""Parts into which models are cut; each is left out once."""
 
 FEWEST_LEFT_OUT = 4
 """Models with known means that there must be, beside the parents, to measure anything."""
@@ -224,7 +227,7 @@ def _measure(
     squared = {kind: np.zeros(len(known)) for kind in kinds}
     agreed = dict.fromkeys(kinds, 0.0)
     pairs = dict.fromkeys(kinds, 0.0)
-    for ordinal, fold in enumerate(split_models(len(known))):
+    for ordinal, fold in enumerate(_split_models(len(known))):
         left_out = known[fold]
         rest = np.setdiff1d(np.arange(len(responses)), left_out)
         places = np.searchsorted(rest, np.asarray(parents, dtype=np.int64)).tolist()
@@ -263,3 +266,9 @@ def _count_pairs(estimates: NDArray[np.float64], truth: NDArray[np.float64]) -> 
 
 def _say_agreement(tau: float) -> str:
     return "rank agreement not known" if np.isnan(tau) else f"rank agreement {tau:.2f}"
+
+
+def _split_models(number: int) -> list[NDArray[np.int64]]:
+    """FOLDS parts of `number` models (fewer where there are fewer), models taken in turn."""
+    folds = min(FOLDS, number)
+    return [np.arange(fold, number, folds, dtype=np.int64) for fold in range(folds)]

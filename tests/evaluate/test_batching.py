@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 
-from evomerge.evaluate.engines.batching import cut, pad, probe_tokens
+from evomerge.evaluate.engines.batching import cut, pad, probe_tokens, tree_limits
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=60).map(lambda lengths: sorted(lengths)[::-1])
 
@@ -47,3 +48,17 @@ def test_the_budget_is_half_of_what_fits(fits: int, expected: int) -> None:
 
     assert probe_tokens(try_batch, longest_tokens=100) == expected
     assert tried == sorted(tried)[::-1]
+
+
+@pytest.mark.parametrize("pass_tokens", [16, 64, 1024, 1 << 16])
+@pytest.mark.parametrize("hidden", [32, 128, 768, 8192])
+def test_rows_fit_their_pass_and_packed_ones_are_short_where_passes_are(
+    hidden: int, pass_tokens: int
+) -> None:
+    limits = tree_limits(LlamaConfig(hidden_size=hidden), pass_tokens=pass_tokens)
+    assert limits.packed_tokens <= limits.row_tokens <= pass_tokens == limits.pass_tokens
+    assert limits.row_tokens <= 1024
+    if pass_tokens == 1024:
+        assert limits.packed_tokens == 64
+    if pass_tokens == 1 << 16:  # as on a GPU: one pass has rows of every length
+        assert limits.packed_tokens == limits.row_tokens

@@ -56,10 +56,23 @@ def test_other_texts_and_other_limits_have_their_own_plan(
     assert made == [2, 2]
 
 
-def test_a_plan_not_asked_for_in_a_while_is_forgotten(made: list[int]) -> None:
+def test_a_plan_not_asked_for_in_a_while_is_forgotten(
+    made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_plans, "_KEPT_CELLS", 8)
     kept = KeptPlans()
     for _ in range(2):  # the first is asked for between the others, and stays
         for word in range(12):
             kept.plan(texts_of([0]), LIMITS)
             kept.plan(texts_of([word + 1]), LIMITS)
     assert len(made) == 1 + 2 * 12
+
+
+def test_the_latest_plan_is_kept_however_large_it_is(
+    made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_plans, "_KEPT_CELLS", 2)
+    kept = KeptPlans()
+    for _ in range(2):
+        kept.plan(texts_of([1, 2, 3], [4, 5]), LIMITS)
+    assert made == [2]

@@ -153,19 +153,28 @@ def test_the_head_and_the_last_mlp_read_only_what_is_wanted(kind: str, tmp_path:
     assert sum(last) == 2 * len(asked) < sum(first)
 
 
-def test_a_layer_that_is_wrong_without_its_other_cells_stays_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", ["_after_mlp", "_before_head"])
+def test_a_part_that_is_wrong_without_its_other_cells_stays_whole(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is found out in the trial costs speed, never an answer."""
     folder = save_architecture(tmp_path, "llama")
     asked = likely_requests()
     expected = [value for value, _ in engine_of(folder, batch_size=1).loglikelihood(asked)]
+    right = getattr(WantedCells, part)
 
-    def wrong(self: WantedCells, _: object, given: tuple[torch.Tensor], out: torch.Tensor) -> None:
-        return torch.zeros_like(given[0]) if self._cells is not None else None
+    def wrong(self: WantedCells, *given: object) -> object:
+        out = right(self, *given)
+        if isinstance(out, tuple):
+            return (torch.flip(out[0], dims=[1]), *out[1:])
+        return None if out is None else torch.zeros_like(out)
 
-    monkeypatch.setattr(WantedCells, "_after_mlp", wrong)
+    monkeypatch.setattr(WantedCells, part, wrong)
     engine = engine_of(folder)
     assert engine._longest_packed is None
+    assert engine._wanted is not None
+    assert not engine._wanted.keep_last_layer()
+    assert engine._wanted.spares_head == (part == "_after_mlp")
     likely = [value for value, _ in engine.loglikelihood(asked)]
     np.testing.assert_allclose(likely, expected, atol=1e-4)
 

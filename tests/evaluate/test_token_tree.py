@@ -147,6 +147,13 @@ def test_texts_that_begin_alike_stay_in_a_longer_row_than_others() -> None:
     assert rows == [4, 4, 7]
 
 
+def test_one_common_token_is_no_reason_for_a_long_row() -> None:
+    texts = [[1, *range(10 * n, 10 * n + 5)] for n in range(1, 5)]
+    plan = plan_of(texts, row_tokens=24, packed_tokens=6)
+    assert [each.ids.shape for each in plan.passes] == [(4, 6)]
+    assert plan.passes[0].causal
+
+
 def _rows(plan: Plan) -> list[tuple[Pass, int]]:
     return [(each, row) for each in plan.passes for row in range(len(each.ids))]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from evomerge.evaluate.engines.base import Tokens
 from evomerge.evaluate.engines.token_tree import Limits, Plan, plan_passes
 
-_KEPT = 8
-"""Two for a generation's scoring and answering, and a few blocks of a race."""
+_KEPT_CELLS = 1 << 20
+"""Of all plans that are kept, some 24 bytes each; the latest is kept however large it is."""
 
 
 class KeptPlans:
@@ -28,6 +28,10 @@ class KeptPlans:
         if plan is None:
             plan = plan_passes(texts, limits)
         self._plans[key] = plan  # the latest is last
-        while len(self._plans) > _KEPT:
+        while len(self._plans) > 1 and sum(map(_cells, self._plans.values())) > _KEPT_CELLS:
             del self._plans[next(iter(self._plans))]
         return plan
+
+
+def _cells(plan: Plan) -> int:
+    return sum(each.ids.size for each in plan.passes)

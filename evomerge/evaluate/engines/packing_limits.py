@@ -2,7 +2,8 @@
 
 A mask of ancestors is exact where a token's past is the keys and values that its mask shows, and
 its place is what position ids say. State-space models carry a state that no mask parts, and some
-models take places or windows from where a token lies in a row. What is known to be so is read off
+models take places or windows from where a token lies in a row. And a last layer or a head may do
+more with its cells than one by one. What is known to be so is read off
 the configuration; the trial compares both ways for everything else, before any weights are loaded,
 so that what is decided depends on the architecture alone.
 """
@@ -42,8 +43,12 @@ _TRIED_TOKENS = 32
 _STEPS = 2
 """Tokens that the trial adds one by one, as answers grow."""
 
-_TURNS = 3
-"""Times that the trial asks for the logits of a third of all cells."""
+_TRIALS = ((4, 10, 3), (100, 10, 1), (100, 1, 1))
+"""Shortest trunk, tokens of a row, and in how many turns the logits of all cells are asked for.
+
+After a trunk, in one row, and a text a row. A third of the cells at a time is few enough that the
+others are left out.
+"""
 
 _NOISE = 1_000_003
 """Random numbers to fill all parameters with; a prime, so that rows of weights differ."""
@@ -78,7 +83,7 @@ def packs_exactly(
 ) -> bool:
     """Whether a tree of random texts gets the logits that each text gets by itself.
 
-    In one row, after a trunk, and a text a row; each time some cells are asked for and not others.
+    Also where only some of a pass's logits are asked for and `WantedCells` leaves out the rest.
     Overwrites the model's parameters, which must not have been loaded yet. The global random state
     is left alone.
     """
@@ -100,7 +105,7 @@ def packs_exactly(
             ]
             return all(
                 _agree(found, expected[len(expected) - len(found) :])
-                for shortest, row_tokens in ((4, 10), (100, 10), (100, 1))
+                for shortest, row_tokens, turns in _TRIALS
                 for found, expected in zip(
                     _tree_logits(
                         model,
@@ -109,6 +114,7 @@ def packs_exactly(
                         device=device,
                         shortest=shortest,
                         row_tokens=row_tokens,
+                        turns=turns,
                     ),
                     plain,
                     strict=True,
@@ -133,13 +139,14 @@ def _tree_logits(
     device: torch.device,
     shortest: int,
     row_tokens: int,
+    turns: int,
 ) -> list[torch.Tensor]:
     """Logits (length, vocabulary) of every token of each text."""
     plan = plan_passes(texts, _limits(row_tokens), shortest=shortest)
     run = partial(run_pass, forward, device=device, dtype=model.dtype)
     logits: dict[tuple[int, int], torch.Tensor] = {}
-    for turn in range(_TURNS):
-        asked = {n: np.arange(turn, each.ids.size, _TURNS) for n, each in enumerate(plan.passes)}
+    for turn in range(turns):
+        asked = {n: np.arange(turn, each.ids.size, turns) for n, each in enumerate(plan.passes)}
         for number, found, _ in run_passes(plan, asked, run, device=device):
             cells = asked[number].tolist()
             logits |= {(number, cell): each for cell, each in zip(cells, found, strict=True)}

@@ -2,7 +2,7 @@
 
 Each model's layers are loaded once; a route is put together of them in milliseconds, without a copy
 of a weight. Log-likelihoods begin where an earlier route's states can be shared. Numbers are those
-of `TransformersEngine` for the model that the route is.
+of `TransformersEngine` for the model that the route is, up to rounding.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class RoutedEngine(TransformersEngine):
             trust_remote_code=trust_remote_code,
             settings=settings,
         )
-        self._wanted.keep_last_layer()
+        if self._wanted is not None:
+            self._wanted.keep_last_layer()
         self._first = first
         self._layers = RoutedLayers(
             first, self.model, self._placement, build=build, device=self.device

@@ -29,8 +29,8 @@ SHORTEST_TRUNK = 16
 class Limits:
     """How large passes and rows may get, in tokens.
 
-    pass_tokens: cells of a pass. row_tokens: of a row whose texts begin alike; a longer text has
-    one to itself. packed_tokens: of a row of texts that do not, at most row_tokens.
+    pass_tokens: cells of a pass. row_tokens: of a row whose texts begin alike for as long as a
+    trunk; a longer text has one to itself. packed_tokens: of a row of others, at most row_tokens.
     """
 
     pass_tokens: int
@@ -176,8 +176,9 @@ class _Planner:
     def _belongs_together(self, start: int, stop: int, past: int) -> bool:
         """Whether one row takes these texts; a long trunk takes a few short ends along."""
         tokens = self._tokens(start, stop, past)
-        beyond = tokens - (self._common(start, stop) - past)
-        return tokens <= self._limits.row_tokens or beyond <= self._limits.row_tokens // 4
+        shared = self._common(start, stop) - past
+        limit = self._limits.packed_tokens if shared < self._shortest else self._limits.row_tokens
+        return tokens <= limit or tokens - shared <= self._limits.row_tokens // 4
 
     def _common(self, start: int, stop: int) -> int:
         """How many tokens all these texts begin with alike; all of it for a single one."""

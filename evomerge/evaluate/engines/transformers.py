@@ -96,17 +96,26 @@ class TransformersEngine:
             self._tokens = CPU_SCORING_TOKENS, CPU_GENERATION_TOKENS
         self._choosing: Choosing | None = None
         self._plans = KeptPlans()
-        self._wanted = WantedCells(self.model)
-        self._longest_packed = self._find_longest_packed()
+        self._wanted: WantedCells | None = None  # where texts are packed
+        self._longest_packed = self._try_packing()
 
-    def _find_longest_packed(self) -> int | None:
-        """See `longest_packed`. Overwrites the model's parameters, which come later."""
-        longest = longest_packed(self.model.config, self._accepted) if self._rows is None else 0
-        if longest != 0 and not self._packs_exactly():
-            self._wanted.keep_all()
-            longest = longest if self._packs_exactly() else 0
+    def _try_packing(self) -> int | None:
+        """What `longest_packed` says, 0 where a trial fails even with nothing left out of a pass.
+
+        Overwrites the model's parameters, which come later.
+        """
+        if self._rows is not None:
+            return 0
+        longest = longest_packed(self.model.config, self._accepted)
+        if longest == 0:
+            return 0
+        wanted = self._wanted = WantedCells(self.model)
+        exact = self._packs_exactly()
+        for keep in (wanted.keep_last_layer, wanted.keep_head):
+            if not exact and keep():
+                exact = self._packs_exactly()
         self.forward_s = 0.0  # a trial is no part of any candidate
-        return longest
+        return longest if exact else 0
 
     def _packs_exactly(self) -> bool:
         return packs_exactly(self.model, self._forward, self._forward_cells, device=self.device)
@@ -233,9 +242,16 @@ class TransformersEngine:
         self, ids: torch.Tensor, *, cells: torch.Tensor, **options: object
     ) -> torch.Tensor:
         """Logits (cells, vocabulary) of the cells of these numbers, row by row."""
+        assert self._wanted is not None
         with self._wanted.only(cells):
-            logits = self._run(ids, logits_to_keep=0, **options)
-        return self._wanted.of(logits, cells)
+            if self._wanted.spares_head:
+                return self._run(ids, logits_to_keep=0, **options)[0]
+            # The same columns of all rows is what a model can be asked for.
+            columns, places = torch.unique(cells % ids.shape[1], return_inverse=True)
+            logits = self._run(ids, logits_to_keep=columns, **options)
+        if logits.shape[1] != len(columns):
+            logits = logits[:, columns]
+        return logits[cells.div(ids.shape[1], rounding_mode="floor"), places]
 
     def _run(self, ids: torch.Tensor, **given: object) -> torch.Tensor:
         """What the model says of ids (rows, length), given those options that it takes; timed."""

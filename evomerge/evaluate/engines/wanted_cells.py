@@ -26,44 +26,45 @@ class WantedCells:
     def __init__(self, model: PreTrainedModel) -> None:
         self._cells: torch.Tensor | None = None
         self._shape: tuple[int, ...] = ()  # of what came to the MLP
-        self._at_head = False
         self._head_hooks: list[RemovableHandle] = []
         self._mlp_hooks: list[RemovableHandle] = []
         head, mlp = model.get_output_embeddings(), _last_mlp(model)
         if head is not None:
             self._head_hooks = [head.register_forward_pre_hook(self._before_head)]
-        if head is not None and mlp is not None:
+        if mlp is not None:
             self._mlp_hooks = [
                 mlp.register_forward_pre_hook(self._before_mlp),
                 mlp.register_forward_hook(self._after_mlp),
             ]
 
+    @property
+    def spares_head(self) -> bool:
+        """Whether a pass gives logits (1, wanted, vocabulary), of the wanted cells alone."""
+        return bool(self._head_hooks)
+
+    def keep_last_layer(self) -> bool:
+        """Leave the last layer whole from now on; False where it was.
+
+        Where its MLP takes no part of a pass, or where it may come more than once, or not last.
+        """
+        return _remove(self._mlp_hooks)
+
+    def keep_head(self) -> bool:
+        """Leave the head whole from now on; False where it was."""
+        return _remove(self._head_hooks)
+
     @contextmanager
     def only(self, cells: torch.Tensor) -> Iterator[None]:
         """Within, a pass leaves out what it can; cells: (wanted,) by number, row by row."""
-        self._cells, self._at_head = cells, False
+        self._cells = cells
         try:
             yield
         finally:
             self._cells = None
 
-    def of(self, logits: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """(wanted, vocabulary) out of the logits of the pass that `only` was last around."""
-        return logits[0] if self._at_head else logits.flatten(0, 1)[cells]
-
-    def keep_last_layer(self) -> None:
-        """Leave the last layer whole from now on: it may come more than once, or not last."""
-        _remove(self._mlp_hooks)
-
-    def keep_all(self) -> None:
-        """Leave nothing out from now on."""
-        _remove(self._mlp_hooks)
-        _remove(self._head_hooks)
-
     def _before_head(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self._cells is None:
             return None
-        self._at_head = True
         return given[0].flatten(0, 1)[self._cells][None], *given[1:]
 
     def _before_mlp(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -98,6 +99,8 @@ def _last_mlp(model: PreTrainedModel) -> nn.Module | None:
     return found[0] if len(found) == 1 else None
 
 
-def _remove(hooks: list[RemovableHandle]) -> None:
+def _remove(hooks: list[RemovableHandle]) -> bool:
+    found = bool(hooks)
     while hooks:
         hooks.pop().remove()
+    return found

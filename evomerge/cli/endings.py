@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 from collections.abc import Iterator
 
 import typer
@@ -13,12 +12,6 @@ from evomerge.errors import EvomergeError
 
 NO_GAIN = 3
 INTERRUPTED = 130
-
-
-def say_checking() -> None:
-    """A line for people while nothing else shows; programs and logs get results alone."""
-    if sys.stderr.isatty():
-        typer.echo("Checking models, tasks and search space ...", err=True)
 
 
 @contextlib.contextmanager
