@@ -418,32 +418,56 @@ def draw(
     curves: Mapping[int, Sequence[Sequence[Run]]],
     picture: Path,
 ) -> None:
-    """True score against items: every method a mark, the product's own way a line."""
+    """Above what every method delivers, below the product's own way by items scored."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(genes), figsize=(4 * len(genes), 4), layout="constrained")
-    for axis, n in zip(np.atleast_1d(axes), genes, strict=True):
-        for number, method in enumerate(METHODS):
-            runs = found[number, n]
-            axis.plot(
-                np.median([one.items for one in runs]),
-                np.median([one.score for one in runs]),
-                "o*sv^<>DPXhd8p+x123"[number],
-                color=f"C{number % 10}",
-                label=method.name if n == genes[0] else None,
-            )
-        line = [
-            (np.median([o.items for o in c]), np.median([o.score for o in c]))
-            for c in (*curves[n], found[METHODS.index(ALL_TOGETHER), n])
-        ]
-        axis.plot(*zip(*sorted(line), strict=True), "-", color="black", linewidth=1)
-        axis.axhline(np.median([one.start for one in found[0, n]]), color="grey", linestyle=":")
-        axis.set_xscale("log")
-        axis.set_xlabel("items scored")
-        axis.set_title(f"{n} genes")
-    np.atleast_1d(axes)[0].set_ylabel("true score of what is delivered, median")
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    figure, axes = plt.subplots(
+        2, len(genes), figsize=(4 + 3 * len(genes), 8), height_ratios=(3, 2), layout="constrained"
+    )
+    paper, ours = METHODS.index(PAPER), METHODS.index(ALL_TOGETHER)
+    names = []
+    for number, method in enumerate(METHODS):
+        items = np.median([one.items for n in genes for one in found[number, n]])
+        names.append(f"{method.name.strip('*')} · {items / 1000:.0f}k")
+    for column, n in enumerate(genes):
+        methods, curve = axes[0, column], axes[1, column]
+        for number in range(len(METHODS)):
+            low, middle, high = _quartiles(found[number, n])
+            colour = "C3" if number == ours else "C0" if number == paper else "0.35"
+            methods.plot([low, high], [number, number], color=colour, linewidth=1)
+            methods.plot(middle, number, "o", color=colour)
+        methods.set_yticks(range(len(METHODS)), names if column == 0 else [""] * len(METHODS))
+        methods.invert_yaxis()
+        methods.set_title(f"{n} genes")
+        spent = sorted([*curves[n], found[ours, n]], key=_items)
+        bands = np.array([_quartiles(runs) for runs in spent])
+        curve.fill_between([*map(_items, spent)], bands[:, 0], bands[:, 2], color="C3", alpha=0.15)
+        curve.plot([*map(_items, spent)], bands[:, 1], "o-", color="C3", label="all together")
+        low, middle, high = _quartiles(found[paper, n])
+        at = _items(found[paper, n])
+        curve.plot([at, at], [low, high], color="C0", linewidth=1)
+        curve.plot(at, middle, "o", color="C0", label="the paper")
+        curve.set_xscale("log")
+        curve.set_xlabel("items scored")
+        start = np.median([one.start for one in found[paper, n]])
+        for axis, line in ((methods, methods.axvline), (curve, curve.axhline)):
+            line(start, color="grey", linestyle=":", label="the start")
+            axis.spines[["top", "right"]].set_visible(False)
+    axes[1, 0].set_ylabel("true score of what is delivered")
+    axes[1, 0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.08))
+    figure.suptitle(
+        "True score of what is delivered: medians and quartiles of the seeds; items scored in all"
+    )
     figure.savefig(picture)
+
+
+def _quartiles(runs: Sequence[Run]) -> tuple[float, float, float]:
+    low, middle, high = np.quantile([one.score for one in runs], (0.25, 0.5, 0.75)).tolist()
+    return low, middle, high
+
+
+def _items(runs: Sequence[Run]) -> float:
+    return float(np.median([one.items for one in runs]))
 
 
 def tabulate_models(runs: Runs, methods: Sequence[int]) -> None:

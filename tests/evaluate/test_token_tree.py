@@ -154,6 +154,21 @@ def test_one_common_token_is_no_reason_for_a_long_row() -> None:
     assert plan.passes[0].causal
 
 
+def test_rows_fill_up_to_the_longest_of_their_pass_which_they_are_padded_to_anyhow() -> None:
+    texts = [[n] * length for n, length in ((1, 10), (2, 6), (3, 5), (4, 4), (5, 2))]
+    (only,) = plan_of(texts, row_tokens=4, pass_tokens=30).passes
+    assert only.ids.shape == (3, 10)
+    assert int((only.ids > 0).sum()) == 27
+
+
+def test_after_a_long_text_rows_are_short_again() -> None:
+    texts = [[1] * 24, *([n] * 4 for n in range(2, 8))]
+    first, *others = plan_of(texts, row_tokens=4, pass_tokens=24).passes
+    assert first.ids.shape == (1, 24)
+    assert [each.ids.shape for each in others] == [(6, 4)]
+    assert all(each.causal for each in others)
+
+
 def _rows(plan: Plan) -> list[tuple[Pass, int]]:
     return [(each, row) for each in plan.passes for row in range(len(each.ids))]
 

@@ -25,9 +25,6 @@ CPU_GENERATION_TOKENS = 16384
 
 _SHORTEST_ROW, _LONGEST_ROW = 64, 1024
 
-_ROWS = 16
-"""Of packed texts in a pass; shorter rows than so many make a pass of several lengths."""
-
 _PROBED_TOKENS = (1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11)
 _PROBED_ROWS = 1024
 
@@ -55,11 +52,11 @@ def tree_limits(config: PreTrainedConfig, *, pass_tokens: int) -> Limits:
 
     Attention weighs what a mask hides too: in a row as long as the hidden size, that costs a sixth
     of the linear layers' work at most. Texts that share nothing gain nothing from a common row but
-    that a pass has rows of one length, so theirs are short where passes are.
+    less padding, so theirs are half as long.
     """
     hidden = int(config.get_text_config(decoder=True).hidden_size)
     row = min(pass_tokens, max(_SHORTEST_ROW, min(_LONGEST_ROW, hidden)))
-    packed = min(row, max(_SHORTEST_ROW, pass_tokens // _ROWS))
+    packed = min(row, max(_SHORTEST_ROW, row // 2))
     return Limits(pass_tokens=pass_tokens, row_tokens=row, packed_tokens=packed)
 
 

@@ -30,7 +30,8 @@ class Limits:
     """How large passes and rows may get, in tokens.
 
     pass_tokens: cells of a pass. row_tokens: of a row whose texts begin alike for as long as a
-    trunk; a longer text has one to itself. packed_tokens: of a row of others, at most row_tokens.
+    trunk; a longer text has one to itself. packed_tokens: of a row of others, at most row_tokens;
+    it may be as long as the longest of its pass.
     """
 
     pass_tokens: int
@@ -195,6 +196,7 @@ class _Planner:
         """Fill rows with parts, the largest first, and passes with rows of about one length."""
         rows: list[tuple[int, list[_Branches]]] = []
         room: list[tuple[int, int]] = []  # what rows have left, and their numbers, sorted
+        columns = to_come = 0  # of the pass that rows are begun for
         for part in sorted(parts, key=lambda part: (-part.tokens, part.start)):
             fitting = bisect.bisect_left(room, (part.tokens, -1))
             if fitting < len(room):
@@ -202,20 +204,25 @@ class _Planner:
                 tokens, held = rows[number]
                 rows[number] = tokens + part.tokens, [*held, part]
             else:
-                left, number = self._limits.packed_tokens, len(rows)
+                if not to_come:
+                    # Rows are padded to the longest of their pass, so all may be as long as that.
+                    columns = max(part.tokens, self._limits.packed_tokens)
+                    to_come = self._rows(columns, past)
+                to_come -= 1
+                left, number = columns, len(rows)
                 rows.append((part.tokens, [part]))
             bisect.insort(room, (left - part.tokens, number))
         rows.sort(key=lambda row: -row[0])
         while rows:
-            columns = rows[0][0]
-            # Each row reads a copy of the trunk's keys and values.
-            most = min(
-                self._limits.pass_tokens // columns,
-                8 * self._limits.pass_tokens // (columns + past),
-            )
-            taken, rows = rows[: max(1, most)], rows[max(1, most) :]
+            most = self._rows(rows[0][0], past)
+            taken, rows = rows[:most], rows[most:]
             spans = [[(part.start, part.stop) for part in held] for _, held in taken]
             self._lay(spans, past, trunks)
+
+    def _rows(self, columns: int, past: int) -> int:
+        """Rows of a pass, each of which reads a copy of the trunk's keys and values."""
+        tokens = self._limits.pass_tokens
+        return max(1, min(tokens // columns, 8 * tokens // (columns + past)))
 
     def _lay(
         self,
