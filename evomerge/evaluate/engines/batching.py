@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from evomerge.evaluate.engines.base import Tokens
 from evomerge.evaluate.engines.token_tree import Limits
 
-CPU_SCORING_TOKENS = 1024
+CPU_SCORING_TOKENS = 512
 """Tokens of a batch on a CPU: enough to use its vector units, few enough to stay in its caches."""
 
 CPU_GENERATION_TOKENS = 16384
