@@ -3,9 +3,9 @@
 A mask of ancestors is exact where a token's past is the keys and values that its mask shows, and
 its place is what position ids say. State-space models carry a state that no mask parts, and some
 models take places or windows from where a token lies in a row. And a last layer or a head may do
-more with its cells than one by one. What is known to be so is read off
-the configuration; the trial compares both ways for everything else, before any weights are loaded,
-so that what is decided depends on the architecture alone.
+more with its cells than one by one. What is known to be so is read off the configuration; the trial
+compares both ways for everything else, before any weights are loaded, so that what is decided
+depends on the architecture alone.
 """
 
 from __future__ import annotations
