@@ -15,11 +15,14 @@ INTERRUPTED = 130
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """A scheduler's SIGTERM is an interrupt like any other."""
+def interruptible(again: str) -> Iterator[None]:
+    """An interrupt, or a scheduler's SIGTERM, ends with the command that goes on from there."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted; go on with: {again}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

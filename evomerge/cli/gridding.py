@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from evomerge.cli.endings import INTERRUPTED, terminable
+from evomerge.cli.beginnings import begun_before
+from evomerge.cli.endings import interruptible
 from evomerge.grid import (
     GridOutcome,
     GridRun,
@@ -17,7 +18,7 @@ from evomerge.grid import (
     work_of,
     write_recipes,
 )
-from evomerge.preparation import Preparation, check_unchanged, sources_digest
+from evomerge.preparation import Preparation, sources_digest
 from evomerge.report.grid_page import write_grid_page
 from evomerge.report.grid_progress import GridProgress
 from evomerge.report.grid_tables import grid_lines
@@ -28,35 +29,26 @@ def run_grid(
     spec: GridSpec, preparation: Preparation, run_dir: Path, ray_address: str | None, *, again: str
 ) -> GridOutcome:
     """Score what is missing of a grid; `again` is the command that goes on with it."""
-    with open_grid_study(run_dir, spec, preparation) as study, terminable():
-        try:
-            now = facts_of_grid(spec, preparation)
-            before = study.noted("facts")
-            if before is None:
-                study.note("facts", now)
-            else:
-                for change in check_unchanged(before, now, where=str(run_dir)):
-                    typer.echo(f"note: {change} since the grid began", err=True)
-            keep_grid(study, spec)
-            progress = GridProgress(study)
-            run = GridRun(
-                grid=spec,
-                preparation=preparation,
-                study=study,
-                facts_folder=run_dir / "facts" / sources_digest(now),
-                open_pool=lambda ready, folder: open_pool(
-                    ready, ray_address=ray_address, facts_folder=folder
-                ),
-                watch_scoring=progress.scoring,
-                watch_search=progress.searching,
-            )
-            progress.announce(work_of(run))
-            outcome = run.run()
-            write_recipes(study, preparation)
-            write_grid_page(outcome, run_dir=run_dir)
-        except KeyboardInterrupt:
-            typer.echo(f"Interrupted; go on with: {again}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+    with open_grid_study(run_dir, spec, preparation) as study, interruptible(again):
+        now = facts_of_grid(spec, preparation)
+        begun_before(study, now, what="grid")
+        keep_grid(study, spec)
+        progress = GridProgress(study)
+        run = GridRun(
+            grid=spec,
+            preparation=preparation,
+            study=study,
+            facts_folder=run_dir / "facts" / sources_digest(now),
+            open_pool=lambda ready, folder: open_pool(
+                ready, ray_address=ray_address, facts_folder=folder
+            ),
+            watch_scoring=progress.scoring,
+            watch_search=progress.searching,
+        )
+        progress.announce(work_of(run))
+        outcome = run.run()
+        write_recipes(study, preparation)
+        write_grid_page(outcome, run_dir=run_dir)
     return outcome
 
 

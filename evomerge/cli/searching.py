@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from evomerge.cli.endings import INTERRUPTED, NO_GAIN, terminable
+from evomerge.cli.beginnings import begun_before
+from evomerge.cli.endings import NO_GAIN, interruptible
 from evomerge.ledger import Ledger
-from evomerge.preparation import Preparation, check_unchanged, facts_of, sources_digest
+from evomerge.preparation import Preparation, facts_of, sources_digest
 from evomerge.report.terminal import SearchProgress
 from evomerge.stages import run_job
 from evomerge.study import Study
@@ -15,29 +16,20 @@ from evomerge.workers.opening import open_pool
 
 def search_job(study: Study, preparation: Preparation, ray_address: str | None) -> None:
     """Search, select, and say what came of it; ends the process with the command's exit code."""
-    with study, terminable():
-        try:
-            now = facts_of(preparation)
-            before = study.noted("facts")
-            if before is None:
-                study.note("facts", now)
-            else:
-                for change in check_unchanged(before, now, where=str(study.run_dir)):
-                    typer.echo(f"note: {change} since the search began", err=True)
-                study.keep_job()
-            with (
-                SearchProgress(study) as progress,
-                open_pool(
-                    preparation,
-                    ray_address=ray_address,
-                    facts_folder=study.run_dir / "facts" / sources_digest(now),
-                ) as pool,
-            ):
-                ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
-                ending, outcome = run_job(ledger)
-        except KeyboardInterrupt:
-            typer.echo(f"Interrupted; go on with: evomerge resume {study.run_dir}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+    with study, interruptible(f"evomerge resume {study.run_dir}"):
+        now = facts_of(preparation)
+        if begun_before(study, now, what="search"):
+            study.keep_job()
+        with (
+            SearchProgress(study) as progress,
+            open_pool(
+                preparation,
+                ray_address=ray_address,
+                facts_folder=study.run_dir / "facts" / sources_digest(now),
+            ) as pool,
+        ):
+            ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
+            ending, outcome = run_job(ledger)
     typer.echo(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
     for line in outcome.lines():
         typer.echo(line)

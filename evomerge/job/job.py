@@ -187,6 +187,10 @@ class JobSpec(Section):
         named = [*(o.task for o in self.objectives), *(c.task for c in self.constraints)]
         return tuple(dict.fromkeys(named))
 
+    def items_each(self, genes: int) -> int:
+        """Items of a candidate of so many genes."""
+        return self.evaluation.items_each(genes=genes, tasks=len(self.search_tasks))
+
     @property
     def all_tasks(self) -> tuple[str, ...]:
         """Every task of the job, those that are only reported last."""

@@ -59,9 +59,7 @@ class Preparation:
     @property
     def items_each(self) -> int:
         """Items of a candidate in the present stage."""
-        return self.job.evaluation.items_each(
-            genes=len(self.space.genes), tasks=len(self.job.search_tasks)
-        )
+        return self.job.items_each(len(self.space.genes))
 
     @property
     def optimizer(self) -> OptimizerSpec:

@@ -133,8 +133,7 @@ def _items_of_first_generation(job: JobSpec, suite: TaskSuite, space: SearchSpac
     size = sum(len(suite.items(task, "search")) for task in job.search_tasks)
     if job.evaluation.draws in ("all", "anchors"):
         return size
-    each = job.evaluation.items_each(genes=len(space.genes), tasks=len(job.search_tasks))
-    return min(size, each)
+    return min(size, job.items_each(len(space.genes)))
 
 
 def _check_budget(job: JobSpec, suite: TaskSuite, spaces: Sequence[SearchSpace]) -> None:

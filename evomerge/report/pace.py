@@ -55,9 +55,7 @@ class Pace:
         merge_s = cost.merge_s / candidates
         evaluate_s = (cost.worker_s - cost.merge_s) / candidates
         if not genomes:
-            tasks = len(self._job.search_tasks)
-            each = self._job.evaluation.items_each(genes=0, tasks=tasks)  # or half of it
-            share = each / max(1.0, items)
+            share = self._job.items_each(genes=0) / max(1.0, items)  # or half of it
             items, evaluate_s = items * share, evaluate_s * share
         left_s = remaining_worker_s(
             self._job.budget,

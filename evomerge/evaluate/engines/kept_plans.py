@@ -25,9 +25,10 @@ class KeptPlans:
             read.update(text.tobytes())
         key = read.digest(), limits
         plan = self._plans.pop(key, None)
-        if plan is None:
-            plan = plan_passes(texts, limits)
-        self._plans[key] = plan  # the latest is last
+        if plan is not None:
+            self._plans[key] = plan  # the latest is last
+            return plan
+        plan = self._plans[key] = plan_passes(texts, limits)
         while len(self._plans) > 1 and sum(map(_cells, self._plans.values())) > _KEPT_CELLS:
             del self._plans[next(iter(self._plans))]
         return plan

@@ -63,9 +63,7 @@ class WantedCells:
             self._cells = None
 
     def _before_head(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._cells is None:
-            return None
-        return given[0].flatten(0, 1)[self._cells][None], *given[1:]
+        return None if self._cells is None else _pick(given, self._cells)
 
     def _before_mlp(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
         self._shape = ()
@@ -73,12 +71,12 @@ class WantedCells:
         if self._cells is None or 2 * len(self._cells) > given[0].shape[:-1].numel():
             return None
         self._shape = tuple(given[0].shape)
-        return given[0].flatten(0, 1)[self._cells][None], *given[1:]
+        return _pick(given, self._cells)
 
     def _after_mlp(
         self, _: nn.Module, given: tuple[Any, ...], out: torch.Tensor
     ) -> torch.Tensor | None:
-        if self._cells is None or not self._shape:
+        if not self._shape:
             return None
         whole = out.new_zeros(self._shape)
         whole.flatten(0, 1)[self._cells] = out[0]
@@ -97,6 +95,11 @@ def _last_mlp(model: PreTrainedModel) -> nn.Module | None:
         return None
     found = [child for name, child in stacks[0][-1].named_children() if name in _MLP]
     return found[0] if len(found) == 1 else None
+
+
+def _pick(given: tuple[Any, ...], cells: torch.Tensor) -> tuple[Any, ...]:
+    """The same arguments, the first one (1, cells, size) in place of (rows, columns, size)."""
+    return given[0].flatten(0, 1)[cells][None], *given[1:]
 
 
 def _remove(hooks: list[RemovableHandle]) -> bool:
