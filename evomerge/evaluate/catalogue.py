@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from evomerge.errors import TaskError, one_line
 from evomerge.evaluate.task_files import (
@@ -24,6 +25,7 @@ from evomerge.evaluate.task_files import (
     included,
     read_task_file,
     unknown_task,
+    yaml_files,
 )
 from evomerge.job import shipped_folder
 
@@ -66,6 +68,8 @@ class TaskCatalogue:
         for manager in self._local:
             if name in manager.task_index:
                 return self._load(manager, name, own=False)
+        for folder in self._users:
+            _say_why_left_out(name, folder)
         check_names([name], self._users)
         if name in self._own.task_index:
             return self._load(self._own, name, own=True)
@@ -84,11 +88,54 @@ class TaskCatalogue:
         try:
             task = manager.load([name])["tasks"][name]
         except Exception as error:  # Task files are code: anything can come out of them.
-            reason = one_line(f"{type(error).__name__}: {error}")
-            raise TaskError(
-                f"task {name}: cannot be loaded ({reason}); check {path or 'its file'}"
-            ) from error
+            raise TaskError(f"task {name}: {_why(error)}; check {path or 'its file'}") from error
         return FoundTask(name=name, task=task, path=path, own=own)
+
+
+_UNREACHED = frozenset(
+    {
+        "ConnectionError",
+        "ConnectError",
+        "ConnectTimeout",
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+    }
+)
+"""Names of what the clients of the hub raise where it cannot be reached, and nothing is cached."""
+
+
+def _why(error: Exception) -> str:
+    """Why a task cannot be loaded, in plain words where the libraries' own say little."""
+    chain: list[BaseException] = [error]
+    while (behind := chain[-1].__cause__ or chain[-1].__context__) and behind not in chain:
+        chain.append(behind)
+    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+        return "its data hold no documents; put some into the file that its YAML names"
+    if not _UNREACHED.isdisjoint(type(cause).__name__ for cause in chain):
+        return (
+            f"its data set is not on this machine and the hub cannot be reached "
+            f"({one_line(error)}); download it first, or set HF_HOME to a cache that has it"
+        )
+    if type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
+        return f"its data cannot be read ({one_line(error.__cause__)}); mend the data"
+    return f"cannot be loaded ({one_line(f'{type(error).__name__}: {error}')})"
+
+
+def _say_why_left_out(name: str, folder: Path) -> None:
+    """Raise TaskError where a file of the folder names the task and lm-eval left it out."""
+    for path in yaml_files(folder):
+        document = read_task_file(path) or {}
+        if document.get("task") != name:
+            continue
+        if "group" in document:
+            raise TaskError(
+                f"task {name}: {path} has both task and group, and is a group to lm-eval; write "
+                "`tag` for `group`"
+            )
+        try:
+            load_yaml(path, resolve_func=False)
+        except Exception as error:  # whatever lm-eval's loader makes of a file
+            raise TaskError(f"task {name}: {_why(error)}; check {path}") from error
 
 
 def _leaves(manager: TaskManager, name: str) -> list[str]:
