@@ -122,7 +122,9 @@ def test_a_key_that_is_no_text_is_refused(key: str) -> None:
         ("2026-02-21: 1\na: 1", 1),
     ],
 )
-def test_plain_values_are_read_as_yaml_has_them_and_dates_as_texts(text: str, value: object) -> None:
+def test_plain_values_are_read_as_yaml_has_them_and_dates_as_texts(
+    text: str, value: object
+) -> None:
     assert parse(text)["a"] == value
 
 
