@@ -7,7 +7,9 @@ engines, tasks or merges.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,18 +17,17 @@ import torch
 from lm_eval.models.utils import resolve_max_length
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     RepetitionPenaltyLogitsProcessor,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils import logging
 
 from evomerge.errors import SourceError, one_line
 from evomerge.evaluate.engines.base import Continuation, Prompt, Tokens
 from evomerge.evaluate.engines.context import prompt_of, read_of
+from evomerge.evaluate.engines.live_model import builder_of
 from evomerge.recipe import DType
 
 
@@ -68,7 +69,7 @@ class PlainModel:
     def loglikelihood(self, request: Continuation) -> float:
         """Sum of the log-probabilities of the continuation, in nats, summed in float64."""
         read = read_of(request, context_tokens=self._context_tokens)
-        logits = self._logits(read)[-request.scored :]
+        logits = self.logits(read)[-request.scored :]
         targets = torch.from_numpy(request.tokens[-request.scored :].copy())
         chosen = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None])
         return float(chosen.double().sum())
@@ -81,7 +82,7 @@ class PlainModel:
         rows: list[torch.Tensor] = []
         tokens: list[int] = []
         for _ in range(min(limit_tokens, request.limit_tokens)):
-            row = self._logits(ids.numpy())[-1]
+            row = self.logits(ids.numpy())[-1]
             if self._penalty is not None:
                 row = self._penalty(ids[None], row[None])[0]
             rows.append(row)
@@ -93,7 +94,8 @@ class PlainModel:
             tokens=tuple(tokens), logits=torch.stack(rows), ended=tokens[-1] in self._ends
         )
 
-    def _logits(self, text: Tokens) -> torch.Tensor:
+    @torch.inference_mode()
+    def logits(self, text: Tokens) -> torch.Tensor:
         """(length, vocabulary) float32 on the CPU."""
         ids = torch.from_numpy(text.copy())[None].to(self._model.device)
         logits: torch.Tensor = self._model(input_ids=ids, **self._options).logits[0]
@@ -103,9 +105,9 @@ class PlainModel:
 def load_plain(
     folder: Path,
     *,
-    tokenizer: PreTrainedTokenizerBase,
     dtype: DType,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
+    tokenizer: PreTrainedTokenizerBase | None = None,
     trust_remote_code: bool = False,
 ) -> PlainModel:
     """The model of a folder as transformers itself loads it: configuration, weights and settings.
@@ -114,13 +116,14 @@ def load_plain(
     transformers cannot load it.
     """
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        named = next(iter(config.architectures or ()), "")
-        reads_images = named in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
-        loader = AutoModelForImageTextToText if reads_images else AutoModelForCausalLM
-        model = loader.from_pretrained(
-            folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
-        )
+        with _quiet_transformers():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            model = builder_of(config, folder).from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise SourceError(
             f"{folder}: transformers cannot load it ({one_line(error)}); get the files again"
@@ -131,3 +134,17 @@ def load_plain(
         generation=model.generation_config,
         context_tokens=int(resolve_max_length(model.config, tokenizer)),
     )
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Its progress bars and reports would run through those of a search."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

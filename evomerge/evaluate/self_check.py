@@ -18,7 +18,7 @@ import torch
 
 from evomerge.candidate import ItemIds
 from evomerge.errors import SelfCheckError
-from evomerge.evaluate.engines.base import Continuation, Engine, Prompt
+from evomerge.evaluate.engines.base import Continuation, Engine, Prompt, Tokens
 from evomerge.evaluate.plain_model import PlainAnswer
 from evomerge.evaluate.suite import TaskSuite
 
@@ -50,8 +50,8 @@ _ROUNDING: Mapping[torch.dtype, Rounding] = {
     torch.float16: Rounding(one=0.1, all=0.03),
     torch.bfloat16: Rounding(one=0.5, all=0.15),
 }
-"""Seen in float32 were 6e-7 to 6e-5, where a wrong mask makes more than 0.1. In bfloat16 the rounding
-of logits alone comes near a mistake, so there the mean over all is what tells."""
+"""Seen in float32 were 6e-7 to 6e-5, where a wrong mask makes more than 0.1. In bfloat16 the
+rounding of logits alone comes near a mistake, so there the mean over all is what tells."""
 
 
 class Reference(Protocol):
@@ -72,7 +72,7 @@ class Expected:
 
     items: ItemIds
     requests: tuple[Continuation | Prompt, ...]
-    owners: tuple[tuple[str, int], ...]  # (task, item) of each request
+    owners: tuple[tuple[str, int], ...]  # what each request is of: (task, item)
     said: tuple[float | PlainAnswer, ...]
     dtype: torch.dtype
 
@@ -127,7 +127,7 @@ def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
                 answers += isinstance(request, Prompt)
                 if answers <= CHECKED_ANSWERS or not isinstance(request, Prompt):
                     requests.append(request)
-                    owners.append((task, item))
+                    owners.append((f"task {task}", item))
     return Expected(
         items=items,
         requests=tuple(requests),
@@ -170,6 +170,26 @@ def check_engine(engine: Engine, expected: Expected, suite: TaskSuite, *, label:
         requests=len(expected.requests),
         largest=max(differences, default=0.0),
         allowed=rounding.one,
+    )
+
+
+def check_reading(found: torch.Tensor, plain: torch.Tensor, tokens: Tokens, *, label: str) -> None:
+    """Hold one reading of a text to that of plain transformers.
+
+    found, plain: logits (length, vocabulary). tokens: (length,) the text. Raises SelfCheckError.
+    """
+    rounding = _ROUNDING[found.dtype]
+    judge = _Judge(dtype=found.dtype, rounding=rounding, label=label)
+    targets = torch.from_numpy(tokens[1:].copy())[:, None]
+    said, wanted = (
+        torch.log_softmax(logits[:-1].float().cpu(), dim=-1).gather(1, targets)[:, 0].tolist()
+        for logits in (found, plain)
+    )
+    judge.spread(
+        [
+            judge.likelihood(one, other, 1, ("calibration text", place))
+            for place, (one, other) in enumerate(zip(said, wanted, strict=True))
+        ]
     )
 
 
@@ -227,7 +247,7 @@ class _Judge:
             )
 
     def _differs(self, owner: tuple[str, int] | None, said: str, plain: str) -> SelfCheckError:
-        where = self.label if owner is None else f"{self.label}, task {owner[0]}, item {owner[1]}"
+        where = self.label if owner is None else f"{self.label}, {owner[0]}, item {owner[1]}"
         dtype = str(self.dtype).removeprefix("torch.")
         return SelfCheckError(
             f"self-check: {where}: the engine gives {said} where plain transformers gives {plain} "
