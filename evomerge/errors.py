@@ -8,7 +8,8 @@
     │   ├── TaskError              an evaluation task or one of its metrics
     │   └── RunError               a run directory: locked, changed, missing, not finished
     ├── StorageError               the record cannot be written: disk full, no permission (exit 2)
-    └── WorkerError                a worker cannot be started or kept alive (exit 2)
+    ├── WorkerError                a worker cannot be started or kept alive (exit 2)
+    └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
 
 Nothing here knows how the errors are shown; the command line prints `str(error)` as one line.
 """
@@ -50,6 +51,10 @@ class StorageError(EvomergeError):
 
 class WorkerError(EvomergeError):
     """A worker cannot be started, or died more often than is tolerated."""
+
+
+class SelfCheckError(EvomergeError):
+    """An engine's scores are not those of plain transformers, so none of them can be trusted."""
 
 
 def one_line(message: object) -> str:

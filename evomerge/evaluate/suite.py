@@ -135,15 +135,25 @@ class TaskSuite:
             )
         return items
 
+    def requests(self, items: ItemIds) -> list[Continuation | Prompt]:
+        """Every request of these items, task after task and item after item."""
+        return [
+            request for task, ids in items.items() for request in self._task(task).requests(ids)
+        ]
+
+    def make_ready(self, engine: Engine) -> None:
+        """Let an engine choose its batches by the longest requests there are."""
+        engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
+
     def score(self, engine: Engine, items: ItemIds) -> dict[str, TaskItems]:
         """Score the engine's present weights on these items (task -> sorted positions).
 
         The same weights and items give the same numbers. Raises NonFiniteLogits and other
         Unscorable signals, which fail the candidate; TaskError where a request cannot be asked.
         """
-        engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
+        self.make_ready(engine)
         with stock_seeds(), quiet_lm_eval():
-            requests = {task: self._task(task).requests(ids) for task, ids in items.items()}
+            requests = {task: self.requests({task: ids}) for task, ids in items.items()}
             answers = iter(self._answer(engine, [r for asked in requests.values() for r in asked]))
             return {
                 task: self._task(task).score(ids, [next(answers) for _ in requests[task]])

@@ -178,9 +178,20 @@ class TransformersEngine:
             self._forward_cells, each, cache, cells, device=self.device, dtype=self.model.dtype
         )
 
-    @torch.inference_mode()
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
-        """Greedy answers; an answer that ends makes room for the next prompt.
+        """Greedy answers as texts, cut as lm-eval cuts them; see `answer`."""
+        if not requests:
+            return []
+        stopping = self._prepare_choosing().stopping
+        answers = self.answer(requests)
+        return [
+            stopping.text(answer, request.stop)
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def answer(self, requests: Sequence[Prompt]) -> list[list[int]]:
+        """Tokens of greedy answers; an answer that ends makes room for the next prompt.
 
         Raises TaskError where no prompt fits beside an answer, NonFiniteLogits.
         """
@@ -196,21 +207,16 @@ class TransformersEngine:
         needed = max(len(p) + r.limit_tokens for p, r in zip(prompts, requests, strict=True))
         plan = self._plan(texts, needed=needed, generation=True)
         if plan is None:
-            answers = self._answer_padded(prompts, requests, choosing)
-        else:
-            assert self._tokens is not None
-            decoder = ContinuousDecoder(
-                self._forward,
-                self._run_pass,
-                choosing,
-                device=self.device,
-                dtype=self.model.dtype,
-            )
-            answers = decoder.answer(texts, owners, requests, plan, limit_tokens=self._tokens[True])
-        return [
-            choosing.stopping.text(answer, request.stop)
-            for answer, request in zip(answers, requests, strict=True)
-        ]
+            return self._answer_padded(prompts, requests, choosing)
+        assert self._tokens is not None
+        decoder = ContinuousDecoder(
+            self._forward,
+            self._run_pass,
+            choosing,
+            device=self.device,
+            dtype=self.model.dtype,
+        )
+        return decoder.answer(texts, owners, requests, plan, limit_tokens=self._tokens[True])
 
     def _answer_padded(
         self, prompts: Sequence[Tokens], requests: Sequence[Prompt], choosing: Choosing
