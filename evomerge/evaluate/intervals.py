@@ -1,7 +1,7 @@
 """How sure a score is: intervals of one model's scores by a Bayesian bootstrap.
 
-Every item gets a random weight (Rubin 1981), and so do two items that nobody saw, one at each end of
-what the metric can be. Of items that are right or wrong, the weighted mean is then exactly the
+Every item gets a random weight (Rubin 1981), and so do two items that nobody saw, one at each end
+of what the metric can be. Of items that are right or wrong, the weighted mean is then exactly the
 posterior of the share that is right under a uniform prior, so sixty items that are all right leave
 room for some that are not, where a plain bootstrap leaves none. Weights are drawn task by task, the
 same for all models of a task. Everything is drawn from a seed. It does not know where scores come

@@ -3,8 +3,8 @@
 Yadav et al. 2024 (arXiv 2410.03617): a merged model's score on a held-in task is divided by that of
 the expert trained for the task, on a held-out task by the base model's, and the shares are averaged
 over tasks. Intervals are percentiles of a Bayesian bootstrap (`intervals.py`): a share's two scores
-are taken by the same weights of the items, and so are all models that are averaged. It does not know
-where scores come from.
+are taken by the same weights of the items, and so are all models that are averaged. It does not
+know where scores come from.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class NormalisedScores:
         """scores: model -> task -> item results. references: metric -> the model to divide by.
 
         A reference is too close to 0 to divide by when `resamples` draws of as many of its items
-        would be likely to find one that scores 0 or less: with answers that are right or wrong, when
-        some ten of them or fewer are right.
+        would be likely to hold one that scores 0 or less: with answers that are right or wrong,
+        when some ten of them or fewer are right.
         Raises TaskError for a metric that is better when lower, or that not every item has.
         """
         self._confidence = confidence
