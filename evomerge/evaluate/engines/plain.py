@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, NonFiniteLogits, Prompt
-from evomerge.evaluate.engines.choosing import Choosing
+from evomerge.evaluate.engines.choosing import Chooses
 from evomerge.evaluate.engines.context import prompt_of, read_of
 
 
@@ -48,7 +48,7 @@ def plain_loglikelihood(
 
 
 def plain_answer(
-    model: PreTrainedModel, request: Prompt, choosing: Choosing, *, context_tokens: int
+    model: PreTrainedModel, request: Prompt, choosing: Chooses, *, context_tokens: int
 ) -> list[int]:
     """The tokens of one greedy answer, the one that ended it included.
 
@@ -82,7 +82,7 @@ def _generate(
 class _Chooser(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
     """Makes `generate` take the token that `Choosing` takes; answer: the tokens so far."""
 
-    def __init__(self, choosing: Choosing, request: Prompt, prompt_tokens: int) -> None:
+    def __init__(self, choosing: Chooses, request: Prompt, prompt_tokens: int) -> None:
         self.answer: list[int] = []
         self._choosing = choosing
         self._request = request
