@@ -27,6 +27,11 @@ def interruptible(again: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def say_note(note: str) -> None:
+    """Tell what a user should know and need not act on."""
+    typer.echo(f"note: {note}", err=True)
+
+
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
     """Errors of ours become one line and their exit code; so does an interrupt."""

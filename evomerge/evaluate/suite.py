@@ -111,6 +111,24 @@ class TaskSuite:
         """How many items the task has, over all splits."""
         return len(self._task(task))
 
+    @property
+    def generates(self) -> bool:
+        """Whether any task asks for answers, and not for likelihoods alone."""
+        return any(
+            isinstance(request, Prompt)
+            for task in self._tasks.values()
+            for request in task.all_requests()
+        )
+
+    def digests(self, task: str) -> tuple[str, ...]:
+        """sha256 of the content of each item of a task."""
+        return self._task(task).digests
+
+    def largest_token(self, task: str) -> int:
+        """The largest token id in the requests of a task; -1 where they hold none."""
+        tokens = (request.tokens for request in self._task(task).all_requests())
+        return max((int(each.max()) for each in tokens if len(each)), default=-1)
+
     def metrics(self, task: str) -> Mapping[str, bool]:
         """Usable metrics -> whether higher is better, named as in TaskItems.metrics.
 

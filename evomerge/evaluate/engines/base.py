@@ -1,7 +1,7 @@
 """The seam between tasks and live models: requests, answers, and what every engine can do.
 
-Requests are token ids, encoded once when the tasks are built. Nothing here knows lm-eval, a
-framework or a device.
+Requests are token ids, encoded once when the tasks are built. Nothing here knows lm-eval or a
+device.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 Tokens = NDArray[np.int64]
 """Token ids, shape (n,)."""
@@ -82,6 +83,15 @@ class Engine(Protocol):
         """Take new weights in place: every tensor of the checkpoint, by its name there.
 
         Raises SourceError where a name is unknown or missing, or a shape differs.
+        """
+
+    def use(
+        self, *, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, where: str
+    ) -> None:
+        """Answer from now on as a model with this tokenizer and these generation settings does.
+
+        where: whose settings they are, for messages; SourceError is raised by `generate` for
+        settings other than greedy decoding. What is used already costs nothing.
         """
 
     def prepare(self, *, longest_tokens: int, longest_scored: int) -> None:

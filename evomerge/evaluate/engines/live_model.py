@@ -174,11 +174,16 @@ def read_generation_config(
     if not (folder / "generation_config.json").is_file():
         return GenerationConfig.from_model_config(model.config)
     config = GenerationConfig.from_pretrained(folder, **settings.generation)
+    check_greedy(config, where=str(folder))
+    return config
+
+
+def check_greedy(config: GenerationConfig, *, where: str) -> None:
+    """Raise SourceError for settings other than greedy decoding with a repetition penalty."""
     for field, neutral in _NEUTRAL.items():
         value = getattr(config, field, None)
         if value not in neutral:
             raise SourceError(
-                f"{folder / 'generation_config.json'}: {field}: {value} changes greedy decoding "
+                f"{where}/generation_config.json: {field}: {value} changes greedy decoding "
                 "and is not supported; remove the field"
             )
-    return config
