@@ -8,6 +8,7 @@ Nothing here scores anything.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,14 @@ class LiveModels:
         engine = self._engine_for(recipe)
         engine.load(self._merge.execute(recipe, into=engine.destination))
         return engine
+
+    def release(self) -> None:
+        """Give back the memory of the live models and of facts; they are made again when needed."""
+        self._plain = self._sliced = self._routed = None
+        self._merge = self._engine_over(self._sources)
+        gc.collect()
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _follow_stages(self, recipe: Recipe) -> None:
         """Open the named merges that the recipe is made of, which stay for those that follow."""

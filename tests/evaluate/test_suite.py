@@ -97,7 +97,7 @@ def test_a_task_whose_own_code_fails_on_an_answer_fails_the_candidate(
     (copied / "scoring.py").write_text(
         "def score_form(doc, results):\n    return {'words': 1 / 0}\n"
     )
-    with pytest.raises(Unscorable, match=r"task toy_said: its own code failed \(ZeroDivision"):
+    with pytest.raises(Unscorable, match=r"task toy_said: its own code failed on item 0 \(ZeroD"):
         load("toy_said", folder=copied).score(engine, {"toy_said": (0,)})
     (copied / "scoring.py").write_text(
         "def score_form(doc, results):\n    return {'words': float('nan'), 'starts': 1}\n"
