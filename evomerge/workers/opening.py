@@ -12,6 +12,7 @@ from evomerge.candidate import Say, hush
 from evomerge.errors import JobError
 from evomerge.job import ComputeSpec
 from evomerge.preparation import Preparation
+from evomerge.workers.dispatch import Patience
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.served_models import check_job
 from evomerge.workers.worker import choose_device
@@ -84,11 +85,13 @@ def open_pool(
     ray_address: str | None = None,
     facts_folder: Path | None = None,
     say: Say = hush,
+    patience: Patience | None = None,
 ) -> Pool:
     """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster.
 
     facts_folder: where workers keep large facts about the sources, such as sorted magnitudes. say:
-    told of what goes wrong and is tried again, such as a worker that is lost.
+    told of what goes wrong and is tried again, such as a worker that is lost. patience: with the
+    workers of Ray.
     Raises InputError where the job's engine does not serve its models.
     """
     check_models(preparation)
@@ -100,5 +103,10 @@ def open_pool(
     from evomerge.workers.ray_pool import RayPool
 
     return RayPool(
-        preparation, workers=workers, address=ray_address, facts_folder=facts_folder, say=say
+        preparation,
+        workers=workers,
+        address=ray_address,
+        facts_folder=facts_folder,
+        say=say,
+        patience=patience,
     )
