@@ -14,6 +14,8 @@
 Nothing here knows how the errors are shown; the command line prints `str(error)` as one line.
 """
 
+import signal
+
 
 class EvomergeError(Exception):
     """Every error this package raises on purpose; its text is one line for a user."""
@@ -55,6 +57,21 @@ class WorkerError(EvomergeError):
 
 class SelfCheckError(EvomergeError):
     """An engine's scores are not those of plain transformers, so none of them can be trusted."""
+
+
+class Interrupt(KeyboardInterrupt):
+    """A signal that ends a command, as the command line raises it."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether a user or a scheduler interrupts; not a KeyboardInterrupt that a task's code raises.
+
+    Without the command line's own handler the two cannot be told apart.
+    """
+    if isinstance(error, Interrupt):
+        return True
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and plain
 
 
 def one_line(message: object) -> str:
