@@ -23,7 +23,6 @@ from evomerge.evaluate.seeding import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.splits import place_item
 from evomerge.job import SplitSpec
 
-
 _MOST_SHOWN = 0.25
 """Share of a task's items that may be examples in prompts; with more, something else is wrong."""
 
