@@ -11,16 +11,30 @@
     ├── WorkerError                a worker cannot be started or kept alive (exit 2)
     └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
 
-Nothing here knows how the errors are shown; the command line prints `str(error)` as one line.
+Nothing here knows how the errors are shown; the command line prints `str(error)` as one line. No
+password or token that a user wrote is part of it.
 """
 
+from __future__ import annotations
+
+import re
 import signal
+
+_SECRETS = (
+    (re.compile(r"(://[^\s/:@]*:)\S*@"), r"\1***@"),
+    (re.compile(r"(?i)((?:^|[?&\s'\"])(?:password|sslpassword|token)=)[^\s&'\"]+"), r"\1***"),
+    (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
+)
+"""Passwords in URLs, in what follows a URL's `?` or a connection string, and tokens of the hub."""
 
 
 class EvomergeError(Exception):
     """Every error this package raises on purpose; its text is one line for a user."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return hide_secrets(super().__str__())
 
 
 class InputError(EvomergeError):
@@ -77,3 +91,10 @@ def is_interrupt(error: BaseException) -> bool:
 def one_line(message: object) -> str:
     """The text of an error on one line, as every message to a user is."""
     return " ".join(str(message).split())
+
+
+def hide_secrets(text: str) -> str:
+    """The text with three stars in the place of every password and token in it."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
