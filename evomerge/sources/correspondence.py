@@ -16,7 +16,7 @@ from evomerge.sources.structure import Structure
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 """The head of a language model; with tied weights it is a second name of the embeddings."""
 
 
@@ -38,7 +38,7 @@ def correspond(lead: Structure, other: Structure) -> Mapping[str, str]:
         theirs |= {
             head: theirs[embeddings]
             for head in lead.shapes
-            if head not in theirs and _HEAD.search(head)
+            if head not in theirs and HEAD.search(head)
             for embeddings in _of_same_shape(head, lead)
             if embeddings in theirs
         }
@@ -56,7 +56,7 @@ def left_over(lead: Structure, other: Structure, found: Mapping[str, str]) -> li
         return over
     # Only beside its embeddings is a head a second name; those may have come to have more rows.
     columns = {other.shapes[name][1:] for name in placed if other.layer_of(name) is None}
-    return [name for name in over if not (_HEAD.search(name) and other.shapes[name][1:] in columns)]
+    return [name for name in over if not (HEAD.search(name) and other.shapes[name][1:] in columns)]
 
 
 def stack_pairs(

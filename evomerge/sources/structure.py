@@ -35,6 +35,10 @@ class Structure:
     embedding's weight. stacks: every numbered run of layers, the main one (the language model's,
     the heaviest where there are two) first. dtypes: tensor name -> torch's name of what it is
     stored as ("bfloat16", "int64"), an adapter's as in its base; `dtype` for all where not given.
+
+    unloaded: tensors that are no weights: transformers says that it has no place for them, or they
+    repeat another's. ignored: those that it passes over without a word. parameters: tensor name ->
+    the live model's own name of it, where known to be another.
     """
 
     architecture: str
@@ -43,6 +47,9 @@ class Structure:
     tied: bool
     stacks: tuple[Stack, ...]
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    unloaded: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.stacks
