@@ -44,10 +44,11 @@ class Checkpoint:
         self._entries = {
             name: entry for name, entry in found.items() if not name.endswith(_COMPUTED)
         }
-        unread = find_unread(config, self._shapes(named), self._equal)
-        self.config = own_head(config) if unread.own_head else config
+        shapes = self._shapes(named)
+        unread = find_unread(config, shapes, self._equal)
+        self.config = own_head(config) if unread.own_head and not unread.must_tie else config
         self.structure = _structure(self.config, self._entries, unread, named)
-        computed = (found.keys() - self._entries.keys()) | unread.unloaded | unread.ignored
+        computed = (found.keys() - self._entries.keys()) | unread.repeated | unread.ignored
         self._digests = Digests(reference, computed=frozenset(computed))
 
     @property
@@ -117,10 +118,10 @@ def _structure(
         architecture=str(architectures[0] if architectures else config.get("model_type", "")),
         shapes=shapes,
         dtype=cast(DType, stored),
-        tied=_is_tied(config, shapes),
+        tied=not unread.own_head and _is_tied(config, shapes),
         stacks=find_stacks(config, shapes, sizes, named),
         dtypes={name: entry.dtype for name, entry in entries.items()},
-        unloaded=unread.unloaded,
+        repeated=unread.repeated,
         ignored=unread.ignored,
         parameters=unread.parameters,
     )

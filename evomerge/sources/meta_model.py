@@ -33,6 +33,11 @@ from evomerge.errors import one_line
 _DEEPEST = 10_000
 """Layers beyond which a number is taken for a mistake, and no model is built."""
 
+_LONGEST = 240
+"""Characters of a reason that is passed on."""
+
+_PRETRAINING = "the model of pretraining"
+
 _MODELS_OF_CODE = (
     "AutoModelForCausalLM",
     "AutoModelForImageTextToText",
@@ -52,6 +57,12 @@ class UnknownModelError(Exception):
 
 class UnbuildableModelError(Exception):
     """transformers knows the class, and the configuration does not suit it."""
+
+
+def short(error: Exception) -> str:
+    """What transformers says, on one line that is no page."""
+    said = one_line(error)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +172,18 @@ def meta_model(config: Mapping[str, Any], *, code: Path | None = None) -> MetaMo
     return _of_code(text, code) if code is not None and config.get("auto_map") else _built(text)
 
 
+def pretraining_model(config: Mapping[str, Any]) -> MetaModel | None:
+    """The model that one of this kind is first trained as, with heads that it may have lost since.
+
+    None where there is no other.
+    """
+    text = json.dumps({**config, "architectures": [_PRETRAINING]}, sort_keys=True)
+    try:
+        return _built(text)
+    except (UnknownModelError, UnbuildableModelError):
+        return None
+
+
 @functools.lru_cache(maxsize=16)
 def _built(text: str) -> MetaModel:
     config = json.loads(text)
@@ -207,7 +230,10 @@ def _read_config(text: str, folder: Path | None) -> PreTrainedConfig:
 def _class_of(config: Mapping[str, Any], read: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class that `architectures` names, else the causal language model of the type."""
     named = next(iter(config.get("architectures") or ()), None)
-    kind = getattr(transformers, str(named), None) if named else None
+    if named == _PRETRAINING:
+        kind = transformers.MODEL_FOR_PRETRAINING_MAPPING.get(type(read), None)
+    else:
+        kind = getattr(transformers, str(named), None) if named else None
     if named is None:
         kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(read), None)
     if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):

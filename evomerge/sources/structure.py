@@ -36,9 +36,9 @@ class Structure:
     the heaviest where there are two) first. dtypes: tensor name -> torch's name of what it is
     stored as ("bfloat16", "int64"), an adapter's as in its base; `dtype` for all where not given.
 
-    unloaded: tensors that are no weights: transformers says that it has no place for them, or they
-    repeat another's. ignored: those that it passes over without a word. parameters: tensor name ->
-    the live model's own name of it, where known to be another.
+    repeated: tensors that are second names of another's weight. ignored: those that transformers
+    passes over, or that are of another model stored beside this one. parameters: tensor name -> the
+    live model's own name of it, where known to be another.
     """
 
     architecture: str
@@ -47,7 +47,7 @@ class Structure:
     tied: bool
     stacks: tuple[Stack, ...]
     dtypes: Mapping[str, str] = field(default_factory=dict)
-    unloaded: frozenset[str] = frozenset()
+    repeated: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     parameters: Mapping[str, str] = field(default_factory=dict)
 
