@@ -15,7 +15,7 @@ from evomerge.preparation import Preparation
 from evomerge.workers.dispatch import Patience
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.served_models import check_job
-from evomerge.workers.worker import choose_device
+from evomerge.workers.worker import Checked, choose_device, forget
 
 
 def count_workers(compute: ComputeSpec) -> int:
@@ -85,20 +85,21 @@ def open_pool(
     ray_address: str | None = None,
     facts_folder: Path | None = None,
     say: Say = hush,
+    checked: Checked = forget,
     patience: Patience | None = None,
 ) -> Pool:
     """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster.
 
     facts_folder: where workers keep large facts about the sources, such as sorted magnitudes. say:
-    told of what goes wrong and is tried again, such as a worker that is lost. patience: with the
-    workers of Ray.
+    told of what goes wrong and is tried again, such as a worker that is lost. checked: told of
+    self-checks that held. patience: with the workers of Ray.
     Raises InputError where the job's engine does not serve its models.
     """
     check_models(preparation)
     compute = preparation.job.compute
     workers = count_workers(compute)
     if workers == 1 and ray_address is None:
-        return LocalPool(preparation, facts_folder=facts_folder, say=say)
+        return LocalPool(preparation, facts_folder=facts_folder, say=say, checked=checked)
     _set_up_ray(local=ray_address is None)
     from evomerge.workers.ray_pool import RayPool
 
@@ -108,5 +109,6 @@ def open_pool(
         address=ray_address,
         facts_folder=facts_folder,
         say=say,
+        checked=checked,
         patience=patience,
     )
