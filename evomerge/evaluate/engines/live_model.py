@@ -34,8 +34,8 @@ from transformers.utils import CONFIG_NAME
 from evomerge.errors import SourceError, one_line
 from evomerge.evaluate.engines.placement import Placement
 from evomerge.recipe import DType
-from evomerge.sources import Adapter, Source
-from evomerge.vocabulary import TokenSettings
+from evomerge.sources import Source
+from evomerge.vocabulary import TokenSettings, config_folder
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
@@ -63,6 +63,9 @@ class Builder(Protocol):
 
     def from_config(self, config: PreTrainedConfig, **options: object) -> PreTrainedModel:
         """The configuration's model, its parameters not loaded."""
+
+    def from_pretrained(self, folder: Path, **options: object) -> PreTrainedModel:
+        """The model of a folder, loaded."""
 
 
 def build_model(
@@ -102,7 +105,7 @@ def check_model(source: Source, *, trust_remote_code: bool, settings: TokenSetti
 
     Nothing is given memory, so it can come before a run has a folder.
     """
-    folder = source.base.folder if isinstance(source, Adapter) else source.folder
+    folder = config_folder(source)
     read = _configuration(
         folder, source.config, trust_remote_code=trust_remote_code, settings=settings
     )
@@ -183,11 +186,11 @@ def _build(
     folder: Path, config: PreTrainedConfig, dtype: torch.dtype, trust_remote_code: bool
 ) -> PreTrainedModel:
     with _refusing(folder, trust_remote_code=trust_remote_code):
-        builder = _builder_of(config, folder)
+        builder = builder_of(config, folder)
         return builder.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
-def _builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
+def builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
     """What builds the class that the configuration names; a name unknown here is left to it.
 
     transformers would make a causal language model of any encoder's configuration, with weights
@@ -277,11 +280,16 @@ def read_generation_config(
     if not (folder / "generation_config.json").is_file():
         return GenerationConfig.from_model_config(model.config)
     config = GenerationConfig.from_pretrained(folder, **settings.generation)
+    check_greedy(config, where=str(folder))
+    return config
+
+
+def check_greedy(config: GenerationConfig, *, where: str) -> None:
+    """Raise SourceError for settings other than greedy decoding with a repetition penalty."""
     for field, neutral in _NEUTRAL.items():
         value = getattr(config, field, None)
         if value not in neutral:
             raise SourceError(
-                f"{folder / 'generation_config.json'}: {field}: {value} changes greedy decoding "
+                f"{where}/generation_config.json: {field}: {value} changes greedy decoding "
                 "and is not supported; remove the field"
             )
-    return config

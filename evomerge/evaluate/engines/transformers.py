@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from lm_eval.models.utils import resolve_max_length
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Tokens
 from evomerge.evaluate.engines.batching import (
@@ -34,7 +34,11 @@ from evomerge.evaluate.engines.continuous import ContinuousDecoder
 from evomerge.evaluate.engines.forward_options import ForwardOptions
 from evomerge.evaluate.engines.kept_plans import KeptPlans
 from evomerge.evaluate.engines.key_values import TrunkCache
-from evomerge.evaluate.engines.live_model import build_model, read_generation_config
+from evomerge.evaluate.engines.live_model import (
+    build_model,
+    check_greedy,
+    read_generation_config,
+)
 from evomerge.evaluate.engines.packing_limits import longest_packed, packs_exactly
 from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.plain import plain_answer
@@ -90,6 +94,8 @@ class TransformersEngine:
         self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
         self._folder = folder
         self._tokenizer = tokenizer
+        self._generation: GenerationConfig | None = None  # what the folder says
+        self._where = str(folder)
         self._placement = Placement(self.model)
         self._options = ForwardOptions(self.model)
         self._rows = None if batch_size == "auto" else batch_size
@@ -123,6 +129,16 @@ class TransformersEngine:
 
     def _packs_exactly(self) -> bool:
         return packs_exactly(self.model, self._forward, self._forward_cells, device=self.device)
+
+    def use(
+        self, *, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, where: str
+    ) -> None:
+        """Take another tokenizer and other generation settings; see Engine.use."""
+        if self._tokenizer is tokenizer and self._generation is generation:
+            return
+        self._tokenizer, self._generation, self._where = tokenizer, generation, where
+        self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
+        self._choosing = None
 
     def destination(self, name: str) -> torch.Tensor | None:
         """Memory of the live model for a tensor of the checkpoint; see Engine.destination."""
@@ -186,9 +202,20 @@ class TransformersEngine:
             self._forward_cells, each, cache, cells, device=self.device, dtype=self.model.dtype
         )
 
-    @torch.inference_mode()
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
-        """Greedy answers; an answer that ends makes room for the next prompt.
+        """Greedy answers as texts, cut as lm-eval cuts them; see `answer`."""
+        if not requests:
+            return []
+        stopping = self._prepare_choosing().stopping
+        answers = self.answer(requests)
+        return [
+            stopping.text(answer, request.stop)
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def answer(self, requests: Sequence[Prompt]) -> list[list[int]]:
+        """Tokens of greedy answers; an answer that ends makes room for the next prompt.
 
         Raises TaskError where no prompt fits beside an answer, NonFiniteLogits.
         """
@@ -205,27 +232,22 @@ class TransformersEngine:
         plan = self._plan(texts, needed=needed, generation=True)
         if plan is None:
             assert self._batches is not None
-            answers = self._batches.answer(
+            return self._batches.answer(
                 prompts,
                 requests,
                 choosing,
                 partial(self._answer_alone, choosing=choosing),
                 tokens=None if self._tokens is None else self._tokens[True],
             )
-        else:
-            assert self._tokens is not None
-            decoder = ContinuousDecoder(
-                self._forward,
-                self._run_pass,
-                choosing,
-                device=self.device,
-                dtype=self.model.dtype,
-            )
-            answers = decoder.answer(texts, owners, requests, plan, limit_tokens=self._tokens[True])
-        return [
-            choosing.stopping.text(answer, request.stop)
-            for answer, request in zip(answers, requests, strict=True)
-        ]
+        assert self._tokens is not None
+        decoder = ContinuousDecoder(
+            self._forward,
+            self._run_pass,
+            choosing,
+            device=self.device,
+            dtype=self.model.dtype,
+        )
+        return decoder.answer(texts, owners, requests, plan, limit_tokens=self._tokens[True])
 
     def _answer_alone(self, request: Prompt, *, choosing: Choosing) -> list[int]:
         """The tokens of one answer, as plain transformers gives it; timed as a whole."""
@@ -281,7 +303,10 @@ class TransformersEngine:
 
     def _prepare_choosing(self) -> Choosing:
         if self._choosing is None:
-            config = read_generation_config(self._folder, self.model, self._settings)
+            config = self._generation
+            if config is None:
+                config = read_generation_config(self._folder, self.model, self._settings)
+            check_greedy(config, where=self._where)
             ends = config.eos_token_id
             listed = ends if isinstance(ends, list) else [ends]
             stopping = Stopping(
