@@ -10,8 +10,10 @@ import torch
 
 from evomerge.candidate import Say, hush
 from evomerge.errors import JobError
+from evomerge.evaluate.engines.live_model import check_model
 from evomerge.job import ComputeSpec
 from evomerge.preparation import Preparation
+from evomerge.vocabulary import settings_of
 from evomerge.workers.dispatch import Patience
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.served_models import check_job
@@ -77,6 +79,12 @@ def check_models(preparation: Preparation) -> None:
     check_engine(compute)
     if compute.engine == "vllm":
         check_job(preparation, device=choose_device(compute.device))
+    else:
+        check_model(
+            preparation.lead,
+            trust_remote_code=preparation.job.models.trust_remote_code,
+            settings=settings_of(preparation.lead),
+        )
 
 
 def open_pool(
