@@ -39,8 +39,8 @@ def merge_recipe(
 
     Of several documents the stages are merged as they are read and never written. Without a wish
     the tokenizer is the base's (or the first model's). The weights are those of the export that
-    wrote the recipe, to the byte. say: is told what the models disagree on. Raises RecipeError where
-    the recipe cannot be executed or a source is not the one it was made from, SourceError,
+    wrote the recipe, to the byte. say: is told what the models disagree on. Raises RecipeError
+    where the recipe cannot be executed or a source is not the one it was made from, SourceError,
     RunError, StorageError.
     """
     opened = open_models(recipe)

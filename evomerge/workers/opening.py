@@ -49,12 +49,14 @@ def check_engine(compute: ComputeSpec) -> None:
 def check_models(preparation: Preparation) -> None:
     """Raise InputError when the job's engine is not installed or does not serve its models.
 
-    Nothing is started, so it can come before a run has a folder.
+    Or where its tasks ask with tokens that a model has no rows for. Nothing is started, so it can
+    come before a run has a folder.
     """
     compute = preparation.job.compute
     check_engine(compute)
     if compute.engine == "vllm":
         check_job(preparation, device=choose_device(compute.device))
+    preparation.check_rows()
 
 
 def open_pool(
