@@ -42,7 +42,7 @@ def run_grid(
             study=study,
             facts_folder=run_dir / "facts" / sources_digest(now),
             open_pool=lambda ready, folder: open_pool(
-                ready, ray_address=ray_address, facts_folder=folder
+                ready, ray_address=ray_address, facts_folder=folder, say=progress.say
             ),
             watch_scoring=progress.scoring,
             watch_search=progress.searching,

@@ -28,9 +28,16 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
                 preparation,
                 ray_address=ray_address,
                 facts_folder=study.run_dir / "facts" / sources_digest(now),
+                say=progress.say,
             ) as pool,
         ):
-            ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
+            ledger = Ledger(
+                preparation=preparation,
+                study=study,
+                pool=pool,
+                observe=progress,
+                say=progress.say,
+            )
             ending, outcome = run_job(ledger)
     typer.echo(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
     for line in outcome.lines():

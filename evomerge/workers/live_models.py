@@ -10,6 +10,7 @@ here scores anything.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -117,6 +118,14 @@ class LiveModels:
             stated = merged_generation(changes, lead)
             self._generations[key] = generation_config(stated, lead.config, where=lead.reference)
         return self._generations[key]
+
+    def release(self) -> None:
+        """Give back the memory of the live models and of facts; they are made again when needed."""
+        self._plain = self._sliced = self._routed = None
+        self._merge = self._engine_over(self._sources)
+        gc.collect()
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _follow_stages(self, recipe: Recipe) -> None:
         """Open the named merges that the recipe is made of, which stay for those that follow."""

@@ -100,5 +100,8 @@ class Engine(Protocol):
     def loglikelihood(self, requests: Sequence[Continuation]) -> list[LogLikelihood]:
         """One answer a request, in order. Raises NonFiniteLogits, TaskError where too long."""
 
+    def answer(self, requests: Sequence[Prompt]) -> list[list[int]]:
+        """The tokens of each greedy answer, the one that ended it included; see `generate`."""
+
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
         """One text a request, in order. Raises NonFiniteLogits, TaskError where too long."""

@@ -56,6 +56,9 @@ class Builder(Protocol):
     def from_config(self, config: PreTrainedConfig, **options: object) -> PreTrainedModel:
         """The configuration's model, its parameters not loaded."""
 
+    def from_pretrained(self, folder: Path, **options: object) -> PreTrainedModel:
+        """The model of a folder, loaded."""
+
 
 def build_model(
     folder: Path,
@@ -78,7 +81,7 @@ def build_model(
     try:
         read = _configuration(folder, config, trust_remote_code=trust_remote_code)
         _set(read, settings or TokenSettings())
-        builder = _builder_of(read, folder)
+        builder = builder_of(read, folder)
         with torch.device("meta"):
             model = builder.from_config(
                 read, dtype=torch_dtype, trust_remote_code=trust_remote_code
@@ -108,7 +111,7 @@ def _configuration(
     return read if config is None else type(read).from_dict(dict(config))
 
 
-def _builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
+def builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
     """What builds the class that the configuration names; a name unknown here is left to it.
 
     transformers would make a causal language model of any encoder's configuration, with weights

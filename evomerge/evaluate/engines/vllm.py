@@ -184,7 +184,14 @@ class VllmEngine:
         return [answers[index] for index in range(len(requests))]
 
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
-        """Greedy answers, cut as lm-eval cuts them.
+        """Greedy answers as texts, cut as lm-eval cuts them; see `answer`."""
+        return [
+            self._stopping.text(answer, request.stop)
+            for answer, request in zip(self.answer(requests), requests, strict=True)
+        ]
+
+    def answer(self, requests: Sequence[Prompt]) -> list[list[int]]:
+        """Tokens of greedy answers.
 
         Raises TaskError where no prompt fits beside an answer, NonFiniteLogits.
         """
@@ -201,10 +208,7 @@ class VllmEngine:
             return True
 
         self._ask([self._asked_for(request) for request in requests], take)
-        return [
-            self._stopping.text(answer, request.stop)
-            for answer, request in zip(answers, requests, strict=True)
-        ]
+        return answers
 
     def _asked_for(self, request: Prompt) -> _Asked:
         settings = {
