@@ -15,7 +15,7 @@ from evomerge.job import JobSpec
 from evomerge.merge.opening import open_models
 from evomerge.merge.shared_vocabulary import align_models, shared_settings
 from evomerge.optimize.baselines import only
-from evomerge.preparation import Preparation, check_rows, pin, pinned_reference, prepare
+from evomerge.preparation import Preparation, pin, pinned_reference, prepare
 from evomerge.recipe import Recipe, load_recipe
 from evomerge.sources import Source, open_source
 from evomerge.standing import Standing, stand
@@ -40,6 +40,7 @@ def evaluate_model(
     preparation = prepare(pin(job))
     check_models(preparation)
     recipe, ready = _made_ready(model, preparation, say)
+    ready.check_rows()
     suite = preparation.suite
     candidate = Candidate(
         key=CandidateKey(0, 0),
@@ -97,8 +98,6 @@ def _ready_to_merge(
         reader = TokenizerReader(trust_remote_code=trusting)
         tokenizer = reader.load(alignment.tokenizer_source)
     suite = preparation.models_alone.suite_for(tokenizer)
-    for name in recipe.references:
-        check_rows(suite, alignment.sources[name])
     return replace(
         preparation,
         sources=alignment.sources,

@@ -5,7 +5,7 @@ Nothing here searches, scores or records.
 """
 
 from evomerge.preparation.facts import check_unchanged, facts_of, sources_digest
-from evomerge.preparation.models_alone import ModelAlone, ModelsAlone, check_rows
+from evomerge.preparation.models_alone import ModelAlone, ModelsAlone
 from evomerge.preparation.pinning import pin, pinned_reference
 from evomerge.preparation.preparation import Preparation
 from evomerge.preparation.preparing import prepare
@@ -15,7 +15,6 @@ __all__ = [
     "ModelAlone",
     "ModelsAlone",
     "Preparation",
-    "check_rows",
     "check_unchanged",
     "facts_of",
     "next_stage",

@@ -19,7 +19,7 @@ from evomerge.merge.generation_settings import end_tokens
 from evomerge.merge.merged_source import open_stages
 from evomerge.merge.shared_settings import SharedSettings
 from evomerge.optimize import choose_population
-from evomerge.preparation.models_alone import ModelsAlone, check_rows
+from evomerge.preparation.models_alone import ModelsAlone
 from evomerge.preparation.opening import open_models_of
 from evomerge.preparation.preparation import Preparation
 from evomerge.preparation.staging import stage_space
@@ -58,8 +58,6 @@ def prepare(job: JobSpec) -> Preparation:
         split=evaluation.split,
     )
     suite = load(tokenizer=tokenizer)
-    for source in sources.values():
-        check_rows(suite, source)
     models_alone = ModelsAlone(
         suite,
         load=lambda own: load(tokenizer=own),

@@ -73,7 +73,8 @@ def check_engine(compute: ComputeSpec) -> None:
 def check_models(preparation: Preparation) -> None:
     """Raise InputError when the job's engine is not installed or does not serve its models.
 
-    Nothing is started, so it can come before a run has a folder.
+    Or where its tasks ask with tokens that a model has no rows for. Nothing is started, so it can
+    come before a run has a folder.
     """
     compute = preparation.job.compute
     check_engine(compute)
@@ -85,6 +86,7 @@ def check_models(preparation: Preparation) -> None:
             trust_remote_code=preparation.job.models.trust_remote_code,
             settings=settings_of(preparation.lead),
         )
+    preparation.check_rows()
 
 
 def open_pool(
