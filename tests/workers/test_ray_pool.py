@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,12 +135,12 @@ def test_a_worker_that_is_stopped_is_replaced_and_its_candidate_is_scored_by_ano
     asked = candidates(preparation, 4)
     undisturbed = scores(pool.evaluate(asked))
     said.clear()
-    stopped = process_ids(pool)[0]
-    os.kill(stopped, signal.SIGSTOP)
+    stopped = psutil.Process(process_ids(pool)[0])
+    stopped.suspend()
     assert scores(pool.evaluate(asked)) == undisturbed
     assert said[0].startswith("worker 1 stands still, stopped by a signal")
     assert len(scores(pool.evaluate(candidates(preparation, 6)))) == 6
-    assert not psutil.pid_exists(stopped)
+    stopped.wait(timeout=60)  # it is not left behind
 
 
 def test_a_shortage_of_memory_that_passes_fails_no_candidate(
