@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Split
+from evomerge.candidate import Candidate, CandidateKey, Failed, Say, Split, hush
 from evomerge.errors import SourceError, WorkerError
 from evomerge.job import JobSpec
 from evomerge.merge.opening import open_checkpoints
@@ -18,11 +18,12 @@ from evomerge.workers.opening import check_models
 from evomerge.workers.pool import LocalPool
 
 
-def evaluate_model(model: str, job: JobSpec, *, split: Split) -> Standing:
+def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -> Standing:
     """Score one model, or the merge of a recipe file, on all items of a split of a job's tasks.
 
     model: a folder, a hub id, or the path of a recipe; it may be deeper or shallower than the
-    models of the job. Raises InputError, WorkerError.
+    models of the job. say: told where the machine runs short and it is tried again. Raises
+    InputError, WorkerError.
     """
     preparation = prepare(pin(job))
     check_models(preparation)
@@ -39,7 +40,7 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split) -> Standing:
         recipe=recipe,
         items={task: suite.items(task, split) for task in job.all_tasks},
     )
-    with LocalPool(alone) as pool:
+    with LocalPool(alone, say=say) as pool:
         [(_, outcome)] = pool.evaluate([candidate])
     if isinstance(outcome, Failed):
         raise WorkerError(f"{model}: cannot be scored: {outcome.reason}")

@@ -308,7 +308,7 @@ def evaluate(
         from evomerge.assessing import evaluate_model
         from evomerge.job import load_job
 
-        standing = evaluate_model(model, load_job(job), split=split.value)
+        standing = evaluate_model(model, load_job(job), split=split.value, say=_say)
         if as_json:
             typer.echo(json.dumps(standing.to_json(), ensure_ascii=False, indent=2))
             return
@@ -336,6 +336,10 @@ def report(
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
         typer.echo(f"report: {path}")
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _say_checking() -> None:

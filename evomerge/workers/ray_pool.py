@@ -112,7 +112,7 @@ class RayCrew:
                 raise WorkerError(f"{there}; see whether other work holds the machines")
             if waited_s >= _WORD_S and not said:
                 said = True
-                say(f"{there}; waiting for the others")
+                say(f"{there}; waiting for the rest")
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
         """Tell all workers which recipes come next; one that is replaced does without."""
