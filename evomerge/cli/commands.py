@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from evomerge import __version__
-from evomerge.cli.endings import answering
+from evomerge.cli.endings import answering, say_note
 from evomerge.errors import EvomergeError, RunError
 
 
@@ -290,7 +290,7 @@ def merge(
         from evomerge.export import merge_recipe
         from evomerge.recipe import load_recipe
 
-        merge_recipe(load_recipe(recipe), out)
+        merge_recipe(load_recipe(recipe), out, say=say_note)
         typer.echo(f"model: {out}")
 
 
@@ -308,7 +308,7 @@ def evaluate(
         from evomerge.assessing import evaluate_model
         from evomerge.job import load_job
 
-        standing = evaluate_model(model, load_job(job), split=split.value, say=_say)
+        standing = evaluate_model(model, load_job(job), split=split.value, say=say_note)
         if as_json:
             typer.echo(json.dumps(standing.to_json(), ensure_ascii=False, indent=2))
             return
@@ -336,10 +336,6 @@ def report(
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
         typer.echo(f"report: {path}")
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def _say_checking() -> None:

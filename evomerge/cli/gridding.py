@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from evomerge.cli.beginnings import begun_before
-from evomerge.cli.endings import interruptible
+from evomerge.cli.endings import interruptible, say_note
 from evomerge.grid import (
     GridOutcome,
     GridRun,
@@ -33,6 +33,8 @@ def run_grid(
         now = facts_of_grid(spec, preparation)
         begun_before(study, now, what="grid")
         keep_grid(study, spec)
+        for note in preparation.notes:
+            say_note(note)
         progress = GridProgress(study)
         run = GridRun(
             grid=spec,

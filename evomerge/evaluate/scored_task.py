@@ -26,6 +26,7 @@ from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, 
 from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.seeding import FEWSHOT_SEED
 from evomerge.evaluate.settings_check import check_settings
+from evomerge.evaluate.shown_items import examples_of, identities, watch_examples
 from evomerge.evaluate.splits import digest_item
 from evomerge.evaluate.templates import compile_templates
 from evomerge.shortage import is_shortage
@@ -51,6 +52,7 @@ class ScoredTask:
     prompts go through the tokenizer's chat template, examples as turns of their own.
     An item's prompt is the one that a run of `lm_eval` over the whole task gives it: randomly
     drawn few-shot examples are those of the item's place in the task, in every generation.
+    identities: of each item, what it shares with whatever asks the same; shown: of all examples.
     Raises TaskError for tasks that cannot be scored this way.
     """
 
@@ -66,7 +68,15 @@ class ScoredTask:
         self._task.set_fewshot_seed(seed=FEWSHOT_SEED)
         compile_templates(self._task)
         self._filters: tuple[str, ...] = tuple(f.name for f in self._task._filters)
+        watched = watch_examples(self._task)
         self._items = self._build_items(encoder, chat=chat)
+        self.identities = identities(
+            self._task, [item.document for item in self._items], shown=False
+        )
+        self.shown: frozenset[str] = frozenset()
+        if self._task.get_config("num_fewshot"):
+            examples = examples_of(self._task, watched)
+            self.shown = frozenset().union(*identities(self._task, examples, shown=True))
         means, self._others = self._sort_metrics()
         single = len(self._filters) == 1
         self.metrics: Mapping[str, bool] = {

@@ -171,5 +171,5 @@ class GridRun:
     def _items(self, tasks: Sequence[str]) -> ItemIds:
         suite = self.preparation.suite
         if self.grid.split == "all":
-            return {task: tuple(range(suite.size(task))) for task in tasks}
+            return {task: suite.scored(task) for task in tasks}
         return {task: suite.items(task, "test") for task in tasks}

@@ -17,7 +17,9 @@ from safetensors import safe_open
 from evomerge.errors import SourceError
 from evomerge.sources.adapter_config import AdapterConfig
 from evomerge.sources.correspondence import place_names, prefixes_of
-from evomerge.sources.files import MODEL_FILES, Digests, read_entries
+from evomerge.sources.digests import Digests, not_finite
+from evomerge.sources.files import MODEL_FILES
+from evomerge.sources.header import read_entries
 from evomerge.sources.lora import Change, Parts, change_of, named_parts
 from evomerge.sources.settings import vocabulary_size, with_setting
 from evomerge.sources.source import Source
@@ -45,7 +47,7 @@ class Adapter:
         self.reference = reference
         self.revision = revision
         self.base = base
-        self._digests = Digests()
+        self._digests = Digests(reference)
         self._last: tuple[str, torch.Tensor] | None = None
         tensors = _read_weights(folder, named)
         try:
@@ -99,7 +101,14 @@ def _read_weights(folder: Path, named: str) -> dict[str, torch.Tensor]:
     if file.exists():
         read_entries(file, named)  # refuses a damaged file
         with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        for name, tensor in tensors.items():
+            what = not_finite(tensor) if tensor.dtype.itemsize > 1 else None
+            if what:
+                raise SourceError(
+                    f"{named}: {name} holds {what}; give an adapter whose weights are finite"
+                )
+        return tensors
     pickled = folder / _PICKLED
     if pickled.exists():
         raise SourceError(

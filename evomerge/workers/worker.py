@@ -56,7 +56,7 @@ class Worker:
         self, preparation: Preparation, *, device: str, facts_folder: Path | None = None
     ) -> None:
         """facts_folder: where facts about the sources that are large are kept beside the run."""
-        self._suite = preparation.suite
+        self._preparation = preparation
         objective = preparation.objective
         self._metrics = [
             *(term.metric for term in objective.terms),
@@ -102,7 +102,9 @@ class Worker:
         reason: str | None = None
         tasks: Mapping[str, TaskItems] = {}
         try:
-            tasks = self._suite.score(engine, candidate.items)
+            alone = self._preparation.alone_in(candidate.recipe)
+            suite = self._preparation.suite if alone is None else alone.suite
+            tasks = suite.score(engine, candidate.items)
             reason = self._missing(tasks)
         except Unscorable as error:
             reason = str(error)
