@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Split
+from evomerge.candidate import Candidate, CandidateKey, Failed, Say, Split, hush
 from evomerge.errors import SourceError, WorkerError
 from evomerge.job import JobSpec
 from evomerge.merge.opening import open_models
@@ -24,18 +24,13 @@ from evomerge.workers.opening import check_models
 from evomerge.workers.pool import LocalPool
 
 
-def _say_nothing(note: str) -> None:
-    return None
-
-
-def evaluate_model(
-    model: str, job: JobSpec, *, split: Split, say: Callable[[str], object] = _say_nothing
-) -> Standing:
+def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -> Standing:
     """Score one model, or the merge of a recipe file, on all items of a split of a job's tasks.
 
     model: a folder, a hub id, or the path of a recipe; it may be deeper or shallower than the
     models of the job, and have a vocabulary of its own. say: is told what the models of a recipe
-    disagree on. Raises InputError, WorkerError.
+    disagree on, and where the machine runs short and is tried again. Raises InputError,
+    WorkerError.
     """
     preparation = prepare(pin(job))
     check_models(preparation)
@@ -49,7 +44,7 @@ def evaluate_model(
         recipe=recipe,
         items={task: suite.items(task, split) for task in job.all_tasks},
     )
-    with LocalPool(ready) as pool:
+    with LocalPool(ready, say=say) as pool:
         [(_, outcome)] = pool.evaluate([candidate])
     if isinstance(outcome, Failed):
         raise WorkerError(f"{model}: cannot be scored: {outcome.reason}")

@@ -48,6 +48,9 @@ _WORD_S = 60.0
 _LOOK_S = 20.0
 """For a look at a process of another machine."""
 
+_GONE = "its process or its machine is gone"
+"""Ray's own reasons go on for a page and guess the same."""
+
 
 class _Ran(str):
     """What an actor says instead of an outcome where its machine ran short: the reason."""
@@ -118,7 +121,7 @@ class RayCrew:
                 raise WorkerError(f"{there}; see whether other work holds the machines")
             if waited_s >= _WORD_S and not said:
                 said = True
-                say(f"{there}; waiting for the others")
+                say(f"{there}; waiting for the rest")
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
         """Tell all workers which recipes come next; one that is replaced does without."""
@@ -182,8 +185,8 @@ class RayCrew:
             if "creation task" in str(error):
                 raise WorkerError(f"a worker cannot be started ({_cause(error)})") from error
             return self._end_of(worker, error)
-        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError) as error:
-            return Died(worker=worker, reason=_first_line(error))
+        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
+            return Died(worker=worker, reason=_GONE)
         except ray.exceptions.RayError as error:
             cause = _cause(error)
             if isinstance(cause, EvomergeError):
@@ -207,7 +210,7 @@ class RayCrew:
         self._kills = kills
         if is_shortage(error) or "low on memory" in str(error) or kills > before:
             return Short(worker=worker, reason="killed for want of memory", alive=False)
-        return Died(worker=worker, reason=_first_line(error))
+        return Died(worker=worker, reason=_GONE)
 
 
 class RayPool(Pool):
@@ -294,11 +297,6 @@ def _device(compute: ComputeSpec) -> tuple[str, float]:
 
 def _where(address: str | None) -> str:
     return "this machine" if address is None else f"the cluster at {address}"
-
-
-def _first_line(error: BaseException) -> str:
-    """Ray's reasons go on for a page."""
-    return str(error).strip().partition("\n")[0][:200].rstrip(".")
 
 
 def _cause(error: BaseException) -> BaseException:
