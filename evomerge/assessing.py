@@ -30,6 +30,7 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split) -> Standing:
     opened = open_checkpoints(recipe, known=preparation.sources)
     for source in opened.values():
         _check_fits(source, preparation.base)
+        source.sha256()  # refuses weights that are not finite, which would be scored for long
     alone = replace(preparation, sources={**preparation.sources, **opened})
     suite = preparation.suite
     candidate = Candidate(

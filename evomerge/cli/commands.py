@@ -215,6 +215,8 @@ def export(
             if verify:
                 typer.echo("writing, then scoring with stock lm-eval ...", err=True)
             report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
+        for note in report.weights.notes:
+            typer.echo(f"note: {note}", err=True)
         for line in report.lines():
             typer.echo(line)
         if not report.verified:
@@ -290,7 +292,9 @@ def merge(
         from evomerge.export import merge_recipe
         from evomerge.recipe import load_recipe
 
-        merge_recipe(load_recipe(recipe), out)
+        weights = merge_recipe(load_recipe(recipe), out)
+        for note in weights.notes:
+            typer.echo(f"note: {note}", err=True)
         typer.echo(f"model: {out}")
 
 

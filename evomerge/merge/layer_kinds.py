@@ -31,6 +31,12 @@ _OF_THE_PLACE = re.compile(r"^_|idx|index|layer_id|layer_number|layers$|^trainin
 _BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)
 """Settings by which a layer computes otherwise at another place, though it is built alike."""
 
+_RULE = re.compile(
+    r"layer_(period|offset)|interval|(start|end)_index|pattern|first_k|block_types|sparse_step"
+    r"|scale_attn_by"
+)
+"""Names of settings that say the kinds of layers by their number."""
+
 _Kind = tuple[object, ...]
 
 
@@ -62,13 +68,16 @@ def check_kinds(
         for number, layer in enumerate(rebuilt):
             if layer not in kinds:
                 source = sources[layer.reference]
-                kinds[layer] = _kind(of[layer.reference], source, _like(stack, source), layer.number)
+                kinds[layer] = _kind(
+                    of[layer.reference], source, _like(stack, source), layer.number
+                )
             now = _kind(made, lead, stack, number)
             if now != kinds[layer] or _by_number(config, layer.number != number):
                 raise RecipeError(
                     f"slices: layer {number} of the result is layer {layer.number} of "
                     f"{layer.reference}, and config.json, which says the kinds of layers by a "
-                    "rule, would make it another kind there; keep layers where their kind is"
+                    f"rule{_rules(config)}, would make it another kind there; keep layers where "
+                    "their kind is"
                 )
 
 
@@ -84,6 +93,12 @@ def _like(stack: Stack, source: Source) -> Stack:
 
 def _by_number(config: Mapping[str, Any], moved: bool) -> bool:
     return moved and any(config.get(key) for key in _BY_NUMBER)
+
+
+def _rules(config: Mapping[str, Any]) -> str:
+    """The settings that look like such rules, in brackets."""
+    found = [key for key, value in config.items() if value and _RULE.search(key)]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _kind(model: MetaModel, source: Source, stack: Stack, number: int) -> _Kind | None:

@@ -32,7 +32,9 @@ MODEL_FILES = (
 )
 """What is fetched from the hub and hashed; `*.py` is run only if a job trusts remote code."""
 
-_SHARD = re.compile(r"(?P<start>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<end>\.safetensors)")
+_SHARD = re.compile(
+    r"(?P<start>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<end>\.safetensors)"
+)
 _MOST_SHARDS = 10_000
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")

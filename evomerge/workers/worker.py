@@ -24,7 +24,7 @@ from evomerge.candidate import (
     count_items,
     ignore,
 )
-from evomerge.errors import InputError, one_line
+from evomerge.errors import InputError, MergeError, one_line
 from evomerge.evaluate.engines.base import Engine, Unscorable
 from evomerge.preparation import Preparation
 from evomerge.recipe import Recipe
@@ -66,6 +66,8 @@ class Worker:
             engine = self._models.hold(candidate.recipe)
         except InputError:
             raise
+        except MergeError as error:
+            return Failed(reason=str(error), cost=Cost(merge_s=time.perf_counter() - start))
         except Exception as error:
             return Failed(reason=_reason(error), cost=Cost(merge_s=time.perf_counter() - start))
         merged = time.perf_counter()
