@@ -272,7 +272,10 @@ PACKED: Mapping[str, Mapping[str, torch.Tensor | None]] = {
     },
     "fp8": {UP: torch.zeros(64, 32, dtype=torch.float8_e4m3fn)},
     "fp8 scales": {f"{UP}_scale_inv": torch.ones(1, 1)},
-    "int8": {UP: torch.zeros(64, 32, dtype=torch.int8), UP.replace("weight", "SCB"): torch.ones(64)},
+    "int8": {
+        UP: torch.zeros(64, 32, dtype=torch.int8),
+        UP.replace("weight", "SCB"): torch.ones(64),
+    },
     "nf4": {UP: torch.zeros(1024, 1, dtype=torch.uint8), f"{UP}.absmax": torch.ones(32)},
     "compressed": {UP.replace("weight", "weight_packed"): torch.zeros(64, 4, dtype=torch.int32)},
     "mxfp4": {"model.layers.1.mlp.experts.up_blocks": torch.zeros(2, 8, 1, 16, dtype=torch.uint8)},
