@@ -49,8 +49,11 @@ def check_engine(compute: ComputeSpec) -> None:
 def check_models(preparation: Preparation) -> None:
     """Raise InputError when the job's engine is not installed or does not serve its models.
 
-    Nothing is started, so it can come before a run has a folder.
+    Or when a weight of theirs is not finite: every byte is read, and hashed for later. Nothing is
+    started, so it can come before a run has a folder.
     """
+    for source in preparation.sources.values():
+        source.sha256()
     compute = preparation.job.compute
     check_engine(compute)
     if compute.engine == "vllm":
