@@ -15,6 +15,7 @@ import torch
 
 from evomerge.errors import RecipeError
 from evomerge.merge.pieces import Layer
+from evomerge.merge.slices import modules_of_the_first
 from evomerge.sources import Source, Stack
 from evomerge.sources.layers import split_at_number
 from evomerge.sources.meta_model import (
@@ -111,9 +112,11 @@ def _kind(model: MetaModel, source: Source, stack: Stack, number: int) -> _Kind 
         module = model.module.get_submodule(f"{place[0]}{number}")
     except AttributeError:
         return None
+    first_only = modules_of_the_first(source.structure, stack)
     return tuple(
-        (name, type(each).__name__, _shapes_of(each), _settings_of(each))
+        (name, type(each).__name__, _shapes_of(each), _settings_of(each, first_only))
         for name, each in module.named_modules()
+        if name not in first_only
     )
 
 
@@ -122,9 +125,13 @@ def _shapes_of(module: torch.nn.Module) -> tuple[object, ...]:
     return tuple((name, tuple(tensor.shape)) for name, tensor in own)
 
 
-def _settings_of(module: torch.nn.Module) -> tuple[object, ...]:
+def _settings_of(module: torch.nn.Module, first_only: frozenset[str]) -> tuple[object, ...]:
+    """Its plain settings, but for those of its place and of modules that the first layer has."""
+    owned = [name.rpartition(".")[2] for name in first_only]
     return tuple(
         (key, value)
         for key, value in sorted(vars(module).items())
-        if isinstance(value, bool | int | float | str | None) and not _OF_THE_PLACE.search(key)
+        if isinstance(value, bool | int | float | str | None)
+        and not _OF_THE_PLACE.search(key)
+        and not any(name in key for name in owned)
     )
