@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from evomerge import __version__
-from evomerge.cli.endings import answering
+from evomerge.cli.endings import answering, say_note
 from evomerge.errors import EvomergeError, RunError
 
 
@@ -216,7 +216,7 @@ def export(
                 typer.echo("writing, then scoring with stock lm-eval ...", err=True)
             report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
         for note in report.weights.notes:
-            typer.echo(f"note: {note}", err=True)
+            say_note(note)
         for line in report.lines():
             typer.echo(line)
         if not report.verified:
@@ -292,9 +292,9 @@ def merge(
         from evomerge.export import merge_recipe
         from evomerge.recipe import load_recipe
 
-        weights = merge_recipe(load_recipe(recipe), out)
+        weights = merge_recipe(load_recipe(recipe), out, say=say_note)
         for note in weights.notes:
-            typer.echo(f"note: {note}", err=True)
+            say_note(note)
         typer.echo(f"model: {out}")
 
 
@@ -312,7 +312,7 @@ def evaluate(
         from evomerge.assessing import evaluate_model
         from evomerge.job import load_job
 
-        standing = evaluate_model(model, load_job(job), split=split.value)
+        standing = evaluate_model(model, load_job(job), split=split.value, say=say_note)
         if as_json:
             typer.echo(json.dumps(standing.to_json(), ensure_ascii=False, indent=2))
             return
