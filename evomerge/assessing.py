@@ -104,7 +104,11 @@ def _ready_to_merge(
 
 
 def _check_fits(source: Source, preparation: Preparation) -> None:
-    """Raise SourceError for a model of another architecture than all of the job's."""
+    """Raise SourceError for a model of another architecture than all of the job's.
+
+    Or for one whose weights are not finite, which would be scored for long before that shows.
+    """
+    source.sha256()
     ours = [other.structure.architecture for other in preparation.sources.values()]
     theirs = source.structure.architecture
     if theirs not in ours:

@@ -227,6 +227,8 @@ def export(
             if verify:
                 typer.echo("writing, then scoring with stock lm-eval ...", err=True)
             report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
+        for note in report.weights.notes:
+            say_note(note)
         for line in report.lines():
             typer.echo(line)
         if not report.verified:
@@ -304,7 +306,9 @@ def merge(
         loaded = load_recipe(recipe)
         from evomerge.export import merge_recipe
 
-        merge_recipe(loaded, out, say=say_note)
+        weights = merge_recipe(loaded, out, say=say_note)
+        for note in weights.notes:
+            say_note(note)
         typer.echo(f"model: {out}")
 
 

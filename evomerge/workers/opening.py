@@ -73,9 +73,12 @@ def check_engine(compute: ComputeSpec) -> None:
 def check_models(preparation: Preparation) -> None:
     """Raise InputError when the job's engine is not installed or does not serve its models.
 
-    Or where its tasks ask with tokens that a model has no rows for. Nothing is started, so it can
-    come before a run has a folder.
+    Or where its tasks ask with tokens that a model has no rows for, or a weight is not finite:
+    every byte is read, and hashed for later. Nothing is started, so it can come before a run has a
+    folder.
     """
+    for source in preparation.sources.values():
+        source.sha256()
     compute = preparation.job.compute
     check_engine(compute)
     if compute.engine == "vllm":

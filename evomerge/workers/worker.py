@@ -24,7 +24,7 @@ from evomerge.candidate import (
     count_items,
     ignore,
 )
-from evomerge.errors import InputError, SelfCheckError, one_line
+from evomerge.errors import InputError, MergeError, SelfCheckError, one_line
 from evomerge.evaluate.engines.base import Engine, Unscorable
 from evomerge.evaluate.self_check import SelfCheck
 from evomerge.preparation import Preparation
@@ -179,4 +179,6 @@ def _pass_on(error: Exception) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MergeError):
+        return str(error)  # says all by itself
     return one_line(f"{type(error).__name__}: {error}")
