@@ -60,11 +60,9 @@ class TaskCatalogue:
         Raises TaskError for a group (with its members), an unknown name (with the nearest ones),
         and a task whose files or data cannot be loaded.
         """
-        for manager in self._local:
-            if name in manager.task_index:
-                return self._load(manager, name, own=False)
-        if name in self._own.task_index:
-            return self._load(self._own, name, own=True)
+        manager = self._manager_of(name)
+        if manager is not None:
+            return self._load(manager, name, own=manager not in self._local)
         known = {known for manager in (*self._local, self._own) for known in manager.all_tasks}
         nearest = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
         broken = self._unreadable()
@@ -75,6 +73,18 @@ class TaskCatalogue:
         else:
             mend = "check the name, or name its folder in evaluation.task_folders"
         raise TaskError(f"task {name}: unknown; {mend}")
+
+    def file_of(self, name: str) -> Path:
+        """The YAML that defines the task of this name; Path() where there is none."""
+        manager = self._manager_of(name)
+        file = None if manager is None else manager.task_index[name].yaml_path
+        return Path(file) if file else Path()
+
+    def _manager_of(self, name: str) -> TaskManager | None:
+        for manager in self._local:
+            if name in manager.task_index:
+                return manager
+        return self._own if name in self._own.task_index else None
 
     def _load(self, manager: TaskManager, name: str, *, own: bool) -> FoundTask:
         entry = manager.task_index[name]

@@ -4,7 +4,13 @@ All that can be wrong with a job is found here, cheapest checks first, before an
 Nothing here searches, scores or records.
 """
 
-from evomerge.preparation.facts import check_unchanged, facts_of, sources_digest
+from evomerge.preparation.facts import (
+    check_unchanged,
+    facts_of,
+    opened_count,
+    opened_files_of,
+    sources_digest,
+)
 from evomerge.preparation.models_alone import ModelAlone, ModelsAlone, check_rows
 from evomerge.preparation.pinning import pin, pinned_reference
 from evomerge.preparation.preparation import Preparation
@@ -19,6 +25,8 @@ __all__ = [
     "check_unchanged",
     "facts_of",
     "next_stage",
+    "opened_count",
+    "opened_files_of",
     "pin",
     "pinned_reference",
     "prepare",
