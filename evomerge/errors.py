@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 import signal
+import unicodedata
 
 _SECRETS = (
     (re.compile(r"(://[^\s/:@]*:)\S*@"), r"\1***@"),
@@ -89,8 +90,14 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def one_line(message: object) -> str:
-    """The text of an error on one line, as every message to a user is."""
-    return " ".join(str(message).split())
+    """The text of an error on one line, as every message to a user is; nothing in it acts."""
+    line = " ".join(str(message).split())
+    return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in line)
+
+
+def _is_shown(sign: str) -> bool:
+    """Whether a terminal shows it, rather than obeys it."""
+    return unicodedata.category(sign) not in ("Cc", "Cf", "Cs")
 
 
 def hide_secrets(text: str) -> str:

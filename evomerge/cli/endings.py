@@ -19,6 +19,9 @@ from evomerge.shortage import is_shortage
 NO_GAIN = 3
 INTERRUPTED = 130
 
+_LONGEST = 1200
+"""Characters of a message that are shown; the longest of ours with two paths in it are shorter."""
+
 CLOSING_S = 8.0
 """What a command may take to close after a signal, before it is ended as it stands."""
 
@@ -112,7 +115,7 @@ def answering() -> Iterator[None]:
             _say("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None
         except EvomergeError as error:
-            _say(f"evomerge: {error}")
+            _say(f"evomerge: {_shortened(one_line(error))}")
             raise typer.Exit(error.exit_code) from error
         except SystemExit as error:  # the commands themselves raise typer.Exit
             _say(
@@ -122,7 +125,12 @@ def answering() -> Iterator[None]:
             raise typer.Exit(EvomergeError.exit_code) from error
         except Exception as error:
             if not is_shortage(error):
-                raise
+                if not isinstance(error, OSError) or error.filename is None:
+                    raise
+                # A path of the command line that the system does not take.
+                said = f"{error.filename}: {error.strerror}; check the path"
+                _say(f"evomerge: {_shortened(one_line(said))}")
+                raise typer.Exit(EvomergeError.exit_code) from error
             reason = one_line(f"{type(error).__name__}: {error}")
             _say(f"evomerge: the machine ran short ({reason}); free memory or disk and try again")
             raise typer.Exit(EvomergeError.exit_code) from error
@@ -174,3 +182,8 @@ def _say(line: str) -> None:
     """To a terminal that may be gone."""
     with contextlib.suppress(OSError):
         typer.echo(line, err=True)
+
+
+def _shortened(line: str) -> str:
+    """A line that repeats what was far too long is cut where it repeats it: in the middle."""
+    return line if len(line) <= _LONGEST else f"{line[:300]} ... {line[-300:]}"

@@ -62,7 +62,9 @@ def check_kinds(
         for number, layer in enumerate(rebuilt):
             if layer not in kinds:
                 source = sources[layer.reference]
-                kinds[layer] = _kind(of[layer.reference], source, _like(stack, source), layer.number)
+                kinds[layer] = _kind(
+                    of[layer.reference], source, _like(stack, source), layer.number
+                )
             now = _kind(made, lead, stack, number)
             if now != kinds[layer] or _by_number(config, layer.number != number):
                 raise RecipeError(

@@ -96,7 +96,7 @@ class Digests:
 
 
 def not_finite(values: torch.Tensor) -> str | None:
-    """"NaN" or "infinity" if such a value is among them, else None."""
+    """ "NaN" or "infinity" if such a value is among them, else None."""
     if not values.numel() or not values.is_floating_point():
         return None
     # One pass at the speed of memory; a NaN is the least and the greatest of all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,9 @@ MODEL_FILES = (
 )
 """What is fetched from the hub and hashed; `*.py` is run only if a job trusts remote code."""
 
-_SHARD = re.compile(r"(?P<start>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<end>\.safetensors)")
+_SHARD = re.compile(
+    r"(?P<start>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<end>\.safetensors)"
+)
 _MOST_SHARDS = 10_000
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")
@@ -40,10 +43,11 @@ _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")
 
 def locate(reference: str, named: str) -> tuple[Path, str | None]:
     """The folder of a reference and, for a hub id, the commit it resolved to."""
-    path = Path(reference).expanduser()
-    if path.is_dir():
-        return path.resolve(), None
-    if path.exists():
+    # Those of os.path say no to a name that is too long or of a user that is not there.
+    path = os.path.expanduser(reference)
+    if os.path.isdir(path):
+        return Path(path).resolve(), None
+    if os.path.exists(path):
         raise SourceError(f"{named}: is a file; give the folder that holds it")
     hub = _HUB_ID.fullmatch(reference)
     if hub is None:

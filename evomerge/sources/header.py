@@ -77,9 +77,7 @@ def read_entries(file: Path, named: str) -> dict[str, Entry]:
     for (before, a), (name, b) in pairwise(found):
         if a.start + a.size_bytes != b.start:
             how = "overlap" if a.start + a.size_bytes > b.start else "leave a gap"
-            raise SourceError(
-                f"{where}: data_offsets of {before} and {name} {how}; get it again"
-            )
+            raise SourceError(f"{where}: data_offsets of {before} and {name} {how}; get it again")
     last = found[-1][1]
     if size_bytes != last.start + last.size_bytes:
         raise damaged

@@ -42,6 +42,10 @@ def quantised_by(
         return beside
     for name, entry in entries.items():
         of_weight = name.endswith(".weight") and entry.dtype in _WHOLE
-        if of_weight or _PACKED.search(name) or entry.dtype.lower().startswith(("float8", "f8", "f4", "f6")):
+        if (
+            of_weight
+            or _PACKED.search(name)
+            or entry.dtype.lower().startswith(("float8", "f8", "f4", "f6"))
+        ):
             return f"{name}, stored as {entry.dtype}"
     return None

@@ -56,9 +56,7 @@ def find_unread(config: Mapping[str, Any], shapes: Shapes, equal: Equal) -> Unre
     return _by_model(model, config, shapes, equal)
 
 
-def _by_model(
-    model: MetaModel, config: Mapping[str, Any], shapes: Shapes, equal: Equal
-) -> Unread:
+def _by_model(model: MetaModel, config: Mapping[str, Any], shapes: Shapes, equal: Equal) -> Unread:
     named = {tensor: model.rename(tensor) for tensor in shapes}
     left = {tensor: found.name for tensor, found in named.items() if not found.taken}
     ignored = _passed_over(model, config, left, shapes) if left else set()

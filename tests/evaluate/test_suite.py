@@ -104,7 +104,7 @@ def test_a_task_whose_own_code_fails_on_an_answer_fails_the_candidate(
     (copied / "scoring.py").write_text(
         "def score_form(doc, results):\n    return {'words': float('nan'), 'starts': 1}\n"
     )
-    with pytest.raises(Unscorable, match="item 0, words .*the value is nan"):
+    with pytest.raises(Unscorable, match=r"item 0, words .*the value is nan"):
         load("toy_said", folder=copied).score(engine, {"toy_said": (0,)})
 
 
