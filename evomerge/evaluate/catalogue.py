@@ -75,6 +75,18 @@ class TaskCatalogue:
             return self._load(self._own, name, own=True)
         raise unknown_task(name, self._users)
 
+    def file_of(self, name: str) -> Path:
+        """The YAML that defines the task of this name; Path() where there is none."""
+        manager = self._manager_of(name)
+        file = None if manager is None else manager.task_index[name].yaml_path
+        return Path(file) if file else Path()
+
+    def _manager_of(self, name: str) -> TaskManager | None:
+        for manager in self._local:
+            if name in manager.task_index:
+                return manager
+        return self._own if name in self._own.task_index else None
+
     def _load(self, manager: TaskManager, name: str, *, own: bool) -> FoundTask:
         entry = manager.task_index[name]
         if name in manager.all_groups or name in manager.all_tags:

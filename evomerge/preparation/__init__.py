@@ -10,8 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evomerge.preparation.facts import check_unchanged, facts_of, sources_digest
-    from evomerge.preparation.models_alone import ModelAlone, ModelsAlone
+    from evomerge.preparation.facts import (
+        check_unchanged,
+        facts_of,
+        opened_count,
+        opened_files_of,
+        sources_digest,
+    )
+    from evomerge.preparation.models_alone import ModelAlone, ModelsAlone, check_rows
     from evomerge.preparation.pinning import pin, pinned_reference
     from evomerge.preparation.preparation import Preparation
     from evomerge.preparation.preparing import prepare
@@ -24,6 +30,8 @@ __all__ = [
     "check_unchanged",
     "facts_of",
     "next_stage",
+    "opened_count",
+    "opened_files_of",
     "pin",
     "pinned_reference",
     "prepare",
@@ -36,6 +44,9 @@ _PLACES = {
     "Preparation": "evomerge.preparation.preparation",
     "check_unchanged": "evomerge.preparation.facts",
     "facts_of": "evomerge.preparation.facts",
+    "check_rows": "evomerge.preparation.models_alone",
+    "opened_count": "evomerge.preparation.facts",
+    "opened_files_of": "evomerge.preparation.facts",
     "next_stage": "evomerge.preparation.staging",
     "pin": "evomerge.preparation.pinning",
     "pinned_reference": "evomerge.preparation.pinning",
