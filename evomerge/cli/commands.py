@@ -199,7 +199,7 @@ def export(
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with answering():
         from evomerge.candidate import CandidateKey
-        from evomerge.export import export_winner
+        from evomerge.export import check_free, export_winner
         from evomerge.grid import refuse_grid
         from evomerge.outcome import chosen_outcome
         from evomerge.preparation import prepare
@@ -211,6 +211,7 @@ def export(
             if trial is not None and point is not None:
                 raise RunError("--point: --trial names a candidate already; give one of them")
             chosen = chosen_outcome(study, point) if key is None else None
+            check_free(out)
             preparation = prepare(study.job)
             if verify:
                 typer.echo("writing, then scoring with stock lm-eval ...", err=True)

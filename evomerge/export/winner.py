@@ -20,6 +20,7 @@ from evomerge.evaluate.stock import StockOptions
 from evomerge.export.card import Effort, Story
 from evomerge.export.choice import choose
 from evomerge.export.delivery import export_checkpoint, models_of
+from evomerge.export.folder import check_free
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.export.verify import Verification
@@ -84,6 +85,7 @@ def export_winner(
     is no such candidate, a source changed since the search, or `out` exists; RecipeError,
     SourceError, StorageError, TaskError.
     """
+    check_free(out)
     choice = choose(preparation, study, chosen, trial)
     recipe = choice.recipe.with_block(**choice.block, job=preparation.job.name)
     recipe = preparation.standing_alone(recipe)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,18 @@ import sqlalchemy.exc
 
 from evomerge.errors import JobError, StorageError, one_line
 
+_LEFT_S = 3600.0
+"""Seconds after which an unfinished file has no writer any more."""
+
 
 def write_whole(path: Path, write: Any) -> None:
     """Write a file so that a kill leaves the old one or the new one, never a part.
 
     `write` is called with a temporary path in the same folder, which is then synced and renamed.
+    Each call has its own, so that of several at once the last one stays.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    _remove_leftovers(path)
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -35,6 +43,14 @@ def write_whole(path: Path, write: Any) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Of writers that were killed: a file that one is writing is never that old."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _LEFT_S:
+                leftover.unlink()
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
