@@ -193,8 +193,8 @@ def test_a_folder_that_is_being_written_is_refused_before_any_work(tmp_path: Pat
     check_free(tmp_path / "out")
     with whole_folder(tmp_path / "out"), pytest.raises(RunError, match="is writing it"):
         check_free(tmp_path / "out")
+    (tmp_path / "out" / "a.txt").write_text("mine")
     with pytest.raises(RunError, match="exists already"):
-        (tmp_path / "out" / "a.txt").write_text("mine")
         check_free(tmp_path / "out")
 
 

@@ -256,8 +256,8 @@ def test_a_candidate_that_fails_is_a_value_and_the_search_goes_on(
 
 def test_a_file_that_two_write_at_once_is_one_of_theirs(tmp_path: Path) -> None:
     def write_first(part: Path) -> None:
-        write_whole(tmp_path / "report.html", lambda other: other.write_text("second"))
         part.write_text("first")
+        write_whole(tmp_path / "report.html", lambda other: other.write_text("second"))
 
     write_whole(tmp_path / "report.html", write_first)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
