@@ -291,7 +291,9 @@ def merge(
         from evomerge.export import merge_recipe
         from evomerge.recipe import load_recipe
 
-        merge_recipe(load_recipe(recipe), out)
+        weights = merge_recipe(load_recipe(recipe), out)
+        for note in weights.notes:
+            typer.echo(f"note: {note}", err=True)
         typer.echo(f"model: {out}")
 
 

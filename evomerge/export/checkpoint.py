@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from evomerge.export.folder import copy_files
+from evomerge.export.companions import Beside, find_beside
+from evomerge.export.folder import copy_into
 from evomerge.export.model_config import write_configs
 from evomerge.export.shards import SHARD_BYTES, Form, Weights, write_weights
 from evomerge.export.tokenizer_files import copy_tokenizer
@@ -20,8 +21,6 @@ from evomerge.merge.facts import Facts
 from evomerge.merge.plan import Plan
 from evomerge.recipe import Recipe
 from evomerge.sources import Source
-
-_CODE_FILES = ("*.py",)
 
 
 def write_checkpoint(
@@ -36,20 +35,32 @@ def write_checkpoint(
     """Execute a recipe into a folder that is there already.
 
     sources: opened checkpoints by the references of the recipe. shard_bytes: largest shard, unless
-    one tensor alone is larger. trust_remote_code: whether the modelling code of the first model is
-    copied along. Raises RecipeError and SourceError before anything is written.
+    one tensor alone is larger. trust_remote_code: whether config.json keeps naming code of the
+    model's own where transformers has code for it too. Raises RecipeError and SourceError before anything is written.
     """
     # A model is merged once here, so what the engine would keep for the next one is not wanted.
     engine = MergeEngine(sources, facts=Facts(limit_bytes=0))
     plan = engine.plan(recipe)
+    beside = find_beside(sources[plan.lead], tokenizer_source, trust_remote_code=trust_remote_code)
     forms = _forms(recipe, plan, sources)
     stream = engine.execute(recipe, into=_scratch(forms))
     weights = write_weights(stream, forms, folder, shard_bytes=shard_bytes)
-    write_configs(recipe, plan, sources, folder, with_code=trust_remote_code)
+    write_configs(recipe, plan, sources, folder, with_code=beside.code)
+    copy_into(folder, beside.files)
     copy_tokenizer(tokenizer_source, folder)
-    if trust_remote_code:
-        copy_files(sources[plan.lead].folder, _CODE_FILES, folder)
     return weights
+
+
+def beside_weights(
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    tokenizer_source: Source,
+    *,
+    trust_remote_code: bool,
+) -> Beside:
+    """What the merged model has beside its weights. Raises RecipeError, SourceError."""
+    lead = sources[MergeEngine(sources).plan(recipe).lead]
+    return find_beside(lead, tokenizer_source, trust_remote_code=trust_remote_code)
 
 
 def weights_bytes(recipe: Recipe, sources: Mapping[str, Source]) -> int:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import filelock
@@ -72,9 +72,15 @@ def inside(folder: Path, name: str) -> Path:
 def copy_files(source: Path, patterns: Sequence[str], folder: Path) -> None:
     """Copy the files of `source` that match into `folder`, at the same places, byte by byte."""
     paths = {path for pattern in patterns for path in source.glob(pattern)}
-    for path in sorted(path for path in paths if path.is_file()):
-        target = inside(folder, str(path.relative_to(source)))
-        target.parent.mkdir(exist_ok=True)
+    found = {str(path.relative_to(source)): path for path in sorted(paths) if path.is_file()}
+    copy_into(folder, found)
+
+
+def copy_into(folder: Path, files: Mapping[str, Path]) -> None:
+    """Copy files to the places in `folder` that they are named by, byte by byte."""
+    for name, path in files.items():
+        target = inside(folder, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)  # contents only: a hub's cache holds links to its blobs
 
 

@@ -63,11 +63,15 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What was written of the weights. size_bytes: of the tensors, without the files' headers."""
+    """What was written of the weights. size_bytes: of the tensors, without the files' headers.
+
+    notes: what must be known of the files beside them, in words.
+    """
 
     files: tuple[str, ...]
     tensors: int
     size_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 def write_weights(

@@ -63,7 +63,8 @@ class ExportReport:
             f"{self.weights.size_bytes / 1e9:.3f} GB)"
         )
         checked = () if self.verification is None else self.verification.lines()
-        return (*checked, self.opening, made)
+        notes = (f"note: {note}" for note in self.weights.notes)
+        return (*checked, self.opening, *notes, made)
 
 
 def export_winner(

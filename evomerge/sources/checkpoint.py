@@ -12,8 +12,8 @@ from safetensors import safe_open
 
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
+from evomerge.sources.companions import check_file, find_companions
 from evomerge.sources.files import (
-    MODEL_FILES,
     Digests,
     Entry,
     read_ahead,
@@ -37,9 +37,11 @@ class Checkpoint:
         self.folder = folder
         self.reference = reference
         self.revision = revision
+        self._companions = find_companions(folder, named)
         self.config = _read_config(folder, named)
         self._entries: dict[str, Entry] = {}
         for file in weight_files(folder, named):
+            check_file(file, named)  # weights may be kept elsewhere and linked
             for name, entry in read_entries(file, named).items():
                 if not name.endswith(_COMPUTED):
                     self._entries[name] = entry
@@ -50,11 +52,9 @@ class Checkpoint:
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Weights, index, configurations and tokenizer; other weights that lie there are not."""
-        stored = {entry.file for entry in self._entries.values()}
-        beside = {path for pattern in MODEL_FILES for path in self.folder.glob(pattern)}
-        unused = {path for path in beside if path.suffix == ".safetensors"} - stored
-        return {path.name: path for path in sorted(stored | (beside - unused))}
+        """Weights, index and what lies beside them; other weights that lie there are not."""
+        stored = {entry.file.name: entry.file for entry in self._entries.values()}
+        return dict(sorted({**stored, **self._companions.files}.items()))
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor in its stored dtype and shape: a view of the file, never to be written to."""

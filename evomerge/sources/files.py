@@ -16,25 +16,10 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from evomerge.errors import SourceError, one_line
+from evomerge.sources.companions import NOT_FETCHED
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MODEL_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*config.json",
-    "*token*.json",
-    "vocab.json",
-    "chat_template.json",
-    "*.jinja",
-    "*.model",
-    "*.tiktoken",
-    "merges.txt",
-    "vocab.txt",
-    "*.py",
-)
-"""What is fetched from the hub and hashed; `*.py` is run only if a job trusts remote code."""
-
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")
 _LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -85,8 +70,7 @@ def locate(reference: str, named: str) -> tuple[Path, str | None]:
         snapshot = snapshot_download(
             hub["id"],
             revision=hub["revision"],
-            allow_patterns=[*MODEL_FILES, "README.md"],  # the card states the licence
-            ignore_patterns=["*/*"],  # other formats live in subfolders
+            ignore_patterns=list(NOT_FETCHED),
         )
     except Exception as error:  # whatever the hub's client and its transport raise
         reason = one_line(error).split(". ")[0].rstrip(".")

@@ -122,6 +122,11 @@ class AlignedSource:
         )
 
     @property
+    def own(self) -> Source:
+        """The model as its own files are."""
+        return self._source
+
+    @property
     def reference(self) -> str:
         """How recipes name the model."""
         return self._source.reference
