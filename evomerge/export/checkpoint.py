@@ -36,12 +36,13 @@ def write_checkpoint(
 
     sources: opened checkpoints by the references of the recipe. shard_bytes: largest shard, unless
     one tensor alone is larger. trust_remote_code: whether config.json keeps naming code of the
-    model's own where transformers has code for it too. Raises RecipeError and SourceError before anything is written.
+    model's own where transformers has code for it too. Raises RecipeError and SourceError before
+    anything is written.
     """
     # A model is merged once here, so what the engine would keep for the next one is not wanted.
     engine = MergeEngine(sources, facts=Facts(limit_bytes=0))
     plan = engine.plan(recipe)
-    beside = find_beside(sources[plan.lead], tokenizer_source, trust_remote_code=trust_remote_code)
+    beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
     forms = _forms(recipe, plan, sources)
     stream = engine.execute(recipe, into=_scratch(forms))
     weights = write_weights(stream, forms, folder, shard_bytes=shard_bytes)
@@ -60,7 +61,8 @@ def beside_weights(
 ) -> Beside:
     """What the merged model has beside its weights. Raises RecipeError, SourceError."""
     lead = sources[MergeEngine(sources).plan(recipe).lead]
-    return find_beside(lead, tokenizer_source, trust_remote_code=trust_remote_code)
+    merged = [sources[reference] for reference in recipe.references]
+    return find_beside(lead, tokenizer_source, merged, trust_remote_code=trust_remote_code)
 
 
 def weights_bytes(recipe: Recipe, sources: Mapping[str, Source]) -> int:

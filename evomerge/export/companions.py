@@ -19,7 +19,6 @@ from evomerge.errors import SourceError
 from evomerge.merge.merged_source import MergedSource
 from evomerge.sources import Adapter, Source
 from evomerge.sources.companions import MODULES, find_companions
-from evomerge.sources.files import read_json
 from evomerge.vocabulary import (
     GENERATION_CONFIG,
     TOKENIZER_FILES,
@@ -28,10 +27,13 @@ from evomerge.vocabulary import (
 )
 
 _CODE = "auto_map"
-"""Where a configuration names code of the model's own, as MODULE.CLASS by what transformers builds."""
+"""Where a configuration names code of the model's own: what transformers builds -> MODULE.CLASS."""
 
 _WRITTEN = ("config.json", GENERATION_CONFIG, "*.index.json", "adapter_*")
 """Made anew for a merge, or of no meaning in it."""
+
+_SHOWN = 3
+"""Files that are named in a note."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +49,17 @@ class Beside:
     notes: tuple[str, ...]
 
 
-def find_beside(lead: Source, tokenizer_source: Source, *, trust_remote_code: bool) -> Beside:
+def find_beside(
+    lead: Source,
+    tokenizer_source: Source,
+    others: Iterable[Source] = (),
+    *,
+    trust_remote_code: bool,
+) -> Beside:
     """What a merge has beside its weights, of an opened leading model and that of its tokenizer.
 
-    Raises SourceError where the model's own code is needed and not there.
+    others: the models that it is a merge of, of which nothing is copied. Raises SourceError where
+    the model's own code is needed and not there.
     """
     own, tokens = own_files(lead), _tokenizer_files(tokenizer_source)
     files = {
@@ -65,7 +74,7 @@ def find_beside(lead: Source, tokenizer_source: Source, *, trust_remote_code: bo
         files |= {name: path for name, path in {**tokens, **own}.items() if _is_code(name)}
     else:
         files = {name: path for name, path in files.items() if not _is_code(name)}
-    return Beside(files=files, code=keeps, notes=tuple(_notes(lead, files)))
+    return Beside(files=files, code=keeps, notes=tuple(_notes(lead, files, others)))
 
 
 def keeps_code(config: Mapping[str, Any], *, trust_remote_code: bool) -> bool:
@@ -112,21 +121,24 @@ def _is_code(name: str) -> bool:
 
 def _names_code(files: Mapping[str, Path]) -> bool:
     """Whether a tokenizer, a processor or a module is of a class that lies in a file beside it."""
-    for name, path in files.items():
-        if "/" in name or not name.endswith("config.json"):
-            continue
-        if read_json(path, str(path.parent)).get(_CODE):
-            return True
-    return any(not str(kind).startswith("sentence_transformers.") for kind in _module_kinds(files))
+    configs = [path for name, path in files.items() if fnmatchcase(name, "[!/]*config.json")]
+    if any(isinstance(said, Mapping) and said.get(_CODE) for said in map(_read, configs)):
+        return True
+    modules = _read(files[MODULES]) if MODULES in files else None
+    kinds = [
+        str(module.get("type"))
+        for module in (modules if isinstance(modules, list) else [])
+        if isinstance(module, Mapping)
+    ]
+    return any(not kind.startswith("sentence_transformers.") for kind in kinds)
 
 
-def _module_kinds(files: Mapping[str, Path]) -> list[object]:
-    if MODULES not in files:
-        return []
+def _read(path: Path) -> Any:
+    """What a file says that is copied as it is, whatever is wrong with it."""
     try:
-        return [module["type"] for module in json.loads(files[MODULES].read_text("utf-8"))]
-    except (ValueError, TypeError, KeyError):
-        return []
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _refuse_missing_code(lead: Source, own: Mapping[str, Path]) -> None:
@@ -144,13 +156,26 @@ def _refuse_missing_code(lead: Source, own: Mapping[str, Path]) -> None:
             )
 
 
-def _notes(lead: Source, files: Mapping[str, Path]) -> Iterable[str]:
-    named = lead.reference
+def _notes(lead: Source, files: Mapping[str, Path], others: Iterable[Source]) -> Iterable[str]:
     for name in files:
         if name.endswith(".safetensors"):
-            yield f"{name} is that of {named} as it is, not merged"
+            yield f"{name} is that of {lead.reference} as it is, not merged"
     for left_out in _left_out(lead):
-        yield f"left out: {left_out} of {named}"
+        yield f"left out: {left_out} of {lead.reference}"
+    known = own_files(lead).keys()
+    for other in others:
+        elsewhere = (*_WRITTEN, *TOKENIZER_FILES)
+        more = [
+            name
+            for name in own_files(other)
+            if name not in known and not _is_code(name) and not _matches(name, elsewhere)
+        ]
+        if more:
+            beyond = f" and {len(more) - _SHOWN} more" if len(more) > _SHOWN else ""
+            yield (
+                f"left out: {', '.join(more[:_SHOWN])}{beyond} of {other.reference}; what lies "
+                f"beside the weights is that of {lead.reference}"
+            )
 
 
 def _left_out(source: Source) -> tuple[str, ...]:

@@ -100,6 +100,8 @@ def find_companions(folder: Path, named: str) -> Companions:
                 left_out.append(f"{shown} (weights that can run code when read)")
             if _matches(shown, (*_NOT_ITS_OWN, *_CARDS)) or (weights and not of_module):
                 continue
+            if path.is_symlink() and _matches(f"{shown}/", _NOT_ITS_OWN):
+                continue  # a folder that is not there
             check_file(path, named, roots=roots, shown=shown)
             size = path.stat().st_size
             if size > LARGEST_BYTES and not of_module:
@@ -158,7 +160,7 @@ def _is_looked_into(
 
 
 def _is_linked(path: Path, shown: str, roots: Iterable[Path], named: str) -> bool:
-    """Whether a folder is a link to another here, which is looked into there. Raises SourceError."""
+    """Whether a folder is a link to another of the model, which is looked into there."""
     if not path.is_symlink():
         return False
     real = Path(os.path.realpath(path))
@@ -180,7 +182,7 @@ def _modules(folder: Path) -> tuple[str, ...]:
     try:
         stated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ()
         paths = [str(module["path"]).strip("/") for module in stated]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return ()
     return tuple(f"{path}/" for path in paths if path)
 
