@@ -182,4 +182,5 @@ def _options(preparation: Preparation) -> StockOptions:
         task_folders=tuple(Path(folder) for folder in job.evaluation.task_folders),
         num_fewshot=job.evaluation.num_fewshot,
         apply_chat_template=job.evaluation.apply_chat_template,
+        trust_remote_code=job.models.trust_remote_code,
     )
