@@ -13,6 +13,10 @@
 Nothing here knows how the errors are shown; the command line prints `str(error)` as one line.
 """
 
+from __future__ import annotations
+
+import unicodedata
+
 
 class EvomergeError(Exception):
     """Every error this package raises on purpose; its text is one line for a user."""
@@ -53,5 +57,15 @@ class WorkerError(EvomergeError):
 
 
 def one_line(message: object) -> str:
-    """The text of an error on one line, as every message to a user is."""
-    return " ".join(str(message).split())
+    """The text of an error on one line, as every message to a user is; nothing in it acts."""
+    return visible(" ".join(str(message).split()))
+
+
+def visible(text: str) -> str:
+    """The text as it may be sent to a terminal, which obeys some signs instead of showing them."""
+    return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in text)
+
+
+def _is_shown(sign: str) -> bool:
+    """Whether a terminal shows it, rather than obeys it."""
+    return unicodedata.category(sign) not in ("Cc", "Cf", "Cs")

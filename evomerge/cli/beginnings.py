@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import typer
-
+from evomerge.cli.screen import say
 from evomerge.preparation import check_unchanged
 from evomerge.study import Study
 
@@ -21,5 +20,5 @@ def begun_before(study: Study, now: Mapping[str, Any], *, what: str) -> bool:
         study.note("facts", now)
         return False
     for change in check_unchanged(before, now, where=str(study.run_dir)):
-        typer.echo(f"note: {change} since the {what} began", err=True)
+        say(f"note: {change} since the {what} began", err=True)
     return True

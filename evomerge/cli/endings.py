@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import typer
 
-from evomerge.errors import EvomergeError
+from evomerge.errors import EvomergeError, one_line
 
 NO_GAIN = 3
 INTERRUPTED = 130
@@ -21,7 +21,7 @@ def interruptible(again: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted; go on with: {again}", err=True)
+        typer.echo(f"Interrupted; go on with: {one_line(again)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -36,5 +36,5 @@ def answering() -> Iterator[None]:
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except EvomergeError as error:
-        typer.echo(f"evomerge: {error}", err=True)
+        typer.echo(f"evomerge: {one_line(error)}", err=True)
         raise typer.Exit(error.exit_code) from error

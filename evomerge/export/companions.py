@@ -40,11 +40,13 @@ _SHOWN = 3
 class Beside:
     """What is copied into a merged checkpoint, by its path there.
 
-    code: whether the configuration names code that lies there, so that it must be trusted.
+    config: of the leading model. code: whether it names code that lies there, so that it must be
+    trusted.
     notes: in sentences, what was left out and might be missed, and what is not merged.
     """
 
     files: Mapping[str, Path]
+    config: Mapping[str, Any]
     code: bool
     notes: tuple[str, ...]
 
@@ -74,7 +76,9 @@ def find_beside(
         files |= {name: path for name, path in {**tokens, **own}.items() if _is_code(name)}
     else:
         files = {name: path for name, path in files.items() if not _is_code(name)}
-    return Beside(files=files, code=keeps, notes=tuple(_notes(lead, files, others)))
+    return Beside(
+        files=files, config=lead.config, code=keeps, notes=tuple(_notes(lead, files, others))
+    )
 
 
 def keeps_code(config: Mapping[str, Any], *, trust_remote_code: bool) -> bool:

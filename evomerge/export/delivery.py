@@ -23,6 +23,7 @@ from evomerge.export.folder import inside, whole_folder
 from evomerge.export.manifest import RECIPE, versions_here, write_manifest
 from evomerge.export.origins import Origin
 from evomerge.export.shards import SHARD_BYTES, Weights
+from evomerge.export.use import use_of
 from evomerge.merge.opening import models_named
 from evomerge.merge.plan import check_recipe
 from evomerge.recipe import Recipe
@@ -55,7 +56,8 @@ def export_checkpoint(
     stated = stated.with_block(sources=_stated(origins), versions=versions_here())
     text = stated.to_yaml()
     beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
-    card = write_card(stated, origins, story=story, with_code=beside.code)
+    use = use_of(beside.config, beside.files)
+    card = write_card(stated, origins, story=story, use=use, with_code=beside.code)
     with whole_folder(out, needed_bytes=weights_bytes(recipe, sources)) as folder:
         weights = write_checkpoint(
             recipe,

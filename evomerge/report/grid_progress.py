@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from evomerge.candidate import Candidate, CandidateKey, Observer, Step, count_items
+from evomerge.errors import visible
 from evomerge.grid import Work
 from evomerge.job import BudgetSpec
 from evomerge.report.tally import limits_of, spending_of
@@ -82,7 +83,7 @@ class GridProgress:
             yield progress
 
     def _say(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(visible(line)), soft_wrap=True)
 
 
 class _Scoring:
