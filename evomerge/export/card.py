@@ -18,7 +18,7 @@ from evomerge.export.use import LANGUAGE_MODEL, Use
 from evomerge.markdown import code, plain
 from evomerge.merge.methods import METHODS
 from evomerge.outcome import ConstraintCheck
-from evomerge.outcome.claim import interval_words
+from evomerge.outcome.claim import interval_words, seen_words
 from evomerge.recipe import Recipe
 from evomerge.route import hops_of
 from evomerge.standing import Standing
@@ -34,7 +34,8 @@ _SHOWN_DIGITS = 12
 class Effort:
     """How a search went. candidates: genomes that were scored. items: items they were scored on.
 
-    front: whether it ended with a front, not with one winner.
+    front: whether it ended with a front, not with one winner. tested_before: selections of this
+    search, before the one told of, that scored models on the test items.
     """
 
     space: str
@@ -44,6 +45,7 @@ class Effort:
     candidates: int
     items: int
     front: bool = False
+    tested_before: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,12 +217,17 @@ def _constraint(check: ConstraintCheck) -> str:
 def _effort(effort: Effort) -> Iterable[str]:
     yield "## How it was found"
     ended = "those on the front there were" if effort.front else "the winner was"
+    tested = (
+        f"{ended} scored on test items. {seen_words(effort.tested_before)} No candidate was "
+        "proposed by its score on those."
+        if effort.tested_before
+        else f"{ended} scored once on test items; no candidate was proposed or chosen by its score "
+        "on those."
+    )
     yield (
         f"By evolutionary search: {code(effort.optimizer)} (seed {effort.seed}) over the search "
         f"space {code(effort.space)} ({effort.genes} genes), {effort.candidates} candidates scored "
-        f"on {effort.items} items in all. "
-        f"Finalists were compared on validation items and {ended} scored once on test items; "
-        "no candidate was proposed or chosen by its score on those."
+        f"on {effort.items} items in all. Finalists were compared on validation items and {tested}"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import CandidateKey
+from evomerge.candidate import MOST_FINALISTS, CandidateKey
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions
 from evomerge.export.card import Effort, Story
@@ -30,6 +30,7 @@ from evomerge.merge.merged_source import open_stages
 from evomerge.optimize import choose_algorithm
 from evomerge.outcome import ChosenPoint, Selection
 from evomerge.preparation import Preparation
+from evomerge.selection import TEST, tested_before
 from evomerge.space import read_space
 from evomerge.study import Study, Trial
 from evomerge.workers.worker import choose_device
@@ -105,7 +106,7 @@ def export_winner(
             opening=choice.opening,
             names=names,
             scores=choice.scores,
-            effort=_effort(preparation, study),
+            effort=_effort(preparation, study, choice.key),
         ),
         shard_bytes=shard_bytes,
         trust_remote_code=preparation.job.models.trust_remote_code,
@@ -135,7 +136,7 @@ def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
                 )
 
 
-def _effort(preparation: Preparation, study: Study) -> Effort:
+def _effort(preparation: Preparation, study: Study, key: CandidateKey) -> Effort:
     genomes = study.trials_of("genome")
     job = preparation.job
     stages = {trial.stage: trial for trial in genomes}  # one candidate of each
@@ -153,7 +154,16 @@ def _effort(preparation: Preparation, study: Study) -> Effort:
         candidates=len(genomes),
         items=sum(sum(trial.items.values()) for trial in genomes),
         front=job.mode == "pareto",
+        tested_before=_tested_before(study, key),
     )
+
+
+def _tested_before(study: Study, key: CandidateKey) -> int:
+    """Selections on the test items before the one of a finalist, or before the last."""
+    finals = [trial.key for trial in study.trials_of("finalist")]
+    tests = [one for one in ([key] if key.generation == TEST else finals) if one.generation == TEST]
+    last = max((one.place // MOST_FINALISTS for one in tests), default=0)
+    return tested_before(study.trials, last)
 
 
 def _switches(trial: Trial) -> NDArray[np.bool_]:

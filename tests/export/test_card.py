@@ -274,3 +274,12 @@ def test_it_says_what_loads_the_model(
     )
     assert f"`{loader}" in card
     assert ModelCard(card).data["pipeline_tag"] == task
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_it_says_that_the_test_items_were_seen_before(family: Family, front: bool) -> None:
+    effort = Effort(space="a", genes=1, optimizer="b", seed=0, candidates=8, items=9, front=front)
+    assert "scored once on test items" in card_of(family, effort=effort)
+    card = card_of(family, effort=replace(effort, tested_before=2))
+    assert "scored once" not in card
+    assert "The test items were seen before: 2 selections of this search before this one" in card
