@@ -8,20 +8,34 @@
     │   ├── TaskError              an evaluation task or one of its metrics
     │   └── RunError               a run directory: locked, changed, missing, not finished
     ├── StorageError               the record cannot be written: disk full, no permission (exit 2)
-    └── WorkerError                a worker cannot be started or kept alive (exit 2)
+    ├── WorkerError                a worker cannot be started or kept alive (exit 2)
+    └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
 
-Nothing here knows how the errors are shown; the command line prints `str(error)` as one line.
+Nothing here knows how the errors are shown; the command line prints `str(error)` as one line. No
+password or token that a user wrote is part of it.
 """
 
 from __future__ import annotations
 
+import re
+import signal
 import unicodedata
+
+_SECRETS = (
+    (re.compile(r"(://[^\s/:@]*:)\S*@"), r"\1***@"),
+    (re.compile(r"(?i)((?:^|[?&\s'\"])(?:password|sslpassword|token)=)[^\s&'\"]+"), r"\1***"),
+    (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
+)
+"""Passwords in URLs, in what follows a URL's `?` or a connection string, and tokens of the hub."""
 
 
 class EvomergeError(Exception):
     """Every error this package raises on purpose; its text is one line for a user."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return hide_secrets(super().__str__())
 
 
 class InputError(EvomergeError):
@@ -56,6 +70,25 @@ class WorkerError(EvomergeError):
     """A worker cannot be started, or died more often than is tolerated."""
 
 
+class SelfCheckError(EvomergeError):
+    """An engine's scores are not those of plain transformers, so none of them can be trusted."""
+
+
+class Interrupt(KeyboardInterrupt):
+    """A signal that ends a command, as the command line raises it."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether a user or a scheduler interrupts; not a KeyboardInterrupt that a task's code raises.
+
+    Without the command line's own handler the two cannot be told apart.
+    """
+    if isinstance(error, Interrupt):
+        return True
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and plain
+
+
 def one_line(message: object) -> str:
     """The text of an error on one line, as every message to a user is; nothing in it acts."""
     return visible(" ".join(str(message).split()))
@@ -69,3 +102,10 @@ def visible(text: str) -> str:
 def _is_shown(sign: str) -> bool:
     """Whether a terminal shows it, rather than obeys it."""
     return unicodedata.category(sign) not in ("Cc", "Cf", "Cs")
+
+
+def hide_secrets(text: str) -> str:
+    """The text with three stars in the place of every password and token in it."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text

@@ -22,12 +22,14 @@ from evomerge.candidate import (
     Kind,
     Observer,
     Outcome,
+    Say,
     Scored,
     TaskItems,
     count_items,
+    hush,
     ignore,
 )
-from evomerge.errors import RunError
+from evomerge.errors import RunError, WorkerError
 from evomerge.evaluate.objective import Means, means_of
 from evomerge.optimize.baselines import BASE, parent_labels
 from evomerge.preparation import Preparation
@@ -43,22 +45,45 @@ class Ledger:
     study: Study
     pool: Pool
     observe: Observer = ignore
+    say: Say = hush
 
-    def complete(self, candidates: Sequence[Candidate]) -> list[Trial]:
-        """The trials of all candidates, in order; those without a record are scored first."""
+    def complete(
+        self, candidates: Sequence[Candidate], *, some_of: str = "", all_needed: bool = False
+    ) -> list[Trial]:
+        """The trials of all candidates, in order; those without a record are scored first.
+
+        some_of: what the candidates are, where at least one of them must be scored; all_needed:
+        whether every one must be. Else WorkerError is raised, and the failures that it is raised
+        for are not recorded, so that they are tried again.
+        """
         missing = [one for one in candidates if self.study.find(one.key) is None]
+        found = [self.study.find(one.key) for one in candidates]
+        held = bool(some_of) and all(t is None or t.failure is not None for t in found)
+        failed: list[tuple[Candidate, Failed]] = []
         for candidate, outcome in self.pool.evaluate(missing, self.observe):
-            self.study.record(
-                candidate,
-                outcome,
-                score=self.preparation.objective.score_of(outcome),
-                values=None
-                if isinstance(outcome, Failed)
-                else self._values(means_of(outcome.tasks)),
-                parameters=self._parameters(candidate.genome),
-            )
-            self.observe("recorded", candidate.key)
+            if isinstance(outcome, Failed) and all_needed:
+                raise WorkerError(f"{candidate.label} cannot be scored: {outcome.reason}")
+            if isinstance(outcome, Failed) and held:
+                failed.append((candidate, outcome))
+                continue
+            held = False
+            for waiting in failed:
+                self._record(*waiting)
+            failed.clear()
+            self._record(candidate, outcome)
+        if failed:
+            raise WorkerError(f"no {some_of} could be scored: {failed[0][1].reason}")
         return [self._recorded(candidate) for candidate in candidates]
+
+    def _record(self, candidate: Candidate, outcome: Outcome) -> None:
+        self.study.record(
+            candidate,
+            outcome,
+            score=self.preparation.objective.score_of(outcome),
+            values=None if isinstance(outcome, Failed) else self._values(means_of(outcome.tasks)),
+            parameters=self._parameters(candidate.genome),
+        )
+        self.observe("recorded", candidate.key)
 
     def score_block(
         self, candidates: Sequence[Candidate], number: int, items: ItemIds

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from evomerge import __version__
-from evomerge.cli.endings import answering
+from evomerge.cli.endings import answering, say_note
 from evomerge.cli.screen import say, say_json
 from evomerge.errors import EvomergeError, RunError
 
@@ -291,9 +291,9 @@ def merge(
         from evomerge.export import merge_recipe
         from evomerge.recipe import load_recipe
 
-        weights = merge_recipe(load_recipe(recipe), out)
+        weights = merge_recipe(load_recipe(recipe), out, say=say_note)
         for note in weights.notes:
-            say(f"note: {note}", err=True)
+            say_note(note)
         say(f"model: {out}")
 
 
@@ -311,7 +311,7 @@ def evaluate(
         from evomerge.assessing import evaluate_model
         from evomerge.job import load_job
 
-        standing = evaluate_model(model, load_job(job), split=split.value)
+        standing = evaluate_model(model, load_job(job), split=split.value, say=say_note)
         if as_json:
             say_json(standing.to_json())
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evomerge.cli.beginnings import begun_before
-from evomerge.cli.endings import interruptible
+from evomerge.cli.endings import interruptible, say_note
 from evomerge.cli.screen import say
 from evomerge.grid import (
     GridOutcome,
@@ -32,6 +32,8 @@ def run_grid(
         now = facts_of_grid(spec, preparation)
         begun_before(study, now, what="grid")
         keep_grid(study, spec)
+        for note in preparation.notes:
+            say_note(note)
         progress = GridProgress(study)
         run = GridRun(
             grid=spec,
@@ -39,7 +41,7 @@ def run_grid(
             study=study,
             facts_folder=run_dir / "facts" / sources_digest(now),
             open_pool=lambda ready, folder: open_pool(
-                ready, ray_address=ray_address, facts_folder=folder
+                ready, ray_address=ray_address, facts_folder=folder, say=progress.say
             ),
             watch_scoring=progress.scoring,
             watch_search=progress.searching,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from evomerge.cli.beginnings import begun_before
-from evomerge.cli.endings import NO_GAIN, interruptible
+from evomerge.cli.endings import NO_GAIN, interruptible, say_note
 from evomerge.cli.screen import say
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, facts_of, sources_digest
@@ -21,15 +21,24 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
         now = facts_of(preparation)
         if begun_before(study, now, what="search"):
             study.keep_job()
+        for note in preparation.notes:
+            say_note(note)
         with (
             SearchProgress(study) as progress,
             open_pool(
                 preparation,
                 ray_address=ray_address,
                 facts_folder=study.run_dir / "facts" / sources_digest(now),
+                say=progress.say,
             ) as pool,
         ):
-            ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
+            ledger = Ledger(
+                preparation=preparation,
+                study=study,
+                pool=pool,
+                observe=progress,
+                say=progress.say,
+            )
             ending, outcome = run_job(ledger)
     say(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
     for line in outcome.lines():

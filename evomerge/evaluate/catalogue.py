@@ -88,7 +88,7 @@ class TaskCatalogue:
         path = Path(entry.yaml_path) if entry.yaml_path else None
         try:
             task = manager.load([name])["tasks"][name]
-        except Exception as error:  # Task files are code: anything can come out of them.
+        except (Exception, SystemExit) as error:  # Task files are code: anything can come of them.
             reason = one_line(f"{type(error).__name__}: {error}")
             raise TaskError(
                 f"task {name}: cannot be loaded ({reason}); check {path or 'its file'}"

@@ -6,6 +6,7 @@ It does not know how a candidate is merged, nor what its scores add up to.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,9 +23,14 @@ from evomerge.evaluate.seeding import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.splits import place_item
 from evomerge.job import SplitSpec
 
+_MOST_SHOWN = 0.25
+"""Share of a task's items that may be examples in prompts; with more, something else is wrong."""
+
 
 class TaskSuite:
     """The tasks of a job. Items are addressed by their position in the task's own documents.
+
+    An item that stands in some prompt of the job as an example, with its answer, is in no split.
 
     task_files: path -> sha256 of every file that defines a task; `items of <task>` -> sha256 of
     its items and encoded prompts, wherever its data lie. A resumed search compares them.
@@ -39,15 +45,16 @@ class TaskSuite:
         task_files: Mapping[str, str],
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        self.task_files = task_files
         self.tokenizer = tokenizer
         self._split = split
         self._tasks = {task.name: task for task in tasks}
+        self._scored = _scored_items(tasks)
+        self.task_files = {**task_files, **self._items_files()}
         self._items: dict[tuple[str, Split], tuple[int, ...]] = {
             (task.name, place): tuple(
                 index
-                for index, digest in enumerate(task.digests)
-                if place_item(digest, split) == place
+                for index in self._scored[task.name]
+                if place_item(task.digests[index], split) == place
             )
             for task in tasks
             for place in ("search", "validation", "test")
@@ -94,7 +101,6 @@ class TaskSuite:
                 )
                 built.append(task)
                 task_files.update(hash_files(found))
-                task_files[f"items of {name}"] = task.fingerprint()
         return cls(built, split=split or SplitSpec(), task_files=task_files, tokenizer=tokenizer)
 
     @property
@@ -111,6 +117,24 @@ class TaskSuite:
         """How many items the task has, over all splits."""
         return len(self._task(task))
 
+    @property
+    def generates(self) -> bool:
+        """Whether any task asks for answers, and not for likelihoods alone."""
+        return any(
+            isinstance(request, Prompt)
+            for task in self._tasks.values()
+            for request in task.all_requests()
+        )
+
+    def digests(self, task: str) -> tuple[str, ...]:
+        """sha256 of the content of each item of a task."""
+        return self._task(task).digests
+
+    def largest_token(self, task: str) -> int:
+        """The largest token id in the requests of a task; -1 where they hold none."""
+        tokens = (request.tokens for request in self._task(task).all_requests())
+        return max((int(each.max()) for each in tokens if len(each)), default=-1)
+
     def metrics(self, task: str) -> Mapping[str, bool]:
         """Usable metrics -> whether higher is better, named as in TaskItems.metrics.
 
@@ -122,6 +146,11 @@ class TaskSuite:
     def metric(self, task: str, name: str) -> Metric:
         """The metric that a user's name means; see ScoredTask.metric. Raises TaskError."""
         return self._task(task).metric(name)
+
+    def scored(self, task: str) -> tuple[int, ...]:
+        """Items of all splits, sorted: those that stand as examples in no prompt."""
+        self._task(task)
+        return self._scored[task]
 
     def items(self, task: str, split: Split) -> tuple[int, ...]:
         """Items of a split, sorted. Raises TaskError where the task has none there."""
@@ -135,20 +164,41 @@ class TaskSuite:
             )
         return items
 
+    def requests(self, items: ItemIds) -> list[Continuation | Prompt]:
+        """Every request of these items, task after task and item after item."""
+        return [
+            request for task, ids in items.items() for request in self._task(task).requests(ids)
+        ]
+
+    def make_ready(self, engine: Engine) -> None:
+        """Let an engine choose its batches by the longest requests there are."""
+        engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
+
     def score(self, engine: Engine, items: ItemIds) -> dict[str, TaskItems]:
         """Score the engine's present weights on these items (task -> sorted positions).
 
         The same weights and items give the same numbers. Raises NonFiniteLogits and other
         Unscorable signals, which fail the candidate; TaskError where a request cannot be asked.
         """
-        engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
+        self.make_ready(engine)
         with stock_seeds(), quiet_lm_eval():
-            requests = {task: self._task(task).requests(ids) for task, ids in items.items()}
+            requests = {task: self.requests({task: ids}) for task, ids in items.items()}
             answers = iter(self._answer(engine, [r for asked in requests.values() for r in asked]))
             return {
                 task: self._task(task).score(ids, [next(answers) for _ in requests[task]])
                 for task, ids in items.items()
             }
+
+    def _items_files(self) -> dict[str, str]:
+        """What is scored of each task, as `task_files` says it."""
+        said = {}
+        for name, task in self._tasks.items():
+            fingerprint = task.fingerprint()
+            if len(self._scored[name]) < len(task):
+                text = f"{fingerprint} {self._scored[name]}"
+                fingerprint = hashlib.sha256(text.encode()).hexdigest()
+            said[f"items of {name}"] = fingerprint
+        return said
 
     def _answer(self, engine: Engine, requests: Sequence[Continuation | Prompt]) -> list[Answer]:
         """Answers in the order of the requests; both kinds are batched over all tasks."""
@@ -161,3 +211,21 @@ class TaskSuite:
         if task is None:
             raise TaskError(f"task {name}: not loaded; loaded are {', '.join(self._tasks)}")
         return task
+
+
+def _scored_items(tasks: Sequence[ScoredTask]) -> dict[str, tuple[int, ...]]:
+    """Task -> items that are no example in a prompt of any task. Raises TaskError where few are."""
+    shown = frozenset().union(*(task.shown for task in tasks))
+    scored = {}
+    for task in tasks:
+        scored[task.name] = tuple(
+            index for index, identity in enumerate(task.identities) if not identity & shown
+        )
+        lost = len(task) - len(scored[task.name])
+        if lost > _MOST_SHOWN * len(task):
+            raise TaskError(
+                f"task {task.name}: {lost} of its {len(task)} items stand with their answers in "
+                "prompts, as few-shot examples; name a fewshot_split in its YAML that is not "
+                "scored, or set evaluation.num_fewshot to 0"
+            )
+    return scored

@@ -68,12 +68,14 @@ class Story:
     """What a card tells of a merge beyond its recipe.
 
     opening: the first line: whether the model is better than its parents. names: reference ->
-    public name, of every model that `opening` and the labels of `scores` may mention.
+    public name, of every model that `opening` and the labels of `scores` may mention. notes: what
+    the models disagree on, a sentence each.
     """
 
     title: str
     opening: str
     names: Mapping[str, str]
+    notes: tuple[str, ...] = ()
     scores: CardScores | None = None
     effort: Effort | None = None
 
@@ -95,6 +97,7 @@ def write_card(
         f"# {plain(story.title)}",
         public.text(story.opening),
         _what_it_is(recipe, public, use, with_code=with_code),
+        *(f"The {public.text(note)}." for note in story.notes),
         *([] if story.scores is None else _scores(story.scores, public)),
         *([] if story.effort is None else _effort(story.effort)),
         *_rebuilding(recipe, origins),

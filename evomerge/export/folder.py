@@ -41,7 +41,7 @@ def whole_folder(out: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
     `out` holds something or another process is writing it, StorageError when it cannot be written;
     nothing of the attempt is left in either case.
     """
-    target = out.expanduser().resolve()
+    target = Path(os.path.expanduser(out)).resolve()
     _refuse_existing(target, out)
     with _storage_errors(out):
         target.parent.mkdir(parents=True, exist_ok=True)

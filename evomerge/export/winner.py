@@ -90,14 +90,15 @@ def export_winner(
     check_free(out)
     choice = choose(preparation, study, chosen, trial)
     recipe = choice.recipe.with_block(**choice.block, job=preparation.job.name)
+    delivered = preparation.exported(recipe)
     recipe = preparation.standing_alone(recipe)
-    tokenizer_source = preparation.tokenizer_source
+    tokenizer_source = delivered.tokenizer_source
     names = public_names(preparation.sources.values())
-    origins = trace(models_of(recipe, preparation.sources, tokenizer_source), names)
+    origins = trace(models_of(recipe, delivered.sources, tokenizer_source), names)
     _check_unchanged(study, origins)
     weights = export_checkpoint(
         recipe,
-        open_stages(recipe, preparation.sources),
+        open_stages(recipe, delivered.sources),
         tokenizer_source,
         out,
         origins=origins,
@@ -105,6 +106,7 @@ def export_winner(
             title=preparation.job.name,
             opening=choice.opening,
             names=names,
+            notes=() if recipe.alone else preparation.settings.notes(recipe),
             scores=choice.scores,
             effort=_effort(preparation, study, choice.key),
         ),

@@ -27,7 +27,7 @@ def facts_of(preparation: Preparation) -> dict[str, Any]:
         "sources": {
             reference: dict(source.sha256()) for reference, source in preparation.sources.items()
         },
-        "tasks": dict(preparation.suite.task_files),
+        "tasks": dict(preparation.task_files),
         "statistics": _statistics_files(preparation.job),
         "versions": _versions(preparation.job),
     }

@@ -8,7 +8,7 @@ Nothing here knows of merging, and no architecture is known by name.
 from evomerge.sources.adapter import Adapter
 from evomerge.sources.checkpoint import Checkpoint
 from evomerge.sources.comparison import check_compatible, is_part, lead_of, shared_structure
-from evomerge.sources.correspondence import correspond
+from evomerge.sources.correspondence import correspond, only_weights
 from evomerge.sources.opening import open_source
 from evomerge.sources.source import Source
 from evomerge.sources.structure import Stack, Structure
@@ -23,6 +23,7 @@ __all__ = [
     "correspond",
     "is_part",
     "lead_of",
+    "only_weights",
     "open_source",
     "shared_structure",
 ]

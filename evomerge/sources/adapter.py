@@ -18,7 +18,8 @@ from evomerge.errors import SourceError
 from evomerge.sources.adapter_config import AdapterConfig
 from evomerge.sources.companions import check_file, find_companions
 from evomerge.sources.correspondence import place_names, prefixes_of
-from evomerge.sources.files import Digests, read_entries
+from evomerge.sources.digests import Digests, not_finite
+from evomerge.sources.header import read_entries
 from evomerge.sources.lora import Change, Parts, change_of, named_parts
 from evomerge.sources.settings import vocabulary_size, with_setting
 from evomerge.sources.source import Source
@@ -46,7 +47,7 @@ class Adapter:
         self.reference = reference
         self.revision = revision
         self.base = base
-        self._digests = Digests()
+        self._digests = Digests(reference)
         self._last: tuple[str, torch.Tensor] | None = None
         self._companions = find_companions(folder, named)
         tensors = _read_weights(folder, named)
@@ -98,7 +99,14 @@ def _read_weights(folder: Path, named: str) -> dict[str, torch.Tensor]:
         check_file(file, named)  # weights may be kept elsewhere and linked
         read_entries(file, named)  # refuses a damaged file
         with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        for name, tensor in tensors.items():
+            what = not_finite(tensor) if tensor.dtype.itemsize > 1 else None
+            if what:
+                raise SourceError(
+                    f"{named}: {name} holds {what}; give an adapter whose weights are finite"
+                )
+        return tensors
     pickled = folder / _PICKLED
     if pickled.exists():
         raise SourceError(

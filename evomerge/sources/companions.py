@@ -27,6 +27,9 @@ LARGEST_BYTES = 10**8
 _DEEPEST = 3
 """Folders within folders that are looked into."""
 
+_ENDINGS = (".json", ".jinja", ".model", ".safetensors", ".txt", ".tiktoken", ".py")
+"""Of files that a model is read from, which no folder can take the place of."""
+
 _HIDDEN = (".*", "*/.*")
 _CARDS = (
     *("README*", "readme*", "MODEL_CARD*", "model_card*", "modelcard*"),
@@ -133,7 +136,16 @@ def check_file(
             "file in its place, or remove it"
         )
     if not stat.S_ISREG(mode):
-        raise SourceError(f"{named}: {shown} is no file; put the file in its place, or remove it")
+        raise SourceError(
+            f"{named}: {shown} is {_kind(mode)} and not a file; put the file in its place"
+        )
+
+
+def _kind(mode: int) -> str:
+    """What lies where a file should."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket or device"
 
 
 def _roots(folder: Path) -> tuple[Path, ...]:
@@ -148,6 +160,8 @@ def _is_looked_into(
     path: Path, folder: Path, modules: Iterable[str], roots: Iterable[Path], named: str
 ) -> bool:
     shown = path.relative_to(folder).as_posix()
+    if shown.endswith(_ENDINGS):
+        check_file(path, named, shown=shown)
     if _matches(f"{shown}/", _NOT_ITS_OWN) or shown.count("/") >= _DEEPEST:
         return False
     if _within(f"{shown}/", modules):

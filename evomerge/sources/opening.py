@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from evomerge.errors import SourceError
 from evomerge.sources.adapter import Adapter
@@ -23,7 +23,7 @@ def open_source(reference: str, *, where: str, base: Source | None = None) -> So
     """
     named = f"{where}: {reference}"
     model, adapter = _split(reference)
-    if model and adapter and not Path(reference).expanduser().exists():
+    if model and adapter and not os.path.exists(os.path.expanduser(reference)):
         opened = _open(adapter, named, open_source(model, where=where), reference)
         if not isinstance(opened, Adapter):
             raise SourceError(f"{named}: {adapter} is no adapter; give MODEL+ADAPTER, or one model")
@@ -45,15 +45,15 @@ def _split(reference: str) -> tuple[str, str]:
 
 
 def _is_folder(path: str) -> bool:
-    return Path(path).expanduser().is_dir()
+    return os.path.isdir(os.path.expanduser(path))
 
 
 def _open(reference: str, named: str, base: Source | None, full: str) -> Source:
     folder, revision = locate(reference, named)
+    find_companions(folder, named)  # refuses what is no file of its own before one is read
     whole = (folder / SINGLE).exists() or (folder / INDEX).exists()
     if whole or not (folder / ADAPTER_CONFIG).exists():
         return Checkpoint(folder, reference=full, revision=revision, named=named)
-    find_companions(folder, named)  # refuses what is no file of its own before one is read
     config = read_adapter_config(folder, named)
     over = base or _base_of(config, named)
     if isinstance(over, Adapter):

@@ -10,7 +10,7 @@ import sqlalchemy
 
 from evomerge.errors import EvomergeError, JobError, RunError
 from evomerge.job import JobSpec, load_job
-from evomerge.study.storage import storage_errors, write_whole
+from evomerge.study.storage import remove_begun, storage_errors, write_whole
 from evomerge.study.study import Direction, Study
 
 
@@ -29,6 +29,7 @@ def create_study(run_dir: Path, job: JobSpec, *, directions: Sequence[Direction]
     directions: of the axes in `mode: pareto` (see Study).
     """
     refuse_existing(run_dir)
+    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     with storage_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(run_dir)
@@ -36,16 +37,18 @@ def create_study(run_dir: Path, job: JobSpec, *, directions: Sequence[Direction]
         write_whole(run_dir / "job.yaml", lambda path: path.write_text(text, encoding="utf-8"))
     try:
         study = Study(run_dir, job, url=_url(run_dir, job), lock=lock, directions=directions)
-        if study.trials:
+        if study.begun:
             study.close()
             raise RunError(
-                f"storage: {job.storage} holds a study named {job.name} already; "
+                f"storage: {job.storage}: holds a study named {job.name} already; "
                 "give the job another name"
             )
     except EvomergeError:
-        (run_dir / "job.yaml").unlink()
+        # While the lock is held: nobody else begins here meanwhile.
+        remove_begun(run_dir, made)
         lock.release()
         raise
+    study.made = tuple(made)
     return study
 
 
@@ -56,8 +59,12 @@ def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
         raise JobError(f"--set storage: the record of {run_dir} stays where it began")
     with storage_errors(run_dir):
         lock = _take_lock(run_dir)
-    job = load_job(path, overrides=overrides)
-    return Study(run_dir, job, url=_url(run_dir, job), lock=lock)
+    try:
+        job = load_job(path, overrides=overrides)
+        return Study(run_dir, job, url=_url(run_dir, job), lock=lock)
+    except EvomergeError:
+        lock.release()
+        raise
 
 
 def read_study(run_dir: Path) -> Study:

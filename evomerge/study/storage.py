@@ -7,7 +7,7 @@ import glob
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import pyarrow as pa
 import sqlalchemy
 import sqlalchemy.exc
 
-from evomerge.errors import JobError, StorageError, one_line
+from evomerge.errors import StorageError, one_line
+from evomerge.study.postgres import open_postgres, reason_of
 
 _LEFT_S = 3600.0
 """Seconds after which an unfinished file has no writer any more."""
@@ -53,15 +54,30 @@ def _remove_leftovers(path: Path) -> None:
                 leftover.unlink()
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Raises JobError when the URL of the job is none that can be opened here."""
-    try:
-        return optuna.storages.RDBStorage(url)
-    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
-        raise JobError(
-            f"storage: {url}: cannot be opened ({one_line(error)}); write `auto` or "
-            "postgresql+psycopg://USER@HOST/DATABASE, with the extra `postgres` installed"
-        ) from error
+def open_storage(url: str, *, run_dir: Path, writes: bool) -> optuna.storages.RDBStorage:
+    """The studies of a record; a reader makes none where there is none.
+
+    Raises JobError, StorageError, RunError for a database that cannot be opened.
+    """
+    if sqlalchemy.make_url(url).get_backend_name() == "postgresql":
+        return open_postgres(url, run_dir=run_dir, writes=writes)
+    return optuna.storages.RDBStorage(url)
+
+
+_BEGUN = ("job.yaml", "run.mark", "study.db", "run.lock")
+"""Files that the beginning of a search writes into its run directory."""
+
+
+def remove_begun(run_dir: Path, made: Sequence[Path]) -> None:
+    """Remove what the beginning of a search wrote, and the folders made for it that are empty.
+
+    made: the run directory where it was made, and those above it that were, the innermost first.
+    """
+    for name in _BEGUN:
+        (run_dir / name).unlink(missing_ok=True)
+    for folder in (*run_dir.glob("facts/*"), run_dir / "facts", run_dir / "items", *made):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -75,6 +91,12 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
         sqlalchemy.exc.DatabaseError,
         pa.ArrowException,
     ) as error:
+        said = reason_of(error)
+        if said is not None:
+            raise StorageError(
+                f"{run_dir}: the database cannot be written ({said}); everything recorded before "
+                f"is kept: when it answers again, `evomerge resume {run_dir}`"
+            ) from error
         cause = error.__cause__ or error
         reason = one_line(getattr(cause, "orig", None) or cause)
         raise StorageError(

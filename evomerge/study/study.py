@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from evomerge.errors import RunError
 from evomerge.evaluate.objective import Means, means_of
 from evomerge.job import JobSpec
 from evomerge.study.items import ItemFiles
-from evomerge.study.storage import open_storage, storage_errors, write_whole
+from evomerge.study.postgres import WriterLock
+from evomerge.study.storage import open_storage, remove_begun, storage_errors, write_whole
 from evomerge.study.trial import Parameter, Trial, attributes_of, read_trial
 
 Direction = Literal["maximize", "minimize"]
@@ -33,6 +34,9 @@ class Study:
     without them every axis is better when higher, as is the score of `mode: single`.
     """
 
+    made: tuple[Path, ...] = ()
+    """Folders that were made for it where it is new, the innermost first."""
+
     def __init__(
         self,
         run_dir: Path,
@@ -46,18 +50,20 @@ class Study:
         self.job = job
         self.items = ItemFiles(run_dir)
         self._lock = lock
+        self._writer: WriterLock | None = None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with storage_errors(run_dir):
-            storage = open_storage(url)
-            self._search, self._finals = (
-                _open(storage, name, job, directions)
-                for name in (job.name, FINALISTS.format(name=job.name))
-            )
-            self._trials = {
-                trial.key: trial
-                for study in (self._search, self._finals)
-                for trial in map(read_trial, study.get_trials(deepcopy=False))
-            }
+            self._storage = open_storage(url, run_dir=run_dir, writes=lock is not None)
+            try:
+                self._writer = self._take_writer_lock()
+                self._search, self._finals = (
+                    _open(self._storage, name, job, directions) if lock else _load(self, name)
+                    for name in (job.name, FINALISTS.format(name=job.name))
+                )
+                self._trials = {trial.key: trial for trial in self._read_trials()}
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -117,6 +123,7 @@ class Study:
             user_attrs=attributes_of(trial),
         )
         with storage_errors(self.run_dir):
+            self._check_writer()
             if tasks:
                 self.items.write(candidate.key, tasks)
             (self._finals if candidate.kind == "finalist" else self._search).add_trial(frozen)
@@ -151,24 +158,75 @@ class Study:
     def note(self, name: str, value: Any) -> None:
         """Keep a fact of the whole search (JSON values), replacing what it said before."""
         with storage_errors(self.run_dir):
+            self._check_writer()
             self._search.set_user_attr(name, value)
 
     def noted(self, name: str) -> Any:
         """A fact kept by `note`, or None."""
         return self._search.user_attrs.get(name)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a search has noted or recorded anything."""
+        return bool(self._trials) or bool(self._search.user_attrs)
+
+    def discard(self) -> None:
+        """Leave nothing of a search that was begun and has recorded no candidate, and close it."""
+        assert not self._trials, "what was recorded is kept"
+        with storage_errors(self.run_dir):
+            self._check_writer()
+            for study in (self._search, self._finals):
+                self._storage.delete_study(study._study_id)
+            # While the lock is held: nobody else begins here meanwhile.
+            remove_begun(self.run_dir, self.made)
+        self.close()
+
     def close(self) -> None:
         """Let go of the run directory."""
-        for study in {self._search, self._finals}:
-            study._storage.remove_session()
+        self._storage.remove_session()
+        if self._writer is not None:
+            self._writer.release()
+        self._storage.engine.dispose()
         if self._lock is not None:
             self._lock.release()
+
+    def _take_writer_lock(self) -> WriterLock | None:
+        engine = self._storage.engine
+        if self._lock is None or engine.dialect.name != "postgresql":
+            return None
+        return WriterLock(engine, self.job.name, run_dir=self.run_dir)
+
+    def _check_writer(self) -> None:
+        """Nobody else writes this study, nor has since it was read."""
+        if self._writer is None or not self._writer.lost():
+            return
+        if sum(1 for _ in self._read_trials()) != len(self._trials):
+            self._writer.release()
+            raise RunError(
+                f"{self.run_dir}: another process wrote to this search while the connection to "
+                f"the database was lost; see what it does, then `evomerge resume {self.run_dir}`"
+            )
+
+    def _read_trials(self) -> Iterator[Trial]:
+        for study in (self._search, self._finals):
+            yield from map(read_trial, study.get_trials(deepcopy=False))
 
     def __enter__(self) -> Study:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _load(study: Study, name: str) -> optuna.Study:
+    """A study of the record as it is there. Raises RunError where it is not."""
+    try:
+        return optuna.load_study(study_name=name, storage=study._storage)
+    except KeyError:
+        run_dir = study.run_dir
+        raise RunError(
+            f"{run_dir}: nothing is recorded yet; try `evomerge resume {run_dir}`"
+        ) from None
 
 
 def _open(

@@ -108,6 +108,19 @@ class TokenizerReader:
         return cast(PreTrainedTokenizerBase, tokenizer)
 
 
+def same_files(source: Source, other: Source) -> bool:
+    """Whether two models have the same tokenizer to the byte, chat templates included."""
+    ours, theirs = tokenizer_folder(source), tokenizer_folder(other)
+    return ours is not None and (ours == theirs or _files(ours) == _files(theirs))
+
+
+def _files(folder: Path | None) -> dict[str, bytes]:
+    if folder is None:
+        return {}
+    paths = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
+
+
 def tokens_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Tokens:
     """Which of `rows` rows is which token's; tokens beyond them are left out."""
     by_row = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])

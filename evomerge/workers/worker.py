@@ -28,7 +28,18 @@ from evomerge.errors import InputError, one_line
 from evomerge.evaluate.engines.base import Engine, Unscorable
 from evomerge.preparation import Preparation
 from evomerge.recipe import Recipe
+from evomerge.shortage import is_shortage
 from evomerge.workers.live_models import LiveModels
+
+PAUSES_S = (1.0, 5.0, 15.0)
+"""Before each further try where the machine ran short; after the last the search ends."""
+
+
+class Shortage(Exception):
+    """The machine ran short, of memory or disk, while a candidate was scored; the text is why.
+
+    A signal inside the room: whoever asked frees memory, and asks again later.
+    """
 
 
 def choose_device(wanted: str) -> str:
@@ -45,7 +56,12 @@ class Worker:
         self, preparation: Preparation, *, device: str, facts_folder: Path | None = None
     ) -> None:
         """facts_folder: where facts about the sources that are large are kept beside the run."""
-        self._suite = preparation.suite
+        self._preparation = preparation
+        objective = preparation.objective
+        self._metrics = [
+            *(term.metric for term in objective.terms),
+            *(constraint.metric for constraint in objective.constraints),
+        ]
         self._models = LiveModels(preparation, device=device, facts_folder=facts_folder)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
@@ -59,14 +75,14 @@ class Worker:
     def evaluate(self, candidate: Candidate, observe: Observer = ignore) -> Outcome:
         """Build and score one candidate. What goes wrong with it is a Failed, never an exception.
 
-        Only an InputError passes: a source that became unreadable concerns every candidate.
+        What is not the candidate's fault passes: an InputError, for a source that became unreadable
+        concerns every candidate, and a Shortage.
         """
         start = time.perf_counter()
         try:
             engine = self._models.hold(candidate.recipe)
-        except InputError:
-            raise
         except Exception as error:
+            _pass_on(error)
             return Failed(reason=_reason(error), cost=Cost(merge_s=time.perf_counter() - start))
         merged = time.perf_counter()
         observe("merged", candidate.key)
@@ -75,19 +91,25 @@ class Worker:
             observe("scored", candidate.key)
         return outcome
 
+    def free(self) -> None:
+        """Give back all memory that can be made again."""
+        self._models.release()
+
     def _score(self, candidate: Candidate, engine: Engine, *, merge_s: float) -> Outcome:
-        """Score the live model; an InputError passes."""
+        """Score the live model; an InputError and a Shortage pass."""
         start = time.perf_counter()
         before = engine.forward_s, engine.hops, engine.shared_hops
         reason: str | None = None
         tasks: Mapping[str, TaskItems] = {}
         try:
-            tasks = self._suite.score(engine, candidate.items)
+            alone = self._preparation.alone_in(candidate.recipe)
+            suite = self._preparation.suite if alone is None else alone.suite
+            tasks = suite.score(engine, candidate.items)
+            reason = self._missing(tasks)
         except Unscorable as error:
             reason = str(error)
-        except InputError:
-            raise
         except Exception as error:
+            _pass_on(error)
             reason = _reason(error)
         cost = Cost(
             merge_s=merge_s,
@@ -100,6 +122,21 @@ class Worker:
         return (
             Scored(tasks=tasks, cost=cost) if reason is None else Failed(reason=reason, cost=cost)
         )
+
+    def _missing(self, tasks: Mapping[str, TaskItems]) -> str | None:
+        """Why there is no score where a task left a metric that counts out for some item."""
+        for metric in self._metrics:
+            if metric.task in tasks and metric.key not in tasks[metric.task].metrics:
+                return f"{metric}: the task gives no value of it for some item"
+        return None
+
+
+def _pass_on(error: Exception) -> None:
+    """Raise what is not the candidate's fault."""
+    if is_shortage(error):
+        raise Shortage(_reason(error)) from error
+    if isinstance(error, InputError):
+        raise error
 
 
 def _reason(error: Exception) -> str:

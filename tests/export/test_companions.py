@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from evomerge.errors import SourceError
@@ -22,7 +24,6 @@ from tests.vocabulary.models import save_model as save_with_tokenizer
 BESIDE = {
     "1_Pooling/config.json": '{"pooling_mode_mean_tokens": true}',
     "2_Dense/config.json": "{}",
-    "2_Dense/model.safetensors": "dense",
     "LICENSE": "terms",
     "modules.json": json.dumps(
         [{"path": path, "type": "sentence_transformers.models.X"} for path in ("", "2_Dense")]
@@ -86,6 +87,7 @@ def test_processors_pooling_and_terms_come_along_and_are_listed(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     write(pair[0], BESIDE)
+    save_file({"linear.weight": torch.ones(2)}, pair[0] / "2_Dense" / "model.safetensors")
     write(pair[1], {"preprocessor_config.json": "{}", "only_there.json": "{}", "merges.txt": ""})
     weights = merge(tmp_path / "out", *pair)
     for name, text in BESIDE.items():
@@ -96,6 +98,7 @@ def test_processors_pooling_and_terms_come_along_and_are_listed(
     assert set(BESIDE) <= set(manifest["sources"][0]["files"])
     assert changed_files(tmp_path / "out") == ()
     dense, other = weights.notes
+    assert load_file(tmp_path / "out" / "2_Dense" / "model.safetensors")["linear.weight"].all()
     assert dense.startswith("2_Dense/model.safetensors is that of")
     assert other.startswith(f"left out: only_there.json of {pair[1]};")
 

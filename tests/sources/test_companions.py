@@ -183,7 +183,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
 ) -> None:
     (model / name).unlink(missing_ok=True)
     os.mkfifo(model / name)
-    with pytest.raises(SourceError, match=f"{name} is no file"):
+    with pytest.raises(SourceError, match=f"{name} is a pipe and not a file"):
         open_source(str(model), where="models.0")
 
 

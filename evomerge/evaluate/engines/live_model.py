@@ -56,6 +56,9 @@ class Builder(Protocol):
     def from_config(self, config: PreTrainedConfig, **options: object) -> PreTrainedModel:
         """The configuration's model, its parameters not loaded."""
 
+    def from_pretrained(self, folder: Path, **options: object) -> PreTrainedModel:
+        """The model of a folder, loaded."""
+
 
 def build_model(
     folder: Path,
@@ -78,7 +81,7 @@ def build_model(
     try:
         read = _configuration(folder, config, trust_remote_code=trust_remote_code)
         _set(read, settings or TokenSettings())
-        builder = _builder_of(read, folder)
+        builder = builder_of(read, folder)
         with torch.device("meta"):
             model = builder.from_config(
                 read, dtype=torch_dtype, trust_remote_code=trust_remote_code
@@ -108,7 +111,7 @@ def _configuration(
     return read if config is None else type(read).from_dict(dict(config))
 
 
-def _builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
+def builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
     """What builds the class that the configuration names; a name unknown here is left to it.
 
     transformers would make a causal language model of any encoder's configuration, with weights
@@ -171,11 +174,16 @@ def read_generation_config(
     if not (folder / "generation_config.json").is_file():
         return GenerationConfig.from_model_config(model.config)
     config = GenerationConfig.from_pretrained(folder, **settings.generation)
+    check_greedy(config, where=str(folder))
+    return config
+
+
+def check_greedy(config: GenerationConfig, *, where: str) -> None:
+    """Raise SourceError for settings other than greedy decoding with a repetition penalty."""
     for field, neutral in _NEUTRAL.items():
         value = getattr(config, field, None)
         if value not in neutral:
             raise SourceError(
-                f"{folder / 'generation_config.json'}: {field}: {value} changes greedy decoding "
+                f"{where}/generation_config.json: {field}: {value} changes greedy decoding "
                 "and is not supported; remove the field"
             )
-    return config
