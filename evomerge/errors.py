@@ -96,8 +96,12 @@ def is_interrupt(error: BaseException) -> bool:
 
 def one_line(message: object) -> str:
     """The text of an error on one line, as every message to a user is; nothing in it acts."""
-    line = " ".join(str(message).split())
-    return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in line)
+    return visible(" ".join(str(message).split()))
+
+
+def visible(text: str) -> str:
+    """The text as it may be sent to a terminal, which obeys some signs instead of showing them."""
+    return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in text)
 
 
 def _is_shown(sign: str) -> bool:

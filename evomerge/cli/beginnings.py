@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import typer
-
 from evomerge.candidate import Say
+from evomerge.cli.screen import say
 from evomerge.evaluate.self_check import SelfCheck
 from evomerge.preparation import check_unchanged
 from evomerge.study import Study
@@ -23,16 +22,16 @@ def begun_before(study: Study, now: Mapping[str, Any], *, what: str) -> bool:
         study.note("facts", now)
         return False
     for change in check_unchanged(before, now, where=str(study.run_dir)):
-        typer.echo(f"note: {change} since the {what} began", err=True)
+        say(f"note: {change} since the {what} began", err=True)
     return True
 
 
-def keep_check(study: Study, say: Say) -> Callable[[SelfCheck], None]:
-    """What notes self-checks that held in the record, and says them."""
+def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
+    """What notes self-checks that held in the record, and tells of them."""
 
     def keep(check: SelfCheck) -> None:
         noted = study.noted("self_checks") or {}
         study.note("self_checks", {**noted, check.label: check.to_json()})
-        say(str(check))
+        tell(str(check))
 
     return keep

@@ -13,6 +13,7 @@ from types import FrameType
 
 import typer
 
+from evomerge.cli.screen import say
 from evomerge.errors import EvomergeError, Interrupt, WorkerError, one_line
 from evomerge.shortage import is_shortage
 
@@ -102,7 +103,7 @@ def interruptible(again: str) -> Iterator[None]:
 
 def say_note(note: str) -> None:
     """Tell what a user should know and need not act on."""
-    typer.echo(f"note: {note}", err=True)
+    say(f"note: {note}", err=True)
 
 
 @contextlib.contextmanager
@@ -191,7 +192,7 @@ def _leave_children() -> None:
 def _say(line: str) -> None:
     """To a terminal that may be gone."""
     with contextlib.suppress(OSError):
-        typer.echo(line, err=True)
+        say(line, err=True)
 
 
 def _shortened(line: str) -> str:

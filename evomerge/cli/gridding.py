@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from evomerge.cli.beginnings import begun_before, keep_check
 from evomerge.cli.endings import interruptible, say_note
+from evomerge.cli.screen import say
 from evomerge.grid import (
     GridOutcome,
     GridRun,
@@ -61,6 +60,6 @@ def run_grid(
 def show_grid(outcome: GridOutcome, run_dir: Path) -> None:
     """Print its tables, and where they and the recipes are."""
     for line in grid_lines(outcome):
-        typer.echo(line)
-    typer.echo(f"tables: {run_dir / 'grid.md'}, figures: {run_dir / 'grid.html'}")
-    typer.echo(f"next: evomerge merge {run_dir / 'recipes' / 'CANDIDATE.yaml'} --out DIR")
+        say(line)
+    say(f"tables: {run_dir / 'grid.md'}, figures: {run_dir / 'grid.html'}")
+    say(f"next: evomerge merge {run_dir / 'recipes' / 'CANDIDATE.yaml'} --out DIR")

@@ -6,6 +6,7 @@ import typer
 
 from evomerge.cli.beginnings import begun_before, keep_check
 from evomerge.cli.endings import NO_GAIN, interruptible, say_note
+from evomerge.cli.screen import say
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, facts_of, sources_digest
 from evomerge.report.terminal import SearchProgress
@@ -40,8 +41,8 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
                 say=progress.say,
             )
             ending, outcome = run_job(ledger)
-    typer.echo(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
+    say(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
     for line in outcome.lines():
-        typer.echo(line)
-    typer.echo(f"next: {outcome.export_command(study.run_dir)}")
+        say(line)
+    say(f"next: {outcome.export_command(study.run_dir)}")
     raise typer.Exit(0 if outcome.better else NO_GAIN)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from evomerge.export.folder import copy_files
+from evomerge.export.companions import Beside, find_beside
+from evomerge.export.folder import copy_into
 from evomerge.export.model_config import write_configs
 from evomerge.export.shards import SHARD_BYTES, Form, Weights, write_weights
 from evomerge.export.tokenizer_files import copy_tokenizer
@@ -25,8 +26,6 @@ from evomerge.merge.plan import Plan
 from evomerge.recipe import Recipe
 from evomerge.sources import Source
 from evomerge.sources.files import read_json, read_weights
-
-_CODE_FILES = ("*.py",)
 
 
 def write_checkpoint(
@@ -41,13 +40,15 @@ def write_checkpoint(
     """Execute a recipe into a folder that is there already.
 
     sources: opened checkpoints by the references of the recipe. shard_bytes: largest shard, unless
-    one tensor alone is larger. trust_remote_code: whether the modelling code of the first model is
-    copied along. Raises RecipeError and SourceError before anything is written, MergeError for a
-    tensor that is not finite.
+    one tensor alone is larger. trust_remote_code: whether config.json keeps naming code of the
+    model's own where transformers has code for it too, and that code may run to check what loads.
+    Raises RecipeError and SourceError before anything is written, MergeError for a tensor that is
+    not finite.
     """
     # A model is merged once here, so what the engine would keep for the next one is not wanted.
     engine = MergeEngine(sources, facts=Facts(limit_bytes=0))
     plan = engine.plan(recipe)
+    beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
     forms = _forms(recipe, plan, sources)
     code = sources[plan.lead].folder if trust_remote_code else None
     shapes = {name: form.shape for name, form in forms.items()}
@@ -55,10 +56,9 @@ def write_checkpoint(
     written = {name: form for name, form in forms.items() if name not in loadable.left_out}
     stream = _finite(engine.execute(recipe, into=_scratch(forms)), written, plan, sources)
     weights = write_weights(stream, written, folder, shard_bytes=shard_bytes)
-    write_configs(recipe, plan, sources, folder, with_code=trust_remote_code)
+    write_configs(recipe, plan, sources, folder, with_code=beside.code)
+    copy_into(folder, beside.files)
     copy_tokenizer(tokenizer_source, folder)
-    if trust_remote_code:
-        copy_files(sources[plan.lead].folder, _CODE_FILES, folder)
     _check_written(folder, code=folder if trust_remote_code else None)
     return replace(weights, notes=loadable.notes)
 
@@ -83,6 +83,19 @@ def _check_written(folder: Path, *, code: Path | None) -> None:
     shapes = {name: entry.shape for name, entry in entries.items()}
     found = check_loadable(read_json(folder / "config.json", named), shapes, code=code)
     assert not found.left_out, found.left_out
+
+
+def beside_weights(
+    recipe: Recipe,
+    sources: Mapping[str, Source],
+    tokenizer_source: Source,
+    *,
+    trust_remote_code: bool,
+) -> Beside:
+    """What the merged model has beside its weights. Raises RecipeError, SourceError."""
+    lead = sources[MergeEngine(sources).plan(recipe).lead]
+    merged = [sources[reference] for reference in recipe.references]
+    return find_beside(lead, tokenizer_source, merged, trust_remote_code=trust_remote_code)
 
 
 def weights_bytes(recipe: Recipe, sources: Mapping[str, Source]) -> int:

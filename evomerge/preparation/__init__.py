@@ -27,6 +27,7 @@ __all__ = [
     "ModelAlone",
     "ModelsAlone",
     "Preparation",
+    "check_rows",
     "check_unchanged",
     "facts_of",
     "next_stage",
