@@ -21,7 +21,7 @@ from evomerge.merge.merged_config import merged_config
 from evomerge.merge.merged_source import open_stages
 from evomerge.merge.shared_settings import SharedSettings
 from evomerge.optimize import choose_population
-from evomerge.preparation.models_alone import ModelsAlone, check_rows
+from evomerge.preparation.models_alone import ModelsAlone
 from evomerge.preparation.opening import open_models_of
 from evomerge.preparation.preparation import Preparation
 from evomerge.preparation.staging import stage_space
@@ -60,8 +60,6 @@ def prepare(job: JobSpec) -> Preparation:
         split=evaluation.split,
     )
     suite = load(tokenizer=tokenizer)
-    for source in sources.values():
-        check_rows(suite, source)
     models_alone = ModelsAlone(
         suite,
         load=lambda own: load(tokenizer=own),

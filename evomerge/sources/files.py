@@ -27,8 +27,10 @@ MODEL_FILES = (
     "*.jinja",
     "*.model",
     "*.tiktoken",
+    "*.spm",
     "merges.txt",
     "vocab.txt",
+    "normalizer.json",
     "*.py",
 )
 """What is fetched from the hub and hashed; `*.py` is run only if a job trusts remote code."""
