@@ -7,6 +7,7 @@
     │   ├── SourceError            a checkpoint that is missing, damaged or does not fit
     │   ├── TaskError              an evaluation task or one of its metrics
     │   └── RunError               a run directory: locked, changed, missing, not finished
+    ├── MergeError                 a merge that gives numbers no weight can have (exit 2)
     ├── StorageError               the record cannot be written: disk full, no permission (exit 2)
     ├── WorkerError                a worker cannot be started or kept alive (exit 2)
     └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
@@ -60,6 +61,10 @@ class TaskError(InputError):
 
 class RunError(InputError):
     """A run directory that is locked, changed since its start, missing or not finished."""
+
+
+class MergeError(EvomergeError):
+    """A merge whose result holds a NaN or an infinity; in a search one candidate fails of it."""
 
 
 class StorageError(EvomergeError):

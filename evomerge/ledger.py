@@ -8,7 +8,7 @@ candidate is scored or what is done with its score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from evomerge.candidate import (
 from evomerge.errors import RunError, WorkerError
 from evomerge.evaluate.objective import Means, means_of
 from evomerge.optimize.baselines import BASE, parent_labels
-from evomerge.preparation import Preparation
+from evomerge.preparation import Preparation, opened_count, opened_files_of
 from evomerge.study import Parameter, Study, Trial
 from evomerge.workers.pool import Pool
 
@@ -46,6 +46,7 @@ class Ledger:
     pool: Pool
     observe: Observer = ignore
     say: Say = hush
+    _noted: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def complete(
         self, candidates: Sequence[Candidate], *, some_of: str = "", all_needed: bool = False
@@ -83,6 +84,7 @@ class Ledger:
             values=None if isinstance(outcome, Failed) else self._values(means_of(outcome.tasks)),
             parameters=self._parameters(candidate.genome),
         )
+        self._note_opened()
         self.observe("recorded", candidate.key)
 
     def score_block(
@@ -130,10 +132,23 @@ class Ledger:
                 values=None if isinstance(outcome, Failed) else self._values(means),
                 parameters=self._parameters(candidate.genome),
             )
-            self.observe("recorded", candidate.key)
+            self._note_opened()
+        self.observe("recorded", candidate.key)
         if isinstance(outcome, Scored):  # of one that failed they are the only item results
             self.study.items.forget_blocks(candidate.key)
         return self._recorded(candidate)
+
+    def _note_opened(self) -> None:
+        """Add to what the search depends on the files that its tasks have read since."""
+        count = opened_count(self.preparation)
+        if self._noted.get("opened") == count:
+            return
+        self._noted["opened"] = count
+        facts = self.study.noted("facts")
+        if facts is not None and "opened" in facts:
+            opened = {**opened_files_of(self.preparation), **facts["opened"]}
+            if opened != facts["opened"]:
+                self.study.note("facts", {**facts, "opened": opened})
 
     def _recorded(self, candidate: Candidate) -> Trial:
         """A candidate's trial; a record of another candidate under its key is refused."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from evomerge.candidate import Say
 from evomerge.cli.screen import say
+from evomerge.evaluate.self_check import SelfCheck
 from evomerge.preparation import check_unchanged
 from evomerge.study import Study
 
@@ -22,3 +24,14 @@ def begun_before(study: Study, now: Mapping[str, Any], *, what: str) -> bool:
     for change in check_unchanged(before, now, where=str(study.run_dir)):
         say(f"note: {change} since the {what} began", err=True)
     return True
+
+
+def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
+    """What notes self-checks that held in the record, and tells of them."""
+
+    def keep(check: SelfCheck) -> None:
+        noted = study.noted("self_checks") or {}
+        study.note("self_checks", {**noted, check.label: check.to_json()})
+        tell(str(check))
+
+    return keep

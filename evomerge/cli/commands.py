@@ -1,4 +1,4 @@
-"""The commands. Everything heavy is imported inside them, so that `--help` answers at once.
+"""The commands. Everything heavy is imported inside them, after all that can be refused without it.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 2 bad input, in one line;
 3 ended with no candidate better than the best parent, or no front than the parents'; 130
@@ -82,15 +82,19 @@ def search(
     Exit codes: 0 a winner above the best parent, 2 bad input, 3 none above it, 130 interrupted.
     """
     with answering():
-        from evomerge.cli.searching import search_job
         from evomerge.job import load_job
-        from evomerge.preparation import pin, prepare
-        from evomerge.study import create_study, refuse_existing
-        from evomerge.workers.opening import check_models, check_workers
 
         spec = load_job(job, overrides=overrides or ())
+        from evomerge.cli.first_checks import check_names_of
+        from evomerge.study import create_study, refuse_existing
+
         where = run_dir or Path("runs") / spec.name
         refuse_existing(where)
+        check_names_of(spec)
+        from evomerge.cli.searching import search_job
+        from evomerge.preparation import pin, prepare
+        from evomerge.workers.opening import check_models, check_workers
+
         check_workers(spec.compute, ray_address=ray_address)
         _say_checking()
         preparation = prepare(pin(spec))
@@ -104,14 +108,15 @@ def search(
 def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
     """Go on with a search from its first candidate without a result."""
     with answering():
-        from evomerge.cli.searching import search_job
-        from evomerge.grid import refuse_grid
-        from evomerge.preparation import prepare
         from evomerge.study import resume_study
-        from evomerge.workers.opening import check_models, check_workers
+        from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
         study = resume_study(run_dir, overrides=tuple(overrides or ()))
+        from evomerge.cli.searching import search_job
+        from evomerge.preparation import prepare
+        from evomerge.workers.opening import check_models, check_workers
+
         check_workers(study.job.compute, ray_address=ray_address)
         _say_checking()
         preparation = prepare(study.job)
@@ -137,14 +142,20 @@ def grid(
     scored is not scored again.
     """
     with answering():
+        from evomerge.grid import load_grid
+
+        asked = load_grid(file, overrides=overrides or ())
+        from evomerge.cli.first_checks import check_names_of
+        from evomerge.study.kind import refuse_search
+
+        where = run_dir or Path("runs") / asked.name
+        refuse_search(where)
+        check_names_of(asked.job())
         from evomerge.cli.gridding import run_grid, show_grid
-        from evomerge.grid import check_grid, load_grid, pin_grid, refuse_search
+        from evomerge.grid import check_grid, pin_grid
         from evomerge.preparation import prepare
         from evomerge.workers.opening import check_models, check_workers
 
-        asked = load_grid(file, overrides=overrides or ())
-        where = run_dir or Path("runs") / asked.name
-        refuse_search(where)
         check_workers(asked.compute, ray_address=ray_address)
         _say_checking()
         spec = pin_grid(asked)
@@ -164,9 +175,9 @@ def grid(
 def status(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Say how far a search is, also while it runs."""
     with answering():
-        from evomerge.grid import refuse_grid
         from evomerge.report.status import show_status, status_of
         from evomerge.study import read_study
+        from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
         with read_study(run_dir) as study:
@@ -199,11 +210,9 @@ def export(
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with answering():
         from evomerge.candidate import CandidateKey
-        from evomerge.export import check_free, export_winner
-        from evomerge.grid import refuse_grid
         from evomerge.outcome import chosen_outcome
-        from evomerge.preparation import prepare
         from evomerge.study import read_study
+        from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
         with read_study(run_dir) as study:
@@ -211,11 +220,16 @@ def export(
             if trial is not None and point is not None:
                 raise RunError("--point: --trial names a candidate already; give one of them")
             chosen = chosen_outcome(study, point) if key is None else None
+            from evomerge.export import check_free, export_winner
+            from evomerge.preparation import prepare
+
             check_free(out)
             preparation = prepare(study.job)
             if verify:
                 say("writing, then scoring with stock lm-eval ...", err=True)
             report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
+        for note in report.weights.notes:
+            say_note(note)
         for line in report.lines():
             say(line)
         if not report.verified:
@@ -288,10 +302,12 @@ def merge(
 ) -> None:
     """Execute a recipe: the same recipe always gives the same bytes."""
     with answering():
-        from evomerge.export import merge_recipe
         from evomerge.recipe import load_recipe
 
-        weights = merge_recipe(load_recipe(recipe), out, say=say_note)
+        loaded = load_recipe(recipe)
+        from evomerge.export import merge_recipe
+
+        weights = merge_recipe(loaded, out, say=say_note)
         for note in weights.notes:
             say_note(note)
         say(f"model: {out}")
@@ -308,10 +324,14 @@ def evaluate(
 ) -> None:
     """Score one model, or the merge of a recipe, on the tasks of a job."""
     with answering():
-        from evomerge.assessing import evaluate_model
+        from evomerge.cli.first_checks import check_names_of
         from evomerge.job import load_job
 
-        standing = evaluate_model(model, load_job(job), split=split.value, say=say_note)
+        spec = load_job(job)
+        check_names_of(spec)
+        from evomerge.assessing import evaluate_model
+
+        standing = evaluate_model(model, spec, split=split.value, say=say_note)
         if as_json:
             say_json(standing.to_json())
             return
@@ -329,13 +349,14 @@ def report(
 ) -> None:
     """Write one HTML file that shows the whole search."""
     with answering():
-        from evomerge.grid import refuse_grid
-        from evomerge.report.html import write_report
-        from evomerge.sources import open_source
         from evomerge.study import read_study
+        from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
         with read_study(run_dir) as study:
+            from evomerge.report.html import write_report
+            from evomerge.sources import open_source
+
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
         say(f"report: {path}")

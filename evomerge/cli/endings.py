@@ -171,12 +171,22 @@ def _leave_child() -> None:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
+    _unblock()
+
+
+def _block() -> None:
+    """No signal may reach a child that still has our handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 @functools.cache
 def _leave_children() -> None:
     """Once in a process; it cannot be taken back."""
-    os.register_at_fork(after_in_child=_leave_child)
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_leave_child)
 
 
 def _say(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.cli.beginnings import begun_before
+from evomerge.cli.beginnings import begun_before, keep_check
 from evomerge.cli.endings import interruptible, say_note
 from evomerge.cli.screen import say
 from evomerge.grid import (
@@ -41,7 +41,11 @@ def run_grid(
             study=study,
             facts_folder=run_dir / "facts" / sources_digest(now),
             open_pool=lambda ready, folder: open_pool(
-                ready, ray_address=ray_address, facts_folder=folder, say=progress.say
+                ready,
+                ray_address=ray_address,
+                facts_folder=folder,
+                say=progress.say,
+                checked=keep_check(study, progress.say),
             ),
             watch_scoring=progress.scoring,
             watch_search=progress.searching,

@@ -6,8 +6,9 @@ It does not know how a candidate is merged, nor what its scores add up to.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -18,6 +19,13 @@ from evomerge.evaluate.catalogue import TaskCatalogue, hash_files
 from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.engines.base import Continuation, Engine, Prompt
 from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.opened_files import (
+    OpenedFile,
+    WatchedTask,
+    functions_of,
+    listen,
+    opened_in_loading,
+)
 from evomerge.evaluate.scored_task import Answer, ScoredTask
 from evomerge.evaluate.seeding import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.splits import place_item
@@ -43,8 +51,10 @@ class TaskSuite:
         *,
         split: SplitSpec,
         task_files: Mapping[str, str],
+        watched: Mapping[str, WatchedTask] | None = None,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
+        self._watched = watched or {}
         self.tokenizer = tokenizer
         self._split = split
         self._tasks = {task.name: task for task in tasks}
@@ -92,16 +102,28 @@ class TaskSuite:
         encoder = Encoder(tokenizer)
         built = []
         task_files: dict[str, str] = {}
+        watched: dict[str, WatchedTask] = {}
         with stock_seeds(), quiet_lm_eval():
             catalogue = TaskCatalogue(folders)
             for name in dict.fromkeys(tasks):
-                found = catalogue.find(name)
-                task = ScoredTask(
-                    found, encoder=encoder, num_fewshot=num_fewshot, chat=apply_chat_template
-                )
+                file = catalogue.file_of(name)
+                opened = opened_in_loading(file)
+                with listen(opened):
+                    found = catalogue.find(name)
+                    task = ScoredTask(
+                        found, encoder=encoder, num_fewshot=num_fewshot, chat=apply_chat_template
+                    )
                 built.append(task)
-                task_files.update(hash_files(found))
-        return cls(built, split=split or SplitSpec(), task_files=task_files, tokenizer=tokenizer)
+                _add(task_files, hash_files(found), task=name)
+                functions = functions_of(found.task)
+                watched[name] = WatchedTask(file=file, opened=opened.copy(), functions=functions)
+        return cls(
+            built,
+            split=split or SplitSpec(),
+            task_files=task_files,
+            watched=watched,
+            tokenizer=tokenizer,
+        )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -184,10 +206,37 @@ class TaskSuite:
         with stock_seeds(), quiet_lm_eval():
             requests = {task: self.requests({task: ids}) for task, ids in items.items()}
             answers = iter(self._answer(engine, [r for asked in requests.values() for r in asked]))
-            return {
-                task: self._task(task).score(ids, [next(answers) for _ in requests[task]])
-                for task, ids in items.items()
-            }
+            scores = {}
+            for task, ids in items.items():
+                given = [next(answers) for _ in requests[task]]
+                with self._watch(task):
+                    scores[task] = self._task(task).score(ids, given)
+            return scores
+
+    @property
+    def opened_files(self) -> Mapping[str, OpenedFile]:
+        """What the tasks' code has read until now, wherever it lies, hashed as it is now."""
+        files: dict[str, OpenedFile] = {}
+        for task, watched in self._watched.items():
+            for name, file in watched.files().items():
+                known = files.setdefault(name, file)
+                if known.sha256 != file.sha256:
+                    files[f"{name} of {task}"] = file
+        return files
+
+    @property
+    def opened_count(self) -> int:
+        """How many files that is, and those that do not count: it grows when there are more."""
+        return sum(watched.opened.count for watched in self._watched.values())
+
+    @contextlib.contextmanager
+    def _watch(self, task: str) -> Iterator[None]:
+        watched = self._watched.get(task)
+        if watched is None:
+            yield
+            return
+        with listen(watched.opened):
+            yield
 
     def _items_files(self) -> dict[str, str]:
         """What is scored of each task, as `task_files` says it."""
@@ -229,3 +278,11 @@ def _scored_items(tasks: Sequence[ScoredTask]) -> dict[str, tuple[int, ...]]:
                 "scored, or set evaluation.num_fewshot to 0"
             )
     return scored
+
+
+def _add(files: dict[str, str], more: Mapping[str, str], *, task: str) -> None:
+    """Files of one more task; one that has the name of another's is named with the task."""
+    for name, digest in more.items():
+        known = files.setdefault(name, digest)
+        if known != digest:
+            files[f"{name} of {task}"] = digest

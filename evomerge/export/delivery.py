@@ -70,7 +70,7 @@ def export_checkpoint(
         inside(folder, RECIPE).write_text(text, encoding="utf-8")
         inside(folder, "README.md").write_text(card, encoding="utf-8")
         write_manifest(folder, origins, merges=_merges(recipe, story.names))
-    return replace(weights, notes=beside.notes)
+    return replace(weights, notes=(*weights.notes, *beside.notes))
 
 
 def models_of(

@@ -63,9 +63,10 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What was written of the weights. size_bytes: of the tensors, without the files' headers.
+    """What was written of the weights.
 
-    notes: what must be known of the files beside them, in words.
+    size_bytes: of the tensors, without the files' headers. notes: what a user should be told of
+    them, a sentence each.
     """
 
     files: tuple[str, ...]
