@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from evomerge.cli.beginnings import begun_before
+from evomerge.cli.beginnings import begun_before, keep_check
 from evomerge.cli.endings import interruptible, say_note
 from evomerge.grid import (
     GridOutcome,
@@ -42,7 +42,11 @@ def run_grid(
             study=study,
             facts_folder=run_dir / "facts" / sources_digest(now),
             open_pool=lambda ready, folder: open_pool(
-                ready, ray_address=ray_address, facts_folder=folder, say=progress.say
+                ready,
+                ray_address=ray_address,
+                facts_folder=folder,
+                say=progress.say,
+                checked=keep_check(study, progress.say),
             ),
             watch_scoring=progress.scoring,
             watch_search=progress.searching,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from evomerge.cli.beginnings import begun_before
+from evomerge.cli.beginnings import begun_before, keep_check
 from evomerge.cli.endings import NO_GAIN, interruptible, say_note
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, facts_of, sources_digest
@@ -29,6 +29,7 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
                 ray_address=ray_address,
                 facts_folder=study.run_dir / "facts" / sources_digest(now),
                 say=progress.say,
+                checked=keep_check(study, progress.say),
             ) as pool,
         ):
             ledger = Ledger(

@@ -11,15 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from evomerge.candidate import ItemIds
 from evomerge.errors import SelfCheckError
-from evomerge.evaluate.engines.base import Continuation, Engine, Prompt, Tokens
-from evomerge.evaluate.plain_model import PlainAnswer
+from evomerge.evaluate.engines.base import (
+    Continuation,
+    Engine,
+    PlainAnswer,
+    Prompt,
+    Reference,
+    Tokens,
+)
 from evomerge.evaluate.suite import TaskSuite
 
 MOST_ITEMS = 48
@@ -54,18 +60,6 @@ _ROUNDING: Mapping[torch.dtype, Rounding] = {
 rounding of logits alone comes near a mistake, so there the mean over all is what tells."""
 
 
-class Reference(Protocol):
-    """What an engine is held to: `PlainModel`."""
-
-    dtype: torch.dtype
-
-    def loglikelihood(self, request: Continuation) -> float:
-        """Sum of the log-probabilities of the continuation."""
-
-    def answer(self, request: Prompt, *, limit_tokens: int) -> PlainAnswer:
-        """The beginning of the greedy answer."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """What plain transformers says of some items, request by request, in the order asked."""
@@ -90,6 +84,12 @@ class SelfCheck:
     requests: int
     largest: float
     allowed: float
+
+    def __str__(self) -> str:
+        return (
+            f"self-check: {self.label} scores as plain transformers does on {self.items} items "
+            f"(differences of {self.largest:.1g} nats a token at most)"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evomerge.candidate import Candidate, Observer, Outcome, Say, hush, ignore
 from evomerge.errors import EvomergeError, JobError, WorkerError, one_line
+from evomerge.evaluate.self_check import SelfCheck
 from evomerge.job import ComputeSpec, JobSpec
 from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe
@@ -36,7 +37,7 @@ from evomerge.workers.dispatch import (
 from evomerge.workers.pool import Pool
 from evomerge.workers.processes import look_at, shortage_kills
 from evomerge.workers.ray_session import RaySession, check_room, count_room, join_cluster, nodes
-from evomerge.workers.worker import Shortage, Worker, choose_device
+from evomerge.workers.worker import Checked, Shortage, Worker, choose_device, forget
 
 _FIRST_START_S = 1800.0
 """For all workers to start; models and tasks are loaded in it."""
@@ -60,7 +61,10 @@ class _Actor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and ends this
         torch.set_num_threads(threads)
         preparation = prepare(JobSpec.model_validate_json(job_text))
-        self._worker = Worker(preparation, device=device, facts_folder=facts_folder)
+        self._checks: list[SelfCheck] = []
+        self._worker = Worker(
+            preparation, device=device, facts_folder=facts_folder, checked=self._checks.append
+        )
 
     def ready(self) -> tuple[int, str]:
         """The process id and the node; answers when all is loaded."""
@@ -69,9 +73,11 @@ class _Actor:
     def expect(self, recipes: Sequence[Recipe]) -> None:
         self._worker.expect(recipes)
 
-    def evaluate(self, candidate: Candidate) -> Outcome | _Ran:
+    def evaluate(self, candidate: Candidate) -> tuple[Outcome, list[SelfCheck]] | _Ran:
+        """The outcome, and the self-checks that came before it."""
+        self._checks.clear()
         try:
-            return self._worker.evaluate(candidate)
+            return self._worker.evaluate(candidate), list(self._checks)
         except Shortage as error:
             reason = _Ran(error)
         self._worker.free()
@@ -79,10 +85,13 @@ class _Actor:
 
 
 class RayCrew:
-    """The actors by number. make: starts one."""
+    """The actors by number. make: starts one. checked: told of self-checks that held."""
 
-    def __init__(self, make: Callable[[], Any], *, workers: int, gpus: float) -> None:
+    def __init__(
+        self, make: Callable[[], Any], *, workers: int, gpus: float, checked: Checked
+    ) -> None:
         self._make = make
+        self._checked = checked
         self._gpus = gpus
         self._actors = [make() for _ in range(workers)]
         self._where: dict[int, tuple[int, str]] = {}  # worker -> process id, node
@@ -187,7 +196,10 @@ class RayCrew:
             return Ready(worker=worker)
         if isinstance(answer, _Ran):
             return Short(worker=worker, reason=str(answer))
-        return Answered(worker=worker, outcome=answer)
+        outcome, checks = answer
+        for check in checks:
+            self._checked(check)
+        return Answered(worker=worker, outcome=outcome)
 
     def _end_of(self, worker: int, error: Exception) -> Event:
         """A worker that is gone: by the kernel or by Ray, for want of memory, or by itself."""
@@ -201,7 +213,7 @@ class RayCrew:
 class RayPool(Pool):
     """Ray actors on this machine's loopback, or on the cluster at `address`.
 
-    say: told of workers that are replaced or lost.
+    say: told of workers that are replaced or lost. checked: told of self-checks that held.
     """
 
     def __init__(
@@ -212,6 +224,7 @@ class RayPool(Pool):
         address: str | None = None,
         facts_folder: Path | None = None,
         say: Say = hush,
+        checked: Checked = forget,
         patience: Patience | None = None,
     ) -> None:
         job = preparation.job
@@ -227,6 +240,7 @@ class RayPool(Pool):
                 lambda: actor.remote(text, threads, device, facts_folder),
                 workers=workers,
                 gpus=gpus,
+                checked=checked,
             )
             self._crew.start(say)
         except BaseException:
