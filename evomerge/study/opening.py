@@ -174,7 +174,7 @@ def _cut_short(engine: sqlalchemy.Engine) -> bool:
             connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
     except sqlalchemy.exc.OperationalError as error:
         return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY")
-    except sqlalchemy.exc.DatabaseError:
+    except (sqlalchemy.exc.DatabaseError, UnicodeDecodeError):
         return False  # it is damaged, as its reader will say
     return False
 

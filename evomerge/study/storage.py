@@ -18,6 +18,7 @@ import sqlalchemy.exc
 from evomerge.errors import JobError, RunError, StorageError, one_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LONGEST = 200
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 Trouble = Literal["full", "closed", "busy", "damaged", "other"]
@@ -141,7 +142,7 @@ def _trouble_of(error: BaseException) -> tuple[Trouble, str]:
     """What kind of trouble, and its reason in a line."""
     cause = error.__cause__ or error
     origin = getattr(cause, "orig", None) or cause
-    reason = one_line(origin)
+    reason = one_line(origin)[:_LONGEST]  # it may quote all of a damaged text
     if isinstance(origin, OSError):
         kinds: dict[Trouble, tuple[int, ...]] = {"full": _FULL, "closed": _CLOSED}
         return next((k for k, known in kinds.items() if origin.errno in known), "other"), reason
