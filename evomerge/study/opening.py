@@ -214,7 +214,9 @@ def _url_of(run_dir: Path, job: JobSpec, *, mode: str) -> str:
 
 def _sqlite_url(database: Path, *, mode: str) -> str:
     """Mode `ro` reads a database that is there, `rw` writes to it too, `rwc` makes it first."""
-    return f"sqlite:///file:{quote(str(database.absolute()))}?mode={mode}&uri=true"
+    file = f"file:{quote(str(database.absolute()))}"
+    url = sqlalchemy.URL.create("sqlite", database=file, query={"mode": mode, "uri": "true"})
+    return url.render_as_string()
 
 
 def _refuse_orphan(run_dir: Path) -> None:

@@ -205,7 +205,8 @@ class Reader:
         others = [each for each in of.c if each.name not in ("trial_id", order)]
         query = select(of.c.trial_id, of.c[order], *others)
         query = query.join(_TRIALS, _TRIALS.c.trial_id == of.c.trial_id)
-        return self._rows(query.where(_TRIALS.c.study_id == study).order_by(of.c[order]))
+        query = query.where(_TRIALS.c.study_id == study)
+        return self._rows(query if order == "key" else query.order_by(of.c[order]))
 
     def _rows(self, query: Select[Any]) -> list[tuple[Any, ...]]:
         with reading_errors(self._run_dir), self._engine.connect() as connection:
