@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
