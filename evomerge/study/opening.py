@@ -49,12 +49,14 @@ def create_study(
     *,
     directions: Sequence[Direction] = (),
     facts: Mapping[str, Any] | None = None,
+    before: Callable[[], Path] | None = None,
 ) -> Study:
     """Start the record of a new search, or leave nothing behind.
 
     The job is written last: a directory without one holds no search, however a beginning ended.
     directions: of the axes in `mode: pareto` (see Writer). facts: what the search depends on, its
-    first note. Raises RunError when the directory holds a search already, StorageError.
+    first note. before: writes a file that the directory holds besides. Raises RunError when the
+    directory holds a search already, StorageError.
     """
     refuse_existing(run_dir)
     with _made(run_dir), beginning_errors(run_dir), contextlib.ExitStack() as undo:
@@ -81,6 +83,8 @@ def create_study(
         study = Study(run_dir, job, Record(contents=contents), writer=writer, lock=lock)
         if facts is not None:
             study.note(FACTS, facts)
+        if before is not None:
+            undo.callback(before().unlink)
         study.keep_job()
         undo.pop_all()
     return study
