@@ -8,7 +8,7 @@ candidate is scored or what is done with its score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,17 @@ from evomerge.candidate import (
     Kind,
     Observer,
     Outcome,
+    Say,
     Scored,
     TaskItems,
     count_items,
+    hush,
     ignore,
 )
-from evomerge.errors import RunError
+from evomerge.errors import RunError, WorkerError
 from evomerge.evaluate.objective import Means, means_of
 from evomerge.optimize.baselines import BASE, parent_labels
-from evomerge.preparation import Preparation
+from evomerge.preparation import Preparation, opened_count, opened_files_of
 from evomerge.study import Parameter, Study, Trial, digest_items
 from evomerge.workers.pool import Pool
 
@@ -43,30 +45,54 @@ class Ledger:
     study: Study
     pool: Pool
     observe: Observer = ignore
+    say: Say = hush
+    _noted: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
-    def complete(self, candidates: Sequence[Candidate]) -> list[Trial]:
+    def complete(
+        self, candidates: Sequence[Candidate], *, some_of: str = "", all_needed: bool = False
+    ) -> list[Trial]:
         """The trials of all candidates, in order; those without a record are scored first.
 
-        So are those whose item results were lost or damaged: a recorded candidate is what it was.
+        So are those whose item results are lost or damaged. some_of: what the candidates are, where
+        at least one of them must be scored; all_needed: whether every one must be. Else WorkerError
+        is raised, and the failures that it is raised for are not recorded, so that they are tried
+        again.
         """
         for one in candidates:
             if self.study.find(one.key) is not None:
                 self._recorded(one)
         missing = [one for one in candidates if self.study.lacks(one.key)]
+        found = [self.study.find(one.key) for one in candidates]
+        held = bool(some_of) and all(t is None or t.failure is not None for t in found)
+        failed: list[tuple[Candidate, Failed]] = []
         for candidate, outcome in self.pool.evaluate(missing, self.observe):
-            means = {} if isinstance(outcome, Failed) else means_of(outcome.tasks)
             if self.study.find(candidate.key) is not None:
-                self._restore(candidate, outcome, means)
+                self._restore(candidate, outcome)
                 continue
-            self.study.record(
-                candidate,
-                outcome,
-                score=self.preparation.objective.score_of(outcome),
-                values=None if isinstance(outcome, Failed) else self._values(means),
-                parameters=self._parameters(candidate.genome),
-            )
-            self.observe("recorded", candidate.key)
+            if isinstance(outcome, Failed) and all_needed:
+                raise WorkerError(f"{candidate.label} cannot be scored: {outcome.reason}")
+            if isinstance(outcome, Failed) and held:
+                failed.append((candidate, outcome))
+                continue
+            held = False
+            for waiting in failed:
+                self._record(*waiting)
+            failed.clear()
+            self._record(candidate, outcome)
+        if failed:
+            raise WorkerError(f"no {some_of} could be scored: {failed[0][1].reason}")
         return [self._recorded(candidate) for candidate in candidates]
+
+    def _record(self, candidate: Candidate, outcome: Outcome) -> None:
+        self.study.record(
+            candidate,
+            outcome,
+            score=self.preparation.objective.score_of(outcome),
+            values=None if isinstance(outcome, Failed) else self._values(means_of(outcome.tasks)),
+            parameters=self._parameters(candidate.genome),
+        )
+        self._note_opened()
+        self.observe("recorded", candidate.key)
 
     def score_block(
         self, candidates: Sequence[Candidate], number: int, items: ItemIds
@@ -123,9 +149,12 @@ class Ledger:
                 f"could not be scored again ({outcome.reason}); try again, or put its file back"
             )
 
-    def _restore(self, candidate: Candidate, outcome: Outcome, means: Means) -> None:
+    def _restore(
+        self, candidate: Candidate, outcome: Outcome, *, means: Means | None = None
+    ) -> None:
         self._check_scored(candidate.key, outcome)
         assert isinstance(outcome, Scored)
+        means = means_of(outcome.tasks) if means is None else means
         self.study.restore_items(candidate.key, outcome.tasks, means=means)
 
     def conclude(
@@ -153,13 +182,26 @@ class Ledger:
                 parameters=self._parameters(candidate.genome),
                 blocks=blocks,
             )
-            self.observe("recorded", candidate.key)
+            self._note_opened()
         elif self.study.lacks(candidate.key):
             self._recorded(candidate)
-            self._restore(candidate, outcome, means)
+            self._restore(candidate, outcome, means=means)
+        self.observe("recorded", candidate.key)
         if isinstance(outcome, Scored):  # of one that failed they are the only item results
             self.study.items.forget_blocks(candidate.key)
         return self._recorded(candidate)
+
+    def _note_opened(self) -> None:
+        """Add to what the search depends on the files that its tasks have read since."""
+        count = opened_count(self.preparation)
+        if self._noted.get("opened") == count:
+            return
+        self._noted["opened"] = count
+        facts = self.study.noted("facts")
+        if facts is not None and "opened" in facts:
+            opened = {**opened_files_of(self.preparation), **facts["opened"]}
+            if opened != facts["opened"]:
+                self.study.note("facts", {**facts, "opened": opened})
 
     def _recorded(self, candidate: Candidate) -> Trial:
         """A candidate's trial; a record of another candidate under its key is refused."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -140,7 +141,7 @@ class Statistics:
         Reads the files' headers; a source is hashed when it is first asked for. Raises RecipeError
         where the folder holds no statistics.
         """
-        path = Path(folder).expanduser()
+        path = Path(os.path.expanduser(folder))
         found = {file: read_header(file) for file in sorted(path.glob("*.safetensors"))}
         files = {file: header for file, header in found.items() if header is not None}
         if not files:

@@ -26,6 +26,12 @@ def check_settings(task: Task, *, where: str) -> None:
         for build in ensemble.filters:
             _try(build, where=f"{where}: filter {ensemble.name}")
     for name, function in task._metric_fn_list.items():
+        computed = task.OUTPUT_TYPE == "generate_until"  # the others know their metrics by name
+        if function is None and computed and not callable(task.config.process_results):
+            raise TaskError(
+                f"{where}: metric {name}: neither lm-eval nor the library `evaluate` has it here; "
+                "check its name in the task's YAML"
+            )
         # lm-eval keeps a metric that is a function by its bound `__call__`.
         if getattr(getattr(function, "__self__", None), "__module__", None) == metrics.__name__:
             settings = task._metric_fn_kwargs[name]
@@ -36,6 +42,6 @@ def check_settings(task: Task, *, where: str) -> None:
 def _try(build: Callable[[], object], *, where: str) -> None:
     try:
         build()
-    except Exception as error:  # Filters are a task's own code too.
+    except (Exception, SystemExit) as error:  # Filters are a task's own code too.
         said = error if isinstance(error, TaskError) else f"{type(error).__name__}: {error}"
         raise TaskError(f"{where}: {one_line(said)}; check the task's YAML") from error

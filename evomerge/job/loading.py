@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from evomerge.documents import load_text, parse_mapping, problem_text, written_parts
+from evomerge.documents import load_text, parse_mapping, parse_value, problem_text, written_parts
 from evomerge.errors import JobError
 from evomerge.job.job import JobSpec
 from evomerge.job.sections import Section
@@ -54,10 +53,7 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise JobError(f"--set {override}: write it as key.subkey=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise JobError(f"--set {override}: the value is not YAML") from error
+    value = parse_value(text, where=f"--set {override}", error=JobError)
     *parents, last = key.split(".")
     target: Any = document
     for parent in parents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def pin(job: JobSpec) -> JobSpec:
         update={
             "base": sources[job.models.base],
             "sources": tuple(sources[reference] for reference in job.models.sources),
-            "tokenizer": sources.get(job.models.tokenizer, job.models.tokenizer),
+            "tokenizer": _pinned_tokenizer(job.models.tokenizer, sources),
             "statistics": _absolute(job.models.statistics),
         }
     )
@@ -38,6 +39,11 @@ def pin(job: JobSpec) -> JobSpec:
     pinned = job.model_copy(update={"models": models, "evaluation": evaluation, **searched})
     # Two spellings of one folder are the same model now.
     return parse_job(pinned.to_yaml(), where="job")
+
+
+def _pinned_tokenizer(written: str, pinned: Mapping[str, str]) -> str:
+    """The words of a job mean what they say, also beside a model's folder of that name."""
+    return written if written in ("base", "union") else pinned[written]
 
 
 def _pin_space(spec: str | Mapping[str, Any], pinned: Mapping[str, str]) -> dict[str, Any]:
@@ -64,4 +70,4 @@ def pinned_reference(source: Source) -> str:
 
 
 def _absolute(folder: str | None) -> str | None:
-    return None if folder is None else str(Path(folder).expanduser().resolve())
+    return None if folder is None else str(Path(os.path.expanduser(folder)).resolve())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 
 def _as_text(written: object) -> object:
@@ -26,5 +27,17 @@ def _path_as_text(written: object) -> str:
     return str(written)
 
 
-Reference = Annotated[str, BeforeValidator(_as_text)]
+def _without_control_characters(written: str) -> str:
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in written):
+        raise ValueError(
+            "has a line break or another control character, which no model's name may have; rename "
+            "the folder"
+        )
+    return written
+
+
+PlainName = Annotated[str, AfterValidator(_without_control_characters)]
+"""The name of a model as it is written: a folder or a hub id."""
+
+Reference = Annotated[PlainName, BeforeValidator(_as_text)]
 """The field of a recipe that names a model."""

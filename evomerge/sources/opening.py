@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from evomerge.errors import SourceError
 from evomerge.sources.adapter import Adapter
 from evomerge.sources.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from evomerge.sources.checkpoint import Checkpoint
+from evomerge.sources.companions import find_companions
 from evomerge.sources.files import INDEX, SINGLE, locate
 from evomerge.sources.source import Source
 
@@ -22,7 +23,7 @@ def open_source(reference: str, *, where: str, base: Source | None = None) -> So
     """
     named = f"{where}: {reference}"
     model, adapter = _split(reference)
-    if model and adapter and not Path(reference).expanduser().exists():
+    if model and adapter and not os.path.exists(os.path.expanduser(reference)):
         opened = _open(adapter, named, open_source(model, where=where), reference)
         if not isinstance(opened, Adapter):
             raise SourceError(f"{named}: {adapter} is no adapter; give MODEL+ADAPTER, or one model")
@@ -44,11 +45,12 @@ def _split(reference: str) -> tuple[str, str]:
 
 
 def _is_folder(path: str) -> bool:
-    return Path(path).expanduser().is_dir()
+    return os.path.isdir(os.path.expanduser(path))
 
 
 def _open(reference: str, named: str, base: Source | None, full: str) -> Source:
     folder, revision = locate(reference, named)
+    find_companions(folder, named)  # refuses what is no file of its own before one is read
     whole = (folder / SINGLE).exists() or (folder / INDEX).exists()
     if whole or not (folder / ADAPTER_CONFIG).exists():
         return Checkpoint(folder, reference=full, revision=revision, named=named)

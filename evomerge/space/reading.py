@@ -6,11 +6,10 @@ is not known here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from evomerge.documents import load_text, parse_mapping
 from evomerge.errors import JobError, RecipeError
@@ -39,10 +38,9 @@ def read_space(spec: str | Mapping[str, Any]) -> dict[str, Any]:
 def find_space(name: str) -> Path:
     """The file of a space given by name or path. Raises JobError with the nearest names."""
     if "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
+        if not os.path.exists(name):
             raise JobError(f"search_space: {name}: no such file; check the path")
-        return path
+        return Path(name)
     shipped = {path.stem: path for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
     if name not in shipped:
         raise JobError(f"search_space: {name}: no such space; {nearest(name, shipped)}")
@@ -62,7 +60,8 @@ def _recipe(path: Path, *, where: str) -> dict[str, Any]:
         raise JobError(f"{where}: {error}") from error
     if recipe.stages:
         raise JobError(f"{where}: {path}: is made of stages; name a recipe of one merge")
-    document: dict[str, Any] = yaml.safe_load(recipe.to_yaml())
+    written, expected = recipe.to_yaml(), "merge_method and models"
+    document = parse_mapping(written, where=where, expected=expected, error=JobError)
     if recipe.base_model:
         document["base_model"] = canonical(recipe.base_model)
     for entry in [*document.get("models", ()), *document.get("route", ())]:

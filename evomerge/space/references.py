@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 
 def canonical(reference: str) -> str:
     """A local folder as its absolute path; anything else as it is."""
-    path = Path(reference)
-    return str(path.resolve()) if path.is_dir() else reference
+    return str(Path(reference).resolve()) if os.path.isdir(reference) else reference
 
 
 def own_reference(reference: str, known: Sequence[str]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ import sqlalchemy.exc
 
 from evomerge.errors import JobError, RunError
 from evomerge.job import JobSpec, load_job
+from evomerge.study.postgres import WriterLock
 from evomerge.study.reader import Contents, Reader, Record
 from evomerge.study.storage import (
     beginning_errors,
@@ -23,7 +25,10 @@ from evomerge.study.storage import (
     open_engine,
     open_storage,
     reading_errors,
+    remove_begun,
+    remove_empty,
     storage_errors,
+    write_whole,
 )
 from evomerge.study.study import Study
 from evomerge.study.writer import Direction, Writer
@@ -59,33 +64,46 @@ def create_study(
     directory holds a search already, StorageError.
     """
     refuse_existing(run_dir)
-    with _made(run_dir), beginning_errors(run_dir), contextlib.ExitStack() as undo:
+    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    with contextlib.ExitStack() as undo, beginning_errors(run_dir):
+        undo.callback(remove_empty, made)
+        run_dir.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(run_dir)
         undo.callback(lock.release)
-        undo.callback((run_dir / _LOCK).unlink)
         refuse_existing(run_dir)
-        undo.callback((run_dir / _JOB).unlink, missing_ok=True)
-        if job.storage == "auto":
-            _refuse_orphan(run_dir)
-            undo.callback(_remove, run_dir / _DATABASE)
-        storage = open_storage(_url_of(run_dir, job, mode="rwc"))
+        _refuse_orphan(run_dir, job)
+        # While the lock is held: nobody else begins here meanwhile.
+        undo.callback(remove_begun, run_dir, made)
+        storage = open_storage(_url_of(run_dir, job, mode="rwc"), run_dir=run_dir)
         undo.callback(storage.engine.dispose)
         axes = [f"{axis.task}/{axis.metric}" for axis in job.axes] if job.mode == "pareto" else []
-        writer = Writer.begin(storage, job.name, axes=axes, directions=directions)
+        writer = Writer.begin(
+            storage,
+            job.name,
+            lock=_writer_lock(storage.engine, run_dir, job),
+            axes=axes,
+            directions=directions,
+        )
         undo.callback(writer.close)
-        if Reader(storage.engine, run_dir).read(job.name).trials:
+        found = Reader(storage.engine, run_dir).read(job.name)
+        if found.trials or found.notes:
             raise RunError(
-                f"storage: {job.storage} holds a study named {job.name} already; "
+                f"storage: {job.storage}: holds a study named {job.name} already; "
                 "give the job another name"
             )
-        contents = Contents()
+        undo.callback(writer.delete)
+        notes = {} if facts is None else {FACTS: facts}
+        contents = Contents(notes=tuple(notes))
+        for name, value in notes.items():
+            writer.note(name, value)
         writer.keep(contents)
-        study = Study(run_dir, job, Record(contents=contents), writer=writer, lock=lock)
-        if facts is not None:
-            study.note(FACTS, facts)
         if before is not None:
             undo.callback(before().unlink)
-        study.keep_job()
+        record = Record(notes=json.loads(json.dumps(notes)), contents=contents)
+        study = Study(run_dir, job, record, writer=writer, lock=lock)
+        study.made = tuple(made)
+        text = job.to_yaml()
+        write_whole(run_dir / _JOB, lambda path: path.write_text(text, encoding="utf-8"))
         undo.pop_all()
     return study
 
@@ -105,18 +123,20 @@ def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
             lock = _take_lock(run_dir)
         undo.callback(lock.release)
         job = load_job(path, overrides=overrides)
-        engine = _engine(run_dir, job, mode="rw")
-        undo.callback(engine.dispose)
-        if engine.dialect.name == "sqlite":
-            _check_database(engine, run_dir)
-        record = _read(engine, run_dir, job)
+        record = None
+        if _file_of(run_dir, job) is not None:
+            record = _read_file(run_dir, job)
         with storage_errors(run_dir):
-            storage = open_storage(_url_of(run_dir, job, mode="rw"))
+            storage = open_storage(_url_of(run_dir, job, mode="rw"), run_dir=run_dir)
             undo.callback(storage.engine.dispose)
-            writer = Writer.go_on(storage, job.name)
-        engine.dispose()
+            writer_lock = _writer_lock(storage.engine, run_dir, job)
+            if writer_lock is not None:
+                undo.callback(writer_lock.release)
+            # What several may write is read when nobody else can any more.
+            record = record or _read(storage.engine, run_dir, job)
+            writer = Writer.go_on(storage, job.name, lock=writer_lock)
         undo.pop_all()
-    return Study(run_dir, job, record, writer=writer, lock=lock, release=storage.engine.dispose)
+    return Study(run_dir, job, record, writer=writer, lock=lock)
 
 
 def read_study(run_dir: Path) -> Study:
@@ -134,7 +154,7 @@ def read_study(run_dir: Path) -> Study:
             with reading_errors(run_dir):
                 for file in run_dir.glob(f"{_DATABASE}*"):
                     shutil.copy(file, copy)
-            engine = open_engine(_sqlite_url(copy / _DATABASE, mode="rw"))
+            engine = open_engine(_sqlite_url(copy / _DATABASE, mode="rw"), run_dir=run_dir)
             held.callback(engine.dispose)
         record = _read(engine, run_dir, job)
         release: Callable[[], None] = held.pop_all().close
@@ -151,6 +171,8 @@ def _read(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> Record:
             f"{run_dir}/{_JOB}: name: {job.name}: the search was begun as {names[0]}; put the name "
             "back, or start a new search"
         )
+    if _file_of(run_dir, job) is None and job.name not in names:
+        raise RunError(f"{run_dir}: nothing is recorded in its database under {job.name}")
     record = reader.read(job.name)
     before = (record.notes.get(FACTS) or {}).get("job", {})
     now = job.fingerprint()
@@ -163,12 +185,24 @@ def _read(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> Record:
     return record
 
 
-def _check_database(engine: sqlalchemy.Engine, run_dir: Path) -> None:
-    """Refuse to write to a database whose pages are damaged."""
-    with reading_errors(run_dir), engine.connect() as connection:
-        said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-    if said != "ok":
-        raise damaged(run_dir, str(said))
+def _read_file(run_dir: Path, job: JobSpec) -> Record:
+    """The record in a file that will be written to: its pages are checked too."""
+    engine = _engine(run_dir, job, mode="rw")
+    try:
+        with reading_errors(run_dir), engine.connect() as connection:
+            said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+        if said != "ok":
+            raise damaged(run_dir, str(said))
+        return _read(engine, run_dir, job)
+    finally:
+        engine.dispose()
+
+
+def _writer_lock(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> WriterLock | None:
+    """The right to write a study of a server; a file has that of its directory."""
+    if engine.dialect.name != "postgresql":
+        return None
+    return WriterLock(engine, job.name, run_dir=run_dir)
 
 
 def _cut_short(engine: sqlalchemy.Engine) -> bool:
@@ -194,13 +228,13 @@ def _engine(run_dir: Path, job: JobSpec, *, mode: str) -> sqlalchemy.Engine:
     """What a record that is there is read by. Raises RunError where it is gone."""
     database = _file_of(run_dir, job)
     if database is None:
-        return open_engine(job.storage)
+        return open_engine(job.storage, run_dir=run_dir)
     if not database.exists():
         raise RunError(
             f"{database}: missing, and with it all that was recorded but for items/; put back a "
             f"copy of it, or begin anew from {run_dir / _JOB} with another --run-dir"
         )
-    return open_engine(_url_of(run_dir, job, mode=mode))
+    return open_engine(_url_of(run_dir, job, mode=mode), run_dir=run_dir)
 
 
 def _file_of(run_dir: Path, job: JobSpec) -> Path | None:
@@ -223,12 +257,12 @@ def _sqlite_url(database: Path, *, mode: str) -> str:
     return url.render_as_string()
 
 
-def _refuse_orphan(run_dir: Path) -> None:
+def _refuse_orphan(run_dir: Path, job: JobSpec) -> None:
     """Make way for a new database: what a beginning cut short has left holds nothing."""
     database = run_dir / _DATABASE
-    if not database.exists():
+    if job.storage != "auto" or not database.exists():
         return
-    engine = open_engine(_sqlite_url(database, mode="rw"))
+    engine = open_engine(_sqlite_url(database, mode="rw"), run_dir=run_dir)
     try:
         with reading_errors(run_dir), engine.connect() as connection:
             tables = sqlalchemy.inspect(connection).get_table_names()
@@ -241,27 +275,7 @@ def _refuse_orphan(run_dir: Path) -> None:
             f"{run_dir}: holds the record of a search whose job.yaml is missing; put that back, or "
             "give another --run-dir"
         )
-    _remove(database)
-
-
-def _remove(database: Path) -> None:
-    for file in database.parent.glob(f"{database.name}*"):
-        file.unlink()
-
-
-@contextlib.contextmanager
-def _made(run_dir: Path) -> Iterator[None]:
-    """The folder, made; where what follows fails, those that were made for it go again."""
-    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
-    try:
-        with beginning_errors(run_dir):
-            run_dir.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+    database.unlink()
 
 
 def _take_lock(run_dir: Path) -> filelock.BaseFileLock:

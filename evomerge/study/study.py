@@ -20,7 +20,7 @@ from evomerge.job import JobSpec
 from evomerge.study.digests import digest_items
 from evomerge.study.items import ItemFiles
 from evomerge.study.reader import Contents, Record
-from evomerge.study.storage import storage_errors, write_whole
+from evomerge.study.storage import remove_begun, storage_errors, write_whole
 from evomerge.study.trial import Parameter, Trial
 from evomerge.study.writer import Writer
 
@@ -31,6 +31,9 @@ class Study:
     record: what it holds. writer: writes to it; None where it is only read. lock: on the run
     directory. release: lets go of what it is read from.
     """
+
+    made: tuple[Path, ...] = ()
+    """Folders that were made for it where it is new, the innermost first."""
 
     def __init__(
         self,
@@ -112,9 +115,9 @@ class Study:
             results=digest_items(tasks) if tasks else None,
             blocks=None if blocks is None else tuple(digest_items(b.tasks) for b in blocks),
         )
-        if tasks:
-            self.items.write(candidate.key, tasks)
         with self._writing() as writer:
+            if tasks:
+                self.items.write(candidate.key, tasks)
             writer.add(trial, shown, values)
             self._counts[candidate.kind == "finalist"] += 1
         self._trials[candidate.key] = trial
@@ -187,6 +190,7 @@ class Study:
         writer = self._writer
         assert writer is not None, "the record was opened to be read"
         with storage_errors(self.run_dir):
+            writer.check(sum(self._counts), run_dir=self.run_dir)
             before = self._contents
             if before is None:
                 counts = self._counts[0], self._counts[1]
@@ -200,6 +204,17 @@ class Study:
             )
             if self._contents != before:
                 writer.keep(self._contents)
+
+    def discard(self) -> None:
+        """Leave nothing of a search that was begun and has recorded no candidate, and close it."""
+        assert not self._trials, "what was recorded is kept"
+        assert self._writer is not None, "the record was opened to be read"
+        with storage_errors(self.run_dir):
+            self._writer.check(0, run_dir=self.run_dir)
+            self._writer.delete()
+            # While the lock is held: nobody else begins here meanwhile.
+            remove_begun(self.run_dir, self.made)
+        self.close()
 
     def close(self) -> None:
         """Let go of the run directory."""

@@ -146,9 +146,9 @@ def test_a_record_reads_by_as_many_queries_whatever_its_size(
 
 
 def test_the_tables_are_those_that_optuna_writes(tmp_path: Path) -> None:
-    storage = open_storage(f"sqlite:///{tmp_path / 'new.db'}")
+    storage = open_storage(f"sqlite:///{tmp_path / 'new.db'}", run_dir=tmp_path)
     assert storage.get_head_version() == SCHEMA
-    Reader(open_engine(storage.url), tmp_path).check_schema()
+    Reader(open_engine(storage.url, run_dir=tmp_path), tmp_path).check_schema()
 
 
 @pytest.mark.parametrize("room", [0, 100, 30_000, 100_000])
