@@ -84,7 +84,7 @@ def search(
     with answering():
         from evomerge.cli.searching import search_job
         from evomerge.job import load_job
-        from evomerge.preparation import pin, prepare
+        from evomerge.preparation import facts_of, pin, prepare
         from evomerge.study import create_study, refuse_existing
         from evomerge.workers.opening import check_models, check_workers
 
@@ -96,7 +96,8 @@ def search(
         preparation = prepare(pin(spec))
         check_models(preparation)
         directions = preparation.objective.directions
-        study = create_study(where, preparation.job, directions=directions)
+        facts = facts_of(preparation)
+        study = create_study(where, preparation.job, directions=directions, facts=facts)
         search_job(study, preparation, ray_address)
 
 

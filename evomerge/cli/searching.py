@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from evomerge.cli.beginnings import begun_before
+from evomerge.cli.beginnings import go_on
 from evomerge.cli.endings import NO_GAIN, interruptible, say_note
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, facts_of, sources_digest
@@ -18,8 +18,8 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
     """Search, select, and say what came of it; ends the process with the command's exit code."""
     with study, interruptible(f"evomerge resume {study.run_dir}"):
         now = facts_of(preparation)
-        if begun_before(study, now, what="search"):
-            study.keep_job()
+        go_on(study, now, what="search")
+        study.keep_job()
         for note in preparation.notes:
             say_note(note)
         with (
