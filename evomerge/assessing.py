@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Split
+from evomerge.candidate import Candidate, CandidateKey, Failed, Say, Split, hush
 from evomerge.errors import SourceError, WorkerError
 from evomerge.job import JobSpec
 from evomerge.merge.opening import open_models
 from evomerge.merge.shared_vocabulary import align_models, shared_settings
 from evomerge.optimize.baselines import only
-from evomerge.preparation import Preparation, check_rows, pin, pinned_reference, prepare
+from evomerge.preparation import Preparation, pin, pinned_reference, prepare
 from evomerge.recipe import Recipe, load_recipe
 from evomerge.sources import Source, open_source
 from evomerge.standing import Standing, stand
@@ -24,22 +24,18 @@ from evomerge.workers.opening import check_models
 from evomerge.workers.pool import LocalPool
 
 
-def _say_nothing(note: str) -> None:
-    return None
-
-
-def evaluate_model(
-    model: str, job: JobSpec, *, split: Split, say: Callable[[str], object] = _say_nothing
-) -> Standing:
+def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -> Standing:
     """Score one model, or the merge of a recipe file, on all items of a split of a job's tasks.
 
     model: a folder, a hub id, or the path of a recipe; it may be deeper or shallower than the
     models of the job, and have a vocabulary of its own. say: is told what the models of a recipe
-    disagree on. Raises InputError, WorkerError.
+    disagree on, and where the machine runs short and is tried again. Raises InputError,
+    WorkerError.
     """
     preparation = prepare(pin(job))
     check_models(preparation)
     recipe, ready = _made_ready(model, preparation, say)
+    ready.check_rows()
     suite = preparation.suite
     candidate = Candidate(
         key=CandidateKey(0, 0),
@@ -48,7 +44,7 @@ def evaluate_model(
         recipe=recipe,
         items={task: suite.items(task, split) for task in job.all_tasks},
     )
-    with LocalPool(ready) as pool:
+    with LocalPool(ready, say=say) as pool:
         [(_, outcome)] = pool.evaluate([candidate])
     if isinstance(outcome, Failed):
         raise WorkerError(f"{model}: cannot be scored: {outcome.reason}")
@@ -97,8 +93,6 @@ def _ready_to_merge(
         reader = TokenizerReader(trust_remote_code=trusting)
         tokenizer = reader.load(alignment.tokenizer_source)
     suite = preparation.models_alone.suite_for(tokenizer)
-    for name in recipe.references:
-        check_rows(suite, alignment.sources[name])
     return replace(
         preparation,
         sources=alignment.sources,
@@ -110,7 +104,11 @@ def _ready_to_merge(
 
 
 def _check_fits(source: Source, preparation: Preparation) -> None:
-    """Raise SourceError for a model of another architecture than all of the job's."""
+    """Raise SourceError for a model of another architecture than all of the job's.
+
+    Or for one whose weights are not finite, which would be scored for long before that shows.
+    """
+    source.sha256()
     ours = [other.structure.architecture for other in preparation.sources.values()]
     theirs = source.structure.architecture
     if theirs not in ours:

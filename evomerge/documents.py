@@ -148,13 +148,15 @@ def _check_bounds(text: str, where: str, error: type[InputError]) -> None:
                     f"{where}: line {_line(event)}: *{event.anchor} stands within what it stands "
                     "for; write the value out"
                 )
-            repeated, height = anchored.get(event.anchor, (1, 0))
+            repeated, height = anchored.get(str(event.anchor), (1, 0))
             values += repeated
             depth = _raise_height(outer, height)
-        elif isinstance(event, yaml.ScalarEvent | yaml.DocumentStartEvent):
+        elif isinstance(event, yaml.ScalarEvent):
             values += 1
-            if getattr(event, "anchor", None) is not None:
+            if event.anchor is not None:
                 anchored[event.anchor] = 1, 0
+        elif isinstance(event, yaml.DocumentStartEvent):
+            values += 1
         if depth > _DEEPEST:
             raise error(
                 f"{where}: line {_line(event)}: more than {_DEEPEST} lists and mappings lie within "
@@ -176,6 +178,7 @@ def _raise_height(outer: list[tuple[str | None, int, int]], height: int) -> int:
 
 
 def _line(part: yaml.Event | yaml.Node) -> int:
+    assert part.start_mark is not None
     return int(part.start_mark.line) + 1
 
 

@@ -7,6 +7,7 @@
     │   ├── SourceError            a checkpoint that is missing, damaged or does not fit
     │   ├── TaskError              an evaluation task or one of its metrics
     │   └── RunError               a run directory: locked, changed, missing, not finished
+    ├── MergeError                 a merge that gives numbers no weight can have (exit 2)
     ├── StorageError               the record cannot be written: disk full, no permission (exit 2)
     ├── WorkerError                a worker cannot be started or kept alive (exit 2)
     └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
@@ -62,6 +63,10 @@ class RunError(InputError):
     """A run directory that is locked, changed since its start, missing or not finished."""
 
 
+class MergeError(EvomergeError):
+    """A merge whose result holds a NaN or an infinity; in a search one candidate fails of it."""
+
+
 class StorageError(EvomergeError):
     """The record of a search cannot be written; what was recorded before is kept."""
 
@@ -91,8 +96,12 @@ def is_interrupt(error: BaseException) -> bool:
 
 def one_line(message: object) -> str:
     """The text of an error on one line, as every message to a user is; nothing in it acts."""
-    line = " ".join(str(message).split())
-    return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in line)
+    return visible(" ".join(str(message).split()))
+
+
+def visible(text: str) -> str:
+    """The text as it may be sent to a terminal, which obeys some signs instead of showing them."""
+    return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in text)
 
 
 def _is_shown(sign: str) -> bool:

@@ -53,10 +53,10 @@ class Ledger:
     ) -> list[Trial]:
         """The trials of all candidates, in order; those without a record are scored first.
 
-        some_of: what the candidates are, where at least one of them must be scored; all_needed:
-        whether every one must be. Else WorkerError is raised, and the failures that it is raised
-        for are not recorded, so that they are tried again. So are those scored whose item results
-        were lost or damaged: a recorded candidate is what it was.
+        So are those whose item results are lost or damaged. some_of: what the candidates are, where
+        at least one of them must be scored; all_needed: whether every one must be. Else WorkerError
+        is raised, and the failures that it is raised for are not recorded, so that they are tried
+        again.
         """
         for one in candidates:
             if self.study.find(one.key) is not None:
@@ -67,8 +67,7 @@ class Ledger:
         failed: list[tuple[Candidate, Failed]] = []
         for candidate, outcome in self.pool.evaluate(missing, self.observe):
             if self.study.find(candidate.key) is not None:
-                means = {} if isinstance(outcome, Failed) else means_of(outcome.tasks)
-                self._restore(candidate, outcome, means)
+                self._restore(candidate, outcome)
                 continue
             if isinstance(outcome, Failed) and all_needed:
                 raise WorkerError(f"{candidate.label} cannot be scored: {outcome.reason}")
@@ -150,9 +149,12 @@ class Ledger:
                 f"could not be scored again ({outcome.reason}); try again, or put its file back"
             )
 
-    def _restore(self, candidate: Candidate, outcome: Outcome, means: Means) -> None:
+    def _restore(
+        self, candidate: Candidate, outcome: Outcome, *, means: Means | None = None
+    ) -> None:
         self._check_scored(candidate.key, outcome)
         assert isinstance(outcome, Scored)
+        means = means_of(outcome.tasks) if means is None else means
         self.study.restore_items(candidate.key, outcome.tasks, means=means)
 
     def conclude(
@@ -181,10 +183,10 @@ class Ledger:
                 blocks=blocks,
             )
             self._note_opened()
-            self.observe("recorded", candidate.key)
         elif self.study.lacks(candidate.key):
             self._recorded(candidate)
-            self._restore(candidate, outcome, means)
+            self._restore(candidate, outcome, means=means)
+        self.observe("recorded", candidate.key)
         if isinstance(outcome, Scored):  # of one that failed they are the only item results
             self.study.items.forget_blocks(candidate.key)
         return self._recorded(candidate)

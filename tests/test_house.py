@@ -14,6 +14,7 @@ PACKAGE = Path(evomerge.__file__).parent
 
 ORDER = (
     "errors",
+    "markdown",
     "shortage",
     "documents",
     "conditions",

@@ -22,7 +22,7 @@ from evomerge.calibrate.live_source import LiveSource, load_tokenizer
 from evomerge.calibrate.tensor_file import new_tensor_file
 from evomerge.calibrate.text import Text, cut_sequences, read_text
 from evomerge.errors import InputError
-from evomerge.evaluate.plain_model import load_plain
+from evomerge.evaluate.engines.plain_model import load_plain
 from evomerge.evaluate.self_check import check_reading
 from evomerge.sources import Adapter, Source, open_source
 from evomerge.statistics import FileKind, Header, model_name, read_header, weights_sha256

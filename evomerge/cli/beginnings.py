@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import typer
-
+from evomerge.candidate import Say
+from evomerge.cli.screen import say
+from evomerge.evaluate.self_check import SelfCheck
 from evomerge.preparation import check_unchanged
 from evomerge.study import Study
 
@@ -26,6 +27,17 @@ def go_on(study: Study, now: Mapping[str, Any], *, what: str) -> None:
         study.note("facts", now)
         return
     for change in check_unchanged(before, now, where=str(study.run_dir)):
-        typer.echo(f"note: {change} since the {what} began", err=True)
+        say(f"note: {change} since the {what} began", err=True)
     if study.unchecked:
-        typer.echo(_UNCHECKED, err=True)
+        say(_UNCHECKED, err=True)
+
+
+def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
+    """What notes self-checks that held in the record, and tells of them."""
+
+    def keep(check: SelfCheck) -> None:
+        noted = study.noted("self_checks") or {}
+        study.note("self_checks", {**noted, check.label: check.to_json()})
+        tell(str(check))
+
+    return keep

@@ -1,4 +1,4 @@
-"""The commands. Everything heavy is imported inside them, so that `--help` answers at once.
+"""The commands. Everything heavy is imported inside them, after all that can be refused without it.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 2 bad input, in one line;
 3 ended with no candidate better than the best parent, or no front than the parents'; 130
@@ -8,7 +8,6 @@ interrupted.
 from __future__ import annotations
 
 import enum
-import json
 import os
 import shlex
 import sys
@@ -19,6 +18,7 @@ import typer
 
 from evomerge import __version__
 from evomerge.cli.endings import answering, say_note
+from evomerge.cli.screen import say, say_json
 from evomerge.errors import EvomergeError, RunError
 
 
@@ -64,7 +64,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -82,15 +82,19 @@ def search(
     Exit codes: 0 a winner above the best parent, 2 bad input, 3 none above it, 130 interrupted.
     """
     with answering():
-        from evomerge.cli.searching import search_job
         from evomerge.job import load_job
-        from evomerge.preparation import facts_of, pin, prepare
-        from evomerge.study import create_study, refuse_existing
-        from evomerge.workers.opening import check_models, check_workers
 
         spec = load_job(job, overrides=overrides or ())
+        from evomerge.cli.first_checks import check_names_of
+        from evomerge.study import create_study, refuse_existing
+
         where = run_dir or Path("runs") / spec.name
         refuse_existing(where)
+        check_names_of(spec)
+        from evomerge.cli.searching import search_job
+        from evomerge.preparation import facts_of, pin, prepare
+        from evomerge.workers.opening import check_models, check_workers
+
         check_workers(spec.compute, ray_address=ray_address)
         _say_checking()
         preparation = prepare(pin(spec))
@@ -105,14 +109,15 @@ def search(
 def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
     """Go on with a search from its first candidate without a result."""
     with answering():
-        from evomerge.cli.searching import search_job
-        from evomerge.grid import refuse_grid
-        from evomerge.preparation import prepare
         from evomerge.study import resume_study
-        from evomerge.workers.opening import check_models, check_workers
+        from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
         study = resume_study(run_dir, overrides=tuple(overrides or ()))
+        from evomerge.cli.searching import search_job
+        from evomerge.preparation import prepare
+        from evomerge.workers.opening import check_models, check_workers
+
         check_workers(study.job.compute, ray_address=ray_address)
         _say_checking()
         preparation = prepare(study.job)
@@ -138,14 +143,20 @@ def grid(
     scored is not scored again.
     """
     with answering():
+        from evomerge.grid import load_grid
+
+        asked = load_grid(file, overrides=overrides or ())
+        from evomerge.cli.first_checks import check_names_of
+        from evomerge.study.kind import refuse_search
+
+        where = run_dir or Path("runs") / asked.name
+        refuse_search(where)
+        check_names_of(asked.job())
         from evomerge.cli.gridding import run_grid, show_grid
-        from evomerge.grid import check_grid, load_grid, pin_grid, refuse_search
+        from evomerge.grid import check_grid, pin_grid
         from evomerge.preparation import prepare
         from evomerge.workers.opening import check_models, check_workers
 
-        asked = load_grid(file, overrides=overrides or ())
-        where = run_dir or Path("runs") / asked.name
-        refuse_search(where)
         check_workers(asked.compute, ray_address=ray_address)
         _say_checking()
         spec = pin_grid(asked)
@@ -156,7 +167,7 @@ def grid(
         again = f"evomerge grid {file} --run-dir {where}{changed}"
         outcome = run_grid(spec, preparation, where, ray_address, again=again)
         if as_json:
-            typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False, indent=2))
+            say_json(outcome.to_json())
         else:
             show_grid(outcome, where)
 
@@ -165,15 +176,15 @@ def grid(
 def status(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Say how far a search is, also while it runs."""
     with answering():
-        from evomerge.grid import refuse_grid
         from evomerge.report.status import show_status, status_of
         from evomerge.study import read_study
+        from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
         with read_study(run_dir) as study:
             said = status_of(study)
         if as_json:
-            typer.echo(json.dumps(said.to_json(), ensure_ascii=False, indent=2))
+            say_json(said.to_json())
         else:
             show_status(said)
 
@@ -200,11 +211,9 @@ def export(
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with answering():
         from evomerge.candidate import CandidateKey
-        from evomerge.export import export_winner
-        from evomerge.grid import refuse_grid
         from evomerge.outcome import chosen_outcome
-        from evomerge.preparation import prepare
         from evomerge.study import read_study
+        from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
         with read_study(run_dir) as study:
@@ -212,12 +221,18 @@ def export(
             if trial is not None and point is not None:
                 raise RunError("--point: --trial names a candidate already; give one of them")
             chosen = chosen_outcome(study, point) if key is None else None
+            from evomerge.export import check_free, export_winner
+            from evomerge.preparation import prepare
+
+            check_free(out)
             preparation = prepare(study.job)
             if verify:
-                typer.echo("writing, then scoring with stock lm-eval ...", err=True)
+                say("writing, then scoring with stock lm-eval ...", err=True)
             report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
+        for note in report.weights.notes:
+            say_note(note)
         for line in report.lines():
-            typer.echo(line)
+            say(line)
         if not report.verified:
             raise typer.Exit(EvomergeError.exit_code)
 
@@ -278,7 +293,7 @@ def calibrate(
         )
         with CalibrationProgress() as progress:
             for written in compute(models, text, out, calibration, progress):
-                typer.echo(written.line())
+                say(written.line())
 
 
 @app.command()
@@ -288,11 +303,15 @@ def merge(
 ) -> None:
     """Execute a recipe: the same recipe always gives the same bytes."""
     with answering():
-        from evomerge.export import merge_recipe
         from evomerge.recipe import load_recipe
 
-        merge_recipe(load_recipe(recipe), out, say=say_note)
-        typer.echo(f"model: {out}")
+        loaded = load_recipe(recipe)
+        from evomerge.export import merge_recipe
+
+        weights = merge_recipe(loaded, out, say=say_note)
+        for note in weights.notes:
+            say_note(note)
+        say(f"model: {out}")
 
 
 @app.command()
@@ -306,16 +325,20 @@ def evaluate(
 ) -> None:
     """Score one model, or the merge of a recipe, on the tasks of a job."""
     with answering():
-        from evomerge.assessing import evaluate_model
+        from evomerge.cli.first_checks import check_names_of
         from evomerge.job import load_job
 
-        standing = evaluate_model(model, load_job(job), split=split.value, say=say_note)
+        spec = load_job(job)
+        check_names_of(spec)
+        from evomerge.assessing import evaluate_model
+
+        standing = evaluate_model(model, spec, split=split.value, say=say_note)
         if as_json:
-            typer.echo(json.dumps(standing.to_json(), ensure_ascii=False, indent=2))
+            say_json(standing.to_json())
             return
-        typer.echo(f"{model}: all {split.value} items; in brackets 95% intervals")
+        say(f"{model}: all {split.value} items; in brackets 95% intervals")
         for line in standing.lines():
-            typer.echo(line)
+            say(line)
 
 
 @app.command()
@@ -327,22 +350,23 @@ def report(
 ) -> None:
     """Write one HTML file that shows the whole search."""
     with answering():
-        from evomerge.grid import refuse_grid
-        from evomerge.report.html import write_report
-        from evomerge.sources import open_source
         from evomerge.study import read_study
+        from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
         with read_study(run_dir) as study:
+            from evomerge.report.html import write_report
+            from evomerge.sources import open_source
+
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
-        typer.echo(f"report: {path}")
+        say(f"report: {path}")
 
 
 def _say_checking() -> None:
     """A line for people while nothing else shows; programs and logs get results alone."""
     if sys.stderr.isatty():
-        typer.echo("Checking models, tasks and search space ...", err=True)
+        say("Checking models, tasks and search space ...", err=True)
 
 
 def main() -> None:

@@ -13,11 +13,13 @@ from types import FrameType
 
 import typer
 
+from evomerge.cli.screen import say
 from evomerge.errors import EvomergeError, Interrupt, WorkerError, one_line
 from evomerge.shortage import is_shortage
 
 NO_GAIN = 3
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 
 _LONGEST = 1200
 """Characters of a message that are shown; the longest of ours with two paths in it are shorter."""
@@ -102,7 +104,7 @@ def interruptible(again: str) -> Iterator[None]:
 
 def say_note(note: str) -> None:
     """Tell what a user should know and need not act on."""
-    typer.echo(f"note: {note}", err=True)
+    say(f"note: {note}", err=True)
 
 
 @contextlib.contextmanager
@@ -117,6 +119,9 @@ def answering() -> Iterator[None]:
         except EvomergeError as error:
             _say(f"evomerge: {_shortened(one_line(error))}")
             raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError as error:  # whoever read the results has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(PIPE_CLOSED) from error
         except SystemExit as error:  # the commands themselves raise typer.Exit
             _say(
                 f"evomerge: code that was run, of a task or a model, ended the process (exit code "
@@ -170,18 +175,28 @@ def _leave_child() -> None:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
+    _unblock()
+
+
+def _block() -> None:
+    """No signal may reach a child that still has our handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 @functools.cache
 def _leave_children() -> None:
     """Once in a process; it cannot be taken back."""
-    os.register_at_fork(after_in_child=_leave_child)
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_leave_child)
 
 
 def _say(line: str) -> None:
     """To a terminal that may be gone."""
     with contextlib.suppress(OSError):
-        typer.echo(line, err=True)
+        say(line, err=True)
 
 
 def _shortened(line: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from evomerge.cli.beginnings import go_on
+from evomerge.cli.beginnings import go_on, keep_check
 from evomerge.cli.endings import NO_GAIN, interruptible, say_note
+from evomerge.cli.screen import say
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, facts_of, sources_digest
 from evomerge.report.terminal import SearchProgress
@@ -29,6 +30,7 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
                 ray_address=ray_address,
                 facts_folder=study.run_dir / "facts" / sources_digest(now),
                 say=progress.say,
+                checked=keep_check(study, progress.say),
             ) as pool,
         ):
             ledger = Ledger(
@@ -39,8 +41,8 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
                 say=progress.say,
             )
             ending, outcome = run_job(ledger)
-    typer.echo(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
+    say(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
     for line in outcome.lines():
-        typer.echo(line)
-    typer.echo(f"next: {outcome.export_command(study.run_dir)}")
+        say(line)
+    say(f"next: {outcome.export_command(study.run_dir)}")
     raise typer.Exit(0 if outcome.better else NO_GAIN)

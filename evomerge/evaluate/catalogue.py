@@ -7,7 +7,6 @@ files are code, so nothing outside these places is ever loaded.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,19 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from evomerge.errors import TaskError, one_line
+from evomerge.evaluate.task_files import (
+    check_folders,
+    check_names,
+    included,
+    read_task_file,
+    unknown_task,
+    yaml_files,
+)
 from evomerge.job import shipped_folder
 
 _MOST_FILES = 1000
@@ -41,13 +48,11 @@ class TaskCatalogue:
     """Tasks of the user's folders, the shipped ones and lm-eval's own, in that order."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        for folder in folders:
-            if not folder.is_dir():
-                raise TaskError(f"evaluation.task_folders: {folder} is no folder; check the path")
-        self._folders = [*folders, shipped_folder("evals")]
+        check_folders(folders)
+        self._users = tuple(folders)
         self._local = [
             TaskManager(include_defaults=False, include_path=str(folder))
-            for folder in self._folders
+            for folder in (*folders, shipped_folder("evals"))
         ]
 
     @cached_property
@@ -60,19 +65,15 @@ class TaskCatalogue:
         Raises TaskError for a group (with its members), an unknown name (with the nearest ones),
         and a task whose files or data cannot be loaded.
         """
-        manager = self._manager_of(name)
-        if manager is not None:
-            return self._load(manager, name, own=manager not in self._local)
-        known = {known for manager in (*self._local, self._own) for known in manager.all_tasks}
-        nearest = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
-        broken = self._unreadable()
-        if nearest:
-            mend = f"did you mean {', '.join(nearest)}?"
-        elif broken:
-            mend = f"{broken} is not readable YAML; mend it if the task is there"
-        else:
-            mend = "check the name, or name its folder in evaluation.task_folders"
-        raise TaskError(f"task {name}: unknown; {mend}")
+        for manager in self._local:
+            if name in manager.task_index:
+                return self._load(manager, name, own=False)
+        for folder in self._users:
+            _say_why_left_out(name, folder)
+        check_names([name], self._users)
+        if name in self._own.task_index:
+            return self._load(self._own, name, own=True)
+        raise unknown_task(name, self._users)
 
     def file_of(self, name: str) -> Path:
         """The YAML that defines the task of this name; Path() where there is none."""
@@ -89,7 +90,7 @@ class TaskCatalogue:
     def _load(self, manager: TaskManager, name: str, *, own: bool) -> FoundTask:
         entry = manager.task_index[name]
         if name in manager.all_groups or name in manager.all_tags:
-            members = sorted(entry.tags) or _members(entry.cfg or {})
+            members = _leaves(manager, name)
             shown = ", ".join(members[:_SHOWN_NAMES])
             more = f" and {len(members) - _SHOWN_NAMES} more" if len(members) > _SHOWN_NAMES else ""
             raise TaskError(
@@ -99,27 +100,84 @@ class TaskCatalogue:
         try:
             task = manager.load([name])["tasks"][name]
         except (Exception, SystemExit) as error:  # Task files are code: anything can come of them.
-            reason = one_line(f"{type(error).__name__}: {error}")
-            raise TaskError(
-                f"task {name}: cannot be loaded ({reason}); check {path or 'its file'}"
-            ) from error
+            raise TaskError(f"task {name}: {_why(error)}; check {path or 'its file'}") from error
         return FoundTask(name=name, task=task, path=path, own=own)
 
-    def _unreadable(self) -> Path | None:
-        """The first YAML file of the user's folders that is none: lm-eval skips it silently."""
-        for folder in self._folders[:-1]:
-            for path in sorted(folder.rglob("*.yaml")):
-                if _read_yaml(path) is None:
-                    return path
-        return None
+
+_UNREACHED = frozenset(
+    {
+        "ConnectionError",
+        "ConnectError",
+        "ConnectTimeout",
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+    }
+)
+"""Names of what the clients of the hub raise where it cannot be reached, and nothing is cached."""
+
+
+def _why(error: BaseException) -> str:
+    """Why a task cannot be loaded, in plain words where the libraries' own say little."""
+    chain: list[BaseException] = [error]
+    while (behind := chain[-1].__cause__ or chain[-1].__context__) and behind not in chain:
+        chain.append(behind)
+    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+        return "its data hold no documents; put some into the file that its YAML names"
+    if not _UNREACHED.isdisjoint(type(cause).__name__ for cause in chain):
+        return (
+            f"its data set is not on this machine and the hub cannot be reached "
+            f"({one_line(error)}); download it first, or set HF_HOME to a cache that has it"
+        )
+    if type(error).__name__ == "DatasetGenerationError" and error.__cause__ is not None:
+        return f"its data cannot be read ({one_line(error.__cause__)}); mend the data"
+    return f"cannot be loaded ({one_line(f'{type(error).__name__}: {error}')})"
+
+
+def _say_why_left_out(name: str, folder: Path) -> None:
+    """Raise TaskError where a file of the folder names the task and lm-eval left it out."""
+    for path in yaml_files(folder):
+        document = read_task_file(path) or {}
+        if document.get("task") != name:
+            continue
+        if "group" in document:
+            raise TaskError(
+                f"task {name}: {path} has both task and group, and is a group to lm-eval; write "
+                "`tag` for `group`"
+            )
+        try:
+            load_yaml(path, resolve_func=False)
+        except Exception as error:  # whatever lm-eval's loader makes of a file
+            raise TaskError(f"task {name}: {_why(error)}; check {path}") from error
+
+
+def _leaves(manager: TaskManager, name: str) -> list[str]:
+    """The tasks of a group, those of the groups and tags in it too, each once."""
+    found: dict[str, None] = {}
+    waiting, seen = [name], {name}
+    while waiting:
+        entry = manager.task_index.get(waiting.pop(0))
+        members = sorted(entry.tags) or _members(entry.cfg or {}) if entry is not None else []
+        for member in members:
+            if member in seen:
+                continue
+            seen.add(member)
+            if member in manager.all_groups or member in manager.all_tags:
+                waiting.append(member)
+            else:
+                found[member] = None
+    return list(found)
 
 
 def _members(config: Mapping[str, object]) -> list[str]:
+    """What a group's file lists: names, and mappings that name a task or hold a group."""
     listed = config.get("task")
     names = []
     for member in listed if isinstance(listed, list) else [listed]:
-        named = member.get("task") or member.get("group") if isinstance(member, dict) else member
-        names.append(str(named))
+        if isinstance(member, dict) and isinstance(member.get("task"), list):
+            names.extend(_members(member))
+        else:
+            known = member if isinstance(member, dict) else {"task": member}
+            names.append(str(known.get("task") or known.get("group")))
     return names
 
 
@@ -155,28 +213,11 @@ def _includes(path: Path) -> Iterable[Path]:
     waiting, seen = [path], {path}
     while waiting:
         current = waiting.pop()
-        listed = (_read_yaml(current) or {}).get("include") or []
-        for name in listed if isinstance(listed, list) else [listed]:
-            included = (current.parent / str(name)).resolve()
-            if included.is_file() and included not in seen:
-                seen.add(included)
-                waiting.append(included)
+        for other in included(current, read_task_file(current) or {}):
+            if other not in seen:
+                seen.add(other)
+                waiting.append(other)
     return seen - {path}
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Reads task files as data: `!function` and other tags become their text."""
-
-
-_PlainLoader.add_multi_constructor("!", lambda _loader, _tag, node: str(node.value))
-
-
-def _read_yaml(path: Path) -> dict[str, object] | None:
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _relative(path: Path, root: Path | None = None) -> str:

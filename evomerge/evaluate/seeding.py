@@ -38,11 +38,17 @@ def stock_seeds() -> Iterator[None]:
 
 @contextmanager
 def quiet_lm_eval() -> Iterator[None]:
-    """Hold back lm-eval's advice about its own command line; errors still show."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hold back lm-eval's advice about its own command line; its errors still show.
+
+    What the clients of the hub log about each try is held back whole: their errors are raised too.
+    """
+    levels = {"lm_eval": logging.ERROR, "huggingface_hub": logging.CRITICAL}
+    levels["datasets"] = logging.CRITICAL
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -26,6 +26,12 @@ def check_settings(task: Task, *, where: str) -> None:
         for build in ensemble.filters:
             _try(build, where=f"{where}: filter {ensemble.name}")
     for name, function in task._metric_fn_list.items():
+        computed = task.OUTPUT_TYPE == "generate_until"  # the others know their metrics by name
+        if function is None and computed and not callable(task.config.process_results):
+            raise TaskError(
+                f"{where}: metric {name}: neither lm-eval nor the library `evaluate` has it here; "
+                "check its name in the task's YAML"
+            )
         # lm-eval keeps a metric that is a function by its bound `__call__`.
         if getattr(getattr(function, "__self__", None), "__module__", None) == metrics.__name__:
             settings = task._metric_fn_kwargs[name]

@@ -13,6 +13,7 @@ from typing import Any
 from evomerge.errors import RecipeError
 from evomerge.export.card import Story
 from evomerge.export.delivery import export_checkpoint
+from evomerge.export.folder import check_free
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.merge.engine import MergeEngine
@@ -43,6 +44,7 @@ def merge_recipe(
     where the recipe cannot be executed or a source is not the one it was made from, SourceError,
     RunError, StorageError.
     """
+    check_free(out)
     opened = open_models(recipe)
     # Refuses before the sources are hashed.
     MergeEngine(open_stages(recipe, opened)).plan(recipe)

@@ -24,38 +24,19 @@ from evomerge.grid.running import MERGES
 from evomerge.grid.specification import GridSpec
 from evomerge.preparation import Preparation, facts_of
 from evomerge.study import Study, create_study, resume_study, write_whole
+from evomerge.study.kind import GRID_FILE, refuse_search
 from evomerge.study.storage import storage_errors
-
-_FILE = "grid.yaml"
-
-
-def refuse_search(run_dir: Path) -> None:
-    """Raise RunError where the directory holds a search and no grid."""
-    if (run_dir / "job.yaml").exists() and not holds_grid(run_dir):
-        raise RunError(f"{run_dir}: holds a search; give the grid another --run-dir")
-
-
-def refuse_grid(run_dir: Path) -> None:
-    """Raise RunError where the directory holds a grid, which is no search."""
-    if holds_grid(run_dir):
-        raise RunError(
-            f"{run_dir}: holds a grid, no search; go on with it, or see its outcome and recipes, "
-            f"by `evomerge grid {run_dir / _FILE} --run-dir {run_dir}`"
-        )
-
-
-def holds_grid(run_dir: Path) -> bool:
-    """Whether a grid was begun in the directory."""
-    return (run_dir / _FILE).exists()
 
 
 def open_grid_study(run_dir: Path, grid: GridSpec, preparation: Preparation) -> Study:
     """The record of a pinned grid, begun or gone on with. Raises RunError, StorageError."""
     refuse_search(run_dir)
     if not (run_dir / "job.yaml").exists():
+        facts = facts_of_grid(grid, preparation)
         # The grid comes first: a kill between the two leaves no search that was never asked for.
-        _keep(run_dir, grid)
-        return create_study(run_dir, preparation.job)
+        return create_study(
+            run_dir, preparation.job, facts=facts, before=lambda: _keep(run_dir, grid)
+        )
     study = resume_study(run_dir)
     if study.job.storage != grid.storage:
         study.close()
@@ -79,14 +60,15 @@ def write_recipes(study: Study, preparation: Preparation) -> None:
 
 
 def keep_grid(study: Study, grid: GridSpec) -> None:
-    """Keep the grid as it is now."""
-    _keep(study.run_dir, grid)
+    """Keep the grid as it is now. Raises StorageError."""
+    with storage_errors(study.run_dir):
+        _keep(study.run_dir, grid)
 
 
-def _keep(run_dir: Path, grid: GridSpec) -> None:
-    with storage_errors(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        _write(run_dir / _FILE, written(grid))
+def _keep(run_dir: Path, grid: GridSpec) -> Path:
+    path = run_dir / GRID_FILE
+    _write(path, written(grid))
+    return path
 
 
 def _write(path: Path, text: str) -> None:

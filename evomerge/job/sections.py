@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from evomerge.recipe import DType
+from evomerge.recipe import DType, PlainName
 
 Aggregate = Literal["mean", "geometric", "min"]
 Draws = Literal["informative", "fresh", "anchors", "fixed", "all"]
@@ -38,8 +38,8 @@ class ModelsSpec(Section):
     statistics: the folder of those that `evomerge calibrate` wrote, for the methods that need them.
     """
 
-    base: str
-    sources: tuple[str, ...] = Field(min_length=1, max_length=8)
+    base: PlainName
+    sources: tuple[PlainName, ...] = Field(min_length=1, max_length=8)
     tokenizer: str = "base"
     statistics: str | None = None
     trust_remote_code: bool = False

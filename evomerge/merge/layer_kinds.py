@@ -15,6 +15,7 @@ import torch
 
 from evomerge.errors import RecipeError
 from evomerge.merge.pieces import Layer
+from evomerge.merge.slices import modules_of_the_first
 from evomerge.sources import Source, Stack
 from evomerge.sources.layers import split_at_number
 from evomerge.sources.meta_model import (
@@ -30,6 +31,12 @@ _OF_THE_PLACE = re.compile(r"^_|idx|index|layer_id|layer_number|layers$|^trainin
 
 _BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)
 """Settings by which a layer computes otherwise at another place, though it is built alike."""
+
+_RULE = re.compile(
+    r"layer_(period|offset)|interval|(start|end)_index|pattern|first_k|block_types|sparse_step"
+    r"|scale_attn_by"
+)
+"""Names of settings that say the kinds of layers by their number."""
 
 _Kind = tuple[object, ...]
 
@@ -70,7 +77,8 @@ def check_kinds(
                 raise RecipeError(
                     f"slices: layer {number} of the result is layer {layer.number} of "
                     f"{layer.reference}, and config.json, which says the kinds of layers by a "
-                    "rule, would make it another kind there; keep layers where their kind is"
+                    f"rule{_rules(config)}, would make it another kind there; keep layers where "
+                    "their kind is"
                 )
 
 
@@ -88,6 +96,12 @@ def _by_number(config: Mapping[str, Any], moved: bool) -> bool:
     return moved and any(config.get(key) for key in _BY_NUMBER)
 
 
+def _rules(config: Mapping[str, Any]) -> str:
+    """The settings that look like such rules, in brackets."""
+    found = [key for key, value in config.items() if value and _RULE.search(key)]
+    return f" ({', '.join(found)})" if found else ""
+
+
 def _kind(model: MetaModel, source: Source, stack: Stack, number: int) -> _Kind | None:
     """What a layer is built of: classes, shapes and settings; None where it is not found."""
     first = next((name for name in source.structure.shapes if stack.layer_of(name) == 0), None)
@@ -98,9 +112,11 @@ def _kind(model: MetaModel, source: Source, stack: Stack, number: int) -> _Kind 
         module = model.module.get_submodule(f"{place[0]}{number}")
     except AttributeError:
         return None
+    first_only = modules_of_the_first(source.structure, stack)
     return tuple(
-        (name, type(each).__name__, _shapes_of(each), _settings_of(each))
+        (name, type(each).__name__, _shapes_of(each), _settings_of(each, first_only))
         for name, each in module.named_modules()
+        if name not in first_only
     )
 
 
@@ -109,9 +125,13 @@ def _shapes_of(module: torch.nn.Module) -> tuple[object, ...]:
     return tuple((name, tuple(tensor.shape)) for name, tensor in own)
 
 
-def _settings_of(module: torch.nn.Module) -> tuple[object, ...]:
+def _settings_of(module: torch.nn.Module, first_only: frozenset[str]) -> tuple[object, ...]:
+    """Its plain settings, but for those of its place and of modules that the first layer has."""
+    owned = [name.rpartition(".")[2] for name in first_only]
     return tuple(
         (key, value)
         for key, value in sorted(vars(module).items())
-        if isinstance(value, bool | int | float | str | None) and not _OF_THE_PLACE.search(key)
+        if isinstance(value, bool | int | float | str | None)
+        and not _OF_THE_PLACE.search(key)
+        and not any(name in key for name in owned)
     )

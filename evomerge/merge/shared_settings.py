@@ -98,7 +98,8 @@ class SharedSettings:
         if len({frozenset(each) for each in ends.values()}) > 1 and not stated:
             what = "ends with all of them" if self._unite else "ends as its tokenizer's model does"
             notes.append(
-                f"models end answers differently: {said({END_TOKENS: ends})}; a merge {what}"
+                "models end answers differently, as tokens of the result: "
+                f"{said({END_TOKENS: ends})}; a merge {what}"
             )
         generating = differing_generation(models)
         if generating:

@@ -56,12 +56,10 @@ def shared_settings(
     """
     spec = tokenizer_spec(recipe)
     models = {name: opened[name] for name in recipe.checkpoints}
-    ends = end_rows(
-        models,
-        end_tokens,
-        tokenizer=None if spec is None else alignment.tokenizer,
-        reader=TokenizerReader(),
-    )
+    reader, tokenizer = TokenizerReader(), None
+    if any(tokenizer_spec(each) for each in (recipe, *recipe.used_stages.values())):
+        tokenizer = alignment.tokenizer or reader.load(alignment.tokenizer_source)
+    ends = end_rows(models, end_tokens, tokenizer=tokenizer, reader=reader)
     unite = spec is None or spec.source in ("base", "union")
     return SharedSettings(models, ends, unite=unite)
 

@@ -13,7 +13,7 @@ from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import JobSpec, OptimizerSpec, StageSpec
 from evomerge.merge.merged_source import open_stages
 from evomerge.merge.shared_settings import SharedSettings
-from evomerge.preparation.models_alone import ModelAlone, ModelsAlone
+from evomerge.preparation.models_alone import ModelAlone, ModelsAlone, check_rows
 from evomerge.recipe import DType, Recipe, TokenizerSpec
 from evomerge.sources import Source, Structure, lead_of
 from evomerge.space import SearchSpace
@@ -98,6 +98,12 @@ class Preparation:
         lent = [name for name, model in self.alone.items() if model.chat_template is not None]
         said = f"{' and '.join(lent)} by itself is asked with the job's chat template, having none"
         return (*self.settings.notes(), *([said] if lent else []))
+
+    def check_rows(self) -> None:
+        """Raise TaskError where a task asks with tokens that a model has no rows for."""
+        check_rows(self.suite, self.lead)
+        for model in self.alone.values():
+            check_rows(model.suite, model.source)
 
     def alone_in(self, recipe: Recipe) -> ModelAlone | None:
         """The model that a recipe is unchanged; None for a merge."""

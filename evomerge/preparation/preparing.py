@@ -10,22 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evomerge.errors import JobError
+from evomerge.errors import JobError, RecipeError
 from evomerge.evaluate.objective import Objective
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import JobSpec
 from evomerge.merge.engine import MergeEngine
 from evomerge.merge.generation_settings import end_tokens
+from evomerge.merge.loadable import check_loadable
+from evomerge.merge.merged_config import merged_config
 from evomerge.merge.merged_source import open_stages
 from evomerge.merge.shared_settings import SharedSettings
 from evomerge.optimize import choose_population
-from evomerge.preparation.models_alone import ModelsAlone, check_rows
+from evomerge.preparation.models_alone import ModelsAlone
 from evomerge.preparation.opening import open_models_of
 from evomerge.preparation.preparation import Preparation
 from evomerge.preparation.staging import stage_space
-from evomerge.recipe import DType, Recipe, TokenizerSpec
+from evomerge.recipe import DType, Recipe, Slice, SliceSource, TokenizerSpec
 from evomerge.sources import Source, check_compatible, shared_structure
-from evomerge.space import SearchSpace
+from evomerge.space import DataFlowSpace, SearchSpace
 from evomerge.vocabulary import (
     Alignment,
     TokenizerReader,
@@ -58,8 +60,6 @@ def prepare(job: JobSpec) -> Preparation:
         split=evaluation.split,
     )
     suite = load(tokenizer=tokenizer)
-    for source in sources.values():
-        check_rows(suite, source)
     models_alone = ModelsAlone(
         suite,
         load=lambda own: load(tokenizer=own),
@@ -102,10 +102,41 @@ def _check_spaces(
     for stage, search in enumerate(job.searches):
         space = stage_space(job, stage, structure=structure, out_dtype=out_dtype, winners=winners)
         start = space.decode(space.start)
-        MergeEngine(open_stages(start, sources)).execute(start)
+        opened = open_stages(start, sources)
+        _check_merge(start, opened)
+        if isinstance(space, DataFlowSpace):
+            _check_moved_layers(opened[start.references[0]])
         winners[search.name] = start.model_copy(update={"stages": {}})
         spaces.append(space)
     return spaces
+
+
+def _check_merge(recipe: Recipe, sources: Mapping[str, Source]) -> None:
+    """Refuse a merge that cannot be made, or that transformers would not load whole."""
+    engine = MergeEngine(sources)
+    engine.execute(recipe)
+    plan = engine.plan(recipe)
+    shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
+    check_loadable(merged_config(recipe, plan, sources), shapes)
+
+
+def _check_moved_layers(source: Source) -> None:
+    """Routes put layers elsewhere, so the configuration must be able to say what they are there."""
+    depth = source.structure.depth
+    slices = tuple(
+        Slice(sources=(SliceSource(model=source.reference, layer_range=(start, depth)),))
+        for start in (0, 1)
+        if start < depth
+    )
+    moved = Recipe(merge_method="passthrough", slices=slices)
+    try:
+        sources = {source.reference: source}
+        merged_config(moved, MergeEngine(sources).plan(moved), sources)
+    except RecipeError as error:
+        raise JobError(
+            f"search_space: routes change the order of layers, which {source.reference} does not "
+            f"allow ({error}); search a space of merge weights"
+        ) from error
 
 
 def _check_device(device: str) -> None:

@@ -11,6 +11,7 @@ mergekit ignores. A route with scales that it cannot say is ours alone.
 from evomerge.recipe.inputs import Module, RecipeModel, Slice, SliceSource, Stretch
 from evomerge.recipe.reading import load_recipe, read_recipe
 from evomerge.recipe.recipe import DType, Recipe
+from evomerge.recipe.reference import PlainName
 from evomerge.recipe.settings import (
     Condition,
     Gradient,
@@ -30,6 +31,7 @@ __all__ = [
     "ModelToken",
     "Module",
     "Parameters",
+    "PlainName",
     "Recipe",
     "RecipeModel",
     "Scalar",

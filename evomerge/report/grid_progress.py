@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from evomerge.candidate import Candidate, CandidateKey, Observer, Step, count_items
+from evomerge.errors import visible
 from evomerge.grid import Work
 from evomerge.job import BudgetSpec
 from evomerge.report.tally import limits_of, spending_of
@@ -83,7 +84,7 @@ class GridProgress:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(visible(line)), soft_wrap=True)
 
 
 class _Scoring:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.candidate import CandidateKey, Step
+from evomerge.errors import visible
 from evomerge.report.pace import Pace
 from evomerge.report.tally import (
     Generation,
@@ -141,7 +142,7 @@ class SearchProgress:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(visible(line)), soft_wrap=True)
 
     def _opening(self) -> str:
         limits = " or ".join(
@@ -251,7 +252,7 @@ class SearchProgress:
         rows.add_column(width=_LABEL_COLUMNS, no_wrap=True, style="dim")
         rows.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         for label, text in self._rows(phase):
-            rows.add_row(label, Text(text))
+            rows.add_row(label, Text(visible(text)))
         page = Table.grid()
         page.add_column(width=width)
         for part in (head, self._bar(width), rows):

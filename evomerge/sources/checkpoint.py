@@ -12,9 +12,10 @@ from safetensors import safe_open
 
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
+from evomerge.sources.companions import find_companions
 from evomerge.sources.config import own_head, read_config
 from evomerge.sources.digests import Digests
-from evomerge.sources.files import MODEL_FILES, read_weights
+from evomerge.sources.files import read_weights
 from evomerge.sources.header import Entry, read_ahead
 from evomerge.sources.layers import find_stacks
 from evomerge.sources.quantised import quantised_by
@@ -34,6 +35,7 @@ class Checkpoint:
         self.folder = folder
         self.reference = reference
         self.revision = revision
+        self._companions = find_companions(folder, named)
         self._handles: dict[Path, Any] = {}
         self._views: dict[str, torch.Tensor] = {}
         config = read_config(folder, named)
@@ -53,11 +55,9 @@ class Checkpoint:
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Weights, index, configurations and tokenizer; other weights that lie there are not."""
-        stored = {entry.file for entry in self._entries.values()}
-        beside = {path for pattern in MODEL_FILES for path in self.folder.glob(pattern)}
-        unused = {path for path in beside if path.suffix == ".safetensors"} - stored
-        return {path.name: path for path in sorted(stored | (beside - unused))}
+        """Weights, index and what lies beside them; other weights that lie there are not."""
+        stored = {entry.file.name: entry.file for entry in self._entries.values()}
+        return dict(sorted({**stored, **self._companions.files}.items()))
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor in its stored dtype and shape: a view of the file, never to be written to."""

@@ -17,6 +17,7 @@ from evomerge.errors import SourceError
 from evomerge.sources.header import read_entries
 
 _BLOCK_BYTES = 2**24
+_WITH_NAN = ("float64", "float32", "bfloat16", "float16")
 _Key = tuple[Path, int, int]
 
 
@@ -69,13 +70,7 @@ class Digests:
         with path.open("rb") as stream:
             digest.update(stream.read(next(iter(entries.values())).start))
             for name, entry in entries.items():
-                dtype = getattr(torch, entry.dtype, None)
-                checked = (
-                    isinstance(dtype, torch.dtype)
-                    and dtype.is_floating_point
-                    and dtype.itemsize > 1
-                    and name not in self._computed
-                )
+                dtype = None if name in self._computed else _checked_dtype(entry.dtype)
                 left = entry.size_bytes
                 while left:
                     piece = memoryview(block)[: min(left, _BLOCK_BYTES)]
@@ -85,7 +80,7 @@ class Digests:
                         )
                     digest.update(piece)
                     left -= len(piece)
-                    if checked and fault is None:
+                    if dtype is not None and fault is None:
                         what = not_finite(torch.frombuffer(piece, dtype=dtype))
                         if what:
                             fault = (
@@ -93,6 +88,11 @@ class Digests:
                                 "merge with it can be used; give a model whose weights are finite"
                             )
         return digest.hexdigest(), fault
+
+
+def _checked_dtype(name: str) -> torch.dtype | None:
+    """The dtype of weights that could hold a NaN; None for others."""
+    return getattr(torch, name) if name in _WITH_NAN else None
 
 
 def not_finite(values: torch.Tensor) -> str | None:

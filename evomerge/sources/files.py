@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,11 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from evomerge.errors import SourceError, one_line
+from evomerge.sources.companions import NOT_FETCHED, check_file
 from evomerge.sources.header import Entry, read_entries
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MODEL_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*config.json",
-    "*token*.json",
-    "vocab.json",
-    "chat_template.json",
-    "*.jinja",
-    "*.model",
-    "*.tiktoken",
-    "merges.txt",
-    "vocab.txt",
-    "*.py",
-)
-"""What is fetched from the hub and hashed; `*.py` is run only if a job trusts remote code."""
 
 _SHARD = re.compile(
     r"(?P<start>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<end>\.safetensors)"
@@ -58,8 +43,7 @@ def locate(reference: str, named: str) -> tuple[Path, str | None]:
         snapshot = snapshot_download(
             hub["id"],
             revision=hub["revision"],
-            allow_patterns=[*MODEL_FILES, "README.md"],  # the card states the licence
-            ignore_patterns=["*/*"],  # other formats live in subfolders
+            ignore_patterns=list(NOT_FETCHED),
         )
     except Exception as error:  # whatever the hub's client and its transport raise
         reason = one_line(error).split(". ")[0].rstrip(".")
@@ -80,31 +64,6 @@ def read_json(file: Path, named: str) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise SourceError(f"{named}: {file.name} is not a JSON object; get the file again")
     return document
-
-
-def check_files(folder: Path, named: str) -> None:
-    """Every file of a model can be read: a pipe or a device of such a name would wait for ever.
-
-    Raises SourceError.
-    """
-    for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise SourceError(
-                f"{named}: {path.name} cannot be read ({error.strerror}); get the file again"
-            ) from error
-        if not stat.S_ISREG(mode):
-            raise SourceError(
-                f"{named}: {path.name} is {_kind(mode)} and not a file; put the file in its place"
-            )
-
-
-def _kind(mode: int) -> str:
-    """What lies where a file should."""
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    return "a pipe" if stat.S_ISFIFO(mode) else "a socket or device"
 
 
 def weight_files(folder: Path, named: str) -> list[Path]:
@@ -194,6 +153,7 @@ def read_weights(folder: Path, named: str) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     files = weight_files(folder, named)
     for file in files:
+        check_file(file, named)  # weights may be kept elsewhere and linked
         for name, entry in read_entries(file, named).items():
             if name in found:
                 raise SourceError(

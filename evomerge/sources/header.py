@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from evomerge.errors import SourceError
 
@@ -123,7 +123,7 @@ def _entry(file: Path, name: str, said: object, first: int, where: str) -> tuple
 
     if not isinstance(said, dict) or isinstance(said, _Twice):
         refuse("the entry")
-    shape, offsets, dtype = said.get("shape"), said.get("data_offsets"), said.get("dtype")
+    shape, offsets, dtype = (said.get(field) for field in ("shape", "data_offsets", "dtype"))
     if not _are_counts(shape):
         refuse("shape")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
@@ -143,7 +143,7 @@ def _entry(file: Path, name: str, said: object, first: int, where: str) -> tuple
     )
 
 
-def _are_counts(values: Any) -> bool:
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(
         type(value) is int and 0 <= value <= _LARGEST_DIMENSION for value in values
     )

@@ -198,9 +198,12 @@ def _of_code(text: str, folder: Path) -> MetaModel:
     reference = next((named[key] for key in _MODELS_OF_CODE if key in named), None)
     if reference is None:
         return _built(text)
-    return _build(
-        text, lambda read: get_class_from_dynamic_module(reference, str(folder)), folder=folder
-    )
+    try:
+        return _build(
+            text, lambda read: get_class_from_dynamic_module(reference, str(folder)), folder=folder
+        )
+    except UnbuildableModelError as error:  # code of its own may want what is not here
+        raise UnknownModelError(str(error)) from error
 
 
 def _build(text: str, choose: _Choice, *, folder: Path | None) -> MetaModel:

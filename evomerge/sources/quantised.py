@@ -24,6 +24,7 @@ _PACKED = re.compile(
 )
 """Endings of the names of what packed weights are unpacked with, and of some packed weights."""
 
+_FEW_BITS = ("float8", "f8", "f6", "f4")
 _WHOLE = ("uint8", "int8", "int16", "int32", "uint16", "uint32", "int64", "uint64")
 
 
@@ -41,11 +42,7 @@ def quantised_by(
     if beside:
         return beside
     for name, entry in entries.items():
-        of_weight = name.endswith(".weight") and entry.dtype in _WHOLE
-        if (
-            of_weight
-            or _PACKED.search(name)
-            or entry.dtype.lower().startswith(("float8", "f8", "f4", "f6"))
-        ):
+        packed = _PACKED.search(name) or entry.dtype.lower().startswith(_FEW_BITS)
+        if packed or (name.endswith(".weight") and entry.dtype in _WHOLE):
             return f"{name}, stored as {entry.dtype}"
     return None

@@ -49,7 +49,7 @@ class Structure:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     repeated: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         assert self.stacks

@@ -34,10 +34,11 @@ class Unread:
     """What of a checkpoint transformers does not read as weights of their own.
 
     repeated: second names of a weight that is there under its first. ignored: it passes over these
-    without a word, or they are of another model that is stored beside this one. own_head: whether the configuration ties a head to
-    the embeddings and the files hold another; transformers does not tie it then. must_tie: whether
-    the configuration means something else by tying, and must go on saying so. parameters: stored
-    name -> the model's own, where another name is all that differs.
+    without a word, or they are of another model that is stored beside this one. own_head: whether
+    the configuration ties a head to the embeddings and the files hold another; transformers does
+    not tie it then. must_tie: whether the configuration means something else by tying, and must go
+    on saying so. parameters: stored name -> the model's own, where another name is all that
+    differs.
     """
 
     repeated: frozenset[str] = frozenset()
@@ -90,7 +91,11 @@ def _passed_over(
     """
     said = set(model.load({tensor: shapes[tensor] for tensor in left}).unexpected)
     ignored = {tensor for tensor, name in left.items() if name not in said}
-    ignored |= {tensor for tensor in left if _is_draft(tensor, config)}
+    ignored |= {
+        tensor
+        for tensor in left
+        if _is_draft(tensor, config) or _is_computed(tensor, shapes[tensor])
+    }
     before = pretraining_model(config) if left.keys() - ignored else None
     if before is not None:
         ignored |= {tensor for tensor in left if before.rename(tensor).taken}

@@ -4,10 +4,32 @@ space = build_space("per_layer_task_arithmetic", base=..., sources=..., structur
 recipe = space.decode(space.start)
 """
 
-from evomerge.space.base import Gene, SearchSpace
-from evomerge.space.building import build_space
-from evomerge.space.data_flow import DataFlowSpace
-from evomerge.space.names import short_names
-from evomerge.space.reading import read_space
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evomerge.space.base import Gene, SearchSpace
+    from evomerge.space.building import build_space
+    from evomerge.space.data_flow import DataFlowSpace
+    from evomerge.space.names import short_names
+    from evomerge.space.reading import read_space
 
 __all__ = ["DataFlowSpace", "Gene", "SearchSpace", "build_space", "read_space", "short_names"]
+
+_PLACES = {
+    "DataFlowSpace": "evomerge.space.data_flow",
+    "Gene": "evomerge.space.base",
+    "SearchSpace": "evomerge.space.base",
+    "build_space": "evomerge.space.building",
+    "read_space": "evomerge.space.reading",
+    "short_names": "evomerge.space.names",
+}
+"""Where each name is; looked up when it is asked for, as some of them load the large libraries."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"{__name__} has no {name}")
+    return getattr(importlib.import_module(_PLACES[name]), name)

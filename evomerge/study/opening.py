@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import filelock
-import optuna
 import sqlalchemy
 import sqlalchemy.exc
 
@@ -25,7 +25,10 @@ from evomerge.study.storage import (
     open_engine,
     open_storage,
     reading_errors,
+    remove_begun,
+    remove_empty,
     storage_errors,
+    write_whole,
 )
 from evomerge.study.study import Study
 from evomerge.study.writer import Direction, Writer
@@ -51,56 +54,56 @@ def create_study(
     *,
     directions: Sequence[Direction] = (),
     facts: Mapping[str, Any] | None = None,
+    before: Callable[[], Path] | None = None,
 ) -> Study:
     """Start the record of a new search, or leave nothing behind.
 
     The job is written last: a directory without one holds no search, however a beginning ended.
     directions: of the axes in `mode: pareto` (see Writer). facts: what the search depends on, its
-    first note. Raises RunError when the directory holds a search already, StorageError.
+    first note. before: writes a file that the directory holds besides. Raises RunError when the
+    directory holds a search already, StorageError.
     """
     refuse_existing(run_dir)
-    with (
-        _made(run_dir) as made,
-        beginning_errors(run_dir),
-        contextlib.ExitStack() as undo,
-    ):
+    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    with contextlib.ExitStack() as undo, beginning_errors(run_dir):
+        undo.callback(remove_empty, made)
+        run_dir.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(run_dir)
         undo.callback(lock.release)
-        undo.callback((run_dir / _LOCK).unlink)
         refuse_existing(run_dir)
-        undo.callback((run_dir / _JOB).unlink, missing_ok=True)
-        if job.storage == "auto":
-            _refuse_orphan(run_dir)
-            undo.callback(_remove, run_dir / _DATABASE)
+        _refuse_orphan(run_dir, job)
+        # While the lock is held: nobody else begins here meanwhile.
+        undo.callback(remove_begun, run_dir, made)
         storage = open_storage(_url_of(run_dir, job, mode="rwc"), run_dir=run_dir)
         undo.callback(storage.engine.dispose)
-        guard = _guard(storage, run_dir, job)
-        if guard is not None:
-            undo.callback(guard.release)
         axes = [f"{axis.task}/{axis.metric}" for axis in job.axes] if job.mode == "pareto" else []
-        writer = Writer.begin(storage, job.name, axes=axes, directions=directions)
+        writer = Writer.begin(
+            storage,
+            job.name,
+            lock=_writer_lock(storage.engine, run_dir, job),
+            axes=axes,
+            directions=directions,
+        )
         undo.callback(writer.close)
-        there = Reader(storage.engine, run_dir).read(job.name)
-        if there.trials or FACTS in there.notes:
+        found = Reader(storage.engine, run_dir).read(job.name)
+        if found.trials or found.notes:
             raise RunError(
                 f"storage: {job.storage}: holds a study named {job.name} already; "
                 "give the job another name"
             )
-        contents = Contents()
+        undo.callback(writer.delete)
+        notes = {} if facts is None else {FACTS: facts}
+        contents = Contents(notes=tuple(notes))
+        for name, value in notes.items():
+            writer.note(name, value)
         writer.keep(contents)
-        study = Study(
-            run_dir,
-            job,
-            Record(contents=contents),
-            writer=writer,
-            lock=lock,
-            release=storage.engine.dispose,
-            guard=guard,
-            made=made,
-        )
-        if facts is not None:
-            study.note(FACTS, facts)
-        study.keep_job()
+        if before is not None:
+            undo.callback(before().unlink)
+        record = Record(notes=json.loads(json.dumps(notes)), contents=contents)
+        study = Study(run_dir, job, record, writer=writer, lock=lock)
+        study.made = tuple(made)
+        text = job.to_yaml()
+        write_whole(run_dir / _JOB, lambda path: path.write_text(text, encoding="utf-8"))
         undo.pop_all()
     return study
 
@@ -120,31 +123,20 @@ def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
             lock = _take_lock(run_dir)
         undo.callback(lock.release)
         job = load_job(path, overrides=overrides)
-        engine = _engine(run_dir, job, mode="rw")
-        undo.callback(engine.dispose)
-        if engine.dialect.name == "sqlite":
-            _check_database(engine, run_dir)
-        record = _read(engine, run_dir, job)
+        record = None
+        if _file_of(run_dir, job) is not None:
+            record = _read_file(run_dir, job)
         with storage_errors(run_dir):
             storage = open_storage(_url_of(run_dir, job, mode="rw"), run_dir=run_dir)
             undo.callback(storage.engine.dispose)
-            guard = _guard(storage, run_dir, job)
-            if guard is not None:
-                undo.callback(guard.release)
-                # What is read under the lock is all that there is.
-                record = _read(engine, run_dir, job)
-            writer = Writer.go_on(storage, job.name)
-        engine.dispose()
+            writer_lock = _writer_lock(storage.engine, run_dir, job)
+            if writer_lock is not None:
+                undo.callback(writer_lock.release)
+            # What several may write is read when nobody else can any more.
+            record = record or _read(storage.engine, run_dir, job)
+            writer = Writer.go_on(storage, job.name, lock=writer_lock)
         undo.pop_all()
-    return Study(
-        run_dir,
-        job,
-        record,
-        writer=writer,
-        lock=lock,
-        release=storage.engine.dispose,
-        guard=guard,
-    )
+    return Study(run_dir, job, record, writer=writer, lock=lock)
 
 
 def read_study(run_dir: Path) -> Study:
@@ -169,13 +161,6 @@ def read_study(run_dir: Path) -> Study:
     return Study(run_dir, job, record, release=release)
 
 
-def _guard(storage: optuna.storages.RDBStorage, run_dir: Path, job: JobSpec) -> WriterLock | None:
-    """What keeps others from a study of a database; one of a run directory is locked with that."""
-    if job.storage == "auto":
-        return None
-    return WriterLock(storage.engine, job.name, run_dir=run_dir)
-
-
 def _read(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> Record:
     """The record of a job, which must be the one that it was begun with but for its budget."""
     reader = Reader(engine, run_dir)
@@ -186,6 +171,8 @@ def _read(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> Record:
             f"{run_dir}/{_JOB}: name: {job.name}: the search was begun as {names[0]}; put the name "
             "back, or start a new search"
         )
+    if _file_of(run_dir, job) is None and job.name not in names:
+        raise RunError(f"{run_dir}: nothing is recorded in its database under {job.name}")
     record = reader.read(job.name)
     before = (record.notes.get(FACTS) or {}).get("job", {})
     now = job.fingerprint()
@@ -198,12 +185,24 @@ def _read(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> Record:
     return record
 
 
-def _check_database(engine: sqlalchemy.Engine, run_dir: Path) -> None:
-    """Refuse to write to a database whose pages are damaged."""
-    with reading_errors(run_dir), engine.connect() as connection:
-        said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-    if said != "ok":
-        raise damaged(run_dir, str(said))
+def _read_file(run_dir: Path, job: JobSpec) -> Record:
+    """The record in a file that will be written to: its pages are checked too."""
+    engine = _engine(run_dir, job, mode="rw")
+    try:
+        with reading_errors(run_dir), engine.connect() as connection:
+            said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+        if said != "ok":
+            raise damaged(run_dir, str(said))
+        return _read(engine, run_dir, job)
+    finally:
+        engine.dispose()
+
+
+def _writer_lock(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> WriterLock | None:
+    """The right to write a study of a server; a file has that of its directory."""
+    if engine.dialect.name != "postgresql":
+        return None
+    return WriterLock(engine, job.name, run_dir=run_dir)
 
 
 def _cut_short(engine: sqlalchemy.Engine) -> bool:
@@ -240,7 +239,10 @@ def _engine(run_dir: Path, job: JobSpec, *, mode: str) -> sqlalchemy.Engine:
 
 def _file_of(run_dir: Path, job: JobSpec) -> Path | None:
     """The database of a record where it is a file."""
-    return run_dir / _DATABASE if job.storage == "auto" else None
+    if job.storage == "auto":
+        return run_dir / _DATABASE
+    file = job.storage.removeprefix("sqlite:///")
+    return Path(file) if file not in (job.storage, "") and "?" not in file else None
 
 
 def _url_of(run_dir: Path, job: JobSpec, *, mode: str) -> str:
@@ -255,10 +257,10 @@ def _sqlite_url(database: Path, *, mode: str) -> str:
     return url.render_as_string()
 
 
-def _refuse_orphan(run_dir: Path) -> None:
+def _refuse_orphan(run_dir: Path, job: JobSpec) -> None:
     """Make way for a new database: what a beginning cut short has left holds nothing."""
     database = run_dir / _DATABASE
-    if not database.exists():
+    if job.storage != "auto" or not database.exists():
         return
     engine = open_engine(_sqlite_url(database, mode="rw"), run_dir=run_dir)
     try:
@@ -273,27 +275,7 @@ def _refuse_orphan(run_dir: Path) -> None:
             f"{run_dir}: holds the record of a search whose job.yaml is missing; put that back, or "
             "give another --run-dir"
         )
-    _remove(database)
-
-
-def _remove(database: Path) -> None:
-    for file in database.parent.glob(f"{database.name}*"):
-        file.unlink()
-
-
-@contextlib.contextmanager
-def _made(run_dir: Path) -> Iterator[tuple[Path, ...]]:
-    """The folder, made; where what follows fails, those that were made for it go again."""
-    made = tuple(folder for folder in (run_dir, *run_dir.parents) if not folder.exists())
-    try:
-        with beginning_errors(run_dir):
-            run_dir.mkdir(parents=True, exist_ok=True)
-        yield made
-    except BaseException:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+    database.unlink()
 
 
 def _take_lock(run_dir: Path) -> filelock.BaseFileLock:

@@ -18,7 +18,7 @@ import optuna
 import sqlalchemy
 import sqlalchemy.exc
 
-from evomerge.errors import JobError, RunError, one_line
+from evomerge.errors import JobError, RunError, StorageError, one_line
 
 _CONNECT_S = 10
 _SILENCE_S = 30
@@ -37,9 +37,10 @@ _TABLES = ("studies", "trials", "version_info", "alembic_version")
 
 
 def open_postgres(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
-    """The studies of a database, to write to; the tables that are missing are made.
+    """The studies of a database, to write them; tables that are missing are made.
 
-    Raises JobError where the driver is not installed or the server gives no access.
+    Raises JobError where the driver is not installed, StorageError where the server gives no
+    access.
     """
     options = _engine_options(url, run_dir)
     with _access_errors(url):
@@ -54,15 +55,18 @@ def open_postgres(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
 
 
 def read_postgres(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
-    """The same to read from; nothing is made. Raises RunError where there are no studies."""
+    """A database to read; nothing is made.
+
+    Raises as open_postgres, and RunError where it has no studies.
+    """
     with _access_errors(url):
         engine = sqlalchemy.create_engine(url, **_engine_options(url, run_dir))
         with engine.connect() as connection:
             there = all(map(sqlalchemy.inspect(connection).has_table, _TABLES))
-    if not there:
-        engine.dispose()
-        raise RunError(f"storage: {url}: holds no search; nothing is recorded there")
-    return engine
+        if not there:
+            engine.dispose()
+            raise RunError(f"storage: {url}: holds no search; nothing is recorded there")
+        return engine
 
 
 class WriterLock:
@@ -78,7 +82,7 @@ class WriterLock:
         """Whether the connection had ended; the lock is taken again then.
 
         Another process may have written in between. Raises RunError where it holds the lock,
-        an error of SQLAlchemy where the server does not answer any more.
+        StorageError where the server does not answer any more.
         """
         try:
             _execute(self._connection, "select 1")
@@ -134,6 +138,15 @@ and (l.classid::bigint << 32) | l.objid::bigint = :key
 """
 
 
+def reason_of(error: BaseException) -> str | None:
+    """What the server or its driver said, in a line; None for an error of anything else."""
+    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    original = getattr(cause, "orig", None)
+    if type(original).__module__.partition(".")[0] != "psycopg":
+        return None
+    return one_line(original)
+
+
 @contextlib.contextmanager
 def _access_errors(url: str) -> Iterator[None]:
     try:
@@ -143,9 +156,8 @@ def _access_errors(url: str) -> Iterator[None]:
             f"storage: {url}: cannot be opened ({one_line(error)}); install the extra `postgres`"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = error.__cause__ or error
-        reason = one_line(getattr(cause, "orig", None) or cause)
-        raise JobError(
+        reason = reason_of(error) or one_line(error)
+        raise StorageError(
             f"storage: {url}: the database gives no access ({reason}); check the server and the "
             "name of the database; a password is read from PGPASSWORD or ~/.pgpass"
         ) from error

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import sqlalchemy
 import sqlalchemy.exc
 
 from evomerge.errors import RunError, StorageError, one_line
-from evomerge.study.postgres import open_postgres, read_postgres
+from evomerge.study.postgres import open_postgres, read_postgres, reason_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST = 200
@@ -48,21 +48,45 @@ def write_whole(path: Path, write: Any) -> None:
 
 
 def open_storage(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
-    """The studies of a record, to write to. Raises JobError for a database that gives no access."""
+    """The studies of a record, to write them; tables that are missing are made.
+
+    Raises JobError, StorageError for a database that cannot be opened.
+    """
     if _is_postgres(url):
         return open_postgres(url, run_dir=run_dir)
     return optuna.storages.RDBStorage(url)
 
 
 def open_engine(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
-    """The same, to read what is there; nothing is made or changed."""
-    if _is_postgres(url):
-        return read_postgres(url, run_dir=run_dir)
-    return sqlalchemy.create_engine(url)
+    """The same, to read what is there; nothing is made. Raises RunError where nothing is."""
+    return (
+        read_postgres(url, run_dir=run_dir) if _is_postgres(url) else sqlalchemy.create_engine(url)
+    )
 
 
 def _is_postgres(url: str) -> bool:
     return sqlalchemy.make_url(url).get_backend_name() == "postgresql"
+
+
+_BEGUN = ("job.yaml", "run.mark", "study.db", "study.db-journal", "run.lock")
+"""Files that the beginning of a search writes into its run directory."""
+
+
+def remove_begun(run_dir: Path, made: Sequence[Path]) -> None:
+    """Remove what the beginning of a search wrote, and the folders made for it that are empty.
+
+    made: the run directory where it was made, and those above it that were, the innermost first.
+    """
+    for name in _BEGUN:
+        (run_dir / name).unlink(missing_ok=True)
+    remove_empty((*run_dir.glob("facts/*"), run_dir / "facts", run_dir / "items", *made))
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those that hold nothing."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -71,6 +95,12 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
+        said = reason_of(error)
+        if said is not None:
+            raise StorageError(
+                f"{run_dir}: the database cannot be written ({said}); everything recorded before "
+                f"is kept: when it answers again, `evomerge resume {run_dir}`"
+            ) from error
         trouble, reason = _trouble_of(error)
         if trouble == "damaged":
             raise damaged(run_dir, reason) from error
@@ -90,9 +120,8 @@ def beginning_errors(run_dir: Path) -> Iterator[None]:
     """Say in one line that a record cannot be begun."""
     try:
         yield
-    except (StorageError, *_ERRORS) as error:
-        said = isinstance(error, StorageError) and error.__cause__
-        trouble, reason = _trouble_of(said or error)
+    except _ERRORS as error:
+        trouble, reason = _trouble_of(error)
         mends = {"full": "make room", "closed": "let this user write there"}
         mend = mends.get(trouble, "mend that")
         raise StorageError(

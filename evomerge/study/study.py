@@ -19,9 +19,8 @@ from evomerge.evaluate.objective import Means, means_of
 from evomerge.job import JobSpec
 from evomerge.study.digests import digest_items
 from evomerge.study.items import ItemFiles
-from evomerge.study.postgres import WriterLock
 from evomerge.study.reader import Contents, Record
-from evomerge.study.storage import storage_errors, write_whole
+from evomerge.study.storage import remove_begun, storage_errors, write_whole
 from evomerge.study.trial import Parameter, Trial
 from evomerge.study.writer import Writer
 
@@ -30,9 +29,11 @@ class Study:
     """The record of one search. Open it with `create_study`, `resume_study` or `read_study`.
 
     record: what it holds. writer: writes to it; None where it is only read. lock: on the run
-    directory. release: lets go of what it is read from. guard: keeps other writers from a study of
-    a database. made: folders that were made for it, the innermost first.
+    directory. release: lets go of what it is read from.
     """
+
+    made: tuple[Path, ...] = ()
+    """Folders that were made for it where it is new, the innermost first."""
 
     def __init__(
         self,
@@ -43,8 +44,6 @@ class Study:
         writer: Writer | None = None,
         lock: filelock.BaseFileLock | None = None,
         release: Callable[[], None] | None = None,
-        guard: WriterLock | None = None,
-        made: Sequence[Path] = (),
     ) -> None:
         self.run_dir = run_dir
         self.job = job
@@ -56,8 +55,6 @@ class Study:
         self._writer = writer
         self._lock = lock
         self._release = release
-        self._guard = guard
-        self._made = tuple(made)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -118,9 +115,9 @@ class Study:
             results=digest_items(tasks) if tasks else None,
             blocks=None if blocks is None else tuple(digest_items(b.tasks) for b in blocks),
         )
-        if tasks:
-            self.items.write(candidate.key, tasks)
         with self._writing() as writer:
+            if tasks:
+                self.items.write(candidate.key, tasks)
             writer.add(trial, shown, values)
             self._counts[candidate.kind == "finalist"] += 1
         self._trials[candidate.key] = trial
@@ -193,7 +190,7 @@ class Study:
         writer = self._writer
         assert writer is not None, "the record was opened to be read"
         with storage_errors(self.run_dir):
-            self._check_guard(writer)
+            writer.check(sum(self._counts), run_dir=self.run_dir)
             before = self._contents
             if before is None:
                 counts = self._counts[0], self._counts[1]
@@ -208,36 +205,19 @@ class Study:
             if self._contents != before:
                 writer.keep(self._contents)
 
-    def _check_guard(self, writer: Writer) -> None:
-        """Nobody else writes this study, nor has since it was read."""
-        if self._guard is None or not self._guard.lost():
-            return
-        if list(writer.counts()) != self._counts:
-            self._guard.release()
-            raise RunError(
-                f"{self.run_dir}: another process wrote to this search while the connection to "
-                f"the database was lost; see what it does, then `evomerge resume {self.run_dir}`"
-            )
-
     def discard(self) -> None:
         """Leave nothing of a search that was begun and has recorded no candidate, and close it."""
-        assert self._writer is not None and not self._trials, "what was recorded is kept"
+        assert not self._trials, "what was recorded is kept"
+        assert self._writer is not None, "the record was opened to be read"
         with storage_errors(self.run_dir):
-            self._check_guard(self._writer)
+            self._writer.check(0, run_dir=self.run_dir)
             self._writer.delete()
             # While the lock is held: nobody else begins here meanwhile.
-            for file in ("job.yaml", "study.db", "run.mark", "run.lock"):
-                (self.run_dir / file).unlink(missing_ok=True)
-            facts = self.run_dir / "facts"
-            for folder in (*facts.glob("*"), facts, self.run_dir / "items", *self._made):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            remove_begun(self.run_dir, self.made)
         self.close()
 
     def close(self) -> None:
         """Let go of the run directory."""
-        if self._guard is not None:
-            self._guard.release()
         if self._writer is not None:
             self._writer.close()
         if self._release is not None:

@@ -6,13 +6,16 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.trial import TrialState, create_trial
 
+from evomerge.errors import RunError
 from evomerge.study.digests import digest_parameters, digest_result, sealed
+from evomerge.study.postgres import WriterLock
 from evomerge.study.reader import CONTENTS, FINALISTS, Contents
 from evomerge.study.trial import ATTRIBUTES, DIGESTS, Parameter, Trial, attributes_of
 
@@ -22,14 +25,17 @@ Direction = Literal["maximize", "minimize"]
 class Writer:
     """The two Optuna studies of a record: of the search, and of its finalists.
 
-    axes: names of the axes of the front, of which Optuna's own pictures tell. directions: of them;
-    without them every axis is better when higher. A study that is there keeps its own.
+    lock: on them where the database is shared.
     """
 
     def __init__(
-        self, storage: optuna.storages.RDBStorage, studies: Sequence[optuna.Study]
+        self,
+        storage: optuna.storages.RDBStorage,
+        lock: WriterLock | None,
+        studies: Sequence[optuna.Study],
     ) -> None:
         self._storage = storage
+        self._lock = lock
         self._search, self._finals = studies
 
     @classmethod
@@ -38,10 +44,15 @@ class Writer:
         storage: optuna.storages.RDBStorage,
         name: str,
         *,
+        lock: WriterLock | None,
         axes: Sequence[str],
         directions: Sequence[Direction],
     ) -> Writer:
-        """Make the studies, or take those that a beginning cut short has left."""
+        """Make the studies, or take those that a beginning cut short has left.
+
+        axes: names of the axes of the front, of which Optuna's own pictures tell. directions: of
+        them; without them every axis is better when higher. A study that is there keeps its own.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         studies = [
             optuna.create_study(
@@ -58,14 +69,30 @@ class Writer:
                     # Only optuna's own pictures read the names.
                     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                     study.set_metric_names(list(axes))
-        return cls(storage, studies)
+        return cls(storage, lock, studies)
 
     @classmethod
-    def go_on(cls, storage: optuna.storages.RDBStorage, name: str) -> Writer:
+    def go_on(
+        cls, storage: optuna.storages.RDBStorage, name: str, *, lock: WriterLock | None
+    ) -> Writer:
         """The studies that are there."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        names = (name, name + FINALISTS)
-        return cls(storage, [optuna.load_study(storage=storage, study_name=n) for n in names])
+        studies = [
+            optuna.load_study(storage=storage, study_name=each) for each in (name, name + FINALISTS)
+        ]
+        return cls(storage, lock, studies)
+
+    def check(self, trials: int, *, run_dir: Path) -> None:
+        """Nobody else writes these studies, nor has: they hold so many trials. Raises RunError."""
+        if self._lock is None or not self._lock.lost():
+            return
+        studies = (self._search, self._finals)
+        if sum(self._storage.get_n_trials(study._study_id) for study in studies) != trials:
+            self._lock.release()
+            raise RunError(
+                f"{run_dir}: another process wrote to this search while the connection to "
+                f"the database was lost; see what it does, then `evomerge resume {run_dir}`"
+            )
 
     def add(
         self, trial: Trial, shown: Mapping[str, Parameter], values: Sequence[float] | None
@@ -109,18 +136,14 @@ class Writer:
         """Keep what the studies should hold."""
         self.note(CONTENTS, asdict(contents))
 
-    def counts(self) -> tuple[int, int]:
-        """How many trials the search and the finalists have in the database now."""
-        search, finals = (
-            len(study.get_trials(deepcopy=False)) for study in (self._search, self._finals)
-        )
-        return search, finals
-
     def delete(self) -> None:
-        """Take both studies out of the database."""
+        """Remove the studies from the database."""
         for study in (self._search, self._finals):
             self._storage.delete_study(study._study_id)
 
     def close(self) -> None:
         """Let go of the database."""
         self._storage.remove_session()
+        if self._lock is not None:
+            self._lock.release()
+        self._storage.engine.dispose()

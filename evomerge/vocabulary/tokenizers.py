@@ -22,15 +22,22 @@ from evomerge.sources.settings import vocabulary_size
 
 TOKENIZER_FILES = (
     "*token*.json",
-    "vocab.json",
+    "*vocab*.json",
     "vocab.txt",
+    "vocab.bpe",
     "merges.txt",
+    "bpe.codes",
+    "dict.txt",
     "*.model",
     "*.tiktoken",
     "*.spm",
+    "*.tokenizer",
     "*.jinja",
     "chat_template.json",
     "normalizer.json",
+    "byte_maps.json",
+    "emoji.json",
+    "word_*.json",
     "additional_chat_templates/*.jinja",
 )
 """What a tokenizer is made of, its chat templates included."""

@@ -42,7 +42,7 @@ class Patience:
     `stretch` times as long, `unknown_s` where no candidate is scored yet. start_s: for a worker to
     start while no other is left. deaths: workers that a candidate may take down. restarts: of all
     workers in a search, and one more for each `restarts_each` candidates that are scored. poll_s:
-    between looks.
+    between looks at workers; room_s: between looks at the machines.
     """
 
     least_s: float = 60.0
@@ -55,6 +55,7 @@ class Patience:
     restarts: int = 10
     restarts_each: int = 4
     poll_s: float = 2.0
+    room_s: float = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,7 @@ class Dispatch:
         self._scored = 0
         self._restarts = 0
         self._room_said = workers
+        self._counted_s = clock()
         self._waiting: list[Candidate] = []
         self._deaths: Counter[CandidateKey] = Counter()
         self._shorts: Counter[CandidateKey] = Counter()
@@ -312,8 +314,10 @@ class Dispatch:
     def _check_lost(self) -> None:
         """Say how many workers there is still room for; raise WorkerError where none is left."""
         starting = [worker for worker in self._workers if not worker.ready]
-        if not starting:
+        now_s = self._clock()
+        if not starting and now_s - self._counted_s < self._patience.room_s:
             return
+        self._counted_s = now_s
         room, all_there = self._crew.room(), len(self._workers)
         left = min(room, all_there)
         if left != self._room_said:
@@ -327,7 +331,7 @@ class Dispatch:
                 )
         if len(starting) < all_there:
             return
-        waited_s = self._clock() - max(worker.since_s for worker in starting)
+        waited_s = now_s - max(worker.since_s for worker in starting)
         if room == 0:
             raise WorkerError("no worker is left: the machines that they ran on are lost")
         if waited_s >= self._patience.start_s:

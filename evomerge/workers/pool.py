@@ -13,7 +13,14 @@ from evomerge.errors import WorkerError
 from evomerge.preparation import Preparation
 from evomerge.route import hops_of
 from evomerge.route.prefixes import order_by_prefix
-from evomerge.workers.worker import PAUSES_S, Shortage, Worker, choose_device
+from evomerge.workers.worker import (
+    PAUSES_S,
+    Checked,
+    Shortage,
+    Worker,
+    choose_device,
+    forget,
+)
 
 
 class Pool(ABC):
@@ -68,7 +75,8 @@ def ran_short(key: CandidateKey, reason: str) -> WorkerError:
 class LocalPool(Pool):
     """One worker in this process; the only pool that reports the steps inside a candidate.
 
-    say: told of what goes wrong and is tried again. sleep: waits so many seconds.
+    say: told of what goes wrong and is tried again. checked: told of self-checks that held. sleep:
+    waits so many seconds.
     """
 
     def __init__(
@@ -77,10 +85,13 @@ class LocalPool(Pool):
         *,
         facts_folder: Path | None = None,
         say: Say = hush,
+        checked: Checked = forget,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         device = choose_device(preparation.job.compute.device)
-        self._worker = Worker(preparation, device=device, facts_folder=facts_folder)
+        self._worker = Worker(
+            preparation, device=device, facts_folder=facts_folder, checked=checked
+        )
         self._say = say
         self._sleep = sleep
 

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evomerge.candidate import Candidate, Observer, Outcome, Say, hush, ignore
 from evomerge.errors import EvomergeError, JobError, WorkerError, one_line
+from evomerge.evaluate.self_check import SelfCheck
 from evomerge.job import ComputeSpec, JobSpec
 from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe
@@ -36,7 +37,7 @@ from evomerge.workers.dispatch import (
 from evomerge.workers.pool import Pool
 from evomerge.workers.processes import look_at, shortage_kills
 from evomerge.workers.ray_session import RaySession, check_room, count_room, join_cluster, nodes
-from evomerge.workers.worker import Shortage, Worker, choose_device
+from evomerge.workers.worker import Checked, Shortage, Worker, choose_device, forget
 
 _FIRST_START_S = 1800.0
 """For all workers to start; models and tasks are loaded in it."""
@@ -46,6 +47,9 @@ _WORD_S = 60.0
 
 _LOOK_S = 20.0
 """For a look at a process of another machine."""
+
+_GONE = "its process or its machine is gone"
+"""Ray's own reasons go on for a page and guess the same."""
 
 
 class _Ran(str):
@@ -60,7 +64,10 @@ class _Actor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and ends this
         torch.set_num_threads(threads)
         preparation = prepare(JobSpec.model_validate_json(job_text))
-        self._worker = Worker(preparation, device=device, facts_folder=facts_folder)
+        self._checks: list[SelfCheck] = []
+        self._worker = Worker(
+            preparation, device=device, facts_folder=facts_folder, checked=self._checks.append
+        )
 
     def ready(self) -> tuple[int, str]:
         """The process id and the node; answers when all is loaded."""
@@ -69,9 +76,11 @@ class _Actor:
     def expect(self, recipes: Sequence[Recipe]) -> None:
         self._worker.expect(recipes)
 
-    def evaluate(self, candidate: Candidate) -> Outcome | _Ran:
+    def evaluate(self, candidate: Candidate) -> tuple[Outcome, list[SelfCheck]] | _Ran:
+        """The outcome, and the self-checks that came before it."""
+        self._checks.clear()
         try:
-            return self._worker.evaluate(candidate)
+            return self._worker.evaluate(candidate), list(self._checks)
         except Shortage as error:
             reason = _Ran(error)
         self._worker.free()
@@ -79,10 +88,13 @@ class _Actor:
 
 
 class RayCrew:
-    """The actors by number. make: starts one."""
+    """The actors by number. make: starts one. checked: told of self-checks that held."""
 
-    def __init__(self, make: Callable[[], Any], *, workers: int, gpus: float) -> None:
+    def __init__(
+        self, make: Callable[[], Any], *, workers: int, gpus: float, checked: Checked
+    ) -> None:
         self._make = make
+        self._checked = checked
         self._gpus = gpus
         self._actors = [make() for _ in range(workers)]
         self._where: dict[int, tuple[int, str]] = {}  # worker -> process id, node
@@ -109,7 +121,7 @@ class RayCrew:
                 raise WorkerError(f"{there}; see whether other work holds the machines")
             if waited_s >= _WORD_S and not said:
                 said = True
-                say(f"{there}; waiting for the others")
+                say(f"{there}; waiting for the rest")
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
         """Tell all workers which recipes come next; one that is replaced does without."""
@@ -171,10 +183,11 @@ class RayCrew:
             answer = ray.get(reference)
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             if "creation task" in str(error):
-                raise WorkerError(f"a worker cannot be started ({_cause(error)})") from error
+                said = str(error).strip().splitlines()[-1]  # below the other process's traceback
+                raise WorkerError(f"a worker cannot be started ({one_line(said)})") from error
             return self._end_of(worker, error)
-        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError) as error:
-            return Died(worker=worker, reason=_first_line(error))
+        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
+            return Died(worker=worker, reason=_GONE)
         except ray.exceptions.RayError as error:
             cause = _cause(error)
             if isinstance(cause, EvomergeError):
@@ -187,7 +200,10 @@ class RayCrew:
             return Ready(worker=worker)
         if isinstance(answer, _Ran):
             return Short(worker=worker, reason=str(answer))
-        return Answered(worker=worker, outcome=answer)
+        outcome, checks = answer
+        for check in checks:
+            self._checked(check)
+        return Answered(worker=worker, outcome=outcome)
 
     def _end_of(self, worker: int, error: Exception) -> Event:
         """A worker that is gone: by the kernel or by Ray, for want of memory, or by itself."""
@@ -195,13 +211,13 @@ class RayCrew:
         self._kills = kills
         if is_shortage(error) or "low on memory" in str(error) or kills > before:
             return Short(worker=worker, reason="killed for want of memory", alive=False)
-        return Died(worker=worker, reason=_first_line(error))
+        return Died(worker=worker, reason=_GONE)
 
 
 class RayPool(Pool):
     """Ray actors on this machine's loopback, or on the cluster at `address`.
 
-    say: told of workers that are replaced or lost.
+    say: told of workers that are replaced or lost. checked: told of self-checks that held.
     """
 
     def __init__(
@@ -212,6 +228,7 @@ class RayPool(Pool):
         address: str | None = None,
         facts_folder: Path | None = None,
         say: Say = hush,
+        checked: Checked = forget,
         patience: Patience | None = None,
     ) -> None:
         job = preparation.job
@@ -227,6 +244,7 @@ class RayPool(Pool):
                 lambda: actor.remote(text, threads, device, facts_folder),
                 workers=workers,
                 gpus=gpus,
+                checked=checked,
             )
             self._crew.start(say)
         except BaseException:
@@ -280,11 +298,6 @@ def _device(compute: ComputeSpec) -> tuple[str, float]:
 
 def _where(address: str | None) -> str:
     return "this machine" if address is None else f"the cluster at {address}"
-
-
-def _first_line(error: BaseException) -> str:
-    """Ray's reasons go on for a page."""
-    return str(error).strip().partition("\n")[0][:200].rstrip(".")
 
 
 def _cause(error: BaseException) -> BaseException:

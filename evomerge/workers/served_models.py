@@ -53,7 +53,8 @@ def check_job(preparation: Preparation, *, device: str) -> None:
             "compute.engine to transformers"
         )
     refuse_several_runs(lead.structure, where=lead.reference)
-    check_served(lead.structure.architecture, device=device, where=lead.reference)
+    for source in (lead, *(model.source for model in preparation.alone.values())):
+        check_served(source.structure.architecture, device=device, where=source.reference)
     if any("routes" in read_space(search.search_space) for search in job.searches):
         for name, source in preparation.sources.items():
             _check_route_through(source, where=name)

@@ -13,8 +13,8 @@ import torch
 from evomerge.errors import SelfCheckError
 from evomerge.evaluate.engines import tree_passes
 from evomerge.evaluate.engines.key_values import TrunkCache
+from evomerge.evaluate.engines.plain_model import load_plain
 from evomerge.evaluate.engines.transformers import TransformersEngine
-from evomerge.evaluate.plain_model import load_plain
 from evomerge.evaluate.self_check import Expected, check_engine, choose_items, expect
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.recipe import DType

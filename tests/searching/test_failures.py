@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from evomerge.candidate import Candidate, Failed, Observer, Outcome, Scored, TaskItems, ignore
+from evomerge.cli import app
 from evomerge.errors import WorkerError
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, prepare
 from evomerge.search import run_search
 from evomerge.study import create_study, read_study, resume_study
-from tests.searching.jobs import LightPool, make_job, write_models
+from tests.searching.jobs import TASKS, LightPool, job_document, make_job, write_models
 
 Fails = Callable[[Candidate], bool]
 
@@ -119,6 +123,27 @@ def test_baselines_that_fail_beside_others_are_recorded_as_failed(
     run(tmp_path / "run", preparation, FailingPool(lambda one: one.label in ("TIES", "base")))
     failed = [failure for *_, failure in record(tmp_path / "run") if failure is not None]
     assert len(failed) == 2
+
+
+def test_a_task_that_exits_ends_the_search_with_its_name_and_the_way_on(tmp_path: Path) -> None:
+    write_models(tmp_path)
+    shutil.copytree(TASKS, tmp_path / "tasks")
+    with (tmp_path / "tasks" / "sums_said.yaml").open("a") as stream:
+        stream.write("process_results: !function exits.score\n")
+    (tmp_path / "tasks" / "exits.py").write_text(
+        "def score(doc, results):\n    raise SystemExit(0)\n"
+    )
+    evaluation = {"task_folders": [str(tmp_path / "tasks")], "items_for_baselines": 8}
+    job = tmp_path / "job.yaml"
+    job.write_text(yaml.safe_dump(job_document(tmp_path, evaluation=evaluation)))
+    result = CliRunner().invoke(app, ["search", str(job), "--run-dir", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(
+        "evomerge: no baseline could be scored: task sums_said: its own code fail"
+    )
+    assert last.endswith(f"(SystemExit: 0); go on with: evomerge resume {tmp_path / 'run'}")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ SCORED = Scored(
     tasks={"sums_choice": TaskItems(ids=(0, 2, 5), metrics={"acc": (1.0, 0.1 + 0.2, 0.0)})}
 )
 
-NOTES = ("facts", "selection")
+NOTES = ("facts", "estimates")
 
 
 def candidate(place: int) -> Candidate:
@@ -53,7 +53,7 @@ def write_record(run_dir: Path, *, job: JobSpec | None = None) -> Path:
         record_one(study, 0)
         record_one(study, 1)
         study.record(candidate(2), Failed(reason="logits are not finite"), score=None)
-        study.note("selection", {"headline": "found", "scores": [0.1 + 0.2, 1]})
+        study.note("estimates", {"headline": "found", "scores": [0.1 + 0.2, 1]})
     return run_dir
 
 

@@ -209,7 +209,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     job = job_of()
     with create_study(tmp_path / "run", job, facts={"job": job.fingerprint()}) as study:
         record_one(study, 0)
-        study.note("selection", {"headline": "found", "pairs": [(1, 2)], 3: None})
+        study.note("estimates", {"headline": "found", "pairs": [(1, 2)], 3: None})
         written = contents_of(study)
     with read_study(tmp_path / "run") as study:
         assert contents_of(study) == written

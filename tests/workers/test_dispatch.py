@@ -273,6 +273,17 @@ def test_a_search_without_a_worker_left_ends_at_once() -> None:
     assert crew.now_s < 10
 
 
+def test_machines_that_say_nothing_end_a_search_though_workers_answer() -> None:
+    class SilentCrew(ScriptedCrew):
+        def room(self) -> int:
+            raise WorkerError("the head of the Ray session does not answer any more")
+
+    crew = SilentCrew(lambda candidate, before: 1.0, workers=2)
+    with pytest.raises(WorkerError, match="does not answer any more"):
+        run(crew, 100)
+    assert 10 <= crew.now_s < 15
+
+
 def test_workers_that_never_start_again_end_a_search() -> None:
     crew = ScriptedCrew(
         lambda candidate, before: Died(worker=-1, reason="killed"), workers=1, starts_after_s=None

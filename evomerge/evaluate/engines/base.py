@@ -61,6 +61,34 @@ class NonFiniteLogits(Unscorable):
         super().__init__("logits are not finite")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlainAnswer:
+    """The beginning of a greedy answer.
+
+    tokens: those chosen, an end token included. logits: (tokens, vocabulary) float32 on the CPU,
+    what each was chosen from, a repetition penalty applied. ended: by an end token.
+    """
+
+    tokens: tuple[int, ...]
+    logits: torch.Tensor
+    ended: bool
+
+
+class Reference(Protocol):
+    """What an engine is held to: one text at a time, by a forward pass alone.
+
+    dtype: of its arithmetic.
+    """
+
+    dtype: torch.dtype
+
+    def loglikelihood(self, request: Continuation) -> float:
+        """Sum of the log-probabilities of the continuation, in nats."""
+
+    def answer(self, request: Prompt, *, limit_tokens: int) -> PlainAnswer:
+        """At most so many tokens of the greedy answer."""
+
+
 class Engine(Protocol):
     """A live model of one architecture whose weights change from candidate to candidate.
 
@@ -93,6 +121,9 @@ class Engine(Protocol):
         where: whose settings they are, for messages; SourceError is raised by `generate` for
         settings other than greedy decoding. What is used already costs nothing.
         """
+
+    def plain(self) -> Reference | None:
+        """The live model read the plain way, to check the engine by; None where it cannot be."""
 
     def prepare(self, *, longest_tokens: int, longest_scored: int) -> None:
         """Choose batch sizes for requests up to this long; a repeated call costs nothing."""

@@ -42,6 +42,7 @@ from evomerge.evaluate.engines.live_model import (
 from evomerge.evaluate.engines.packing_limits import longest_packed, packs_exactly
 from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.plain import plain_answer
+from evomerge.evaluate.engines.plain_model import PlainModel
 from evomerge.evaluate.engines.random_trial import randomise
 from evomerge.evaluate.engines.row_batches import RowBatches
 from evomerge.evaluate.engines.scoring import Scores, read_texts
@@ -139,6 +140,13 @@ class TransformersEngine:
         self._tokenizer, self._generation, self._where = tokenizer, generation, where
         self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
         self._choosing = None
+
+    def plain(self) -> PlainModel:
+        """The live model read one text at a time; see Engine.plain."""
+        assert self._generation is not None, "use() comes first"
+        return PlainModel(
+            self.model, generation=self._generation, context_tokens=self.context_tokens
+        )
 
     def destination(self, name: str) -> torch.Tensor | None:
         """Memory of the live model for a tensor of the checkpoint; see Engine.destination."""

@@ -141,6 +141,9 @@ class VllmEngine:
         self._penalty = float(generation.repetition_penalty or 1.0)
         self._stopping = Stopping(tokenizer, end_tokens=self._ends)
 
+    def plain(self) -> None:
+        """None: vLLM reads no text without its own cache; see Engine.plain."""
+
     def destination(self, name: str) -> torch.Tensor | None:
         """None: vLLM packs weights its own way, so it must be given them; see Engine."""
         return None

@@ -8,9 +8,7 @@ engines, tasks or merges.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,23 +23,11 @@ from transformers import (
 from transformers.utils import logging
 
 from evomerge.errors import SourceError, one_line
-from evomerge.evaluate.engines.base import Continuation, Prompt, Tokens
+from evomerge.evaluate.engines.base import Continuation, PlainAnswer, Prompt, Tokens
 from evomerge.evaluate.engines.context import prompt_of, read_of
 from evomerge.evaluate.engines.live_model import builder_of
+from evomerge.evaluate.engines.plain import plain_logits
 from evomerge.recipe import DType
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PlainAnswer:
-    """The beginning of a greedy answer.
-
-    tokens: those chosen, an end token included. logits: (tokens, vocabulary) float32 on the CPU,
-    what each was chosen from, a repetition penalty applied. ended: by an end token.
-    """
-
-    tokens: tuple[int, ...]
-    logits: torch.Tensor
-    ended: bool
 
 
 class PlainModel:
@@ -57,9 +43,6 @@ class PlainModel:
         self.dtype: torch.dtype = model.dtype
         self._model = model
         self._context_tokens = context_tokens
-        # A cache that is made and thrown away would cost memory; not every model knows the option.
-        accepted = inspect.signature(model.forward).parameters
-        self._options: dict[str, bool] = {"use_cache": False} if "use_cache" in accepted else {}
         ends = generation.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         penalty = float(generation.repetition_penalty or 1.0)
@@ -94,12 +77,10 @@ class PlainModel:
             tokens=tuple(tokens), logits=torch.stack(rows), ended=tokens[-1] in self._ends
         )
 
-    @torch.inference_mode()
     def logits(self, text: Tokens) -> torch.Tensor:
         """(length, vocabulary) float32 on the CPU."""
-        ids = torch.from_numpy(text.copy())[None].to(self._model.device)
-        logits: torch.Tensor = self._model(input_ids=ids, **self._options).logits[0]
-        return logits.float().cpu()
+        ids = torch.from_numpy(text.copy()).to(self._model.device)
+        return plain_logits(self._model, ids).float().cpu()
 
 
 def load_plain(

@@ -1,0 +1,127 @@
+"""The YAML files of tasks, read as text: whether they may be loaded, and which names they hold.
+
+lm-eval reads every file of a folder with a loader that a few lines can hang or crash, and takes
+seconds to import; here nothing of it is needed, so a wrong name is said at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from evomerge.documents import check_bounds, load_bytes
+from evomerge.errors import TaskError
+from evomerge.job import shipped_folder
+
+_LARGEST_BYTES = 2 * 2**20
+_NAMES = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([^\s\"'#\[{]+)", re.MULTILINE)
+
+
+def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
+    """Refuse task folders that cannot be loaded, and names that no task file holds.
+
+    folders: those of the user. A name that is written somewhere may yet be no task: lm-eval says
+    so when it loads it. Raises TaskError in one line.
+    """
+    check_folders(folders)
+    local = b"\0".join(_contents([*folders, shipped_folder("evals")]))
+    missing = [name for name in dict.fromkeys(tasks) if name.encode() not in local]
+    own = b"\0".join(_contents([own_folder()])) if missing else b""
+    for name in missing:
+        if not name or name.encode() not in own:
+            raise unknown_task(name, folders)
+
+
+def check_folders(folders: Iterable[Path]) -> None:
+    """Raise TaskError for a folder that is none, or has a YAML file that must not be loaded."""
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise TaskError(f"evaluation.task_folders: {folder} is no folder; check the path")
+        for path in yaml_files(folder):
+            _check_file(path)
+
+
+def _check_file(first: Path) -> None:
+    """A file and those that it includes are regular files, within the bounds of documents."""
+    waiting, seen = [first], {first}
+    while waiting:
+        path = waiting.pop()
+        content = load_bytes(path, kind="a task", limit_bytes=_LARGEST_BYTES, error=TaskError)
+        text = content.decode("utf-8", errors="replace")
+        check_bounds(text, where=str(path), error=TaskError)
+        found = included(path, read_task_file(path) or {}) if "include" in text else []
+        waiting.extend(other for other in found if other not in seen)
+        seen.update(found)
+
+
+def unknown_task(name: str, folders: Sequence[Path]) -> TaskError:
+    """What to say of a name that is no task: the nearest names, or where to look."""
+    every = b"\n".join(_contents([*folders, shipped_folder("evals"), own_folder()]))
+    known = {match.decode("utf-8", "replace") for match in _NAMES.findall(every)}
+    nearest = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    broken = _unreadable(folders)
+    if nearest:
+        mend = f"did you mean {', '.join(nearest)}?"
+    elif broken:
+        mend = f"{broken} is not readable YAML; mend it if the task is there"
+    else:
+        mend = "check the name, or name its folder in evaluation.task_folders"
+    return TaskError(f"task {name}: unknown; {mend}")
+
+
+def own_folder() -> Path:
+    """The folder of lm-eval's own tasks, found without importing it."""
+    found = importlib.util.find_spec("lm_eval")
+    assert found is not None and found.submodule_search_locations, "lm-eval is a dependency"
+    return Path(found.submodule_search_locations[0], "tasks")
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """The files of a folder, and of those in it, that lm-eval takes for tasks, in order."""
+    return sorted(path for path in folder.glob("**/*.yaml") if not path.is_dir() and path.exists())
+
+
+def _contents(folders: Iterable[Path]) -> Iterator[bytes]:
+    for folder in folders:
+        for parent, _, names in os.walk(folder, followlinks=True):
+            for name in names:
+                path = os.path.join(parent, name)
+                if name.endswith(".yaml") and os.path.isfile(path):
+                    with open(path, "rb") as file:
+                        yield b"\n" + file.read(_LARGEST_BYTES)
+
+
+def _unreadable(folders: Iterable[Path]) -> Path | None:
+    """The first YAML file of the user's folders that is none: lm-eval skips it silently."""
+    paths = (path for folder in folders for path in yaml_files(folder))
+    return next((path for path in paths if read_task_file(path) is None), None)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads task files as data: `!function` and other tags become their text."""
+
+
+_PlainLoader.add_multi_constructor("!", lambda _loader, _tag, node: str(node.value))
+
+
+def read_task_file(path: Path) -> dict[str, object] | None:
+    """A task file as data, its tags as texts; None where it is no YAML mapping."""
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, yaml.YAMLError):
+        return None  # what YAML cannot make raises whatever Python says of it
+    return document if isinstance(document, dict) else None
+
+
+def included(path: Path, document: dict[str, object]) -> list[Path]:
+    """The files that are there of those that a task file includes."""
+    listed = document.get("include") or []
+    names = [str(name) for name in (listed if isinstance(listed, list) else [listed])]
+    paths = [Path(os.path.realpath(path.parent / name)) for name in names if "\0" not in name]
+    return [other for other in paths if os.path.exists(other) and not other.is_dir()]
