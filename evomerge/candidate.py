@@ -130,3 +130,11 @@ Observer = Callable[[Step, CandidateKey], None]
 
 def ignore(step: Step, key: CandidateKey) -> None:
     """The observer that looks away."""
+
+
+Say = Callable[[str], None]
+"""Called with a line for the user, such as that a worker is lost; a search goes on after it."""
+
+
+def hush(line: str) -> None:
+    """Tells nobody."""

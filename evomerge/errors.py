@@ -7,21 +7,36 @@
     │   ├── SourceError            a checkpoint that is missing, damaged or does not fit
     │   ├── TaskError              an evaluation task or one of its metrics
     │   └── RunError               a run directory: locked, changed, missing, not finished
+    ├── MergeError                 a merge that gives numbers no weight can have (exit 2)
     ├── StorageError               the record cannot be written: disk full, no permission (exit 2)
-    └── WorkerError                a worker cannot be started or kept alive (exit 2)
+    ├── WorkerError                a worker cannot be started or kept alive (exit 2)
+    └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
 
-Nothing here knows how the errors are shown; the command line prints `str(error)` as one line.
+Nothing here knows how the errors are shown; the command line prints `str(error)` as one line. No
+password or token that a user wrote is part of it.
 """
 
 from __future__ import annotations
 
+import re
+import signal
 import unicodedata
+
+_SECRETS = (
+    (re.compile(r"(://[^\s/:@]*:)\S*@"), r"\1***@"),
+    (re.compile(r"(?i)((?:^|[?&\s'\"])(?:password|sslpassword|token)=)[^\s&'\"]+"), r"\1***"),
+    (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
+)
+"""Passwords in URLs, in what follows a URL's `?` or a connection string, and tokens of the hub."""
 
 
 class EvomergeError(Exception):
     """Every error this package raises on purpose; its text is one line for a user."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return hide_secrets(super().__str__())
 
 
 class InputError(EvomergeError):
@@ -48,6 +63,10 @@ class RunError(InputError):
     """A run directory that is locked, changed since its start, missing or not finished."""
 
 
+class MergeError(EvomergeError):
+    """A merge whose result holds a NaN or an infinity; in a search one candidate fails of it."""
+
+
 class StorageError(EvomergeError):
     """The record of a search cannot be written; what was recorded before is kept."""
 
@@ -56,12 +75,42 @@ class WorkerError(EvomergeError):
     """A worker cannot be started, or died more often than is tolerated."""
 
 
+class SelfCheckError(EvomergeError):
+    """An engine's scores are not those of plain transformers, so none of them can be trusted."""
+
+
+class Interrupt(KeyboardInterrupt):
+    """A signal that ends a command, as the command line raises it."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether a user or a scheduler interrupts; not a KeyboardInterrupt that a task's code raises.
+
+    Without the command line's own handler the two cannot be told apart.
+    """
+    if isinstance(error, Interrupt):
+        return True
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, KeyboardInterrupt) and plain
+
+
 def one_line(message: object) -> str:
     """The text of an error on one line, as every message to a user is; nothing in it acts."""
-    line = " ".join(str(message).split())
-    return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in line)
+    return visible(" ".join(str(message).split()))
+
+
+def visible(text: str) -> str:
+    """The text as it may be sent to a terminal, which obeys some signs instead of showing them."""
+    return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in text)
 
 
 def _is_shown(sign: str) -> bool:
     """Whether a terminal shows it, rather than obeys it."""
     return unicodedata.category(sign) not in ("Cc", "Cf", "Cs")
+
+
+def hide_secrets(text: str) -> str:
+    """The text with three stars in the place of every password and token in it."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text

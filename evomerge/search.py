@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import Candidate, CandidateKey, ItemIds
 from evomerge.errors import WorkerError
+from evomerge.evaluate.objective import Objective
 from evomerge.evaluate.splits import draw
 from evomerge.generation import Generations
 from evomerge.generation.spending import Spending
@@ -22,6 +23,7 @@ from evomerge.ledger import Ledger
 from evomerge.optimize.baselines import Baseline, Baselines
 from evomerge.preparation import Preparation
 from evomerge.proposing import Propose, make_proposer
+from evomerge.study import Trial
 
 BASELINES = 0
 """The generation of the baselines; the optimiser's own count from 1, on through the stages."""
@@ -46,10 +48,17 @@ class Ending:
     reason: str
 
 
-def run_search(ledger: Ledger, *, after: int = 0, propose: Propose = make_proposer) -> Ending:
+def run_search(
+    ledger: Ledger,
+    *,
+    after: int = 0,
+    until: int | None = None,
+    propose: Propose = make_proposer,
+) -> Ending:
     """Search the present stage until its part of the budget or the optimiser says stop.
 
     The first stage scores the baselines before. after: the last generation of the stages before.
+    until: the last of this one, where it has ended and is run again over its record.
     propose: makes whoever proposes the genomes. Raises WorkerError when no baseline can be scored:
     then nothing else could be either.
     """
@@ -61,6 +70,7 @@ def run_search(ledger: Ledger, *, after: int = 0, propose: Propose = make_propos
     optimizer = propose(ledger, thresholds)
     means: list[NDArray[np.float64]] = []
     recorded = [*ledger.study.trials_of("genome"), *ledger.study.trials_of("elite")]
+    recorded = [one for one in recorded if until is None or one.key.generation <= until]
     spent = [trial for trial in recorded if trial.key.generation <= after]
     # What is recorded is told whatever the budget says now, and a stage is never empty.
     least = max([after + 1, *(trial.key.generation for trial in recorded)])
@@ -75,7 +85,7 @@ def run_search(ledger: Ledger, *, after: int = 0, propose: Propose = make_propos
     while True:
         items = generations.items(generation + 1, affordable=spending.affordable(spent))
         reason = spending.end(spent, generations.count(items)) if generation >= least else None
-        reason = reason or optimizer.stop
+        reason = "it has ended" if generation == until else reason or optimizer.stop
         if reason is not None:
             break
         generation += 1
@@ -113,11 +123,40 @@ def _score_baselines(ledger: Ledger) -> None:
     stage = (*baselines.stage({}), Baseline(label=SPACE_START, recipe=start))
     scores: dict[str, float | None] = {}
     while stage:
-        trials = ledger.complete(_baseline_candidates(stage, items, first=len(scores)))
+        none_yet = all(score is None for score in scores.values())
+        trials = ledger.complete(
+            _baseline_candidates(stage, items, first=len(scores)),
+            some_of="baseline" if none_yet else "",
+        )
         scores |= {trial.label: trial.score for trial in trials}
         if all(score is None for score in scores.values()):
             raise WorkerError(f"no baseline could be scored: {trials[0].failure}")
         stage = baselines.stage(scores)
+    remark = _remark_on(ledger.study.trials_of("baseline"), preparation.objective)
+    if remark is not None:
+        ledger.say(f"note: {remark}")
+
+
+def _remark_on(baselines: Sequence[Trial], objective: Objective) -> str | None:
+    """What leaves a search nothing to find: a perfect model, or none that is right anywhere."""
+    axes = [metric for metric in objective.axes if metric.higher_is_better]
+    scored = [trial for trial in baselines if trial.failure is None]
+    if not scored or len(axes) < len(objective.axes):
+        return None
+    reached = [[trial.means[axis.task][axis.key] for axis in axes] for trial in scored]
+    perfect = [t.label for t, values in zip(scored, reached, strict=True) if min(values) == 1.0]
+    if perfect:
+        others = f" (so do {len(perfect) - 1} more)" if len(perfect) > 1 else ""
+        return (
+            f"{perfect[0]} scores 1.000 in everything before any search{others}: there is hardly "
+            "anything to gain; give harder tasks, or more items"
+        )
+    if not any(map(any, reached)):
+        return (
+            f"all {len(scored)} baselines score 0.000 in everything: the search has nothing to go "
+            "by; check the tasks' prompts and filters, or give easier tasks"
+        )
+    return None
 
 
 def _candidates(

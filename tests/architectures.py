@@ -72,6 +72,27 @@ def _qwen2_vl() -> PreTrainedConfig:
     )
 
 
+def _paligemma() -> PreTrainedConfig:
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 8,
+        "patch_size": 4,
+        "projection_dim": 16,
+    }
+    return _of(
+        "PaliGemmaConfig",
+        text_config={**_TEXT, "model_type": "gemma", "head_dim": 8},
+        vision_config={**vision, "model_type": "siglip_vision_model"},
+        image_token_index=3,
+        projection_dim=16,
+        hidden_size=16,
+        vocab_size=ROWS,
+    )
+
+
 ARCHITECTURES: Mapping[str, tuple[str, Callable[[], PreTrainedConfig]]] = {
     "llama": ("LlamaForCausalLM", lambda: _of("LlamaConfig", **_TEXT)),
     "mistral": ("MistralForCausalLM", lambda: _of("MistralConfig", **_TEXT)),
@@ -128,12 +149,206 @@ ARCHITECTURES: Mapping[str, tuple[str, Callable[[], PreTrainedConfig]]] = {
 }
 """Name -> the class of model, and its configuration."""
 
+_MAMBA2 = {
+    "mamba_n_heads": 4,
+    "mamba_d_head": 8,
+    "mamba_d_state": 4,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 8,
+}
+_LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 4,
+}
+_KINDS = ["linear_attention", "full_attention", "linear_attention"]
+
+OTHER_PASTS: Mapping[str, tuple[str, Callable[[], PreTrainedConfig]]] = {
+    "mamba2": (
+        "Mamba2ForCausalLM",
+        lambda: _of(
+            "Mamba2Config",
+            vocab_size=ROWS,
+            hidden_size=16,
+            num_hidden_layers=3,
+            state_size=4,
+            num_heads=4,
+            head_dim=8,
+            n_groups=1,
+            chunk_size=8,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+    ),
+    "falcon_mamba": (
+        "FalconMambaForCausalLM",
+        lambda: _of(
+            "FalconMambaConfig",
+            vocab_size=ROWS,
+            hidden_size=16,
+            num_hidden_layers=3,
+            state_size=4,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+    ),
+    "lfm2": (
+        "Lfm2ForCausalLM",
+        lambda: _of("Lfm2Config", **_TEXT, full_attn_idxs=[1], block_multiple_of=8),
+    ),
+    "lfm2_moe": (
+        "Lfm2MoeForCausalLM",
+        lambda: _of(
+            "Lfm2MoeConfig",
+            **_TEXT,
+            **_EXPERTS,
+            num_dense_layers=1,
+            layer_types=["conv", "full_attention", "conv"],
+        ),
+    ),
+    "jamba": (
+        "JambaForCausalLM",
+        lambda: _of(
+            "JambaConfig",
+            **_TEXT,
+            num_experts=3,
+            attn_layer_period=2,
+            attn_layer_offset=1,
+            mamba_d_state=4,
+            mamba_dt_rank=4,
+            use_mamba_kernels=False,
+        ),
+    ),
+    "qwen3_next": (
+        "Qwen3NextForCausalLM",
+        lambda: _of(
+            "Qwen3NextConfig",
+            **_TEXT,
+            **_EXPERTS,
+            **_LINEAR,
+            head_dim=8,
+            shared_expert_intermediate_size=12,
+            layer_types=_KINDS,
+        ),
+    ),
+    "qwen3_5": (
+        "Qwen3_5ForCausalLM",
+        lambda: _of("Qwen3_5TextConfig", **_TEXT, **_LINEAR, head_dim=8, layer_types=_KINDS),
+    ),
+    "olmo_hybrid": (
+        "OlmoHybridForCausalLM",
+        lambda: _of("OlmoHybridConfig", **_TEXT, **_LINEAR, layer_types=_KINDS),
+    ),
+    "recurrent_gemma": (
+        "RecurrentGemmaForCausalLM",
+        lambda: _of(
+            "RecurrentGemmaConfig",
+            vocab_size=ROWS,
+            hidden_size=16,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            attention_window_size=32,
+            lru_width=16,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+    ),
+    "falcon_h1": (
+        "FalconH1ForCausalLM",
+        lambda: _of("FalconH1Config", **_TEXT, **_MAMBA2, mamba_d_ssm=32),
+    ),
+    "bamba": (
+        "BambaForCausalLM",
+        lambda: _of("BambaConfig", **_TEXT, **_MAMBA2, attn_layer_indices=[1]),
+    ),
+    "granite_hybrid": (
+        "GraniteMoeHybridForCausalLM",
+        lambda: _of(
+            "GraniteMoeHybridConfig",
+            **_TEXT,
+            **_MAMBA2,
+            num_local_experts=0,
+            shared_intermediate_size=24,
+            layer_types=["mamba", "attention", "mamba"],
+        ),
+    ),
+    "nemotron_h": (
+        "NemotronHForCausalLM",
+        lambda: _of(
+            "NemotronHConfig",
+            **{**_TEXT, "num_hidden_layers": 4},
+            layers_block_type=["mamba", "attention", "moe", "mamba"],
+            head_dim=8,
+            mamba_num_heads=4,
+            mamba_head_dim=8,
+            ssm_state_size=4,
+            n_groups=1,
+            chunk_size=8,
+            n_routed_experts=3,
+            moe_intermediate_size=12,
+            moe_shared_expert_intermediate_size=12,
+            use_mamba_kernels=False,
+        ),
+    ),
+    "zamba": (
+        "ZambaForCausalLM",
+        lambda: _of(
+            "ZambaConfig",
+            **{**_TEXT, "num_key_value_heads": 4, "num_hidden_layers": 4},
+            n_mamba_heads=2,
+            mamba_d_state=4,
+            mamba_dt_rank=4,
+            layers_block_type=["mamba", "hybrid", "mamba", "hybrid"],
+            use_mamba_kernels=False,
+        ),
+    ),
+    "zamba2": (
+        "Zamba2ForCausalLM",
+        lambda: _of(
+            "Zamba2Config",
+            **{**_TEXT, "num_key_value_heads": 4},
+            layers_block_type=["mamba", "hybrid", "mamba"],
+            mamba_d_state=4,
+            n_mamba_heads=4,
+            mamba_headdim=8,
+            chunk_size=8,
+            adapter_rank=4,
+            use_mamba_kernels=False,
+        ),
+    ),
+    "rwkv": (
+        "RwkvForCausalLM",
+        lambda: _of(
+            "RwkvConfig",
+            vocab_size=ROWS,
+            hidden_size=16,
+            num_hidden_layers=3,
+            context_length=64,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+    ),
+    "minimax": (
+        "MiniMaxForCausalLM",
+        lambda: _of(
+            "MiniMaxConfig", **_TEXT, num_local_experts=3, block_size=8, layer_types=_KINDS
+        ),
+    ),
+    "paligemma": ("PaliGemmaForConditionalGeneration", _paligemma),
+}
+"""Those whose past is more than keys and values, or that read a text in a way of their own."""
+
 
 def save_architecture(
     folder: Path, name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Path:
     """Save a random checkpoint of an architecture and return its folder."""
-    kind, configure = ARCHITECTURES[name]
+    kind, configure = {**ARCHITECTURES, **OTHER_PASTS}[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = getattr(transformers, kind)(configure()).to(dtype)
@@ -168,7 +383,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def load_whole(folder: Path, name: str) -> PreTrainedModel:
     """Load a checkpoint with plain transformers; every tensor must have its place, and be there."""
-    kind, _ = ARCHITECTURES[name]
+    kind, _ = {**ARCHITECTURES, **OTHER_PASTS}[name]
     model, found = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
     wrong = {what: keys for what, keys in found.items() if keys}
     assert not wrong, wrong

@@ -83,6 +83,17 @@ def scores(model: Path, job: JobSpec) -> dict[tuple[str, str], float]:
     }
 
 
+def stock_scores(model: Path, preparation: Preparation) -> dict[tuple[str, str], float]:
+    items = {task: preparation.suite.items(task, "search") for task in METRICS}
+    options = StockOptions(dtype="float32", device="cpu", batch_size=32, task_folders=FOLDERS)
+    stock = score_stock(model, items, METRICS, options)
+    return {
+        (task, metric): found.mean(metric)
+        for task, found in stock.items()
+        for metric in METRICS[task]
+    }
+
+
 @pytest.mark.parametrize("kind", ["plain", "slices", "route"])
 def test_a_recipe_and_the_model_it_makes_score_what_stock_tools_say(
     models: Path, job: JobSpec, preparation: Preparation, tmp_path: Path, kind: str
@@ -90,20 +101,22 @@ def test_a_recipe_and_the_model_it_makes_score_what_stock_tools_say(
     path, out = tmp_path / "recipe.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump_all(documents(models, kind)))
     merge_recipe(load_recipe(path), out)
-    items = {task: preparation.suite.items(task, "search") for task in METRICS}
-    options = StockOptions(dtype="float32", device="cpu", batch_size=32, task_folders=FOLDERS)
-    stock = score_stock(out, items, METRICS, options)
-    expected = {
-        (task, metric): found.mean(metric)
-        for task, found in stock.items()
-        for metric in METRICS[task]
-    }
+    expected = stock_scores(out, preparation)
     assert scores(path, job) == pytest.approx(expected)
     assert scores(out, job) == pytest.approx(expected)
     assert scores(models / "base", job) != pytest.approx(expected)
 
 
-def test_a_deeper_model_of_other_words_is_refused(job: JobSpec, tmp_path: Path) -> None:
+def test_a_deeper_model_of_more_words_is_scored_as_stock_tools_score_it(
+    job: JobSpec, preparation: Preparation, tmp_path: Path
+) -> None:
     odd = save_tiny_llama(tmp_path / "odd", seed=1, layers=3, vocabulary=200)
-    with pytest.raises(SourceError, match=r"odd does not fit .*: it is a LlamaForCausalLM of 200"):
+    assert scores(odd, job) == pytest.approx(stock_scores(odd, preparation))
+
+
+def test_a_model_of_another_architecture_is_refused(job: JobSpec, tmp_path: Path) -> None:
+    odd = save_tiny_llama(tmp_path / "odd", seed=1, layers=2)
+    config = (odd / "config.json").read_text()
+    (odd / "config.json").write_text(config.replace("LlamaForCausalLM", "MistralForCausalLM"))
+    with pytest.raises(SourceError, match=r"odd does not fit .*: it is a MistralForCausalLM, not"):
         evaluate_model(str(odd), job, split="test")

@@ -14,6 +14,8 @@ PACKAGE = Path(evomerge.__file__).parent
 
 ORDER = (
     "errors",
+    "markdown",
+    "shortage",
     "documents",
     "conditions",
     "recipe",
@@ -49,7 +51,7 @@ ORDER = (
 """Rooms from the ground up; a room may import those before it."""
 
 OWNERS = {
-    "ray": ("workers/ray_pool.py",),
+    "ray": ("workers/ray_pool.py", "workers/ray_session.py"),
     "lm_eval": ("evaluate/",),
     "cma": ("optimize/cma_es.py",),
     "optuna": ("study/", "optimize/"),

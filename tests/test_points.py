@@ -70,6 +70,14 @@ def make_front(**changes: object) -> Front:
     return replace(front, **changes)  # type: ignore[arg-type]
 
 
+def test_a_front_after_a_raised_budget_says_that_its_test_items_were_seen() -> None:
+    assert "unseen test items" in make_front().headline()
+    again = make_front(tested_before=3)
+    assert "on test items that were seen before" in again.headline()
+    assert "3 selections of this search before this one" in " ".join(again.lines())
+    assert read_outcome(again.to_json()) == again
+
+
 @pytest.mark.parametrize(
     ("wish", "label"),
     [

@@ -22,7 +22,9 @@ from evomerge.calibrate.live_source import LiveSource, load_tokenizer
 from evomerge.calibrate.tensor_file import new_tensor_file
 from evomerge.calibrate.text import Text, cut_sequences, read_text
 from evomerge.errors import InputError
-from evomerge.sources import Source, open_source
+from evomerge.evaluate.engines.plain_model import load_plain
+from evomerge.evaluate.self_check import check_reading
+from evomerge.sources import Adapter, Source, open_source
 from evomerge.statistics import FileKind, Header, model_name, read_header, weights_sha256
 
 Progress = Callable[[str, int, int], None]
@@ -77,6 +79,10 @@ class Calibration:
         if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not usable):
             raise InputError(f"--device: {self.device}: not usable here; use auto or cpu")
         return device
+
+
+_CHECKED_TOKENS = 64
+"""Of the text, that plain transformers reads too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +154,7 @@ def _calibrate_one(
         path = _find_same(folder, header)
         computed = path is None
         if path is None:
-            live = live or LiveSource(
-                source, dtype=calibration.dtype, device=device, trust_remote_code=trust
-            )
+            live = live or _build(source, sequences[0], calibration, device)
             path = folder / header.file_name
             _write(live, sequences, path, header, calibration.batch, progress)
         yield Written(
@@ -160,6 +164,30 @@ def _calibrate_one(
             settings=header.settings,
             computed=computed,
         )
+
+
+def _build(
+    source: Source, sequence: NDArray[np.int64], calibration: Calibration, device: torch.device
+) -> LiveSource:
+    """The live source, held to plain transformers on the beginning of a text.
+
+    sequence: (tokens,). Raises SelfCheckError where it reads that otherwise.
+    """
+    trust = calibration.trust_remote_code
+    text = sequence[:_CHECKED_TOKENS]
+    plain: torch.Tensor | None = None
+    if not isinstance(source, Adapter):  # plain transformers would load its base alone
+        # Before the live model is there, so that memory holds one at a time.
+        plain = load_plain(
+            source.folder, dtype=calibration.dtype, device=device, trust_remote_code=trust
+        ).logits(text)
+    live = LiveSource(source, dtype=calibration.dtype, device=device, trust_remote_code=trust)
+    if plain is not None:
+        ids = torch.from_numpy(text.copy())[None].to(device)
+        with torch.inference_mode():
+            found = live.model(input_ids=ids, use_cache=False).logits[0]
+        check_reading(found, plain, text, label=source.reference)
+    return live
 
 
 def _context_tokens(source: Source) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,6 +14,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from evomerge.errors import one_line
 
 
 class CalibrationProgress:
@@ -34,7 +37,7 @@ class CalibrationProgress:
     def __call__(self, label: str, done: int, count: int) -> None:
         """So many of `count` sequences are done for the file that `label` names."""
         if label not in self._tasks:
-            self._tasks[label] = self._progress.add_task(label)
+            self._tasks[label] = self._progress.add_task(escape(one_line(label)))
         self._progress.update(self._tasks[label], completed=done, total=count, visible=done < count)
 
     def __enter__(self) -> CalibrationProgress:

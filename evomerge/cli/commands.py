@@ -8,7 +8,6 @@ interrupted.
 from __future__ import annotations
 
 import enum
-import json
 import os
 import shlex
 import sys
@@ -18,7 +17,8 @@ from typing import Annotated
 import typer
 
 from evomerge import __version__
-from evomerge.cli.endings import answering
+from evomerge.cli.endings import answering, say_note
+from evomerge.cli.screen import say, say_json
 from evomerge.errors import EvomergeError, RunError
 
 
@@ -64,7 +64,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -92,7 +92,7 @@ def search(
         refuse_existing(where)
         check_names_of(spec)
         from evomerge.cli.searching import search_job
-        from evomerge.preparation import pin, prepare
+        from evomerge.preparation import facts_of, pin, prepare
         from evomerge.workers.opening import check_models, check_workers
 
         check_workers(spec.compute, ray_address=ray_address)
@@ -100,7 +100,8 @@ def search(
         preparation = prepare(pin(spec))
         check_models(preparation)
         directions = preparation.objective.directions
-        study = create_study(where, preparation.job, directions=directions)
+        facts = facts_of(preparation)
+        study = create_study(where, preparation.job, directions=directions, facts=facts)
         search_job(study, preparation, ray_address)
 
 
@@ -166,7 +167,7 @@ def grid(
         again = f"evomerge grid {file} --run-dir {where}{changed}"
         outcome = run_grid(spec, preparation, where, ray_address, again=again)
         if as_json:
-            typer.echo(json.dumps(outcome.to_json(), ensure_ascii=False, indent=2))
+            say_json(outcome.to_json())
         else:
             show_grid(outcome, where)
 
@@ -183,7 +184,7 @@ def status(run_dir: RunDir, as_json: AsJson = False) -> None:
         with read_study(run_dir) as study:
             said = status_of(study)
         if as_json:
-            typer.echo(json.dumps(said.to_json(), ensure_ascii=False, indent=2))
+            say_json(said.to_json())
         else:
             show_status(said)
 
@@ -220,15 +221,18 @@ def export(
             if trial is not None and point is not None:
                 raise RunError("--point: --trial names a candidate already; give one of them")
             chosen = chosen_outcome(study, point) if key is None else None
-            from evomerge.export import export_winner
+            from evomerge.export import check_free, export_winner
             from evomerge.preparation import prepare
 
+            check_free(out)
             preparation = prepare(study.job)
             if verify:
-                typer.echo("writing, then scoring with stock lm-eval ...", err=True)
+                say("writing, then scoring with stock lm-eval ...", err=True)
             report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
+        for note in report.weights.notes:
+            say_note(note)
         for line in report.lines():
-            typer.echo(line)
+            say(line)
         if not report.verified:
             raise typer.Exit(EvomergeError.exit_code)
 
@@ -289,7 +293,7 @@ def calibrate(
         )
         with CalibrationProgress() as progress:
             for written in compute(models, text, out, calibration, progress):
-                typer.echo(written.line())
+                say(written.line())
 
 
 @app.command()
@@ -304,8 +308,10 @@ def merge(
         loaded = load_recipe(recipe)
         from evomerge.export import merge_recipe
 
-        merge_recipe(loaded, out)
-        typer.echo(f"model: {out}")
+        weights = merge_recipe(loaded, out, say=say_note)
+        for note in weights.notes:
+            say_note(note)
+        say(f"model: {out}")
 
 
 @app.command()
@@ -326,13 +332,13 @@ def evaluate(
         check_names_of(spec)
         from evomerge.assessing import evaluate_model
 
-        standing = evaluate_model(model, spec, split=split.value)
+        standing = evaluate_model(model, spec, split=split.value, say=say_note)
         if as_json:
-            typer.echo(json.dumps(standing.to_json(), ensure_ascii=False, indent=2))
+            say_json(standing.to_json())
             return
-        typer.echo(f"{model}: all {split.value} items; in brackets 95% intervals")
+        say(f"{model}: all {split.value} items; in brackets 95% intervals")
         for line in standing.lines():
-            typer.echo(line)
+            say(line)
 
 
 @app.command()
@@ -354,13 +360,13 @@ def report(
 
             structure = open_source(study.job.models.base, where="models.base").structure
             path = write_report(study, structure=structure, out=out or run_dir / "report.html")
-        typer.echo(f"report: {path}")
+        say(f"report: {path}")
 
 
 def _say_checking() -> None:
     """A line for people while nothing else shows; programs and logs get results alone."""
     if sys.stderr.isatty():
-        typer.echo("Checking models, tasks and search space ...", err=True)
+        say("Checking models, tasks and search space ...", err=True)
 
 
 def main() -> None:

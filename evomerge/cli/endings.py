@@ -1,52 +1,202 @@
-"""How a command ends: exit codes, errors of ours in one line, interrupts."""
+"""How a command ends: exit codes, errors in one line, signals without a long wait."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
+from types import FrameType
 
 import typer
 
-from evomerge.errors import EvomergeError, one_line
+from evomerge.cli.screen import say
+from evomerge.errors import EvomergeError, Interrupt, WorkerError, one_line
+from evomerge.shortage import is_shortage
 
 NO_GAIN = 3
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 
 _LONGEST = 1200
 """Characters of a message that are shown; the longest of ours with two paths in it are shorter."""
 
+CLOSING_S = 8.0
+"""What a command may take to close after a signal, before it is ended as it stands."""
+
+_SIGNALS = [
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if (number := getattr(signal, name, None)) is not None
+]
+
+
+class _Interrupts:
+    """Signals as a user or a scheduler sends them: the first closes, another ends at once.
+
+    The record bears a kill at any moment, so a command that cannot close in time (in a library's
+    long call, or where a library swallowed the interrupt) is ended as it stands, by a thread that
+    the interpreter tells of signals even while it cannot run their handlers.
+    """
+
+    def __init__(self) -> None:
+        self.line = "Interrupted."
+        self._received = False
+        self._closed = threading.Event()
+        self._told, self._tell = os.pipe()
+        os.set_blocking(self._tell, False)
+        self._before = signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
+        if self._received:
+            self._end()
+        self._received = True
+        raise Interrupt
+
+    def close(self) -> None:
+        """The command has ended by itself."""
+        self._closed.set()
+        signal.set_wakeup_fd(self._before)
+        os.close(self._tell)
+        self._thread.join()
+        os.close(self._told)
+
+    def _watch(self) -> None:
+        while told := os.read(self._told, 1):
+            if told[0] in _SIGNALS and not self._closed.wait(CLOSING_S):
+                self._end()
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live display hides it
+            os.write(2, f"{show_cursor}{self.line}\n".encode())
+        os._exit(INTERRUPTED)
+
+
+_interrupts: _Interrupts | None = None
+"""Of the command that runs, if one does; signals belong to the whole process."""
+
 
 @contextlib.contextmanager
 def interruptible(again: str) -> Iterator[None]:
-    """An interrupt, or a scheduler's SIGTERM, ends with the command that goes on from there."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """What stops the work ends with the command that goes on from there: signals, dead workers."""
+    line = f"Interrupted; go on with: {again}"
+    before = _interrupts.line if _interrupts is not None else ""
+    if _interrupts is not None:
+        _interrupts.line = line
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted; go on with: {again}", err=True)
+        _say(line)
         raise typer.Exit(INTERRUPTED) from None
+    except WorkerError as error:
+        raise WorkerError(f"{error}; go on with: {again}") from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if _interrupts is not None:
+            _interrupts.line = before
+
+
+def say_note(note: str) -> None:
+    """Tell what a user should know and need not act on."""
+    say(f"note: {note}", err=True)
 
 
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
-    """Errors of ours become one line and their exit code; so does an interrupt."""
+    """Errors of ours become one line and their exit code; so do signals and a machine run short."""
+    with _receiving_signals():
+        try:
+            yield
+        except KeyboardInterrupt:
+            _say("Interrupted.")
+            raise typer.Exit(INTERRUPTED) from None
+        except EvomergeError as error:
+            _say(f"evomerge: {_shortened(one_line(error))}")
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError as error:  # whoever read the results has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(PIPE_CLOSED) from error
+        except SystemExit as error:  # the commands themselves raise typer.Exit
+            _say(
+                f"evomerge: code that was run, of a task or a model, ended the process (exit code "
+                f"{error.code}); take the call of exit() out of it"
+            )
+            raise typer.Exit(EvomergeError.exit_code) from error
+        except Exception as error:
+            if not is_shortage(error):
+                if not isinstance(error, OSError) or error.filename is None:
+                    raise
+                # A path of the command line that the system does not take.
+                said = f"{error.filename}: {error.strerror}; check the path"
+                _say(f"evomerge: {_shortened(one_line(said))}")
+                raise typer.Exit(EvomergeError.exit_code) from error
+            reason = one_line(f"{type(error).__name__}: {error}")
+            _say(f"evomerge: the machine ran short ({reason}); free memory or disk and try again")
+            raise typer.Exit(EvomergeError.exit_code) from error
+
+
+@contextlib.contextmanager
+def _receiving_signals() -> Iterator[None]:
+    """Signals raise Interrupt while a command runs; those that are ignored (nohup) stay so."""
+    global _interrupts
+    if threading.current_thread() is not threading.main_thread() or _interrupts is not None:
+        yield
+        return
+    _leave_children()
+    _interrupts = _Interrupts()
+    before = {
+        number: handler
+        for number in _SIGNALS
+        if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)
+    }
+    for number in before:
+        signal.signal(number, _interrupts.receive)
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo("Interrupted.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except EvomergeError as error:
-        typer.echo(f"evomerge: {_shortened(one_line(error))}", err=True)
-        raise typer.Exit(error.exit_code) from error
-    except OSError as error:  # a path of the command line that the system does not take
-        if error.filename is None:
-            raise
-        said = f"{error.filename}: {error.strerror}; check the path"
-        typer.echo(f"evomerge: {_shortened(one_line(said))}", err=True)
-        raise typer.Exit(EvomergeError.exit_code) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _interrupts.close()
+        _interrupts = None
+
+
+def _leave_child() -> None:
+    """A child that a library forks is not ours to end: signals do to it what they do to any."""
+    global _interrupts
+    if _interrupts is not None:
+        _interrupts = None
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+    _unblock()
+
+
+def _block() -> None:
+    """No signal may reach a child that still has our handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+@functools.cache
+def _leave_children() -> None:
+    """Once in a process; it cannot be taken back."""
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_leave_child)
+
+
+def _say(line: str) -> None:
+    """To a terminal that may be gone."""
+    with contextlib.suppress(OSError):
+        say(line, err=True)
 
 
 def _shortened(line: str) -> str:

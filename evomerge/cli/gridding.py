@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
-from evomerge.cli.beginnings import begun_before
-from evomerge.cli.endings import interruptible
+from evomerge.cli.beginnings import go_on, keep_check
+from evomerge.cli.endings import interruptible, say_note
+from evomerge.cli.screen import say
 from evomerge.grid import (
     GridOutcome,
     GridRun,
@@ -31,8 +30,10 @@ def run_grid(
     """Score what is missing of a grid; `again` is the command that goes on with it."""
     with open_grid_study(run_dir, spec, preparation) as study, interruptible(again):
         now = facts_of_grid(spec, preparation)
-        begun_before(study, now, what="grid")
+        go_on(study, now, what="grid")
         keep_grid(study, spec)
+        for note in preparation.notes:
+            say_note(note)
         progress = GridProgress(study)
         run = GridRun(
             grid=spec,
@@ -40,7 +41,11 @@ def run_grid(
             study=study,
             facts_folder=run_dir / "facts" / sources_digest(now),
             open_pool=lambda ready, folder: open_pool(
-                ready, ray_address=ray_address, facts_folder=folder
+                ready,
+                ray_address=ray_address,
+                facts_folder=folder,
+                say=progress.say,
+                checked=keep_check(study, progress.say),
             ),
             watch_scoring=progress.scoring,
             watch_search=progress.searching,
@@ -55,6 +60,6 @@ def run_grid(
 def show_grid(outcome: GridOutcome, run_dir: Path) -> None:
     """Print its tables, and where they and the recipes are."""
     for line in grid_lines(outcome):
-        typer.echo(line)
-    typer.echo(f"tables: {run_dir / 'grid.md'}, figures: {run_dir / 'grid.html'}")
-    typer.echo(f"next: evomerge merge {run_dir / 'recipes' / 'CANDIDATE.yaml'} --out DIR")
+        say(line)
+    say(f"tables: {run_dir / 'grid.md'}, figures: {run_dir / 'grid.html'}")
+    say(f"next: evomerge merge {run_dir / 'recipes' / 'CANDIDATE.yaml'} --out DIR")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from evomerge.cli.beginnings import begun_before
-from evomerge.cli.endings import NO_GAIN, interruptible
+from evomerge.cli.beginnings import go_on, keep_check
+from evomerge.cli.endings import NO_GAIN, interruptible, say_note
+from evomerge.cli.screen import say
 from evomerge.ledger import Ledger
 from evomerge.preparation import Preparation, facts_of, sources_digest
 from evomerge.report.terminal import SearchProgress
@@ -18,20 +19,30 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
     """Search, select, and say what came of it; ends the process with the command's exit code."""
     with study, interruptible(f"evomerge resume {study.run_dir}"):
         now = facts_of(preparation)
-        if begun_before(study, now, what="search"):
-            study.keep_job()
+        go_on(study, now, what="search")
+        study.keep_job()
+        for note in preparation.notes:
+            say_note(note)
         with (
             SearchProgress(study) as progress,
             open_pool(
                 preparation,
                 ray_address=ray_address,
                 facts_folder=study.run_dir / "facts" / sources_digest(now),
+                say=progress.say,
+                checked=keep_check(study, progress.say),
             ) as pool,
         ):
-            ledger = Ledger(preparation=preparation, study=study, pool=pool, observe=progress)
+            ledger = Ledger(
+                preparation=preparation,
+                study=study,
+                pool=pool,
+                observe=progress,
+                say=progress.say,
+            )
             ending, outcome = run_job(ledger)
-    typer.echo(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
+    say(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
     for line in outcome.lines():
-        typer.echo(line)
-    typer.echo(f"next: {outcome.export_command(study.run_dir)}")
+        say(line)
+    say(f"next: {outcome.export_command(study.run_dir)}")
     raise typer.Exit(0 if outcome.better else NO_GAIN)

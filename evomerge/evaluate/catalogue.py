@@ -75,6 +75,18 @@ class TaskCatalogue:
             return self._load(self._own, name, own=True)
         raise unknown_task(name, self._users)
 
+    def file_of(self, name: str) -> Path:
+        """The YAML that defines the task of this name; Path() where there is none."""
+        manager = self._manager_of(name)
+        file = None if manager is None else manager.task_index[name].yaml_path
+        return Path(file) if file else Path()
+
+    def _manager_of(self, name: str) -> TaskManager | None:
+        for manager in self._local:
+            if name in manager.task_index:
+                return manager
+        return self._own if name in self._own.task_index else None
+
     def _load(self, manager: TaskManager, name: str, *, own: bool) -> FoundTask:
         entry = manager.task_index[name]
         if name in manager.all_groups or name in manager.all_tags:
@@ -87,7 +99,7 @@ class TaskCatalogue:
         path = Path(entry.yaml_path) if entry.yaml_path else None
         try:
             task = manager.load([name])["tasks"][name]
-        except Exception as error:  # Task files are code: anything can come out of them.
+        except (Exception, SystemExit) as error:  # Task files are code: anything can come of them.
             raise TaskError(f"task {name}: {_why(error)}; check {path or 'its file'}") from error
         return FoundTask(name=name, task=task, path=path, own=own)
 
@@ -104,7 +116,7 @@ _UNREACHED = frozenset(
 """Names of what the clients of the hub raise where it cannot be reached, and nothing is cached."""
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
     """Why a task cannot be loaded, in plain words where the libraries' own say little."""
     chain: list[BaseException] = [error]
     while (behind := chain[-1].__cause__ or chain[-1].__context__) and behind not in chain:

@@ -127,5 +127,8 @@ def _low_ends(
             confidence=1.0 - (1.0 - confidence) / len(axes),
             resamples=resamples,
         )
-        low[:, column] = [difference.interval.low for difference in differences]
+        low[:, column] = [
+            0.0 if member is other else difference.interval.low
+            for (member, other), difference in zip(pairs, differences, strict=True)
+        ]
     return low.reshape(len(members), len(others), len(axes))

@@ -1,8 +1,11 @@
-"""How sure a score is: bootstrap intervals of one model's scores.
+"""How sure a score is: intervals of one model's scores by a Bayesian bootstrap.
 
-Resampling is stratified by task, and paired: several models are scored on the same resampled items
-(Efron & Tibshirani 1993, percentile intervals). Everything is drawn from a seed. It does not know
-where scores come from; how sure a difference is, is told elsewhere (`simultaneous.py`).
+Every item gets a random weight (Rubin 1981), and so do two items that nobody saw, one at each end
+of what the metric can be. Of items that are right or wrong, the weighted mean is then exactly the
+posterior of the share that is right under a uniform prior, so sixty items that are all right leave
+room for some that are not, where a plain bootstrap leaves none. Weights are drawn task by task, the
+same for all models of a task. Everything is drawn from a seed. It does not know where scores come
+from; how sure a difference is, is told elsewhere (`simultaneous.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +26,9 @@ _CHUNK_VALUES = 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A score, and a percentile interval around it.
+    """A score, and a percentile interval around it, which holds it.
 
-    Where every item says the same the interval is one point: the items show no spread, which is
-    no proof that unseen ones have none.
+    Only where every item says the same by a metric without known ends is the interval one point.
     """
 
     value: float
@@ -58,7 +60,7 @@ def mean_intervals(
             continue
         values = np.array(list(items.metrics.values()), dtype=np.float64).T  # (items, metrics)
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
-        means = _resample_means(values, generator, resamples)  # (resamples, metrics)
+        means = resample_means(values, generator, resamples)  # (resamples, metrics)
         for column, metric in enumerate(items.metrics):
             intervals[task, metric] = _interval(items.mean(metric), means[:, column], confidence)
     return intervals
@@ -67,7 +69,7 @@ def mean_intervals(
 def resample_terms(
     objective: Objective, models: Sequence[Scores], *, seed: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Score by each term (models, resamples, terms), every model on the same resampled items."""
+    """Score by each term (models, resamples, terms), every model by the same weights of items."""
     tasks = sorted({term.metric.task for term in objective.terms})
     means = np.empty((len(models), resamples, len(objective.terms)))
     for ordinal, task in enumerate(tasks):
@@ -77,7 +79,7 @@ def resample_terms(
         assert all(model[task].ids == ids for model in models), "models differ in their items"
         values = np.concatenate([_columns(model[task], keys) for model in models], axis=1)
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
-        drawn = _resample_means(values, generator, resamples)
+        drawn = resample_means(values, generator, resamples)
         means[:, :, columns] = np.moveaxis(drawn.reshape(resamples, len(models), -1), 1, 0)
     return means
 
@@ -88,21 +90,38 @@ def _columns(items: TaskItems, keys: Sequence[str]) -> NDArray[np.float64]:
     return np.array([metrics[key] for key in keys], dtype=np.float64).T
 
 
-def _resample_means(
+def resample_means(
     values: NDArray[np.float64], generator: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
-    """Means (resamples, columns) of rows of `values` (items, columns) drawn with replacement."""
-    count, columns = values.shape
-    means = np.empty((resamples, columns))
-    chunk = max(1, _CHUNK_VALUES // (count * columns))
+    """Means (resamples, columns) of `values` (items, columns) by random weights of the rows."""
+    with_ends = np.concatenate([values, value_ends(values)])
+    count = len(with_ends)
+    means = np.empty((resamples, values.shape[1]))
+    chunk = max(1, _CHUNK_VALUES // count)
     for start in range(0, resamples, chunk):
         stop = min(resamples, start + chunk)
-        rows = generator.integers(0, count, size=(stop - start, count))
-        means[start:stop] = values[rows].mean(axis=1)
+        weights = generator.standard_exponential((stop - start, count))
+        means[start:stop] = weights @ with_ends / weights.sum(axis=1, keepdims=True)
     return means
+
+
+def value_ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The least and the most that each column (items, columns) can be, (2, columns).
+
+    0 and 1 of a column that lies between them, as shares do; of any other, what was seen.
+    """
+    least, most = values.min(axis=0), values.max(axis=0)
+    share = (least >= 0.0) & (most <= 1.0)
+    return np.array([np.where(share, 0.0, least), np.where(share, 1.0, most)])
 
 
 def _interval(value: float, drawn: NDArray[np.float64], confidence: float) -> Interval:
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
-    return Interval(value=value, low=float(low), high=float(high), confidence=confidence)
+    # Weights lean to the middle: a score at the end of its range is no draw's.
+    return Interval(
+        value=value,
+        low=min(value, float(low)),
+        high=max(value, float(high)),
+        confidence=confidence,
+    )

@@ -2,9 +2,9 @@
 
 Yadav et al. 2024 (arXiv 2410.03617): a merged model's score on a held-in task is divided by that of
 the expert trained for the task, on a held-out task by the base model's, and the shares are averaged
-over tasks. Intervals are bootstrap percentiles, stratified by task: a share's two scores are taken
-on the same resampled items, and so are all models that are averaged. It does not know where scores
-come from.
+over tasks. Intervals are percentiles of a Bayesian bootstrap (`intervals.py`): a share's two scores
+are taken by the same weights of the items, and so are all models that are averaged. It does not
+know where scores come from.
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ from numpy.typing import NDArray
 
 from evomerge.candidate import TaskItems
 from evomerge.errors import TaskError
-from evomerge.evaluate.intervals import RESAMPLES, Interval
+from evomerge.evaluate.intervals import RESAMPLES, Interval, resample_means
 from evomerge.evaluate.metric import Metric
-
-_CHUNK_VALUES = 4_000_000
-"""Numbers held at once while resampling: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,9 @@ class NormalisedScores:
     ) -> None:
         """scores: model -> task -> item results. references: metric -> the model to divide by.
 
-        A reference is too close to 0 to divide by when any resample of its items scores 0 or less:
-        with answers that are right or wrong, when some ten of them or fewer are right.
+        A reference is too close to 0 to divide by when `resamples` draws of as many of its items
+        would be likely to hold one that scores 0 or less: with answers that are right or wrong,
+        when some ten of them or fewer are right.
         Raises TaskError for a metric that is better when lower, or that not every item has.
         """
         self._confidence = confidence
@@ -79,9 +77,10 @@ class NormalisedScores:
             generator = np.random.Generator(
                 np.random.PCG64(np.random.SeedSequence((seed, ordinals[metric.task])))
             )
-            drawn = _resample(np.array(columns).T, generator, resamples)
+            drawn = resample_means(np.array(columns).T, generator, resamples)
             divisor = drawn[:, models.index(reference)]
-            if means[reference] <= 0.0 or divisor.min() <= 0.0:
+            wrong = np.mean(np.array(columns[models.index(reference)]) <= 0.0)
+            if means[reference] <= 0.0 or wrong ** len(ids) * resamples >= 1.0:
                 self.undefined[metric] = (
                     f"{reference} scores {means[reference]:.4f} on {metric}, too close to 0 to "
                     "divide by"
@@ -109,7 +108,12 @@ class NormalisedScores:
         drawn /= len(kept)
         tail = (1.0 - self._confidence) / 2.0
         low, high = np.quantile(drawn, [tail, 1.0 - tail])
-        return Interval(value=value, low=float(low), high=float(high), confidence=self._confidence)
+        return Interval(
+            value=value,
+            low=min(value, float(low)),
+            high=max(value, float(high)),
+            confidence=self._confidence,
+        )
 
     def _defined(self, shares: Sequence[Share]) -> list[Share]:
         return [share for share in shares if share.metric not in self.undefined]
@@ -126,22 +130,3 @@ def _column(items: TaskItems, metric: Metric) -> tuple[float, ...]:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _resample(
-    values: NDArray[np.float64], generator: np.random.Generator, resamples: int
-) -> NDArray[np.float64]:
-    """Means (resamples, models) of rows of `values` (items, models) drawn with replacement.
-
-    By how often each item was drawn: the rows of sixty models are not copied for each resample.
-    """
-    count, models = values.shape
-    means = np.empty((resamples, models))
-    chunk = max(1, _CHUNK_VALUES // count)
-    for start in range(0, resamples, chunk):
-        drawn = min(resamples, start + chunk) - start
-        rows = generator.integers(0, count, size=(drawn, count))
-        rows += count * np.arange(drawn)[:, None]
-        times = np.bincount(rows.ravel(), minlength=drawn * count).reshape(drawn, count)
-        means[start : start + drawn] = times.astype(np.float64) @ values / count
-    return means

@@ -6,28 +6,35 @@ not know engines: it is given answers.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
 from evomerge.candidate import TaskItems
-from evomerge.errors import TaskError, one_line
+from evomerge.errors import TaskError, is_interrupt, one_line
 from evomerge.evaluate.catalogue import FoundTask
 from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
 from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.seeding import FEWSHOT_SEED
 from evomerge.evaluate.settings_check import check_settings
+from evomerge.evaluate.shown_items import examples_of, identities, watch_examples
 from evomerge.evaluate.splits import digest_item
 from evomerge.evaluate.templates import compile_templates
+from evomerge.shortage import is_shortage
 
 Answer = LogLikelihood | str
+
+LARGEST = 1e100
+"""Of a metric's values: sums and squares of larger ones overflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,7 @@ class ScoredTask:
     prompts go through the tokenizer's chat template, examples as turns of their own.
     An item's prompt is the one that a run of `lm_eval` over the whole task gives it: randomly
     drawn few-shot examples are those of the item's place in the task, in every generation.
+    identities: of each item, what it shares with whatever asks the same; shown: of all examples.
     Raises TaskError for tasks that cannot be scored this way.
     """
 
@@ -60,7 +68,15 @@ class ScoredTask:
         self._task.set_fewshot_seed(seed=FEWSHOT_SEED)
         compile_templates(self._task)
         self._filters: tuple[str, ...] = tuple(f.name for f in self._task._filters)
+        watched = watch_examples(self._task)
         self._items = self._build_items(encoder, chat=chat)
+        self.identities = identities(
+            self._task, [item.document for item in self._items], shown=False
+        )
+        self.shown: frozenset[str] = frozenset()
+        if self._task.get_config("num_fewshot"):
+            examples = examples_of(self._task, watched)
+            self.shown = frozenset().union(*identities(self._task, examples, shown=True))
         means, self._others = self._sort_metrics()
         single = len(self._filters) == 1
         self.metrics: Mapping[str, bool] = {
@@ -126,20 +142,36 @@ class ScoredTask:
         self._task._instances = instances
         values: dict[str, list[float]] = {key: [] for key in self.metrics}
         single = len(self._filters) == 1
-        try:
+        with self._own_code("filters"):
             self._task.apply_filters()
-            for filter_name in self._filters:
-                for item in items:
+        for filter_name in self._filters:
+            for index, item in zip(ids, items, strict=True):
+                with self._own_code(f"item {index}"):
                     results = [i.filtered_resps[filter_name] for i in item.instances]
-                    for name, value in self._task.process_results(item.document, results).items():
-                        key = name if single else f"{name},{filter_name}"
-                        if key in values:
-                            values[key].append(_finite(key, value))
-        except Exception as error:  # A task's code meets texts its author never thought of.
-            reason = one_line(f"{type(error).__name__}: {error}")
-            raise Unscorable(f"task {self.name}: its own code failed ({reason})") from error
+                    scored = dict(self._task.process_results(item.document, results))
+                for name, value in scored.items():
+                    key = name if single else f"{name},{filter_name}"
+                    if key in values:
+                        with self._own_code(f"item {index}, {key}"):
+                            values[key].append(_number(value))
         complete = {key: tuple(v) for key, v in values.items() if len(v) == len(items)}
         return TaskItems(ids=tuple(ids), metrics=complete)
+
+    @contextlib.contextmanager
+    def _own_code(self, what: str) -> Iterator[None]:
+        """A task's code meets texts its author never thought of; whatever it raises is Unscorable.
+
+        An interrupt passes, and a machine that runs short.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if is_interrupt(error) or is_shortage(error):
+                raise
+            reason = one_line(f"{type(error).__name__}: {error}")
+            raise Unscorable(
+                f"task {self.name}: its own code failed on {what} ({reason})"
+            ) from error
 
     def _refuse_unsupported(self) -> None:
         kind = self._task.OUTPUT_TYPE
@@ -180,7 +212,7 @@ class ScoredTask:
                 )
                 instances = made if isinstance(made, list) else [made]
                 built.append((document, tuple(sorted(instances, key=lambda i: i.idx))))
-        except Exception as error:  # Task files are code: anything can come out of them.
+        except (Exception, SystemExit) as error:  # Task files are code: anything can come of them.
             reason = one_line(f"{type(error).__name__}: {error}")
             raise TaskError(
                 f"task {self.name}: item {len(built)} makes no prompt ({reason}); check its YAML"
@@ -222,8 +254,13 @@ class ScoredTask:
         return means, frozenset(aggregations) - frozenset(means)
 
 
-def _finite(key: str, value: Any) -> float:
+def _number(value: Any) -> float:
+    """A value as a score can be made of it. Raises ValueError, TypeError."""
+    if isinstance(value, str | bytes | bytearray) or np.iscomplexobj(value) or np.ndim(value):
+        raise TypeError(f"{str(value)[:40]!r} is no number")
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{key} is {number}")
+        raise ValueError(f"the value is {number}")
+    if abs(number) > LARGEST:
+        raise ValueError(f"the value {number:g} is too large to make a mean of")
     return number

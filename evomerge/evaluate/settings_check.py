@@ -42,6 +42,6 @@ def check_settings(task: Task, *, where: str) -> None:
 def _try(build: Callable[[], object], *, where: str) -> None:
     try:
         build()
-    except Exception as error:  # Filters are a task's own code too.
+    except (Exception, SystemExit) as error:  # Filters are a task's own code too.
         said = error if isinstance(error, TaskError) else f"{type(error).__name__}: {error}"
         raise TaskError(f"{where}: {one_line(said)}; check the task's YAML") from error

@@ -6,7 +6,8 @@ by item: every paired difference keeps its size and takes a random sign, the sam
 family, which is exact for one difference of right-or-wrong items however few they are, where a
 bootstrap claims too much. The largest of the differences in units of their own spread under it
 gives the critical value (single-step maxT, Westfall & Young 1993; in those units the family is
-balanced, Romano & Wolf 2005). It does not know which models are compared, or why.
+balanced, Romano & Wolf 2005). However few items differ, an interval is at least as wide as what as
+many items can rule out that all agree. It does not know which models are compared, or why.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.evaluate.intervals import RESAMPLES, Interval
+from evomerge.evaluate.intervals import RESAMPLES, Interval, value_ends
 from evomerge.evaluate.objective import Objective, Scores
 
 _CHUNK_VALUES = 4_000_000
@@ -99,18 +100,51 @@ def simultaneous_differences(
     at_least = resamples - np.searchsorted(largest, np.abs(values) / unit / _WIDER)
     allowed = max(0, math.floor((1.0 - confidence) * (resamples + 1) + 1e-6) - 1)
     critical = largest[resamples - 1 - allowed] * _WIDER
+    half = _widen(values, critical * spread, _unseen(objective, pairs, middle, confidence))
     return [
         Difference(
             interval=Interval(
                 value=float(value),
-                low=float(value - critical * wide),
-                high=float(value + critical * wide),
+                low=float(value - wide),
+                high=float(value + wide),
                 confidence=confidence,
             ),
             p=float((1 + count) / (resamples + 1)),
         )
-        for value, wide, count in zip(values, spread, at_least, strict=True)
+        for value, wide, count in zip(values, half, at_least, strict=True)
     ]
+
+
+def _unseen(
+    objective: Objective,
+    pairs: Sequence[tuple[Scores, Scores]],
+    middle: NDArray[np.float64],
+    confidence: float,
+) -> NDArray[np.float64]:
+    """What no item of one task shows and yet may be, in the combined score: (pairs,).
+
+    Of n items that all agree, up to 1 - (1 - confidence)^(1/n) of all items may not, whatever that
+    makes of the metric; the task where it makes most counts.
+    """
+    most = np.zeros(len(pairs))
+    for column, term in enumerate(objective.terms):
+        task, key = term.metric.task, term.metric.key
+        count = len(pairs[0][0][task].ids)
+        may = 1.0 - (1.0 - confidence) ** (1.0 / count)
+        values = np.array([[model[task].metrics[key] for model in pair] for pair in pairs])
+        ends = value_ends(values.reshape(len(pairs), -1).T)  # (2, pairs)
+        moved = np.zeros(middle.shape)
+        moved[:, column] = may * (ends[1] - ends[0])
+        most = np.maximum(most, np.abs(_differences(objective, middle, moved)))
+    return most
+
+
+def _widen(
+    values: NDArray[np.float64], half: NDArray[np.float64], least: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Half widths of at least `least`, none of which takes in a 0 that the test left out."""
+    settled = np.abs(values) > half
+    return np.maximum(half, np.where(settled, np.minimum(least, np.abs(values) / _WIDER), least))
 
 
 def _flip(

@@ -1,7 +1,9 @@
 """Scores of a saved model by lm-eval as anyone would run it: `simple_evaluate` and its own HFLM.
 
 The check that our own way of scoring is judged by, so nothing of that is used here: lm-eval loads
-the folder, builds the tasks and runs them. It does not know what the folder is or who compares.
+the folder, builds the tasks and runs them. A vision-language model, which its `hf` does not load
+and whose pictures its `hf-multimodal` asks for, is loaded by transformers and handed to `hf`. It
+does not know what the folder is or who compares.
 """
 
 from __future__ import annotations
@@ -18,9 +20,16 @@ from typing import Any
 import lm_eval
 import numpy as np
 import torch
+import transformers
+from lm_eval.api.model import LM
 from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import Task
+from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from evomerge.candidate import ItemIds, TaskItems
 from evomerge.errors import TaskError
@@ -34,6 +43,7 @@ class StockOptions:
     """How lm-eval is asked to score: as the job says, on the device and in the dtype it names.
 
     batch_size: 1 is what the `lm_eval` command takes unless told otherwise; "auto" is probed by it.
+    trust_remote_code: whether modelling code that lies in the folder may run.
     """
 
     dtype: DType
@@ -42,12 +52,26 @@ class StockOptions:
     task_folders: tuple[Path, ...] = ()
     num_fewshot: int | None = None
     apply_chat_template: bool = False
+    trust_remote_code: bool = False
+
+
+def loader_of(architectures: Sequence[str]) -> Any:
+    """The class of transformers that loads the models that config.json names, as text models.
+
+    A name that it does not know is left to the class for causal language models.
+    """
+    named = next(iter(architectures), "")
+    if named in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return transformers.AutoModelForCausalLM
+    if named in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
 
 
 def score_stock(
     folder: Path, items: ItemIds, metrics: Mapping[str, Sequence[str]], options: StockOptions
 ) -> Mapping[str, TaskItems]:
-    """Score the model in `folder` on `items` by stock lm-eval, without trusting any remote code.
+    """Score the model in `folder` on `items` by stock lm-eval.
 
     items: task -> positions of the items, sorted and unique. metrics: task -> names as in
     TaskItems.metrics. Returns one value an item and metric. A task whose few-shot examples are
@@ -63,11 +87,11 @@ def score_stock(
             if not _draws_examples(tasks[task], options.num_fewshot)
         }
         results = lm_eval.simple_evaluate(
-            model="hf",
+            model=_vision_language_model(folder, options) or "hf",
             model_args={
                 "pretrained": str(folder),
                 "dtype": options.dtype,
-                "trust_remote_code": False,
+                "trust_remote_code": options.trust_remote_code,
             },
             tasks=list(items),
             samples=samples,
@@ -84,6 +108,25 @@ def score_stock(
         task: _items_of(task, results["samples"][task], ids, metrics[task])
         for task, ids in items.items()
     }
+
+
+def _vision_language_model(folder: Path, options: StockOptions) -> LM | None:
+    """lm-eval's own model for text over one that reads pictures too; None for any other."""
+    config = transformers.AutoConfig.from_pretrained(
+        folder, trust_remote_code=options.trust_remote_code
+    )
+    loader = loader_of(config.architectures or ())
+    if loader is transformers.AutoModelForCausalLM:
+        return None
+    model = loader.from_pretrained(
+        folder, dtype=options.dtype, trust_remote_code=options.trust_remote_code
+    )
+    return HFLM(
+        pretrained=model.to(options.device),
+        tokenizer=str(folder),
+        batch_size=options.batch_size,
+        trust_remote_code=options.trust_remote_code,
+    )
 
 
 def _task_manager(tasks: Sequence[str], folders: Sequence[Path]) -> TaskManager:

@@ -6,7 +6,9 @@ It does not know how a candidate is merged, nor what its scores add up to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -17,14 +19,26 @@ from evomerge.evaluate.catalogue import TaskCatalogue, hash_files
 from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.engines.base import Continuation, Engine, Prompt
 from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.opened_files import (
+    OpenedFile,
+    WatchedTask,
+    functions_of,
+    listen,
+    opened_in_loading,
+)
 from evomerge.evaluate.scored_task import Answer, ScoredTask
 from evomerge.evaluate.seeding import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.splits import place_item
 from evomerge.job import SplitSpec
 
+_MOST_SHOWN = 0.25
+"""Share of a task's items that may be examples in prompts; with more, something else is wrong."""
+
 
 class TaskSuite:
     """The tasks of a job. Items are addressed by their position in the task's own documents.
+
+    An item that stands in some prompt of the job as an example, with its answer, is in no split.
 
     task_files: path -> sha256 of every file that defines a task; `items of <task>` -> sha256 of
     its items and encoded prompts, wherever its data lie. A resumed search compares them.
@@ -37,17 +51,20 @@ class TaskSuite:
         *,
         split: SplitSpec,
         task_files: Mapping[str, str],
+        watched: Mapping[str, WatchedTask] | None = None,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        self.task_files = task_files
+        self._watched = watched or {}
         self.tokenizer = tokenizer
         self._split = split
         self._tasks = {task.name: task for task in tasks}
+        self._scored = _scored_items(tasks)
+        self.task_files = {**task_files, **self._items_files()}
         self._items: dict[tuple[str, Split], tuple[int, ...]] = {
             (task.name, place): tuple(
                 index
-                for index, digest in enumerate(task.digests)
-                if place_item(digest, split) == place
+                for index in self._scored[task.name]
+                if place_item(task.digests[index], split) == place
             )
             for task in tasks
             for place in ("search", "validation", "test")
@@ -85,17 +102,28 @@ class TaskSuite:
         encoder = Encoder(tokenizer)
         built = []
         task_files: dict[str, str] = {}
+        watched: dict[str, WatchedTask] = {}
         with stock_seeds(), quiet_lm_eval():
             catalogue = TaskCatalogue(folders)
             for name in dict.fromkeys(tasks):
-                found = catalogue.find(name)
-                task = ScoredTask(
-                    found, encoder=encoder, num_fewshot=num_fewshot, chat=apply_chat_template
-                )
+                file = catalogue.file_of(name)
+                opened = opened_in_loading(file)
+                with listen(opened):
+                    found = catalogue.find(name)
+                    task = ScoredTask(
+                        found, encoder=encoder, num_fewshot=num_fewshot, chat=apply_chat_template
+                    )
                 built.append(task)
-                task_files.update(hash_files(found))
-                task_files[f"items of {name}"] = task.fingerprint()
-        return cls(built, split=split or SplitSpec(), task_files=task_files, tokenizer=tokenizer)
+                _add(task_files, hash_files(found), task=name)
+                functions = functions_of(found.task)
+                watched[name] = WatchedTask(file=file, opened=opened.copy(), functions=functions)
+        return cls(
+            built,
+            split=split or SplitSpec(),
+            task_files=task_files,
+            watched=watched,
+            tokenizer=tokenizer,
+        )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -111,6 +139,24 @@ class TaskSuite:
         """How many items the task has, over all splits."""
         return len(self._task(task))
 
+    @property
+    def generates(self) -> bool:
+        """Whether any task asks for answers, and not for likelihoods alone."""
+        return any(
+            isinstance(request, Prompt)
+            for task in self._tasks.values()
+            for request in task.all_requests()
+        )
+
+    def digests(self, task: str) -> tuple[str, ...]:
+        """sha256 of the content of each item of a task."""
+        return self._task(task).digests
+
+    def largest_token(self, task: str) -> int:
+        """The largest token id in the requests of a task; -1 where they hold none."""
+        tokens = (request.tokens for request in self._task(task).all_requests())
+        return max((int(each.max()) for each in tokens if len(each)), default=-1)
+
     def metrics(self, task: str) -> Mapping[str, bool]:
         """Usable metrics -> whether higher is better, named as in TaskItems.metrics.
 
@@ -122,6 +168,11 @@ class TaskSuite:
     def metric(self, task: str, name: str) -> Metric:
         """The metric that a user's name means; see ScoredTask.metric. Raises TaskError."""
         return self._task(task).metric(name)
+
+    def scored(self, task: str) -> tuple[int, ...]:
+        """Items of all splits, sorted: those that stand as examples in no prompt."""
+        self._task(task)
+        return self._scored[task]
 
     def items(self, task: str, split: Split) -> tuple[int, ...]:
         """Items of a split, sorted. Raises TaskError where the task has none there."""
@@ -135,20 +186,68 @@ class TaskSuite:
             )
         return items
 
+    def requests(self, items: ItemIds) -> list[Continuation | Prompt]:
+        """Every request of these items, task after task and item after item."""
+        return [
+            request for task, ids in items.items() for request in self._task(task).requests(ids)
+        ]
+
+    def make_ready(self, engine: Engine) -> None:
+        """Let an engine choose its batches by the longest requests there are."""
+        engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
+
     def score(self, engine: Engine, items: ItemIds) -> dict[str, TaskItems]:
         """Score the engine's present weights on these items (task -> sorted positions).
 
         The same weights and items give the same numbers. Raises NonFiniteLogits and other
         Unscorable signals, which fail the candidate; TaskError where a request cannot be asked.
         """
-        engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
+        self.make_ready(engine)
         with stock_seeds(), quiet_lm_eval():
-            requests = {task: self._task(task).requests(ids) for task, ids in items.items()}
+            requests = {task: self.requests({task: ids}) for task, ids in items.items()}
             answers = iter(self._answer(engine, [r for asked in requests.values() for r in asked]))
-            return {
-                task: self._task(task).score(ids, [next(answers) for _ in requests[task]])
-                for task, ids in items.items()
-            }
+            scores = {}
+            for task, ids in items.items():
+                given = [next(answers) for _ in requests[task]]
+                with self._watch(task):
+                    scores[task] = self._task(task).score(ids, given)
+            return scores
+
+    @property
+    def opened_files(self) -> Mapping[str, OpenedFile]:
+        """What the tasks' code has read until now, wherever it lies, hashed as it is now."""
+        files: dict[str, OpenedFile] = {}
+        for task, watched in self._watched.items():
+            for name, file in watched.files().items():
+                known = files.setdefault(name, file)
+                if known.sha256 != file.sha256:
+                    files[f"{name} of {task}"] = file
+        return files
+
+    @property
+    def opened_count(self) -> int:
+        """How many files that is, and those that do not count: it grows when there are more."""
+        return sum(watched.opened.count for watched in self._watched.values())
+
+    @contextlib.contextmanager
+    def _watch(self, task: str) -> Iterator[None]:
+        watched = self._watched.get(task)
+        if watched is None:
+            yield
+            return
+        with listen(watched.opened):
+            yield
+
+    def _items_files(self) -> dict[str, str]:
+        """What is scored of each task, as `task_files` says it."""
+        said = {}
+        for name, task in self._tasks.items():
+            fingerprint = task.fingerprint()
+            if len(self._scored[name]) < len(task):
+                text = f"{fingerprint} {self._scored[name]}"
+                fingerprint = hashlib.sha256(text.encode()).hexdigest()
+            said[f"items of {name}"] = fingerprint
+        return said
 
     def _answer(self, engine: Engine, requests: Sequence[Continuation | Prompt]) -> list[Answer]:
         """Answers in the order of the requests; both kinds are batched over all tasks."""
@@ -161,3 +260,29 @@ class TaskSuite:
         if task is None:
             raise TaskError(f"task {name}: not loaded; loaded are {', '.join(self._tasks)}")
         return task
+
+
+def _scored_items(tasks: Sequence[ScoredTask]) -> dict[str, tuple[int, ...]]:
+    """Task -> items that are no example in a prompt of any task. Raises TaskError where few are."""
+    shown = frozenset().union(*(task.shown for task in tasks))
+    scored = {}
+    for task in tasks:
+        scored[task.name] = tuple(
+            index for index, identity in enumerate(task.identities) if not identity & shown
+        )
+        lost = len(task) - len(scored[task.name])
+        if lost > _MOST_SHOWN * len(task):
+            raise TaskError(
+                f"task {task.name}: {lost} of its {len(task)} items stand with their answers in "
+                "prompts, as few-shot examples; name a fewshot_split in its YAML that is not "
+                "scored, or set evaluation.num_fewshot to 0"
+            )
+    return scored
+
+
+def _add(files: dict[str, str], more: Mapping[str, str], *, task: str) -> None:
+    """Files of one more task; one that has the name of another's is named with the task."""
+    for name, digest in more.items():
+        known = files.setdefault(name, digest)
+        if known != digest:
+            files[f"{name} of {task}"] = digest

@@ -14,9 +14,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from evomerge import __version__
 from evomerge.evaluate.intervals import Interval
 from evomerge.export.origins import Origin, all_languages, common_licence
+from evomerge.export.use import LANGUAGE_MODEL, Use
+from evomerge.markdown import code, plain
 from evomerge.merge.methods import METHODS
 from evomerge.outcome import ConstraintCheck
-from evomerge.outcome.claim import interval_words
+from evomerge.outcome.claim import interval_words, seen_words
 from evomerge.recipe import Recipe
 from evomerge.route import hops_of
 from evomerge.standing import Standing
@@ -32,7 +34,8 @@ _SHOWN_DIGITS = 12
 class Effort:
     """How a search went. candidates: genomes that were scored. items: items they were scored on.
 
-    front: whether it ended with a front, not with one winner.
+    front: whether it ended with a front, not with one winner. tested_before: selections of this
+    search, before the one told of, that scored models on the test items.
     """
 
     space: str
@@ -42,6 +45,7 @@ class Effort:
     candidates: int
     items: int
     front: bool = False
+    tested_before: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,28 +68,36 @@ class Story:
     """What a card tells of a merge beyond its recipe.
 
     opening: the first line: whether the model is better than its parents. names: reference ->
-    public name, of every model that `opening` and the labels of `scores` may mention.
+    public name, of every model that `opening` and the labels of `scores` may mention. notes: what
+    the models disagree on, a sentence each.
     """
 
     title: str
     opening: str
     names: Mapping[str, str]
+    notes: tuple[str, ...] = ()
     scores: CardScores | None = None
     effort: Effort | None = None
 
 
 def write_card(
-    recipe: Recipe, origins: Sequence[Origin], *, story: Story, with_code: bool = False
+    recipe: Recipe,
+    origins: Sequence[Origin],
+    *,
+    story: Story,
+    use: Use = LANGUAGE_MODEL,
+    with_code: bool = False,
 ) -> str:
     """The text of README.md, with the metadata that the Hugging Face hub reads.
 
-    with_code: whether modelling code of the sources lies in the folder.
+    use: what loads the model. with_code: whether modelling code of the sources lies in the folder.
     """
     public = _Public(story.names)
     sections = [
-        f"# {story.title}",
+        f"# {plain(story.title)}",
         public.text(story.opening),
-        _what_it_is(recipe, public, with_code=with_code),
+        _what_it_is(recipe, public, use, with_code=with_code),
+        *(f"The {public.text(note)}." for note in story.notes),
         *([] if story.scores is None else _scores(story.scores, public)),
         *([] if story.effort is None else _effort(story.effort)),
         *_rebuilding(recipe, origins),
@@ -93,28 +105,28 @@ def write_card(
         *_licence(origins),
         f"Made by evomerge {__version__}; `manifest.json` has the sha256 of every file.",
     ]
-    content = f"---\n{_metadata(origins).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    content = f"---\n{_metadata(origins, use).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
     return str(ModelCard(content))
 
 
 class _Public:
-    """Takes references to models for their public names."""
+    """Takes references to models for their public names, which shape nothing of the page."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = dict(sorted(names.items(), key=lambda item: -len(item[0])))
 
     def name(self, reference: str) -> str:
-        return self._names[reference]
+        return plain(self._names[reference])
 
     def text(self, text: str) -> str:
         """Text in which every path or pinned hub id is its public name, the longest first."""
         for reference, name in self._names.items():
             if "/" in reference:
                 text = text.replace(reference, name)
-        return text
+        return plain(text)
 
 
-def _metadata(origins: Sequence[Origin]) -> ModelCardData:
+def _metadata(origins: Sequence[Origin], use: Use) -> ModelCardData:
     licence = common_licence(origins)
     stated = (
         {"license": "other", "license_name": MIXED_LICENCE}
@@ -129,8 +141,8 @@ def _metadata(origins: Sequence[Origin]) -> ModelCardData:
         base_model=list(dict.fromkeys(_card_id(origin) for origin in origins)),
         base_model_relation="merge",
         language=list(all_languages(origins)) or None,
-        library_name="transformers",
-        pipeline_tag="text-generation",
+        library_name=use.library,
+        pipeline_tag=use.task,
         tags=["merge", "evomerge", "mergekit"],
         **stated,
     )
@@ -141,16 +153,18 @@ def _card_id(origin: Origin) -> str:
     return origin.name if origin.revision is None else origin.name.partition("@")[0]
 
 
-def _what_it_is(recipe: Recipe, public: _Public, *, with_code: bool) -> str:
+def _what_it_is(recipe: Recipe, public: _Public, use: Use, *, with_code: bool) -> str:
     stages = recipe.used_stages
-    first = [f"First `{name}`: {_merge(stage, public, stages)}." for name, stage in stages.items()]
+    first = [
+        f"First {code(name)}: {_merge(stage, public, stages)}." for name, stage in stages.items()
+    ]
     merge = _merge(recipe, public, stages)
     loading = (
         "It is a checkpoint of their architecture, whose modelling code lies beside it and has to "
         "be trusted (`trust_remote_code=True`)."
         if with_code
         else "It is a plain checkpoint of their architecture: "
-        "`AutoModelForCausalLM.from_pretrained` loads it, and no code comes with it."
+        f"`{use.loader}` loads it, and no code comes with it."
     )
     last = f"Then {merge}." if first else f"{merge[0].upper()}{merge[1:]}."
     return " ".join([*first, last, loading])
@@ -160,7 +174,7 @@ def _merge(recipe: Recipe, public: _Public, stages: Mapping[str, Recipe]) -> str
     """One merge in words; the models of a stage have been named before."""
 
     def name(reference: str) -> str:
-        return f"`{reference}`" if reference in stages else public.name(reference)
+        return code(reference) if reference in stages else public.name(reference)
 
     method = METHODS[recipe.merge_method]
     experts = [each for each in recipe.references if each != recipe.base_model]
@@ -176,7 +190,7 @@ def _merge(recipe: Recipe, public: _Public, stages: Mapping[str, Recipe]) -> str
 
 def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
     """A column a model, so that the table stays narrow however many tasks there are."""
-    labels = [_cell(public.text(standing.label)) for standing in scores.standings]
+    labels = [public.text(standing.label) for standing in scores.standings]
     rows = [["objective", *(_interval(standing.score) for standing in scores.standings)]]
     if scores.differences:
         words = {label: interval_words(one) for label, one in scores.differences.items()}
@@ -185,9 +199,9 @@ def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
     for task, metrics in scores.standings[0].tasks.items():
         for metric in metrics:
             found = [s.tasks.get(task, {}).get(metric) for s in scores.standings]
-            rows.append([_cell(f"{task}: {metric}"), *map(_interval, found)])
+            rows.append([plain(f"{task}: {metric}"), *map(_interval, found)])
     yield "## Scores"
-    yield f"{scores.said} In brackets: 95% intervals."
+    yield f"{plain(scores.said)} In brackets: 95% intervals."
     yield _table(["score", f"**{labels[0]}**", *labels[1:]], rows)
     if scores.remarks:
         yield public.text(" ".join(scores.remarks))
@@ -198,7 +212,7 @@ def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
 def _constraint(check: ConstraintCheck) -> str:
     kept = "kept" if check.kept else "NOT kept"
     return (
-        f"- Constraint {kept}: {check.task}, {check.metric} {check.score:.3f}, "
+        f"- Constraint {kept}: {plain(check.task)}, {plain(check.metric)} {check.score:.3f}, "
         f"wanted at least {check.wanted:.3f}."
     )
 
@@ -206,12 +220,17 @@ def _constraint(check: ConstraintCheck) -> str:
 def _effort(effort: Effort) -> Iterable[str]:
     yield "## How it was found"
     ended = "those on the front there were" if effort.front else "the winner was"
+    tested = (
+        f"{ended} scored on test items. {seen_words(effort.tested_before)} No candidate was "
+        "proposed by its score on those."
+        if effort.tested_before
+        else f"{ended} scored once on test items; no candidate was proposed or chosen by its score "
+        "on those."
+    )
     yield (
-        f"By evolutionary search: `{effort.optimizer}` (seed {effort.seed}) over the search space "
-        f"`{effort.space}` ({effort.genes} genes), {effort.candidates} candidates scored on "
-        f"{effort.items} items in all. "
-        f"Finalists were compared on validation items and {ended} scored once on test items; "
-        "no candidate was proposed or chosen by its score on those."
+        f"By evolutionary search: {code(effort.optimizer)} (seed {effort.seed}) over the search "
+        f"space {code(effort.space)} ({effort.genes} genes), {effort.candidates} candidates scored "
+        f"on {effort.items} items in all. Finalists were compared on validation items and {tested}"
     )
 
 
@@ -229,7 +248,7 @@ def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
             else "mergekit-yaml recipe.yaml DIR"
         )
         yield f"{other}:\n\n```\n{command}\n```"
-    local = [origin.name for origin in origins if origin.revision is None]
+    local = [plain(origin.name) for origin in origins if origin.revision is None]
     if local:
         yield (
             f"The recipe names folders of the machine it was made on ({_listed(local)}); put the "
@@ -243,9 +262,9 @@ def _sources(origins: Sequence[Origin]) -> Iterable[str]:
         ["model", "revision", "licence", "sha256 of the weights"],
         [
             [
-                _cell(origin.name),
+                plain(origin.name),
                 f"`{origin.revision}`" if origin.revision else "local folder",
-                _cell(str(origin.licence or "not stated")),
+                plain(origin.licence or "not stated"),
                 _weights_digest(origin),
             ]
             for origin in origins
@@ -263,9 +282,11 @@ def _licence(origins: Sequence[Origin]) -> Iterable[str]:
     licence = common_licence(origins)
     yield "## Licence"
     if licence is not None:
-        yield f"{licence}, which every source states."
+        yield f"{plain(licence)}, which every source states."
         return
-    stated = "; ".join(f"{origin.name}: {origin.licence or 'not stated'}" for origin in origins)
+    stated = "; ".join(
+        f"{plain(origin.name)}: {plain(origin.licence or 'not stated')}" for origin in origins
+    )
     yield (
         f"The sources do not all state one licence ({stated}). A merge is made of all of them, so "
         "check that their terms allow what you want to do with it."
@@ -281,10 +302,6 @@ def _interval(interval: Interval | None) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _listed(names: Iterable[str]) -> str:

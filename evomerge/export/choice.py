@@ -105,6 +105,7 @@ def _point(chosen: ChosenPoint) -> Choice:
             ),
             standings=(point.test, *(other.test for other in others), *beside),
             constraints=point.constraints,
+            remarks=tuple(front.remarks()),
         ),
         block=_block(
             point.label,

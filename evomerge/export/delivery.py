@@ -5,6 +5,7 @@
     ├── config.json              with generation_config.json and the tokenizer's files
     ├── recipe.yaml              what `evomerge merge` and mergekit execute
     ├── README.md                the model card
+    ├── ...                      what the leading model has beside its weights
     └── manifest.json            sha256 of every file and of every source
 
 It does not know whether the recipe comes from a search or from a file.
@@ -13,14 +14,16 @@ It does not know whether the recipe comes from a search or from a file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from evomerge.export.card import Story, write_card
-from evomerge.export.checkpoint import weights_bytes, write_checkpoint
+from evomerge.export.checkpoint import beside_weights, weights_bytes, write_checkpoint
 from evomerge.export.folder import inside, whole_folder
 from evomerge.export.manifest import RECIPE, versions_here, write_manifest
 from evomerge.export.origins import Origin
 from evomerge.export.shards import SHARD_BYTES, Weights
+from evomerge.export.use import use_of
 from evomerge.merge.opening import models_named
 from evomerge.merge.plan import check_recipe
 from evomerge.recipe import Recipe
@@ -52,7 +55,9 @@ def export_checkpoint(
     stated = published(recipe, structures)
     stated = stated.with_block(sources=_stated(origins), versions=versions_here())
     text = stated.to_yaml()
-    card = write_card(stated, origins, story=story, with_code=trust_remote_code)
+    beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
+    use = use_of(beside.config, beside.files)
+    card = write_card(stated, origins, story=story, use=use, with_code=beside.code)
     with whole_folder(out, needed_bytes=weights_bytes(recipe, sources)) as folder:
         weights = write_checkpoint(
             recipe,
@@ -65,7 +70,7 @@ def export_checkpoint(
         inside(folder, RECIPE).write_text(text, encoding="utf-8")
         inside(folder, "README.md").write_text(card, encoding="utf-8")
         write_manifest(folder, origins, merges=_merges(recipe, story.names))
-    return weights
+    return replace(weights, notes=(*weights.notes, *beside.notes))
 
 
 def models_of(

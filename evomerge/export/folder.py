@@ -1,7 +1,8 @@
-"""The output folder: made whole or not at all.
+"""The output folder: made whole or not at all, by one process at a time.
 
 Everything is written to a hidden folder beside it, synced, and renamed in one step, so that a kill
-or a full disk at any instant leaves no half-made model behind. Nothing here knows what is written.
+or a full disk at any instant leaves no half-made model behind. A hidden lock beside both is held
+all the while. Nothing here knows what is written.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import filelock
@@ -18,8 +19,17 @@ from safetensors import SafetensorError
 
 from evomerge.errors import RunError, StorageError, one_line
 
-_LOCK = ".lock"
-"""Held in a folder that is being written; the kernel frees it when its writer dies."""
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that cannot be written, before work is spent on what would go into it.
+
+    Raises RunError when `out` holds something or another process is writing it.
+    """
+    target = out.expanduser().resolve()
+    _refuse_existing(target, out)
+    if _lock_of(target).exists():
+        with _storage_errors(out), _alone(target, out):
+            pass
 
 
 @contextlib.contextmanager
@@ -35,21 +45,21 @@ def whole_folder(out: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
     _refuse_existing(target, out)
     with _storage_errors(out):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target, out)
-        _check_room(target.parent, out, needed_bytes)
-        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-        partial.mkdir()
-        try:
-            with _held(partial):
+        with _alone(target, out):
+            _refuse_existing(target, out)  # another may have finished it just now
+            _remove_leftovers(target)
+            _check_room(target.parent, out, needed_bytes)
+            partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+            partial.mkdir()
+            try:
                 yield partial
-                (partial / _LOCK).unlink()
                 _sync(partial)
                 _refuse_existing(target, out)
                 partial.rename(target)
-            _sync_path(target.parent)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+                _sync_path(target.parent)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -62,9 +72,15 @@ def inside(folder: Path, name: str) -> Path:
 def copy_files(source: Path, patterns: Sequence[str], folder: Path) -> None:
     """Copy the files of `source` that match into `folder`, at the same places, byte by byte."""
     paths = {path for pattern in patterns for path in source.glob(pattern)}
-    for path in sorted(path for path in paths if path.is_file()):
-        target = inside(folder, str(path.relative_to(source)))
-        target.parent.mkdir(exist_ok=True)
+    found = {str(path.relative_to(source)): path for path in sorted(paths) if path.is_file()}
+    copy_into(folder, found)
+
+
+def copy_into(folder: Path, files: Mapping[str, Path]) -> None:
+    """Copy files to the places in `folder` that they are named by, byte by byte."""
+    for name, path in files.items():
+        target = inside(folder, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)  # contents only: a hub's cache holds links to its blobs
 
 
@@ -90,32 +106,36 @@ def _refuse_existing(target: Path, out: Path) -> None:
         raise RunError(f"{out}: exists already; give another --out")
 
 
-def _remove_leftovers(target: Path, out: Path) -> None:
+def _remove_leftovers(target: Path) -> None:
+    """Of writers that were killed, for a living one holds the lock."""
     for leftover in sorted(target.parent.glob(f".{_escaped(target.name)}.partial-*")):
-        lock = filelock.FileLock(leftover / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise RunError(
-                f"{out}: another export is writing it; wait for that, or give another --out"
-            ) from error
-        try:
-            shutil.rmtree(leftover)
-        finally:
-            lock.release()
+        shutil.rmtree(leftover)
 
 
 def _escaped(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
+def _lock_of(target: Path) -> Path:
+    """Beside the folder, never in one that is renamed or removed while the lock is held."""
+    return target.with_name(f".{target.name}.lock")
+
+
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    lock = filelock.FileLock(folder / _LOCK)
-    lock.acquire(timeout=0)
+def _alone(target: Path, out: Path) -> Iterator[None]:
+    """Be the only writer of a folder; the kernel frees the lock of one that dies."""
+    lock = filelock.FileLock(_lock_of(target))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise RunError(
+            f"{out}: another export is writing it; wait for that, or give another --out"
+        ) from error
     try:
         yield
     finally:
+        # While it is held: who opened it before takes no lock on a file that is gone.
+        _lock_of(target).unlink(missing_ok=True)
         lock.release()
 
 

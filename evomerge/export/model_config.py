@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evomerge.export.folder import write_json
 from evomerge.export.tokenizer_files import write_generation_config
+from evomerge.merge.generation_settings import changed_generation
 from evomerge.merge.merged_config import merged_config
 from evomerge.merge.plan import Plan
 from evomerge.recipe import Recipe
@@ -29,4 +30,4 @@ def write_configs(
     if not with_code:
         config.pop("auto_map", None)
     write_json(folder, "config.json", config)
-    write_generation_config(sources[plan.lead], folder)
+    write_generation_config(sources[plan.lead], folder, changed_generation(recipe))

@@ -6,40 +6,58 @@ Nothing is scored here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RecipeError
 from evomerge.export.card import Story
 from evomerge.export.delivery import export_checkpoint
+from evomerge.export.folder import check_free
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.merge.engine import MergeEngine
 from evomerge.merge.merged_source import open_stages
 from evomerge.merge.opening import open_models
-from evomerge.merge.shared_vocabulary import align_models
+from evomerge.merge.shared_vocabulary import align_models, shared_settings
 from evomerge.recipe import Recipe
 
 _MEND = "put that file back, or take `sources` out of the recipe's `evomerge:` block to merge it"
 
 
-def merge_recipe(recipe: Recipe, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Weights:
+def _say_nothing(note: str) -> None:
+    return None
+
+
+def merge_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    say: Callable[[str], object] = _say_nothing,
+) -> Weights:
     """Execute a recipe into the new folder `out`, with the tokenizer that it asks for.
 
     Of several documents the stages are merged as they are read and never written. Without a wish
     the tokenizer is the base's (or the first model's). The weights are those of the export that
-    wrote the recipe, to the byte. Raises RecipeError where the recipe cannot be executed or a
-    source is not the one it was made from, SourceError, RunError, StorageError.
+    wrote the recipe, to the byte. say: is told what the models disagree on. Raises RecipeError
+    where the recipe cannot be executed or a source is not the one it was made from, SourceError,
+    RunError, StorageError.
     """
+    check_free(out)
     opened = open_models(recipe)
     # Refuses before the sources are hashed.
     MergeEngine(open_stages(recipe, opened)).plan(recipe)
     alignment = align_models(recipe, opened)
+    settings = shared_settings(recipe, opened, alignment)
+    recipe = settings.complete(recipe, alignment.sources)
     names = public_names(opened.values())
     origins = trace(opened.values(), names)
     _check_sources(recipe.evomerge.get("sources"), origins)
-    story = Story(title=_title(recipe, names), opening=_OPENING, names=names)
+    notes = () if recipe.alone else settings.notes(recipe)
+    for note in notes:
+        say(note)
+    story = Story(title=_title(recipe, names), opening=_OPENING, names=names, notes=notes)
     return export_checkpoint(
         recipe,
         alignment.sources,

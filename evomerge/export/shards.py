@@ -63,11 +63,16 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What was written of the weights. size_bytes: of the tensors, without the files' headers."""
+    """What was written of the weights.
+
+    size_bytes: of the tensors, without the files' headers. notes: what a user should be told of
+    them, a sentence each.
+    """
 
     files: tuple[str, ...]
     tensors: int
     size_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 def write_weights(

@@ -5,15 +5,18 @@ Knows nothing of weights.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evomerge.export.folder import copy_files, write_json
+from evomerge.merge.generation_settings import merged_generation
 from evomerge.sources import Source
-from evomerge.sources.files import read_json
 from evomerge.vocabulary import (
     GENERATION_CONFIG,
     TOKENIZER_FILES,
     AlignedSource,
+    generation_file_of,
     settings_of,
     tokenizer_folder,
 )
@@ -31,11 +34,17 @@ def copy_tokenizer(source: Source, folder: Path) -> None:
         copy_files(tokenizer_folder(source) or source.folder, TOKENIZER_FILES, folder)
 
 
-def write_generation_config(lead: Source, folder: Path) -> None:
-    """generation_config.json of the leading model, where it has one, for the result's tokens."""
-    settings = settings_of(lead).generation
-    if not settings:
-        copy_files(lead.folder, (GENERATION_CONFIG,), folder)
+def write_generation_config(
+    lead: Source, folder: Path, changes: Mapping[str, Any] | None = None
+) -> None:
+    """generation_config.json of the leading model, where it has one, for the result's tokens.
+
+    changes: what it must say beside that. Without any it is copied byte by byte.
+    """
+    file = generation_file_of(lead)
+    if file is not None and not changes and not settings_of(lead).generation:
+        copy_files(file.parent, (GENERATION_CONFIG,), folder)
         return
-    config = read_json(lead.folder / GENERATION_CONFIG, lead.reference)
-    write_json(folder, GENERATION_CONFIG, {**config, **settings})
+    stated = merged_generation(changes or {}, lead)
+    if stated is not None:
+        write_json(folder, GENERATION_CONFIG, stated)

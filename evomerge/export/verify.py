@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from evomerge.candidate import TaskItems
-from evomerge.errors import one_line
-from evomerge.evaluate.stock import StockOptions, score_stock
+from evomerge.errors import EvomergeError, one_line
+from evomerge.evaluate.stock import StockOptions, loader_of, score_stock
 from evomerge.export.manifest import changed_files
 
 MOST_DIFFERING = 0.005
 """Largest share of items that may come out otherwise in a folder that counts as verified."""
+
+_NAMES_SHOWN = 3
+_REASON_LETTERS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,8 @@ class Verification:
 
     changed: files that are missing or not what the manifest says. tensors: how many the weights
     hold. failure: why transformers could not load it, None where it could. missing, unexpected:
-    names of tensors that the model wants and the files lack, and the other way round.
+    names of tensors that the model wants and the files lack, and the other way round. unscored: why
+    stock lm-eval could not score what does load, None where it could.
     """
 
     changed: tuple[str, ...] = ()
@@ -52,6 +56,7 @@ class Verification:
     failure: str | None = None
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
+    unscored: str | None = None
     tasks: tuple[TaskComparison, ...] = ()
 
     @property
@@ -77,13 +82,18 @@ class Verification:
     def lines(self) -> tuple[str, ...]:
         """The findings in words, the verdict first."""
         if self.changed:
-            return (f"NOT verified: {', '.join(self.changed)} not as manifest.json says",)
+            return (f"NOT verified: {_named(self.changed)} not as manifest.json says",)
         if self.failure:
-            return (f"NOT verified: transformers cannot load it ({self.failure})",)
+            return (f"NOT verified: transformers cannot load it ({_short(self.failure)})",)
         if self.missing or self.unexpected:
             return (
-                f"NOT verified: tensors missing: {', '.join(self.missing) or 'none'}; "
-                f"unexpected: {', '.join(self.unexpected) or 'none'}",
+                f"NOT verified: tensors missing: {_named(self.missing)}; "
+                f"unexpected: {_named(self.unexpected)}",
+            )
+        if self.unscored:
+            return (
+                f"NOT verified: transformers loads all {self.tensors} tensors of it, and stock "
+                f"lm-eval cannot score it ({_short(self.unscored)})",
             )
         verdict = "verified" if self.verified else "NOT verified"
         return (
@@ -106,38 +116,41 @@ def verify(folder: Path, recorded: Mapping[str, TaskItems], options: StockOption
     changed = changed_files(folder)
     if changed:
         return Verification(changed=changed)
-    loaded = _load(folder)
+    loaded = _load(folder, trust_remote_code=options.trust_remote_code)
     if not loaded.loads:
         return loaded
-    found = score_stock(
-        folder,
-        {task: items.ids for task, items in recorded.items()},
-        {task: tuple(items.metrics) for task, items in recorded.items()},
-        options,
-    )
+    try:
+        found = score_stock(
+            folder,
+            {task: items.ids for task, items in recorded.items()},
+            {task: tuple(items.metrics) for task, items in recorded.items()},
+            options,
+        )
+    except EvomergeError:
+        raise
+    except Exception as error:  # whatever lm-eval makes of a kind of model that it does not know
+        return Verification(tensors=loaded.tensors, unscored=one_line(error) or repr(error))
     return Verification(
         tensors=loaded.tensors,
         tasks=tuple(_compare(task, found[task], recorded[task]) for task in recorded),
     )
 
 
-def _load(folder: Path) -> Verification:
+def _load(folder: Path, *, trust_remote_code: bool) -> Verification:
     """Load model and tokenizer as any user would, and see that no tensor is left over."""
     names: set[str] = set()
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             names.update(tensors.keys())
+    trusting: dict[str, bool] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
-        _, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype="auto",
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
+        config = AutoConfig.from_pretrained(folder, **trusting)
+        _, info = loader_of(config.architectures or ()).from_pretrained(
+            folder, dtype="auto", output_loading_info=True, **trusting
         )
-        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        return Verification(tensors=len(names), failure=one_line(error))
+        AutoTokenizer.from_pretrained(folder, **trusting)
+    except Exception as error:  # whatever a folder, or code that came with it, makes them raise
+        return Verification(tensors=len(names), failure=one_line(error) or repr(error))
     shapes = {str(entry[0]) for entry in info["mismatched_keys"]}
     return Verification(
         tensors=len(names),
@@ -161,6 +174,16 @@ def _compare(task: str, found: TaskItems, recorded: TaskItems) -> TaskComparison
 def _equal(ours: Sequence[float], theirs: Sequence[float]) -> bool:
     """Right and wrong are compared exactly, fractions up to the rounding of a division."""
     return all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(ours, theirs, strict=True))
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more if names else "none"
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= _REASON_LETTERS else f"{reason[:_REASON_LETTERS]}…"
 
 
 def _line(task: TaskComparison) -> str:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import CandidateKey
+from evomerge.candidate import MOST_FINALISTS, CandidateKey
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions
 from evomerge.export.card import Effort, Story
 from evomerge.export.choice import choose
 from evomerge.export.delivery import export_checkpoint, models_of
+from evomerge.export.folder import check_free
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.export.verify import Verification
@@ -29,6 +30,7 @@ from evomerge.merge.merged_source import open_stages
 from evomerge.optimize import choose_algorithm
 from evomerge.outcome import ChosenPoint, Selection
 from evomerge.preparation import Preparation
+from evomerge.selection import TEST, tested_before
 from evomerge.space import read_space
 from evomerge.study import Study, Trial
 from evomerge.workers.worker import choose_device
@@ -62,7 +64,8 @@ class ExportReport:
             f"{self.weights.size_bytes / 1e9:.3f} GB)"
         )
         checked = () if self.verification is None else self.verification.lines()
-        return (*checked, self.opening, made)
+        notes = (f"note: {note}" for note in self.weights.notes)
+        return (*checked, self.opening, *notes, made)
 
 
 def export_winner(
@@ -84,16 +87,18 @@ def export_winner(
     is no such candidate, a source changed since the search, or `out` exists; RecipeError,
     SourceError, StorageError, TaskError.
     """
+    check_free(out)
     choice = choose(preparation, study, chosen, trial)
     recipe = choice.recipe.with_block(**choice.block, job=preparation.job.name)
+    delivered = preparation.exported(recipe)
     recipe = preparation.standing_alone(recipe)
-    tokenizer_source = preparation.tokenizer_source
+    tokenizer_source = delivered.tokenizer_source
     names = public_names(preparation.sources.values())
-    origins = trace(models_of(recipe, preparation.sources, tokenizer_source), names)
+    origins = trace(models_of(recipe, delivered.sources, tokenizer_source), names)
     _check_unchanged(study, origins)
     weights = export_checkpoint(
         recipe,
-        open_stages(recipe, preparation.sources),
+        open_stages(recipe, delivered.sources),
         tokenizer_source,
         out,
         origins=origins,
@@ -101,8 +106,9 @@ def export_winner(
             title=preparation.job.name,
             opening=choice.opening,
             names=names,
+            notes=() if recipe.alone else preparation.settings.notes(recipe),
             scores=choice.scores,
-            effort=_effort(preparation, study),
+            effort=_effort(preparation, study, choice.key),
         ),
         shard_bytes=shard_bytes,
         trust_remote_code=preparation.job.models.trust_remote_code,
@@ -132,7 +138,7 @@ def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
                 )
 
 
-def _effort(preparation: Preparation, study: Study) -> Effort:
+def _effort(preparation: Preparation, study: Study, key: CandidateKey) -> Effort:
     genomes = study.trials_of("genome")
     job = preparation.job
     stages = {trial.stage: trial for trial in genomes}  # one candidate of each
@@ -150,7 +156,16 @@ def _effort(preparation: Preparation, study: Study) -> Effort:
         candidates=len(genomes),
         items=sum(sum(trial.items.values()) for trial in genomes),
         front=job.mode == "pareto",
+        tested_before=_tested_before(study, key),
     )
+
+
+def _tested_before(study: Study, key: CandidateKey) -> int:
+    """Selections on the test items before the one of a finalist, or before the last."""
+    finals = [trial.key for trial in study.trials_of("finalist")]
+    tests = [one for one in ([key] if key.generation == TEST else finals) if one.generation == TEST]
+    last = max((one.place // MOST_FINALISTS for one in tests), default=0)
+    return tested_before(study.trials, last)
 
 
 def _switches(trial: Trial) -> NDArray[np.bool_]:
@@ -179,4 +194,5 @@ def _options(preparation: Preparation) -> StockOptions:
         task_folders=tuple(Path(folder) for folder in job.evaluation.task_folders),
         num_fewshot=job.evaluation.num_fewshot,
         apply_chat_template=job.evaluation.apply_chat_template,
+        trust_remote_code=job.models.trust_remote_code,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import Candidate, Cost, Failed, Scored, TaskItems, count_items
+from evomerge.errors import WorkerError
 from evomerge.ledger import Ledger
 from evomerge.sampling.racing import find_losers, resampled_fitness
 from evomerge.sampling.sample import Sample
@@ -30,11 +31,20 @@ _STREAM = 0x72616365
 
 @dataclass(eq=False)
 class Runner:
-    """A candidate in a race. trial: its record, once it is known how far it goes."""
+    """A candidate in a race.
+
+    failed: what it failed with. trial: its record, once it is known how far it goes.
+    """
 
     candidate: Candidate
     blocks: list[Scored]
+    failed: Failed | None = None
     trial: Trial | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has neither failed nor been stopped."""
+        return self.failed is None and self.trial is None
 
     @property
     def tasks(self) -> dict[str, TaskItems]:
@@ -70,22 +80,37 @@ class Race:
     def run(self, genomes: Sequence[Runner], elites: Sequence[Runner]) -> None:
         """Score until every candidate has what is due to it, and record each as soon as it has.
 
-        What stopped candidates leave of the items of all goes to the others, block by block.
+        What stopped candidates leave of the items of all goes to the others, block by block. Those
+        that failed are recorded last: where every genome fails, the fault is hardly theirs. Then
+        WorkerError is raised and none is recorded, so that all are tried again.
         """
         sizes = [count_items(block) for block in self._blocks]
         left = len(genomes) * sum(sizes[: self._by_rights])
         better = (len(genomes) + 1) // 2
         for number, size in enumerate(sizes):
-            going = [one for one in genomes if one.trial is None]
+            going = [one for one in genomes if one.goes_on]
             if not going or left < len(going) * size:
                 break
             left -= len(going) * size
-            staying = [one for one in elites if one.trial is None]
+            staying = [one for one in elites if one.goes_on]
             self._score([*going, *(staying if number < self._by_rights else ())], number)
             self._stop_losers(genomes, better, looks=len(sizes) - 1)
+        self._refuse_if_all_failed(genomes)
         for runner in (*genomes, *elites):
             if runner.trial is None:
                 self._record(runner)
+
+    def _refuse_if_all_failed(self, genomes: Sequence[Runner]) -> None:
+        """What was recorded so before is taken as it is."""
+        reasons = [one.failed.reason for one in genomes if one.failed is not None]
+        find = self._ledger.study.find
+        if len(reasons) < len(genomes) or all(find(one.candidate.key) for one in genomes):
+            return
+        number = genomes[0].candidate.key.generation
+        raise WorkerError(
+            f"all {len(genomes)} candidates of generation {number} failed, which are not recorded: "
+            f"{reasons[0]}"
+        )
 
     def resampled(
         self, runners: Sequence[Runner], *, blocks: int, look: int
@@ -103,10 +128,10 @@ class Race:
             if isinstance(outcome, Scored):
                 runner.blocks.append(outcome)
             else:
-                self._record(runner, outcome)
+                runner.failed = outcome
 
     def _stop_losers(self, genomes: Sequence[Runner], better: int, *, looks: int) -> None:
-        going = [one for one in genomes if one.trial is None]
+        going = [one for one in genomes if one.goes_on]
         reached = len(going[0].blocks) if going else 0
         if len(going) <= better or reached > looks:
             return
@@ -115,15 +140,17 @@ class Race:
             if loses:
                 self._record(runner)
 
-    def _record(self, runner: Runner, failed: Failed | None = None) -> None:
+    def _record(self, runner: Runner) -> None:
         """The runner goes no further."""
         cost = total_cost([block.cost for block in runner.blocks])
-        if failed is None:
+        if runner.failed is None:
             tasks = runner.tasks
             items = {task: scored.ids for task, scored in tasks.items()}
             candidate = replace(runner.candidate, items=items)
             outcome = Scored(tasks=tasks, cost=cost)
-            runner.trial = self._ledger.conclude(candidate, outcome, means=self.sample.means(tasks))
+            runner.trial = self._ledger.conclude(
+                candidate, outcome, means=self.sample.means(tasks), blocks=runner.blocks
+            )
             return
         begun = self._blocks[: len(runner.blocks) + 1]
         items = {
@@ -131,8 +158,8 @@ class Race:
             for task in self.sample.tasks
         }
         candidate = replace(runner.candidate, items=items)
-        failed = replace(failed, cost=total_cost([cost, failed.cost]))
-        runner.trial = self._ledger.conclude(candidate, failed, means={})
+        failed = replace(runner.failed, cost=total_cost([cost, runner.failed.cost]))
+        runner.trial = self._ledger.conclude(candidate, failed, means={}, blocks=runner.blocks)
 
 
 def join_results(blocks: Sequence[Mapping[str, TaskItems]]) -> dict[str, TaskItems]:

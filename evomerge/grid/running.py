@@ -66,7 +66,7 @@ class GridRun:
         """Score what has no record and sum up. Raises InputError, WorkerError."""
         cells = cells_of(self.grid, out_dtype=self.preparation.out_dtype)
         alone = self.models_alone()
-        self._complete(alone)
+        self._complete(alone, all_needed=True)
         failed = [trial for one in alone if (trial := self._trial(one)).failure is not None]
         if failed:
             raise WorkerError(f"{failed[0].label} cannot be scored: {failed[0].failure}")
@@ -142,11 +142,11 @@ class GridRun:
         return candidates
 
     def missing(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those without a record, each once."""
+        """Those without a record, or without their item results, each once."""
         unique = {one.key: one for one in candidates}
-        return [one for key, one in unique.items() if self.study.find(key) is None]
+        return [one for key, one in unique.items() if self.study.lacks(key)]
 
-    def _complete(self, candidates: Sequence[Candidate]) -> None:
+    def _complete(self, candidates: Sequence[Candidate], *, all_needed: bool = False) -> None:
         missing = self.missing(candidates)
         if not missing:
             return
@@ -159,7 +159,7 @@ class GridRun:
             self.open_pool(self.preparation, self.facts_folder) as pool,
         ):
             ledger = Ledger(preparation=preparation, study=self.study, pool=pool, observe=observe)
-            ledger.complete(missing)
+            ledger.complete(missing, all_needed=all_needed)
 
     def _trial(self, candidate: Candidate) -> Trial:
         return self.study.trial(candidate.key)
@@ -171,5 +171,5 @@ class GridRun:
     def _items(self, tasks: Sequence[str]) -> ItemIds:
         suite = self.preparation.suite
         if self.grid.split == "all":
-            return {task: tuple(range(suite.size(task))) for task in tasks}
+            return {task: suite.scored(task) for task in tasks}
         return {task: suite.items(task, "test") for task in tasks}

@@ -20,6 +20,7 @@ from evomerge.job import (
     ObjectiveSpec,
     OptimizerSpec,
 )
+from evomerge.job.record_place import RecordPlace
 from evomerge.job.sections import Section, StageOptimizerSpec
 from evomerge.space.names import short_names
 
@@ -120,7 +121,7 @@ class GridSpec(Section):
     split: Literal["test", "all"] = "test"
     evaluation: EvaluationSpec = EvaluationSpec()
     compute: ComputeSpec = ComputeSpec()
-    storage: str = "auto"
+    storage: RecordPlace = "auto"
 
     @field_validator("seeds")
     @classmethod

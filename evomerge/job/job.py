@@ -9,6 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from evomerge.job.record_place import RecordPlace
 from evomerge.job.sections import (
     Aggregate,
     BudgetSpec,
@@ -63,7 +64,7 @@ class JobSpec(Section):
     optimizer: OptimizerSpec = OptimizerSpec()
     budget: BudgetSpec
     compute: ComputeSpec = ComputeSpec()
-    storage: str = "auto"
+    storage: RecordPlace = "auto"
 
     @field_validator("objectives")
     @classmethod

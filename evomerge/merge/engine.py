@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from evomerge.errors import RecipeError
+from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.facts import Facts
+from evomerge.merge.finite import why_not_finite
 from evomerge.merge.method import Inputs, Method
 from evomerge.merge.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.random_mask import draw_key
 from evomerge.merge.residence import Residence
 from evomerge.recipe import Recipe
 from evomerge.sources import Source, Structure
+from evomerge.sources.digests import not_finite
 from evomerge.statistics import Statistics
 
 _TORCH_DTYPES = {
@@ -108,6 +110,10 @@ class MergeEngine:
         out = _memory(into(tensor.name), tensor.shape, dtype, residence.device)
         if dtype.is_floating_point:
             _merge(tensor.method, inputs, out)
+            # Finite numbers leave float16 alone soon; a model's own answers tell of the rest.
+            what = not_finite(out) if dtype == torch.float16 else None
+            if what:
+                raise MergeError(why_not_finite(tensor, what, dtype, self._sources))
         else:
             out.copy_(inputs.stored(tensor.base or 0))
         return out

@@ -12,7 +12,7 @@ from evomerge.merge.pieces import Layer, Piece, Structures, refuse_shapes
 from evomerge.merge.slices import SlicedStack
 from evomerge.merge.whole_models import Names, piece_of_models
 from evomerge.recipe import Module, Recipe
-from evomerge.sources import is_part
+from evomerge.sources import is_part, only_weights
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Layout:
 def lay_out(recipe: Recipe, structures: Structures) -> Layout:
     """Take a recipe apart over opened models. Raises RecipeError for what does not fit."""
     lead = lead_among(recipe.references, structures)
+    structures = {
+        **structures,
+        **only_weights(lead, {name: structures[name] for name in recipe.references}),
+    }
     _refuse_other_architectures(recipe.references, lead, structures)
     everything = whole(structures[lead])
     top = Scope("parameters", recipe.parameters)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge.merge.layer_kinds import check_kinds
 from evomerge.merge.layer_settings import with_layers
 from evomerge.merge.plan import Plan
 from evomerge.recipe import Recipe
@@ -29,7 +30,11 @@ def merged_config(recipe: Recipe, plan: Plan, sources: Mapping[str, Source]) -> 
     for key, nested in config.items():
         if key.endswith("_config") and isinstance(nested, Mapping):
             config[key] = _with_dtype(nested, dtype)
-    return with_layers(config, plan.layers, lead, sources) if plan.layers else config
+    if not plan.layers:
+        return config
+    config = with_layers(config, plan.layers, lead, sources)
+    check_kinds(config, plan.layers, lead, sources)
+    return config
 
 
 def _with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -137,4 +137,6 @@ def _structure(
         tied=lead.tied,
         stacks=find_stacks(config, shapes, sizes, name),
         dtypes=names,
+        ignored=lead.ignored & shapes.keys(),
+        parameters={each: own for each, own in lead.parameters.items() if each in shapes},
     )

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from evomerge.errors import RecipeError
+from evomerge.merge.generation_settings import end_tokens
 from evomerge.merge.merged_source import open_stage, open_stages
+from evomerge.merge.shared_settings import SharedSettings
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.sources import Source
 from evomerge.vocabulary import (
     BLOCK_KEY,
     AlignedSource,
     Alignment,
+    TokenizerReader,
     align,
+    end_rows,
     tokenizer_folder,
     tokenizer_spec,
 )
@@ -41,6 +45,23 @@ def align_models(recipe: Recipe, sources: Mapping[str, Source]) -> Alignment:
             )
     alignment = align(recipe, opened)
     return replace(alignment, sources={**opened, **alignment.sources})
+
+
+def shared_settings(
+    recipe: Recipe, opened: Mapping[str, Source], alignment: Alignment
+) -> SharedSettings:
+    """What the merge has of the settings that its models disagree on. Raises SourceError.
+
+    opened: the models of `open_models`, as their own files are. alignment: what became of them.
+    """
+    spec = tokenizer_spec(recipe)
+    models = {name: opened[name] for name in recipe.checkpoints}
+    reader, tokenizer = TokenizerReader(), None
+    if any(tokenizer_spec(each) for each in (recipe, *recipe.used_stages.values())):
+        tokenizer = alignment.tokenizer or reader.load(alignment.tokenizer_source)
+    ends = end_rows(models, end_tokens, tokenizer=tokenizer, reader=reader)
+    unite = spec is None or spec.source in ("base", "union")
+    return SharedSettings(models, ends, unite=unite)
 
 
 def _is_one_vocabulary(recipe: Recipe) -> bool:

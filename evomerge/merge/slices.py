@@ -158,6 +158,12 @@ def is_before_layers(name: str) -> bool:
     return bool(_BEFORE_LAYERS.search(name))
 
 
+def modules_of_the_first(structure: Structure, stack: Stack) -> frozenset[str]:
+    """Modules, by their name in a layer, that the first layer of a stack has for all of them."""
+    own = _first_layers_own(_tower(structure, stack))
+    return frozenset(end.rpartition(".")[0] for end in own)
+
+
 def _tower(structure: Structure, stack: Stack) -> _Tower:
     layers: list[dict[str, str]] = [{} for _ in range(stack.depth)]
     for name in structure.shapes:

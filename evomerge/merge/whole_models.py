@@ -10,7 +10,7 @@ from evomerge.merge.parameters import Scope
 from evomerge.merge.pieces import Piece, Row, Structures
 from evomerge.recipe import RecipeModel
 from evomerge.sources import Stack, Structure, correspond
-from evomerge.sources.correspondence import left_over
+from evomerge.sources.correspondence import HEAD, left_over
 
 
 class Names:
@@ -98,6 +98,15 @@ def _refuse_misfit(
             raise RecipeError(
                 f"{where}: {reference} has {found.depth} layers and {lead} {stack.depth}; "
                 "say with slices which layers to merge"
+            )
+    if ours.tied != theirs.tied:
+        own = lead if theirs.tied else reference
+        head = next((each for each in (*ours.shapes, *theirs.shapes) if HEAD.search(each)), None)
+        if head is not None and head not in names:
+            raise RecipeError(
+                f"{where}: {own} has a head of its own, {head}, and the other of {reference} "
+                f"and {lead} has its embeddings for one (tie_word_embeddings); merge models of "
+                "one kind"
             )
     missing = [name for name in part.tensors if name not in names]
     if shared and len(theirs.stacks) < len(ours.stacks):

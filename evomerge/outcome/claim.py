@@ -90,6 +90,22 @@ def settling_words(comparisons: Sequence[Comparison], items: int) -> str:
     )
 
 
+def test_items_words(tested_before: int) -> str:
+    """What may be said of the test items after so many earlier selections of a search."""
+    return "test items that were seen before" if tested_before else "unseen test items"
+
+
+def seen_words(tested_before: int) -> str:
+    """How they were seen before, in a sentence; empty where they were not."""
+    if not tested_before:
+        return ""
+    selections = "1 selection" if tested_before == 1 else f"{tested_before} selections"
+    return (
+        f"The test items were seen before: {selections} of this search before this one scored "
+        "models on them, and then it went on."
+    )
+
+
 def interval_words(interval: Interval) -> str:
     """A difference with its interval."""
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

@@ -10,7 +10,15 @@ from typing import Any
 
 from evomerge.candidate import CandidateKey
 from evomerge.evaluate.intervals import Interval
-from evomerge.outcome.claim import START_ROLES, LeftOut, Verdict, interval_words, verdict_of
+from evomerge.outcome.claim import (
+    START_ROLES,
+    LeftOut,
+    Verdict,
+    interval_words,
+    seen_words,
+    test_items_words,
+    verdict_of,
+)
 from evomerge.outcome.selection import ConstraintCheck
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.standing import Role, Standing, read_standing
@@ -73,6 +81,7 @@ class Front:
     parent on each axis (see evaluate.fronts.Box). gain: over the parents' own front; over_starts:
     over the front of everything untuned that was scored on those items. feasible: whether any point
     kept the constraints on the validation items. items: split -> task -> items scored.
+    tested_before: see Selection.
     """
 
     axes: tuple[Axis, ...]
@@ -85,6 +94,7 @@ class Front:
     feasible: bool
     left_out: tuple[LeftOut, ...]
     items: Mapping[str, Mapping[str, int]]
+    tested_before: int = 0
 
     @property
     def found(self) -> tuple[Point, ...]:
@@ -112,7 +122,8 @@ class Front:
 
     def remarks(self) -> list[str]:
         """What else must be known of it, in sentences."""
-        return [f"Left out: {out}." for out in self.left_out]
+        seen = [seen_words(self.tested_before)] if self.tested_before else []
+        return [*seen, *(f"Left out: {out}." for out in self.left_out)]
 
     def lines(self) -> list[str]:
         """The outcome for a terminal: the headline, then the points with their test scores."""
@@ -164,7 +175,7 @@ class Front:
         }
 
     def _claim(self) -> str:
-        against = "against the parents' own front on unseen test items"
+        against = f"against the parents' own front on {test_items_words(self.tested_before)}"
         what = f"a front of {len(self.points)} merges"
         if not self.feasible:
             return (
@@ -215,6 +226,7 @@ def read_front(document: Mapping[str, Any]) -> Front:
         feasible=document["feasible"],
         left_out=tuple(LeftOut(**out) for out in document["left_out"]),
         items=document["items"],
+        tested_before=document.get("tested_before", 0),
     )
 
 

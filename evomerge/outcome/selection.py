@@ -17,7 +17,9 @@ from evomerge.outcome.claim import (
     deciding,
     interval_words,
     read_comparison,
+    seen_words,
     settling_words,
+    test_items_words,
     verdict_of,
 )
 from evomerge.recipe import Recipe, read_recipe
@@ -60,7 +62,8 @@ class Selection:
     None for a winner that is a start. best_start, best_untuned: the best on the validation items of
     what the search began with, and of the merges among it. feasible: whether the winner kept the
     constraints on the validation items; where it did not, nothing did. left_out: what could not be
-    scored. objective_items: the test items of all objectives.
+    scored. objective_items: the test items of all objectives. tested_before: selections of a search
+    that went on after them, which scored models on the same test items.
 
     A record from before there were comparisons has none, and claims by `gain` alone.
     """
@@ -84,6 +87,7 @@ class Selection:
     feasible: bool = True
     left_out: tuple[LeftOut, ...] = ()
     objective_items: int = 0
+    tested_before: int = 0
 
     @property
     def found(self) -> bool:
@@ -111,9 +115,10 @@ class Selection:
         return " ".join([self._claim(), *self._besides()])
 
     def _claim(self) -> str:
-        against = f"against the best parent ({self.best_parent}) on unseen test items"
+        on = f"on {test_items_words(self.tested_before)}"
+        against = f"against the best parent ({self.best_parent}) {on}"
         if self.standing(self.best_parent).role not in ("parent", "winner"):
-            against = f"against {self.best_parent} (no parent could be scored) on unseen test items"
+            against = f"against {self.best_parent} (no parent could be scored) {on}"
         gain = f"{interval_words(self.gain)} {against}"
         if not self.feasible:
             return (
@@ -175,7 +180,7 @@ class Selection:
 
     def remarks(self) -> list[str]:
         """What else the outcome rests on, in sentences: the validation items, what was left out."""
-        said = []
+        said = [seen_words(self.tested_before)] if self.tested_before else []
         if self.on_validation is not None:
             count = sum(entry.role not in START_ROLES for entry in self.validation)
             difference = self.on_validation.difference
@@ -260,4 +265,5 @@ def read_selection(document: Mapping[str, Any]) -> Selection:
         feasible=document.get("feasible", True),
         left_out=tuple(LeftOut(**entry) for entry in document.get("left_out", ())),
         objective_items=document.get("objective_items", 0),
+        tested_before=document.get("tested_before", 0),
     )

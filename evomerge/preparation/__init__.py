@@ -10,17 +10,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evomerge.preparation.facts import check_unchanged, facts_of, sources_digest
+    from evomerge.preparation.facts import (
+        check_unchanged,
+        facts_of,
+        opened_count,
+        opened_files_of,
+        sources_digest,
+    )
+    from evomerge.preparation.models_alone import ModelAlone, ModelsAlone, check_rows
     from evomerge.preparation.pinning import pin, pinned_reference
     from evomerge.preparation.preparation import Preparation
     from evomerge.preparation.preparing import prepare
     from evomerge.preparation.staging import next_stage
 
 __all__ = [
+    "ModelAlone",
+    "ModelsAlone",
     "Preparation",
+    "check_rows",
     "check_unchanged",
     "facts_of",
     "next_stage",
+    "opened_count",
+    "opened_files_of",
     "pin",
     "pinned_reference",
     "prepare",
@@ -28,9 +40,14 @@ __all__ = [
 ]
 
 _PLACES = {
+    "ModelAlone": "evomerge.preparation.models_alone",
+    "ModelsAlone": "evomerge.preparation.models_alone",
     "Preparation": "evomerge.preparation.preparation",
     "check_unchanged": "evomerge.preparation.facts",
     "facts_of": "evomerge.preparation.facts",
+    "check_rows": "evomerge.preparation.models_alone",
+    "opened_count": "evomerge.preparation.facts",
+    "opened_files_of": "evomerge.preparation.facts",
     "next_stage": "evomerge.preparation.staging",
     "pin": "evomerge.preparation.pinning",
     "pinned_reference": "evomerge.preparation.pinning",

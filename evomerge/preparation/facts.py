@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import platform
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RunError
 from evomerge.evaluate.engines.vllm_start import vllm_version
+from evomerge.evaluate.opened_files import WRITTEN, hash_opened
 from evomerge.job import JobSpec
 from evomerge.preparation.preparation import Preparation
 from evomerge.statistics import read_header
 
 _PINNED = ("torch", "transformers", "lm-eval", "cma", "cmaes", "optuna", "numpy")
 """Packages whose version can change a genome or a score."""
+
+_WHERE_INSTALLED = (
+    *("tokenizers", "sentencepiece", "safetensors", "datasets", "evaluate", "jinja2", "scipy"),
+    *("numba", "scikit-learn", "py3langid", "sacrebleu", "rouge-score", "nltk", "sympy"),
+    *("math-verify", "antlr4-python3-runtime", "latex2sympy2-extended", "pandas", "fugashi"),
+)
+"""Those that prompts, merges and metrics are made with, many of which only some tasks ask for."""
 
 
 def facts_of(preparation: Preparation) -> dict[str, Any]:
@@ -27,7 +38,8 @@ def facts_of(preparation: Preparation) -> dict[str, Any]:
         "sources": {
             reference: dict(source.sha256()) for reference, source in preparation.sources.items()
         },
-        "tasks": dict(preparation.suite.task_files),
+        "tasks": dict(preparation.task_files),
+        "opened": opened_files_of(preparation),
         "statistics": _statistics_files(preparation.job),
         "versions": _versions(preparation.job),
     }
@@ -49,6 +61,8 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
     meanings["statistics"] = "the statistics"
     for part, meaning in meanings.items():
         old, new = before.get(part, {}), now[part]
+        if part == "sources" and "opened" not in before:
+            new = _known_before(old, new)
         changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         if changed:
             detail = changed[0]
@@ -64,12 +78,75 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
                 f"{where}: {meaning} {detail} changed since the search began; put it back as it "
                 "was, or start a new search"
             )
+    # Older records do not have it.
+    _check_opened(before["opened"] if "opened" in before else now["opened"], now["opened"], where)
     old, new = before["versions"], now["versions"]
     return [
         f"{package} {old.get(package, 'not used')} -> {new.get(package, 'not used')}"
         for package in {**old, **new}
-        if old.get(package) != new.get(package)
+        # Older records name fewer packages.
+        if old.get(package) != new.get(package) and package in (*old, *_PINNED, "vllm")
     ]
+
+
+def _known_before(
+    old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """The files of each source that an older record knows, which hashed fewer of them."""
+    return {
+        reference: {
+            name: digest for name, digest in files.items() if name in old.get(reference, {})
+        }
+        for reference, files in new.items()
+    }
+
+
+def opened_files_of(preparation: Preparation) -> dict[str, dict[str, str]]:
+    """What the tasks' code has read until now: at the start, and more as answers are scored."""
+    suites = [preparation.suite, *(model.suite for model in preparation.alone.values())]
+    return {
+        name: asdict(file)
+        for suite in reversed(suites)
+        for name, file in suite.opened_files.items()
+    }
+
+
+def opened_count(preparation: Preparation) -> int:
+    """A number that grows when the tasks' code has read more."""
+    suites = {id(s): s for s in (preparation.suite, *(m.suite for m in preparation.alone.values()))}
+    return sum(suite.opened_count for suite in suites.values())
+
+
+def _check_opened(
+    before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]], where: str
+) -> None:
+    """Refuse what was read and is another now, and what was not read before.
+
+    What is read only while answers are scored is looked for where it lay, or lies beside the tasks.
+    """
+    roots = {file["root"] for file in now.values()}
+    for name in sorted({*before, *now}):
+        if name not in before:
+            raise RunError(
+                f"{where}: a task reads {name} now, and did not when the search began; take it "
+                "away, or start a new search"
+            )
+        old = before[name]
+        new = now[name]["sha256"] if name in now else _hash_where(old, roots)
+        if old["sha256"] != new and WRITTEN not in (old["sha256"], new):
+            raise RunError(
+                f"{where}: task file {name} changed since the search began; put it back as it "
+                "was, or start a new search"
+            )
+
+
+def _hash_where(file: Mapping[str, str], roots: Iterable[str]) -> str | None:
+    """The present hash of a file that is not read yet; None where it is gone."""
+    for root in (*sorted(roots), file["root"]):
+        path = Path(os.path.normpath(Path(root, file["place"])))
+        if path.is_file():
+            return hash_opened(path)
+    return None
 
 
 def _versions(job: JobSpec) -> dict[str, str]:
@@ -77,6 +154,9 @@ def _versions(job: JobSpec) -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version(package) for package in _PINNED},
     }
+    for package in _WHERE_INSTALLED:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
     if job.compute.engine == "vllm":
         versions["vllm"] = vllm_version()
     return versions

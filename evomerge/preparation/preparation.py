@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from evomerge.evaluate.objective import Objective
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import JobSpec, OptimizerSpec, StageSpec
+from evomerge.merge.merged_source import open_stages
+from evomerge.merge.shared_settings import SharedSettings
+from evomerge.preparation.models_alone import ModelAlone, ModelsAlone, check_rows
 from evomerge.recipe import DType, Recipe, TokenizerSpec
 from evomerge.sources import Source, Structure, lead_of
 from evomerge.space import SearchSpace
@@ -24,7 +28,9 @@ class Preparation:
     of the merged models. out_dtype: storage dtype of every merged model, scored or exported.
     tokenizer: of the merged models. tokenizer_source: the model that it is from, as an export takes
     it. vocabulary: what a recipe must say of the tokenizer; None where it is the base's and the
-    models agree on it. space: of the present stage, which is number `stage` from 0. winners: of the
+    models agree on it. suite: the tasks as merges are asked them. alone: every model of the job by
+    itself, by reference. models_alone: makes more of them. settings: what merges have where the
+    models disagree. space: of the present stage, which is number `stage` from 0. winners: of the
     stages before it, by name.
     """
 
@@ -38,6 +44,9 @@ class Preparation:
     vocabulary: TokenizerSpec | None
     suite: TaskSuite
     objective: Objective
+    alone: Mapping[str, ModelAlone]
+    models_alone: ModelsAlone
+    settings: SharedSettings
     stage: int = 0
     winners: Mapping[str, Recipe] = field(default_factory=dict)
 
@@ -66,11 +75,77 @@ class Preparation:
         """Who proposes the genomes of the present stage."""
         return self.job.optimizer_of(self.search)
 
-    def standing_alone(self, recipe: Recipe) -> Recipe:
-        """A recipe of this job with all that the job says beside it: dtype and vocabulary."""
+    @property
+    def task_files(self) -> Mapping[str, str]:
+        """What defines the tasks, hashed, and their items as every tokenizer asks them."""
+        own = {
+            f"items of {task}, asked of {name}": model.suite.task_files[f"items of {task}"]
+            for name, model in self.alone.items()
+            if model.suite is not self.suite
+            for task in model.suite.tasks
+        }
+        return {**self.suite.task_files, **own}
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest request, with its answer, whichever tokenizer asks it."""
+        suites = [self.suite, *(model.suite for model in self.alone.values())]
+        return max(suite.longest_tokens for suite in suites)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the models disagree on and what becomes of it, a sentence each."""
+        lent = [name for name, model in self.alone.items() if model.chat_template is not None]
+        said = f"{' and '.join(lent)} by itself is asked with the job's chat template, having none"
+        return (*self.settings.notes(), *([said] if lent else []))
+
+    def check_rows(self) -> None:
+        """Raise TaskError where a task asks with tokens that a model has no rows for."""
+        check_rows(self.suite, self.lead)
+        for model in self.alone.values():
+            check_rows(model.suite, model.source)
+
+    def alone_in(self, recipe: Recipe) -> ModelAlone | None:
+        """The model that a recipe is unchanged; None for a merge."""
+        return None if recipe.alone is None else self.alone.get(recipe.alone)
+
+    def exported(self, recipe: Recipe) -> Preparation:
+        """The preparation as an export of a recipe takes it: a model alone has its own files."""
+        model = self._exported_alone(recipe)
+        if model is None:
+            return self
+        sources = {**self.sources, model.source.reference: model.source}
+        return replace(self, sources=sources, tokenizer_source=model.tokenizer_source)
+
+    def _exported_alone(self, recipe: Recipe) -> ModelAlone | None:
+        """The model that a recipe is unchanged, unless it has the vocabulary of merges anyway."""
+        model = self.alone_in(recipe)
+        if model is None or (
+            model.as_merged and self.sources.get(model.source.reference) is model.source
+        ):
+            return None
+        return model
+
+    def in_vocabulary(self, recipe: Recipe) -> Recipe:
+        """A recipe of this job with the job's dtype and vocabulary."""
         complete = recipe.model_copy(update={"out_dtype": recipe.out_dtype or self.out_dtype})
         if self.vocabulary is None:
             return complete
         # A merge that leaves models out has the tokens of all of them nevertheless.
         block = {**recipe.evomerge, BLOCK_KEY: list(self.sources)}
         return complete.model_copy(update={"tokenizer": self.vocabulary, "evomerge": block})
+
+    def standing_alone(self, recipe: Recipe) -> Recipe:
+        """A recipe of this job with all that the job says beside it.
+
+        That is dtype, vocabulary and the settings that its models disagree on; a model by itself
+        keeps its own.
+        """
+        model = self._exported_alone(recipe)
+        if model is not None:
+            alone: dict[str, Any] = {"out_dtype": recipe.out_dtype or self.out_dtype}
+            if model.chat_template is not None:
+                alone["chat_template"] = model.chat_template
+            return recipe.model_copy(update=alone)
+        sources = open_stages(recipe, self.sources) if recipe.stages else self.sources
+        return self.in_vocabulary(self.settings.complete(recipe, sources))

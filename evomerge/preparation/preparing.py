@@ -4,46 +4,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from evomerge.errors import JobError
+from evomerge.errors import JobError, RecipeError
 from evomerge.evaluate.objective import Objective
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import JobSpec
 from evomerge.merge.engine import MergeEngine
+from evomerge.merge.generation_settings import end_tokens
+from evomerge.merge.loadable import check_loadable
+from evomerge.merge.merged_config import merged_config
 from evomerge.merge.merged_source import open_stages
+from evomerge.merge.shared_settings import SharedSettings
 from evomerge.optimize import choose_population
+from evomerge.preparation.models_alone import ModelsAlone
 from evomerge.preparation.opening import open_models_of
 from evomerge.preparation.preparation import Preparation
 from evomerge.preparation.staging import stage_space
-from evomerge.recipe import DType, Recipe, TokenizerSpec
+from evomerge.recipe import DType, Recipe, Slice, SliceSource, TokenizerSpec
 from evomerge.sources import Source, check_compatible, shared_structure
-from evomerge.space import SearchSpace
-from evomerge.vocabulary import Alignment, TokenizerReader, align_sources, vocabularies_agree
+from evomerge.space import DataFlowSpace, SearchSpace
+from evomerge.vocabulary import (
+    Alignment,
+    TokenizerReader,
+    align_sources,
+    end_rows,
+    vocabularies_agree,
+)
 
 
 def prepare(job: JobSpec) -> Preparation:
     """Open and check everything a job names. Raises InputError in one line."""
     _check_device(job.compute.device)
+    models = job.models
+    reader = TokenizerReader(trust_remote_code=models.trust_remote_code)
     opened = open_models_of(job)
     structure = check_compatible(list(opened.values()), vocabularies_may_differ=True)
     dtype = job.compute.dtype
     out_dtype: DType = structure.dtype if dtype == "auto" else dtype
-    alignment, vocabulary = _align(job, opened)
+    alignment, vocabulary = _align(job, opened, reader)
     sources, tokenizer = alignment.sources, alignment.tokenizer
     assert tokenizer is not None
     spaces = _check_spaces(job, sources, out_dtype)
     evaluation = job.evaluation
-    suite = TaskSuite.load(
+    load = partial(
+        TaskSuite.load,
         job.all_tasks,
-        tokenizer=tokenizer,
         folders=tuple(Path(folder) for folder in evaluation.task_folders),
         num_fewshot=evaluation.num_fewshot,
         apply_chat_template=evaluation.apply_chat_template,
         split=evaluation.split,
+    )
+    suite = load(tokenizer=tokenizer)
+    models_alone = ModelsAlone(
+        suite,
+        load=lambda own: load(tokenizer=own),
+        reader=reader,
+        otherwise=opened[models.base],
+        chat=evaluation.apply_chat_template,
     )
     objective = Objective.build(
         job.objectives, aggregate=job.aggregate, constraints=job.constraints, find=suite.metric
@@ -61,6 +83,9 @@ def prepare(job: JobSpec) -> Preparation:
         vocabulary=vocabulary,
         suite=suite,
         objective=objective,
+        alone={name: models_alone.make(source) for name, source in opened.items()},
+        models_alone=models_alone,
+        settings=_settings(job, opened, alignment, vocabulary, reader),
     )
 
 
@@ -77,10 +102,41 @@ def _check_spaces(
     for stage, search in enumerate(job.searches):
         space = stage_space(job, stage, structure=structure, out_dtype=out_dtype, winners=winners)
         start = space.decode(space.start)
-        MergeEngine(open_stages(start, sources)).execute(start)
+        opened = open_stages(start, sources)
+        _check_merge(start, opened)
+        if isinstance(space, DataFlowSpace):
+            _check_moved_layers(opened[start.references[0]])
         winners[search.name] = start.model_copy(update={"stages": {}})
         spaces.append(space)
     return spaces
+
+
+def _check_merge(recipe: Recipe, sources: Mapping[str, Source]) -> None:
+    """Refuse a merge that cannot be made, or that transformers would not load whole."""
+    engine = MergeEngine(sources)
+    engine.execute(recipe)
+    plan = engine.plan(recipe)
+    shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
+    check_loadable(merged_config(recipe, plan, sources), shapes)
+
+
+def _check_moved_layers(source: Source) -> None:
+    """Routes put layers elsewhere, so the configuration must be able to say what they are there."""
+    depth = source.structure.depth
+    slices = tuple(
+        Slice(sources=(SliceSource(model=source.reference, layer_range=(start, depth)),))
+        for start in (0, 1)
+        if start < depth
+    )
+    moved = Recipe(merge_method="passthrough", slices=slices)
+    try:
+        sources = {source.reference: source}
+        merged_config(moved, MergeEngine(sources).plan(moved), sources)
+    except RecipeError as error:
+        raise JobError(
+            f"search_space: routes change the order of layers, which {source.reference} does not "
+            f"allow ({error}); search a space of merge weights"
+        ) from error
 
 
 def _check_device(device: str) -> None:
@@ -96,13 +152,27 @@ def _check_device(device: str) -> None:
         raise JobError(f"compute.device: {device}: not usable here; write auto or cpu")
 
 
-def _align(job: JobSpec, sources: Mapping[str, Source]) -> tuple[Alignment, TokenizerSpec | None]:
+def _settings(
+    job: JobSpec,
+    opened: Mapping[str, Source],
+    alignment: Alignment,
+    vocabulary: TokenizerSpec | None,
+    reader: TokenizerReader,
+) -> SharedSettings:
+    """What merges have of the settings that the models disagree on."""
+    tokenizer = None if vocabulary is None else alignment.tokenizer
+    ends = end_rows(opened, end_tokens, tokenizer=tokenizer, reader=reader)
+    return SharedSettings(opened, ends, unite=job.models.tokenizer in ("base", "union"))
+
+
+def _align(
+    job: JobSpec, sources: Mapping[str, Source], reader: TokenizerReader
+) -> tuple[Alignment, TokenizerSpec | None]:
     """The models with the vocabulary of the job, and what says the same in a recipe.
 
     The base's tokenizer asks for nothing where all models agree on it.
     """
     models = job.models
-    reader = TokenizerReader(trust_remote_code=models.trust_remote_code)
     base = sources[models.base]
     if models.tokenizer == "base" and vocabularies_agree(sources, reader):
         alignment = Alignment(sources=sources, tokenizer=reader.load(base), tokenizer_source=base)

@@ -15,7 +15,7 @@ from evomerge.space import DataFlowSpace, SearchSpace, build_space
 
 def next_stage(preparation: Preparation, winner: Recipe) -> Preparation:
     """The job in its next stage, where `winner` is the first source; by its recipe, not a copy."""
-    alone = preparation.standing_alone(winner.model_copy(update={"stages": {}}))
+    alone = preparation.in_vocabulary(winner.model_copy(update={"stages": {}}))
     winners = {**preparation.winners, preparation.search.name: alone}
     space = stage_space(
         preparation.job,

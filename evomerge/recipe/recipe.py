@@ -125,6 +125,21 @@ class Recipe(BaseModel):
                 wanted.update(stage.named)
         return dict(reversed(used))
 
+    @property
+    def alone(self) -> str | None:
+        """The one model that this is, as its own files say it; None for a merge.
+
+        A merge of one model whose weight is not 1 is a merge, and so is one that asks for a
+        tokenizer, a chat template or generation settings.
+        """
+        asked = (self.base_model, self.tokenizer_source, self.tokenizer, self.chat_template)
+        if self.merge_method != "linear" or len(self.models) != 1 or any(asked):
+            return None
+        [entry] = self.models
+        plain = dict(entry.parameters) == {"weight": 1.0}
+        normal = set(self.parameters) <= {"normalize"} and "generation" not in self.evomerge
+        return entry.model if plain and normal and entry.model not in self.stages else None
+
     def without_unused(self) -> Recipe:
         """The same merge with the stages that it is made of, and no others."""
         return self.model_copy(update={"stages": self.used_stages})

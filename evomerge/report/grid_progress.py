@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from evomerge.candidate import Candidate, CandidateKey, Observer, Step, count_items
+from evomerge.errors import visible
 from evomerge.grid import Work
 from evomerge.job import BudgetSpec
 from evomerge.report.tally import limits_of, spending_of
@@ -49,7 +50,7 @@ class GridProgress:
         if work.recorded:
             parts.append(f"{work.recorded} taken from the record")
         parts += _searches(work.searches)
-        self._say(f"{self._study.job.name}: {'; '.join(parts)}")
+        self.say(f"{self._study.job.name}: {'; '.join(parts)}")
 
     @contextlib.contextmanager
     def scoring(self, candidates: Sequence[Candidate]) -> Iterator[Observer]:
@@ -65,11 +66,11 @@ class GridProgress:
                 line = scoring.take(key)
                 trial = self._study.find(key)
                 if trial is not None and trial.failure is not None:
-                    self._say(f"{one_line(trial.label)} failed: {one_line(trial.failure)}")
+                    self.say(f"{one_line(trial.label)} failed: {one_line(trial.failure)}")
                 if bar is not None and task is not None:
                     bar.update(task, completed=scoring.done_items, description=line)
                 elif scoring.worth_a_line():
-                    self._say(line)
+                    self.say(line)
 
             yield observe
 
@@ -77,12 +78,13 @@ class GridProgress:
     def searching(self, study: Study) -> Iterator[Observer]:
         """Show a search as a search is shown."""
         self._begun += 1
-        self._say(f"search {self._begun} of {self._searches}: {study.run_dir.name}")
+        self.say(f"search {self._begun} of {self._searches}: {study.run_dir.name}")
         with SearchProgress(study, console=self._console, clock=self._clock) as progress:
             yield progress
 
-    def _say(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._console.print(Text(visible(line)), soft_wrap=True)
 
 
 class _Scoring:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from evomerge.evaluate.intervals import Interval
 from evomerge.grid import GridOutcome, ModelOutcome, Row
+from evomerge.markdown import plain
 from evomerge.report.words import count_text, one_line, score_text
 
 _HEAD = ("method", "experts", "merges", "held-in", "±", "held-out", "±")
@@ -29,7 +30,7 @@ def grid_markdown(outcome: GridOutcome) -> str:
     """The outcome as a Markdown document."""
     merges = [
         (
-            _escaped(model.label),
+            one_line(model.label),
             interval_text(model.normalised.held_in),
             interval_text(model.normalised.held_out),
             *(score_text(_mean(model, metric)) for metric in _metrics(outcome)),
@@ -37,9 +38,9 @@ def grid_markdown(outcome: GridOutcome) -> str:
         for model in outcome.models
     ]
     parts = [
-        f"# {outcome.name}",
+        f"# {plain(outcome.name)}",
         *_markdown([_HEAD, *map(_row, outcome.rows)]),
-        *(f"{line}  " for line in explanation(outcome)),
+        *(f"{plain(line)}  " for line in explanation(outcome)),
         "## Models alone",
         *_markdown([_ALONE, *map(_alone, _models_alone(outcome))]),
         "## Every model and its scores as they are",
@@ -124,8 +125,4 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
     head, *body = rows
     rule = ["---" if column < _LEFT else "---:" for column in range(len(head))]
-    return [f"| {' | '.join(map(_escaped, row))} |" for row in (head, rule, *body)]
-
-
-def _escaped(text: str) -> str:
-    return one_line(text).replace("\\|", "|").replace("|", "\\|")
+    return [f"| {' | '.join(map(plain, row))} |" for row in (head, rule, *body)]

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from evomerge.errors import visible
 from evomerge.outcome import Front
 from evomerge.report.front import FrontRow, outcome_of, rows_of
 from evomerge.report.tally import (
@@ -155,9 +156,9 @@ def show_status(status: Status, *, console: Console | None = None) -> None:
     """Print a status for people, to stdout unless a console is given."""
     out = console or Console(highlight=False)
     if status.headline:
-        out.print(Text(status.headline, style="bold"), soft_wrap=True)
+        out.print(Text(visible(status.headline), style="bold"), soft_wrap=True)
     for label, text in _rows(status):
-        out.print(Text.assemble((f"{label:<16}", "dim"), text), soft_wrap=True)
+        out.print(Text.assemble((f"{label:<16}", "dim"), visible(text)), soft_wrap=True)
 
 
 def _rows(status: Status) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.candidate import CandidateKey, Step
+from evomerge.errors import visible
 from evomerge.report.pace import Pace
 from evomerge.report.tally import (
     Generation,
@@ -84,7 +85,7 @@ class SearchProgress:
 
     def __enter__(self) -> SearchProgress:
         self._began_s = self._clock()
-        self._say(f"{self._job.name}: {self._opening()}")
+        self.say(f"{self._job.name}: {self._opening()}")
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
                 console=self._console,
@@ -122,7 +123,7 @@ class SearchProgress:
         elif step == "told":
             self._told.add(key.generation)
             if key.generation in self._fresh and self._live is None:
-                self._say(self._generation_line(generations_of(self._beside(key))[0]))
+                self.say(self._generation_line(generations_of(self._beside(key))[0]))
 
     def _take(self, key: CandidateKey) -> None:
         trial = self._study.find(key)
@@ -130,7 +131,7 @@ class SearchProgress:
             return
         if key.generation > 0 and self._stage != self._announced:
             self._announced = self._stage
-            self._say(str(self._stage))
+            self.say(str(self._stage))
         self._pace.take(trial)
         self._trials.append(trial)
         self._fresh.add(key.generation)
@@ -139,8 +140,9 @@ class SearchProgress:
 
     # Lines that stay.
 
-    def _say(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._console.print(Text(visible(line)), soft_wrap=True)
 
     def _opening(self) -> str:
         limits = " or ".join(
@@ -164,12 +166,12 @@ class SearchProgress:
             return
         phase = phase_at(self._key.generation)
         if phase == "baselines":
-            self._say(self._baselines_line())
+            self.say(self._baselines_line())
         elif phase == "search":
             population = generations_of(self._trials)
-            self._say(f"search: {count_text(len(population), 'generation')} done, {self._left()}")
+            self.say(f"search: {count_text(len(population), 'generation')} done, {self._left()}")
         else:
-            self._say(f"{phase}: {self._scored_count(self._beside(self._key), 'model')}")
+            self.say(f"{phase}: {self._scored_count(self._beside(self._key), 'model')}")
 
     def _baselines_line(self) -> str:
         trials = [trial for trial in self._trials if trial.kind == "baseline"]
@@ -250,7 +252,7 @@ class SearchProgress:
         rows.add_column(width=_LABEL_COLUMNS, no_wrap=True, style="dim")
         rows.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         for label, text in self._rows(phase):
-            rows.add_row(label, Text(text))
+            rows.add_row(label, Text(visible(text)))
         page = Table.grid()
         page.add_column(width=width)
         for part in (head, self._bar(width), rows):

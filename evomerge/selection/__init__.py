@@ -7,7 +7,7 @@ test items, beside the base, every parent and the soups. In `mode: pareto` a fro
 winner's place. Nothing here proposes candidates or writes models.
 """
 
-from evomerge.selection.finalists import TEST, VALIDATION, Entrant
+from evomerge.selection.finalists import TEST, VALIDATION, Entrant, tested_before
 from evomerge.selection.select_front import select_front
 from evomerge.selection.selecting import select_winner, winner_of_stage
 
@@ -17,5 +17,6 @@ __all__ = [
     "Entrant",
     "select_front",
     "select_winner",
+    "tested_before",
     "winner_of_stage",
 ]

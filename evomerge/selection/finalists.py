@@ -6,7 +6,7 @@ Who they are and what is made of their scores is decided elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.candidate import MOST_FINALISTS, Candidate, CandidateKey, Scored, Split, TaskItems
@@ -76,6 +76,19 @@ def score_entrants(
     trials = ledger.complete(candidates)
     known = {one.recipe.to_yaml(): trial for one, trial in zip(merges, trials, strict=True)}
     return [(entrant, known[entrant.recipe.to_yaml()]) for entrant in entrants]
+
+
+def tested_before(trials: Iterable[Trial], last: int) -> int:
+    """How many selections scored models on the test items before the one after generation `last`.
+
+    There are some where a search that had ended went on, with more to spend.
+    """
+    rounds = {
+        trial.key.place // MOST_FINALISTS
+        for trial in trials
+        if trial.key.generation == TEST and trial.score is not None
+    }
+    return sum(after < last for after in rounds)
 
 
 def pass_over(ledger: Ledger, ending: Ending, generation: int, count: int) -> None:

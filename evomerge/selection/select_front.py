@@ -27,6 +27,7 @@ from evomerge.selection.finalists import (
     once_each,
     pass_over,
     score_entrants,
+    tested_before,
     why_unscored,
 )
 from evomerge.selection.starts import roles_of
@@ -70,6 +71,7 @@ def select_front(ledger: Ledger, ending: Ending) -> Front:
         tested=tested,
         feasible=feasible,
         left_out=(*left_out, *out),
+        last=ending.last,
     )
     if front is None:
         pass_over(ledger, ending, TEST, len(once_each([*wanted, *beside])))
@@ -182,6 +184,7 @@ def _conclude(
     tested: Scored,
     feasible: bool,
     left_out: tuple[LeftOut, ...],
+    last: int,
 ) -> Front | None:
     """What the test items say; None where no point is left there, or nothing beside them."""
     objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
@@ -232,6 +235,7 @@ def _conclude(
         feasible=feasible,
         left_out=left_out,
         items={"validation": dict(validated[0][1].items), "test": dict(tested[0][1].items)},
+        tested_before=tested_before(ledger.study.trials, last),
     )
 
 

@@ -18,6 +18,7 @@ from evomerge.selection.finalists import (
     items_of,
     pass_over,
     score_entrants,
+    tested_before,
     why_unscored,
 )
 from evomerge.selection.starts import rivals
@@ -47,7 +48,8 @@ def select_winner(ledger: Ledger, ending: Ending) -> Selection:
     left to win or to compare with.
     """
     validation = validate(ledger, ending)
-    selection = _conclude(ledger, validation, _test(ledger, ending, validation))
+    tested = _test(ledger, ending, validation)
+    selection = _conclude(ledger, validation, tested, last=ending.last)
     ledger.study.note("selection", selection.to_json())
     return selection
 
@@ -105,7 +107,7 @@ def _test(ledger: Ledger, ending: Ending, validation: Validation) -> _Tested:
     )
 
 
-def _conclude(ledger: Ledger, validation: Validation, tested: _Tested) -> Selection:
+def _conclude(ledger: Ledger, validation: Validation, tested: _Tested, *, last: int) -> Selection:
     objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
     (winner, trial), origin = tested.winner, tested.origin
     comparisons = _compare(ledger, tested.winner, tested.others)
@@ -143,6 +145,7 @@ def _conclude(ledger: Ledger, validation: Validation, tested: _Tested) -> Select
         feasible=tested.feasible,
         left_out=tested.left_out,
         objective_items=sum(trial.items[task] for task in tasks),
+        tested_before=tested_before(ledger.study.trials, last),
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evomerge.sources.adapter import Adapter
     from evomerge.sources.checkpoint import Checkpoint
     from evomerge.sources.comparison import check_compatible, is_part, lead_of, shared_structure
-    from evomerge.sources.correspondence import correspond
+    from evomerge.sources.correspondence import correspond, only_weights
     from evomerge.sources.opening import open_source
     from evomerge.sources.source import Source
     from evomerge.sources.structure import Stack, Structure
@@ -29,6 +29,7 @@ __all__ = [
     "correspond",
     "is_part",
     "lead_of",
+    "only_weights",
     "open_source",
     "shared_structure",
 ]
@@ -43,6 +44,7 @@ _PLACES = {
     "correspond": "evomerge.sources.correspondence",
     "is_part": "evomerge.sources.comparison",
     "lead_of": "evomerge.sources.comparison",
+    "only_weights": "evomerge.sources.correspondence",
     "open_source": "evomerge.sources.opening",
     "shared_structure": "evomerge.sources.comparison",
 }

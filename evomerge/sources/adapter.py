@@ -16,8 +16,10 @@ from safetensors import safe_open
 
 from evomerge.errors import SourceError
 from evomerge.sources.adapter_config import AdapterConfig
+from evomerge.sources.companions import check_file, find_companions
 from evomerge.sources.correspondence import place_names, prefixes_of
-from evomerge.sources.files import MODEL_FILES, Digests, read_entries
+from evomerge.sources.digests import Digests, not_finite
+from evomerge.sources.header import read_entries
 from evomerge.sources.lora import Change, Parts, change_of, named_parts
 from evomerge.sources.settings import vocabulary_size, with_setting
 from evomerge.sources.source import Source
@@ -45,8 +47,9 @@ class Adapter:
         self.reference = reference
         self.revision = revision
         self.base = base
-        self._digests = Digests()
+        self._digests = Digests(reference)
         self._last: tuple[str, torch.Tensor] | None = None
+        self._companions = find_companions(folder, named)
         tensors = _read_weights(folder, named)
         try:
             self._changes = _changes(tensors, config, base.structure)
@@ -58,13 +61,9 @@ class Adapter:
     @property
     def files(self) -> Mapping[str, Path]:
         """The adapter's own files by name, and its base's as `base/` and their name."""
-        found = {path for pattern in MODEL_FILES for path in self.folder.glob(pattern)}
-        own = {
-            path.name: path
-            for path in sorted(found)
-            if path.suffix != ".safetensors" or path.name == _WEIGHTS
-        }
-        return {**own, **{f"base/{name}": path for name, path in self.base.files.items()}}
+        own = {_WEIGHTS: self.folder / _WEIGHTS, **self._companions.files}
+        base = {f"base/{name}": path for name, path in self.base.files.items()}
+        return {**dict(sorted(own.items())), **base}
 
     def tensor(self, name: str) -> torch.Tensor:
         """base + scale·B·A in float32 where the adapter changes a tensor, else the base's own.
@@ -97,9 +96,17 @@ class Adapter:
 def _read_weights(folder: Path, named: str) -> dict[str, torch.Tensor]:
     file = folder / _WEIGHTS
     if file.exists():
+        check_file(file, named)  # weights may be kept elsewhere and linked
         read_entries(file, named)  # refuses a damaged file
         with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        for name, tensor in tensors.items():
+            what = not_finite(tensor) if tensor.dtype.itemsize > 1 else None
+            if what:
+                raise SourceError(
+                    f"{named}: {name} holds {what}; give an adapter whose weights are finite"
+                )
+        return tensors
     pickled = folder / _PICKLED
     if pickled.exists():
         raise SourceError(

@@ -12,18 +12,16 @@ from safetensors import safe_open
 
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
-from evomerge.sources.files import (
-    MODEL_FILES,
-    Digests,
-    Entry,
-    read_ahead,
-    read_entries,
-    read_json,
-    weight_files,
-)
+from evomerge.sources.companions import find_companions
+from evomerge.sources.config import own_head, read_config
+from evomerge.sources.digests import Digests
+from evomerge.sources.files import read_weights
+from evomerge.sources.header import Entry, read_ahead
 from evomerge.sources.layers import find_stacks
+from evomerge.sources.quantised import quantised_by
 from evomerge.sources.settings import setting, vocabulary_size
 from evomerge.sources.structure import Structure
+from evomerge.sources.unread import Unread, find_unread
 
 _COMPUTED = "rotary_emb.inv_freq"
 """Ending of the names of buffers that old checkpoints store and every model computes today."""
@@ -37,24 +35,29 @@ class Checkpoint:
         self.folder = folder
         self.reference = reference
         self.revision = revision
-        self.config = _read_config(folder, named)
-        self._entries: dict[str, Entry] = {}
-        for file in weight_files(folder, named):
-            for name, entry in read_entries(file, named).items():
-                if not name.endswith(_COMPUTED):
-                    self._entries[name] = entry
-        self.structure = _structure(self.config, self._entries, named)
+        self._companions = find_companions(folder, named)
         self._handles: dict[Path, Any] = {}
         self._views: dict[str, torch.Tensor] = {}
-        self._digests = Digests()
+        config = read_config(folder, named)
+        found = read_weights(folder, named)
+        shown = quantised_by(folder, config, found)
+        if shown:
+            raise SourceError(f"{named}: is quantised ({shown}); give the model as it was before")
+        self._entries = {
+            name: entry for name, entry in found.items() if not name.endswith(_COMPUTED)
+        }
+        shapes = self._shapes(named)
+        unread = find_unread(config, shapes, self._equal)
+        self.config = own_head(config) if unread.own_head and not unread.must_tie else config
+        self.structure = _structure(self.config, self._entries, unread, named)
+        computed = (found.keys() - self._entries.keys()) | unread.repeated | unread.ignored
+        self._digests = Digests(reference, computed=frozenset(computed))
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Weights, index, configurations and tokenizer; other weights that lie there are not."""
-        stored = {entry.file for entry in self._entries.values()}
-        beside = {path for pattern in MODEL_FILES for path in self.folder.glob(pattern)}
-        unused = {path for path in beside if path.suffix == ".safetensors"} - stored
-        return {path.name: path for path in sorted(stored | (beside - unused))}
+        """Weights, index and what lies beside them; other weights that lie there are not."""
+        stored = {entry.file.name: entry.file for entry in self._entries.values()}
+        return dict(sorted({**stored, **self._companions.files}.items()))
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor in its stored dtype and shape: a view of the file, never to be written to."""
@@ -75,41 +78,34 @@ class Checkpoint:
         read_ahead(self._entries[name])
 
     def sha256(self) -> Mapping[str, str]:
-        """Hex digest of each of `files`; reads every byte of those that changed. SourceError."""
+        """Hex digest of each of `files`; reads every byte of those that changed.
+
+        Raises SourceError, for a weight that is not finite too.
+        """
         return self._digests.of(self.files)
 
+    def _shapes(self, named: str) -> dict[str, tuple[int, ...]]:
+        for name, entry in self._entries.items():
+            if not isinstance(getattr(torch, entry.dtype, None), torch.dtype):
+                raise SourceError(
+                    f"{named}: {name} is stored as {entry.dtype}; give the model as it was before"
+                )
+        return {name: entry.shape for name, entry in self._entries.items()}
 
-def _read_config(folder: Path, named: str) -> Mapping[str, Any]:
-    file = folder / "config.json"
-    if not file.exists():
-        raise SourceError(f"{named}: has no config.json; {_instead(folder)}")
-    config = read_json(file, named)
-    if config.get("quantization_config"):
-        raise SourceError(f"{named}: is quantised; give the model as it was before")
-    return config
-
-
-def _instead(folder: Path) -> str:
-    """What to give in place of a folder that holds no model itself."""
-    inside = sorted(
-        path.parent.name
-        for name in ("config.json", "adapter_config.json")
-        for path in folder.glob(f"*/{name}")
-    )
-    if inside:
-        return f"give a folder inside it that holds a model, as {inside[0]} does"
-    return "give the folder of a saved model"
+    def _equal(self, a: str, b: str) -> bool:
+        """Whether two tensors hold the same bytes."""
+        one, other = self.tensor(a).contiguous(), self.tensor(b).contiguous()
+        return one.dtype == other.dtype and torch.equal(
+            one.view(-1).view(torch.uint8), other.view(-1).view(torch.uint8)
+        )
 
 
-def _structure(config: Mapping[str, Any], entries: Mapping[str, Entry], named: str) -> Structure:
+def _structure(
+    config: Mapping[str, Any], entries: Mapping[str, Entry], unread: Unread, named: str
+) -> Structure:
     bytes_of: dict[str, int] = defaultdict(int)
     for entry in entries.values():
         bytes_of[entry.dtype] += entry.size_bytes
-    for name, entry in entries.items():
-        if not hasattr(torch, entry.dtype):
-            raise SourceError(
-                f"{named}: {name} is stored as {entry.dtype}; give the model as it was before"
-            )
     stored = max(bytes_of, key=lambda dtype: bytes_of[dtype])
     if stored not in get_args(DType):
         raise SourceError(
@@ -122,9 +118,12 @@ def _structure(config: Mapping[str, Any], entries: Mapping[str, Entry], named: s
         architecture=str(architectures[0] if architectures else config.get("model_type", "")),
         shapes=shapes,
         dtype=cast(DType, stored),
-        tied=_is_tied(config, shapes),
+        tied=not unread.own_head and _is_tied(config, shapes),
         stacks=find_stacks(config, shapes, sizes, named),
         dtypes={name: entry.dtype for name, entry in entries.items()},
+        repeated=unread.repeated,
+        ignored=unread.ignored,
+        parameters=unread.parameters,
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from evomerge.errors import SourceError
-from evomerge.sources.correspondence import correspond, left_over, stack_pairs
+from evomerge.sources.correspondence import correspond, left_over, only_weights, stack_pairs
 from evomerge.sources.settings import setting, vocabulary_size
 from evomerge.sources.source import Source
 from evomerge.sources.structure import Stack, Structure
@@ -37,8 +38,13 @@ def check_compatible(
     rows. Raises SourceError that names the first thing that differs, in words.
     """
     lead = lead_of(sources)
+    weights = only_weights(
+        lead.reference, {source.reference: source.structure for source in sources}
+    )
+    ours = _Model(lead.config, weights[lead.reference])
     for other in sources:
-        difference = None if other is lead else _difference(lead, other, vocabularies_may_differ)
+        theirs = _Model(other.config, weights[other.reference])
+        difference = None if other is lead else _difference(ours, theirs, vocabularies_may_differ)
         if difference:
             raise SourceError(
                 f"{other.reference} does not fit {lead.reference}: {difference}; "
@@ -62,7 +68,11 @@ def shared_structure(sources: Sequence[Source]) -> Structure:
 
 def is_part(part: Structure, whole: Structure) -> bool:
     """Whether every tensor of a model has its place in another that has more beside its stacks."""
-    if part.architecture == whole.architecture or len(part.shapes) >= len(whole.shapes):
+    if part.architecture == whole.architecture:
+        return False
+    both = only_weights("whole", {"whole": whole, "part": part})
+    whole, part = both["whole"], both["part"]
+    if len(part.shapes) >= len(whole.shapes):
         return False
     found = correspond(whole, part)
     if left_over(whole, part, found):
@@ -81,7 +91,15 @@ def _pairs(whole: Structure, part: Structure) -> dict[str, str]:
     )
 
 
-def _difference(lead: Source, other: Source, vocabularies_may_differ: bool) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What two models are compared by. structure: of its weights alone."""
+
+    config: Mapping[str, Any]
+    structure: Structure
+
+
+def _difference(lead: _Model, other: _Model, vocabularies_may_differ: bool) -> str | None:
     settings = () if vocabularies_may_differ else ("vocab_size",)
     return (
         _build_that_differs(lead.structure, other.structure)
@@ -102,7 +120,7 @@ def _build_that_differs(lead: Structure, other: Structure) -> str | None:
     return None
 
 
-def _tensor_that_differs(lead: Source, other: Source, vocabularies_may_differ: bool) -> str | None:
+def _tensor_that_differs(lead: _Model, other: _Model, vocabularies_may_differ: bool) -> str | None:
     a, b = lead.structure, other.structure
     if a.tied != b.tied:
         return f"tie_word_embeddings is {b.tied} there, not {a.tied}"
@@ -127,7 +145,7 @@ def _like_main_of(lead: Structure, other: Structure) -> Stack:
     return next(stack for stack in lead.stacks if stack.prefix == prefix)
 
 
-def _setting_that_differs(lead: Source, other: Source, *keys: str) -> str | None:
+def _setting_that_differs(lead: _Model, other: _Model, *keys: str) -> str | None:
     """In words; a setting that one of them leaves to its default is not compared."""
     for key in keys:
         ours, theirs = setting(lead.config, key), setting(other.config, key)

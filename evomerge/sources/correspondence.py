@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from evomerge.sources.layers import split_at_number
 from evomerge.sources.structure import Structure
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 """The head of a language model; with tied weights it is a second name of the embeddings."""
 
 
@@ -27,22 +28,51 @@ def correspond(lead: Structure, other: Structure) -> Mapping[str, str]:
     models of equal names. Where both tie the head to the embeddings, and only the lead stores the
     head, it is the other's embeddings.
     """
+    known = _by_parameter(lead, other)
+    placed = set(known.values())
     found = place_names(
-        lead.shapes,
-        other.shapes,
+        {name: shape for name, shape in lead.shapes.items() if name not in placed},
+        {name: shape for name, shape in other.shapes.items() if name not in known},
         lead_prefixes=[stack.prefix for stack in lead.stacks],
         other_prefixes=[stack.prefix for stack in other.stacks],
     )
-    theirs = {ours: name for name, ours in found.items()}
+    theirs = {ours: name for name, ours in [*known.items(), *found.items()]}
     if lead.tied and other.tied:
         theirs |= {
             head: theirs[embeddings]
             for head in lead.shapes
-            if head not in theirs and _HEAD.search(head)
+            if head not in theirs and HEAD.search(head)
             for embeddings in _of_same_shape(head, lead)
             if embeddings in theirs
         }
     return {name: theirs[name] for name in lead.shapes if name in theirs}
+
+
+def only_weights(lead: str, structures: Mapping[str, Structure]) -> dict[str, Structure]:
+    """Models by reference, less the tensors that are no weights.
+
+    What repeats another tensor is none; what transformers passes over (layers that draft tokens) is
+    merged where every model has it, and else is none.
+    """
+    if not any(each.repeated or each.ignored for each in structures.values()):
+        return dict(structures)
+    loaded = {name: _without(each, each.repeated) for name, each in structures.items()}
+    ours = loaded[lead]
+    found = {name: correspond(ours, each) for name, each in loaded.items()}
+    shared = {
+        tensor
+        for tensor in ours.ignored
+        if all(
+            tensor in found[name]
+            and found[name][tensor] in each.ignored
+            and each.shapes[found[name][tensor]] == ours.shapes[tensor]
+            for name, each in loaded.items()
+        )
+    }
+    return {
+        name: _without(each, each.ignored - {found[name][tensor] for tensor in shared})
+        for name, each in loaded.items()
+    }
 
 
 def left_over(lead: Structure, other: Structure, found: Mapping[str, str]) -> list[str]:
@@ -56,7 +86,7 @@ def left_over(lead: Structure, other: Structure, found: Mapping[str, str]) -> li
         return over
     # Only beside its embeddings is a head a second name; those may have come to have more rows.
     columns = {other.shapes[name][1:] for name in placed if other.layer_of(name) is None}
-    return [name for name in over if not (_HEAD.search(name) and other.shapes[name][1:] in columns)]
+    return [name for name in over if not (HEAD.search(name) and other.shapes[name][1:] in columns)]
 
 
 def stack_pairs(
@@ -112,6 +142,32 @@ def prefixes_of(names: Iterable[str]) -> list[str]:
     """What comes before the first number in each of the names that have one, each once."""
     splits = (split_at_number(name) for name in names)
     return list(dict.fromkeys(split[0] for split in splits if split is not None))
+
+
+def _by_parameter(lead: Structure, other: Structure) -> dict[str, str]:
+    """The other's tensor name -> the lead's, where both become the same parameter of a model."""
+    if lead.architecture != other.architecture or other.shapes.keys() <= lead.shapes.keys():
+        return {}
+    ours = {lead.parameters.get(name, name): name for name in lead.shapes}
+    theirs = ((name, other.parameters.get(name, name)) for name in other.shapes)
+    return {name: ours[parameter] for name, parameter in theirs if parameter in ours}
+
+
+def _without(structure: Structure, names: frozenset[str]) -> Structure:
+    """A structure less some tensors, and less the stacks that were made of them alone."""
+    if not names:
+        return structure
+    shapes = {name: shape for name, shape in structure.shapes.items() if name not in names}
+    main, *others = structure.stacks
+    left = [stack for stack in others if any(name.startswith(stack.prefix) for name in shapes)]
+    return replace(
+        structure,
+        shapes=shapes,
+        stacks=(main, *left),
+        dtypes={name: structure.dtypes[name] for name in shapes},
+        repeated=structure.repeated - names,
+        ignored=structure.ignored - names,
+    )
 
 
 def _of_same_shape(head: str, structure: Structure) -> list[str]:

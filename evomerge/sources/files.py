@@ -1,72 +1,29 @@
-"""The files of a model: where they lie, which of them are weights, what their headers say."""
+"""The files of a model: where they lie, which of them are weights, whether they can be read."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import struct
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 
 from evomerge.errors import SourceError, one_line
+from evomerge.sources.companions import NOT_FETCHED, check_file
+from evomerge.sources.header import Entry, read_entries
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MODEL_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*config.json",
-    "*token*.json",
-    "vocab.json",
-    "chat_template.json",
-    "*.jinja",
-    "*.model",
-    "*.tiktoken",
-    "merges.txt",
-    "vocab.txt",
-    "*.py",
-)
-"""What is fetched from the hub and hashed; `*.py` is run only if a job trusts remote code."""
 
+_SHARD = re.compile(
+    r"(?P<start>.*?)(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<end>\.safetensors)"
+)
+_MOST_SHARDS = 10_000
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")
-_LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
-_DTYPES: Mapping[str, str] = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-"""The format's names of dtypes -> torch's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A tensor as its file's header tells of it. start: of its bytes, from the file's beginning."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    size_bytes: int
 
 
 def locate(reference: str, named: str) -> tuple[Path, str | None]:
@@ -86,8 +43,7 @@ def locate(reference: str, named: str) -> tuple[Path, str | None]:
         snapshot = snapshot_download(
             hub["id"],
             revision=hub["revision"],
-            allow_patterns=[*MODEL_FILES, "README.md"],  # the card states the licence
-            ignore_patterns=["*/*"],  # other formats live in subfolders
+            ignore_patterns=list(NOT_FETCHED),
         )
     except Exception as error:  # whatever the hub's client and its transport raise
         reason = one_line(error).split(". ")[0].rstrip(".")
@@ -103,7 +59,7 @@ def read_json(file: Path, named: str) -> Mapping[str, Any]:
     """A file that holds one JSON object. Raises SourceError."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{named}: {file.name} cannot be read; get the file again") from error
     if not isinstance(document, dict):
         raise SourceError(f"{named}: {file.name} is not a JSON object; get the file again")
@@ -125,12 +81,44 @@ def weight_files(folder: Path, named: str) -> list[Path]:
             "from transformers import AutoTokenizer as T; "
             f"T.from_pretrained('{folder}').save_pretrained('{out}')\""
         )
+    others = sorted(folder.glob("*.safetensors"))
+    if others:
+        raise SourceError(f"{named}: {_without_index([file.name for file in others])}")
     pickled = next((file for pattern in _PICKLES for file in sorted(folder.glob(pattern))), None)
     found = f"only {pickled.name}, which can run code when read" if pickled else "no weights"
     raise SourceError(
         f"{named}: has {found}; save the model with transformers' save_pretrained, "
         f"which writes {SINGLE}"
     )
+
+
+def _without_index(names: Sequence[str]) -> str:
+    """What is wrong where there are safetensors and none of the names that transformers reads."""
+    found = {name: match for name in names if (match := _SHARD.fullmatch(name))}
+    if not found:
+        return f"has {names[0]}, and transformers reads {SINGLE}; give the file that name"
+    totals = sorted({int(match["count"]) for match in found.values()})
+    if len(totals) > 1:
+        return f"has shards of {totals[0]} and of {totals[-1]}, and no {INDEX}; get the model again"
+    gone = _missing_shards(found)
+    if gone:
+        return f"has {len(found)} of {totals[0]} shards, {gone} and {INDEX} are missing; get them"
+    return (
+        f"has {len(found)} shards, and {INDEX} is missing, which says what is in which; get that "
+        "file from where the shards are from"
+    )
+
+
+def _missing_shards(names: Iterable[str]) -> str | None:
+    """The first shard whose number of their count is not among these."""
+    found = {name: match for name in names if (match := _SHARD.fullmatch(name))}
+    for match in found.values():
+        start, count, end = match["start"], match["count"], match["end"]
+        for number in range(1, min(int(count), _MOST_SHARDS) + 1):
+            name = f"{start}{number:0{len(match['number'])}d}-of-{count}{end}"
+            if name not in found:
+                return name
+    return None
 
 
 def _indexed_files(folder: Path, named: str) -> list[Path]:
@@ -149,74 +137,40 @@ def _indexed_files(folder: Path, named: str) -> list[Path]:
         raise SourceError(
             f"{named}: {missing.name} is missing, which {INDEX} names; get the file again"
         )
+    unnamed = _missing_shards(shards)
+    if unnamed:
+        raise SourceError(
+            f"{named}: {INDEX} names other shards and not {unnamed}; get both from the same place"
+        )
     return files
 
 
-def read_entries(file: Path, named: str) -> dict[str, Entry]:
-    """Tensor name -> what the header of a safetensors file says of it, in the order of the data.
+def read_weights(folder: Path, named: str) -> dict[str, Entry]:
+    """Tensor name -> where it lies, over all the files that transformers would load, in order.
 
-    The header is an 8-byte little-endian length and that much JSON; the data follow, without gaps.
-    Raises SourceError for a file that is damaged.
+    Raises SourceError.
     """
-    damaged = SourceError(f"{named}: {file.name} is empty, cut short or damaged; get it again")
-    try:
-        size_bytes = file.stat().st_size
-        with file.open("rb") as stream:
-            (header_bytes,) = struct.unpack("<Q", stream.read(8))
-            if header_bytes > min(size_bytes - 8, _LARGEST_HEADER_BYTES):
-                raise damaged
-            header = json.loads(stream.read(header_bytes))
-        header.pop("__metadata__", None)
-        first = 8 + header_bytes
-        entries = {
-            name: Entry(
-                file=file,
-                dtype=_DTYPES.get(entry["dtype"], entry["dtype"]),
-                shape=tuple(entry["shape"]),
-                start=first + entry["data_offsets"][0],
-                size_bytes=entry["data_offsets"][1] - entry["data_offsets"][0],
+    found: dict[str, Entry] = {}
+    files = weight_files(folder, named)
+    for file in files:
+        check_file(file, named)  # weights may be kept elsewhere and linked
+        for name, entry in read_entries(file, named).items():
+            if name in found:
+                raise SourceError(
+                    f"{named}: {name} is in {found[name].file.name} and in {file.name}; get the "
+                    "model again"
+                )
+            found[name] = entry
+    if files[0].name != SINGLE:
+        _check_index(folder, found, named)
+    return found
+
+
+def _check_index(folder: Path, found: Mapping[str, Entry], named: str) -> None:
+    """What an index says is in a shard is there."""
+    for name, shard in read_json(folder / INDEX, named)["weight_map"].items():
+        if name not in found or found[name].file.name != shard:
+            raise SourceError(
+                f"{named}: {INDEX} says that {name} is in {shard}, which does not hold it; get "
+                "both from the same place"
             )
-            for name, entry in sorted(
-                header.items(), key=lambda item: tuple(item[1]["data_offsets"])
-            )
-        }
-        last = list(entries.values())[-1]
-    except (OSError, ValueError, struct.error, LookupError, AttributeError, TypeError) as error:
-        raise damaged from error
-    if size_bytes != last.start + last.size_bytes:
-        raise damaged
-    return entries
-
-
-def read_ahead(entry: Entry) -> None:
-    """Ask the system to read a tensor's bytes into its cache; returns at once."""
-    if not hasattr(os, "posix_fadvise"):  # not on macOS, whose own reading ahead must do
-        return
-    descriptor = os.open(entry.file, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, entry.start, entry.size_bytes, os.POSIX_FADV_WILLNEED)
-    finally:
-        os.close(descriptor)
-
-
-class Digests:
-    """Hashes of files; one that did not change since is not read again."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Path, int, int], str] = {}
-
-    def of(self, files: Mapping[str, Path]) -> dict[str, str]:
-        """Name -> sha256 in hexadecimal; files are read in parallel. Raises SourceError."""
-        with ThreadPoolExecutor() as threads:
-            return dict(zip(files, threads.map(self._digest, files.values()), strict=True))
-
-    def _digest(self, path: Path) -> str:
-        try:
-            facts = path.stat()
-            key = path, facts.st_size, facts.st_mtime_ns
-            if key not in self._known:
-                with path.open("rb") as stream:
-                    self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read ({error.strerror}); get it again") from error
-        return self._known[key]

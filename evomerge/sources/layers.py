@@ -9,7 +9,7 @@ from evomerge.errors import SourceError
 from evomerge.sources.settings import setting
 from evomerge.sources.structure import Stack
 
-_DEPTH_KEYS = (
+DEPTH_KEYS = (
     "num_hidden_layers",
     "n_layer",
     "n_layers",
@@ -19,8 +19,8 @@ _DEPTH_KEYS = (
     "decoder_layers",
     "num_hidden_groups",  # layers that share weights are stored once a group
 )
-_WIDTH_KEYS = ("hidden_size", "d_model", "n_embd", "dim")
-_DRAFT_KEY = "num_nextn_predict_layers"
+WIDTH_KEYS = ("hidden_size", "d_model", "n_embd", "dim")
+DRAFT_KEY = "num_nextn_predict_layers"
 """Layers that draft further tokens; they are stored behind the model's own and seldom loaded."""
 
 
@@ -48,8 +48,8 @@ def find_stacks(
     there is such a one; a vision tower is another. Raises SourceError where there is none.
     """
     runs = _runs(shapes)
-    said = {depth for key in _DEPTH_KEYS if isinstance(depth := setting(config, key), int)}
-    drafts = setting(config, _DRAFT_KEY) or 0
+    said = {depth for key in DEPTH_KEYS if isinstance(depth := setting(config, key), int)}
+    drafts = setting(config, DRAFT_KEY) or 0
     stacks: dict[str, Stack] = {}
     for prefix, numbers in runs.items():
         count = len(numbers)
@@ -96,7 +96,7 @@ def _bytes_under(prefix: str, sizes: Mapping[str, int]) -> int:
 def _has_width(
     stack: Stack, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
 ) -> bool:
-    widths = {(setting(config, key),) for key in _WIDTH_KEYS}  # of a norm's gains
+    widths = {(setting(config, key),) for key in WIDTH_KEYS}  # of a norm's gains
     return any(
         shape in widths for name, shape in shapes.items() if stack.layer_of(name) is not None
     )

@@ -8,6 +8,7 @@ from evomerge.errors import SourceError
 from evomerge.sources.adapter import Adapter
 from evomerge.sources.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from evomerge.sources.checkpoint import Checkpoint
+from evomerge.sources.companions import find_companions
 from evomerge.sources.files import INDEX, SINGLE, locate
 from evomerge.sources.source import Source
 
@@ -49,6 +50,7 @@ def _is_folder(path: str) -> bool:
 
 def _open(reference: str, named: str, base: Source | None, full: str) -> Source:
     folder, revision = locate(reference, named)
+    find_companions(folder, named)  # refuses what is no file of its own before one is read
     whole = (folder / SINGLE).exists() or (folder / INDEX).exists()
     if whole or not (folder / ADAPTER_CONFIG).exists():
         return Checkpoint(folder, reference=full, revision=revision, named=named)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_SECTIONS = ("text_config", "llm_config", "language_config")
+SECTIONS = ("text_config", "llm_config", "language_config")
 """Where models of several kinds keep the language model's settings."""
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
     """A setting of the language model; None where the config does not say it."""
-    for name in _SECTIONS:
+    for name in SECTIONS:
         section = config.get(name)
         if isinstance(section, Mapping) and section.get(key) is not None:
             return section[key]
@@ -21,7 +21,7 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 def with_setting(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """The config with a setting of the language model changed wherever it says it."""
     changed = {**config, key: value} if key in config else dict(config)
-    for name in _SECTIONS:
+    for name in SECTIONS:
         section = config.get(name)
         if isinstance(section, Mapping) and key in section:
             changed[name] = {**section, key: value}

@@ -35,6 +35,10 @@ class Structure:
     embedding's weight. stacks: every numbered run of layers, the main one (the language model's,
     the heaviest where there are two) first. dtypes: tensor name -> torch's name of what it is
     stored as ("bfloat16", "int64"), an adapter's as in its base; `dtype` for all where not given.
+
+    repeated: tensors that are second names of another's weight. ignored: those that transformers
+    passes over, or that are of another model stored beside this one. parameters: tensor name -> the
+    live model's own name of it, where known to be another.
     """
 
     architecture: str
@@ -43,6 +47,9 @@ class Structure:
     tied: bool
     stacks: tuple[Stack, ...]
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    repeated: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+    parameters: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         assert self.stacks

@@ -4,7 +4,13 @@ Rows of embeddings and heads are matched by token, as mergekit's `tokenizer:` do
 given sources that agree, and needs to know nothing of tokens.
 """
 
-from evomerge.vocabulary.aligned_source import AlignedSource, settings_of
+from evomerge.vocabulary.aligned_source import (
+    AlignedSource,
+    config_folder,
+    generation_file_of,
+    settings_of,
+    stated_generation,
+)
 from evomerge.vocabulary.alignment import (
     BLOCK_KEY,
     Alignment,
@@ -14,8 +20,14 @@ from evomerge.vocabulary.alignment import (
     vocabularies_agree,
     vocabulary_models,
 )
+from evomerge.vocabulary.end_tokens import end_rows
 from evomerge.vocabulary.settings import GENERATION_CONFIG, TokenSettings
-from evomerge.vocabulary.tokenizers import TOKENIZER_FILES, TokenizerReader, tokenizer_folder
+from evomerge.vocabulary.tokenizers import (
+    TOKENIZER_FILES,
+    TokenizerReader,
+    same_files,
+    tokenizer_folder,
+)
 
 __all__ = [
     "BLOCK_KEY",
@@ -27,7 +39,12 @@ __all__ = [
     "TokenizerReader",
     "align",
     "align_sources",
+    "config_folder",
+    "end_rows",
+    "generation_file_of",
+    "same_files",
     "settings_of",
+    "stated_generation",
     "tokenizer_folder",
     "tokenizer_spec",
     "vocabularies_agree",

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.sources import Source, Structure
+from evomerge.sources import Adapter, Source, Structure
+from evomerge.sources.files import read_json
 from evomerge.vocabulary.rows import ABSENT, RowPlan
-from evomerge.vocabulary.settings import TokenSettings, with_settings
+from evomerge.vocabulary.settings import TokenSettings, generation_file, with_settings
 
 _BLOCK_ROWS = 4096
 """Rows that are summed at once for a mean."""
@@ -122,6 +123,11 @@ class AlignedSource:
         )
 
     @property
+    def own(self) -> Source:
+        """The model as its own files are."""
+        return self._source
+
+    @property
     def reference(self) -> str:
         """How recipes name the model."""
         return self._source.reference
@@ -170,6 +176,25 @@ class AlignedSource:
 def settings_of(source: Source) -> TokenSettings:
     """What the configurations of a model say otherwise than its files; nothing of one unchanged."""
     return source.settings if isinstance(source, AlignedSource) else TokenSettings()
+
+
+def config_folder(source: Source) -> Path:
+    """The folder whose config.json describes a model: an adapter's is its base's."""
+    own = source.own if isinstance(source, AlignedSource) else source
+    return own.base.folder if isinstance(own, Adapter) else own.folder
+
+
+def generation_file_of(source: Source) -> Path | None:
+    """The generation_config.json that lies with a model, whatever its vocabulary is made to be."""
+    return generation_file(source.own if isinstance(source, AlignedSource) else source)
+
+
+def stated_generation(source: Source) -> Mapping[str, Any] | None:
+    """What generation_config.json says of a model in its vocabulary; None where it has none."""
+    file = generation_file_of(source)
+    if file is None:
+        return None
+    return {**read_json(file, source.reference), **settings_of(source).generation}
 
 
 def _leading(rows: NDArray[np.int64]) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SourceError
-from evomerge.sources import Source
+from evomerge.sources import Adapter, Source
 from evomerge.sources.files import read_json
 from evomerge.sources.settings import setting, with_setting
 
@@ -108,6 +109,14 @@ def _stated(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _generation(source: Source) -> Mapping[str, Any]:
+def generation_file(source: Source) -> Path | None:
+    """generation_config.json of a model, an adapter's base's if it has none; None without one."""
     file = source.folder / GENERATION_CONFIG
-    return read_json(file, source.reference) if file.is_file() else {}
+    if file.is_file():
+        return file
+    return generation_file(source.base) if isinstance(source, Adapter) else None
+
+
+def _generation(source: Source) -> Mapping[str, Any]:
+    file = generation_file(source)
+    return {} if file is None else read_json(file, source.reference)

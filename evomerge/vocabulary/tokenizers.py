@@ -22,15 +22,22 @@ from evomerge.sources.settings import vocabulary_size
 
 TOKENIZER_FILES = (
     "*token*.json",
-    "vocab.json",
+    "*vocab*.json",
     "vocab.txt",
+    "vocab.bpe",
     "merges.txt",
+    "bpe.codes",
+    "dict.txt",
     "*.model",
     "*.tiktoken",
     "*.spm",
+    "*.tokenizer",
     "*.jinja",
     "chat_template.json",
     "normalizer.json",
+    "byte_maps.json",
+    "emoji.json",
+    "word_*.json",
     "additional_chat_templates/*.jinja",
 )
 """What a tokenizer is made of, its chat templates included."""
@@ -99,6 +106,19 @@ class TokenizerReader:
                 "put its files right, or take the tokenizer of another model"
             ) from error
         return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def same_files(source: Source, other: Source) -> bool:
+    """Whether two models have the same tokenizer to the byte, chat templates included."""
+    ours, theirs = tokenizer_folder(source), tokenizer_folder(other)
+    return ours is not None and (ours == theirs or _files(ours) == _files(theirs))
+
+
+def _files(folder: Path | None) -> dict[str, bytes]:
+    if folder is None:
+        return {}
+    paths = {path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Tokens:

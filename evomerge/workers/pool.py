@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import time
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from evomerge.candidate import Candidate, Observer, Outcome, ignore
+from evomerge.candidate import Candidate, CandidateKey, Observer, Outcome, Say, hush, ignore
+from evomerge.errors import WorkerError
 from evomerge.preparation import Preparation
 from evomerge.route import hops_of
 from evomerge.route.prefixes import order_by_prefix
-from evomerge.workers.worker import Worker, choose_device
+from evomerge.workers.worker import (
+    PAUSES_S,
+    Checked,
+    Shortage,
+    Worker,
+    choose_device,
+    forget,
+)
 
 
 class Pool(ABC):
@@ -21,7 +30,10 @@ class Pool(ABC):
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
     ) -> Iterator[tuple[Candidate, Outcome]]:
-        """Score each candidate once and yield it with its outcome as soon as it is there."""
+        """Score each candidate once and yield it with its outcome as soon as it is there.
+
+        Raises WorkerError where the workers or the machine fail, which says nothing of a candidate.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -47,12 +59,41 @@ def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [*others, *(routed[place] for place in order)]
 
 
-class LocalPool(Pool):
-    """One worker in this process; the only pool that reports the steps inside a candidate."""
+def in_short(key: CandidateKey, reason: str, pause_s: float) -> str:
+    """The line that says why a candidate has to wait."""
+    return f"{key} is tried again in {pause_s:g} s, for the machine ran short: {reason}"
 
-    def __init__(self, preparation: Preparation, *, facts_folder: Path | None = None) -> None:
+
+def ran_short(key: CandidateKey, reason: str) -> WorkerError:
+    """The error that ends a search on a machine that stays short."""
+    return WorkerError(
+        f"the machine ran short {len(PAUSES_S) + 1} times while {key} was scored ({reason}); free "
+        "memory or disk, or ask for less (compute.workers, evaluation.batch_size)"
+    )
+
+
+class LocalPool(Pool):
+    """One worker in this process; the only pool that reports the steps inside a candidate.
+
+    say: told of what goes wrong and is tried again. checked: told of self-checks that held. sleep:
+    waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        *,
+        facts_folder: Path | None = None,
+        say: Say = hush,
+        checked: Checked = forget,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         device = choose_device(preparation.job.compute.device)
-        self._worker = Worker(preparation, device=device, facts_folder=facts_folder)
+        self._worker = Worker(
+            preparation, device=device, facts_folder=facts_folder, checked=checked
+        )
+        self._say = say
+        self._sleep = sleep
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
@@ -61,7 +102,20 @@ class LocalPool(Pool):
         ordered = in_order(candidates)
         self._worker.expect([candidate.recipe for candidate in ordered])
         for candidate in ordered:
-            yield candidate, self._worker.evaluate(candidate, observe)
+            yield candidate, self._evaluate(candidate, observe)
+
+    def _evaluate(self, candidate: Candidate, observe: Observer) -> Outcome:
+        reason = ""
+        for pause_s in (0.0, *PAUSES_S):
+            if reason:
+                self._worker.free()
+                self._say(in_short(candidate.key, reason, pause_s))
+                self._sleep(pause_s)
+            try:
+                return self._worker.evaluate(candidate, observe)
+            except Shortage as error:
+                reason = str(error)
+        raise ran_short(candidate.key, reason)
 
     def close(self) -> None:
         """Nothing to stop: the memory goes with the pool."""

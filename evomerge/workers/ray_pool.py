@@ -1,7 +1,6 @@
 """Workers as Ray actors: one for each share of a device, here or on a cluster.
 
-Candidates are handed out one by one. A worker that dies is started again by Ray and its candidate
-is handed out anew; a candidate that takes its worker down three times is recorded as failed.
+What is handed to whom, and who is replaced, is decided elsewhere; this is how it is done by Ray.
 """
 
 from __future__ import annotations
@@ -9,47 +8,217 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from evomerge.candidate import Candidate, Failed, Observer, Outcome, ignore
-from evomerge.errors import EvomergeError, WorkerError, one_line
-from evomerge.job import JobSpec
+from evomerge.candidate import Candidate, Observer, Outcome, Say, hush, ignore
+from evomerge.errors import EvomergeError, JobError, WorkerError, one_line
+from evomerge.evaluate.self_check import SelfCheck
+from evomerge.job import ComputeSpec, JobSpec
 from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe
-from evomerge.workers.pool import Pool, in_order
-from evomerge.workers.worker import Worker, choose_device
+from evomerge.shortage import is_shortage
+from evomerge.workers.dispatch import (
+    Answered,
+    Died,
+    Dispatch,
+    Event,
+    Look,
+    Patience,
+    Ready,
+    Short,
+)
+from evomerge.workers.pool import Pool
+from evomerge.workers.processes import look_at, shortage_kills
+from evomerge.workers.ray_session import RaySession, check_room, count_room, join_cluster, nodes
+from evomerge.workers.worker import Checked, Shortage, Worker, choose_device, forget
 
-MOST_DEATHS = 3
-"""Workers a candidate may take down before it is recorded as failed."""
+_FIRST_START_S = 1800.0
+"""For all workers to start; models and tasks are loaded in it."""
+
+_WORD_S = 60.0
+"""After which a start is worth a line."""
+
+_LOOK_S = 20.0
+"""For a look at a process of another machine."""
+
+_GONE = "its process or its machine is gone"
+"""Ray's own reasons go on for a page and guess the same."""
+
+
+class _Ran(str):
+    """What an actor says instead of an outcome where its machine ran short: the reason."""
 
 
 class _Actor:
     """What runs in the other process: the same Worker, made from the job."""
 
     def __init__(self, job_text: str, threads: int, device: str, facts_folder: Path | None) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and ends this
         torch.set_num_threads(threads)
         preparation = prepare(JobSpec.model_validate_json(job_text))
-        self._worker = Worker(preparation, device=device, facts_folder=facts_folder)
+        self._checks: list[SelfCheck] = []
+        self._worker = Worker(
+            preparation, device=device, facts_folder=facts_folder, checked=self._checks.append
+        )
 
-    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
-    def ready(self) -> int:
-        """The process id; answers when all is loaded, after a restart too."""
-        return os.getpid()
+    def ready(self) -> tuple[int, str]:
+        """The process id and the node; answers when all is loaded."""
+        return os.getpid(), ray.get_runtime_context().get_node_id()
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
         self._worker.expect(recipes)
 
-    def evaluate(self, candidate: Candidate) -> Outcome:
-        return self._worker.evaluate(candidate)
+    def evaluate(self, candidate: Candidate) -> tuple[Outcome, list[SelfCheck]] | _Ran:
+        """The outcome, and the self-checks that came before it."""
+        self._checks.clear()
+        try:
+            return self._worker.evaluate(candidate), list(self._checks)
+        except Shortage as error:
+            reason = _Ran(error)
+        self._worker.free()
+        return reason
+
+
+class RayCrew:
+    """The actors by number. make: starts one. checked: told of self-checks that held."""
+
+    def __init__(
+        self, make: Callable[[], Any], *, workers: int, gpus: float, checked: Checked
+    ) -> None:
+        self._make = make
+        self._checked = checked
+        self._gpus = gpus
+        self._actors = [make() for _ in range(workers)]
+        self._where: dict[int, tuple[int, str]] = {}  # worker -> process id, node
+        self._kills = shortage_kills()
+        self._asked: dict[Any, tuple[int, bool]] = {
+            actor.ready.remote(): (number, True) for number, actor in enumerate(self._actors)
+        }
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the workers that have started."""
+        return tuple(self._where[number][0] for number in sorted(self._where))
+
+    def start(self, say: Say) -> None:
+        """Wait until all have started. Raises WorkerError."""
+        began_s, said, count = time.monotonic(), False, len(self._actors)
+        while len(self._where) < count:
+            for event in self.wait(1.0):
+                if isinstance(event, Died | Short):
+                    raise WorkerError(f"a worker died while it started ({event.reason}); try fewer")
+            waited_s = time.monotonic() - began_s
+            there = f"{len(self._where)} of {count} workers have started after {waited_s:.0f} s"
+            if waited_s >= _FIRST_START_S:
+                raise WorkerError(f"{there}; see whether other work holds the machines")
+            if waited_s >= _WORD_S and not said:
+                said = True
+                say(f"{there}; waiting for the rest")
+
+    def expect(self, recipes: Sequence[Recipe]) -> None:
+        """Tell all workers which recipes come next; one that is replaced does without."""
+        for actor in self._actors:
+            actor.expect.remote(recipes)
+
+    def give(self, worker: int, candidate: Candidate) -> None:
+        """See Crew."""
+        self._asked[self._actors[worker].evaluate.remote(candidate)] = worker, False
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """See Crew. Raises what concerns every candidate: WorkerError, InputError."""
+        if not self._asked:
+            time.sleep(timeout_s)
+            return []
+        asked = list(self._asked)
+        done, _ = ray.wait(asked, num_returns=1, timeout=timeout_s)
+        if done and len(asked) > 1:
+            done, _ = ray.wait(asked, num_returns=len(asked), timeout=0)
+        return [self._event(reference) for reference in done]
+
+    def look(self, worker: int) -> Look | None:
+        """See Crew."""
+        if worker not in self._where:
+            return None
+        process_id, node = self._where[worker]
+        if node == ray.get_runtime_context().get_node_id():
+            return look_at(process_id)
+        there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+        looking = ray.remote(num_cpus=0, max_retries=0)(look_at)
+        try:
+            seen: Look | None = ray.get(
+                looking.options(scheduling_strategy=there).remote(process_id), timeout=_LOOK_S
+            )
+        except ray.exceptions.RayError:
+            return None
+        return seen
+
+    def replace(self, worker: int) -> None:
+        """See Crew. Ray kills what does not answer after some seconds."""
+        self._asked = {r: asked for r, asked in self._asked.items() if asked[0] != worker}
+        self._where.pop(worker, None)
+        ray.kill(self._actors[worker])
+        self._actors[worker] = self._make()
+        self._asked[self._actors[worker].ready.remote()] = worker, True
+
+    def room(self) -> int:
+        """See Crew. Raises WorkerError."""
+        return count_room(nodes(), gpus=self._gpus)
+
+    def close(self) -> None:
+        """End all workers."""
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _event(self, reference: Any) -> Event:
+        worker, starts = self._asked.pop(reference)
+        try:
+            answer = ray.get(reference)
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+            if "creation task" in str(error):
+                said = str(error).strip().splitlines()[-1]  # below the other process's traceback
+                raise WorkerError(f"a worker cannot be started ({one_line(said)})") from error
+            return self._end_of(worker, error)
+        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
+            return Died(worker=worker, reason=_GONE)
+        except ray.exceptions.RayError as error:
+            cause = _cause(error)
+            if isinstance(cause, EvomergeError):
+                raise cause from error
+            raise WorkerError(
+                f"worker {worker + 1} failed ({one_line(f'{type(cause).__name__}: {cause}')})"
+            ) from error
+        if starts:
+            self._where[worker] = answer
+            return Ready(worker=worker)
+        if isinstance(answer, _Ran):
+            return Short(worker=worker, reason=str(answer))
+        outcome, checks = answer
+        for check in checks:
+            self._checked(check)
+        return Answered(worker=worker, outcome=outcome)
+
+    def _end_of(self, worker: int, error: Exception) -> Event:
+        """A worker that is gone: by the kernel or by Ray, for want of memory, or by itself."""
+        kills, before = shortage_kills(), self._kills
+        self._kills = kills
+        if is_shortage(error) or "low on memory" in str(error) or kills > before:
+            return Short(worker=worker, reason="killed for want of memory", alive=False)
+        return Died(worker=worker, reason=_GONE)
 
 
 class RayPool(Pool):
-    """Ray actors on this machine's loopback, or on the cluster at `address`."""
+    """Ray actors on this machine's loopback, or on the cluster at `address`.
+
+    say: told of workers that are replaced or lost. checked: told of self-checks that held.
+    """
 
     def __init__(
         self,
@@ -58,124 +227,77 @@ class RayPool(Pool):
         workers: int,
         address: str | None = None,
         facts_folder: Path | None = None,
+        say: Say = hush,
+        checked: Checked = forget,
+        patience: Patience | None = None,
     ) -> None:
-        self._owns_session = not ray.is_initialized()
-        if self._owns_session:
-            _start_session(workers, address)
         job = preparation.job
-        device = choose_device(job.compute.device)
-        gpus = job.compute.gpus_per_worker
-        share = 0.0
-        if device.startswith("cuda"):
-            share = gpus if isinstance(gpus, float) else 1.0
-            there = ray.cluster_resources().get("GPU", 0.0)
-            if workers * share > there:
-                raise WorkerError(
-                    f"compute.workers: {workers} workers of {share:g} GPUs each need more than the "
-                    f"{there:g} here; give fewer workers, or a smaller gpus_per_worker"
-                )
-        cores = os.cpu_count() or 1
-        threads = max(1, cores // workers)
-        actor: Any = ray.remote(num_cpus=1, num_gpus=share, max_restarts=-1)(_Actor)
-        self._actors = [
-            actor.remote(job.model_dump_json(), threads, device, facts_folder)
-            for _ in range(workers)
-        ]
+        device, gpus = _device(job.compute)
+        self._session = RaySession(workers=workers, address=address)
+        self._crew: RayCrew | None = None
         try:
-            self.process_ids: tuple[int, ...] = tuple(
-                ray.get([a.ready.remote() for a in self._actors])
+            check_room(workers=workers, gpus=gpus, where=_where(address))
+            threads = max(1, (os.cpu_count() or 1) // workers)
+            actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Actor)
+            text = job.model_dump_json()
+            self._crew = RayCrew(
+                lambda: actor.remote(text, threads, device, facts_folder),
+                workers=workers,
+                gpus=gpus,
+                checked=checked,
             )
-        except (ray.exceptions.RayError, EvomergeError) as error:
+            self._crew.start(say)
+        except BaseException:
             self.close()
-            raise WorkerError(
-                f"compute.workers: {workers} workers could not be started ({_cause(error)}); "
-                "try fewer"
-            ) from error
+            raise
+        self._dispatch = Dispatch(
+            self._crew, workers=workers, say=say, clock=time.monotonic, patience=patience
+        )
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the workers."""
+        return () if self._crew is None else self._crew.process_ids
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
     ) -> Iterator[tuple[Candidate, Outcome]]:
         """Keep every worker busy until all candidates have an outcome."""
-        waiting = in_order(candidates)
-        for actor in self._actors:  # one that is started again computes every route from the start
-            actor.expect.remote([candidate.recipe for candidate in waiting])
-        deaths = {candidate.key: 0 for candidate in candidates}
-        idle = list(self._actors)
-        running: dict[Any, tuple[Any, Candidate | None]] = {}  # None: a worker that starts again
-        while waiting or running:
-            while waiting and idle:
-                worker, asked = idle.pop(), waiting.pop(0)
-                running[worker.evaluate.remote(asked)] = (worker, asked)
-            [done], _ = ray.wait(list(running), num_returns=1)
-            worker, candidate = running.pop(done)
-            outcome = self._outcome(done)
-            if outcome is None:
-                running[worker.ready.remote()] = (worker, None)
-            else:
-                idle.append(worker)
-            if candidate is None:
-                continue
-            if outcome is None:
-                deaths[candidate.key] += 1
-                if deaths[candidate.key] < MOST_DEATHS:
-                    waiting.insert(0, candidate)
-                    continue
-                outcome = Failed(reason=f"took its worker down {MOST_DEATHS} times")
-            assert not isinstance(outcome, int)
-            yield candidate, outcome
-
-    def _outcome(self, done: Any) -> Outcome | int | None:
-        """What a worker answered; None when it died instead."""
-        try:
-            answer: Outcome | int = ray.get(done)
-        except (ray.exceptions.ActorUnavailableError, ray.exceptions.ActorDiedError) as error:
-            if "creation task" in str(error):
-                raise WorkerError(f"a worker cannot be started again ({_cause(error)})") from error
-            return None
-        except ray.exceptions.RayTaskError as error:
-            raise _cause(error) from error
-        return answer
+        if self._crew is not None and candidates:
+            self._crew.expect([candidate.recipe for candidate in candidates])
+        yield from self._dispatch.run(candidates)
 
     def close(self) -> None:
         """Stop the actors, and the Ray session if this pool started it."""
-        for actor in self._actors:
-            ray.kill(actor)
-        if self._owns_session:
-            ray.shutdown()
+        if self._crew is not None:
+            self._crew.close()
+        self._session.close()
 
 
-def _start_session(workers: int, address: str | None) -> None:
-    """Start or join Ray; it takes SIGTERM for itself, which stays ours."""
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        _connect(workers, address)
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_terminate)
+def check_cluster(compute: ComputeSpec, address: str, *, workers: int) -> None:
+    """Join the cluster at an address. Raises JobError where it is silent or too small."""
+    _, gpus = _device(compute)
+    join_cluster(address)
+    check_room(workers=workers, gpus=gpus, where=_where(address))
 
 
-def _connect(workers: int, address: str | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        ray.init(
-            num_cpus=workers,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            **quiet,
+def _device(compute: ComputeSpec) -> tuple[str, float]:
+    """The device of every worker, and the GPUs or the share of one that it takes."""
+    device = choose_device(compute.device)
+    if not device.startswith("cuda"):
+        return device, 0.0
+    gpus = compute.gpus_per_worker
+    share = 1.0 if gpus == "auto" else gpus
+    if share > 1.0 and not share.is_integer():
+        raise JobError(
+            f"compute.gpus_per_worker: {share:g} is above 1 and not whole; give whole GPUs, or a "
+            "share of one"
         )
-        return
-    if os.environ.get("RAY_AUTH_MODE") != "token":
-        raise WorkerError(
-            f"--ray-address {address}: a cluster without a token runs anyone's code; start it and "
-            "this search with RAY_AUTH_MODE=token"
-        )
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, ray.exceptions.RayError) as error:
-        raise WorkerError(
-            f"--ray-address {address}: no cluster answers ({one_line(error)}); "
-            "check the address and the token"
-        ) from error
+    return device, share
+
+
+def _where(address: str | None) -> str:
+    return "this machine" if address is None else f"the cluster at {address}"
 
 
 def _cause(error: BaseException) -> BaseException:

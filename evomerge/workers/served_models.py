@@ -20,6 +20,8 @@ from evomerge.evaluate.engines.vllm import VllmEngine
 from evomerge.evaluate.engines.vllm_start import check_served
 from evomerge.evaluate.engines.vllm_weights import blank_layers, refuse_several_runs
 from evomerge.merge.engine import MergeEngine
+from evomerge.merge.forward_settings import pass_key
+from evomerge.merge.generation_settings import lead_reference
 from evomerge.merge.layer_settings import with_layers
 from evomerge.merge.merged_config import merged_config
 from evomerge.merge.pieces import Layer
@@ -27,9 +29,9 @@ from evomerge.merge.plan import Plan
 from evomerge.preparation import Preparation
 from evomerge.recipe import Recipe
 from evomerge.route import fold, hops_of
-from evomerge.sources import Adapter, Source
+from evomerge.sources import Source
 from evomerge.space import read_space
-from evomerge.vocabulary import settings_of
+from evomerge.vocabulary import config_folder, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ def check_job(preparation: Preparation, *, device: str) -> None:
             "compute.engine to transformers"
         )
     refuse_several_runs(lead.structure, where=lead.reference)
-    check_served(lead.structure.architecture, device=device, where=lead.reference)
+    for source in (lead, *(model.source for model in preparation.alone.values())):
+        check_served(source.structure.architecture, device=device, where=source.reference)
     if any("routes" in read_space(search.search_space) for search in job.searches):
         for name, source in preparation.sources.items():
             _check_route_through(source, where=name)
@@ -63,7 +66,7 @@ class ServedModels:
     def __init__(self, preparation: Preparation, *, device: str) -> None:
         self._preparation = preparation
         self._device = device
-        self._plain: VllmEngine | None = None
+        self._plain: tuple[str, VllmEngine] | None = None
         self._deep: _Deep | None = None
         self._longest_route = 0
 
@@ -84,7 +87,7 @@ class ServedModels:
                 _check_route_through(sources[name], where=name)
         flat = fold(recipe, structures)
         if flat.slices is None and flat.modules is None:
-            engine = self._plain_engine()
+            engine = self._plain_for(sources[lead_reference(flat, sources)])
             engine.load(merge.execute(flat))
             return engine
         plan = merge.plan(flat)
@@ -100,12 +103,15 @@ class ServedModels:
         deep.engine.load(itertools.chain(merge.execute(flat), blanks))
         return deep.engine
 
-    def _plain_engine(self) -> VllmEngine:
-        if self._plain is None:
+    def _plain_for(self, lead: Source) -> VllmEngine:
+        """A live model with the configuration of `lead`; only one is kept."""
+        key = pass_key(lead.config)
+        if self._plain is None or self._plain[0] != key:
+            self._plain = None
+            gc.collect()
             self._make_room()
-            lead = self._preparation.lead
-            self._plain = self._build(lead, lead.config)
-        return self._plain
+            self._plain = key, self._build(lead, lead.config)
+        return self._plain[1]
 
     def _deep_for(self, flat: Recipe, plan: Plan, sources: Mapping[str, Source]) -> _Deep:
         """A live model that the recipe's layers fit: the one that is there, or another."""
@@ -143,15 +149,13 @@ class ServedModels:
 
     def _build(self, lead: Source, config: Mapping[str, Any]) -> VllmEngine:
         preparation = self._preparation
-        # An adapter's own folder has no configuration.
-        folder = lead.base.folder if isinstance(lead, Adapter) else lead.folder
         return VllmEngine(
-            folder,
+            config_folder(lead),
             config=config,
             tokenizer=preparation.tokenizer,
             settings=settings_of(lead),
             dtype=preparation.out_dtype,
-            longest_tokens=preparation.suite.longest_tokens,
+            longest_tokens=preparation.longest_tokens,
             device=self._device,
             batch_size=preparation.job.evaluation.batch_size,
         )

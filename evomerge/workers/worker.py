@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,11 +24,32 @@ from evomerge.candidate import (
     count_items,
     ignore,
 )
-from evomerge.errors import InputError, one_line
+from evomerge.errors import InputError, MergeError, SelfCheckError, one_line
 from evomerge.evaluate.engines.base import Engine, Unscorable
+from evomerge.evaluate.self_check import SelfCheck
 from evomerge.preparation import Preparation
 from evomerge.recipe import Recipe
+from evomerge.shortage import is_shortage
 from evomerge.workers.live_models import LiveModels
+from evomerge.workers.self_checks import check_candidate, kind_of
+
+PAUSES_S = (1.0, 5.0, 15.0)
+"""Before each further try where the machine ran short; after the last the search ends."""
+
+
+Checked = Callable[[SelfCheck], None]
+"""Called with a self-check that held."""
+
+
+def forget(check: SelfCheck) -> None:
+    """Keeps nothing."""
+
+
+class Shortage(Exception):
+    """The machine ran short, of memory or disk, while a candidate was scored; the text is why.
+
+    A signal inside the room: whoever asked frees memory, and asks again later.
+    """
 
 
 def choose_device(wanted: str) -> str:
@@ -42,10 +63,26 @@ class Worker:
     """Scores candidates on one device, in this process."""
 
     def __init__(
-        self, preparation: Preparation, *, device: str, facts_folder: Path | None = None
+        self,
+        preparation: Preparation,
+        *,
+        device: str,
+        facts_folder: Path | None = None,
+        checked: Checked = forget,
     ) -> None:
-        """facts_folder: where facts about the sources that are large are kept beside the run."""
-        self._suite = preparation.suite
+        """facts_folder: where facts about the sources that are large are kept beside the run.
+
+        checked: told of self-checks that held.
+        """
+        self._preparation = preparation
+        objective = preparation.objective
+        self._metrics = [
+            *(term.metric for term in objective.terms),
+            *(constraint.metric for constraint in objective.constraints),
+        ]
+        self._device = device
+        self._checked = checked
+        self._kinds: set[str] = set()  # of live models that were checked
         self._models = LiveModels(preparation, device=device, facts_folder=facts_folder)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
@@ -59,14 +96,15 @@ class Worker:
     def evaluate(self, candidate: Candidate, observe: Observer = ignore) -> Outcome:
         """Build and score one candidate. What goes wrong with it is a Failed, never an exception.
 
-        Only an InputError passes: a source that became unreadable concerns every candidate.
+        What is not the candidate's fault passes: an InputError, for a source that became unreadable
+        concerns every candidate, a SelfCheckError and a Shortage.
         """
+        self._check(candidate)
         start = time.perf_counter()
         try:
             engine = self._models.hold(candidate.recipe)
-        except InputError:
-            raise
         except Exception as error:
+            _pass_on(error)
             return Failed(reason=_reason(error), cost=Cost(merge_s=time.perf_counter() - start))
         merged = time.perf_counter()
         observe("merged", candidate.key)
@@ -75,19 +113,42 @@ class Worker:
             observe("scored", candidate.key)
         return outcome
 
+    def _check(self, candidate: Candidate) -> None:
+        """Hold the first of each kind of live model to plain transformers.
+
+        What goes wrong beside that is found again when the candidate is scored.
+        """
+        kind = kind_of(candidate.recipe, self._preparation)
+        if kind in self._kinds:
+            return
+        try:
+            found = check_candidate(candidate, self._preparation, self._models, device=self._device)
+        except Exception as error:
+            _pass_on(error)
+            return
+        if found is not None:
+            self._kinds.add(kind)
+            self._checked(found)
+
+    def free(self) -> None:
+        """Give back all memory that can be made again."""
+        self._models.release()
+
     def _score(self, candidate: Candidate, engine: Engine, *, merge_s: float) -> Outcome:
-        """Score the live model; an InputError passes."""
+        """Score the live model; an InputError and a Shortage pass."""
         start = time.perf_counter()
         before = engine.forward_s, engine.hops, engine.shared_hops
         reason: str | None = None
         tasks: Mapping[str, TaskItems] = {}
         try:
-            tasks = self._suite.score(engine, candidate.items)
+            alone = self._preparation.alone_in(candidate.recipe)
+            suite = self._preparation.suite if alone is None else alone.suite
+            tasks = suite.score(engine, candidate.items)
+            reason = self._missing(tasks)
         except Unscorable as error:
             reason = str(error)
-        except InputError:
-            raise
         except Exception as error:
+            _pass_on(error)
             reason = _reason(error)
         cost = Cost(
             merge_s=merge_s,
@@ -101,6 +162,23 @@ class Worker:
             Scored(tasks=tasks, cost=cost) if reason is None else Failed(reason=reason, cost=cost)
         )
 
+    def _missing(self, tasks: Mapping[str, TaskItems]) -> str | None:
+        """Why there is no score where a task left a metric that counts out for some item."""
+        for metric in self._metrics:
+            if metric.task in tasks and metric.key not in tasks[metric.task].metrics:
+                return f"{metric}: the task gives no value of it for some item"
+        return None
+
+
+def _pass_on(error: Exception) -> None:
+    """Raise what is not the candidate's fault."""
+    if is_shortage(error):
+        raise Shortage(_reason(error)) from error
+    if isinstance(error, InputError | SelfCheckError):
+        raise error
+
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MergeError):
+        return str(error)  # says all by itself
     return one_line(f"{type(error).__name__}: {error}")

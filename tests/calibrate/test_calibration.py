@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import Result
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer.testing import CliRunner
 
-from evomerge.calibrate import Calibration
+from evomerge.calibrate import Calibration, live_source
 from evomerge.cli import app
-from evomerge.errors import InputError, SourceError
+from evomerge.errors import InputError, SelfCheckError, SourceError
 from evomerge.sources import open_source
 from evomerge.statistics import Statistics
 from tests.architectures import ARCHITECTURES, save_architecture
@@ -189,3 +190,19 @@ def test_the_command_refuses_bad_input_in_a_line(model: Path, tmp_path: Path) ->
     assert result.stderr.startswith(f"evomerge: --text: {tmp_path / 'no.txt'}: cannot be read")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_a_model_that_reads_otherwise_than_plain_transformers_is_not_calibrated(
+    model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = live_source.build_model
+
+    def build_with_other_frequencies(*arguments: Any, **options: Any) -> PreTrainedModel:
+        built = build(*arguments, **options)
+        built.model.rotary_emb.inv_freq.mul_(1.5)
+        return built
+
+    monkeypatch.setattr(live_source, "build_model", build_with_other_frequencies)
+    with pytest.raises(SelfCheckError, match="plain transformers"):
+        run([model], text, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.safetensors"))

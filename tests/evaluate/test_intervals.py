@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from evomerge.candidate import TaskItems
 from evomerge.evaluate.intervals import mean_intervals, resample_terms, score_interval
@@ -87,22 +88,55 @@ def test_models_are_scored_on_the_same_resampled_items() -> None:
 def test_every_task_and_metric_has_an_interval_of_its_own() -> None:
     items = TaskItems(
         ids=tuple(range(50)),
-        metrics={"acc": (1.0, 0.0) * 25, "words": (2.0, 4.0) * 25},
+        metrics={"acc": (1.0, 0.0) * 25, "words": (4.0, 2.0) * 25},
     )
     intervals = mean_intervals({"a": items}, seed=0)
     assert intervals["a", "acc"].value == 0.5
     assert intervals["a", "words"].value == 3.0
     # Both metrics are resampled together, and one is a linear function of the other.
-    assert intervals["a", "words"].low == pytest.approx(4 - 2 * intervals["a", "acc"].high)
+    assert intervals["a", "words"].low == pytest.approx(2 + 2 * intervals["a", "acc"].low)
 
 
-def test_items_that_all_agree_give_a_point() -> None:
-    interval = score_interval(objective(), scores(a=np.ones(9), b=np.ones(9)), seed=0)
-    assert (interval.low, interval.high) == (1.0, 1.0)
+@pytest.mark.parametrize("right", [True, False])
+def test_few_items_that_all_agree_leave_room_for_others(right: bool) -> None:
+    """Of 63 items that are all right, 4.6% of all may be wrong: (1 - 0.046)^63 is 5%."""
+    items = np.full(63, float(right))
+    interval = mean_intervals(scores(a=items), seed=0)["a", "acc"]
+    room = 1.0 - interval.low if right else interval.high
+    assert interval.value == (interval.high if right else interval.low) == float(right)
+    assert 0.046 < room < 0.07
+    both = score_interval(objective(), scores(a=items, b=items), seed=0)
+    assert 0.02 < abs(both.high - both.low) < room
+
+
+def test_right_and_wrong_items_give_the_posterior_of_a_uniform_prior() -> None:
+    items = np.arange(40) < 37
+    interval = mean_intervals(scores(a=items), seed=0, resamples=40_000)["a", "acc"]
+    # A quantile of 40,000 draws from Beta(38, 4) is known to 0.001.
+    assert interval.low == pytest.approx(stats.beta(38, 4).ppf(0.025), abs=0.003)
+    assert interval.high == pytest.approx(stats.beta(38, 4).ppf(0.975), abs=0.003)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.9, 0.98])
+def test_few_items_hold_the_truth_as_often_as_said(rate: float) -> None:
+    """Coverage of 95% intervals over all that 63 items can show, by the binomial."""
+    held = 0.0
+    for right in range(64):
+        items = np.arange(63) < right
+        found = mean_intervals(scores(a=items), seed=0, resamples=2_000)["a", "acc"]
+        held += stats.binom(63, rate).pmf(right) * (found.low <= rate <= found.high)
+    assert held > 0.93
+
+
+def test_items_that_agree_by_a_metric_without_ends_give_a_point() -> None:
+    interval = score_interval(objective(), scores(a=np.full(9, 3.0), b=np.full(9, 3.0)), seed=0)
+    assert (interval.low, interval.high) == (pytest.approx(3.0), pytest.approx(3.0))
 
 
 def test_two_metrics_of_one_task_are_resampled_together() -> None:
-    items = TaskItems(ids=(0, 1, 2, 3), metrics={"up": (0, 0, 1, 1), "down": (1, 1, 0, 0)})
+    up = tuple(float(n % 2) for n in range(400))
+    down = tuple(1.0 - value for value in up)
+    items = TaskItems(ids=tuple(range(400)), metrics={"up": up, "down": down})
     both = Objective(
         terms=[
             Term(metric=Metric(task="a", key=key, higher_is_better=True), weight=1.0)
@@ -111,4 +145,5 @@ def test_two_metrics_of_one_task_are_resampled_together() -> None:
         aggregate="mean",
     )
     interval = score_interval(both, {"a": items}, seed=0)
-    assert (interval.low, interval.high) == (0.5, 0.5)
+    # Drawn apart the two would make a width of 0.07; the items nobody saw make the rest.
+    assert 0.49 < interval.low < 0.5 < interval.high < 0.51

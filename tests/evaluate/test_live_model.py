@@ -9,10 +9,19 @@ import pytest
 import torch
 
 from evomerge.errors import SourceError
-from evomerge.evaluate.engines.live_model import build_model
+from evomerge.evaluate.engines import live_model
+from evomerge.evaluate.engines.live_model import build_model, check_model
 from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.transformers import TransformersEngine
-from tests.architectures import ARCHITECTURES, load_whole, save_architecture, save_expert
+from evomerge.sources import open_source
+from evomerge.vocabulary import TokenSettings
+from tests.architectures import (
+    ARCHITECTURES,
+    OTHER_PASTS,
+    load_whole,
+    save_architecture,
+    save_expert,
+)
 from tests.checkpoints import load_tensors, word_tokenizer
 from tests.evaluate.test_engine import generated, prompt, some_tokens
 
@@ -130,3 +139,154 @@ def test_a_model_that_continues_no_text_is_refused_in_one_line(tmp_path: Path, n
         f"{folder}: {kind} cannot be scored, tasks need a model that continues text; "
         "`evomerge merge` merges such models without scoring them"
     )
+
+
+@pytest.mark.parametrize("written", [{"__float__": "Infinity"}, float("inf")])
+@pytest.mark.parametrize("name", ["mamba2", "granite_hybrid", "falcon_h1", "bamba", "nemotron_h"])
+def test_a_configuration_may_hold_infinity_as_transformers_writes_it(
+    name: str, written: object, tmp_path: Path
+) -> None:
+    """An object today, and what is no JSON in older files."""
+    folder = save_architecture(tmp_path / "model", name)
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | {"time_step_limit": [0.0, written]}
+    file.write_text(json.dumps(config))
+    engine = TransformersEngine(folder, tokenizer=word_tokenizer(), dtype="float32", config=config)
+    assert tuple(engine.model.config.time_step_limit) == (0.0, float("inf"))
+    engine.load(load_tensors(folder).items())
+    ids = torch.tensor([words(20, seed=1)])
+    with torch.no_grad():
+        expected = load_whole(folder, name).eval()(ids).logits
+    torch.testing.assert_close(engine.model(ids).logits, expected, rtol=0, atol=ROUNDING)
+
+
+CODE = {
+    "configuration_mine.py": """
+from transformers import LlamaConfig
+
+class MineConfig(LlamaConfig):
+    model_type = "mine"
+""",
+    "modeling_mine.py": """
+import torch
+from transformers import LlamaForCausalLM
+from .configuration_mine import MineConfig
+
+class MineForCausalLM(LlamaForCausalLM):
+    config_class = MineConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.register_buffer("gain", torch.full((1,), 2.0), persistent=False)
+        torch.rand(1)
+
+    def forward(self, *given, **options):
+        out = super().forward(*given, **options)
+        out.logits = out.logits * self.gain
+        return out
+""",
+}
+"""A model that is twice as sure as a Llama, by a buffer that is made with it."""
+
+
+@pytest.fixture
+def with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint that comes with code of its own."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hf"))
+    folder = save_architecture(tmp_path / "model", "llama")
+    for name, text in CODE.items():
+        (folder / name).write_text(text)
+    file = folder / "config.json"
+    said = {
+        "model_type": "mine",
+        "architectures": ["MineForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_mine.MineConfig",
+            "AutoModelForCausalLM": "modeling_mine.MineForCausalLM",
+        },
+    }
+    file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    return folder
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_code_that_comes_with_a_model_is_run_where_it_is_trusted(
+    with_code: Path, with_config: bool, tmp_path: Path
+) -> None:
+    said = json.loads((with_code / "config.json").read_text()) if with_config else None
+    before = torch.get_rng_state()
+    engine = TransformersEngine(
+        with_code,
+        tokenizer=word_tokenizer(),
+        dtype="float32",
+        trust_remote_code=True,
+        config=said,
+    )
+    assert torch.equal(before, torch.get_rng_state())
+    assert type(engine.model).__name__ == "MineForCausalLM"
+    engine.load(load_tensors(with_code).items())
+    plain = engine_of(save_architecture(tmp_path / "plain", "llama"), tmp_path / "plain")
+    ids = torch.tensor([words(20, seed=1)])
+    assert torch.equal(engine.model(ids).logits, 2 * plain.model(ids).logits)
+    asked = [prompt(words(4 + i, seed=i)) for i in range(3)]
+    assert engine.generate(asked) == plain.generate(asked)
+
+
+def test_code_that_is_not_trusted_is_refused_in_one_line_and_not_run(with_code: Path) -> None:
+    (with_code / "configuration_mine.py").write_text("raise SystemExit('it was run')")
+    expected = (
+        f"{with_code}: the model comes with code of its own, which is only run where it is "
+        "trusted; read it, then set models.trust_remote_code: true"
+    )
+    source = open_source(str(with_code), where="models.base")
+    for build in (
+        lambda: TransformersEngine(with_code, tokenizer=word_tokenizer(), dtype="float32"),
+        lambda: check_model(source, trust_remote_code=False, settings=TokenSettings()),
+    ):
+        with pytest.raises(SourceError) as caught:
+            build()
+        assert str(caught.value) == expected
+
+
+def test_code_that_fails_is_refused_in_one_line(with_code: Path) -> None:
+    (with_code / "modeling_mine.py").write_text("import no_such_package")
+    with pytest.raises(SourceError, match="no_such_package") as caught:
+        TransformersEngine(
+            with_code, tokenizer=word_tokenizer(), dtype="float32", trust_remote_code=True
+        )
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bert", "BertForMaskedLM cannot be scored"),
+        ("olmo_hybrid", "k_conv1d.weight: this architecture rearranges the tensor on load"),
+    ],
+)
+def test_what_cannot_be_scored_is_known_before_anything_has_memory(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    source = open_source(str(save_architecture(tmp_path / "model", name)), where="models.base")
+    with pytest.raises(SourceError, match=message):
+        check_model(source, trust_remote_code=False, settings=TokenSettings())
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3_moe", "qwen2_vl", "mamba2", "gemma3"])
+def test_what_can_be_scored_passes_that_check(name: str, tmp_path: Path) -> None:
+    source = open_source(str(save_architecture(tmp_path / "model", name)), where="models.base")
+    check_model(source, trust_remote_code=False, settings=TokenSettings())
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in [*ARCHITECTURES, *OTHER_PASTS] if name not in UNSCORABLE]
+)
+def test_no_model_of_transformers_is_made_twice_for_its_buffers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_architecture(tmp_path / "model", name)
+    monkeypatch.setattr(live_model, "_copy_buffers", lambda model, build: None)
+    model = build_model(
+        folder, dtype="float32", device=torch.device("cpu"), trust_remote_code=False
+    )
+    assert not any(bool(each.isnan().any()) for each in model.buffers())

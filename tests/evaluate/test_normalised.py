@@ -121,8 +121,9 @@ def test_models_are_averaged_on_the_same_resampled_items() -> None:
     both = scores.mean([shares("one", A), shares("other", A)])
     assert alone is not None and both is not None
     assert alone.high - alone.low > 0.1
-    # One is right where the other is not, so every resample gives them one half together.
-    assert both.high - both.low < 1e-12
+    # One is right where the other is not, so every draw gives them one half together, but for the
+    # two items that nobody saw.
+    assert both.high - both.low < 0.02
 
 
 def test_every_model_counts_alike_however_many_tasks_it_has() -> None:

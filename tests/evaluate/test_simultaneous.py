@@ -69,13 +69,26 @@ def test_few_items_that_all_agree_settle_nothing_where_a_bootstrap_would() -> No
     assert np.quantile(drawn[0] - drawn[1], 0.025) > 0.0
 
 
-def test_the_same_model_differs_by_a_point() -> None:
-    same = model(a=np.arange(8) % 2)
+@pytest.mark.parametrize("items", [8, 63])
+def test_models_that_agree_on_all_items_may_still_differ_elsewhere(items: int) -> None:
+    same = model(a=np.arange(items) % 2)
     found = only_difference(same, same)
-    assert (found.interval.low, found.interval.value, found.interval.high) == (0.0, 0.0, 0.0)
+    may = 1.0 - 0.05 ** (1 / items)
+    assert found.interval.value == 0.0
+    assert found.interval.high == -found.interval.low == pytest.approx(may)
     assert found.p == 1.0
-    assert found.items_to_settle(8) is None
+    assert found.items_to_settle(items) is None
     assert simultaneous_differences(objective("a"), [], seed=0) == []
+
+
+@pytest.mark.parametrize("differing", [1, 2, 5, 6, 9])
+def test_an_interval_of_few_differing_items_is_never_narrower_than_of_none(differing: int) -> None:
+    first, second = np.zeros(63), np.zeros(63)
+    first[:differing] = 1.0
+    found = only_difference(model(a=first), model(a=second))
+    none = only_difference(model(a=second), model(a=second))
+    assert found.interval.high - found.interval.value >= none.interval.high
+    assert found.settled == (found.p <= 0.05) == (differing >= 6)
 
 
 def test_many_items_give_the_width_of_the_standard_error() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +99,86 @@ def test_a_task_whose_own_code_fails_on_an_answer_fails_the_candidate(
     (copied / "scoring.py").write_text(
         "def score_form(doc, results):\n    return {'words': 1 / 0}\n"
     )
-    with pytest.raises(Unscorable, match=r"task toy_said: its own code failed \(ZeroDivision"):
+    with pytest.raises(Unscorable, match=r"task toy_said: its own code failed on item 0 \(ZeroD"):
         load("toy_said", folder=copied).score(engine, {"toy_said": (0,)})
     (copied / "scoring.py").write_text(
         "def score_form(doc, results):\n    return {'words': float('nan'), 'starts': 1}\n"
     )
-    with pytest.raises(Unscorable, match="words is nan"):
+    with pytest.raises(Unscorable, match=r"item 0, words .*the value is nan"):
         load("toy_said", folder=copied).score(engine, {"toy_said": (0,)})
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("1e308", "the value 1e+308 is too large to make a mean of"),
+        ("-float('inf')", "the value is -inf"),
+        ("10 ** 400", "OverflowError"),
+        ("1 + 2j", "is no number"),
+        ("numpy.complex128(1)", "is no number"),
+        ("'0.5'", "'0.5' is no number"),
+        ("None", "TypeError"),
+        ("[0.5, 0.5]", "is no number"),
+        ("numpy.array([0.5])", "is no number"),
+    ],
+)
+def test_a_value_that_no_score_can_be_made_of_fails_the_candidate(
+    copied: Path, engine: TransformersEngine, value: str, reason: str
+) -> None:
+    (copied / "scoring.py").write_text(
+        "import numpy\n"
+        "def score_form(doc, results):\n"
+        f"    return {{'words': {value} if doc['right'] else 1, 'starts': 1}}\n"
+    )
+    loaded = load("toy_said", folder=copied)
+    item = r"task toy_said: its own code failed on item \d, words \("
+    with pytest.raises(Unscorable, match=item + ".*" + re.escape(reason)):
+        loaded.score(engine, {"toy_said": tuple(range(8))})
+
+
+def test_numbers_of_every_kind_are_numbers(copied: Path, engine: TransformersEngine) -> None:
+    values = "[True, numpy.bool_(True), numpy.float32(1), numpy.array(1), Fraction(1), Decimal(1)]"
+    (copied / "scoring.py").write_text(
+        "import numpy\nfrom decimal import Decimal\nfrom fractions import Fraction\n"
+        f"VALUES = {values}\n"
+        "def score_form(doc, results):\n"
+        "    return {'words': VALUES.pop(), 'starts': 1}\n"
+    )
+    scores = load("toy_said", folder=copied).score(engine, {"toy_said": tuple(range(6))})
+    assert scores["toy_said"].metrics["words"] == (1.0,) * 6
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "raise SystemExit(0)",
+        "raise KeyboardInterrupt",
+        "raise GeneratorExit",
+        "score_form(doc, results)",
+    ],
+)
+def test_whatever_a_task_raises_fails_the_candidate_and_nothing_else(
+    copied: Path, engine: TransformersEngine, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)  # as a command has it
+    (copied / "scoring.py").write_text(f"def score_form(doc, results):\n    {statement}\n")
+    with pytest.raises(Unscorable, match="task toy_said: its own code failed on item 0"):
+        load("toy_said", folder=copied).score(engine, {"toy_said": (0,)})
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "KeyboardInterrupt"])
+def test_an_interrupt_and_a_machine_run_short_are_no_fault_of_a_task(
+    copied: Path, engine: TransformersEngine, error: str
+) -> None:
+    (copied / "scoring.py").write_text(f"def score_form(doc, results):\n    raise {error}\n")
+    with pytest.raises({"MemoryError": MemoryError}.get(error, KeyboardInterrupt)):
+        load("toy_said", folder=copied).score(engine, {"toy_said": (0,)})
+
+
+def test_a_task_that_exits_while_it_is_loaded_is_refused(copied: Path) -> None:
+    (copied / "scoring.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(TaskError, match=r"task toy_said: cannot be loaded \(SystemExit: 0\)"):
+        load("toy_said", folder=copied)
 
 
 def test_a_metric_that_some_item_lacks_is_left_out(

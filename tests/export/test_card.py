@@ -13,6 +13,7 @@ from evomerge.evaluate.intervals import Interval
 from evomerge.export.card import MIXED_LICENCE, CardScores, Effort, Story
 from evomerge.export.card import write_card as write_merge_card
 from evomerge.export.origins import FileFacts, Licence, Origin, public_names, trace
+from evomerge.export.use import use_of
 from evomerge.outcome import ConstraintCheck
 from evomerge.recipe import Recipe
 from evomerge.standing import Role, Standing
@@ -220,3 +221,65 @@ def test_code_beside_the_model_is_admitted(family: Family) -> None:
         card = write_merge_card(recipe, trace(sources, names), story=story, with_code=with_code)
         assert ("trust_remote_code=True" in card) == with_code
         assert ("no code comes with it" in card) != with_code
+
+
+def test_nothing_in_a_name_shapes_the_page(tmp_path: Path) -> None:
+    family = make_family(tmp_path)
+    evil = "\x1b[2J<img src=x onerror=alert(1)> ![x](http://a) | `b\n# c"
+    write_card(family.base, licence='"<script>alert(1)</script>"')
+    named = family.base.rename(family.base.with_name("<b>base](http:a)"))
+    renamed = replace(family, base=named)
+    effort = Effort(space=evil, genes=1, optimizer=evil, seed=3, candidates=2, items=12)
+    scores = CardScores(
+        said=f"On {evil}.",
+        standings=(standing(evil, "winner", 0.6), standing(str(named), "base", 0.2)),
+        constraints=(ConstraintCheck(task=evil, metric=evil, score=0.5, wanted=0.9),),
+        remarks=(evil,),
+    )
+    card = card_of(renamed, title=evil, opening=evil, scores=scores, effort=effort)
+    text = ModelCard(card).text
+    assert "\x1b" not in card
+    assert not re.search(r"<(?!/?(img src=x onerror=alert\(1\)> !\[x\]))", _without_code(text))
+    assert "](" not in _without_code(text)
+    assert not re.search(r"(?m)^# c", text)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in table} == {4, 5}
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"(`+) .*? \1", "", text)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "beside", "loader", "task"),
+    [
+        ("LlamaForCausalLM", (), "AutoModelForCausalLM", "text-generation"),
+        ("LlavaForConditionalGeneration", (), "AutoModelForImageTextToText", "image-text-to-text"),
+        ("BertModel", (), "AutoModel.", "feature-extraction"),
+        ("BertModel", ("modules.json",), "SentenceTransformer", "sentence-similarity"),
+        ("OfNobody", (), "AutoModelForCausalLM", "text-generation"),
+    ],
+)
+def test_it_says_what_loads_the_model(
+    family: Family, architecture: str, beside: tuple[str, ...], loader: str, task: str
+) -> None:
+    recipe = family.recipe()
+    sources = family.open(recipe).values()
+    names = public_names(sources)
+    card = write_merge_card(
+        recipe,
+        trace(sources, names),
+        story=Story(title="tiny", opening="Not scored.", names=names),
+        use=use_of({"architectures": [architecture]}, beside),
+    )
+    assert f"`{loader}" in card
+    assert ModelCard(card).data["pipeline_tag"] == task
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_it_says_that_the_test_items_were_seen_before(family: Family, front: bool) -> None:
+    effort = Effort(space="a", genes=1, optimizer="b", seed=0, candidates=8, items=9, front=front)
+    assert "scored once on test items" in card_of(family, effort=effort)
+    card = card_of(family, effort=replace(effort, tested_before=2))
+    assert "scored once" not in card
+    assert "The test items were seen before: 2 selections of this search before this one" in card

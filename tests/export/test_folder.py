@@ -18,7 +18,7 @@ import torch
 
 from evomerge.errors import RunError, StorageError
 from evomerge.export.checkpoint import weights_bytes
-from evomerge.export.folder import inside, whole_folder
+from evomerge.export.folder import check_free, inside, whole_folder
 from evomerge.sources import Source
 from tests.export.conftest import Family, contents, export_sources
 
@@ -76,7 +76,7 @@ def test_a_killed_export_leaves_no_folder_and_the_next_one_succeeds(
     code, said = in_child(export)
     assert code == -signal.SIGKILL, said
     assert not out.exists()
-    (leftover,) = tmp_path.iterdir()
+    (leftover,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert list(leftover.glob("model-*.safetensors")), "it was not killed in the middle of writing"
     family.export(out)
     family.export(tmp_path / "never-killed")
@@ -168,6 +168,43 @@ def test_a_second_export_to_the_same_place_leaves_the_first_alone(tmp_path: Path
         ):
             pass
     assert contents(tmp_path) == {"out/a.txt": b"first"}
+
+
+def test_a_second_export_is_refused_until_the_first_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Syncing gigabytes takes long, and the folder is still being written all the while."""
+    refused = []
+
+    def come_second(path: int) -> None:
+        with pytest.raises(RunError) as caught, whole_folder(tmp_path / "out"):
+            pass
+        refused.append(str(caught.value))
+
+    monkeypatch.setattr("evomerge.export.folder.os.fsync", come_second)
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "a.txt").write_text("first")
+    # The file, its folder, and once it has its name the folder that this stands in.
+    assert ["writing it" in said or "exists already" in said for said in refused] == [True] * 3
+    assert contents(tmp_path) == {"out/a.txt": b"first"}
+
+
+def test_a_folder_that_is_being_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    check_free(tmp_path / "out")
+    with whole_folder(tmp_path / "out"), pytest.raises(RunError, match="is writing it"):
+        check_free(tmp_path / "out")
+    (tmp_path / "out" / "a.txt").write_text("mine")
+    with pytest.raises(RunError, match="exists already"):
+        check_free(tmp_path / "out")
+
+
+def test_the_lock_of_a_killed_export_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / ".out.lock").touch()
+    check_free(tmp_path / "out")
+    (tmp_path / ".out.lock").touch()
+    with whole_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_left_overs_of_other_places_are_kept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_markdown_keeps_its_columns_whatever_a_method_is_called(outcome: GridOut
     assert cells == [9] * 5 + [5] * 2 + [6] * 3
     assert "| a\\|b | 2 | 3 | 0.500 [0.400, 0.600] |" in rows[2]
     assert rows[-1].endswith("| 0.250 |")
+
+
+def test_nothing_in_a_name_shapes_the_markdown(outcome: GridOutcome) -> None:
+    evil = "\x1b[2J<img src=x> ![x](http://a)"
+    models = tuple(replace(model, label=evil) for model in outcome.models)
+    page = grid_markdown(replace(outcome, models=models, notes=(evil,), name=evil))
+    assert not any(sign in page for sign in ("\x1b", "<img", "]("))
+    assert page.count("&lt;img") == len(models) + 2 + sum(m.role != "merge" for m in models)
 
 
 def test_the_page_draws_a_line_for_each_method_and_escapes_its_name(outcome: GridOutcome) -> None:

@@ -122,6 +122,17 @@ def test_what_shared_prefixes_saved_is_shown_where_routes_are_run(
     assert "prefixes" not in shown(status_of(searched))
 
 
+def test_labels_cannot_write_to_the_terminal(new_study: Study) -> None:
+    evil = "\x1b[2J\x9bgone \u202eback"
+    search = MadeUpSearch(new_study, generations=2, population=4)
+    run_through(search.steps())
+    selection = make_selection(after=2, winner=evil)
+    new_study.note(SELECTION, selection.to_json())
+    said = shown(status_of(new_study))
+    assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+    assert "\\x1b[2J\\x9bgone \\x202eback" in said
+
+
 def test_reasons_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     with create_study(tmp_path / "run", make_job()) as study:
         search = MadeUpSearch(study, failure="\x1b[2Jgone\nnext line")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from evomerge.preparation import facts_of, prepare
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.search import run_search
 from evomerge.selection import select_winner
-from evomerge.study import Parameter, create_study, read_study, resume_study
+from evomerge.study import Parameter, create_study, read_study, resume_study, write_whole
 from tests.searching.jobs import TASKS, LightPool, make_job, write_models
 
 
@@ -251,3 +252,25 @@ def test_a_candidate_that_fails_is_a_value_and_the_search_goes_on(
         assert len(failed) == 9
         assert {trial.score for trial in failed} == {None}
         assert selection.winner not in {trial.label for trial in failed}
+
+
+def test_a_file_that_two_write_at_once_is_one_of_theirs(tmp_path: Path) -> None:
+    def write_first(part: Path) -> None:
+        part.write_text("first")
+        write_whole(tmp_path / "report.html", lambda other: other.write_text("second"))
+
+    write_whole(tmp_path / "report.html", write_first)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "first"
+
+
+def test_what_killed_writers_left_of_a_file_is_removed_and_what_is_being_written_is_kept(
+    tmp_path: Path,
+) -> None:
+    for name in (".page.html.partial", ".page.html.0123.partial", ".other.html.0123.partial"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".page.html.4567.partial").touch()
+    write_whole(tmp_path / "page.html", lambda part: part.write_text("page"))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".other.html.0123.partial", ".page.html.4567.partial", "page.html"]

@@ -336,3 +336,21 @@ def test_the_average_does_not_pass_a_start_that_is_no_worse(tmp_path: Path, mode
     }
     pool = ScriptedPool(script(0.55, qualities))
     assert run(tmp_path / "run", preparation, pool).winner == "last mean"
+
+
+def test_a_search_that_went_on_after_its_end_says_that_the_test_items_were_seen(
+    tmp_path: Path, preparation: Preparation, models: Path
+) -> None:
+    first = run(tmp_path / "run", preparation, ScriptedPool(script(0.9)))
+    assert first.tested_before == 0
+    assert "unseen test items" in first.headline()
+    again = run(tmp_path / "run", preparation, ScriptedPool(script(0.9)))
+    assert again == first
+    longer = prepare(make_job(models, budget={"candidates": 8}))
+    second = run(tmp_path / "run", longer, ScriptedPool(script(0.9)))
+    assert second.test_key != first.test_key
+    assert second.tested_before == 1
+    said = " ".join(second.lines())
+    assert "unseen" not in said
+    assert "on test items that were seen before" in said
+    assert "1 selection of this search before this one scored models on them" in said

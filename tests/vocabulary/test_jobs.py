@@ -96,7 +96,7 @@ def test_the_winner_scores_the_same_by_stock_tools(searched: Searched, tmp_path:
     assert config_of(out)["vocab_size"] == len(AutoTokenizer.from_pretrained(out))
 
 
-@pytest.mark.parametrize("label", ["base", "first", "SLERP", "TIES", "g0001-i000"])
+@pytest.mark.parametrize("label", ["SLERP", "TIES", "g0001-i000"])
 def test_every_recipe_stands_alone(searched: Searched, tmp_path: Path, label: str) -> None:
     """Also one that names some of the models only: its vocabulary is that of all."""
     trials = [*searched.study.trials_of("baseline"), *searched.study.trials_of("genome")]
@@ -109,6 +109,25 @@ def test_every_recipe_stands_alone(searched: Searched, tmp_path: Path, label: st
         assert ours == again, name
     stated = load_recipe(tmp_path / "out" / "recipe.yaml").evomerge["sources"]
     assert {entry["model"] for entry in stated} == set(searched.preparation.sources)
+
+
+@pytest.mark.parametrize("label", ["base", "first"])
+def test_a_model_by_itself_keeps_its_own_vocabulary(
+    searched: Searched, family: Family, tmp_path: Path, label: str
+) -> None:
+    """It is scored and exported as its own folder says, and stock tools score both the same."""
+    [trial] = [t for t in searched.study.trials_of("baseline") if t.label == label]
+    parts = (searched.preparation, searched.study, searched.selection)
+    report = export_winner(*parts, tmp_path / "out", trial=trial.key, verify=True)
+    assert report.verification is not None
+    assert (report.verification.items, report.verification.differing) == (8, 0)
+    folder: Path = getattr(family, label)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
+    assert torch.equal(load_tensors(tmp_path / "out")[EMBEDDING], load_tensors(folder)[EMBEDDING])
+    merge_recipe(load_recipe(tmp_path / "out" / "recipe.yaml"), tmp_path / "again")
+    again = (tmp_path / "again" / "model.safetensors").read_bytes()
+    assert again == (tmp_path / "out" / "model.safetensors").read_bytes()
 
 
 def test_a_changed_tokenizer_ends_a_search_that_depends_on_it(tmp_path: Path) -> None:

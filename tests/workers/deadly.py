@@ -1,4 +1,4 @@
-"""Scores an answer, and takes its own process down where a file beside this one says so."""
+"""Scores an answer, and fails its own process in the way that a file beside this one says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from datasets import Dataset
 
 ONCE = Path(__file__).with_name("kill-once")
 ALWAYS = Path(__file__).with_name("kill-always")
+SHORT_ONCE = Path(__file__).with_name("short-once")
+EXIT = Path(__file__).with_name("exit")
 
 
 def load(**_metadata: object) -> dict[str, Dataset]:
@@ -23,7 +25,12 @@ def load(**_metadata: object) -> dict[str, Dataset]:
 def score(document: dict[str, Any], results: list[str]) -> dict[str, float]:
     if ALWAYS.exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    if EXIT.exists():
+        raise SystemExit(0)
     with contextlib.suppress(FileNotFoundError):  # another worker may have taken it
+        SHORT_ONCE.unlink()
+        raise MemoryError("no room for a list")
+    with contextlib.suppress(FileNotFoundError):
         ONCE.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     return {"exact_match": float(results[0].strip() == document["answer"])}

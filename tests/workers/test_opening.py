@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from evomerge.cli import app
@@ -55,8 +56,7 @@ def test_routes_through_layers_of_several_kinds_are_refused(
 ) -> None:
     monkeypatch.setattr("evomerge.workers.served_models.check_served", lambda *given, **named: None)
     for name in ("base", "first", "second"):
-        save_architecture(tmp_path / name, "qwen3")
-        word_tokenizer().save_pretrained(tmp_path / name)
+        save_with_words(tmp_path / name, "qwen3")
         kinds = ["full_attention", "sliding_attention", "full_attention"]
         change_config(
             tmp_path / name,
@@ -67,6 +67,15 @@ def test_routes_through_layers_of_several_kinds_are_refused(
     routes = prepare(make_job(tmp_path, compute=compute, search_space=ROUTES))
     with pytest.raises(SourceError, match="layers are of several kinds, and vllm fixes the kind"):
         check_job(routes, device="cpu")
+
+
+def save_with_words(folder: Path, name: str) -> None:
+    """A random checkpoint with a row for every word of the tokenizer that is saved with it."""
+    tokenizer = word_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(save_architecture(folder, name))
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def refusal(*arguments: str) -> str:
@@ -80,8 +89,7 @@ def refusal(*arguments: str) -> str:
 def write_unserved(folder: Path) -> Path:
     """Models of a class that is not served, and the job file of a search over them."""
     for name in ("base", "first", "second"):
-        save_architecture(folder / name, "gpt2")
-        word_tokenizer().save_pretrained(folder / name)
+        save_with_words(folder / name, "gpt2")
     job = folder / "job.yaml"
     job.write_text(yaml.safe_dump(job_document(folder)))
     return job

@@ -1,20 +1,26 @@
-"""Two Ray workers give what one process gives, and survive the death of a worker."""
+"""Two Ray workers give what one process gives, and survive the death of a worker.
+
+Ray is imported by the pool alone, which first says that all is to listen on the loopback.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from evomerge.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
+from evomerge.errors import JobError
 from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
+from evomerge.workers.dispatch import Patience
 from evomerge.workers.opening import open_pool
 from evomerge.workers.pool import LocalPool, Pool
-from evomerge.workers.ray_pool import RayPool
 from tests.searching.jobs import make_job, write_models
 
 HERE = Path(__file__).parent
@@ -41,10 +47,22 @@ def preparation(folder: Path) -> Preparation:
 
 
 @pytest.fixture(scope="module")
-def pool(preparation: Preparation) -> Iterator[Pool]:
-    with open_pool(preparation) as pool:
-        assert isinstance(pool, RayPool)
+def said() -> list[str]:
+    """What the pool says."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def pool(preparation: Preparation, said: list[str]) -> Iterator[Pool]:
+    patience = Patience(least_s=4.0, medians=2.0, deaths=2, restarts=100)
+    with open_pool(preparation, say=said.append, patience=patience) as pool:
+        assert len(process_ids(pool)) == 2
         yield pool
+
+
+def process_ids(pool: Pool) -> tuple[int, ...]:
+    found: tuple[int, ...] = pool.process_ids  # type: ignore[attr-defined]
+    return found
 
 
 def candidates(preparation: Preparation, count: int) -> list[Candidate]:
@@ -107,5 +125,78 @@ def test_a_candidate_that_kills_every_worker_is_recorded_as_failed(
     finally:
         (folder / "kill-always").unlink()
     assert isinstance(outcome, Failed)
-    assert "3 times" in outcome.reason
+    assert outcome.reason == "took its worker down 2 times"
     assert len(scores(pool.evaluate(candidates(preparation, 2)))) == 2
+
+
+def test_a_worker_that_is_stopped_is_replaced_and_its_candidate_is_scored_by_another(
+    preparation: Preparation, pool: Pool, said: list[str]
+) -> None:
+    asked = candidates(preparation, 4)
+    undisturbed = scores(pool.evaluate(asked))
+    said.clear()
+    stopped = psutil.Process(process_ids(pool)[0])
+    stopped.suspend()
+    assert scores(pool.evaluate(asked)) == undisturbed
+    assert said[0].startswith("worker 1 stands still, stopped by a signal")
+    assert len(scores(pool.evaluate(candidates(preparation, 6)))) == 6
+    stopped.wait(timeout=60)  # it is not left behind
+
+
+def test_a_shortage_of_memory_that_passes_fails_no_candidate(
+    preparation: Preparation, pool: Pool, folder: Path, said: list[str]
+) -> None:
+    asked = candidates(preparation, 3)
+    undisturbed = scores(pool.evaluate(asked))
+    said.clear()
+    (folder / "short-once").touch()
+    assert scores(pool.evaluate(asked)) == undisturbed
+    [line] = said
+    assert line.endswith(
+        "tried again in 1 s, for the machine ran short: MemoryError: no room for a list"
+    )
+
+
+def test_a_task_that_exits_fails_the_candidate_and_keeps_the_worker(
+    preparation: Preparation, pool: Pool, folder: Path
+) -> None:
+    before = process_ids(pool)
+    (folder / "exit").touch()
+    try:
+        [(_, outcome)] = pool.evaluate(candidates(preparation, 1))
+    finally:
+        (folder / "exit").unlink()
+    assert isinstance(outcome, Failed)
+    assert "task deadly: its own code failed on item" in outcome.reason
+    assert "SystemExit" in outcome.reason
+    assert process_ids(pool) == before
+
+
+def test_more_workers_than_there_is_room_for_are_refused_at_once(
+    preparation: Preparation, pool: Pool
+) -> None:
+    from evomerge.workers.ray_pool import RayPool
+
+    with pytest.raises(JobError, match=r"^compute.workers: 9 workers .* has room for 2; set it to"):
+        RayPool(preparation, workers=9)
+    assert len(scores(pool.evaluate(candidates(preparation, 2)))) == 2, "the session goes on"
+
+
+def test_nothing_listens_beyond_this_machine(pool: Pool) -> None:
+    here = psutil.Process()
+    addresses = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in (here, *here.children(recursive=True))
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {"127.0.0.1"}
+
+
+def test_the_token_of_a_session_is_for_this_user_alone(pool: Pool) -> None:
+    environment = psutil.Process(process_ids(pool)[0]).environ()
+    token = Path(environment["RAY_AUTH_TOKEN_PATH"])
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.parent.stat().st_mode & 0o777 == 0o700
+    assert "RAY_AUTH_TOKEN_PATH" not in os.environ

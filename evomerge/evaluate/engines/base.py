@@ -1,7 +1,7 @@
 """The seam between tasks and live models: requests, answers, and what every engine can do.
 
-Requests are token ids, encoded once when the tasks are built. Nothing here knows lm-eval, a
-framework or a device.
+Requests are token ids, encoded once when the tasks are built. Nothing here knows lm-eval or a
+device.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 Tokens = NDArray[np.int64]
 """Token ids, shape (n,)."""
@@ -60,6 +61,34 @@ class NonFiniteLogits(Unscorable):
         super().__init__("logits are not finite")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlainAnswer:
+    """The beginning of a greedy answer.
+
+    tokens: those chosen, an end token included. logits: (tokens, vocabulary) float32 on the CPU,
+    what each was chosen from, a repetition penalty applied. ended: by an end token.
+    """
+
+    tokens: tuple[int, ...]
+    logits: torch.Tensor
+    ended: bool
+
+
+class Reference(Protocol):
+    """What an engine is held to: one text at a time, by a forward pass alone.
+
+    dtype: of its arithmetic.
+    """
+
+    dtype: torch.dtype
+
+    def loglikelihood(self, request: Continuation) -> float:
+        """Sum of the log-probabilities of the continuation, in nats."""
+
+    def answer(self, request: Prompt, *, limit_tokens: int) -> PlainAnswer:
+        """At most so many tokens of the greedy answer."""
+
+
 class Engine(Protocol):
     """A live model of one architecture whose weights change from candidate to candidate.
 
@@ -84,11 +113,26 @@ class Engine(Protocol):
         Raises SourceError where a name is unknown or missing, or a shape differs.
         """
 
+    def use(
+        self, *, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, where: str
+    ) -> None:
+        """Answer from now on as a model with this tokenizer and these generation settings does.
+
+        where: whose settings they are, for messages; SourceError is raised by `generate` for
+        settings other than greedy decoding. What is used already costs nothing.
+        """
+
+    def plain(self) -> Reference | None:
+        """The live model read the plain way, to check the engine by; None where it cannot be."""
+
     def prepare(self, *, longest_tokens: int, longest_scored: int) -> None:
         """Choose batch sizes for requests up to this long; a repeated call costs nothing."""
 
     def loglikelihood(self, requests: Sequence[Continuation]) -> list[LogLikelihood]:
         """One answer a request, in order. Raises NonFiniteLogits, TaskError where too long."""
+
+    def answer(self, requests: Sequence[Prompt]) -> list[list[int]]:
+        """The tokens of each greedy answer, the one that ended it included; see `generate`."""
 
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
         """One text a request, in order. Raises NonFiniteLogits, TaskError where too long."""

@@ -30,20 +30,29 @@ _PROBED_ROWS = 1024
 
 
 def cut(
-    lengths: Sequence[int], *, rows: int | None = None, tokens: int | None = None
+    lengths: Sequence[int],
+    *,
+    rows: int | None = None,
+    tokens: int | None = None,
+    kinds: Sequence[int] | None = None,
 ) -> list[tuple[int, int]]:
     """Ranges (start, stop) of consecutive requests, longest first, that make one batch each.
 
     lengths: (n,) padded length each request needs, descending. rows: requests of a batch, or
-    tokens: rows times the longest length of a batch; a batch holds at least one request.
+    tokens: rows times the longest length of a batch; a batch holds at least one request. kinds:
+    (n,) numbers that all requests of a batch must have in common.
     """
     assert (rows is None) != (tokens is None)
     ranges = []
     start = 0
     while start < len(lengths):
         count = rows if rows is not None else max(1, (tokens or 0) // max(1, lengths[start]))
-        ranges.append((start, min(len(lengths), start + count)))
-        start += count
+        stop = min(len(lengths), start + count)
+        if kinds is not None:
+            alike = (place for place in range(start, stop) if kinds[place] != kinds[start])
+            stop = next(alike, stop)
+        ranges.append((start, stop))
+        start = stop
     return ranges
 
 

@@ -7,12 +7,31 @@ the prompt and the answer. It does not know how prompts are batched or cached.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from transformers import GenerationConfig
 
 from evomerge.evaluate.engines.base import NonFiniteLogits, Prompt
 from evomerge.evaluate.engines.stopping import Stopping
+
+
+class Chooses(Protocol):
+    """What decoding asks of whoever chooses tokens, see `Choosing`."""
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the choice depends on the tokens that were seen."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are to choose from."""
+
+    def best(self, logits: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """The next token of each row."""
+
+    def ended(self, answer: Sequence[int], request: Prompt) -> bool:
+        """Whether an answer is complete with its last token."""
 
 
 class Choosing:

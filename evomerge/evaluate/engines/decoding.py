@@ -1,13 +1,14 @@
 """Greedy decoding of left-padded batches with the model's own kind of cache.
 
-The plain way, for models whose past is no list of keys and values that a mask could part: state
-spaces, sliding windows. Equal to transformers' `generate` with sampling off, run prompt by prompt:
-a row leaves its batch when its answer ends. It does not know how requests are batched or how texts
-are decoded.
+For models whose past is no list of keys and values that a mask could part: state spaces, sliding
+windows. What of it is exact for a model is found by trying, see `padding_limits`. Equal to
+transformers' `generate` with sampling off, run prompt by prompt: a row leaves its batch when its
+answer ends. It does not know how requests are batched or how texts are decoded.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from evomerge.evaluate.engines.base import Prompt, Tokens
 from evomerge.evaluate.engines.batching import pad
-from evomerge.evaluate.engines.choosing import Choosing
+from evomerge.evaluate.engines.choosing import Chooses
 
 
 class Forward(Protocol):
@@ -27,13 +28,35 @@ class Forward(Protocol):
         """Run it; keep: how many last places. `options` are the model's own arguments."""
 
 
-class PaddedDecoder:
-    """Greedy answers of one model, a batch at a time."""
+class Rows(enum.Enum):
+    """Which rows may stand in one batch of a model; each is answered as if it were alone."""
 
-    def __init__(self, forward: Forward, choosing: Choosing, *, config: PreTrainedConfig) -> None:
+    PADDED = "rows of any lengths"
+    PADDED_AT_FIRST = "rows of any lengths, of whose padding only the first pass is told"
+    EQUAL = "rows of one length"
+    SINGLE = "one row"
+
+
+class PaddedDecoder:
+    """Greedy answers of one model, a batch at a time.
+
+    rows: which are in a batch; never SINGLE. positions: whether the model is told places.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        choosing: Chooses,
+        *,
+        config: PreTrainedConfig,
+        rows: Rows,
+        positions: bool,
+    ) -> None:
         self._forward = forward
         self._choosing = choosing
         self._config = config
+        self._rows = rows
+        self._positions = positions and rows is not Rows.EQUAL
 
     def answer(
         self, prompts: Sequence[Tokens], requests: Sequence[Prompt], *, device: torch.device
@@ -50,15 +73,17 @@ class PaddedDecoder:
         cache = DynamicCache(config=self._config)
         answers: list[list[int]] = [[] for _ in prompts]
         active = list(range(len(prompts)))
+        told = self._rows is not Rows.EQUAL
         while True:
             logits = self._forward(
                 ids,
                 keep=1,
                 use_cache=True,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
+                attention_mask=mask if told else None,
+                position_ids=positions if self._positions else None,
+                past=cache,
             )
+            told = self._rows is Rows.PADDED
             tokens = self._choosing.best(logits[:, -1], seen)
             going = []
             for row, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
@@ -69,7 +94,8 @@ class PaddedDecoder:
                 return answers
             if len(going) < len(active):
                 kept = torch.tensor(going, device=device)
-                cache.batch_select_indices(kept)
+                # As beam search moves rows, which every kind of cache can do.
+                cache.reorder_cache(kept)
                 tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
                 seen = seen[kept] if seen is not None else None
                 active = [active[row] for row in going]

@@ -80,7 +80,12 @@ class TrunkCache(Cache):  # type: ignore[misc]  # transformers has no types
         self.length = 0
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *_: object,
+        **__: object,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What a layer attends to; see Cache.update."""
         while len(self.layers) <= layer_idx:
@@ -207,7 +212,12 @@ class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
         self.lengths = [length + 1 for length in self.lengths]
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *_: object,
+        **__: object,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What a layer attends to; see Cache.update."""
         states: tuple[torch.Tensor, torch.Tensor] = self.layers[layer_idx].update(

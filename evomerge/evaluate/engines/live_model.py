@@ -2,12 +2,17 @@
 
 Parameters are allocated without a value and never read from the checkpoint; buffers that are not
 in checkpoints (rotary frequencies) are computed as transformers computes them when it loads one.
+Code that comes with a model is run where it is trusted, and only there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
@@ -24,10 +29,13 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
+from transformers.utils import CONFIG_NAME
 
 from evomerge.errors import SourceError, one_line
+from evomerge.evaluate.engines.placement import Placement
 from evomerge.recipe import DType
-from evomerge.vocabulary import TokenSettings
+from evomerge.sources import Source
+from evomerge.vocabulary import TokenSettings, config_folder
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
@@ -56,6 +64,9 @@ class Builder(Protocol):
     def from_config(self, config: PreTrainedConfig, **options: object) -> PreTrainedModel:
         """The configuration's model, its parameters not loaded."""
 
+    def from_pretrained(self, folder: Path, **options: object) -> PreTrainedModel:
+        """The model of a folder, loaded."""
+
 
 def build_model(
     folder: Path,
@@ -75,40 +86,111 @@ def build_model(
     device. Raises SourceError where the configuration is missing or is of another kind.
     """
     torch_dtype: torch.dtype = getattr(torch, dtype)
-    try:
-        read = _configuration(folder, config, trust_remote_code=trust_remote_code)
-        _set(read, settings or TokenSettings())
-        builder = _builder_of(read, folder)
-        with torch.device("meta"):
-            model = builder.from_config(
-                read, dtype=torch_dtype, trust_remote_code=trust_remote_code
-            )
-    except (OSError, ValueError, KeyError) as error:
-        reason = one_line(error)
-        raise SourceError(
-            f"{folder}: no causal language model can be built from config.json ({reason}); "
-            "give a checkpoint that transformers can load"
-        ) from error
+    read = _configuration(
+        folder, config, trust_remote_code=trust_remote_code, settings=settings or TokenSettings()
+    )
+    model = _without_memory(folder, read, torch_dtype, trust_remote_code=trust_remote_code)
     model.get_submodule(only).to_empty(device=device)
     model.tie_weights()
     _keep_in_float32(model, torch_dtype)
     _compute_buffers(model)
+    _copy_buffers(model, partial(_build, folder, read, torch_dtype, trust_remote_code))
     model.eval()
     model.requires_grad_(False)
     return model
 
 
+def check_model(source: Source, *, trust_remote_code: bool, settings: TokenSettings) -> None:
+    """Raise SourceError, in one line, where no live model can be built and filled from a source.
+
+    Nothing is given memory, so it can come before a run has a folder.
+    """
+    folder = config_folder(source)
+    read = _configuration(
+        folder, source.config, trust_remote_code=trust_remote_code, settings=settings
+    )
+    model = _without_memory(folder, read, torch.float32, trust_remote_code=trust_remote_code)
+    model.tie_weights()
+    placement = Placement(model)
+    try:
+        for name in source.structure.shapes:
+            placement.owner(name)
+    except SourceError as error:
+        raise SourceError(f"{source.reference}: {error}") from error
+
+
 def _configuration(
-    folder: Path, config: Mapping[str, Any] | None, *, trust_remote_code: bool
+    folder: Path,
+    config: Mapping[str, Any] | None,
+    *,
+    trust_remote_code: bool,
+    settings: TokenSettings,
 ) -> PreTrainedConfig:
     """The configuration of the folder, or one of its class that says `config`."""
-    if config is not None and not (folder / "config.json").is_file():
-        return AutoConfig.for_model(**config)
-    read = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    return read if config is None else type(read).from_dict(dict(config))
+    with _refusing(folder, trust_remote_code=trust_remote_code):
+        if config is not None and not (folder / CONFIG_NAME).is_file():
+            read = AutoConfig.for_model(**_values(config))
+        else:
+            read = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            if config is not None:
+                read = type(read).from_dict(_values(config))
+                read.name_or_path = str(folder)  # where code of its own lies
+        _set(read, settings)
+    return read
 
 
-def _builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
+def _values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers reads in a file of this configuration, where infinity is an object."""
+    with TemporaryDirectory() as folder:
+        Path(folder, CONFIG_NAME).write_text(json.dumps(dict(config)), encoding="utf-8")
+        values: dict[str, Any] = PreTrainedConfig.get_config_dict(folder)[0]
+    return values
+
+
+@contextmanager
+def _refusing(folder: Path, *, trust_remote_code: bool) -> Iterator[None]:
+    """Within, whatever stops transformers, or code that comes with a model, is a SourceError."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:
+        if not trust_remote_code and _has_code(folder):
+            raise SourceError(
+                f"{folder}: the model comes with code of its own, which is only run where it is "
+                "trusted; read it, then set models.trust_remote_code: true"
+            ) from error
+        reason = one_line(error)
+        raise SourceError(
+            f"{folder}: no causal language model can be built from config.json ({reason}); "
+            "give a checkpoint that transformers can load"
+        ) from error
+
+
+def _has_code(folder: Path) -> bool:
+    """Whether the configuration names code outside transformers."""
+    try:
+        return "auto_map" in PreTrainedConfig.get_config_dict(folder)[0]
+    except (OSError, ValueError):
+        return False
+
+
+def _without_memory(
+    folder: Path, config: PreTrainedConfig, dtype: torch.dtype, *, trust_remote_code: bool
+) -> PreTrainedModel:
+    with torch.device("meta"):
+        return _build(folder, config, dtype, trust_remote_code)
+
+
+def _build(
+    folder: Path, config: PreTrainedConfig, dtype: torch.dtype, trust_remote_code: bool
+) -> PreTrainedModel:
+    with _refusing(folder, trust_remote_code=trust_remote_code):
+        builder = builder_of(config, folder)
+        return builder.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+
+
+def builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
     """What builds the class that the configuration names; a name unknown here is left to it.
 
     transformers would make a causal language model of any encoder's configuration, with weights
@@ -116,6 +198,10 @@ def _builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
     """
     named = next(iter(config.architectures or ()), "")
     builder: Builder = AutoModelForCausalLM
+    code = getattr(config, "auto_map", None) or {}
+    if AutoModelForImageTextToText.__name__ in code and AutoModelForCausalLM.__name__ not in code:
+        builder = AutoModelForImageTextToText
+        return builder
     if named in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return builder
     if named in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
@@ -140,15 +226,38 @@ def _set(config: PreTrainedConfig, settings: TokenSettings) -> None:
 def _compute_buffers(model: PreTrainedModel) -> None:
     """Give buffers their values, as transformers does for what a checkpoint does not hold.
 
-    Parameters are marked as set, or they would be filled with random numbers first.
+    Parameters are marked as set, or they would be filled with random numbers first. What is not
+    computed holds NaN.
     """
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.fill_(torch.nan)
     marked = list(model.parameters())
     for parameter in marked:
         parameter._is_hf_initialized = True
     for module in model.modules():
         # Set while the empty model was made on the meta device, where buffers have no values.
         module.__dict__.pop("_is_hf_initialized", None)
-    model.initialize_weights()
+    with torch.random.fork_rng(devices=[]):
+        model.initialize_weights()
+
+
+def _copy_buffers(model: PreTrainedModel, build: Callable[[], PreTrainedModel]) -> None:
+    """Give buffers that transformers does not compute the values that they are made with.
+
+    Code that comes with a model computes some while the model is made. Those of checkpoints are
+    among them, and are read later.
+    """
+    missing = {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if buffer.is_floating_point() and not buffer.is_meta and bool(buffer.isnan().any())
+    }
+    if missing:
+        with torch.random.fork_rng(devices=[]):
+            made = dict(build().named_buffers())
+        for name, buffer in missing.items():
+            buffer.copy_(made[name])
 
 
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -171,11 +280,16 @@ def read_generation_config(
     if not (folder / "generation_config.json").is_file():
         return GenerationConfig.from_model_config(model.config)
     config = GenerationConfig.from_pretrained(folder, **settings.generation)
+    check_greedy(config, where=str(folder))
+    return config
+
+
+def check_greedy(config: GenerationConfig, *, where: str) -> None:
+    """Raise SourceError for settings other than greedy decoding with a repetition penalty."""
     for field, neutral in _NEUTRAL.items():
         value = getattr(config, field, None)
         if value not in neutral:
             raise SourceError(
-                f"{folder / 'generation_config.json'}: {field}: {value} changes greedy decoding "
+                f"{where}/generation_config.json: {field}: {value} changes greedy decoding "
                 "and is not supported; remove the field"
             )
-    return config

@@ -10,9 +10,9 @@ depends on the architecture alone.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,21 +21,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from evomerge.evaluate.engines.base import Tokens
 from evomerge.evaluate.engines.batching import pad
 from evomerge.evaluate.engines.decoding import Forward
+from evomerge.evaluate.engines.forward_options import ForwardOptions
 from evomerge.evaluate.engines.key_values import AnswerCache
+from evomerge.evaluate.engines.plain import plain_logits
+from evomerge.evaluate.engines.random_trial import RandomTexts, agree, succeeds
 from evomerge.evaluate.engines.token_tree import Limits, plan_passes
 from evomerge.evaluate.engines.tree_passes import ForwardCells, run_pass, run_passes, run_step
 
-_NEEDED = frozenset({"attention_mask", "position_ids", "past_key_values"})
+_NEEDED = ("attention_mask", "position_ids", "past")
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _WINDOWS = ("window", "window_size", "chunk_size")
-
-_AGREEMENT = {torch.float32: 1e-4}
-_COARSE_AGREEMENT = 0.07
-"""The largest root mean square difference of a token's logits, in deviations of its logits.
-
-Rounding makes 1e-6 in float32, and up to 0.035 in bfloat16 at any depth; a wrong mask or place
-makes 0.12 or more (twelve architectures, both mistakes made by hand).
-"""
 
 _TRIED_TOKENS = 32
 """At least as many as the trial lays into one row with its trunk."""
@@ -50,19 +45,16 @@ After a trunk, in one row, and a text a row. A third of the cells at a time is f
 others are left out.
 """
 
-_NOISE = 1_000_003
-"""Random numbers to fill all parameters with; a prime, so that rows of weights differ."""
 
-
-def longest_packed(config: PreTrainedConfig, accepted: frozenset[str]) -> int | None:
+def longest_packed(config: PreTrainedConfig, options: ForwardOptions) -> int | None:
     """Tokens of a row, its trunk counted, up to which it may be packed; None without a limit.
 
-    0 where it never may. accepted: names of what the model's forward pass takes. Windows, and
-    frequencies that change with the length, do so at a number that the configuration gives.
+    0 where it never may. options: what the model's forward pass takes. Windows, and frequencies
+    that change with the length, do so at a number that the configuration gives.
     """
     text = config.get_text_config(decoder=True)
     kinds = frozenset(getattr(text, "layer_types", None) or ())
-    if (_NEEDED - accepted) or (kinds - _KNOWN_LAYERS):
+    if not options.takes(*_NEEDED) or (kinds - _KNOWN_LAYERS):
         return 0
     settings = text.to_dict()
     limits = [
@@ -70,12 +62,18 @@ def longest_packed(config: PreTrainedConfig, accepted: frozenset[str]) -> int | 
         for name, value in settings.items()
         if name.endswith(_WINDOWS) and isinstance(value, int) and value > 0
     ]
-    rope = settings.get("rope_parameters") or {}
-    for each in (rope, *(part for part in rope.values() if isinstance(part, dict))):
-        if each.get("rope_type") == "longrope":
-            limits.append(int(each.get("original_max_position_embeddings") or 0))
-    longest = min(limits, default=None)
+    longest = min((*limits, *frequency_limits(settings)), default=None)
     return longest if longest is None or longest >= _TRIED_TOKENS else 0
+
+
+def frequency_limits(settings: Mapping[str, Any]) -> list[int]:
+    """Lengths past which a model of these settings reads every token of a pass differently."""
+    rope = settings.get("rope_parameters") or {}
+    return [
+        int(each.get("original_max_position_embeddings") or 0)
+        for each in (rope, *(part for part in rope.values() if isinstance(part, dict)))
+        if each.get("rope_type") == "longrope"
+    ]
 
 
 def packs_exactly(
@@ -84,51 +82,41 @@ def packs_exactly(
     """Whether a tree of random texts gets the logits that each text gets by itself.
 
     Also where only some of a pass's logits are asked for and `WantedCells` leaves out the rest.
-    Overwrites the model's parameters, which must not have been loaded yet. The global random state
-    is left alone.
+    model: with random weights.
     """
-    _randomise(model)
-    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
-    generator = np.random.default_rng(0)
-
-    def draw(count: int) -> Tokens:
-        return generator.integers(vocabulary // 8, vocabulary, size=count)
-
+    draw = RandomTexts(model).draw
     trunk, branch = draw(7), draw(3)
     ends = [draw(0), branch, np.append(branch, draw(2)), np.append(branch, draw(4)), draw(5)]
     texts = [np.append(trunk, end) for end in ends] + [draw(4), draw(9)]
-    try:
-        with torch.inference_mode():
-            plain = [
-                forward(torch.from_numpy(text)[None].to(device), keep=len(text), use_cache=False)[0]
-                for text in texts
-            ]
-            return all(
-                _agree(found, expected[len(expected) - len(found) :])
-                for shortest, row_tokens, turns in _TRIALS
-                for found, expected in zip(
-                    _tree_logits(
-                        model,
-                        forward_cells,
-                        texts,
-                        device=device,
-                        shortest=shortest,
-                        row_tokens=row_tokens,
-                        turns=turns,
-                    ),
-                    plain,
-                    strict=True,
-                )
-            ) and all(
-                _agree(found, expected[-_STEPS:])
-                for found, expected in zip(
-                    _step_logits(model, forward, forward_cells, texts, device=device),
-                    plain,
-                    strict=True,
-                )
+
+    def trial() -> bool:
+        plain = [plain_logits(model, torch.from_numpy(text).to(device)) for text in texts]
+        return all(
+            agree(found, expected[len(expected) - len(found) :])
+            for shortest, row_tokens, turns in _TRIALS
+            for found, expected in zip(
+                _tree_logits(
+                    model,
+                    forward_cells,
+                    texts,
+                    device=device,
+                    shortest=shortest,
+                    row_tokens=row_tokens,
+                    turns=turns,
+                ),
+                plain,
+                strict=True,
             )
-    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
-        return False  # Each architecture has its own way to say what it does not take.
+        ) and all(
+            agree(found, expected[-_STEPS:])
+            for found, expected in zip(
+                _step_logits(model, forward, forward_cells, texts, device=device),
+                plain,
+                strict=True,
+            )
+        )
+
+    return succeeds(trial)
 
 
 def _tree_logits(
@@ -188,29 +176,3 @@ def _step_logits(
 
 def _limits(row_tokens: int) -> Limits:
     return Limits(pass_tokens=20, row_tokens=row_tokens, packed_tokens=row_tokens)
-
-
-def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether logits (tokens, vocabulary) differ by rounding alone."""
-    limit = _AGREEMENT.get(found.dtype, _COARSE_AGREEMENT)
-    found, expected = found.double(), expected.double()
-    # Two logits of one token differ by this much where they know nothing of each other.
-    deviation = expected.std(dim=-1).mean()
-    difference = (found - expected).square().mean(dim=-1).sqrt().max()
-    return bool(difference <= limit * deviation)
-
-
-def _randomise(model: PreTrainedModel) -> None:
-    """Weights that make attention look at some tokens more than at others, in every layer."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(_NOISE, generator=generator)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            flat = parameter.detach().view(-1)
-            if parameter.ndim > 1:
-                values = noise * 1.5 / math.sqrt(parameter.shape[-1])
-            else:
-                values = 0.2 * noise if name.endswith("bias") else 0.8 + 0.2 * noise
-            values = values.to(dtype=flat.dtype, device=flat.device)
-            for start in range(0, len(flat), _NOISE):
-                flat[start : start + _NOISE] = values[: len(flat) - start]

@@ -30,8 +30,8 @@ from evomerge.recipe import DType, Recipe
 from evomerge.route.prefixes import PrefixStates
 from evomerge.route.route import Hop, check_route, hops_of
 from evomerge.route.routed_model import RoutedModel
-from evomerge.sources import Adapter, Source
-from evomerge.vocabulary import TokenSettings
+from evomerge.sources import Source
+from evomerge.vocabulary import TokenSettings, config_folder
 
 
 class RoutedEngine(TransformersEngine):
@@ -55,8 +55,7 @@ class RoutedEngine(TransformersEngine):
         settings: TokenSettings | None = None,
         prefix_bytes: int = 0,
     ) -> None:
-        # An adapter's own folder has no configuration.
-        folder = first.base.folder if isinstance(first, Adapter) else first.folder
+        folder = config_folder(first)
         super().__init__(
             folder,
             tokenizer=tokenizer,

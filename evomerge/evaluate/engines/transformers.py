@@ -9,9 +9,9 @@ metrics or merges.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,26 +19,33 @@ import numpy as np
 import torch
 from lm_eval.models.utils import resolve_max_length
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Tokens
 from evomerge.evaluate.engines.batching import (
     CPU_GENERATION_TOKENS,
     CPU_SCORING_TOKENS,
-    cut,
     probe_tokens,
     tree_limits,
 )
 from evomerge.evaluate.engines.choosing import Choosing
 from evomerge.evaluate.engines.context import prompt_of
 from evomerge.evaluate.engines.continuous import ContinuousDecoder
-from evomerge.evaluate.engines.decoding import PaddedDecoder
+from evomerge.evaluate.engines.forward_options import ForwardOptions
 from evomerge.evaluate.engines.kept_plans import KeptPlans
 from evomerge.evaluate.engines.key_values import TrunkCache
-from evomerge.evaluate.engines.live_model import build_model, read_generation_config
+from evomerge.evaluate.engines.live_model import (
+    build_model,
+    check_greedy,
+    read_generation_config,
+)
 from evomerge.evaluate.engines.packing_limits import longest_packed, packs_exactly
 from evomerge.evaluate.engines.placement import Placement
-from evomerge.evaluate.engines.scoring import Scores, read_texts, score_padded
+from evomerge.evaluate.engines.plain import plain_answer
+from evomerge.evaluate.engines.plain_model import PlainModel
+from evomerge.evaluate.engines.random_trial import randomise
+from evomerge.evaluate.engines.row_batches import RowBatches
+from evomerge.evaluate.engines.scoring import Scores, read_texts
 from evomerge.evaluate.engines.stopping import Stopping
 from evomerge.evaluate.engines.token_tree import Pass, Plan
 from evomerge.evaluate.engines.tree_passes import run_pass
@@ -88,8 +95,10 @@ class TransformersEngine:
         self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
         self._folder = folder
         self._tokenizer = tokenizer
+        self._generation: GenerationConfig | None = None  # what the folder says
+        self._where = str(folder)
         self._placement = Placement(self.model)
-        self._accepted = frozenset(inspect.signature(self.model.forward).parameters)
+        self._options = ForwardOptions(self.model)
         self._rows = None if batch_size == "auto" else batch_size
         self._tokens: tuple[int, int] | None = None  # of a batch: scoring, generation
         if self._rows is None and self.device.type != "cuda":
@@ -97,16 +106,16 @@ class TransformersEngine:
         self._choosing: Choosing | None = None
         self._plans = KeptPlans()
         self._wanted: WantedCells | None = None  # where texts are packed
+        randomise(self.model)  # its parameters come later
         self._longest_packed = self._try_packing()
+        self._batches = None if self._longest_packed is None else self._try_rows()
+        self.forward_s = 0.0  # a trial is no part of any candidate
 
     def _try_packing(self) -> int | None:
-        """What `longest_packed` says, 0 where a trial fails even with nothing left out of a pass.
-
-        Overwrites the model's parameters, which come later.
-        """
+        """What `longest_packed` says, 0 where a trial fails with nothing left out of a pass."""
         if self._rows is not None:
             return 0
-        longest = longest_packed(self.model.config, self._accepted)
+        longest = longest_packed(self.model.config, self._options)
         if longest == 0:
             return 0
         wanted = self._wanted = WantedCells(self.model)
@@ -114,11 +123,30 @@ class TransformersEngine:
         for keep in (wanted.keep_last_layer, wanted.keep_head):
             if not exact and keep():
                 exact = self._packs_exactly()
-        self.forward_s = 0.0  # a trial is no part of any candidate
         return longest if exact else 0
+
+    def _try_rows(self) -> RowBatches:
+        return RowBatches(self.model, self._forward, self._read, self._options, rows=self._rows)
 
     def _packs_exactly(self) -> bool:
         return packs_exactly(self.model, self._forward, self._forward_cells, device=self.device)
+
+    def use(
+        self, *, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, where: str
+    ) -> None:
+        """Take another tokenizer and other generation settings; see Engine.use."""
+        if self._tokenizer is tokenizer and self._generation is generation:
+            return
+        self._tokenizer, self._generation, self._where = tokenizer, generation, where
+        self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
+        self._choosing = None
+
+    def plain(self) -> PlainModel:
+        """The live model read one text at a time; see Engine.plain."""
+        assert self._generation is not None, "use() comes first"
+        return PlainModel(
+            self.model, generation=self._generation, context_tokens=self.context_tokens
+        )
 
     def destination(self, name: str) -> torch.Tensor | None:
         """Memory of the live model for a tensor of the checkpoint; see Engine.destination."""
@@ -159,8 +187,9 @@ class TransformersEngine:
         if plan is not None:
             return self._score_plan(requests, owners, plan)
         scores = Scores(requests)
-        for start, stop in self._cut([len(text) for text in texts], generation=False):
-            score_padded(texts[start:stop], owners[start:stop], requests, scores, self._score)
+        assert self._batches is not None
+        tokens = None if self._tokens is None else self._tokens[False]
+        self._batches.score(texts, owners, requests, scores, self._score, tokens=tokens)
         return scores.answers()
 
     def _score_plan(
@@ -170,6 +199,9 @@ class TransformersEngine:
 
     def _score(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
         """Logits of the last `keep` positions of a padded batch of token ids, (rows, longest)."""
+        return self._read(padded, keep=keep)
+
+    def _read(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
         return self._forward(self._tensor(padded), keep=keep, use_cache=False)
 
     def _run_pass(self, each: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
@@ -178,9 +210,20 @@ class TransformersEngine:
             self._forward_cells, each, cache, cells, device=self.device, dtype=self.model.dtype
         )
 
-    @torch.inference_mode()
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
-        """Greedy answers; an answer that ends makes room for the next prompt.
+        """Greedy answers as texts, cut as lm-eval cuts them; see `answer`."""
+        if not requests:
+            return []
+        stopping = self._prepare_choosing().stopping
+        answers = self.answer(requests)
+        return [
+            stopping.text(answer, request.stop)
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def answer(self, requests: Sequence[Prompt]) -> list[list[int]]:
+        """Tokens of greedy answers; an answer that ends makes room for the next prompt.
 
         Raises TaskError where no prompt fits beside an answer, NonFiniteLogits.
         """
@@ -196,43 +239,30 @@ class TransformersEngine:
         needed = max(len(p) + r.limit_tokens for p, r in zip(prompts, requests, strict=True))
         plan = self._plan(texts, needed=needed, generation=True)
         if plan is None:
-            answers = self._answer_padded(prompts, requests, choosing)
-        else:
-            assert self._tokens is not None
-            decoder = ContinuousDecoder(
-                self._forward,
-                self._run_pass,
+            assert self._batches is not None
+            return self._batches.answer(
+                prompts,
+                requests,
                 choosing,
-                device=self.device,
-                dtype=self.model.dtype,
+                partial(self._answer_alone, choosing=choosing),
+                tokens=None if self._tokens is None else self._tokens[True],
             )
-            answers = decoder.answer(texts, owners, requests, plan, limit_tokens=self._tokens[True])
-        return [
-            choosing.stopping.text(answer, request.stop)
-            for answer, request in zip(answers, requests, strict=True)
-        ]
-
-    def _answer_padded(
-        self, prompts: Sequence[Tokens], requests: Sequence[Prompt], choosing: Choosing
-    ) -> list[list[int]]:
-        """The tokens of each answer, prompts read in padded batches."""
-        decoder = PaddedDecoder(self._forward, choosing, config=self.model.config)
-        order = sorted(
-            range(len(requests)),
-            key=lambda i: (-len(prompts[i]), -requests[i].limit_tokens, prompts[i].tobytes()),
+        assert self._tokens is not None
+        decoder = ContinuousDecoder(
+            self._forward,
+            self._run_pass,
+            choosing,
+            device=self.device,
+            dtype=self.model.dtype,
         )
-        lengths = np.array([len(prompts[i]) + requests[i].limit_tokens for i in order])
-        # A short prompt may ask for a long answer: a batch has room for the longest of the rest.
-        needed = np.maximum.accumulate(lengths[::-1])[::-1].tolist()
-        answers: list[list[int]] = [[] for _ in requests]
-        for start, stop in self._cut(needed, generation=True):
-            batch = order[start:stop]
-            found = decoder.answer(
-                [prompts[i] for i in batch], [requests[i] for i in batch], device=self.device
-            )
-            for index, answer in zip(batch, found, strict=True):
-                answers[index] = answer
-        return answers
+        return decoder.answer(texts, owners, requests, plan, limit_tokens=self._tokens[True])
+
+    def _answer_alone(self, request: Prompt, *, choosing: Choosing) -> list[int]:
+        """The tokens of one answer, as plain transformers gives it; timed as a whole."""
+        started = time.perf_counter()
+        answer = plain_answer(self.model, request, choosing, context_tokens=self.context_tokens)
+        self.forward_s += time.perf_counter() - started
+        return answer
 
     def _forward(self, ids: torch.Tensor, *, keep: int, **options: object) -> torch.Tensor:
         """Logits (rows, kept, vocabulary) of the last `keep` positions."""
@@ -254,24 +284,14 @@ class TransformersEngine:
         return logits[cells.div(ids.shape[1], rounding_mode="floor"), places]
 
     def _run(self, ids: torch.Tensor, **given: object) -> torch.Tensor:
-        """What the model says of ids (rows, length), given those options that it takes; timed."""
-        if "cache_params" in self._accepted:  # a state-space model, whose state is the past
-            given["cache_params"] = given.pop("past_key_values", None)
-            if ids.shape[1] == 1:
-                given.pop("attention_mask", None)
-        accepted = {name: value for name, value in given.items() if name in self._accepted}
+        """What the model says of ids (rows, length), see ForwardOptions.named; timed."""
+        accepted = self._options.named(given)
         started = time.perf_counter()
         logits: torch.Tensor = self.model(input_ids=ids, **accepted).logits
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.forward_s += time.perf_counter() - started
         return logits
-
-    def _cut(self, lengths: Sequence[int], *, generation: bool) -> list[tuple[int, int]]:
-        if self._rows is not None:
-            return cut(lengths, rows=self._rows)
-        assert self._tokens is not None, "prepare() comes first"
-        return cut(lengths, tokens=self._tokens[generation])
 
     def _tensor(self, array: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -291,7 +311,10 @@ class TransformersEngine:
 
     def _prepare_choosing(self) -> Choosing:
         if self._choosing is None:
-            config = read_generation_config(self._folder, self.model, self._settings)
+            config = self._generation
+            if config is None:
+                config = read_generation_config(self._folder, self.model, self._settings)
+            check_greedy(config, where=self._where)
             ends = config.eos_token_id
             listed = ends if isinstance(ends, list) else [ends]
             stopping = Stopping(

@@ -44,7 +44,7 @@ def run_pass(
         torch.from_numpy(each.ids).to(device),
         cells=cells,
         use_cache=True,
-        past_key_values=cache,
+        past=cache,
         position_ids=torch.from_numpy(each.depths).to(device),
         attention_mask=None if each.causal else _mask(each, device=device, dtype=dtype),
     )
@@ -88,7 +88,7 @@ def run_step(
         tokens[:, None],
         keep=1,
         use_cache=True,
-        past_key_values=cache,
+        past=cache,
         position_ids=positions,
         attention_mask=mask[:, None, None],
     )[:, -1]

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from lm_eval.models.utils import resolve_max_length
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from evomerge.evaluate.engines.base import (
     Continuation,
@@ -26,7 +26,11 @@ from evomerge.evaluate.engines.base import (
     Tokens,
 )
 from evomerge.evaluate.engines.context import prompt_of, read_of
-from evomerge.evaluate.engines.live_model import build_model, read_generation_config
+from evomerge.evaluate.engines.live_model import (
+    build_model,
+    check_greedy,
+    read_generation_config,
+)
 from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.stopping import Stopping
 from evomerge.evaluate.engines.vllm_start import start_vllm
@@ -117,12 +121,28 @@ class VllmEngine:
             longest_tokens=longest_tokens,
             where=str(folder),
         )
+        self._config = described.config
+        self._used: tuple[PreTrainedTokenizerBase, GenerationConfig] | None = None
         generation = read_generation_config(folder, described, settings)
+        self.use(tokenizer=tokenizer, generation=generation, where=str(folder))
+
+    def use(
+        self, *, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, where: str
+    ) -> None:
+        """Take another tokenizer and other generation settings; see Engine.use."""
+        if self._used is not None and self._used[0] is tokenizer and self._used[1] is generation:
+            return
+        check_greedy(generation, where=where)
+        self._used = tokenizer, generation
+        self.context_tokens = int(resolve_max_length(self._config, tokenizer))
         ends = generation.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         self._ends = sorted({end for end in (*listed, tokenizer.eos_token_id) if end is not None})
         self._penalty = float(generation.repetition_penalty or 1.0)
         self._stopping = Stopping(tokenizer, end_tokens=self._ends)
+
+    def plain(self) -> None:
+        """None: vLLM reads no text without its own cache; see Engine.plain."""
 
     def destination(self, name: str) -> torch.Tensor | None:
         """None: vLLM packs weights its own way, so it must be given them; see Engine."""
@@ -167,7 +187,14 @@ class VllmEngine:
         return [answers[index] for index in range(len(requests))]
 
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
-        """Greedy answers, cut as lm-eval cuts them.
+        """Greedy answers as texts, cut as lm-eval cuts them; see `answer`."""
+        return [
+            self._stopping.text(answer, request.stop)
+            for answer, request in zip(self.answer(requests), requests, strict=True)
+        ]
+
+    def answer(self, requests: Sequence[Prompt]) -> list[list[int]]:
+        """Tokens of greedy answers.
 
         Raises TaskError where no prompt fits beside an answer, NonFiniteLogits.
         """
@@ -184,10 +211,7 @@ class VllmEngine:
             return True
 
         self._ask([self._asked_for(request) for request in requests], take)
-        return [
-            self._stopping.text(answer, request.stop)
-            for answer, request in zip(answers, requests, strict=True)
-        ]
+        return answers
 
     def _asked_for(self, request: Prompt) -> _Asked:
         settings = {

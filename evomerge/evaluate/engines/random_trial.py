@@ -1,0 +1,77 @@
+"""What trials of a model share: random weights, random texts, and when two results agree.
+
+A trial comes before any weights are loaded, so that what it decides depends on the architecture
+alone. It leaves the global random state alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from evomerge.evaluate.engines.base import Tokens
+
+_AGREEMENT = {torch.float32: 1e-4}
+_COARSE_AGREEMENT = 0.07
+"""The largest root mean square difference of a token's logits, in deviations of its logits.
+
+Rounding makes 1e-6 in float32, and up to 0.035 in bfloat16 at any depth; a wrong mask or place
+makes 0.12 or more (twelve architectures, both mistakes made by hand).
+"""
+
+_NOISE = 1_000_003
+"""Random numbers to fill all parameters with; a prime, so that rows of weights differ."""
+
+
+def succeeds(trial: Callable[[], bool]) -> bool:
+    """Whether a trial says so; a model that takes no part in it has its own way to say that."""
+    try:
+        with torch.inference_mode():
+            return trial()
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError):
+        return False
+
+
+class RandomTexts:
+    """Draws token ids of a model's vocabulary, the same ones for every model of that size."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+        self._generator = np.random.default_rng(0)
+
+    def draw(self, count: int) -> Tokens:
+        """(count,) token ids; the lowest ones, which are often special, are left out."""
+        return self._generator.integers(self._vocabulary // 8, self._vocabulary, size=count)
+
+
+def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits (tokens, vocabulary) differ by rounding alone."""
+    limit = _AGREEMENT.get(found.dtype, _COARSE_AGREEMENT)
+    found, expected = found.double(), expected.double()
+    # Two logits of one token differ by this much where they know nothing of each other.
+    deviation = expected.std(dim=-1).mean()
+    difference = (found - expected).square().mean(dim=-1).sqrt().max()
+    return bool(difference <= limit * deviation)
+
+
+def randomise(model: PreTrainedModel) -> None:
+    """Weights that make attention look at some tokens more than at others, in every layer.
+
+    Overwrites the model's parameters, which must not have been loaded yet.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(_NOISE, generator=generator)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            flat = parameter.detach().view(-1)
+            if parameter.ndim > 1:
+                values = noise * 1.5 / math.sqrt(parameter.shape[-1])
+            else:
+                values = 0.2 * noise if name.endswith("bias") else 0.8 + 0.2 * noise
+            values = values.to(dtype=flat.dtype, device=flat.device)
+            for start in range(0, len(flat), _NOISE):
+                flat[start : start + _NOISE] = values[: len(flat) - start]

@@ -1,0 +1,137 @@
+"""Whether every layer of a rebuilt stack is of the kind that it had where it comes from.
+
+A configuration may say the kinds of layers by a rule (every eighth has attention, the first three
+no experts), which is another rule when the layers lie elsewhere. transformers' own classes tell: a
+layer is built by the old configuration and by the new one, without memory, and the two compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from evomerge.errors import RecipeError
+from evomerge.merge.pieces import Layer
+from evomerge.merge.slices import modules_of_the_first
+from evomerge.sources import Source, Stack
+from evomerge.sources.layers import split_at_number
+from evomerge.sources.meta_model import (
+    MetaModel,
+    UnbuildableModelError,
+    UnknownModelError,
+    meta_model,
+    short,
+)
+
+_OF_THE_PLACE = re.compile(r"^_|idx|index|layer_id|layer_number|layers$|^training$|^name")
+"""Settings of a module that say where it lies, or nothing."""
+
+_BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)
+"""Settings by which a layer computes otherwise at another place, though it is built alike."""
+
+_RULE = re.compile(
+    r"layer_(period|offset)|interval|(start|end)_index|pattern|first_k|block_types|sparse_step"
+    r"|scale_attn_by"
+)
+"""Names of settings that say the kinds of layers by their number."""
+
+_Kind = tuple[object, ...]
+
+
+def check_kinds(
+    config: Mapping[str, Any],
+    layers: Mapping[str, Sequence[Layer]],
+    lead: Source,
+    sources: Mapping[str, Source],
+) -> None:
+    """Compare every layer of the result with the one that it is made of.
+
+    config: of the result. layers: prefix of a stack -> where each layer comes from. Raises
+    RecipeError for the first that is of another kind; models that transformers cannot build are
+    left alone.
+    """
+    try:
+        made = meta_model(config)
+        of = {name: meta_model(sources[name].config) for name in _used(layers)}
+    except UnknownModelError:
+        return
+    except UnbuildableModelError as error:
+        raise RecipeError(
+            "slices: config.json cannot say what the layers are in this order "
+            f"({short(error)}); keep the order of the model's own layers"
+        ) from error
+    for prefix, rebuilt in layers.items():
+        stack = next(stack for stack in lead.structure.stacks if stack.prefix == prefix)
+        kinds: dict[Layer, _Kind | None] = {}
+        for number, layer in enumerate(rebuilt):
+            if layer not in kinds:
+                source = sources[layer.reference]
+                kinds[layer] = _kind(
+                    of[layer.reference], source, _like(stack, source), layer.number
+                )
+            now = _kind(made, lead, stack, number)
+            if now != kinds[layer] or _by_number(config, layer.number != number):
+                raise RecipeError(
+                    f"slices: layer {number} of the result is layer {layer.number} of "
+                    f"{layer.reference}, and config.json, which says the kinds of layers by a "
+                    f"rule{_rules(config)}, would make it another kind there; keep layers where "
+                    "their kind is"
+                )
+
+
+def _used(layers: Mapping[str, Sequence[Layer]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(layer.reference for rebuilt in layers.values() for layer in rebuilt))
+
+
+def _like(stack: Stack, source: Source) -> Stack:
+    """The source's stack of that prefix, else its main one."""
+    stacks = source.structure.stacks
+    return next((found for found in stacks if found.prefix == stack.prefix), stacks[0])
+
+
+def _by_number(config: Mapping[str, Any], moved: bool) -> bool:
+    return moved and any(config.get(key) for key in _BY_NUMBER)
+
+
+def _rules(config: Mapping[str, Any]) -> str:
+    """The settings that look like such rules, in brackets."""
+    found = [key for key, value in config.items() if value and _RULE.search(key)]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _kind(model: MetaModel, source: Source, stack: Stack, number: int) -> _Kind | None:
+    """What a layer is built of: classes, shapes and settings; None where it is not found."""
+    first = next((name for name in source.structure.shapes if stack.layer_of(name) == 0), None)
+    place = None if first is None else split_at_number(model.rename(first).name)
+    if place is None:
+        return None
+    try:
+        module = model.module.get_submodule(f"{place[0]}{number}")
+    except AttributeError:
+        return None
+    first_only = modules_of_the_first(source.structure, stack)
+    return tuple(
+        (name, type(each).__name__, _shapes_of(each), _settings_of(each, first_only))
+        for name, each in module.named_modules()
+        if name not in first_only
+    )
+
+
+def _shapes_of(module: torch.nn.Module) -> tuple[object, ...]:
+    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return tuple((name, tuple(tensor.shape)) for name, tensor in own)
+
+
+def _settings_of(module: torch.nn.Module, first_only: frozenset[str]) -> tuple[object, ...]:
+    """Its plain settings, but for those of its place and of modules that the first layer has."""
+    owned = [name.rpartition(".")[2] for name in first_only]
+    return tuple(
+        (key, value)
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, bool | int | float | str | None)
+        and not _OF_THE_PLACE.search(key)
+        and not any(name in key for name in owned)
+    )

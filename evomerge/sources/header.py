@@ -1,0 +1,149 @@
+"""The header of a safetensors file: what tensors it holds, checked before any of them is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn, TypeGuard
+
+from evomerge.errors import SourceError
+
+_LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
+_LARGEST_DIMENSION = 2**48
+_DTYPES: Mapping[str, tuple[str, int]] = {
+    "F64": ("float64", 64),
+    "F32": ("float32", 32),
+    "F16": ("float16", 16),
+    "BF16": ("bfloat16", 16),
+    "F8_E4M3": ("float8_e4m3fn", 8),
+    "F8_E5M2": ("float8_e5m2", 8),
+    "I64": ("int64", 64),
+    "I32": ("int32", 32),
+    "I16": ("int16", 16),
+    "I8": ("int8", 8),
+    "U64": ("uint64", 64),
+    "U32": ("uint32", 32),
+    "U16": ("uint16", 16),
+    "U8": ("uint8", 8),
+    "BOOL": ("bool", 8),
+}
+"""The format's names of dtypes -> torch's, and bits of a value; newer ones are told by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor as its file's header tells of it. start: of its bytes, from the file's beginning."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size_bytes: int
+
+
+def read_entries(file: Path, named: str) -> dict[str, Entry]:
+    """Tensor name -> what the header of a safetensors file says of it, in the order of the data.
+
+    The header is an 8-byte little-endian length and that much JSON; the data follow, without gaps.
+    Raises SourceError for a file that is damaged, with the tensor and the field where it is one's.
+    """
+    where = f"{named}: {file.name}"
+    damaged = SourceError(f"{where} is empty, cut short or damaged; get it again")
+    try:
+        size_bytes = file.stat().st_size
+        with file.open("rb") as stream:
+            (header_bytes,) = struct.unpack("<Q", stream.read(8))
+            if header_bytes > min(size_bytes - 8, _LARGEST_HEADER_BYTES):
+                raise damaged
+            header = json.loads(stream.read(header_bytes), object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError, struct.error) as error:
+        raise damaged from error
+    if isinstance(header, _Twice):
+        raise SourceError(f"{where}: its header names {header.key} twice; get it again")
+    if not isinstance(header, dict):
+        raise damaged
+    header.pop("__metadata__", None)
+    first = 8 + header_bytes
+    found = [_entry(file, name, said, first, where) for name, said in header.items()]
+    found.sort(key=lambda each: (each[1].start, each[1].size_bytes))
+    if not found or found[0][1].start != first:
+        raise damaged
+    for (before, a), (name, b) in pairwise(found):
+        if a.start + a.size_bytes != b.start:
+            how = "overlap" if a.start + a.size_bytes > b.start else "leave a gap"
+            raise SourceError(f"{where}: data_offsets of {before} and {name} {how}; get it again")
+    last = found[-1][1]
+    if size_bytes != last.start + last.size_bytes:
+        raise damaged
+    return dict(found)
+
+
+def read_ahead(entry: Entry) -> None:
+    """Ask the system to read a tensor's bytes into its cache; returns at once."""
+    if not hasattr(os, "posix_fadvise"):  # not on macOS, whose own reading ahead must do
+        return
+    descriptor = os.open(entry.file, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, entry.start, entry.size_bytes, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(descriptor)
+
+
+class _Twice(dict[str, Any]):
+    """An object of JSON that has a key twice."""
+
+    key: str
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, or what says that it has a key twice."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    keys = [key for key, _ in pairs]
+    twice = _Twice(found)
+    twice.key = next(key for place, key in enumerate(keys) if key in keys[:place])
+    return twice
+
+
+def _entry(file: Path, name: str, said: object, first: int, where: str) -> tuple[str, Entry]:
+    """One tensor; SourceError names the field that cannot be."""
+
+    def refuse(field: str) -> NoReturn:
+        told = said.get(field) if isinstance(said, dict) else said
+        raise SourceError(
+            f"{where}: {field} of {name} is {str(told)[:60]}, which cannot be; get it again"
+        )
+
+    if not isinstance(said, dict) or isinstance(said, _Twice):
+        refuse("the entry")
+    shape, offsets, dtype = (said.get(field) for field in ("shape", "data_offsets", "dtype"))
+    if not _are_counts(shape):
+        refuse("shape")
+    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        refuse("data_offsets")
+    if not isinstance(dtype, str):
+        refuse("dtype")
+    torch_name, bits = _DTYPES.get(dtype, (dtype, None))
+    size_bytes = offsets[1] - offsets[0]
+    if bits is not None and math.prod(shape) * bits != 8 * size_bytes:
+        refuse("data_offsets")
+    return name, Entry(
+        file=file,
+        dtype=torch_name,
+        shape=tuple(shape),
+        start=first + offsets[0],
+        size_bytes=size_bytes,
+    )
+
+
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(
+        type(value) is int and 0 <= value <= _LARGEST_DIMENSION for value in values
+    )

@@ -1,0 +1,160 @@
+"""Ray itself: a session of our own on this machine's loopback, or a cluster that is joined.
+
+Nothing here knows what runs in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from evomerge.errors import Interrupt, JobError, WorkerError, one_line
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+
+_MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+class RaySession:
+    """A session that this process has started or joined; a second one in it joins the first."""
+
+    def __init__(self, *, workers: int, address: str | None) -> None:
+        self._own = not ray.is_initialized()
+        self._token_folder: Path | None = None
+        if not self._own:
+            return
+        if address is not None:
+            join_cluster(address)
+            return
+        # Ray would leave a token in the home folder, for all to read.
+        token_path = os.environ.get(_TOKEN_PATH)
+        if token_path is None and _TOKEN not in os.environ:
+            self._token_folder = Path(tempfile.mkdtemp(prefix="evomerge-ray-"))
+            token_path = str(_write_token(self._token_folder))
+        with _environment({_MODE: os.environ.get(_MODE), _TOKEN_PATH: token_path}), _our_signals():
+            ray.init(
+                address="local",  # whatever RAY_ADDRESS says
+                num_cpus=workers,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **_QUIET,
+            )
+
+    def close(self) -> None:
+        """End what this process has started."""
+        if self._own:
+            ray.shutdown()
+        if self._token_folder is not None:
+            shutil.rmtree(self._token_folder, ignore_errors=True)
+
+
+def join_cluster(address: str) -> None:
+    """Join the cluster at an address, unless that is done. Raises JobError."""
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        raise JobError(
+            f"--ray-address {address}: a cluster without a token runs anyone's code; start it and "
+            "this search with RAY_AUTH_MODE=token"
+        )
+    try:
+        with _our_signals():
+            ray.init(address=address, **_QUIET)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise JobError(
+            f"--ray-address {address}: no cluster answers ({one_line(error)}); "
+            "check the address and the token"
+        ) from error
+
+
+def check_room(*, workers: int, gpus: float, where: str) -> None:
+    """Raise JobError when the machines there are cannot hold so many workers."""
+    room = count_room(nodes(), gpus=gpus)
+    if workers > room:
+        each = f" with {gpus:g} GPUs each" if gpus else ""
+        raise JobError(
+            f"compute.workers: {workers} workers{each} asked for, and {where} has room for "
+            f"{room}; set it to {max(1, room)}, or give it more machines"
+        )
+
+
+def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
+    """The machines of the session as Ray knows them. Raises WorkerError where it is silent."""
+    said: list[list[Mapping[str, Any]]] = []
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):  # whatever a dying session raises
+            said.append(ray.nodes())
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout_s)
+    if not said:
+        raise WorkerError("the head of the Ray session does not answer any more")
+    return said[0]
+
+
+def count_room(machines: list[Mapping[str, Any]], *, gpus: float) -> int:
+    """Workers of one processor and `gpus` GPUs each that the machines that live can hold."""
+    room = 0
+    for machine in machines:
+        if not machine["Alive"]:
+            continue
+        there = machine["Resources"]
+        fit = int(there.get("CPU", 0.0))
+        if 0.0 < gpus < 1.0:  # a share is of one GPU
+            fit = min(fit, int(there.get("GPU", 0.0)) * int(1.0 / gpus + 1e-9))
+        elif gpus:
+            fit = min(fit, int(there.get("GPU", 0.0) / gpus))
+        room += fit
+    return room
+
+
+def _write_token(folder: Path) -> Path:
+    """A token that only this user can read."""
+    path = folder / "token"
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
+        stream.write(secrets.token_hex(32))
+    return path
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Variables for what is started meanwhile; after it they are as they were, whoever set them."""
+    before = {name: os.environ.get(name) for name in values}
+    _put(values)
+    try:
+        yield
+    finally:
+        _put(before)
+
+
+def _put(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _our_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, which stays ours; it exits by it while it starts."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:
+        raise Interrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,154 @@
+"""However a command is ended, it says so in a line, in time, and with the right exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from evomerge.cli.endings import answering, interruptible
+from evomerge.errors import JobError, WorkerError
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def ending(work: Callable[[], None], *, again: str | None = None) -> int:
+    """The exit code of a command that does this."""
+    going_on = contextlib.nullcontext() if again is None else interruptible(again)
+    with pytest.raises(typer.Exit) as info, answering(), going_on:
+        work()
+    return info.value.exit_code
+
+
+def fail(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_before_anything_is_begun_ends_with_a_line(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    assert ending(lambda: os.kill(os.getpid(), number)) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_at_work_ends_with_the_command_that_goes_on(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = ending(lambda: os.kill(os.getpid(), number), again="evomerge resume runs/x")
+    assert code == 130
+    assert capsys.readouterr().err == "Interrupted; go on with: evomerge resume runs/x\n"
+
+
+def test_signals_that_are_ignored_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with answering():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (WorkerError("no worker is left"), "no worker is left; go on with: evomerge resume runs/x"),
+        (JobError("budget: none"), "budget: none"),
+        (MemoryError("72 GB"), "the machine ran short (MemoryError: 72 GB); free memory or disk"),
+        (SystemExit(0), "code that was run, of a task or a model, ended the process (exit code 0)"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(
+    error: BaseException, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(fail(error), again="evomerge resume runs/x") == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"evomerge: {line}")
+
+
+def test_an_error_of_ours_that_nobody_foresaw_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError), answering():
+        fail(ZeroDivisionError())()
+
+
+def run(work: str, *, closing_s: float = 60.0, terminated: bool = True) -> tuple[int, str]:
+    """A command in a process of its own, which sends itself SIGTERM soon after it began to work."""
+    program = (
+        "import hashlib, os, sys, threading, time, typer\n"
+        "from evomerge.cli import endings\n"
+        f"endings.CLOSING_S = {closing_s}\n"
+        "def terminate(): os.kill(os.getpid(), 15)\n"
+        "try:\n"
+        "    with endings.answering(), endings.interruptible('evomerge resume runs/x'):\n"
+        f"        if {terminated}: threading.Timer(0.2, terminate).start()\n"
+        f"        {work}\n"
+        "except typer.Exit as error:\n"
+        "    os._exit(error.exit_code + 1)\n"  # not ended as it stood
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr
+
+
+LINE = "Interrupted; go on with: evomerge resume runs/x\n"
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",  # a library's long call
+        "while True: exec('try: time.sleep(60)\\nexcept BaseException: pass')",  # one that goes on
+    ],
+)
+def test_a_command_that_cannot_close_is_ended_in_time(work: str) -> None:
+    assert run(work, closing_s=0.3) == (130, LINE)
+
+
+def test_a_second_signal_ends_a_command_that_is_closing() -> None:
+    work = "exec('try: time.sleep(60)\\nfinally:\\n terminate()\\n time.sleep(60)')"
+    assert run(work) == (130, LINE)
+
+
+def test_a_child_that_a_library_forks_is_ended_alone() -> None:
+    work = (
+        "exec('child = os.fork()\\n"
+        "if not child: time.sleep(60)\\n"
+        "os.kill(child, 15)\\n"
+        "status = os.waitpid(child, 0)[1]\\n"
+        "os._exit(os.WTERMSIG(status))')"
+    )
+    assert run(work, closing_s=0.0, terminated=False) == (signal.SIGTERM, "")
+
+
+def test_a_reader_that_has_gone_is_no_shortage_of_the_machine() -> None:
+    code = (
+        "import sys, typer\n"
+        "from evomerge.cli.endings import answering\n"
+        "try:\n"
+        "    with answering():\n"
+        "        for _ in range(200_000):\n"
+        "            print('a line')\n"
+        "except typer.Exit as ended:\n"
+        "    sys.exit(ended.exit_code)\n"
+    )
+    ended = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; {sys.executable} -c "$CODE" | head -1'],
+        env={**os.environ, "CODE": code},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("a line\n", "", 141)
