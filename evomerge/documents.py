@@ -202,7 +202,6 @@ class _PlainLoader(_BaseLoader):  # type: ignore[misc, valid-type]
                 raise _NotPlainError(
                     f"line {_line(key)}: the key {_shown(written)} is no text; write it in quotes"
                 )
-            _refuse_nul(key)
             if key.value in lines:
                 raise _NotPlainError(
                     f"{_shown(key.value)} stands twice, in line {lines[key.value]} and in line "
@@ -258,15 +257,7 @@ def _date(loader: Any, node: yaml.Node) -> str:
 
 
 def _text(_loader: Any, node: yaml.Node) -> str:
-    written = str(_scalar(node, "a text"))
-    _refuse_nul(node)
-    return written
-
-
-def _refuse_nul(node: yaml.Node) -> None:
-    """No file, model or task has a NUL in its name, and C code takes it for the name's end."""
-    if "\0" in node.value:
-        _refuse(node, node.value.replace("\0", "\\0"), "a text with a NUL", "leave it out")
+    return str(_scalar(node, "a text"))
 
 
 def _list(loader: Any, node: yaml.Node) -> list[Any]:

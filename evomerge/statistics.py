@@ -142,7 +142,8 @@ class Statistics:
         where the folder holds no statistics.
         """
         path = Path(os.path.expanduser(folder))
-        found = {file: read_header(file) for file in sorted(path.glob("*.safetensors"))}
+        beside = sorted(path.glob("*.safetensors")) if os.path.isdir(path) else []
+        found = {file: read_header(file) for file in beside}
         files = {file: header for file, header in found.items() if header is not None}
         if not files:
             models = " ".join(shlex.quote(reference) for reference in sources)

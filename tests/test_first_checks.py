@@ -58,6 +58,8 @@ def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path:
     grid.write_text("name: early\nname: late\n")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("merge_method: linear\nmodels: [" + "[" * 500)
+    tilde = tmp_path / "tilde.yaml"
+    tilde.write_text("merge_method: linear\nmodels: [{model: ~nobody/x}]\n")
     nowhere, out = str(tmp_path / "nowhere"), str(tmp_path / "out")
     commands = {
         ("search", nowhere): "cannot be read",
@@ -77,6 +79,7 @@ def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path:
         ("evaluate", nowhere, nowhere): "cannot be read",
         ("merge", nowhere, "--out", out): "cannot be read",
         ("merge", str(recipe), "--out", out): "within each other",
+        ("merge", str(tilde), "--out", out): "models.0: ~nobody/x: no such folder",
         ("status", nowhere): "no search here",
         ("status", "a" * 5000): "File name too long",
         ("report", nowhere): "no search here",

@@ -303,9 +303,11 @@ def merge(
 ) -> None:
     """Execute a recipe: the same recipe always gives the same bytes."""
     with answering():
+        from evomerge.cli.first_checks import check_models_of
         from evomerge.recipe import load_recipe
 
         loaded = load_recipe(recipe)
+        check_models_of(loaded)
         from evomerge.export import merge_recipe
 
         weights = merge_recipe(loaded, out, say=say_note)

@@ -36,7 +36,7 @@ def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
     own = b"\0".join(_contents([own_folder()])) if missing else b""
     for name in missing:
         if not name or name.encode() not in own:
-            raise unknown_task(name, folders)
+            raise unknown_task(name, folders, b"\n".join((local, own)))
 
 
 def check_folders(folders: Iterable[Path]) -> None:
@@ -61,9 +61,12 @@ def _check_file(first: Path) -> None:
         seen.update(found)
 
 
-def unknown_task(name: str, folders: Sequence[Path]) -> TaskError:
-    """What to say of a name that is no task: the nearest names, or where to look."""
-    every = b"\n".join(_contents([*folders, shipped_folder("evals"), own_folder()]))
+def unknown_task(name: str, folders: Sequence[Path], contents: bytes | None = None) -> TaskError:
+    """What to say of a name that is no task: the nearest names, or where to look.
+
+    contents: of all task files, where they are read already.
+    """
+    every = contents or b"".join(_contents([*folders, shipped_folder("evals"), own_folder()]))
     known = {match.decode("utf-8", "replace") for match in _NAMES.findall(every)}
     nearest = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
     broken = _unreadable(folders)

@@ -41,7 +41,7 @@ class ModelsSpec(Section):
     base: PlainName
     sources: tuple[PlainName, ...] = Field(min_length=1, max_length=8)
     tokenizer: str = "base"
-    statistics: str | None = None
+    statistics: PlainName | None = None
     trust_remote_code: bool = False
 
     @model_validator(mode="after")
@@ -121,7 +121,7 @@ class EvaluationSpec(Section):
     items_for_baselines: int = Field(default=512, ge=1)
     finalists: int = Field(default=3, ge=0, le=900)
     batch_size: int | Literal["auto"] = "auto"
-    task_folders: tuple[str, ...] = ()
+    task_folders: tuple[PlainName, ...] = ()
     num_fewshot: int | None = Field(default=None, ge=0)
     apply_chat_template: bool = False
 
