@@ -225,9 +225,15 @@ def export(
 
             check_free(out)
             preparation = prepare(study.job)
-            if verify:
-                say("writing, then scoring with stock lm-eval ...", err=True)
-            report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
+            report = export_winner(
+                preparation,
+                study,
+                chosen,
+                out,
+                trial=key,
+                verify=verify,
+                say=lambda line: say(line, err=True),
+            )
         for note in report.weights.notes:
             say_note(note)
         for line in report.lines():
