@@ -50,7 +50,7 @@ class Pace:
         """Start anew: another phase may keep fewer or more workers busy."""
         self._clock_share = self._share()
         self._began_s = self._clock()
-        self._scored: list[Trial] = []
+        self._scored = []
 
     @property
     def scored(self) -> bool:
