@@ -134,6 +134,14 @@ class MemoryStudy:
         """See Study."""
         return self._results[key]
 
+    def found_items_of(self, key: CandidateKey) -> Mapping[str, TaskItems]:
+        """See Study."""
+        return self._results[key]
+
+    def lacks(self, key: CandidateKey) -> bool:
+        """See Study."""
+        return key not in self._trials
+
     def outcome_of(self, key: CandidateKey) -> Outcome:
         """See Study."""
         return Scored(tasks=self._results[key])

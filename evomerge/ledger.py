@@ -35,7 +35,7 @@ from evomerge.errors import RunError, WorkerError
 from evomerge.evaluate.objective import Means, means_of
 from evomerge.optimize.baselines import BASE, parent_labels
 from evomerge.preparation import Preparation, opened_count, opened_files_of
-from evomerge.study import Parameter, Study, Trial
+from evomerge.study import Parameter, Study, Trial, digest_items
 from evomerge.workers.pool import Pool
 
 
@@ -56,15 +56,22 @@ class Ledger:
     ) -> list[Trial]:
         """The trials of all candidates, in order; those without a record are scored first.
 
-        some_of: what the candidates are, where at least one of them must be scored; all_needed:
-        whether every one must be. Else WorkerError is raised, and the failures that it is raised
-        for are not recorded, so that they are tried again.
+        So are those whose item results are lost or damaged. some_of: what the candidates are, where
+        at least one of them must be scored; all_needed: whether every one must be. Else WorkerError
+        is raised, and the failures that it is raised for are not recorded, so that they are tried
+        again.
         """
-        missing = [one for one in candidates if self.study.find(one.key) is None]
+        for one in candidates:
+            if self.study.find(one.key) is not None:
+                self._recorded(one)
+        missing = [one for one in candidates if self.study.lacks(one.key)]
         found = [self.study.find(one.key) for one in candidates]
         held = bool(some_of) and all(t is None or t.failure is not None for t in found)
         failed: list[tuple[Candidate, Failed]] = []
         for candidate, outcome in self.pool.evaluate(missing, self.observe):
+            if self.study.find(candidate.key) is not None:
+                self._restore(candidate, outcome)
+                continue
             if isinstance(outcome, Failed) and all_needed:
                 raise WorkerError(f"{candidate.label} cannot be scored: {outcome.reason}")
             if isinstance(outcome, Failed) and held:
@@ -102,6 +109,7 @@ class Ledger:
         found = {one.key: self._block_of(one, number) for one in asked}
         missing = [one for one in asked if found[one.key] is None]
         for candidate, outcome in self.pool.evaluate(missing, self.observe):
+            self._check_block(candidate.key, number, outcome)
             if isinstance(outcome, Scored):
                 self.study.items.write_block(candidate, number, outcome)
             found[candidate.key] = outcome
@@ -111,21 +119,62 @@ class Ledger:
     def _block_of(self, candidate: Candidate, number: int) -> Scored | Failed | None:
         key, items = candidate.key, candidate.items
         trial = self.study.find(key)
-        if trial is None or trial.failure is not None:
+        if trial is None:
+            return self.study.items.read_block(candidate, number)
+        if trial.failure is not None:
+            if trial.blocks is not None and number >= len(trial.blocks):
+                return Failed(reason=trial.failure)
+            # Of a candidate that failed, the blocks before are kept in their files alone.
             kept = self.study.items.read_block(candidate, number)
-            return kept or (None if trial is None else Failed(reason=trial.failure or ""))
-        recorded = self.study.items_of(key)
+            return Failed(reason=trial.failure) if kept is None and trial.blocks is None else kept
+        recorded = self.study.found_items_of(key)
+        if recorded is None:
+            return self.study.items.read_block(candidate, number)
         if any(not set(ids) <= set(recorded[task].ids) for task, ids in items.items()):
             raise self._unlike(key)
         cost = Cost(items=count_items(items))
         return Scored(tasks={t: _part(recorded[t], ids) for t, ids in items.items()}, cost=cost)
 
-    def conclude(self, candidate: Candidate, outcome: Outcome, *, means: Means) -> Trial:
+    def _check_block(self, key: CandidateKey, number: int, outcome: Outcome) -> None:
+        """Refuse results of a block that was lost where they are not what they were."""
+        trial = self.study.find(key)
+        if trial is None:
+            return
+        self._check_scored(key, outcome)
+        assert isinstance(outcome, Scored)
+        if trial.blocks is not None and trial.blocks[number:][:1] != (digest_items(outcome.tasks),):
+            raise self.study.items.unlike(key)
+
+    def _check_scored(self, key: CandidateKey, outcome: Outcome) -> None:
+        if isinstance(outcome, Failed):
+            raise RunError(
+                f"{self.study.run_dir}: the item results of {key} were lost or damaged, and it "
+                f"could not be scored again ({outcome.reason}); try again, or put its file back"
+            )
+
+    def _restore(
+        self, candidate: Candidate, outcome: Outcome, *, means: Means | None = None
+    ) -> None:
+        self._check_scored(candidate.key, outcome)
+        assert isinstance(outcome, Scored)
+        means = means_of(outcome.tasks) if means is None else means
+        self.study.restore_items(candidate.key, outcome.tasks, means=means)
+
+    def conclude(
+        self,
+        candidate: Candidate,
+        outcome: Outcome,
+        *,
+        means: Means,
+        blocks: Sequence[Scored] | None = None,
+    ) -> Trial:
         """Record a candidate that was scored in blocks, unless it is recorded.
 
-        candidate: with the items of all its blocks. means: estimates of the tasks' scores.
+        candidate: with the items of all its blocks. means: estimates of the tasks' scores. blocks:
+        what it made of each, but for the one that it failed in.
         """
-        if self.study.find(candidate.key) is None:
+        recorded = self.study.find(candidate.key)
+        if recorded is None:
             objective = self.preparation.objective
             self.study.record(
                 candidate,
@@ -134,8 +183,12 @@ class Ledger:
                 means=means,
                 values=None if isinstance(outcome, Failed) else self._values(means),
                 parameters=self._parameters(candidate.genome),
+                blocks=blocks,
             )
             self._note_opened()
+        elif self.study.lacks(candidate.key):
+            self._recorded(candidate)
+            self._restore(candidate, outcome, means=means)
         self.observe("recorded", candidate.key)
         if isinstance(outcome, Scored):  # of one that failed they are the only item results
             self.study.items.forget_blocks(candidate.key)

@@ -48,10 +48,17 @@ class Ending:
     reason: str
 
 
-def run_search(ledger: Ledger, *, after: int = 0, propose: Propose = make_proposer) -> Ending:
+def run_search(
+    ledger: Ledger,
+    *,
+    after: int = 0,
+    until: int | None = None,
+    propose: Propose = make_proposer,
+) -> Ending:
     """Search the present stage until its part of the budget or the optimiser says stop.
 
     The first stage scores the baselines before. after: the last generation of the stages before.
+    until: the last of this one, where it has ended and is run again over its record.
     propose: makes whoever proposes the genomes. Raises WorkerError when no baseline can be scored:
     then nothing else could be either.
     """
@@ -63,6 +70,7 @@ def run_search(ledger: Ledger, *, after: int = 0, propose: Propose = make_propos
     optimizer = propose(ledger, thresholds)
     means: list[NDArray[np.float64]] = []
     recorded = [*ledger.study.trials_of("genome"), *ledger.study.trials_of("elite")]
+    recorded = [one for one in recorded if until is None or one.key.generation <= until]
     spent = [trial for trial in recorded if trial.key.generation <= after]
     # What is recorded is told whatever the budget says now, and a stage is never empty.
     least = max([after + 1, *(trial.key.generation for trial in recorded)])
@@ -77,7 +85,7 @@ def run_search(ledger: Ledger, *, after: int = 0, propose: Propose = make_propos
     while True:
         items = generations.items(generation + 1, affordable=spending.affordable(spent))
         reason = spending.end(spent, generations.count(items)) if generation >= least else None
-        reason = reason or optimizer.stop
+        reason = "it has ended" if generation == until else reason or optimizer.stop
         if reason is not None:
             break
         generation += 1

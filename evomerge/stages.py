@@ -36,12 +36,20 @@ def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
                 "recipe": winner.recipe.to_yaml(),
             }
             ledger.study.note(NOTE, [*(ledger.study.noted(NOTE) or ()), ended])
+        elif _lost(ledger, through=ended["generations"]):
+            winner_of_stage(ledger, run_search(ledger, after=after, until=ended["generations"]))
         after = int(ended["generations"])
         recipe: Recipe = read_recipe(ended["recipe"], where=f"the winner of {stage.name}")
         ledger = replace(ledger, preparation=next_stage(ledger.preparation, recipe))
     ending = run_search(ledger, after=after)
     select = select_front if job.mode == "pareto" else select_winner
     return ending, select(ledger, ending)
+
+
+def _lost(ledger: Ledger, *, through: int) -> bool:
+    """Whether item results of a stage that has ended are lost: then it is run over its record."""
+    study = ledger.study
+    return any(study.lacks(one.key) for one in study.trials if one.key.generation <= through)
 
 
 def _ended(ledger: Ledger, name: str) -> dict[str, Any] | None:

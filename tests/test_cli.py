@@ -57,6 +57,13 @@ def test_resuming_a_finished_search_says_the_same(searched: tuple[Path, Result])
     assert again.exit_code == first.exit_code
 
 
+def unseen(said: str) -> str:
+    """An outcome without what it says of test items that an earlier selection scored models on."""
+    assert "The test items were seen before: 1 selection" in said
+    lines = [line for line in said.splitlines() if not line.startswith("The test items were seen")]
+    return "\n".join(lines).replace("test items that were seen before", "unseen test items") + "\n"
+
+
 def test_a_finished_search_goes_on_with_a_larger_budget(
     searched: tuple[Path, Result], job: Path, tmp_path: Path
 ) -> None:
@@ -64,7 +71,7 @@ def test_a_finished_search_goes_on_with_a_larger_budget(
     whole = run("search", str(job), "--run-dir", str(tmp_path / "whole"), *larger)
     run("search", str(job), "--run-dir", str(tmp_path / "parts"))
     parts = run("resume", str(tmp_path / "parts"), *larger)
-    assert parts.stdout.replace("parts", "whole") == whole.stdout
+    assert unseen(parts.stdout).replace("parts", "whole") == whole.stdout
 
 
 def test_status_tells_people_and_programs(searched: tuple[Path, Result]) -> None:
@@ -180,7 +187,8 @@ def test_a_larger_budget_is_kept_through_a_kill(job: Path, tmp_path: Path) -> No
             if "generation 4" in line:
                 process.kill()
                 break
-    assert run("resume", str(parts)).stdout.replace("parts", "whole") == expected.stdout
+    said = run("resume", str(parts)).stdout
+    assert unseen(said).replace("parts", "whole") == expected.stdout
 
 
 @pytest.mark.parametrize(

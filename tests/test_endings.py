@@ -131,3 +131,24 @@ def test_a_child_that_a_library_forks_is_ended_alone() -> None:
         "os._exit(os.WTERMSIG(status))')"
     )
     assert run(work, closing_s=0.0, terminated=False) == (signal.SIGTERM, "")
+
+
+def test_a_reader_that_has_gone_is_no_shortage_of_the_machine() -> None:
+    code = (
+        "import sys, typer\n"
+        "from evomerge.cli.endings import answering\n"
+        "try:\n"
+        "    with answering():\n"
+        "        for _ in range(200_000):\n"
+        "            print('a line')\n"
+        "except typer.Exit as ended:\n"
+        "    sys.exit(ended.exit_code)\n"
+    )
+    ended = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; {sys.executable} -c "$CODE" | head -1'],
+        env={**os.environ, "CODE": code},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("a line\n", "", 141)

@@ -1,4 +1,4 @@
-"""How a run begins: what it depends on is noted, and compared when it is gone on with."""
+"""How a run begins: what it depends on is compared when it is gone on with."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from evomerge.evaluate.self_check import SelfCheck
 from evomerge.preparation import check_unchanged
 from evomerge.study import Study
 
+_UNCHECKED = (
+    "note: it was begun by a version that kept no digests; damage to what was recorded then is not "
+    "noticed"
+)
 
-def begun_before(study: Study, now: Mapping[str, Any], *, what: str) -> bool:
-    """Whether a search or a grid is gone on with; what changed since is said, a new one is noted.
+
+def go_on(study: Study, now: Mapping[str, Any], *, what: str) -> None:
+    """Say what changed since a search or a grid began.
 
     now: facts of its preparation. Raises RunError where they are not those of its beginning.
     """
     before = study.noted("facts")
     if before is None:
         study.note("facts", now)
-        return False
+        return
     for change in check_unchanged(before, now, where=str(study.run_dir)):
         say(f"note: {change} since the {what} began", err=True)
-    return True
+    if study.unchecked:
+        say(_UNCHECKED, err=True)
 
 
 def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:

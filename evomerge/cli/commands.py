@@ -92,7 +92,7 @@ def search(
         refuse_existing(where)
         check_names_of(spec)
         from evomerge.cli.searching import search_job
-        from evomerge.preparation import pin, prepare
+        from evomerge.preparation import facts_of, pin, prepare
         from evomerge.workers.opening import check_models, check_workers
 
         check_workers(spec.compute, ray_address=ray_address)
@@ -100,7 +100,8 @@ def search(
         preparation = prepare(pin(spec))
         check_models(preparation)
         directions = preparation.objective.directions
-        study = create_study(where, preparation.job, directions=directions)
+        facts = facts_of(preparation)
+        study = create_study(where, preparation.job, directions=directions, facts=facts)
         search_job(study, preparation, ray_address)
 
 

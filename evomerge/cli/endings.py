@@ -19,6 +19,7 @@ from evomerge.shortage import is_shortage
 
 NO_GAIN = 3
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 
 _LONGEST = 1200
 """Characters of a message that are shown; the longest of ours with two paths in it are shorter."""
@@ -118,6 +119,9 @@ def answering() -> Iterator[None]:
         except EvomergeError as error:
             _say(f"evomerge: {_shortened(one_line(error))}")
             raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError as error:  # whoever read the results has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(PIPE_CLOSED) from error
         except SystemExit as error:  # the commands themselves raise typer.Exit
             _say(
                 f"evomerge: code that was run, of a task or a model, ended the process (exit code "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.cli.beginnings import begun_before, keep_check
+from evomerge.cli.beginnings import go_on, keep_check
 from evomerge.cli.endings import interruptible, say_note
 from evomerge.cli.screen import say
 from evomerge.grid import (
@@ -30,7 +30,7 @@ def run_grid(
     """Score what is missing of a grid; `again` is the command that goes on with it."""
     with open_grid_study(run_dir, spec, preparation) as study, interruptible(again):
         now = facts_of_grid(spec, preparation)
-        begun_before(study, now, what="grid")
+        go_on(study, now, what="grid")
         keep_grid(study, spec)
         for note in preparation.notes:
             say_note(note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from evomerge.cli.beginnings import begun_before, keep_check
+from evomerge.cli.beginnings import go_on, keep_check
 from evomerge.cli.endings import NO_GAIN, interruptible, say_note
 from evomerge.cli.screen import say
 from evomerge.ledger import Ledger
@@ -22,8 +22,8 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
     """Search, select, and say what came of it; ends the process with the command's exit code."""
     with study, interruptible(f"evomerge resume {study.run_dir}"):
         now = facts_of(preparation)
-        if begun_before(study, now, what="search"):
-            study.keep_job()
+        go_on(study, now, what="search")
+        study.keep_job()
         for note in preparation.notes:
             say_note(note)
         with (

@@ -148,7 +148,9 @@ class Race:
             items = {task: scored.ids for task, scored in tasks.items()}
             candidate = replace(runner.candidate, items=items)
             outcome = Scored(tasks=tasks, cost=cost)
-            runner.trial = self._ledger.conclude(candidate, outcome, means=self.sample.means(tasks))
+            runner.trial = self._ledger.conclude(
+                candidate, outcome, means=self.sample.means(tasks), blocks=runner.blocks
+            )
             return
         begun = self._blocks[: len(runner.blocks) + 1]
         items = {
@@ -157,7 +159,7 @@ class Race:
         }
         candidate = replace(runner.candidate, items=items)
         failed = replace(runner.failed, cost=total_cost([cost, runner.failed.cost]))
-        runner.trial = self._ledger.conclude(candidate, failed, means={})
+        runner.trial = self._ledger.conclude(candidate, failed, means={}, blocks=runner.blocks)
 
 
 def join_results(blocks: Sequence[Mapping[str, TaskItems]]) -> dict[str, TaskItems]:

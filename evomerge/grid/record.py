@@ -32,9 +32,11 @@ def open_grid_study(run_dir: Path, grid: GridSpec, preparation: Preparation) -> 
     """The record of a pinned grid, begun or gone on with. Raises RunError, StorageError."""
     refuse_search(run_dir)
     if not (run_dir / "job.yaml").exists():
+        facts = facts_of_grid(grid, preparation)
         # The grid comes first: a kill between the two leaves no search that was never asked for.
-        _keep(run_dir, grid)
-        return create_study(run_dir, preparation.job)
+        return create_study(
+            run_dir, preparation.job, facts=facts, before=lambda: _keep(run_dir, grid)
+        )
     study = resume_study(run_dir)
     if study.job.storage != grid.storage:
         study.close()
@@ -58,14 +60,15 @@ def write_recipes(study: Study, preparation: Preparation) -> None:
 
 
 def keep_grid(study: Study, grid: GridSpec) -> None:
-    """Keep the grid as it is now."""
-    _keep(study.run_dir, grid)
+    """Keep the grid as it is now. Raises StorageError."""
+    with storage_errors(study.run_dir):
+        _keep(study.run_dir, grid)
 
 
-def _keep(run_dir: Path, grid: GridSpec) -> None:
-    with storage_errors(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        _write(run_dir / GRID_FILE, written(grid))
+def _keep(run_dir: Path, grid: GridSpec) -> Path:
+    path = run_dir / GRID_FILE
+    _write(path, written(grid))
+    return path
 
 
 def _write(path: Path, text: str) -> None:

@@ -142,9 +142,9 @@ class GridRun:
         return candidates
 
     def missing(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those without a record, each once."""
+        """Those without a record, or without their item results, each once."""
         unique = {one.key: one for one in candidates}
-        return [one for key, one in unique.items() if self.study.find(key) is None]
+        return [one for key, one in unique.items() if self.study.lacks(key)]
 
     def _complete(self, candidates: Sequence[Candidate], *, all_needed: bool = False) -> None:
         missing = self.missing(candidates)

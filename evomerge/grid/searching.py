@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from evomerge.candidate import Observer
 from evomerge.grid.cells import Cell, label_of
@@ -69,15 +70,11 @@ def find(
     name = search_name(grid, cell)
     run_dir = study.run_dir / NOTE / name
     preparation = prepare(job_of(grid, cell))
-    with _open(run_dir, preparation.job) as search:
-        now = facts_of(preparation)
-        before = search.noted("facts")
-        if before is None:
-            search.note("facts", now)
-        else:
-            check_unchanged(before, now, where=str(run_dir))
-            search.job = preparation.job
-            search.keep_job()
+    now = facts_of(preparation)
+    with _open(run_dir, preparation.job, now) as search:
+        check_unchanged(search.noted("facts") or now, now, where=str(run_dir))
+        search.job = preparation.job
+        search.keep_job()
         facts_folder = study.run_dir / "facts" / digest_sources(now)
         with watch(search) as observe, open_pool(preparation, facts_folder) as pool:
             ledger = Ledger(preparation=preparation, study=search, pool=pool, observe=observe)
@@ -89,8 +86,10 @@ def find(
     return recipe
 
 
-def _open(run_dir: Path, job: JobSpec) -> Study:
-    return resume_study(run_dir) if (run_dir / "job.yaml").exists() else create_study(run_dir, job)
+def _open(run_dir: Path, job: JobSpec, facts: Mapping[str, Any]) -> Study:
+    if (run_dir / "job.yaml").exists():
+        return resume_study(run_dir)
+    return create_study(run_dir, job, facts=facts)
 
 
 def _budget_of(cell: Cell) -> dict[str, float | None]:

@@ -25,7 +25,16 @@ GENERATION_KEY = "generation"
 
 END_TOKENS = "eos_token_id"
 
-_WITHOUT_EFFECT = frozenset({"transformers_version", "_from_model_config", END_TOKENS})
+_WITHOUT_EFFECT = frozenset(
+    {
+        "transformers_version",
+        "_from_model_config",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        END_TOKENS,
+    }
+)
 
 
 def lead_reference(recipe: Recipe, sources: Mapping[str, Source]) -> str:

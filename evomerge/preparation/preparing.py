@@ -102,9 +102,10 @@ def _check_spaces(
     for stage, search in enumerate(job.searches):
         space = stage_space(job, stage, structure=structure, out_dtype=out_dtype, winners=winners)
         start = space.decode(space.start)
-        _check_merge(start, open_stages(start, sources))
+        opened = open_stages(start, sources)
+        _check_merge(start, opened)
         if isinstance(space, DataFlowSpace):
-            _check_moved_layers(sources[start.references[0]])
+            _check_moved_layers(opened[start.references[0]])
         winners[search.name] = start.model_copy(update={"stages": {}})
         spaces.append(space)
     return spaces

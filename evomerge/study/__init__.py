@@ -1,15 +1,17 @@
 """The record of a search: an Optuna study plus the item results, in a run directory.
 
     RUN_DIR/
-    ├── job.yaml             the job as it was started
+    ├── job.yaml             the job as it is run; written last, when all else is there
     ├── study.db             the Optuna study (or a PostgreSQL study, where the job names one)
     ├── items/KEY.parquet    what every item said of candidate KEY
     └── run.lock             held by the one process that owns the directory
 
 A trial is written in one transaction, after its item results, so a kill leaves either the whole
-trial or none of it. The record does not know how candidates are proposed, built or scored.
+trial or none of it. All that is kept has a digest, which is checked where it is read. The record
+does not know how candidates are proposed, built or scored.
 """
 
+from evomerge.study.digests import digest_items
 from evomerge.study.opening import create_study, read_study, refuse_existing, resume_study
 from evomerge.study.storage import write_whole
 from evomerge.study.study import Study
@@ -20,6 +22,7 @@ __all__ = [
     "Study",
     "Trial",
     "create_study",
+    "digest_items",
     "read_study",
     "refuse_existing",
     "resume_study",

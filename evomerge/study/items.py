@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evomerge.candidate import Candidate, CandidateKey, Cost, Scored, TaskItems
 from evomerge.errors import RunError
+from evomerge.study.digests import digest_items, digest_text
 from evomerge.study.storage import storage_errors, write_whole
 
-_COST = b"cost"
-_OF = b"of"
+_COST, _OF, _SEAL = "cost", "of", "sha256"
+
+_DAMAGE = (
+    OSError,
+    pa.ArrowException,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What reading a damaged file comes to: it may say anything."""
 
 
 class ItemFiles:
@@ -34,9 +46,34 @@ class ItemFiles:
         """Keep all that a candidate was scored on. Raises StorageError."""
         self._write(self._path(key), key, Scored(tasks=tasks))
 
-    def read(self, key: CandidateKey) -> Mapping[str, TaskItems]:
-        """Item results of a recorded candidate. Raises RunError when the file is gone."""
-        return _read(self._path(key), key).tasks
+    def find(self, key: CandidateKey, digest: str | None) -> Mapping[str, TaskItems] | None:
+        """Item results of a recorded candidate; None where they are lost or damaged.
+
+        digest: of what was recorded; None in a record of before there were digests.
+        """
+        found = _read(self._path(key))
+        if found is None or digest not in (None, digest_items(found.tasks)):
+            return None
+        return found.tasks
+
+    def read(self, key: CandidateKey, digest: str | None) -> Mapping[str, TaskItems]:
+        """The same. Raises RunError where they are lost or damaged."""
+        found = self.find(key, digest)
+        if found is None:
+            path = self._path(key)
+            raise RunError(
+                f"{path}: the item results of {key} are {_state_of(path)}; "
+                f"`evomerge resume {self._run_dir}` scores them again"
+            )
+        return found
+
+    def unlike(self, key: CandidateKey) -> RunError:
+        """The refusal of item results that are not what was recorded."""
+        path = self._path(key)
+        return RunError(
+            f"{path}: the item results of {key} are {_state_of(path)}, and scored again they are "
+            "not what was recorded; put the file back, or go on where the search began"
+        )
 
     def write_block(self, candidate: Candidate, number: int, outcome: Scored) -> None:
         """Keep what one block of a generation said of a candidate. Raises StorageError.
@@ -50,12 +87,10 @@ class ItemFiles:
         """What a block said of a candidate, to the last bit; None where it is not kept.
 
         What is kept of another candidate under the key, or of other items, is of a generation that
-        was begun under another budget and never recorded: it is no part of the search.
+        was begun under another budget and never recorded: it is no part of the search. Neither is
+        what is damaged.
         """
-        path = self._block_path(candidate.key, number)
-        if not path.exists() or pq.read_schema(path).metadata.get(_OF) != _digest(candidate):
-            return None
-        return _read(path, candidate.key)
+        return _read(self._block_path(candidate.key, number), of=_digest(candidate))
 
     def forget_blocks(self, key: CandidateKey) -> None:
         """Blocks of a candidate whose results are all in its record."""
@@ -69,7 +104,9 @@ class ItemFiles:
     def _block_path(self, key: CandidateKey, number: int) -> Path:
         return self._folder / f"{key}.block{number}.parquet"
 
-    def _write(self, path: Path, key: CandidateKey, outcome: Scored, *, of: bytes = b"") -> None:
+    def _write(self, path: Path, key: CandidateKey, outcome: Scored, *, of: str = "") -> None:
+        cost = json.dumps(asdict(outcome.cost))
+        seal = digest_text(digest_items(outcome.tasks), cost, of)
         rows = [
             (task, metric, item, value)
             for task, items in outcome.tasks.items()
@@ -85,37 +122,53 @@ class ItemFiles:
                 "item": pa.array(ids, pa.int32()),
                 "outcome": pa.array(values, pa.float64()),
             }
-        ).replace_schema_metadata({_COST: json.dumps(asdict(outcome.cost)).encode(), _OF: of})
+        ).replace_schema_metadata({_COST: cost, _OF: of, _SEAL: seal})
         with storage_errors(self._run_dir):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda temporary: pq.write_table(table, temporary))
+            write_whole(
+                path, lambda temporary: pq.write_table(table, temporary, write_page_checksum=True)
+            )
 
 
-def _digest(candidate: Candidate) -> bytes:
+def _digest(candidate: Candidate) -> str:
     """Of what a block was scored: the recipe and the items."""
     items = json.dumps({task: list(ids) for task, ids in candidate.items.items()})
-    return hashlib.sha256((candidate.recipe.to_yaml() + items).encode()).hexdigest().encode()
+    return hashlib.sha256((candidate.recipe.to_yaml() + items).encode()).hexdigest()
 
 
-def _read(path: Path, key: CandidateKey) -> Scored:
+def _state_of(path: Path) -> str:
+    return "damaged" if path.exists() else "missing"
+
+
+def _read(path: Path, *, of: str | None = None) -> Scored | None:
+    """What a file holds; None where it is missing, damaged, or of other items than `of`."""
     try:
-        table = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunError(
-            f"{path}: the item results of {key} cannot be read ({error}); restore the file"
-        ) from error
-    rows = table.to_pydict()
+        # Damaged pages are found before anything is made of them.
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        metadata = file.schema_arrow.metadata or {}
+        said = {key.decode(): text.decode() for key, text in metadata.items()}
+        cost, of_file = said.get(_COST, "{}"), said.get(_OF, "")
+        if of not in (None, of_file):
+            return None
+        tasks = _tasks_of(file.read().to_pydict())
+        seal = digest_text(digest_items(tasks), cost, of_file)
+        if said.get(_SEAL, seal) != seal:  # a file of before there were digests has none
+            return None
+        return Scored(tasks=tasks, cost=Cost(**json.loads(cost)))
+    except _DAMAGE:
+        return None
+
+
+def _tasks_of(rows: Mapping[str, Sequence[Any]]) -> Mapping[str, TaskItems]:
     columns: dict[str, dict[str, dict[int, float]]] = {}
     for task, metric, item, value in zip(
         rows["task"], rows["metric"], rows["item"], rows["outcome"], strict=True
     ):
         columns.setdefault(task, {}).setdefault(metric, {})[item] = value
-    tasks = {
+    return {
         task: TaskItems(
             ids=tuple(next(iter(metrics.values()))),
             metrics={metric: tuple(column.values()) for metric, column in metrics.items()},
         )
         for task, metrics in columns.items()
     }
-    written = (table.schema.metadata or {}).get(_COST)
-    return Scored(tasks=tasks, cost=Cost(**json.loads(written)) if written else Cost())

@@ -36,27 +36,37 @@ _NAME_BYTES = 63
 _TABLES = ("studies", "trials", "version_info", "alembic_version")
 
 
-def open_postgres(url: str, *, run_dir: Path, writes: bool) -> optuna.storages.RDBStorage:
-    """The studies of a database; a writer makes the tables that are missing, a reader nothing.
+def open_postgres(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
+    """The studies of a database, to write them; tables that are missing are made.
 
     Raises JobError where the driver is not installed, StorageError where the server gives no
-    access, RunError where a reader finds no studies.
+    access.
     """
     options = _engine_options(url, run_dir)
     with _access_errors(url):
         engine = sqlalchemy.create_engine(url, **options)
         try:
             with engine.begin() as connection:
-                if writes:
-                    # Two that make the same tables at once fail, so one waits for the other.
-                    _execute(connection, "select pg_advisory_xact_lock(:key)", _key("tables"))
-                elif not all(map(sqlalchemy.inspect(connection).has_table, _TABLES)):
-                    raise RunError(f"storage: {url}: holds no search; nothing is recorded there")
-                return optuna.storages.RDBStorage(
-                    url, engine_kwargs=options, skip_table_creation=not writes
-                )
+                # Two that make the same tables at once fail, so one waits for the other.
+                _execute(connection, "select pg_advisory_xact_lock(:key)", _key("tables"))
+                return optuna.storages.RDBStorage(url, engine_kwargs=options)
         finally:
             engine.dispose()
+
+
+def read_postgres(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
+    """A database to read; nothing is made.
+
+    Raises as open_postgres, and RunError where it has no studies.
+    """
+    with _access_errors(url):
+        engine = sqlalchemy.create_engine(url, **_engine_options(url, run_dir))
+        with engine.connect() as connection:
+            there = all(map(sqlalchemy.inspect(connection).has_table, _TABLES))
+        if not there:
+            engine.dispose()
+            raise RunError(f"storage: {url}: holds no search; nothing is recorded there")
+        return engine
 
 
 class WriterLock:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pyarrow as pa
 import sqlalchemy
 import sqlalchemy.exc
 
-from evomerge.errors import StorageError, one_line
-from evomerge.study.postgres import open_postgres, reason_of
+from evomerge.errors import RunError, StorageError, one_line
+from evomerge.study.postgres import open_postgres, read_postgres, reason_of
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEFT_S = 3600.0
 """Seconds after which an unfinished file has no writer any more."""
+
+_LONGEST = 200
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+Trouble = Literal["full", "closed", "busy", "damaged", "other"]
+"""Why a record cannot be read or written: no room, no permission, in use, damaged, or else."""
 
 
 def write_whole(path: Path, write: Any) -> None:
@@ -54,17 +63,28 @@ def _remove_leftovers(path: Path) -> None:
                 leftover.unlink()
 
 
-def open_storage(url: str, *, run_dir: Path, writes: bool) -> optuna.storages.RDBStorage:
-    """The studies of a record; a reader makes none where there is none.
+def open_storage(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
+    """The studies of a record, to write them; tables that are missing are made.
 
-    Raises JobError, StorageError, RunError for a database that cannot be opened.
+    Raises JobError, StorageError for a database that cannot be opened.
     """
-    if sqlalchemy.make_url(url).get_backend_name() == "postgresql":
-        return open_postgres(url, run_dir=run_dir, writes=writes)
+    if _is_postgres(url):
+        return open_postgres(url, run_dir=run_dir)
     return optuna.storages.RDBStorage(url)
 
 
-_BEGUN = ("job.yaml", "run.mark", "study.db", "run.lock")
+def open_engine(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
+    """The same, to read what is there; nothing is made. Raises RunError where nothing is."""
+    return (
+        read_postgres(url, run_dir=run_dir) if _is_postgres(url) else sqlalchemy.create_engine(url)
+    )
+
+
+def _is_postgres(url: str) -> bool:
+    return sqlalchemy.make_url(url).get_backend_name() == "postgresql"
+
+
+_BEGUN = ("job.yaml", "run.mark", "study.db", "study.db-journal", "run.lock")
 """Files that the beginning of a search writes into its run directory."""
 
 
@@ -75,7 +95,12 @@ def remove_begun(run_dir: Path, made: Sequence[Path]) -> None:
     """
     for name in _BEGUN:
         (run_dir / name).unlink(missing_ok=True)
-    for folder in (*run_dir.glob("facts/*"), run_dir / "facts", run_dir / "items", *made):
+    remove_empty((*run_dir.glob("facts/*"), run_dir / "facts", run_dir / "items", *made))
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those that hold nothing."""
+    for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
 
@@ -85,21 +110,88 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
     """Say in one line that the record cannot be written, and what to do."""
     try:
         yield
-    except (
-        OSError,
-        optuna.exceptions.StorageInternalError,
-        sqlalchemy.exc.DatabaseError,
-        pa.ArrowException,
-    ) as error:
+    except _ERRORS as error:
         said = reason_of(error)
         if said is not None:
             raise StorageError(
                 f"{run_dir}: the database cannot be written ({said}); everything recorded before "
                 f"is kept: when it answers again, `evomerge resume {run_dir}`"
             ) from error
-        cause = error.__cause__ or error
-        reason = one_line(getattr(cause, "orig", None) or cause)
+        trouble, reason = _trouble_of(error)
+        if trouble == "damaged":
+            raise damaged(run_dir, reason) from error
+        mends = {
+            "full": "make room",
+            "closed": "let this user write there",
+            "busy": "close what else has it open",
+        }
         raise StorageError(
             f"{run_dir}: the record cannot be written ({reason}); everything recorded before is "
-            f"kept: make room, then `evomerge resume {run_dir}`"
+            f"kept: {mends.get(trouble, 'mend that')}, then `evomerge resume {run_dir}`"
         ) from error
+
+
+@contextlib.contextmanager
+def beginning_errors(run_dir: Path) -> Iterator[None]:
+    """Say in one line that a record cannot be begun."""
+    try:
+        yield
+    except _ERRORS as error:
+        trouble, reason = _trouble_of(error)
+        mends = {"full": "make room", "closed": "let this user write there"}
+        mend = mends.get(trouble, "mend that")
+        raise StorageError(
+            f"{run_dir}: nothing was begun, for the record cannot be written ({reason}); {mend}, "
+            "or give another --run-dir, and run the command again"
+        ) from error
+
+
+@contextlib.contextmanager
+def reading_errors(run_dir: Path) -> Iterator[None]:
+    """Say in one line that the record cannot be read, and what to do."""
+    try:
+        yield
+    except _ERRORS as error:
+        trouble, reason = _trouble_of(error)
+        if trouble == "damaged":
+            raise damaged(run_dir, reason) from error
+        raise RunError(
+            f"{run_dir}: the record cannot be read ({reason}); mend that and try again"
+        ) from error
+
+
+def damaged(run_dir: Path, what: str) -> RunError:
+    """The refusal of a record that is not what was written."""
+    return RunError(
+        f"{run_dir}: the record (study.db, or the database that the job names) is damaged: {what}; "
+        "put back a copy of it, or begin anew from job.yaml with another --run-dir; what every "
+        "item said of every candidate is in items/"
+    )
+
+
+_ERRORS = (
+    OSError,
+    optuna.exceptions.StorageInternalError,
+    sqlalchemy.exc.SQLAlchemyError,
+    pa.ArrowException,
+    sqlite3.Error,
+    UnicodeDecodeError,
+)
+
+
+def _trouble_of(error: BaseException) -> tuple[Trouble, str]:
+    """What kind of trouble, and its reason in a line."""
+    cause = error.__cause__ or error
+    origin = getattr(cause, "orig", None) or cause
+    reason = one_line(origin)[:_LONGEST]  # it may quote all of a damaged text
+    if isinstance(origin, OSError):
+        kinds: dict[Trouble, tuple[int, ...]] = {"full": _FULL, "closed": _CLOSED}
+        return next((k for k, known in kinds.items() if origin.errno in known), "other"), reason
+    if not isinstance(origin, sqlite3.Error | UnicodeDecodeError):
+        return "other", reason
+    name = getattr(origin, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        return "full", reason
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        return "closed", reason
+    return ("busy" if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) else "damaged"), reason

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import filelock
-import optuna
-from optuna.distributions import FloatDistribution
-from optuna.trial import TrialState, create_trial
 
 from evomerge.candidate import Candidate, CandidateKey, Failed, Kind, Outcome, Scored, TaskItems
 from evomerge.errors import RunError
 from evomerge.evaluate.objective import Means, means_of
 from evomerge.job import JobSpec
+from evomerge.study.digests import digest_items
 from evomerge.study.items import ItemFiles
-from evomerge.study.postgres import WriterLock
-from evomerge.study.storage import open_storage, remove_begun, storage_errors, write_whole
-from evomerge.study.trial import Parameter, Trial, attributes_of, read_trial
-
-Direction = Literal["maximize", "minimize"]
-
-FINALISTS = "{name} (finalists)"
-"""Study of validation and test scores, apart so that they never mix with search scores."""
+from evomerge.study.reader import Contents, Record
+from evomerge.study.storage import remove_begun, storage_errors, write_whole
+from evomerge.study.trial import Parameter, Trial
+from evomerge.study.writer import Writer
 
 
 class Study:
     """The record of one search. Open it with `create_study`, `resume_study` or `read_study`.
 
-    directions: of the axes of the front where the study is new and the job is of `mode: pareto`;
-    without them every axis is better when higher, as is the score of `mode: single`.
+    record: what it holds. writer: writes to it; None where it is only read. lock: on the run
+    directory. release: lets go of what it is read from.
     """
 
     made: tuple[Path, ...] = ()
@@ -41,34 +39,36 @@ class Study:
         self,
         run_dir: Path,
         job: JobSpec,
+        record: Record,
         *,
-        url: str,
-        lock: filelock.BaseFileLock | None,
-        directions: Sequence[Direction] = (),
+        writer: Writer | None = None,
+        lock: filelock.BaseFileLock | None = None,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.job = job
         self.items = ItemFiles(run_dir)
+        self._trials = dict(record.trials)
+        self._counts = list(record.counts)
+        self._notes = dict(record.notes)
+        self._contents = record.contents
+        self._writer = writer
         self._lock = lock
-        self._writer: WriterLock | None = None
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with storage_errors(run_dir):
-            self._storage = open_storage(url, run_dir=run_dir, writes=lock is not None)
-            try:
-                self._writer = self._take_writer_lock()
-                self._search, self._finals = (
-                    _open(self._storage, name, job, directions) if lock else _load(self, name)
-                    for name in (job.name, FINALISTS.format(name=job.name))
-                )
-                self._trials = {trial.key: trial for trial in self._read_trials()}
-            except BaseException:
-                self.close()
-                raise
+        self._release = release
 
     @property
     def trials(self) -> tuple[Trial, ...]:
         """Every recorded candidate in the order of generation and index, finalists first."""
+        return self._in_order
+
+    @cached_property
+    def _in_order(self) -> tuple[Trial, ...]:
         return tuple(self._trials[key] for key in sorted(self._trials))
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether it was begun before records had digests: damage to that part is not noticed."""
+        return self._contents is None or any(self._contents.unchecked)
 
     def find(self, key: CandidateKey) -> Trial | None:
         """The record of a candidate, or None when it has no result yet."""
@@ -87,16 +87,16 @@ class Study:
         means: Means | None = None,
         values: Sequence[float] | None = None,
         parameters: Mapping[str, Parameter] | None = None,
+        blocks: Sequence[Scored] | None = None,
     ) -> Trial:
         """Write a candidate's outcome for good: item results first, then the trial.
 
         means: the tasks' scores; None where they are the plain means of the item results. values:
         the score on each axis in `mode: pareto`; None in `mode: single` or where it failed.
-        Recording the same candidate twice is an error of ours. Raises StorageError when the disk
-        is full or cannot be written.
+        blocks: what it was scored on block by block. Recording the same candidate twice is an error
+        of ours. Raises StorageError when the disk is full or cannot be written.
         """
         assert candidate.key not in self._trials, f"{candidate.key} is recorded already"
-        failed = isinstance(outcome, Failed)
         tasks: Mapping[str, TaskItems] = {} if isinstance(outcome, Failed) else outcome.tasks
         shown = parameters or {}
         trial = Trial(
@@ -112,22 +112,16 @@ class Study:
             failure=outcome.reason if isinstance(outcome, Failed) else None,
             parameters={name: p.value for name, p in shown.items()},
             stage=candidate.stage,
+            results=digest_items(tasks) if tasks else None,
+            blocks=None if blocks is None else tuple(digest_items(b.tasks) for b in blocks),
         )
-        frozen = create_trial(
-            state=TrialState.FAIL if failed else TrialState.COMPLETE,
-            values=[score] if values is None and score is not None else values,
-            params=dict(trial.parameters),
-            distributions={
-                name: FloatDistribution(p.low, p.high, log=p.log) for name, p in shown.items()
-            },
-            user_attrs=attributes_of(trial),
-        )
-        with storage_errors(self.run_dir):
-            self._check_writer()
+        with self._writing() as writer:
             if tasks:
                 self.items.write(candidate.key, tasks)
-            (self._finals if candidate.kind == "finalist" else self._search).add_trial(frozen)
+            writer.add(trial, shown, values)
+            self._counts[candidate.kind == "finalist"] += 1
         self._trials[candidate.key] = trial
+        self.__dict__.pop("_in_order", None)
         return trial
 
     def trial(self, key: CandidateKey) -> Trial:
@@ -145,8 +139,33 @@ class Study:
         return Scored(tasks=self.items_of(key), cost=trial.cost)
 
     def items_of(self, key: CandidateKey) -> Mapping[str, TaskItems]:
-        """Item results of a recorded candidate. Raises RunError when the file is gone."""
-        return self.items.read(key)
+        """Item results of a recorded candidate. Raises RunError when they are lost or damaged."""
+        return self.items.read(key, self.trial(key).results)
+
+    def found_items_of(self, key: CandidateKey) -> Mapping[str, TaskItems] | None:
+        """Item results of a recorded candidate; None when they are lost or damaged."""
+        return self.items.find(key, self.trial(key).results)
+
+    def lacks(self, key: CandidateKey) -> bool:
+        """Whether a candidate has no record, or its item results are lost or damaged."""
+        trial = self.find(key)
+        return trial is None or (trial.failure is None and self.found_items_of(key) is None)
+
+    def restore_items(
+        self, key: CandidateKey, tasks: Mapping[str, TaskItems], *, means: Means
+    ) -> None:
+        """Write again the item results of a recorded candidate that were lost or damaged.
+
+        means: the tasks' scores by them. Raises RunError where they are not those that were
+        recorded, StorageError.
+        """
+        trial = self.trial(key)
+        same = means == trial.means
+        if trial.results is not None:
+            same = digest_items(tasks) == trial.results
+        if not same:
+            raise self.items.unlike(key)
+        self.items.write(key, tasks)
 
     def keep_job(self) -> None:
         """Keep the job as it is now, so that the next `resume` needs no overrides again."""
@@ -157,92 +176,57 @@ class Study:
 
     def note(self, name: str, value: Any) -> None:
         """Keep a fact of the whole search (JSON values), replacing what it said before."""
-        with storage_errors(self.run_dir):
-            self._check_writer()
-            self._search.set_user_attr(name, value)
+        with self._writing(name) as writer:
+            writer.note(name, value)
+        self._notes[name] = json.loads(json.dumps(value))
 
     def noted(self, name: str) -> Any:
         """A fact kept by `note`, or None."""
-        return self._search.user_attrs.get(name)
+        return copy.deepcopy(self._notes.get(name))
 
-    @property
-    def begun(self) -> bool:
-        """Whether a search has noted or recorded anything."""
-        return bool(self._trials) or bool(self._search.user_attrs)
+    @contextlib.contextmanager
+    def _writing(self, *notes: str) -> Iterator[Writer]:
+        """What the record should hold is written after it; `notes`: names of new ones."""
+        writer = self._writer
+        assert writer is not None, "the record was opened to be read"
+        with storage_errors(self.run_dir):
+            writer.check(sum(self._counts), run_dir=self.run_dir)
+            before = self._contents
+            if before is None:
+                counts = self._counts[0], self._counts[1]
+                before = Contents(trials=counts, unchecked=counts)
+                writer.keep(before)
+            yield writer
+            self._contents = replace(
+                before,
+                trials=(self._counts[0], self._counts[1]),
+                notes=tuple(sorted({*before.notes, *notes})),
+            )
+            if self._contents != before:
+                writer.keep(self._contents)
 
     def discard(self) -> None:
         """Leave nothing of a search that was begun and has recorded no candidate, and close it."""
         assert not self._trials, "what was recorded is kept"
+        assert self._writer is not None, "the record was opened to be read"
         with storage_errors(self.run_dir):
-            self._check_writer()
-            for study in (self._search, self._finals):
-                self._storage.delete_study(study._study_id)
+            self._writer.check(0, run_dir=self.run_dir)
+            self._writer.delete()
             # While the lock is held: nobody else begins here meanwhile.
             remove_begun(self.run_dir, self.made)
         self.close()
 
     def close(self) -> None:
         """Let go of the run directory."""
-        self._storage.remove_session()
         if self._writer is not None:
-            self._writer.release()
-        self._storage.engine.dispose()
+            self._writer.close()
+        if self._release is not None:
+            self._release()
         if self._lock is not None:
             self._lock.release()
-
-    def _take_writer_lock(self) -> WriterLock | None:
-        engine = self._storage.engine
-        if self._lock is None or engine.dialect.name != "postgresql":
-            return None
-        return WriterLock(engine, self.job.name, run_dir=self.run_dir)
-
-    def _check_writer(self) -> None:
-        """Nobody else writes this study, nor has since it was read."""
-        if self._writer is None or not self._writer.lost():
-            return
-        if sum(1 for _ in self._read_trials()) != len(self._trials):
-            self._writer.release()
-            raise RunError(
-                f"{self.run_dir}: another process wrote to this search while the connection to "
-                f"the database was lost; see what it does, then `evomerge resume {self.run_dir}`"
-            )
-
-    def _read_trials(self) -> Iterator[Trial]:
-        for study in (self._search, self._finals):
-            yield from map(read_trial, study.get_trials(deepcopy=False))
 
     def __enter__(self) -> Study:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _load(study: Study, name: str) -> optuna.Study:
-    """A study of the record as it is there. Raises RunError where it is not."""
-    try:
-        return optuna.load_study(study_name=name, storage=study._storage)
-    except KeyError:
-        run_dir = study.run_dir
-        raise RunError(
-            f"{run_dir}: nothing is recorded yet; try `evomerge resume {run_dir}`"
-        ) from None
-
-
-def _open(
-    storage: optuna.storages.RDBStorage, name: str, job: JobSpec, directions: Sequence[Direction]
-) -> optuna.Study:
-    """A study of the record, made where it is not there yet; one that is keeps its directions."""
-    axes = [f"{axis.task}/{axis.metric}" for axis in job.axes] if job.mode == "pareto" else []
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        directions=(directions if axes else ()) or ["maximize"] * max(1, len(axes)),
-        load_if_exists=True,
-    )
-    if axes and study.metric_names is None:
-        with warnings.catch_warnings():
-            # Only optuna's own pictures read the names.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(axes)
-    return study

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from optuna.trial import FrozenTrial, TrialState
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
 
 from evomerge.candidate import CandidateKey, Cost, Kind
 from evomerge.recipe import Recipe, read_recipe
+
+ATTRIBUTES = ("label", "scores", "candidate")
+"""Attributes of an Optuna trial that hold a record."""
+
+DIGESTS = "sha256"
+"""The attribute that holds the digests of the others and of the parameters."""
+
+T = TypeVar("T")
+
+
+class Late(Generic[T]):
+    """A field that may be given as a function, which is called when the field is first read.
+
+    A search has thousands of trials, and most readers want neither recipes nor parameters.
+    default: makes the value of a field that is not given.
+    """
+
+    def __init__(self, default: Callable[[], T] | None = None) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, of: object | None, owner: type | None = None) -> T:
+        if of is None:  # asked by the dataclass for the field's default
+            if self._default is None:
+                raise AttributeError(self._name)
+            return self._default  # type: ignore[return-value]
+        value = vars(of)[self._name]
+        if callable(value):
+            value = vars(of)[self._name] = value()
+        found: T = value
+        return found
+
+    def __set__(self, of: object, value: T | Callable[[], T]) -> None:
+        vars(of)[self._name] = value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +67,25 @@ class Trial:
     genome: (n,) float64 in [0, 1]; None for baselines and what the space cannot express.
     parameters: gene -> value as people read it, in the order of the genome; empty without one.
     stage: of the job's searches, the number from 0 of the one that proposed it.
+    results: digest of its item results; None where it failed, and in a record of before there were
+    digests. blocks: digests of what it was scored on block by block, of one that failed the blocks
+    before; None where it was scored at once, or nobody knows.
     """
 
     key: CandidateKey
     kind: Kind
     label: str
-    recipe: Recipe
+    recipe: Late[Recipe] = Late()
     genome: tuple[float, ...] | None
     score: float | None
     means: Mapping[str, Mapping[str, float]]
     items: Mapping[str, int]
     cost: Cost
     failure: str | None
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Late[Mapping[str, float]] = Late(dict)
     stage: int = 0
+    results: str | None = None
+    blocks: tuple[str, ...] | None = None
 
 
 def attributes_of(trial: Trial) -> dict[str, Any]:
@@ -65,35 +104,40 @@ def attributes_of(trial: Trial) -> dict[str, Any]:
             "cost": asdict(trial.cost),
             "failure": trial.failure,
             "recipe": trial.recipe.to_yaml(),
+            "results": trial.results,
+            "blocks": None if trial.blocks is None else list(trial.blocks),
         },
     }
 
 
-def read_trial(frozen: FrozenTrial) -> Trial:
-    """The record that an Optuna trial holds."""
-    said = frozen.user_attrs["candidate"]
+def read_trial(
+    attributes: Mapping[str, Any],
+    *,
+    values: Sequence[float],
+    parameters: Callable[[], Mapping[str, float]],
+) -> Trial:
+    """The record that an Optuna trial holds.
+
+    values: Optuna's own of the trial. parameters: reads them when they are asked for.
+    """
+    said = attributes["candidate"]
     key = CandidateKey(said["generation"], said["place"])
-    genome = said["genome"]
+    genome, blocks = said["genome"], said.get("blocks")
+    # Optuna's values are not the combined score where the axes are kept apart.
+    score = said["score"] if "score" in said else next(iter(values), None)
     return Trial(
         key=key,
         kind=said["kind"],
-        label=frozen.user_attrs["label"],
-        recipe=read_recipe(said["recipe"], where=f"recipe of {key}"),
+        label=attributes["label"],
+        recipe=lambda: read_recipe(said["recipe"], where=f"recipe of {key}"),
         genome=None if genome is None else tuple(genome),
-        score=_score_of(frozen),
-        means=frozen.user_attrs["scores"],
+        score=score,
+        means=attributes["scores"],
         items=said["items"],
         cost=Cost(**said["cost"]),
         failure=said["failure"],
-        parameters=frozen.params,
+        parameters=parameters,
         stage=said.get("stage", 0),
+        results=said.get("results"),
+        blocks=None if blocks is None else tuple(blocks),
     )
-
-
-def _score_of(frozen: FrozenTrial) -> float | None:
-    """The combined score, which Optuna's own values are not where the axes are kept apart."""
-    said = frozen.user_attrs["candidate"]
-    if "score" in said:
-        score: float | None = said["score"]
-        return score
-    return frozen.value if frozen.state == TrialState.COMPLETE else None

@@ -12,6 +12,7 @@ from evomerge.candidate import Say, hush
 from evomerge.errors import JobError
 from evomerge.evaluate.engines.live_model import check_model
 from evomerge.job import ComputeSpec
+from evomerge.merge.forward_settings import pass_key
 from evomerge.preparation import Preparation
 from evomerge.vocabulary import settings_of
 from evomerge.workers.dispatch import Patience
@@ -84,11 +85,14 @@ def check_models(preparation: Preparation) -> None:
     if compute.engine == "vllm":
         check_job(preparation, device=choose_device(compute.device))
     else:
-        check_model(
-            preparation.lead,
-            trust_remote_code=preparation.job.models.trust_remote_code,
-            settings=settings_of(preparation.lead),
-        )
+        alone = [model.source for model in preparation.alone.values()]
+        kinds = {pass_key(source.config): source for source in (*alone, preparation.lead)}
+        for source in kinds.values():
+            check_model(
+                source,
+                trust_remote_code=preparation.job.models.trust_remote_code,
+                settings=settings_of(source),
+            )
     preparation.check_rows()
 
 

@@ -183,7 +183,8 @@ class RayCrew:
             answer = ray.get(reference)
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             if "creation task" in str(error):
-                raise WorkerError(f"a worker cannot be started ({_cause(error)})") from error
+                said = str(error).strip().splitlines()[-1]  # below the other process's traceback
+                raise WorkerError(f"a worker cannot be started ({one_line(said)})") from error
             return self._end_of(worker, error)
         except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
             return Died(worker=worker, reason=_GONE)

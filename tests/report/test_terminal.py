@@ -14,7 +14,7 @@ from rich.console import Console
 from evomerge.candidate import MOST_FINALISTS, CandidateKey, Step
 from evomerge.report.pace import FinalItems
 from evomerge.report.terminal import SearchProgress
-from evomerge.study import Study, create_study, read_study
+from evomerge.study import Study, create_study, resume_study
 from tests.report.route_studies import MadeUpHybrid, hybrid_job
 from tests.report.studies import FAILURE, MadeUpSearch, run_through
 
@@ -102,7 +102,8 @@ def test_a_resumed_search_says_once_what_it_took_from_the_record(new_study: Stud
     run_through(first.baselines())
     run_through(first.generation(1))
     console = plain_console()
-    with read_study(new_study.run_dir) as resumed:
+    new_study.close()
+    with resume_study(new_study.run_dir) as resumed:
         watch(resumed, console)
     lines = text_of(console).splitlines()
     taken = "taken from the record: 9 baselines, 4 candidates; going on to 12 candidates"

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 
 from evomerge.candidate import CandidateKey, Step
@@ -128,7 +129,9 @@ def _contents(run_dir: Path) -> dict[str, Any]:
             for t in study.trials
         ]
         items = [repr(study.items_of(t.key)) for t in study.trials]
-        numbers = sorted(trial.number for trial in study._search.get_trials())
+        url = f"sqlite:///{run_dir / 'study.db'}"
+        opened = optuna.load_study(study_name=study.job.name, storage=url)
+        numbers = sorted(trial.number for trial in opened.get_trials())
         return {
             "trials": trials,
             "items": items,

@@ -124,11 +124,10 @@ def test_the_record_is_a_study_of_several_objectives(searched: Path, front: Fron
 def test_a_metric_that_is_better_when_lower_has_its_direction(models: Path, tmp_path: Path) -> None:
     preparation = prepare(make_job(models, **JOBS["pareto"]))
     create_study(tmp_path / "run", preparation.job, directions=("minimize", "maximize")).close()
-    with read_study(tmp_path / "run") as study:
-        assert [direction.name for direction in study._search.directions] == [
-            "MINIMIZE",
-            "MAXIMIZE",
-        ]
+    study = optuna.load_study(
+        study_name="sums", storage=f"sqlite:///{tmp_path / 'run' / 'study.db'}"
+    )
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
 
 
 def test_status_and_report_show_the_front(searched: Path, front: Front) -> None:

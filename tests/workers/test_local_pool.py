@@ -123,7 +123,7 @@ def test_an_error_of_the_candidate_fails_it_at_once(
     preparation: Preparation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        LiveModels, "hold", Attempts(LiveModels.hold, RecursionError("too deep"), 1)
+        LiveModels, "hold", Attempts(LiveModels.hold, RecursionError("too deep"), 99)
     )
     outcome, said, slept = outcome_of(preparation)
     assert isinstance(outcome, Failed)

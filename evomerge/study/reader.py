@@ -1,0 +1,216 @@
+"""Reading a study from its tables: all trials by a few queries, each checked against its digest.
+
+Optuna's own way reads a trial's parameters one by one, and writes to what it reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, Select, column, select, table
+
+from evomerge.candidate import CandidateKey
+from evomerge.errors import RunError
+from evomerge.study.digests import digest_parameters, digest_result, is_sealed, unsealed
+from evomerge.study.storage import damaged, reading_errors
+from evomerge.study.trial import ATTRIBUTES, DIGESTS, Trial, read_trial
+
+SCHEMA = "v3.2.0.a"
+"""Optuna's name of the tables that are read here."""
+
+FINALISTS = " (finalists)"
+"""Ends the name of the study of validation and test scores, which never mix with search scores."""
+
+CONTENTS = "contents"
+"""Where a study keeps what it should hold (see Contents)."""
+
+_STUDIES = table("studies", column("study_id"), column("study_name"))
+_NOTES = table("study_user_attributes", column("study_id"), column("key"), column("value_json"))
+_TRIALS = table("trials", column("trial_id"), column("study_id"), column("number"), column("state"))
+_VALUES = table(
+    "trial_values", column("trial_id"), column("objective"), column("value"), column("value_type")
+)
+_ATTRIBUTES = table(
+    "trial_user_attributes", column("trial_id"), column("key"), column("value_json")
+)
+_PARAMETERS = table(
+    "trial_params",
+    column("param_id"),
+    column("trial_id"),
+    column("param_name"),
+    column("param_value"),
+    column("distribution_json"),
+)
+_VERSION = table("alembic_version", column("version_num"))
+_INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a study should hold at least; a kill may leave a trial or a note more.
+
+    trials: of the search and of the finalists. unchecked: the first of them, which are of before
+    there were digests. notes: the names.
+    """
+
+    trials: tuple[int, int] = (0, 0)
+    unchecked: tuple[int, int] = (0, 0)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a study holds: trials, how many of the search and of finalists, notes.
+
+    contents: what it says of itself; None where it is of before there were digests.
+    """
+
+    trials: Mapping[CandidateKey, Trial] = field(default_factory=dict)
+    counts: tuple[int, int] = (0, 0)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    contents: Contents | None = None
+
+
+class Reader:
+    """Reads the database of a run directory. Its methods raise RunError where it is damaged."""
+
+    def __init__(self, engine: Engine, run_dir: Path) -> None:
+        self._engine = engine
+        self._run_dir = run_dir
+
+    def names(self) -> tuple[str, ...]:
+        """Studies in the database, but for the finalists'."""
+        query = select(_STUDIES.c.study_name).order_by(_STUDIES.c.study_id)
+        return tuple(name for (name,) in self._rows(query) if not name.endswith(FINALISTS))
+
+    def check_schema(self) -> None:
+        """Refuse tables of another make."""
+        found = [str(version) for (version,) in self._rows(select(_VERSION.c.version_num))]
+        if found != [SCHEMA]:
+            schema = ", ".join(found) or "missing"
+            raise self._damaged(
+                f"its schema is {schema}, not {SCHEMA}: unless another version of Optuna wrote it"
+            )
+
+    def read(self, name: str) -> Record:
+        """All that is recorded under a name.
+
+        Another process may write meanwhile: what should be there is read before what is there.
+        """
+        search, finals = (self._study_id(each) for each in (name, name + FINALISTS))
+        try:
+            notes, contents = self._notes(search)
+            of_search, of_finals = (
+                self._trials(study, contents, place) for place, study in enumerate((search, finals))
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise self._damaged(f"it cannot be understood: {error!r}") from error
+        trials = {trial.key: trial for trial in (*of_search, *of_finals)}
+        if len(trials) < len(of_search) + len(of_finals):
+            raise self._damaged("a candidate is in it twice")
+        counts = (len(of_search), len(of_finals))
+        return Record(trials=trials, counts=counts, notes=notes, contents=contents)
+
+    def _study_id(self, name: str) -> int:
+        found = self._rows(select(_STUDIES.c.study_id).where(_STUDIES.c.study_name == name))
+        if len(found) != 1:
+            raise self._damaged(f"it holds no study named {name}")
+        return int(found[0][0])
+
+    def _notes(self, study: int) -> tuple[dict[str, Any], Contents | None]:
+        query = select(_NOTES.c.key, _NOTES.c.value_json).where(_NOTES.c.study_id == study)
+        documents = {key: json.loads(text) for key, text in self._rows(query)}
+        contents = None
+        if CONTENTS in documents:
+            said = unsealed(documents.pop(CONTENTS))
+            contents = Contents(**{name: tuple(value) for name, value in said.items()})
+        elif any(map(is_sealed, documents.values())):
+            raise self._damaged("what it should hold is missing")
+        for name in () if contents is None else contents.notes:
+            if not is_sealed(documents.get(name)):
+                raise self._damaged(f"its note of {name} is missing")
+        return {n: unsealed(d) if is_sealed(d) else d for n, d in documents.items()}, contents
+
+    def _trials(self, study: int, contents: Contents | None, place: int) -> list[Trial]:
+        """Trials of the search (place 0) or of finalists (1), in the order of recording."""
+        query = select(_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state)
+        query = query.where(_TRIALS.c.study_id == study).order_by(_TRIALS.c.trial_id)
+        rows = self._rows(query)
+        least = 0 if contents is None else contents.trials[place]
+        if len(rows) < least or [number for _, number, _ in rows] != list(range(len(rows))):
+            raise self._damaged("some of its trials are missing")
+        values = defaultdict(list)
+        for trial, _, value, kind in self._of_trials(_VALUES, study, "objective"):
+            values[trial].append(_INFINITE.get(kind, value))
+        texts: dict[int, dict[str, str]] = defaultdict(dict)
+        for trial, key, text in self._of_trials(_ATTRIBUTES, study, "key"):
+            texts[trial][key] = text
+        parameters = self._parameters(study)
+        unchecked = len(rows) if contents is None else contents.unchecked[place]
+        found = []
+        for trial, number, state in rows:
+            kept = [texts[trial][key] for key in ATTRIBUTES]
+            digests = json.loads(texts[trial].get(DIGESTS, "null"))
+            if digests is None and number >= unchecked:
+                raise self._damaged(f"the digests of trial {number} are missing")
+            if digests is not None:
+                if contents is None:
+                    raise self._damaged("what it should hold is missing")
+                if digests["result"] != digest_result(state, values[trial], kept):
+                    raise self._damaged(f"trial {number} is not what was recorded")
+            found.append(
+                read_trial(
+                    dict(zip(ATTRIBUTES, map(json.loads, kept), strict=True)),
+                    values=values[trial] if state == "COMPLETE" else (),
+                    parameters=self._later(
+                        parameters, trial, None if digests is None else digests["parameters"]
+                    ),
+                )
+            )
+        return found
+
+    def _parameters(self, study: int) -> Callable[[], Mapping[int, Sequence[tuple[Any, ...]]]]:
+        """Parameters of all trials, read when those of one are first asked for."""
+        rows: dict[int, list[tuple[Any, ...]]] = {}
+
+        def read() -> Mapping[int, Sequence[tuple[Any, ...]]]:
+            if not rows:
+                for trial, _, *row in self._of_trials(_PARAMETERS, study, "param_id"):
+                    rows.setdefault(trial, []).append(tuple(row))
+            return rows
+
+        return read
+
+    def _later(
+        self,
+        parameters: Callable[[], Mapping[int, Sequence[tuple[Any, ...]]]],
+        trial: int,
+        digest: str | None,
+    ) -> Callable[[], Mapping[str, float]]:
+        def read() -> Mapping[str, float]:
+            rows = parameters().get(trial, ())
+            if digest is not None and digest_parameters(rows) != digest:
+                raise self._damaged("the parameters of a trial are not what was recorded")
+            return {name: value for name, value, _ in rows}
+
+        return read
+
+    def _of_trials(self, of: Any, study: int, order: str) -> list[tuple[Any, ...]]:
+        """Rows that belong to trials of a study: the trial, then the table's other columns."""
+        others = [each for each in of.c if each.name not in ("trial_id", order)]
+        query = select(of.c.trial_id, of.c[order], *others)
+        query = query.join(_TRIALS, _TRIALS.c.trial_id == of.c.trial_id)
+        query = query.where(_TRIALS.c.study_id == study)
+        return self._rows(query if order == "key" else query.order_by(of.c[order]))
+
+    def _rows(self, query: Select[Any]) -> list[tuple[Any, ...]]:
+        with reading_errors(self._run_dir), self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+
+    def _damaged(self, what: str) -> RunError:
+        return damaged(self._run_dir, what)
