@@ -14,7 +14,7 @@ from rich.console import Console
 from evomerge.candidate import MOST_FINALISTS, CandidateKey, Step
 from evomerge.report.pace import FinalItems
 from evomerge.report.terminal import SearchProgress
-from evomerge.study import Study, create_study, resume_study
+from evomerge.study import Study, create_study, read_study, resume_study
 from tests.report.route_studies import MadeUpHybrid, hybrid_job
 from tests.report.studies import FAILURE, MadeUpSearch, run_through
 
