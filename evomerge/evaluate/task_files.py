@@ -31,7 +31,8 @@ def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
     """
     check_folders(folders)
     local = b"\0".join(_contents([*folders, shipped_folder("evals")]))
-    missing = [name for name in dict.fromkeys(tasks) if name.encode() not in local]
+    asked = dict.fromkeys(tasks)
+    missing = [name for name in asked if not name or name.encode() not in local]
     own = b"\0".join(_contents([own_folder()])) if missing else b""
     for name in missing:
         if not name or name.encode() not in own:

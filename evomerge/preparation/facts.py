@@ -61,6 +61,8 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
     meanings["statistics"] = "the statistics"
     for part, meaning in meanings.items():
         old, new = before.get(part, {}), now[part]
+        if part == "sources" and "opened" not in before:
+            new = _known_before(old, new)
         changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         if changed:
             detail = changed[0]
@@ -85,6 +87,18 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
         # Older records name fewer packages.
         if old.get(package) != new.get(package) and package in (*old, *_PINNED, "vllm")
     ]
+
+
+def _known_before(
+    old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """The files of each source that an older record knows, which hashed fewer of them."""
+    return {
+        reference: {
+            name: digest for name, digest in files.items() if name in old.get(reference, {})
+        }
+        for reference, files in new.items()
+    }
 
 
 def opened_files_of(preparation: Preparation) -> dict[str, dict[str, str]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
+import secrets
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +22,9 @@ from evomerge.errors import RunError, StorageError, one_line
 from evomerge.study.postgres import open_postgres, read_postgres, reason_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEFT_S = 3600.0
+"""Seconds after which an unfinished file has no writer any more."""
+
 _LONGEST = 200
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -30,8 +36,10 @@ def write_whole(path: Path, write: Any) -> None:
     """Write a file so that a kill leaves the old one or the new one, never a part.
 
     `write` is called with a temporary path in the same folder, which is then synced and renamed.
+    Each call has its own, so that of several at once the last one stays.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    _remove_leftovers(path)
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -45,6 +53,14 @@ def write_whole(path: Path, write: Any) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Of writers that were killed: a file that one is writing is never that old."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _LEFT_S:
+                leftover.unlink()
 
 
 def open_storage(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:

@@ -67,6 +67,19 @@ def test_what_a_task_reads_elsewhere_is_compared_where_it_was_recorded(
     assert check_unchanged(older, now, where="run") == []
 
 
+def test_an_older_record_is_compared_by_the_files_that_it_knows(folder: Path) -> None:
+    now = facts(folder, engine="auto")
+    reference, files = next(iter(now["sources"].items()))
+    more = {**now, "sources": {**now["sources"], reference: {**files, "LICENSE": "a"}}}
+    with pytest.raises(RunError, match="LICENSE changed"):
+        check_unchanged(now, more, where="run")
+    older = {key: value for key, value in now.items() if key != "opened"}
+    assert check_unchanged(older, more, where="run") == []
+    other = {**now["sources"], reference: {**files, "config.json": "b"}}
+    with pytest.raises(RunError, match=r"config\.json changed"):
+        check_unchanged(older, {**now, "sources": other}, where="run")
+
+
 def test_what_is_read_while_answers_are_scored_is_looked_for_where_it_lay(
     folder: Path, tmp_path: Path
 ) -> None:
