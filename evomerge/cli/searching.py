@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import typer
 
-from evomerge.cli.beginnings import go_on, keep_check
+from evomerge.cli.beginnings import go_on, keep_check, undone_if_refused
 from evomerge.cli.endings import NO_GAIN, interruptible, say_note
 from evomerge.cli.screen import say
 from evomerge.ledger import Ledger
@@ -26,16 +28,19 @@ def search_job(study: Study, preparation: Preparation, ray_address: str | None) 
         study.keep_job()
         for note in preparation.notes:
             say_note(note)
-        with (
-            SearchProgress(study, final_items=_final_items(preparation)) as progress,
-            open_pool(
-                preparation,
-                ray_address=ray_address,
-                facts_folder=study.run_dir / "facts" / sources_digest(now),
-                say=progress.say,
-                checked=keep_check(study, progress.say),
-            ) as pool,
-        ):
+        with contextlib.ExitStack() as opened:
+            progress = opened.enter_context(
+                SearchProgress(study, final_items=_final_items(preparation))
+            )
+            with undone_if_refused(study):
+                pool = open_pool(
+                    preparation,
+                    ray_address=ray_address,
+                    facts_folder=study.run_dir / "facts" / sources_digest(now),
+                    say=progress.say,
+                    checked=keep_check(study, progress.say),
+                )
+            opened.enter_context(pool)
             ledger = Ledger(
                 preparation=preparation,
                 study=study,
