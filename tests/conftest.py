@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+# Code that models bring is copied there by the name of their folder, which tests that run at the
+# same time may share.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
 
 # A busy machine may take seconds for what takes milliseconds; that is no failure of a property.
 settings.register_profile("evomerge", deadline=None)

@@ -38,5 +38,5 @@ def test_a_shift_alone_is_added_to_nothing(family: Family) -> None:
 
 
 def test_a_shift_is_a_finite_number(family: Family) -> None:
-    with pytest.raises(RecipeError, match=r"shift: inf is not finite"):
+    with pytest.raises(RecipeError, match=r"\.inf is no finite number"):
         family.merge(document(family, shift=float("inf")))

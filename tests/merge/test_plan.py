@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[Document, str]] = {
     ),
     "not finite": (
         with_parameters(weight=float("nan")),
-        "models.a.parameters.weight: nan is not finite; give a finite number",
+        "test.yaml: line 6: .nan is no finite number; write one",
     ),
     "not a switch": (
         ties(parameters={"normalize": "perhaps"}),
