@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -130,6 +130,14 @@ Observer = Callable[[Step, CandidateKey], None]
 
 def ignore(step: Step, key: CandidateKey) -> None:
     """The observer that looks away."""
+
+
+Plan = Callable[[Sequence[CandidateKey], int], None]
+"""Called with the models that are to be scored next and the items of each, before they are."""
+
+
+def unplanned(keys: Sequence[CandidateKey], items: int) -> None:
+    """Looks at no plan."""
 
 
 Say = Callable[[str], None]

@@ -22,12 +22,14 @@ from evomerge.candidate import (
     Kind,
     Observer,
     Outcome,
+    Plan,
     Say,
     Scored,
     TaskItems,
     count_items,
     hush,
     ignore,
+    unplanned,
 )
 from evomerge.errors import RunError, WorkerError
 from evomerge.evaluate.objective import Means, means_of
@@ -46,6 +48,7 @@ class Ledger:
     pool: Pool
     observe: Observer = ignore
     say: Say = hush
+    plan: Plan = unplanned
     _noted: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def complete(

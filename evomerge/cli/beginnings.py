@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from evomerge.candidate import Say
 from evomerge.cli.screen import say
+from evomerge.errors import EvomergeError, RunError, StorageError
 from evomerge.evaluate.self_check import SelfCheck
 from evomerge.preparation import check_unchanged
 from evomerge.study import Study
@@ -41,3 +43,18 @@ def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
         tell(str(check))
 
     return keep
+
+
+@contextlib.contextmanager
+def undone_if_refused(study: Study) -> Iterator[None]:
+    """Leave nothing of a search that begins in this process where its workers cannot be had."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except EvomergeError as error:
+        if not study.new or study.trials:
+            raise
+        study.discard()
+        # There is nothing to go on with.
+        raise RunError(f"{error}; nothing was begun") from error

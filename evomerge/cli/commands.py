@@ -56,6 +56,12 @@ RayAddress = Annotated[
     str | None,
     typer.Option(help="Join this Ray cluster instead of starting workers here.", metavar="ADDRESS"),
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Run the code that the job names, though you did not begin the search."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -106,13 +112,19 @@ def search(
 
 
 @app.command()
-def resume(run_dir: RunDir, overrides: Overrides = None, ray_address: RayAddress = None) -> None:
+def resume(
+    run_dir: RunDir,
+    overrides: Overrides = None,
+    ray_address: RayAddress = None,
+    trust_code: TrustCode = False,
+) -> None:
     """Go on with a search from its first candidate without a result."""
     with answering():
-        from evomerge.study import resume_study
+        from evomerge.study import check_trusted, resume_study
         from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
+        check_trusted(run_dir, trust=trust_code)
         study = resume_study(run_dir, overrides=tuple(overrides or ()))
         from evomerge.cli.searching import search_job
         from evomerge.preparation import prepare
@@ -136,6 +148,7 @@ def grid(
     overrides: Overrides = None,
     ray_address: RayAddress = None,
     as_json: AsJson = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Compare merge methods by how many experts they merge, with normalised scores.
 
@@ -151,6 +164,10 @@ def grid(
 
         where = run_dir or Path("runs") / asked.name
         refuse_search(where)
+        if (where / "job.yaml").exists() and file.resolve().parent == where.resolve():
+            from evomerge.study.ownership import check_own
+
+            check_own(where, asked.job(), trust=trust_code)
         check_names_of(asked.job())
         from evomerge.cli.gridding import run_grid, show_grid
         from evomerge.grid import check_grid, pin_grid
@@ -207,15 +224,17 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify", help="Load and score the folder with stock tools.")
     ] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with answering():
         from evomerge.candidate import CandidateKey
         from evomerge.outcome import chosen_outcome
-        from evomerge.study import read_study
+        from evomerge.study import check_trusted, read_study
         from evomerge.study.kind import refuse_grid
 
         refuse_grid(run_dir)
+        check_trusted(run_dir, trust=trust_code)
         with read_study(run_dir) as study:
             key = None if trial is None else CandidateKey.parse(trial)
             if trial is not None and point is not None:
@@ -226,9 +245,15 @@ def export(
 
             check_free(out)
             preparation = prepare(study.job)
-            if verify:
-                say("writing, then scoring with stock lm-eval ...", err=True)
-            report = export_winner(preparation, study, chosen, out, trial=key, verify=verify)
+            report = export_winner(
+                preparation,
+                study,
+                chosen,
+                out,
+                trial=key,
+                verify=verify,
+                say=lambda line: say(line, err=True),
+            )
         for note in report.weights.notes:
             say_note(note)
         for line in report.lines():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evomerge.cli.beginnings import go_on, keep_check
+from evomerge.cli.beginnings import go_on, keep_check, undone_if_refused
 from evomerge.cli.endings import interruptible, say_note
 from evomerge.cli.screen import say
 from evomerge.grid import (
@@ -22,6 +22,7 @@ from evomerge.report.grid_page import write_grid_page
 from evomerge.report.grid_progress import GridProgress
 from evomerge.report.grid_tables import grid_lines
 from evomerge.workers.opening import open_pool
+from evomerge.workers.pool import Pool
 
 
 def run_grid(
@@ -35,18 +36,23 @@ def run_grid(
         for note in preparation.notes:
             say_note(note)
         progress = GridProgress(study)
+
+        def open_workers(ready: Preparation, folder: Path) -> Pool:
+            with undone_if_refused(study):
+                return open_pool(
+                    ready,
+                    ray_address=ray_address,
+                    facts_folder=folder,
+                    say=progress.say,
+                    checked=keep_check(study, progress.say),
+                )
+
         run = GridRun(
             grid=spec,
             preparation=preparation,
             study=study,
             facts_folder=run_dir / "facts" / sources_digest(now),
-            open_pool=lambda ready, folder: open_pool(
-                ready,
-                ray_address=ray_address,
-                facts_folder=folder,
-                say=progress.say,
-                checked=keep_check(study, progress.say),
-            ),
+            open_pool=open_workers,
             watch_scoring=progress.scoring,
             watch_search=progress.searching,
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 
-from evomerge.candidate import TaskItems
+from evomerge.candidate import Say, TaskItems, hush
 from evomerge.errors import EvomergeError, one_line
 from evomerge.evaluate.stock import StockOptions, loader_of, score_stock
 from evomerge.export.manifest import changed_files
@@ -103,7 +103,9 @@ class Verification:
         )
 
 
-def verify(folder: Path, recorded: Mapping[str, TaskItems], options: StockOptions) -> Verification:
+def verify(
+    folder: Path, recorded: Mapping[str, TaskItems], options: StockOptions, *, say: Say = hush
+) -> Verification:
     """Rehash a folder, load it by plain transformers and score it by stock lm-eval.
 
     recorded: task -> what each item was when the merge was scored in memory. The weights are the
@@ -113,12 +115,16 @@ def verify(folder: Path, recorded: Mapping[str, TaskItems], options: StockOption
     items (0.5%) they count as verified; the counts are exact either way. Raises RunError when the
     folder has no manifest, TaskError when a task cannot be scored.
     """
+    say("verifying: reading all files again ...")
     changed = changed_files(folder)
     if changed:
         return Verification(changed=changed)
+    say("verifying: loading with plain transformers ...")
     loaded = _load(folder, trust_remote_code=options.trust_remote_code)
     if not loaded.loads:
         return loaded
+    counts = ", ".join(f"{task} ({len(one.ids):,} items)" for task, one in recorded.items())
+    say(f"verifying: scoring with stock lm-eval: {counts} ...")
     try:
         found = score_stock(
             folder,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import MOST_FINALISTS, CandidateKey
+from evomerge.candidate import MOST_FINALISTS, CandidateKey, Say, hush
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions
 from evomerge.export.card import Effort, Story
@@ -77,6 +77,7 @@ def export_winner(
     trial: CandidateKey | None = None,
     verify: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    say: Say = hush,
 ) -> ExportReport:
     """Export what a finished search delivers, or the candidate `trial` whatever it scored.
 
@@ -96,6 +97,7 @@ def export_winner(
     names = public_names(preparation.sources.values())
     origins = trace(models_of(recipe, delivered.sources, tokenizer_source), names)
     _check_unchanged(study, origins)
+    say(f"writing {choice.label} to {out} ...")
     weights = export_checkpoint(
         recipe,
         open_stages(recipe, delivered.sources),
@@ -115,7 +117,9 @@ def export_winner(
     )
     verification = None
     if verify:
-        verification = verify_folder(out, study.items_of(choice.key), _options(preparation))
+        verification = verify_folder(
+            out, study.items_of(choice.key), _options(preparation), say=say
+        )
     return ExportReport(
         out=out,
         label=choice.label,

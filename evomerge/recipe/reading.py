@@ -20,6 +20,10 @@ _OTHER_KINDS = {
 }
 """Keys that only other documents of mergekit have, or none."""
 
+_MOST_DOCUMENTS = 100
+_MOST_MERGES = 1000
+"""Merges that a recipe amounts to: each of its stages as often as it is used, by stages too."""
+
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file; see `read_recipe`."""
@@ -36,6 +40,10 @@ def read_recipe(text: str, *, where: str) -> Recipe:
     """
     expected = "merge_method and models"
     documents = parse_mappings(text, where=where, expected=expected, error=RecipeError)
+    if len(documents) > _MOST_DOCUMENTS:
+        raise RecipeError(
+            f"{where}: {len(documents)} documents; a recipe has at most {_MOST_DOCUMENTS}"
+        )
     if len(documents) == 1 and "name" not in documents[0]:
         return _recipe(documents[0], where)
     named: dict[str, Recipe] = {}
@@ -63,6 +71,7 @@ def read_recipe(text: str, *, where: str) -> Recipe:
 def _in_order(final: Recipe, named: Mapping[str, Recipe], where: str) -> dict[str, Recipe]:
     """The named merges that the final one is made of, each after those that it uses."""
     ordered: dict[str, Recipe] = {}
+    merges: dict[str, int] = {}
 
     def add(recipe: Recipe, users: tuple[str, ...]) -> None:
         for name in recipe.named:
@@ -71,6 +80,12 @@ def _in_order(final: Recipe, named: Mapping[str, Recipe], where: str) -> dict[st
             if name in named and name not in ordered:
                 add(named[name], (*users, name))
                 ordered[name] = named[name]
+                merges[name] = 1 + sum(merges.get(used, 0) for used in named[name].named)
+                if merges[name] > _MOST_MERGES:
+                    raise RecipeError(
+                        f"{where}: name: {name} amounts to more than {_MOST_MERGES:,} merges, as "
+                        "the stages that it uses use others; write fewer"
+                    )
 
     add(final, ())
     return ordered

@@ -40,6 +40,7 @@ from evomerge.report.tally import (
     model_alone,
     parents_among,
     phase_of,
+    scores_are_shares,
     searched,
     spending_of,
 )
@@ -152,8 +153,13 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "baselines": sorted(baselines, key=lambda t: (t.score is None, -(t.score or 0.0))),
         "alone": alone,
         "items_of": items_of,
+        "shares": scores_are_shares(baselines, job),
         "search": search_figure(
-            genomes, baselines, parents=alone, stages=[stage.name for stage in job.stages]
+            genomes,
+            baselines,
+            parents=alone,
+            stages=[stage.name for stage in job.stages],
+            shares=scores_are_shares(baselines, job),
         )
         if genomes or baselines
         else None,

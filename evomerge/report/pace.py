@@ -1,16 +1,34 @@
 """How fast candidates are scored, and so how long the rest of the search may take.
 
 It guesses from what candidates cost so far. It knows the budget, not the optimiser's own reasons to
-stop, and not what the final selection takes.
+stop; how many models the final selection will score it guesses too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from evomerge.job import JobSpec
 from evomerge.report.tally import remaining_worker_s, searched, spending_of
 from evomerge.study import Trial
+
+_MEANS = 2
+"""Finalists that are means of the distribution (see selection.validation)."""
+
+_BESIDE = 3
+"""Merges on the test items beside base, parents and winner: the uniform soup, the best starts."""
+
+_FRONT = 4
+"""How many times more finalists a front has (see selection.select_front)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalItems:
+    """Items that a model is scored on in the final selection, over all tasks."""
+
+    validation: int
+    test: int
 
 
 class Pace:
@@ -23,12 +41,16 @@ class Pace:
     def __init__(self, job: JobSpec, clock: Callable[[], float]) -> None:
         self._job = job
         self._clock = clock
-        self.begin_phase()
+        self._began_s = clock()
+        self._scored: list[Trial] = []
+        self._clock_share = 1.0
+        """Seconds of the clock for one of a worker, as the last phase was."""
 
     def begin_phase(self) -> None:
         """Start anew: another phase may keep fewer or more workers busy."""
+        self._clock_share = self._share()
         self._began_s = self._clock()
-        self._scored: list[Trial] = []
+        self._scored = []
 
     @property
     def scored(self) -> bool:
@@ -66,3 +88,46 @@ class Pace:
         passed_s = self._clock() - self._began_s
         done_s = spending_of(self._scored).worker_s
         return left_s * passed_s / done_s if done_s > 0 else left_s
+
+    def models_s(self, trials: Sequence[Trial], models: int, items: int) -> float | None:
+        """Seconds until so many models are scored on so many items each; None before any is.
+
+        By finalists of this phase where there are some, else by finalists or candidates before.
+        """
+        for known in (
+            self._scored,
+            [trial for trial in trials if trial.kind == "finalist"],
+            searched(trials),
+            trials,
+        ):
+            likely = [trial for trial in known if trial.failure is None and trial.cost.items]
+            if likely:
+                break
+        else:
+            return None
+        cost = spending_of(likely)
+        item_s = (cost.worker_s - cost.merge_s) / cost.items
+        model_s = cost.merge_s / cost.candidates if cost.candidates else 0.0
+        return models * (model_s + item_s * items) * self._share()
+
+    def validation_s(self, trials: Sequence[Trial], items: FinalItems) -> float | None:
+        """Seconds that one final selection takes on its validation items, before it is planned."""
+        return self.models_s(trials, self._validated(trials), items.validation)
+
+    def test_s(self, trials: Sequence[Trial], items: FinalItems) -> float | None:
+        """Seconds that it takes on its test items, before it is planned."""
+        winners = self._validated(trials) // 2 if self._job.mode == "pareto" else 1
+        beside = 1 + len(self._job.models.sources) + _BESIDE
+        return self.models_s(trials, winners + beside, items.test)
+
+    def _validated(self, trials: Sequence[Trial]) -> int:
+        """How many models are likely to be scored on the validation items."""
+        starts = sum(trial.kind == "baseline" for trial in trials)
+        finalists = self._job.evaluation.finalists
+        found = finalists * _FRONT if self._job.mode == "pareto" else finalists + _MEANS
+        return found + (starts + 1) // 2
+
+    def _share(self) -> float:
+        """Seconds of the clock for one of a worker: below 1 where several work."""
+        done_s = spending_of(self._scored).worker_s
+        return (self._clock() - self._began_s) / done_s if done_s > 0 else self._clock_share

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from evomerge.report.figures import Figure, layout_of, safe_text, spec_of, spread_of, titled
 from evomerge.report.tally import Generation, generations_of, items_of
-from evomerge.report.words import count_text, one_line, score_text
+from evomerge.report.words import count_text, one_line, score_text, within_shares
 from evomerge.study import Trial
 
 _HEIGHT = 440  # CSS pixels, as all below
@@ -29,22 +29,26 @@ def search_figure(
     *,
     parents: Sequence[str],
     stages: Sequence[str] = (),
+    shares: bool = False,
 ) -> Figure:
     """Scores of candidates in order, means and bests of generations, a line for each baseline.
 
     parents: labels of the baselines that are models on their own. stages: names of the job's.
+    shares: whether scores are shares (see score_text); estimates outside are drawn at their end.
     """
     lines = [(trial, trial.score) for trial in baselines if trial.score is not None]
-    scores = [trial.score for trial in (*genomes, *baselines) if trial.score is not None]
+    scores = [
+        _height(trial.score, shares) for trial in (*genomes, *baselines) if trial.score is not None
+    ]
     low, high = spread_of(scores)
     count = max(len(genomes), 1)
     ends = (0.5 - 0.01 * count, count + 0.5 + 0.01 * count)
     told = [one for one in generations_of(genomes) if one.mean is not None]
     traces = [
         *(_baseline_line(trial, score, ends, trial.label in parents) for trial, score in lines),
-        _candidates(genomes),
+        _candidates(genomes, shares),
         _failures(genomes, low + 0.02 * (high - low)),
-        *_generation_lines(genomes, told),
+        *_generation_lines(genomes, told, shares),
     ]
     begun = _stages_begun(genomes) if stages else {}
     head = _STAGE_HEAD if begun else 0
@@ -66,7 +70,7 @@ def search_figure(
             *marks,
         ],
     }
-    means = ", ".join(score_text(one.mean) for one in told) or "none yet"
+    means = ", ".join(score_text(one.mean, shares) for one in told) or "none yet"
     return Figure(
         title="Search scores",
         description=f"Search scores of {len(genomes)} candidates; generation means: {means}.",
@@ -75,14 +79,18 @@ def search_figure(
     )
 
 
-def _candidates(genomes: Sequence[Trial]) -> go.Scatter:
+def _height(score: float, shares: bool) -> float:
+    return within_shares(score) if shares else score
+
+
+def _candidates(genomes: Sequence[Trial], shares: bool) -> go.Scatter:
     scored = [(i, t) for i, t in enumerate(genomes, start=1) if t.score is not None]
     return go.Scatter(
         x=[i for i, _ in scored],
-        y=[trial.score for _, trial in scored],
+        y=[_height(trial.score, shares) for _, trial in scored if trial.score is not None],
         mode="markers",
         marker={"size": 5, "color": "var(--dot)"},
-        hovertext=[_said(str(trial.key), trial) for _, trial in scored],
+        hovertext=[_said(str(trial.key), trial, shares) for _, trial in scored],
         hoverinfo="text",
     )
 
@@ -100,7 +108,9 @@ def _failures(genomes: Sequence[Trial], foot: float) -> go.Scatter:
     )
 
 
-def _generation_lines(genomes: Sequence[Trial], told: Sequence[Generation]) -> list[go.Scatter]:
+def _generation_lines(
+    genomes: Sequence[Trial], told: Sequence[Generation], shares: bool
+) -> list[go.Scatter]:
     """Best and mean of each generation, drawn in the middle of its candidates.
 
     Lines are broken where a stage begins.
@@ -116,23 +126,23 @@ def _generation_lines(genomes: Sequence[Trial], told: Sequence[Generation]) -> l
     x = [one and sum(places[one.number]) / len(places[one.number]) for one in shown]
     best = go.Scatter(
         x=x,
-        y=[one and one.best for one in shown],
+        y=[one and one.best and _height(one.best, shares) for one in shown],
         mode="lines+markers",
         line={"width": 1.25, "color": "var(--c2)", "dash": "dot"},
         marker={"size": 6, "symbol": "diamond", "color": "var(--c2)"},
         hovertext=[
-            one and f"generation {one.number}, best {score_text(one.best)}" for one in shown
+            one and f"generation {one.number}, best {score_text(one.best, shares)}" for one in shown
         ],
         hoverinfo="text",
     )
     mean = go.Scatter(
         x=x,
-        y=[one and one.mean for one in shown],
+        y=[one and one.mean and _height(one.mean, shares) for one in shown],
         mode="lines+markers",
         line={"width": 2.5, "color": "var(--accent)"},
         marker={"size": 6, "color": "var(--accent)"},
         hovertext=[
-            one and f"generation {one.number}, mean {score_text(one.mean)}" for one in shown
+            one and f"generation {one.number}, mean {score_text(one.mean, shares)}" for one in shown
         ],
         hoverinfo="text",
     )
@@ -176,9 +186,9 @@ def _stage_label(place: int, name: str) -> dict[str, Any]:
     }
 
 
-def _said(name: str, trial: Trial) -> str:
+def _said(name: str, trial: Trial, shares: bool = False) -> str:
     items = count_text(items_of(trial), "item")
-    return f"{safe_text(name)}<br>score {score_text(trial.score)} on {items}"
+    return f"{safe_text(name)}<br>score {score_text(trial.score, shares)} on {items}"
 
 
 def _baseline_line(

@@ -27,6 +27,7 @@ from evomerge.report.tally import (
     limits_of,
     parents_among,
     phase_of,
+    scores_are_shares,
     searched,
     spending_of,
     stage_of,
@@ -64,7 +65,8 @@ class Status:
     them that shared prefixes saved.
     headline: what the final selection says of the winner, or of the front; None until it has been
     made. front: its points; None where the search has one winner, or has not ended. export: the
-    command that exports what came of it; None before the end.
+    command that exports what came of it; None before the end. shares: whether scores are shares, so
+    that an estimate outside [0, 1] is not shown to people as a score.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Status:
     headline: str | None
     front: tuple[FrontRow, ...] | None = None
     export: str | None = None
+    shares: bool = False
 
     @property
     def finished(self) -> bool:
@@ -138,6 +141,7 @@ def status_of(study: Study) -> Status:
         headline=None if outcome is None else study.noted(SELECTION)["headline"],
         front=rows_of(outcome) if isinstance(outcome, Front) else None,
         export=None if outcome is None else outcome.export_command(study.run_dir),
+        shares=scores_are_shares(trials, study.job),
     )
 
 
@@ -174,9 +178,9 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         counts.append(count_text(status.finalists, "finalist"))
     rows.append(("recorded", ", ".join(counts)))
     if not status.finished:  # the end's scores say more, and are in the headline
-        rows.append(("best parent", _scored_text(status.best_parent)))
-        rows.append(("best baseline", _scored_text(status.best_baseline)))
-        rows.append(("best candidate", _scored_text(status.best_candidate)))
+        rows.append(("best parent", _scored_text(status.best_parent, status.shares)))
+        rows.append(("best baseline", _scored_text(status.best_baseline, status.shares)))
+        rows.append(("best candidate", _scored_text(status.best_candidate, status.shares)))
         if status.best_candidate is not None:
             rows.append(("", "search scores: few items, fresh ones each generation; read them so"))
     rows.append(("cost", f"{status.items:,} items, {duration_text(status.worker_s)} of workers"))
@@ -204,9 +208,9 @@ def _phase_text(status: Status) -> str:
     return status.phase
 
 
-def _scored_text(named: ScoredName | None) -> str:
+def _scored_text(named: ScoredName | None, shares: bool) -> str:
     if named is None:
         return "none yet"
     same = named.label == named.candidate
     name = named.label if same else f"{named.label} ({named.candidate})"
-    return f"{score_text(named.score)} {name} on {count_text(named.items, 'item')}"
+    return f"{score_text(named.score, shares)} {name} on {count_text(named.items, 'item')}"

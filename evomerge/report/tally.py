@@ -199,6 +199,24 @@ def parents_among(trials: Iterable[Trial], job: JobSpec) -> tuple[Trial, ...]:
     )
 
 
+def scores_are_shares(trials: Iterable[Trial], job: JobSpec) -> bool:
+    """Whether scores lie in [0, 1], as far as the baselines' plain means say.
+
+    The scores of candidates do not tell: they are estimates, and can lie outside.
+    """
+    plain = [trial for trial in trials if trial.kind == "baseline" and trial.score is not None]
+    named = {(objective.task, objective.metric.partition(",")[0]) for objective in job.objectives}
+    values = [
+        value
+        for trial in plain
+        for task, means in trial.means.items()
+        for metric, value in means.items()
+        if (task, metric.partition(",")[0]) in named
+    ]
+    values += [trial.score for trial in plain if trial.score is not None]
+    return bool(values) and all(0.0 <= value <= 1.0 for value in values)
+
+
 def searched(trials: Iterable[Trial]) -> list[Trial]:
     """What the budget pays for: the optimiser's candidates, and those that were scored again."""
     return [trial for trial in trials if trial.kind in ("genome", "elite")]

@@ -1,15 +1,15 @@
 """What a user sees on stderr while a search runs.
 
-In a terminal a live display; elsewhere plain lines, at most one for a generation, a phase or a
-stage. It is told of steps and looks at the record; it never changes either, and knows no model or
-task.
+In a terminal a live display; elsewhere plain lines: one for a generation or a stage, and in the
+other phases one now and then, so that no log is silent for long. It is told of steps and looks at
+the record; it never changes either, and knows no model or task.
 """
 
 from __future__ import annotations
 
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from evomerge.candidate import CandidateKey, Step
 from evomerge.errors import visible
-from evomerge.report.pace import Pace
+from evomerge.report.pace import FinalItems, Pace
 from evomerge.report.tally import (
     Generation,
     Stage,
@@ -29,6 +29,7 @@ from evomerge.report.tally import (
     limits_of,
     parents_among,
     phase_at,
+    scores_are_shares,
     searched,
     selection_round,
     spending_of,
@@ -52,18 +53,25 @@ _WIDEST = 100
 
 _REFRESHES_PER_S = 2
 
+_LINE_EVERY_S = 30.0
+"""Least seconds between a line and another that says how far a phase is."""
+
 
 class SearchProgress:
     """An observer (see candidate.Observer) that shows a search on stderr; use it in a `with`.
 
     with SearchProgress(study) as progress:
         run_search(Ledger(preparation=preparation, study=study, pool=pool, observe=progress))
+
+    final_items: what models are scored on in the final selection; without it the time left ends
+    before that.
     """
 
     def __init__(
         self,
         study: Study,
         *,
+        final_items: FinalItems | None = None,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,7 +85,10 @@ class SearchProgress:
         self._told: set[int] = set()  # generations that are complete
         self._pace = Pace(study.job, clock)
         self._began_s = clock()
+        self._final_items = final_items
         self._key: CandidateKey | None = None  # of the last step
+        self._planned: tuple[tuple[CandidateKey, ...], int] = ((), 0)  # models, items of each
+        self._said_s = clock()
         self._stage = stage_of(study)
         self._announced: Stage | None = None
         self._doing = ""
@@ -110,10 +121,7 @@ class SearchProgress:
 
     def __call__(self, step: Step, key: CandidateKey) -> None:
         """Take note of a step."""
-        if self._key is None or phase_at(key.generation) != phase_at(self._key.generation):
-            self._end_phase()
-            self._pace.begin_phase()
-        self._key = key
+        self._enter(key)
         if step == "asked":
             self._stage = stage_of(self._study)
         elif step == "merged":
@@ -124,6 +132,37 @@ class SearchProgress:
             self._told.add(key.generation)
             if key.generation in self._fresh and self._live is None:
                 self.say(self._generation_line(generations_of(self._beside(key))[0]))
+
+    def plan(self, keys: Sequence[CandidateKey], items: int) -> None:
+        """Take note of the models that are scored next (see candidate.Plan), and say so."""
+        if not keys:
+            return
+        self._enter(keys[0])
+        self._planned = (tuple(keys), items)
+        waiting = self._waiting()
+        if waiting:
+            done = len(keys) - waiting
+            taken = [f"{done} of them taken from the record"] if done else []
+            what = f"{count_text(len(keys), 'model')} on {count_text(items, 'item')} each"
+            left = filter(None, [self._time_left()])
+            self.say(f"{self._phase}: {', '.join([what, *taken, *left])}")
+
+    def _enter(self, key: CandidateKey) -> None:
+        """Note where the search is; another phase begins anew."""
+        if self._key is None or phase_at(key.generation) != phase_at(self._key.generation):
+            self._end_phase()
+            self._pace.begin_phase()
+            self._planned = ((), 0)
+        self._key = key
+
+    @property
+    def _phase(self) -> str:
+        return "starting" if self._key is None else phase_at(self._key.generation)
+
+    def _waiting(self) -> int:
+        """How many of the planned models have no record yet."""
+        recorded = {trial.key for trial in self._trials}
+        return sum(key not in recorded for key in self._planned[0])
 
     def _take(self, key: CandidateKey) -> None:
         trial = self._study.find(key)
@@ -137,11 +176,26 @@ class SearchProgress:
         self._fresh.add(key.generation)
         if self._doing:
             self._doing = "merging"
+        if self._live is None and self._clock() - self._said_s >= _LINE_EVERY_S:
+            self._say_how_far()
+
+    def _say_how_far(self) -> None:
+        """A line within a phase that has none for its generations."""
+        if self._phase == "baselines":
+            self.say(f"baselines: {count_text(len(self._beside_now()), 'model')} scored so far")
+        elif self._phase != "search" and self._waiting():
+            left = filter(None, [self._time_left()])
+            self.say(f"{self._phase}: {', '.join([self._scored_of_planned(), *left])}")
+
+    def _scored_of_planned(self) -> str:
+        models = len(self._planned[0])
+        return f"{models - self._waiting()} of {count_text(models, 'model')} scored"
 
     # Lines that stay.
 
     def say(self, line: str) -> None:
         """A line that stays."""
+        self._said_s = self._clock()
         self._console.print(Text(visible(line)), soft_wrap=True)
 
     def _opening(self) -> str:
@@ -187,7 +241,7 @@ class SearchProgress:
             f"{range_text(generation.least, generation.most, 'item')}"
         ]
         if generation.mean is not None:
-            parts.append(f"mean {score_text(generation.mean)}, best {score_text(generation.best)}")
+            parts.append(self._mean_and_best(generation))
         parent = self._best_parent()
         if parent is not None:
             parts.append(f"best parent {self._scored(parent)} on the baselines' items")
@@ -211,32 +265,62 @@ class SearchProgress:
             return beside
         return [one for one in beside if selection_round(one.key) == selection_round(key)]
 
+    def _beside_now(self) -> list[Trial]:
+        return self._beside(self._key) if self._key else []
+
     def _best_parent(self) -> Trial | None:
         return best_of(parents_among(self._trials, self._job))
 
     def _scored(self, trial: Trial) -> str:
-        return f"{score_text(trial.score)} ({one_line(trial.label)})"
+        return f"{self._score(trial.score)} ({one_line(trial.label)})"
+
+    def _score(self, value: float | None) -> str:
+        return score_text(value, scores_are_shares(self._trials, self._job))
+
+    def _mean_and_best(self, generation: Generation) -> str:
+        return f"mean {self._score(generation.mean)}, best {self._score(generation.best)}"
 
     def _last_failure(self) -> str:
         reasons = [trial.failure for trial in self._trials if trial.failure is not None]
         return one_line(reasons[-1]) if reasons else ""
 
     def _left(self) -> str:
-        """What is used of the budget, and a guess at the time left of the search."""
-        spent = spending_of(searched(self._trials))
-        limit = limits_of(self._job.budget, spent)[0]
-        left_s = self._pace.left_s(self._trials)
-        if limit.share >= 1.0 or left_s is None:
-            return str(limit)
-        return f"{limit}, {estimate_text(left_s)} left before validation"
+        """What is used of the budget, and a guess at the time left."""
+        limit = limits_of(self._job.budget, spending_of(searched(self._trials)))[0]
+        return ", ".join(filter(None, [str(limit), self._time_left()]))
+
+    def _time_left(self) -> str:
+        """A guess at the time left, and what it is of; empty where nothing tells."""
+        phase, final, trials = self._phase, self._final_items, self._trials
+        stages = 0 if self._stage is None else self._stage.count - self._stage.number
+        parts: list[float | None] = []
+        if phase in ("validation", "test"):
+            waiting, items = self._waiting(), self._planned[1]
+            parts.append(self._pace.models_s(trials, waiting, items) if waiting else None)
+            ending = "" if final else f" of {phase}"
+            if phase == "validation" and final:
+                ending = ", the next stages and test included" if stages else ", test included"
+        else:
+            ending = ", validation and test included" if final else " before validation"
+        limit = limits_of(self._job.budget, spending_of(searched(trials)))[0]
+        if phase not in ("validation", "test") or (stages and phase == "validation" and final):
+            left_s = self._pace.left_s(trials) if limit.share < 1.0 else 0.0
+            parts.append(left_s if final or left_s else None)
+        if final and phase != "test":
+            ahead = stages if phase == "validation" else stages + 1
+            validation_s = self._pace.validation_s(trials, final)
+            parts += [*([validation_s] * ahead), self._pace.test_s(trials, final)]
+        known = [seconds for seconds in parts if seconds is not None]
+        if not known or len(known) < len(parts):
+            return ""
+        return f"{estimate_text(sum(known))} left{ending}"
 
     # The live display.
 
     def page(self) -> RenderableType:
         """The live display as it stands, as wide as the console allows."""
         width = min(self._console.width, _WIDEST)
-        key = self._key
-        phase = "starting" if key is None else phase_at(key.generation)
+        key, phase = self._key, self._phase
         title = f"generation {key.generation}" if key and phase == "search" else phase
         if self._stage is not None and phase == "search":
             title = f"{title}, {self._stage}"
@@ -269,15 +353,17 @@ class SearchProgress:
 
     def _rows(self, phase: str) -> list[tuple[str, str]]:
         rows = [("budget", self._left())]
-        beside = self._beside(self._key) if self._key else []
+        beside = self._beside_now()
         if phase == "search" and beside:
-            rows.append(("this generation", _population_text(generations_of(beside)[0])))
+            rows.append(("this generation", self._population_text(generations_of(beside)[0])))
+        elif self._planned[0]:
+            rows.append(("scored", self._scored_of_planned().removesuffix(" scored")))
         elif phase not in ("starting", "search"):
             rows.append(("scored", count_text(len(beside), "model")))
         told = [one for one in generations_of(self._trials) if one.number in self._told]
         means = [one.mean for one in told if one.mean is not None]
         if len(means) > 1:
-            rows.append(("generation means", _trend(means)))
+            rows.append(("generation means", self._trend(means)))
         baselines = [trial for trial in self._trials if trial.kind == "baseline"]
         for label, trial in (
             ("best parent", self._best_parent()),
@@ -293,18 +379,16 @@ class SearchProgress:
             rows.append(("", "scores vary: fresh items each generation"))
         return rows
 
+    def _population_text(self, generation: Generation) -> str:
+        done = f"{generation.scored + generation.failed} scored"
+        if generation.mean is None:
+            return done
+        return f"{done}, {self._mean_and_best(generation)}"
 
-def _population_text(generation: Generation) -> str:
-    done = f"{generation.scored + generation.failed} scored"
-    if generation.mean is None:
-        return done
-    return f"{done}, mean {score_text(generation.mean)}, best {score_text(generation.best)}"
-
-
-def _trend(means: list[float]) -> str:
-    """The last generation means as bars, with the first and the last of them in numbers."""
-    shown = means[-_SPARKS_SHOWN:]
-    low, high = min(shown), max(shown)
-    step = (high - low) / (len(_SPARKS) - 1) or 1.0
-    bars = "".join(_SPARKS[round((mean - low) / step)] for mean in shown)
-    return f"{score_text(shown[0])} {bars} {score_text(shown[-1])}"
+    def _trend(self, means: list[float]) -> str:
+        """The last generation means as bars, with the first and the last of them in numbers."""
+        shown = means[-_SPARKS_SHOWN:]
+        low, high = min(shown), max(shown)
+        step = (high - low) / (len(_SPARKS) - 1) or 1.0
+        bars = "".join(_SPARKS[round((mean - low) / step)] for mean in shown)
+        return f"{self._score(shown[0])} {bars} {self._score(shown[-1])}"

@@ -6,10 +6,25 @@ import re
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
+_ROUNDING = 1e-9
 
-def score_text(value: float | None) -> str:
-    """A score with three decimals; a dash where there is none."""
-    return "–" if value is None else f"{value:.3f}"
+
+def score_text(value: float | None, shares: bool = False) -> str:
+    """A score with three decimals; a dash where there is none.
+
+    shares: whether scores are shares. An estimate from a weighted draw can lie outside [0, 1], and
+    then it says no more than that the score is near that end.
+    """
+    if value is None:
+        return "–"
+    if shares and within_shares(value) != value:
+        return "≥ 1" if value > 1.0 else "≤ 0"
+    return f"{value:.3f}"
+
+
+def within_shares(value: float) -> float:
+    """The share that is nearest to an estimate of one; rounding alone changes nothing."""
+    return value if -_ROUNDING <= value <= 1.0 + _ROUNDING else min(1.0, max(0.0, value))
 
 
 def gain_text(value: float) -> str:

@@ -9,7 +9,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evomerge.candidate import MOST_FINALISTS, Candidate, CandidateKey, Scored, Split, TaskItems
+from evomerge.candidate import (
+    MOST_FINALISTS,
+    Candidate,
+    CandidateKey,
+    Scored,
+    Split,
+    TaskItems,
+    count_items,
+)
 from evomerge.ledger import Ledger
 from evomerge.recipe import Recipe
 from evomerge.search import Ending
@@ -73,6 +81,7 @@ def score_entrants(
         )
         for place, entrant in enumerate(merges)
     ]
+    ledger.plan([candidate.key for candidate in candidates], count_items(items))
     trials = ledger.complete(candidates)
     known = {one.recipe.to_yaml(): trial for one, trial in zip(merges, trials, strict=True)}
     return [(entrant, known[entrant.recipe.to_yaml()]) for entrant in entrants]

@@ -4,6 +4,7 @@
     ├── job.yaml             the job as it is run; written last, when all else is there
     ├── study.db             the Optuna study (or a PostgreSQL study, where the job names one)
     ├── items/KEY.parquet    what every item said of candidate KEY
+    ├── run.mark             says to who began it that it is theirs (see ownership)
     └── run.lock             held by the one process that owns the directory
 
 A trial is written in one transaction, after its item results, so a kill leaves either the whole
@@ -12,7 +13,13 @@ does not know how candidates are proposed, built or scored.
 """
 
 from evomerge.study.digests import digest_items
-from evomerge.study.opening import create_study, read_study, refuse_existing, resume_study
+from evomerge.study.opening import (
+    check_trusted,
+    create_study,
+    read_study,
+    refuse_existing,
+    resume_study,
+)
 from evomerge.study.storage import write_whole
 from evomerge.study.study import Study
 from evomerge.study.trial import Parameter, Trial
@@ -21,6 +28,7 @@ __all__ = [
     "Parameter",
     "Study",
     "Trial",
+    "check_trusted",
     "create_study",
     "digest_items",
     "read_study",

@@ -17,6 +17,7 @@ import sqlalchemy.exc
 
 from evomerge.errors import JobError, RunError
 from evomerge.job import JobSpec, load_job
+from evomerge.study.ownership import check_own, mark_own
 from evomerge.study.postgres import WriterLock
 from evomerge.study.reader import Contents, Reader, Record
 from evomerge.study.storage import (
@@ -101,11 +102,17 @@ def create_study(
             undo.callback(before().unlink)
         record = Record(notes=json.loads(json.dumps(notes)), contents=contents)
         study = Study(run_dir, job, record, writer=writer, lock=lock)
-        study.made = tuple(made)
+        study.new, study.made = True, tuple(made)
+        mark_own(run_dir, job)
         text = job.to_yaml()
         write_whole(run_dir / _JOB, lambda path: path.write_text(text, encoding="utf-8"))
         undo.pop_all()
     return study
+
+
+def check_trusted(run_dir: Path, *, trust: bool) -> None:
+    """Refuse a search whose job names code to run, and that this user did not begin (RunError)."""
+    check_own(run_dir, load_job(_job_path(run_dir)), trust=trust)
 
 
 def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:

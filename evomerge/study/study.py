@@ -32,6 +32,9 @@ class Study:
     directory. release: lets go of what it is read from.
     """
 
+    new = False
+    """Whether it was begun in this process."""
+
     made: tuple[Path, ...] = ()
     """Folders that were made for it where it is new, the innermost first."""
 

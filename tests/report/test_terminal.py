@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from evomerge.candidate import CandidateKey, Step
+from evomerge.candidate import MOST_FINALISTS, CandidateKey, Step
+from evomerge.report.pace import FinalItems
 from evomerge.report.terminal import SearchProgress
-from evomerge.study import Study, create_study, resume_study
+from evomerge.study import Study, create_study, read_study, resume_study
 from tests.report.route_studies import MadeUpHybrid, hybrid_job
 from tests.report.studies import FAILURE, MadeUpSearch, run_through
 
@@ -218,3 +220,88 @@ def test_the_display_itself_loads_no_model_library() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Clock:
+    """Goes on by so many seconds with each model that is recorded."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s = step_s
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def watch_all(study: Study, console: Console, *, step_s: float) -> SearchProgress:
+    """A whole search whose final selection is planned, as the selection plans it."""
+    clock = Clock(step_s)
+    search = MadeUpSearch(study, generations=3, population=4)
+    progress = SearchProgress(
+        study, final_items=FinalItems(validation=198, test=198), console=console, clock=clock
+    )
+
+    def observe(step: Step, key: CandidateKey) -> None:
+        clock.now_s += step_s if step == "recorded" else 0.0
+        progress(step, key)
+
+    with progress:
+        run_through(search.baselines(), observe)
+        for number in (1, 2, 3):
+            run_through(search.generation(number), observe)
+        for generation in (-1, -2):
+            keys = [CandidateKey(generation, 3 * MOST_FINALISTS + place) for place in range(5)]
+            progress.plan(keys, 198)
+            run_through(search.finalists(generation, 5), observe)
+    return progress
+
+
+def test_the_time_left_covers_validation_and_test(new_study: Study) -> None:
+    console = plain_console(200)
+    watch_all(new_study, console, step_s=100.0)
+    lines = text_of(console).splitlines()
+    [generation] = [line for line in lines if line.startswith("generation 1:")]
+    assert re.search(r"4 of 12 candidates, about \d+ min left, validation and test inc", generation)
+    [searched] = [line for line in lines if line.startswith("search:")]
+    assert re.search(r"12 of 12 candidates, about \d+ min left, validation and test", searched)
+
+
+def test_validation_and_test_say_what_they_score_and_how_far_they_are(new_study: Study) -> None:
+    console = plain_console(200)
+    watch_all(new_study, console, step_s=20.0)
+    lines = text_of(console).splitlines()
+    [begun, between, *_] = [line for line in lines if line.startswith("validation:")]
+    assert re.search(r"5 models on 198 items each, about \d+ min left, test included$", begun)
+    assert re.search(r": [234] of 5 models scored, about \d+ min left, test included$", between)
+    [begun, between, *_, ended] = [line for line in lines if line.startswith("test:")]
+    assert re.search(r"5 models on 198 items each, about \d+ min left$", begun)
+    assert " of 5 models scored, " in between
+    assert ended == "test: 5 models scored on 198 items each"
+    assert sum(line.startswith("baselines: ") and "so far" in line for line in lines) > 1
+
+
+def test_what_is_recorded_is_not_announced_again(new_study: Study) -> None:
+    watch_all(new_study, plain_console(), step_s=0.0)
+    console = plain_console()
+    with read_study(new_study.run_dir) as again:
+        watch_all(again, console, step_s=0.0)
+    assert len(text_of(console).splitlines()) == 1
+
+
+def test_an_estimate_outside_of_shares_is_shown_as_the_end_that_it_is_near(
+    new_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = MadeUpSearch(new_study, generations=1, population=4)
+    console = plain_console(200)
+    with SearchProgress(new_study, console=console, clock=lambda: 0.0) as progress:
+        run_through(search.baselines(), progress)
+        record = new_study.record
+
+        def above(*args: Any, **kept: Any) -> None:
+            record(*args, **{**kept, "score": 1.012})
+
+        monkeypatch.setattr(new_study, "record", above)
+        run_through(search.generation(1), progress)
+        assert "mean ≥ 1, best ≥ 1" in "\n".join(page_of(progress, 120))
+    assert "mean ≥ 1, best ≥ 1; best parent 0." in text_of(console)
+    assert "1.012" not in text_of(console)

@@ -61,3 +61,11 @@ def test_counts_agree_with_their_noun() -> None:
 
 def test_text_of_others_is_one_line_without_control_characters() -> None:
     assert one_line("a\x1b[31m red\nline\r\u202e end ") == "a [31m red line end"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.012, "≥ 1"), (-0.02, "≤ 0"), (1.0, "1.000"), (1.0 + 1e-12, "1.000")]
+)
+def test_an_estimate_of_a_share_is_no_score_outside_of_shares(value: float, text: str) -> None:
+    assert score_text(value, shares=True) == text
+    assert score_text(value) == f"{value:.3f}"

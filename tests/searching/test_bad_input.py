@@ -14,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from evomerge.cli import app
+from evomerge.errors import WorkerError
 from tests.checkpoints import save_tiny_llama
 from tests.searching.jobs import job_document, write_models
 
@@ -214,3 +215,25 @@ def test_a_storage_that_cannot_be_opened_is_refused(tmp_path: Path, models: Path
     line = refusal(["search", str(job), "--run-dir", str(tmp_path / "run")])
     assert f"storage: {url}" in line
     assert not (tmp_path / "run" / "job.yaml").exists()
+
+
+def test_workers_that_cannot_be_had_leave_nothing(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise WorkerError("--ray-address here: no cluster answers")
+
+    monkeypatch.setattr("evomerge.cli.searching.open_pool", refuse)
+    job = tmp_path / "job.yaml"
+    job.write_text(yaml.safe_dump(job_document(models)))
+    mine = tmp_path / "mine"  # a folder that was there stays, and so does what lies in it
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    for run_dir in (tmp_path / "runs" / "run", mine):
+        result = CliRunner().invoke(app, ["search", str(job), "--run-dir", str(run_dir)])
+        assert result.exit_code == 2
+        said = result.stderr.splitlines()[-1]
+        assert "no cluster answers; nothing was begun" in said
+        assert "resume" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "mine"]
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
