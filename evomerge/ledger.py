@@ -186,10 +186,10 @@ class Ledger:
                 blocks=blocks,
             )
             self._note_opened()
+            self.observe("recorded", candidate.key)
         elif self.study.lacks(candidate.key):
             self._recorded(candidate)
             self._restore(candidate, outcome, means=means)
-        self.observe("recorded", candidate.key)
         if isinstance(outcome, Scored):  # of one that failed they are the only item results
             self.study.items.forget_blocks(candidate.key)
         return self._recorded(candidate)

@@ -128,6 +128,25 @@ def test_lost_item_results_are_scored_again_and_nothing_else(
     assert item_files(tmp_path / "run") == files
 
 
+def test_candidates_taken_from_the_record_are_not_announced_as_recorded_again(
+    tmp_path: Path, models: Path
+) -> None:
+    preparation = prepared(models, "parameter_space")
+    run(tmp_path / "run", preparation, LightPool())
+    lose(tmp_path / "run", of_each_kind(tmp_path / "run"))
+    announced: list[CandidateKey] = []
+    with resume_study(tmp_path / "run") as study, LightPool() as pool:
+        run_job(
+            Ledger(
+                preparation=preparation,
+                study=study,
+                pool=pool,
+                observe=lambda step, key: announced.append(key) if step == "recorded" else None,
+            )
+        )
+    assert announced == []
+
+
 @pytest.mark.parametrize("kind", ["g0000-i002", "g0002-i001"])
 def test_item_results_that_come_out_otherwise_are_refused(
     tmp_path: Path, models: Path, kind: str
