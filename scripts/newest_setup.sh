@@ -44,6 +44,6 @@ for line in open("constraints.txt", encoding="utf-8"):
         here = version(name)
     except PackageNotFoundError:
         continue
-    if here != pinned:
+    if here.partition("+")[0] != pinned:  # a build's own suffix is no other version
         print(f"  {name} {pinned} -> {here}")
 PYTHON
