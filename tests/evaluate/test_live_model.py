@@ -190,10 +190,12 @@ class MineForCausalLM(LlamaForCausalLM):
 
 
 @pytest.fixture
-def with_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint that comes with code of its own."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hf"))
-    folder = save_architecture(tmp_path / "model", "llama")
+def with_code(tmp_path: Path) -> Path:
+    """A checkpoint that comes with code of its own, in a folder of a name of its own.
+
+    Code is imported once by the name of its folder.
+    """
+    folder = save_architecture(tmp_path / f"of_{tmp_path.name}", "llama")
     for name, text in CODE.items():
         (folder / name).write_text(text)
     file = folder / "config.json"
