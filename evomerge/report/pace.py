@@ -92,12 +92,13 @@ class Pace:
     def models_s(self, trials: Sequence[Trial], models: int, items: int) -> float | None:
         """Seconds until so many models are scored on so many items each; None before any is.
 
-        By finalists of this phase where there are some, else by finalists or candidates before.
+        By finalists of this phase where there are some, else by finalists before, else by the
+        baselines: an item costs more where a candidate has few of them.
         """
         for known in (
             self._scored,
             [trial for trial in trials if trial.kind == "finalist"],
-            searched(trials),
+            [trial for trial in trials if trial.kind == "baseline"],
             trials,
         ):
             likely = [trial for trial in known if trial.failure is None and trial.cost.items]
