@@ -8,6 +8,7 @@ know where models come from.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from evomerge.candidate import ItemIds
-from evomerge.errors import SelfCheckError
+from evomerge.errors import SelfCheckError, TaskError
 from evomerge.evaluate.engines.base import (
     Continuation,
     Engine,
@@ -103,14 +104,17 @@ class SelfCheck:
 def choose_items(suite: TaskSuite) -> ItemIds:
     """Items to check: of each task some search items, from its shortest text to its longest.
 
-    Where the search split is empty, of the items there are.
+    Where its search split is empty, of the next that is not.
     """
     each = max(1, min(ITEMS_OF_A_TASK, MOST_ITEMS // len(suite.tasks)))
     return {task: _spread(suite, task, each) for task in suite.tasks}
 
 
 def _spread(suite: TaskSuite, task: str, count: int) -> tuple[int, ...]:
-    there = suite.items(task, "search")
+    there: tuple[int, ...] = ()
+    for split in ("search", "validation", "test"):
+        with contextlib.suppress(TaskError):  # a split that is empty
+            there = there or suite.items(task, split)
     lengths = {
         item: max(len(request.tokens) for request in suite.requests({task: (item,)}))
         for item in there
