@@ -97,9 +97,9 @@ def run(work: str, *, closing_s: float = 60.0, terminated: bool = True) -> tuple
         "except typer.Exit as error:\n"
         "    os._exit(error.exit_code + 1)\n"  # not ended as it stood
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
+    # From Python 3.12 on a fork beside threads is warned of; the command's own lines are meant.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stderr
 
 

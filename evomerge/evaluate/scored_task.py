@@ -52,7 +52,8 @@ class ScoredTask:
     prompts go through the tokenizer's chat template, examples as turns of their own.
     An item's prompt is the one that a run of `lm_eval` over the whole task gives it: randomly
     drawn few-shot examples are those of the item's place in the task, in every generation.
-    identities: of each item, what it shares with whatever asks the same; shown: of all examples.
+    digests: sha256 of each item's content. identities: of each item, what it shares with whatever
+    asks the same; shown: of all examples.
     Raises TaskError for tasks that cannot be scored this way.
     """
 
@@ -70,6 +71,7 @@ class ScoredTask:
         self._filters: tuple[str, ...] = tuple(f.name for f in self._task._filters)
         watched = watch_examples(self._task)
         self._items = self._build_items(encoder, chat=chat)
+        self.digests = tuple(item.digest for item in self._items)
         self.identities = identities(
             self._task, [item.document for item in self._items], shown=False
         )
@@ -87,11 +89,6 @@ class ScoredTask:
 
     def __len__(self) -> int:
         return len(self._items)
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        """sha256 of each item's content."""
-        return tuple(item.digest for item in self._items)
 
     def fingerprint(self) -> str:
         """sha256 of every item's content and every request's token ids, in order."""

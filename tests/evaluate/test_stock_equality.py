@@ -26,6 +26,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}answer {% endif %}"
 )
 
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
 DRAWN = {
     "toy_choice": (0, 2, 3, 7, 20, 23),
     "toy_letters": (1, 4, 9),
@@ -36,6 +38,16 @@ DRAWN = {
 """A draw that holds the last item of each task, which is longer than the model's context."""
 
 Rows = Mapping[str, Mapping[tuple[int, str], Mapping[str, Any]]]
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=GPU)])
+def engine(request: pytest.FixtureRequest, base: Path, expert: Path) -> TransformersEngine:
+    """On each device; lm-eval's model stays on the CPU."""
+    built = TransformersEngine(
+        base, tokenizer=word_tokenizer(), dtype="float32", device=request.param
+    )
+    built.load(load_tensors(expert).items())
+    return built
 
 
 def stock_rows(
