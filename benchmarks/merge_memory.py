@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 import yaml
-from merge_speed import document, machine
+from machine import machine
+from merge_speed import document
 from random_checkpoints import SHAPES, write_family
 
 _INTERVAL_S = 0.005

@@ -8,6 +8,7 @@ bytes as the merge reads and writes, at the speed of the copies right before and
 
     python benchmarks/merge_speed.py [--size 390M] [--rounds 15] [--mergekit-rounds 3]
     python benchmarks/merge_speed.py --scaling    against size and number of sources; draws both
+    python benchmarks/merge_speed.py --device cuda --size 1.6B    the same on a GPU
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import platform
 import statistics
 import tempfile
 import time
@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import yaml
+from machine import machine, wait
 from random_checkpoints import SHAPES, write_family
 
 from evomerge.merge.engine import MergeEngine
@@ -63,26 +64,32 @@ def document(method: str, base: Path, experts: Sequence[Path], *, change: float 
 class Ours:
     """The engine, writing into memory that stays, as a worker's live model does."""
 
-    def __init__(self, base: Path, experts: Sequence[Path]) -> None:
+    def __init__(self, base: Path, experts: Sequence[Path], *, device: str = "cpu") -> None:
+        self.device = device
         references = [str(path) for path in (base, *experts)]
         self.sources = {name: open_source(name, where="benchmark") for name in references}
-        self.engine = MergeEngine(self.sources)
+        self.engine = MergeEngine(self.sources, device=device)
         self.base = self.sources[str(base)]
         self.names = list(self.base.structure.shapes)
         self.target = {
-            name: torch.zeros(shape, dtype=torch.bfloat16)
+            name: torch.zeros(shape, dtype=torch.bfloat16, device=device)
             for name, shape in self.base.structure.shapes.items()
         }
 
     def copy(self) -> None:
-        """Copy one model's bytes into the memory that merges write to."""
+        """Copy one model's bytes into the memory that merges write to; on a GPU, within it."""
         for name in self.names:
-            self.target[name].copy_(self.base.tensor(name))
+            if self.device == "cpu":
+                self.target[name].copy_(self.base.tensor(name))
+            else:
+                self.target[name].clone()
+        wait(self.device)
 
     def merge(self, recipe: Recipe) -> None:
         """Build one candidate."""
         for _ in self.engine.execute(recipe, into=self.target.get):
             pass
+        wait(self.device)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -97,18 +104,20 @@ def recipe_of(text: Document) -> Recipe:
     return read_recipe(yaml.safe_dump(text), where="benchmark")
 
 
-def mergekit_to_disk(text: Document) -> None:
+def mergekit_to_disk(text: Document, device: str) -> None:
     """mergekit's own merge, written to disk."""
     from mergekit.config import MergeConfiguration
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        options = MergeOptions(quiet=True, copy_tokenizer=False, write_model_card=False)
+        options = MergeOptions(
+            quiet=True, copy_tokenizer=False, write_model_card=False, cuda=device != "cpu"
+        )
         run_merge(MergeConfiguration.model_validate(text), folder, options)
 
 
-def mergekit_in_memory(text: Document) -> None:
+def mergekit_in_memory(text: Document, device: str) -> None:
     """mergekit's own merge without the writing: every merged tensor is made and dropped."""
     from mergekit.architecture import get_architecture_info
     from mergekit.config import MergeConfiguration
@@ -117,15 +126,21 @@ def mergekit_in_memory(text: Document) -> None:
     from mergekit.options import MergeOptions
     from mergekit.plan import MergePlanner
 
-    options = MergeOptions(quiet=True)
+    options = MergeOptions(quiet=True, cuda=device != "cpu")
     config = MergeConfiguration.model_validate(text)
     LoaderCache().setup(options=options)
     architecture = get_architecture_info(config, options)
     first = config.referenced_models()[0].config()
     planner = MergePlanner(config, architecture, options=options, out_model_config=first)
     planner._plan()  # its own plan_in_memory does not run
-    for _, tensor in Executor([task for _, task in planner._tensors]).run(quiet=True):
+    executor = Executor(
+        [task for _, task in planner._tensors],
+        math_device=torch.device(device),
+        storage_device=torch.device(device),
+    )
+    for _, tensor in executor.run(quiet=True):
         tensor.to(torch.bfloat16)
+    wait(device)
 
 
 def spread(values: Sequence[float], scale: float = 1.0, digits: int = 3) -> str:
@@ -134,16 +149,11 @@ def spread(values: Sequence[float], scale: float = 1.0, digits: int = 3) -> str:
     return f"{middle * scale:.{digits}f} ({low * scale:.{digits}f}-{high * scale:.{digits}f})"
 
 
-def machine() -> str:
-    """What the figures were measured on."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def compare(folder: Path, size: str, rounds: int, mergekit_rounds: int) -> None:
+def compare(folder: Path, size: str, rounds: int, mergekit_rounds: int, device: str) -> None:
     """Print the table of one size."""
     shape = SHAPES[size]
-    base, experts = write_family(folder / size, shape, experts=2)
-    ours = Ours(base, experts)
+    base, experts = write_family(folder / size, shape, experts=2, device=device)
+    ours = Ours(base, experts, device=device)
     for method in READ:  # compiles kernels, computes facts, fills the page cache
         first = seconds(lambda m=method: ours.merge(recipe_of(document(m, base, experts))))
         print(f"{method}: first candidate {first:.2f} s, with compiling and facts")
@@ -161,7 +171,7 @@ def compare(folder: Path, size: str, rounds: int, mergekit_rounds: int) -> None:
             ratios[method].append(took / (copy * (read + 1) / 2))
     gigabytes = 2 * shape.parameters / 1e9
     rate = 2 * gigabytes / statistics.median(copies)
-    print(f"\n{shape.parameters / 1e6:.0f}M weights, {gigabytes:.2f} GB a model; {machine()}")
+    print(f"\n{shape.parameters / 1e6:.0f}M weights, {gigabytes:.2f} GB a model; {machine(device)}")
     print(f"copy of one model {spread(copies)} s: {rate:.1f} GB/s read and written\n")
     print(
         "| method | candidate s | × copy bound | mergekit to disk s | without writing s | ratios |"
@@ -170,8 +180,10 @@ def compare(folder: Path, size: str, rounds: int, mergekit_rounds: int) -> None:
     for method in READ:
         text = document(method, base, experts)
         row = f"| {method} | {spread(times[method])} | {spread(ratios[method], digits=2)} |"
-        disk = [seconds(lambda t=text: mergekit_to_disk(t)) for _ in range(mergekit_rounds)]
-        memory = [seconds(lambda t=text: mergekit_in_memory(t)) for _ in range(mergekit_rounds)]
+        disk = [seconds(lambda t=text: mergekit_to_disk(t, device)) for _ in range(mergekit_rounds)]
+        memory = [
+            seconds(lambda t=text: mergekit_in_memory(t, device)) for _ in range(mergekit_rounds)
+        ]
         if mergekit_rounds:
             own = statistics.median(times[method])
             row += f" {spread(disk, digits=1)} | {spread(memory, digits=1)} |"
@@ -251,6 +263,9 @@ def main() -> None:
     parser.add_argument("--size", choices=SHAPES, default="390M")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--mergekit-rounds", type=int, default=3)
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="not for --scaling"
+    )
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--folder", type=Path, help="keep the random checkpoints here")
     parser.add_argument(
@@ -262,7 +277,7 @@ def main() -> None:
         if chosen.scaling:
             scaling(folder, chosen.rounds, chosen.picture)
         else:
-            compare(folder, chosen.size, chosen.rounds, chosen.mergekit_rounds)
+            compare(folder, chosen.size, chosen.rounds, chosen.mergekit_rounds, chosen.device)
 
 
 if __name__ == "__main__":

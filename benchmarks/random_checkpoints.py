@@ -67,24 +67,28 @@ SHAPES = {
     "200M": Shape(hidden=896, intermediate=2432, layers=14),
     "390M": Shape(hidden=1024, intermediate=3072, layers=24),
     "1.6B": Shape(hidden=2048, intermediate=6144, layers=27),
+    "6.7B": Shape(hidden=4096, intermediate=11008, layers=32),
 }
 """By the number of weights, roughly."""
 
 
-def write_family(folder: Path, shape: Shape, *, experts: int) -> tuple[Path, list[Path]]:
+def write_family(
+    folder: Path, shape: Shape, *, experts: int, device: str = "cpu"
+) -> tuple[Path, list[Path]]:
     """A base and experts in bfloat16: each the base with normal noise of a tenth of its deviation.
 
-    Folders that are there already are kept.
+    device: where the numbers are drawn; other devices draw other numbers. Folders that are there
+    already are kept.
     """
     base = folder / "base"
-    _write(base, shape, seed=0, of_base=False)
+    _write(base, shape, seed=0, of_base=False, device=device)
     others = [folder / f"expert{number}" for number in range(1, experts + 1)]
     for number, expert in enumerate(others, start=1):
-        _write(expert, shape, seed=number, of_base=True)
+        _write(expert, shape, seed=number, of_base=True, device=device)
     return base, others
 
 
-def _write(folder: Path, shape: Shape, *, seed: int, of_base: bool) -> None:
+def _write(folder: Path, shape: Shape, *, seed: int, of_base: bool, device: str) -> None:
     if (folder / "config.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,10 +107,10 @@ def _write(folder: Path, shape: Shape, *, seed: int, of_base: bool) -> None:
     with (folder / "model.safetensors").open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for place, (_, dimensions) in enumerate(shape.tensors()):
-            generator = torch.Generator().manual_seed(place)
-            weights = torch.randn(dimensions, generator=generator) * 0.02
+            generator = torch.Generator(device).manual_seed(place)
+            weights = torch.randn(dimensions, generator=generator, device=device) * 0.02
             if of_base:
                 generator.manual_seed(1000 * seed + place)
-                weights += torch.randn(dimensions, generator=generator) * 0.002
-            stream.write(weights.bfloat16().view(torch.uint8).numpy().tobytes())
+                weights += torch.randn(dimensions, generator=generator, device=device) * 0.002
+            stream.write(weights.bfloat16().cpu().view(torch.uint8).numpy().tobytes())
     (folder / "config.json").write_text(json.dumps(shape.config()), encoding="utf-8")

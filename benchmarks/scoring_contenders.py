@@ -99,11 +99,17 @@ class StockModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 class Contenders:
     """One model in a folder, and the tasks beside it."""
 
-    def __init__(self, folder: Path, tasks: Path, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, tasks: Path, *, clock: Callable[[], float], device: str, dtype: str
+    ) -> None:
         self._tasks, self._clock = tasks, clock
+        self.device, self.dtype, self.exact = device, dtype, dtype == "float32"
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self._engine = TransformersEngine(folder, tokenizer=self._tokenizer, dtype="float32")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        self._model = model.to(device).eval()
+        self._engine = TransformersEngine(
+            folder, tokenizer=self._tokenizer, dtype=dtype, device=device
+        )
         self._engine.load(load_file(folder / "model.safetensors").items())
         self._suites: dict[str, TaskSuite] = {}
         self.parameters = self._model.num_parameters()
@@ -129,6 +135,7 @@ class Contenders:
             self._model,
             tokenizer=self._tokenizer,
             batch_size=batch_size,
+            device=self.device,
             max_length=self._engine.context_tokens,
         )
         model.clock = self._clock

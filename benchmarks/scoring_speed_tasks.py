@@ -69,6 +69,11 @@ def worked_items(file: Path) -> list[Item]:
     )
 
 
+def texts_of(items: Sequence[Item]) -> list[str]:
+    """Questions and answers."""
+    return [text for item in items for text in (item.question, item.answer)]
+
+
 def _rows(file: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from machine import wait
 from transformers import PreTrainedModel
 
 
@@ -67,18 +68,23 @@ class Work:
                 hook.remove()
 
 
-def machine_limits() -> tuple[float, float]:
-    """Operations a second of a float32 product of matrices, bytes a second of reading a matrix."""
-    square = torch.randn(1536, 1536)
-    large, vector = torch.randn(8192, 8192), torch.randn(8192)
-    flops = 2 * 1536**3 / _best_s(lambda: square @ square)
-    return flops, large.nbytes / _best_s(lambda: large @ vector)
+def machine_limits(device: str, dtype: str) -> tuple[float, float]:
+    """Operations a second of a product of matrices, bytes a second of reading a matrix."""
+    side = 1536 if device == "cpu" else 8192
+    numbers: torch.dtype = getattr(torch, dtype)
+    square = torch.randn(side, side, device=device).to(numbers)
+    large, vector = (
+        torch.randn(*shape, device=device).to(numbers) for shape in ((8192, 8192), (8192,))
+    )
+    flops = 2 * side**3 / _best_s(lambda: square @ square, device)
+    return flops, large.nbytes / _best_s(lambda: large @ vector, device)
 
 
-def _best_s(run: Callable[[], object]) -> float:
+def _best_s(run: Callable[[], object], device: str) -> float:
     seconds = []
     for _ in range(8):
         started = time.perf_counter()
         run()
+        wait(device)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
