@@ -22,7 +22,6 @@ from evomerge.vocabulary import (
     tokenizer_folder,
 )
 
-
 _OBJECTS = (
     "tokenizer.json",
     "tokenizer_config.json",
