@@ -16,7 +16,7 @@ from evomerge.export.companions import Beside, find_beside
 from evomerge.export.folder import copy_into
 from evomerge.export.model_config import write_configs
 from evomerge.export.shards import SHARD_BYTES, Form, Weights, write_weights
-from evomerge.export.tokenizer_files import copy_tokenizer
+from evomerge.export.tokenizer_files import check_tokenizer, copy_tokenizer
 from evomerge.merge.engine import Destination, MergeEngine, merged_dtype
 from evomerge.merge.facts import Facts
 from evomerge.merge.finite import check_finite
@@ -49,6 +49,7 @@ def write_checkpoint(
     engine = MergeEngine(sources, facts=Facts(limit_bytes=0))
     plan = engine.plan(recipe)
     beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
+    check_tokenizer(tokenizer_source)
     forms = _forms(recipe, plan, sources)
     code = sources[plan.lead].folder if trust_remote_code else None
     shapes = {name: form.shape for name, form in forms.items()}

@@ -12,6 +12,7 @@ from typing import Any
 from evomerge.export.folder import copy_files, write_json
 from evomerge.merge.generation_settings import merged_generation
 from evomerge.sources import Source
+from evomerge.sources.files import read_json
 from evomerge.vocabulary import (
     GENERATION_CONFIG,
     TOKENIZER_FILES,
@@ -20,6 +21,25 @@ from evomerge.vocabulary import (
     settings_of,
     tokenizer_folder,
 )
+
+_OBJECTS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
+"""Files of a tokenizer that hold one JSON object each."""
+
+
+def check_tokenizer(source: Source) -> None:
+    """Raise SourceError for a tokenizer that is damaged: its copy would load no better."""
+    if isinstance(source, AlignedSource) and source.tokenizer is not None:
+        return
+    folder = tokenizer_folder(source) or source.folder
+    for file in (folder / name for name in _OBJECTS):
+        if file.exists():
+            read_json(file, source.reference)
 
 
 def copy_tokenizer(source: Source, folder: Path) -> None:

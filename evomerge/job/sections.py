@@ -64,7 +64,7 @@ class ObjectiveSpec(Section):
 
     task: str
     metric: str
-    weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0.0, le=1e9)
 
 
 class ConstraintSpec(Section):
@@ -216,8 +216,8 @@ class ComputeSpec(Section):
     workers: int | Literal["auto"] = "auto"
     gpus_per_worker: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"
     dtype: DType | Literal["auto"] = "auto"
-    cache_gb: float = Field(default=4.0, ge=0.0, allow_inf_nan=False)
-    prefix_gb: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    cache_gb: float = Field(default=4.0, ge=0.0, le=1e9)
+    prefix_gb: float = Field(default=1.0, ge=0.0, le=1e9)
 
     @field_validator("workers")
     @classmethod

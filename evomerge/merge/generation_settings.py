@@ -7,13 +7,13 @@ its answers end where those of any of its models do; a recipe says what was deci
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import GenerationConfig
 
 from evomerge.errors import RecipeError, one_line
-from evomerge.merge.forward_settings import read_config
 from evomerge.merge.layout import lead_among
 from evomerge.recipe import Recipe
 from evomerge.sources import Source
@@ -81,8 +81,9 @@ def generation_config(
     try:
         if stated is not None:
             return GenerationConfig.from_dict(dict(stated))
-        read = read_config(config)
-        return GenerationConfig.from_model_config(dict(config) if read is None else read)
+        # As transformers reads a folder without the file: what config.json says, and no defaults of
+        # the model's class, whose configuration drops what it says of generation.
+        return GenerationConfig.from_model_config(copy.deepcopy(dict(config)))
     except (TypeError, ValueError) as error:
         raise RecipeError(
             f"{where}: its generation settings cannot be read ({one_line(error)}); mend "

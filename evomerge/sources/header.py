@@ -68,7 +68,12 @@ def read_entries(file: Path, named: str) -> dict[str, Entry]:
         raise SourceError(f"{where}: its header names {header.key} twice; get it again")
     if not isinstance(header, dict):
         raise damaged
-    header.pop("__metadata__", None)
+    told = header.pop("__metadata__", None) or {}
+    if not isinstance(told, dict) or not all(isinstance(text, str) for text in told.values()):
+        raise SourceError(
+            f"{where}: __metadata__ of its header is not text by name, so that nothing loads it; "
+            "get it again"
+        )
     first = 8 + header_bytes
     found = [_entry(file, name, said, first, where) for name, said in header.items()]
     found.sort(key=lambda each: (each[1].start, each[1].size_bytes))

@@ -10,6 +10,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.errors import SourceError
 from evomerge.export.tokenizer_files import copy_tokenizer, write_generation_config
 from evomerge.sources import open_source
 from tests.checkpoints import load_tensors
@@ -145,3 +146,21 @@ def test_a_generation_config_that_agrees_is_copied_byte_by_byte(
     write_generation_config(open_source(str(models.base), where="test"), tmp_path)
     name = "generation_config.json"
     assert (tmp_path / name).read_bytes() == (models.base / name).read_bytes()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "null", "[" * 100_000])
+@pytest.mark.parametrize("name", ["tokenizer.json", "added_tokens.json"])
+def test_a_damaged_tokenizer_is_refused_before_a_merge_is_written(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    base = save_model(tmp_path / "base", word_tokenizer(WORDS), seed=0)
+    expert = save_model(tmp_path / "expert", word_tokenizer(WORDS), seed=1)
+    (base / name).write_text(text)
+    document = {
+        "merge_method": "linear",
+        "models": [{"model": str(each), "parameters": {"weight": 0.5}} for each in (base, expert)],
+        "dtype": "float32",
+    }
+    with pytest.raises(SourceError, match=f"base: {name}"):
+        merge_here(document, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -49,6 +49,8 @@ def said(field: str, value: object) -> Callable[[dict[str, Any]], object]:
     ("change", "message"),
     [
         (moved(-4), "overlap"),
+        (lambda header: header.update(__metadata__={"epoch": 5}), "__metadata__"),
+        (lambda header: header.update(__metadata__=["pt"]), "__metadata__"),
         (moved(+4), f"{NORM}"),
         (said("data_offsets", [-8, 8]), f"data_offsets of {UP} is [-8, 8], which cannot be"),
         (said("data_offsets", [8, 0]), f"data_offsets of {UP} is [8, 0], which cannot be"),

@@ -310,9 +310,49 @@ def test_tokens_without_rows_are_found_before_a_search(tmp_path: Path) -> None:
         check_models(asked)
 
 
-def test_a_parent_that_does_not_decode_greedily_is_refused_before_a_search(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("no_repeat_ngram_size", 2),
+        ("encoder_no_repeat_ngram_size", 1),
+        ("encoder_repetition_penalty", 3.0),
+        ("max_new_tokens", 2),
+        ("max_time", 0.5),
+        ("token_healing", True),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", -1.0),
+        ("repetition_penalty", "1.2"),
+        ("eos_token_id", [[2]]),
+        ("eos_token_id", "2"),
+    ],
+)
+def test_a_parent_that_does_not_decode_greedily_is_refused_before_a_search(
+    tmp_path: Path, field: str, value: Any
+) -> None:
     base = save_model(tmp_path / "base", word_tokenizer(WORDS), seed=0)
-    other = changed(tmp_path / "other", base, "generation_config.json", no_repeat_ngram_size=2)
+    other = changed(tmp_path / "other", base, "generation_config.json", **{field: value})
     tasks = write_tasks(tmp_path / "tasks", ["one"] * ITEMS)
-    with pytest.raises(SourceError, match=r"other/generation_config\.json: no_repeat_ngram_size"):
+    with pytest.raises(SourceError, match=rf"other/generation_config\.json: {field}: "):
         prepared(base, [other], tasks)
+
+
+@pytest.mark.parametrize("says", [{"repetition_penalty": 1.5}, {"eos_token_id": None}])
+def test_without_a_file_of_its_own_generation_is_as_config_json_says(
+    tmp_path: Path, says: dict[str, Any]
+) -> None:
+    """All that it says, and no end token that only transformers' class for the model has."""
+    base = save_model(tmp_path / "base", word_tokenizer(WORDS), seed=0)
+    tokenizer = word_tokenizer(WORDS)
+    tokenizer.eos_token = "?"
+    tokenizer.save_pretrained(base)
+    other = changed(tmp_path / "other", base, "config.json", **says)
+    (other / "generation_config.json").unlink()
+    config = json.loads((other / "config.json").read_text())
+    stated = {key: value for key, value in config.items() if value is not None}
+    (other / "config.json").write_text(json.dumps(stated))
+    words = AutoTokenizer.from_pretrained(other)
+    answers = [words.decode(one, skip_special_tokens=True) for one in said(other)]
+    tasks = write_tasks(tmp_path / "tasks", answers)
+    [ours] = scored(prepared(base, [other], tasks), alone(other))
+    assert ours["say"] == stock(other, tasks)["say"]
+    assert sum(ours["say"].metrics["exact_match"]) > 0

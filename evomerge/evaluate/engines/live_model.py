@@ -8,6 +8,7 @@ Code that comes with a model is run where it is trusted, and only there.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -40,10 +41,18 @@ from evomerge.vocabulary import TokenSettings, config_folder
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
     "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "encoder_repetition_penalty": (None, 1.0),
     "bad_words_ids": (None,),
     "sequence_bias": (None,),
     "min_length": (None, 0),
     "min_new_tokens": (None,),
+    "max_new_tokens": (None,),  # goes before the limit that a task sets
+    "max_time": (None,),
+    "token_healing": (None, False),
+    "constraints": (None,),
+    "force_words_ids": (None,),
+    "is_assistant": (None, False),
     "forced_bos_token_id": (None,),
     "forced_eos_token_id": (None,),
     "suppress_tokens": (None, []),
@@ -285,7 +294,10 @@ def read_generation_config(
 
 
 def check_greedy(config: GenerationConfig, *, where: str) -> None:
-    """Raise SourceError for settings other than greedy decoding with a repetition penalty."""
+    """Raise SourceError for settings other than greedy decoding with a repetition penalty.
+
+    And for a penalty or end tokens that are none: transformers would refuse them, or never end.
+    """
     for field, neutral in _NEUTRAL.items():
         value = getattr(config, field, None)
         if value not in neutral:
@@ -293,3 +305,20 @@ def check_greedy(config: GenerationConfig, *, where: str) -> None:
                 f"{where}/generation_config.json: {field}: {value} changes greedy decoding "
                 "and is not supported; remove the field"
             )
+    penalty = config.repetition_penalty
+    if penalty is not None and not (_is_number(penalty) and 0.0 < penalty < math.inf):
+        raise SourceError(
+            f"{where}/generation_config.json: repetition_penalty: {penalty} is no number above 0; "
+            "mend it, or remove the field"
+        )
+    ends = config.eos_token_id
+    for end in ends if isinstance(ends, list | tuple) else [ends]:
+        if end is not None and not (isinstance(end, int) and _is_number(end)):
+            raise SourceError(
+                f"{where}/generation_config.json: eos_token_id: {end!r} is not the number of a "
+                "token; mend it, or remove the field"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
