@@ -65,7 +65,7 @@ def _made_ready(
         source = opened[recipe.alone]
     else:
         reference = pinned_reference(open_source(model, where="MODEL"))
-        source = open_source(reference, where="MODEL")  # the recipe must name it as it names itself
+        source = open_source(reference, where="MODEL")  # named as the recipe names it
         recipe = only(reference, out_dtype=out_dtype)
         if reference in preparation.alone:
             return recipe, preparation
