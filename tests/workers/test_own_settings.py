@@ -49,14 +49,14 @@ def questions() -> list[str]:
     return [" ".join(draw.choice(words) for _ in range(draw.randint(6, 14))) for _ in range(ITEMS)]
 
 
-def said(folder: Path) -> list[list[int]]:
+def said(folder: Path, *, tokens: int = TOKENS) -> list[list[int]]:
     """What a model says to every question by plain transformers, without its end tokens."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     answers = []
     for question in questions():
         ids = tokenizer(question, return_tensors="pt").input_ids
-        made = model.generate(ids, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0)
+        made = model.generate(ids, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
         answers.append(made[0, ids.shape[1] :].tolist())
     return answers
 
@@ -250,6 +250,24 @@ def test_answers_end_and_repeat_as_each_model_s_own_files_say(tmp_path: Path) ->
     assert f"repetition_penalty is not set in {base}, 1.3 in {other}" in repeats
 
 
+@pytest.mark.parametrize("longest", [1, 3 * TOKENS])
+def test_a_model_s_own_longest_answer_goes_before_the_task_s(tmp_path: Path, longest: int) -> None:
+    base = save_model(tmp_path / "base", word_tokenizer(WORDS), seed=0)
+    other = changed(tmp_path / "other", base, "generation_config.json", max_new_tokens=longest)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    answers = [
+        tokenizer.decode(ids, skip_special_tokens=True) for ids in said(other, tokens=longest)
+    ]
+    assert [tokenizer.decode(ids, skip_special_tokens=True) for ids in said(other)] != answers
+    tasks = write_tasks(tmp_path / "tasks", answers)
+    preparation = prepared(base, [other], tasks)
+    merge = soup(base, other)
+    [theirs, _] = scored(preparation, alone(other), merge)
+    assert theirs["say"] == stock(other, tasks)["say"]
+    assert theirs["say"].mean("exact_match") > 0.9
+    assert "max_new_tokens is" in preparation.notes[0]
+
+
 def test_a_recipe_says_how_its_answers_end(tmp_path: Path) -> None:
     base = save_model(tmp_path / "base", word_tokenizer(WORDS), seed=0)
     other = save_model(tmp_path / "other", word_tokenizer(WORDS), seed=1, eos_token_id=[2, 7])
@@ -316,7 +334,6 @@ def test_tokens_without_rows_are_found_before_a_search(tmp_path: Path) -> None:
         ("no_repeat_ngram_size", 2),
         ("encoder_no_repeat_ngram_size", 1),
         ("encoder_repetition_penalty", 3.0),
-        ("max_new_tokens", 2),
         ("max_time", 0.5),
         ("token_healing", True),
         ("repetition_penalty", 0),

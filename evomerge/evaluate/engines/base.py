@@ -7,7 +7,7 @@ device.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -35,12 +35,25 @@ class Prompt:
     """What follows this text, greedily?
 
     tokens: (n,) the prompt. stop: texts that end the answer; it is cut before the first of them.
-    limit_tokens: the longest answer.
+    limit_tokens: the longest answer. room_tokens: for how long an answer the prompt is cut, None
+    for the longest.
     """
 
     tokens: Tokens
     stop: tuple[str, ...]
     limit_tokens: int
+    room_tokens: int | None = None
+
+    def up_to(self, limit_tokens: int | None) -> Prompt:
+        """The same with another longest answer; None changes nothing.
+
+        A model's own `max_new_tokens` goes before a task's limit, as in stock lm-eval, which cuts
+        prompts by the task's all the same.
+        """
+        if limit_tokens is None or limit_tokens == self.limit_tokens:
+            return self
+        room_tokens = self.limit_tokens if self.room_tokens is None else self.room_tokens
+        return replace(self, limit_tokens=limit_tokens, room_tokens=room_tokens)
 
 
 LogLikelihood = tuple[float, bool]

@@ -37,8 +37,11 @@ class Chooses(Protocol):
 class Choosing:
     """Greedy choices of one model; `stopping` says when an answer ends.
 
-    penalised: whether a repetition penalty asks for the tokens that were seen.
+    penalised: whether a repetition penalty asks for the tokens that were seen. limit_tokens: the
+    checkpoint's own longest answer, see Prompt.up_to.
     """
+
+    limit_tokens: int | None
 
     def __init__(
         self, *, generation_config: GenerationConfig, stopping: Stopping, vocabulary: int
@@ -46,6 +49,7 @@ class Choosing:
         self.stopping = stopping
         self.vocabulary = vocabulary
         penalty = generation_config.repetition_penalty
+        self.limit_tokens = generation_config.max_new_tokens
         self._penalty = 1.0 if penalty is None else float(penalty)
         self.penalised = self._penalty != 1.0
 

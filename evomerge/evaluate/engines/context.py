@@ -23,14 +23,15 @@ def read_of(request: Continuation, *, context_tokens: int) -> Tokens:
 
 
 def prompt_of(request: Prompt, *, context_tokens: int) -> Tokens:
-    """The end of the prompt that leaves room for the longest answer, (n,).
+    """The end of the prompt that leaves room for an answer, (n,).
 
     Raises TaskError where that is none.
     """
-    room = context_tokens - request.limit_tokens
+    answer = request.limit_tokens if request.room_tokens is None else request.room_tokens
+    room = context_tokens - answer
     if room < 1:
         raise TaskError(
-            f"max_gen_toks: {request.limit_tokens} leaves no room for a prompt in the model's "
+            f"max_gen_toks: {answer} leaves no room for a prompt in the model's "
             f"context of {context_tokens} tokens; set it lower in the task"
         )
     return request.tokens[-room:]

@@ -47,7 +47,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "sequence_bias": (None,),
     "min_length": (None, 0),
     "min_new_tokens": (None,),
-    "max_new_tokens": (None,),  # goes before the limit that a task sets
     "max_time": (None,),
     "token_healing": (None, False),
     "constraints": (None,),

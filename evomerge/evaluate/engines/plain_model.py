@@ -33,8 +33,8 @@ from evomerge.recipe import DType
 class PlainModel:
     """A transformers model and what it decodes with.
 
-    model: in evaluation mode. generation: its settings; only the repetition penalty and the end
-    tokens count, as in greedy decoding. context_tokens: what of a text fits.
+    model: in evaluation mode. generation: its settings; only the repetition penalty, the end
+    tokens and the longest answer count, as in greedy decoding. context_tokens: what of a text fits.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class PlainModel:
         ends = generation.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         penalty = float(generation.repetition_penalty or 1.0)
+        self._limit_tokens = generation.max_new_tokens
         self._penalty = None if penalty == 1.0 else RepetitionPenaltyLogitsProcessor(penalty)
 
     @torch.inference_mode()
@@ -64,7 +65,8 @@ class PlainModel:
         ids = torch.from_numpy(prompt.copy())
         rows: list[torch.Tensor] = []
         tokens: list[int] = []
-        for _ in range(min(limit_tokens, request.limit_tokens)):
+        longest = request.up_to(self._limit_tokens).limit_tokens
+        for _ in range(min(limit_tokens, longest)):
             row = self.logits(ids.numpy())[-1]
             if self._penalty is not None:
                 row = self._penalty(ids[None], row[None])[0]

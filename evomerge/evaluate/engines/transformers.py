@@ -230,6 +230,7 @@ class TransformersEngine:
         if not requests:
             return []
         choosing = self._prepare_choosing()
+        requests = [request.up_to(choosing.limit_tokens) for request in requests]
         prompts = [prompt_of(request, context_tokens=self.context_tokens) for request in requests]
         shared: dict[bytes, list[int]] = {}
         for index, prompt in enumerate(prompts):

@@ -18,6 +18,7 @@ import torch
 from lm_eval.models.utils import resolve_max_length
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from evomerge.errors import SourceError
 from evomerge.evaluate.engines.base import (
     Continuation,
     LogLikelihood,
@@ -133,6 +134,11 @@ class VllmEngine:
         if self._used is not None and self._used[0] is tokenizer and self._used[1] is generation:
             return
         check_greedy(generation, where=where)
+        if generation.max_new_tokens is not None:  # which may be longer than its caches
+            raise SourceError(
+                f"{where}/generation_config.json: max_new_tokens: {generation.max_new_tokens} is "
+                "not heeded by vLLM; remove the field, or set compute.engine to transformers"
+            )
         self._used = tokenizer, generation
         self.context_tokens = int(resolve_max_length(self._config, tokenizer))
         ends = generation.eos_token_id
