@@ -64,8 +64,8 @@ def _made_ready(
             return recipe, _ready_to_merge(recipe, opened, preparation, say)
         source = opened[recipe.alone]
     else:
-        source = open_source(model, where="MODEL")
-        reference = pinned_reference(source)
+        reference = pinned_reference(open_source(model, where="MODEL"))
+        source = open_source(reference, where="MODEL")  # named as the recipe names it
         recipe = only(reference, out_dtype=out_dtype)
         if reference in preparation.alone:
             return recipe, preparation

@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -311,12 +311,17 @@ _PlainLoader.yaml_constructors = {
 }
 
 
-def written_parts(location: Sequence[int | str]) -> tuple[int | str, ...]:
-    """A location as the user wrote it: pydantic adds the member of a union that it tried."""
-    return tuple(
-        part
-        for part in location
-        if isinstance(part, int) or not ("[" in part or part in _TYPE_TAGS)
+def written_parts(problem: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Where a problem is, as the user wrote it: pydantic adds the member of a union that it tried.
+
+    problem: one of ValidationError.errors(). A key that is unknown is the user's, whatever it is.
+    """
+    location: tuple[int | str, ...] = problem["loc"]
+    unknown = location[-1:] if problem["type"] == "extra_forbidden" else ()
+    known = location[: len(location) - len(unknown)]
+    return (
+        *(p for p in known if isinstance(p, int) or not ("[" in p or p in _TYPE_TAGS)),
+        *unknown,
     )
 
 

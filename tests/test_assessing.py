@@ -114,6 +114,19 @@ def test_a_deeper_model_of_more_words_is_scored_as_stock_tools_score_it(
     assert scores(odd, job) == pytest.approx(stock_scores(odd, preparation))
 
 
+@pytest.mark.parametrize("written", ["odd", "./odd", "alone.yaml"])
+def test_a_model_is_scored_by_a_path_that_counts_from_here(
+    job: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    odd = save_tiny_llama(tmp_path / "odd", seed=1, layers=2)
+    alone = {"merge_method": "linear", "models": [{"model": "odd", "parameters": {"weight": 1.0}}]}
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump({**alone, "dtype": "float32"}))
+    monkeypatch.chdir(tmp_path)
+    assert scores(Path(written), job) == scores(odd, job)
+    standing = evaluate_model(written, job, split="search")
+    assert standing.label == written
+
+
 def test_a_model_of_another_architecture_is_refused(job: JobSpec, tmp_path: Path) -> None:
     odd = save_tiny_llama(tmp_path / "odd", seed=1, layers=2)
     config = (odd / "config.json").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,21 @@ def test_a_search_says_first_what_was_gained(searched: tuple[Path, Result]) -> N
     assert "\x1b" not in result.stderr, "no control characters where there is no terminal"
 
 
+def test_a_search_without_a_terminal_says_what_it_checks_and_how_long_each_phase_takes(
+    searched: tuple[Path, Result],
+) -> None:
+    _, result = searched
+    lines = result.stderr.splitlines()
+    checks = [line for line in lines if line.startswith("self-check: ")]
+    assert len(checks) == 2, "of a model by itself and of a merge"
+    assert all("scores as plain transformers does on" in line for line in checks)
+    [searching] = [line for line in lines if line.startswith("generation 1:")]
+    assert searching.endswith("left, validation and test included")
+    for phase in ("validation", "test"):
+        begun = next(line for line in lines if line.startswith(f"{phase}: "))
+        assert re.match(rf"{phase}: \d+ models on \d+ items each, .* left", begun)
+
+
 def test_resuming_a_finished_search_says_the_same(searched: tuple[Path, Result]) -> None:
     run_dir, first = searched
     again = run("resume", str(run_dir))
@@ -72,6 +88,11 @@ def test_a_finished_search_goes_on_with_a_larger_budget(
     run("search", str(job), "--run-dir", str(tmp_path / "parts"))
     parts = run("resume", str(tmp_path / "parts"), *larger)
     assert unseen(parts.stdout).replace("parts", "whole") == whole.stdout
+    for name in ("parts", "whole"):
+        exported = run("export", str(tmp_path / name), "--out", str(tmp_path / f"{name} merged"))
+        assert exported.exit_code == 0
+        card = (tmp_path / f"{name} merged" / "README.md").read_text()
+        assert ("scored once on test items" in card) == (name == "whole")
 
 
 def test_status_tells_people_and_programs(searched: tuple[Path, Result]) -> None:

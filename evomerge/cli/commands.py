@@ -59,7 +59,7 @@ RayAddress = Annotated[
 TrustCode = Annotated[
     bool,
     typer.Option(
-        "--trust-code", help="Run the code that the job names, though you did not begin the search."
+        "--trust-code", help="Run the code that the job names, though another began the run."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

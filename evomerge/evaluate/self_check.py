@@ -34,6 +34,9 @@ MOST_ITEMS = 48
 
 ITEMS_OF_A_TASK = 4
 
+CHOICES_OF_AN_ITEM = 2
+"""Its shortest and its longest; what they share is shared in the engine, and is read anew here."""
+
 CHECKED_TOKENS = 8
 """Of an answer, each read with the whole text before it."""
 
@@ -131,7 +134,7 @@ def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
     for task, ids in items.items():
         answers = 0
         for item in ids:
-            for request in suite.requests({task: (item,)}):
+            for request in _told_apart(suite.requests({task: (item,)})):
                 answers += isinstance(request, Prompt)
                 if answers <= CHECKED_ANSWERS or not isinstance(request, Prompt):
                     requests.append(request)
@@ -148,6 +151,14 @@ def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
         ),
         dtype=reference.dtype,
     )
+
+
+def _told_apart(requests: Sequence[Continuation | Prompt]) -> Sequence[Continuation | Prompt]:
+    """Of one item's requests those that are checked."""
+    if len(requests) <= CHOICES_OF_AN_ITEM:
+        return requests
+    by_length = sorted(requests, key=lambda request: len(request.tokens))
+    return by_length[0], by_length[-1]
 
 
 def check_engine(engine: Engine, expected: Expected, suite: TaskSuite, *, label: str) -> SelfCheck:

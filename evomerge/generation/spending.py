@@ -47,11 +47,14 @@ class Spending:
         budget = self.budget
         genomes = sum(trial.kind == "genome" for trial in spent)
         if budget.candidates is not None and genomes + self.population > budget.candidates:
-            return f"{genomes} of {budget.candidates} candidates scored, no room for more"
+            scored = f"{genomes} of {budget.candidates} candidates scored"
+            full = genomes >= budget.candidates
+            return scored if full else f"{scored}; a generation of {self.population} does not fit"
         used = items_of(spent)
-        scored = self.population + self.elites
-        if budget.items is not None and used + scored * items > budget.items:
-            return f"{used} of {budget.items} items scored, no room for more"
+        needed = (self.population + self.elites) * items
+        if budget.items is not None and used + needed > budget.items:
+            scored = f"{used:,} of {budget.items:,} items scored"
+            return f"{scored}; a generation of {needed:,} does not fit"
         hours = sum(trial.cost.merge_s + trial.cost.evaluate_s for trial in spent) / 3600
         if budget.hours is not None and hours >= budget.hours:
             return f"{hours:.2f} of {budget.hours:g} worker hours spent"

@@ -35,7 +35,7 @@ def open_grid_study(run_dir: Path, grid: GridSpec, preparation: Preparation) -> 
         facts = facts_of_grid(grid, preparation)
         # The grid comes first: a kill between the two leaves no search that was never asked for.
         return create_study(
-            run_dir, preparation.job, facts=facts, before=lambda: _keep(run_dir, grid)
+            run_dir, preparation.job, facts=facts, before=lambda: _begin(run_dir, grid)
         )
     study = resume_study(run_dir)
     if study.job.storage != grid.storage:
@@ -65,10 +65,16 @@ def keep_grid(study: Study, grid: GridSpec) -> None:
         _keep(study.run_dir, grid)
 
 
-def _keep(run_dir: Path, grid: GridSpec) -> Path:
+def _begin(run_dir: Path, grid: GridSpec) -> Path | None:
+    """Keep the grid; its path, unless the user's own file lay there."""
     path = run_dir / GRID_FILE
-    _write(path, written(grid))
-    return path
+    new = not path.exists()
+    _keep(run_dir, grid)
+    return path if new else None
+
+
+def _keep(run_dir: Path, grid: GridSpec) -> None:
+    _write(run_dir / GRID_FILE, written(grid))
 
 
 def _write(path: Path, text: str) -> None:

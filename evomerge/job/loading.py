@@ -70,7 +70,7 @@ def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first problem in one line; unknown keys come first, for they explain missing ones."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
-    location = written_parts(first["loc"])
+    location = written_parts(first)
     field = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind, location[:-1])

@@ -102,7 +102,7 @@ def _recipe(document: Mapping[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in written_parts(first["loc"]))
+        field = ".".join(str(part) for part in written_parts(first))
         # A problem of the whole document names its field itself.
         said = ": ".join(part for part in (field, problem_text(first)) if part)
         raise RecipeError(f"{where}: {said}") from error

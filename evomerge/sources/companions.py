@@ -54,6 +54,12 @@ _TRAINING = (
 _OF_MERGES = ("manifest.json", "recipe.yaml", "mergekit_config.yml", "mergekit_config.yaml")
 """How the model itself was made, when it was merged."""
 
+_DATA = ("*.pkl", "*.pickle", "*.joblib", "*.npz", "*.npy", "*.pt", "*.pth")
+"""Of other formats, those that also hold what is no copy of the weights, as SetFit's head."""
+
+_COPIES = ("consolidated*", "pytorch_model*", "model.pt", "model.pth", "original/*")
+"""The weights once more, or their first form."""
+
 _NOT_ITS_OWN = (*_HIDDEN, *_OTHER_FORMATS, *_TRAINING, *_OF_MERGES)
 
 NOT_FETCHED = (
@@ -101,6 +107,8 @@ def find_companions(folder: Path, named: str) -> Companions:
             of_module = weights and _within(shown, modules)
             if name.endswith(".bin") and of_module:
                 left_out.append(f"{shown} (weights that can run code when read)")
+            if _matches(shown, _DATA) and not _matches(shown, (*_HIDDEN, *_TRAINING, *_COPIES)):
+                left_out.append(f"{shown} (of a format that is not copied)")
             if _matches(shown, (*_NOT_ITS_OWN, *_CARDS)) or (weights and not of_module):
                 continue
             if path.is_symlink() and _matches(f"{shown}/", _NOT_ITS_OWN):

@@ -55,14 +55,14 @@ def create_study(
     *,
     directions: Sequence[Direction] = (),
     facts: Mapping[str, Any] | None = None,
-    before: Callable[[], Path] | None = None,
+    before: Callable[[], Path | None] | None = None,
 ) -> Study:
     """Start the record of a new search, or leave nothing behind.
 
     The job is written last: a directory without one holds no search, however a beginning ended.
     directions: of the axes in `mode: pareto` (see Writer). facts: what the search depends on, its
-    first note. before: writes a file that the directory holds besides. Raises RunError when the
-    directory holds a search already, StorageError.
+    first note. before: writes a file that the directory holds besides; its path where it is new.
+    Raises RunError when the directory holds a search already, StorageError.
     """
     refuse_existing(run_dir)
     made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
@@ -98,11 +98,12 @@ def create_study(
         for name, value in notes.items():
             writer.note(name, value)
         writer.keep(contents)
-        if before is not None:
-            undo.callback(before().unlink)
+        beside = None if before is None else before()
+        if beside is not None:
+            undo.callback(beside.unlink)
         record = Record(notes=json.loads(json.dumps(notes)), contents=contents)
         study = Study(run_dir, job, record, writer=writer, lock=lock)
-        study.new, study.made = True, tuple(made)
+        study.new, study.made, study.beside = True, tuple(made), beside
         mark_own(run_dir, job)
         text = job.to_yaml()
         write_whole(run_dir / _JOB, lambda path: path.write_text(text, encoding="utf-8"))

@@ -38,6 +38,9 @@ class Study:
     made: tuple[Path, ...] = ()
     """Folders that were made for it where it is new, the innermost first."""
 
+    beside: Path | None = None
+    """A file that was made for it besides."""
+
     def __init__(
         self,
         run_dir: Path,
@@ -216,6 +219,8 @@ class Study:
             self._writer.check(0, run_dir=self.run_dir)
             self._writer.delete()
             # While the lock is held: nobody else begins here meanwhile.
+            if self.beside is not None:
+                self.beside.unlink(missing_ok=True)
             remove_begun(self.run_dir, self.made)
         self.close()
 

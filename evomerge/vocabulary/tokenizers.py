@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +45,12 @@ TOKENIZER_FILES = (
 
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken", "*.spm")
 """One of these is there wherever there is a tokenizer."""
+
+_PIECE_FILES = ("*.model", "*.spm")
+"""What SentencePiece writes; some of these hold a list of tokens as tiktoken writes it."""
+
+_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n")
+_LINE_BYTES = 4096
 
 _MODELS_WITH_A_LIST = ("BPE", "WordLevel", "WordPiece")
 """Kinds of tokenizer.json that hold token -> id, from which tokens can be taken out."""
@@ -102,10 +109,20 @@ class TokenizerReader:
             )
         except Exception as error:  # whatever a damaged tokenizer makes the libraries raise
             raise SourceError(
-                f"{named}: its tokenizer cannot be loaded ({one_line(error)}); "
+                f"{named}: its tokenizer cannot be loaded ({_why_not(error, folder)}); "
                 "put its files right, or take the tokenizer of another model"
             ) from error
         return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _why_not(error: Exception, folder: Path) -> str:
+    """Why a tokenizer cannot be loaded; transformers takes a damaged file for one of tiktoken's."""
+    if "tiktoken" in str(error):
+        for file in sorted(path for pattern in _PIECE_FILES for path in folder.glob(pattern)):
+            with file.open("rb") as stream:
+                if not _TIKTOKEN_LINE.match(stream.read(_LINE_BYTES)):
+                    return f"{file.name} is no SentencePiece model, or damaged"
+    return one_line(error)
 
 
 def same_files(source: Source, other: Source) -> bool:

@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from evomerge.errors import SelfCheckError
+from evomerge.candidate import Split
+from evomerge.errors import SelfCheckError, TaskError
 from evomerge.evaluate.engines import tree_passes
 from evomerge.evaluate.engines.key_values import TrunkCache
 from evomerge.evaluate.engines.plain_model import load_plain
 from evomerge.evaluate.engines.transformers import TransformersEngine
 from evomerge.evaluate.self_check import Expected, check_engine, choose_items, expect
 from evomerge.evaluate.suite import TaskSuite
+from evomerge.job import SplitSpec
 from evomerge.recipe import DType
 from tests.checkpoints import load_tensors, word_tokenizer
+from tests.evaluate.conftest import TASKS
 
 Plant = Callable[[TransformersEngine, pytest.MonkeyPatch], None]
 
@@ -152,3 +155,23 @@ def test_items_are_few_and_of_every_task(suite: TaskSuite) -> None:
     for task, ids in items.items():
         assert 1 <= len(ids) <= 4
         assert set(ids) <= set(suite.items(task, "search"))
+
+
+@pytest.mark.parametrize(
+    ("shares", "taken"),
+    [
+        (SplitSpec(search=1e-6, validation=0.5, test=0.5 - 1e-6), "validation"),
+        (SplitSpec(search=1e-6, validation=1e-6, test=1 - 2e-6), "test"),
+    ],
+)
+def test_a_task_without_items_to_search_by_is_checked_on_others(
+    shares: SplitSpec, taken: Split
+) -> None:
+    suite = TaskSuite.load(
+        ["toy_choice"], folders=[TASKS], tokenizer=word_tokenizer(), split=shares
+    )
+    with pytest.raises(TaskError, match="search split"):
+        suite.items("toy_choice", "search")
+    chosen = choose_items(suite)["toy_choice"]
+    assert len(chosen) == 4
+    assert set(chosen) <= set(suite.items("toy_choice", taken))

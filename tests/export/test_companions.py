@@ -175,3 +175,17 @@ def test_the_code_of_a_tokenizer_or_processor_comes_along(
     change_config(pair[0], config, auto_map={"AutoTokenizer": ["reading_mine.Mine", None]})
     merge(tmp_path / "out", *pair)
     assert (tmp_path / "out" / "reading_mine.py").read_text() == "MINE = 1\n"
+
+
+def test_the_code_of_a_tokenizer_of_another_model_comes_along(tmp_path: Path) -> None:
+    base, expert = (
+        save_with_tokenizer(tmp_path / name, word_tokenizer(WORDS[:9], eos="</s>"), seed=seed)
+        for seed, name in enumerate(("base", "expert"))
+    )
+    write(expert, {"reading_mine.py": "MINE = 1\n"})
+    change_config(
+        expert, "tokenizer_config.json", auto_map={"AutoTokenizer": ["reading_mine.Mine", None]}
+    )
+    merge(tmp_path / "out", base, expert, tokenizer={"source": str(expert)})
+    assert (tmp_path / "out" / "reading_mine.py").read_text() == "MINE = 1\n"
+    assert "reading_mine" in (tmp_path / "out" / "tokenizer_config.json").read_text()

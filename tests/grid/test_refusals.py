@@ -10,7 +10,10 @@ import yaml
 from typer.testing import CliRunner
 
 from evomerge.cli import app
-from tests.grid.grids import EVOLVED, grid_document
+from evomerge.errors import WorkerError
+from evomerge.grid import open_grid_study, pin_grid
+from evomerge.preparation import Preparation
+from tests.grid.grids import EVOLVED, grid_document, make_grid
 from tests.searching.jobs import job_document
 from tests.searching.jobs import write_models as write_search_models
 
@@ -99,3 +102,34 @@ def test_a_search_is_not_taken_for_a_grid_nor_a_grid_for_a_search(
     for command in ("resume", "status", "report"):
         assert "holds a grid" in refusal(command, str(run_dir))
     assert "holds a grid" in refusal("export", str(run_dir), "--out", str(tmp_path / "merged"))
+
+
+def test_a_strangers_grid_runs_its_code_only_where_that_is_said(
+    tmp_path: Path, models: Path, prepared: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_grid_study(tmp_path / "run", pin_grid(make_grid(models)), prepared).close()
+    again = ("grid", str(tmp_path / "run" / "grid.yaml"), "--run-dir", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
+    line = refusal(*again)
+    assert "evaluation.task_folders" in line
+    assert "--trust-code" in line
+
+
+def test_workers_that_cannot_be_had_leave_nothing(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise WorkerError("--ray-address here: no cluster answers")
+
+    monkeypatch.setattr("evomerge.cli.gridding.open_pool", refuse)
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(yaml.safe_dump(grid_document(models)))
+    mine = tmp_path / "mine"  # a folder that was there stays, and so does the grid that lies in it
+    mine.mkdir()
+    (mine / "grid.yaml").write_text(grid.read_text())
+    for file, run_dir in ((grid, tmp_path / "runs" / "run"), (mine / "grid.yaml", mine)):
+        result = CliRunner().invoke(app, ["grid", str(file), "--run-dir", str(run_dir)])
+        assert result.exit_code == 2
+        assert "no cluster answers; nothing was begun" in result.stderr.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.yaml", "mine"]
+    assert [path.name for path in mine.iterdir()] == ["grid.yaml"]

@@ -10,7 +10,7 @@ import pytest
 
 from evomerge.errors import RunError
 from evomerge.preparation import check_unchanged, facts_of, prepare
-from tests.searching.jobs import make_job, write_models
+from tests.searching.jobs import TASKS, make_job, write_models
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,30 @@ def test_what_a_task_reads_elsewhere_is_compared_where_it_was_recorded(
     assert check_unchanged(now, written, where="run") == []
     older = {key: value for key, value in now.items() if key != "opened"}
     assert check_unchanged(older, now, where="run") == []
+
+
+def test_a_change_of_code_that_an_included_file_names_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The code lies outside the folders that the job names."""
+    mine, common = tmp_path / "mine", tmp_path / "common"
+    mine.mkdir()
+    common.mkdir()
+    code = common / "metrics.py"
+    code.write_text((TASKS / "dataset.py").read_text())
+    task = (TASKS / "sums_choice.yaml").read_text().replace("task: sums_choice\n", "")
+    (common / "base.yaml").write_text(task.replace("!function dataset", "!function metrics"))
+    (mine / "task.yaml").write_text("include: ../common/base.yaml\ntask: asked\n")
+    job = make_job(
+        folder,
+        objectives=[{"task": "asked", "metric": "acc"}],
+        evaluation={"task_folders": [str(mine)]},
+    )
+    before = facts_of(prepare(job))
+    assert check_unchanged(before, facts_of(prepare(job)), where="run") == []
+    code.write_text(code.read_text() + "\n# another metric\n")
+    with pytest.raises(RunError, match=r"run: task file .*metrics\.py changed since"):
+        check_unchanged(before, facts_of(prepare(job)), where="run")
 
 
 def test_an_older_record_is_compared_by_the_files_that_it_knows(folder: Path) -> None:

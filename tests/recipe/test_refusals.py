@@ -134,6 +134,10 @@ def sliced(sources: str) -> str:
             )
         ),
         (
+            "{merge_method: linear, models: [{model: a}], 'models[0]': 1}",
+            "r.yaml: models[0]: no such key",
+        ),
+        (
             "{merge_method: linear, models: [{model: a}], out_dtype: int8}",
             "r.yaml: out_dtype: ",
         ),

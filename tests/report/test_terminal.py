@@ -122,7 +122,8 @@ def test_a_resumed_search_says_once_what_it_took_from_the_record(new_study: Stud
 def test_a_finished_search_says_nothing_new(searched: Study) -> None:
     console = plain_console()
     watch(searched, console)
-    assert len(text_of(console).splitlines()) == 1
+    [line] = text_of(console).splitlines()
+    assert "12 candidates, 5 finalists; going on to" in line
 
 
 def test_an_interrupted_phase_has_no_summary(new_study: Study) -> None:

@@ -5,15 +5,19 @@
 A process of its own, because it forks: it loads libraries and tasks once, and each search runs in
 a fork that is killed at one step, then in another that resumes. Steps are counted by the observer
 of the search (asked, merged, scored, recorded, told), so an instant is the same every time.
+
+A kill takes nothing back that was written, so where there are many, most are what one more search
+left behind at their steps: its run directory, copied at once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,9 @@ from evomerge.stages import run_job
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.pool import LocalPool, Pool
 from tests.searching.jobs import JOBS, LightPool, make_job, write_models
+
+FEW = 8
+"""So many kills are all real ones; of more, every fourth."""
 
 
 def main() -> None:
@@ -46,16 +53,25 @@ def main() -> None:
     _in_fork(lambda: _run(reference, preparation, open_pool, steps_file=steps_file))
     steps = steps_file.read_text().split()
     expected = _contents(reference)
+    chosen = instants(steps, kills)
+    killed = chosen if kills <= FEW else chosen[::4]
+    copies = {at: folder / f"killed-{at:03d}" for at in chosen if at not in killed}
+    if copies:
+        _in_fork(lambda: _run(folder / "copied", preparation, open_pool, copies=copies))
     report = []
-    for number, at in enumerate(instants(steps, kills)):
-        run_dir = folder / f"killed-{number:02d}"
-        status = _in_fork(lambda: _run(run_dir, preparation, open_pool, die_at=at))  # noqa: B023
+    for at in chosen:
+        run_dir = folder / f"killed-{at:03d}"
+        if at in killed:
+            status = _in_fork(lambda: _run(run_dir, preparation, open_pool, die_at=at))  # noqa: B023
+            ended = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        else:
+            ended = run_dir.exists()
         recorded = _recorded(run_dir)
         _in_fork(lambda: _run(run_dir, preparation, open_pool))  # noqa: B023
         report.append(
             {
                 "step": steps[at],
-                "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
+                "killed": ended,
                 "recorded": recorded,
                 "differs": _differences(expected, _contents(run_dir)),
             }
@@ -64,7 +80,7 @@ def main() -> None:
 
 
 def instants(steps: list[str], kills: int) -> list[int]:
-    """Steps to die at: spread evenly, one of each kind among them."""
+    """Different steps to die at: spread evenly, one of each kind among them."""
     spread = [(2 * number + 1) * len(steps) // (2 * kills) for number in range(kills)]
     middle = len(steps) // 2
     for kind in sorted(set(steps) - {steps[at] for at in spread}):
@@ -83,6 +99,7 @@ def _run(
     open_pool: Callable[[], Pool],
     *,
     die_at: int | None = None,
+    copies: Mapping[int, Path] | None = None,
     steps_file: Path | None = None,
 ) -> None:
     steps: list[str] = []
@@ -90,6 +107,8 @@ def _run(
     def observe(step: Step, key: CandidateKey) -> None:
         if len(steps) == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if copies and len(steps) in copies:
+            shutil.copytree(run_dir, copies[len(steps)])
         steps.append(step)
 
     fresh = not (run_dir / "job.yaml").exists()

@@ -83,6 +83,8 @@ def objective(**changes: Any) -> Change:
     ("changes", "said"),
     [
         ({"objektives": []}, ("objektives", "unknown key", "objectives")),
+        ({"objectives[0]": {}}, ("objectives[0]", "unknown key", "did you mean objectives?")),
+        ({"evaluation": {"split[search]": 0.5}}, ("evaluation.split[search]", "unknown key")),
         (objective(wieght=1), ("objectives.0.wieght", "unknown key", "weight")),
         ({"models": {"base": "nowhere", "sources": ["neither"]}}, ("models.base", "nowhere")),
         (objective(task="sums_choise"), ("sums_choise", "sums_choice")),

@@ -100,6 +100,17 @@ def test_a_file_too_large_to_be_a_model_s_is_left_out_by_name(
     assert [said.split()[0] for said in found.left_out] == ["corpus.txt"]
 
 
+def test_data_of_a_format_that_is_not_copied_is_said_and_copies_of_weights_are_not(
+    model: Path,
+) -> None:
+    data = ("model_head.pkl", "projector.pt", "voices/one.npz")
+    silent = ("consolidated.00.pth", "rng_state_0.pth", "original/consolidated.01.pth")
+    write(model, *data, *silent, *NOT_KEPT)
+    found = find_companions(model, "it")
+    assert not {*data, *silent} & set(found.files)
+    assert sorted(said.split()[0] for said in found.left_out) == sorted(data)
+
+
 SECRET = "the secret of another folder"
 
 

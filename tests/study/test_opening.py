@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,50 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["status", str(run_dir)]).exit_code == 0
     assert files_of(run_dir) == before
     assert {path: path.stat().st_mtime_ns for path in folders} == folders
+
+
+@pytest.fixture
+def write_protected() -> Iterator[Path]:
+    """The directory of a search that belongs to another user, who lets no one write there."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        run_dir = write_record(Path(folder, "run"))
+        for path in (run_dir, *run_dir.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        try:
+            with _without_rights():
+                yield run_dir
+        finally:
+            run_dir.chmod(0o755)
+            (run_dir / "items").chmod(0o755)
+
+
+@contextlib.contextmanager
+def _without_rights() -> Iterator[None]:
+    """Nothing keeps root from writing, so for a while this process is nobody."""
+    before = os.geteuid()
+    if before != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_directory_that_cannot_be_written_is_read(write_protected: Path) -> None:
+    with pytest.raises(PermissionError):
+        (write_protected / "new").touch()
+    with pytest.raises(PermissionError):
+        (write_protected / "study.db").open("r+b")
+    result = CliRunner().invoke(app, ["status", str(write_protected)])
+    assert result.exit_code == 0, result.output
+    with read_study(write_protected) as study:
+        assert len(study.trials) == 3
+        assert study.items_of(study.trials[0].key)
+    with pytest.raises(StorageError, match="let this user write there"):
+        resume_study(write_protected)
 
 
 def test_a_directory_that_cannot_be_written_says_so(

@@ -1,0 +1,120 @@
+"""A worker scores nothing with an engine that differs from plain transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evomerge.candidate import Candidate, CandidateKey, Scored
+from evomerge.cli.beginnings import keep_check
+from evomerge.errors import SelfCheckError
+from evomerge.evaluate.engines.base import Continuation, LogLikelihood
+from evomerge.evaluate.engines.key_values import TrunkCache
+from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.self_check import SelfCheck
+from evomerge.optimize.baselines import only
+from evomerge.preparation import Preparation, prepare
+from evomerge.recipe import Recipe, RecipeModel
+from evomerge.study import read_study, resume_study
+from evomerge.workers.pool import LocalPool
+from tests.searching.jobs import make_job, write_models
+from tests.study.records import write_record
+
+
+@pytest.fixture(scope="module")
+def preparation(tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    return prepare(make_job(folder))
+
+
+def alone(model: str) -> Recipe:
+    return only(model, out_dtype="float32")
+
+
+def merge(base: str, model: str, weight: float) -> Recipe:
+    return Recipe(
+        merge_method="task_arithmetic",
+        base_model=base,
+        models=(RecipeModel(model=model, parameters={"weight": weight}),),
+        out_dtype="float32",
+    )
+
+
+def score(preparation: Preparation, *recipes: Recipe) -> list[SelfCheck]:
+    """Score recipes one after another; the self-checks that were told of."""
+    checks: list[SelfCheck] = []
+    items = {"sums_choice": (0, 1, 2), "sums_said": (0, 1)}
+    with LocalPool(preparation, checked=checks.append) as pool:
+        for place, recipe in enumerate(recipes):
+            asked = Candidate(
+                key=CandidateKey(1, place),
+                kind="genome",
+                label=f"number {place}",
+                recipe=recipe,
+                items=items,
+            )
+            [(_, outcome)] = pool.evaluate([asked])
+            assert isinstance(outcome, Scored), outcome
+    return checks
+
+
+def test_the_first_of_each_kind_of_live_model_is_checked(preparation: Preparation) -> None:
+    base, first, second = preparation.sources
+    recipes = [alone(base), alone(first), merge(base, first, 0.4), merge(base, second, 0.7)]
+    checks = score(preparation, *recipes)
+    assert [check.label for check in checks] == ["number 0", "number 2"]
+    assert all(check.items and check.requests for check in checks)
+
+
+@pytest.mark.parametrize("kind", ["a model by itself", "a merge"])
+def test_a_wrong_engine_scores_nothing(
+    preparation: Preparation, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    likely = TransformersEngine.loglikelihood
+
+    def shifted(self: TransformersEngine, requests: Sequence[Continuation]) -> list[LogLikelihood]:
+        return [(value - 0.5, greedy) for value, greedy in likely(self, requests)]
+
+    monkeypatch.setattr(TransformersEngine, "loglikelihood", shifted)
+    base, first, _ = preparation.sources
+    recipe = alone(first) if kind == "a model by itself" else merge(base, first, 0.4)
+    with pytest.raises(SelfCheckError, match=r"^self-check: number 0, task sums_choice, item \d+"):
+        score(preparation, recipe)
+
+
+def test_what_is_kept_of_the_weights_before_is_found(
+    preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[bytes, torch.Tensor] = {}
+    run = TransformersEngine._run_pass
+
+    def keep_passes(
+        engine: TransformersEngine, each: Any, cache: TrunkCache, cells: torch.Tensor
+    ) -> torch.Tensor:
+        logits = run(engine, each, cache, cells)
+        return kept.setdefault(each.ids.tobytes() + cells.numpy().tobytes(), logits)
+
+    monkeypatch.setattr(TransformersEngine, "_run_pass", keep_passes)
+    base, first, _ = preparation.sources
+    with pytest.raises(SelfCheckError, match="number 1"):
+        score(preparation, alone(base), merge(base, first, 0.9))
+
+
+def test_checks_that_held_are_noted_in_the_record(tmp_path: Path) -> None:
+    run_dir, told = write_record(tmp_path / "run"), list[str]()
+    checks = [
+        SelfCheck(label=label, items=3, requests=5, largest=1e-6, allowed=1e-3)
+        for label in ("base", "merge")
+    ]
+    with resume_study(run_dir) as study:
+        keep = keep_check(study, told.append)
+        for check in checks:
+            keep(check)
+    with read_study(run_dir) as study:
+        assert study.noted("self_checks") == {check.label: check.to_json() for check in checks}
+    assert told == [str(check) for check in checks]
