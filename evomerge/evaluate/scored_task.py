@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
-from lm_eval.api.task import Task
+from lm_eval.api.task import ConfigurableTask, Task
 
 from evomerge.candidate import TaskItems
 from evomerge.errors import TaskError, is_interrupt, one_line
@@ -71,6 +71,7 @@ class ScoredTask:
         self._filters: tuple[str, ...] = tuple(f.name for f in self._task._filters)
         watched = watch_examples(self._task)
         self._items = self._build_items(encoder, chat=chat)
+        self._refuse_unlabelled()
         self.digests = tuple(item.digest for item in self._items)
         self.identities = identities(
             self._task, [item.document for item in self._items], shown=False
@@ -184,6 +185,27 @@ class ScoredTask:
         if getattr(self._task, "MULTIMODAL", False):
             raise TaskError(f"task {self.name}: needs images or audio; choose a text task")
 
+    def _refuse_unlabelled(self) -> None:
+        """Raise TaskError where no item's answer is among its choices.
+
+        So it is with test splits whose answers are held back (-1, by custom): every model would
+        score 0. An item or two of a task may well be so.
+        """
+        task = self._task
+        if task.OUTPUT_TYPE != "multiple_choice" or not isinstance(task, ConfigurableTask):
+            return
+        if callable(task.config.process_results):
+            return
+        answer_of = task.doc_to_text if task.multiple_input else task.doc_to_target
+        documents = [item.document for item in self._items]
+        if any(_is_among(answer_of(each), task.doc_to_choice(each)) for each in documents):
+            return
+        raise TaskError(
+            f"task {self.name}: no item's answer is among its choices (that of item 0 is "
+            f"{one_line(repr(answer_of(documents[0])))}); score a split that has answers, or mend "
+            "doc_to_target in its YAML"
+        )
+
     def _build_items(self, encoder: Encoder, *, chat: bool) -> tuple[_Item, ...]:
         """Contexts and requests of every document, in order: few-shot draws depend on it."""
         shots = self._task.get_config("num_fewshot") or 0
@@ -249,6 +271,15 @@ class ScoredTask:
             if aggregation is mean and name in directions
         }
         return means, frozenset(aggregations) - frozenset(means)
+
+
+def _is_among(answer: object, choices: Sequence[str]) -> bool:
+    """Whether an answer, as lm-eval reads it, is one of the choices; each of a list counts."""
+    if isinstance(answer, list):
+        return any(_is_among(each, choices) for each in answer)
+    if isinstance(answer, int):
+        return 0 <= answer < len(choices)
+    return not isinstance(answer, str) or answer in choices
 
 
 def _number(value: Any) -> float:

@@ -67,10 +67,10 @@ def unknown_task(name: str, folders: Sequence[Path], contents: bytes | None = No
     contents: of all task files, where they are read already.
     """
     every = contents or b"".join(_contents([*folders, shipped_folder("evals"), own_folder()]))
-    known = {match.decode("utf-8", "replace") for match in _NAMES.findall(every)}
+    known = {match.decode("utf-8", "replace") for match in _NAMES.findall(every)} - {name}
     nearest = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
     broken = _unreadable(folders)
-    if nearest:
+    if nearest and not (broken and name.encode() in broken.read_bytes()):
         mend = f"did you mean {', '.join(nearest)}?"
     elif broken:
         mend = f"{broken} is not readable YAML; mend it if the task is there"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from evomerge.errors import TaskError
 from evomerge.evaluate.catalogue import TaskCatalogue
@@ -236,6 +237,40 @@ def test_metrics_that_cannot_be_used_are_named_with_those_that_can(
 def test_tasks_that_cannot_be_scored_item_by_item_are_refused(task: str, message: str) -> None:
     with pytest.raises(TaskError, match=message):
         load(task)
+
+
+@pytest.mark.parametrize("answer", [-1, "green", [-1]])
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_items_whose_answers_are_held_back_are_no_task(
+    tmp_path: Path, answer: object, labelled: int
+) -> None:
+    """Every model would score 0; where one item has its answer, the others count as wrong."""
+    document = {
+        "task": "held_back",
+        "custom_dataset": "!function data.load",
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "answer",
+        "doc_to_choice": ["red", "blue"],
+        "num_fewshot": 0,
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    text = yaml.safe_dump(document).replace("'!function data.load'", "!function data.load")
+    (tmp_path / "held_back.yaml").write_text(text)
+    rows = [{"question": f"which {n}", "answer": answer} for n in range(40)]
+    rows += [{"question": "what", "answer": [1] if isinstance(answer, list) else 1}] * labelled
+    (tmp_path / "data.py").write_text(
+        "import datasets\n"
+        f"def load(**_):\n    return {{'test': datasets.Dataset.from_list({rows!r})}}\n"
+    )
+    if isinstance(answer, str) and labelled:
+        pytest.skip("a column is of one type")
+    if labelled:
+        assert load("held_back", folder=tmp_path).tasks == ("held_back",)
+        return
+    with pytest.raises(TaskError, match=r"held_back: no item's answer is among its choices"):
+        load("held_back", folder=tmp_path)
 
 
 def test_names_are_looked_up_among_lm_evals_own_tasks_last() -> None:

@@ -11,7 +11,7 @@ import pytest
 from evomerge.errors import TaskError
 from evomerge.evaluate.catalogue import TaskCatalogue
 from evomerge.evaluate.suite import TaskSuite
-from evomerge.evaluate.task_files import check_names
+from evomerge.evaluate.task_files import check_names, unknown_task
 from tests.checkpoints import word_tokenizer
 
 _ITEMS = "".join(json.dumps({"q": f"{n} + 1 =", "a": str(n + 1)}) + "\n" for n in range(20))
@@ -142,3 +142,11 @@ def test_names_are_looked_for_in_every_place(tmp_path: Path) -> None:
         check_names([""], [tmp_path])
     with pytest.raises(TaskError, match=r"nowhere is no folder"):
         check_names(["mine"], [tmp_path / "nowhere"])
+
+
+def test_a_task_in_a_file_that_is_no_yaml_is_not_offered_instead_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("task: mine\n  more: [")
+    error = str(unknown_task("mine", [tmp_path]))
+    assert "mine.yaml is not readable YAML" in error
+    (tmp_path / "mine.yaml").write_text("task: [mine]\ndescription: 'task: mine'\n")
+    assert "did you mean mine?" not in str(unknown_task("mine", [tmp_path]))
