@@ -128,6 +128,10 @@ def _alone(target: Path, out: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
+        if not _lock_of(target).exists():  # which a file system may refuse as if it were taken
+            raise StorageError(
+                f"{out}: cannot be written, for no file can be made beside it; give another --out"
+            ) from error
         raise RunError(
             f"{out}: another export is writing it; wait for that, or give another --out"
         ) from error
@@ -146,9 +150,10 @@ def _storage_errors(out: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = one_line(error.strerror if isinstance(error, OSError) else error)
+        no_folder = isinstance(error, FileExistsError | NotADirectoryError)  # a file in its path
         raise StorageError(
-            f"{out}: cannot be written ({reason}), and nothing is left of it; make room or give "
-            "another --out"
+            f"{out}: cannot be written ({reason}), and nothing is left of it; "
+            f"{'' if no_folder else 'make room or '}give another --out"
         ) from error
 
 

@@ -14,8 +14,13 @@ from typing import Any
 from evomerge.sources.header import Entry
 
 _SETTINGS = ("quantization_config", "compression_config", "quantization")
-_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-"""Beside the weights: GPTQ's and AWQ's of old, ModelOpt's."""
+_FILES = (
+    "quantize_config.json",
+    "quant_config.json",
+    "hf_quant_config.json",
+    "quanto_qmap.json",
+)
+"""Beside the weights: GPTQ's and AWQ's of old, ModelOpt's, Quanto's."""
 
 _PACKED = re.compile(
     r"\.(qweight|qzeros|g_idx|absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_packed|"
@@ -25,7 +30,7 @@ _PACKED = re.compile(
 """Endings of the names of what packed weights are unpacked with, and of some packed weights."""
 
 _FEW_BITS = ("float8", "f8", "f6", "f4")
-_WHOLE = ("uint8", "int8", "int16", "int32", "uint16", "uint32", "int64", "uint64")
+_WHOLE = ("uint8", "int8", "int16", "int32", "uint16", "uint32", "int64", "uint64", "bool")
 
 
 def quantised_by(

@@ -13,6 +13,15 @@ from typing import Any
 
 from evomerge.errors import JobError
 
+_WIDEST = 1e9
+"""Of a range; sums and products of wider ones would not be finite."""
+
+
+def check_width(low: float, high: float, place: str) -> None:
+    """Raise JobError for a range that nobody means."""
+    if high - low > _WIDEST:
+        raise JobError(f"{place}: from {low:g} to {high:g} is wider than {_WIDEST:g}; narrow it")
+
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """A mend for a name that is not known: the closest one, or all of them."""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from evomerge.errors import JobError
 from evomerge.space.base import Scale
-from evomerge.space.checks import number, one_of, only, switch
+from evomerge.space.checks import check_width, number, one_of, only, switch
 
 MOST_REPEATS = 8
 
@@ -134,6 +134,7 @@ def _scales(written: object, place: str) -> Scales | None:
         )
     if low >= high:
         raise JobError(f"{place}.low: {low:g} is not below high ({high:g}); widen the range")
+    check_width(low, high, place)
     if not low <= 1.0 <= high:
         key = "low" if low > 1.0 else "high"
         raise JobError(

@@ -47,6 +47,8 @@ def refuse_existing(run_dir: Path) -> None:
             f"{run_dir}: holds a search already; go on with `evomerge resume {run_dir}`, "
             "or start another with --run-dir"
         )
+    if (run_dir / "config.json").exists():
+        raise RunError(f"{run_dir}: holds a model; give the search another --run-dir")
 
 
 def create_study(

@@ -121,9 +121,11 @@ class LiveModels:
 
     def release(self) -> None:
         """Give back the memory of the live models and of facts; they are made again when needed."""
+        live = self._plain or self._sliced or self._routed
         self._plain = self._sliced = self._routed = None
         self._merge = self._engine_over(self._sources)
-        gc.collect()
+        if live:
+            gc.collect()
         if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
 

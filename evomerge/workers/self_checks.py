@@ -8,6 +8,7 @@ each kind of live model is checked, before the first of its kind is scored.
 from __future__ import annotations
 
 import gc
+import weakref
 
 from evomerge.candidate import Candidate
 from evomerge.evaluate.engines.base import Unscorable
@@ -51,8 +52,10 @@ def check_candidate(
             trust_remote_code=preparation.job.models.trust_remote_code,
         )
         expected = expect(reference, suite, items)
+        model = weakref.ref(reference.model)
         del reference
-        gc.collect()
+        if model() is not None:  # its parts hold each other; collecting takes half a second
+            gc.collect()
     try:
         engine = models.hold(candidate.recipe)
         if expected is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import filelock
 import pytest
 import torch
 
@@ -150,6 +151,26 @@ def test_a_file_in_the_folder_s_place_is_refused_and_kept(tmp_path: Path) -> Non
     with pytest.raises(RunError, match="exists already"), whole_folder(tmp_path / "out"):
         pass
     assert contents(tmp_path) == {"out": b"mine"}
+
+
+def test_a_file_in_the_path_of_a_folder_is_named_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file" / "out", tmp_path / "file" / "deep" / "out"):
+        refused = pytest.raises(StorageError, match="nothing is left of it; give another")
+        with refused, whole_folder(out):
+            pass
+
+
+def test_a_place_where_nothing_can_be_made_is_not_called_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_given: object, **_options: object) -> None:
+        raise filelock.Timeout("as some file systems answer")
+
+    monkeypatch.setattr("evomerge.export.folder.filelock.FileLock.acquire", refuse)
+    refused = pytest.raises(StorageError, match="no file can be made beside it")
+    with refused, whole_folder(tmp_path / "out"):
+        pass
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ the same grid every time. The grid has a search among its methods.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -41,6 +42,7 @@ def main() -> None:
     write_tasks(folder / "tasks")
     preparation = prepare(pin_grid(make_grid(folder, **CHANGES)).job())
     steps_file = folder / "steps"
+    gc.freeze()  # what every fork begins with is no garbage of any
     _in_fork(lambda: _run(folder, folder / "undisturbed", preparation, steps_file=steps_file))
     steps = steps_file.read_text().split()
     expected = _contents(folder / "undisturbed")

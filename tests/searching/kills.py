@@ -12,6 +12,7 @@ left behind at their steps: its run directory, copied at once.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -50,6 +51,7 @@ def main() -> None:
     open_pool = pools[kind]
     reference = folder / "undisturbed"
     steps_file = folder / "steps"
+    gc.freeze()  # what every fork begins with is no garbage of any
     _in_fork(lambda: _run(reference, preparation, open_pool, steps_file=steps_file))
     steps = steps_file.read_text().split()
     expected = _contents(reference)

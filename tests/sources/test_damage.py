@@ -261,7 +261,12 @@ def test_masks_that_transformers_computes_may_be_infinite(saved: Path) -> None:
     assert open_source(str(saved), where="test").sha256()
 
 
-SETTINGS_OF_OLD = ["quantize_config.json", "quant_config.json", "hf_quant_config.json"]
+SETTINGS_OF_OLD = [
+    "quantize_config.json",
+    "quant_config.json",
+    "hf_quant_config.json",
+    "quanto_qmap.json",
+]
 
 
 @pytest.mark.parametrize("name", SETTINGS_OF_OLD)
@@ -278,6 +283,7 @@ PACKED: Mapping[str, Mapping[str, torch.Tensor | None]] = {
         UP.replace("weight", "scales"): torch.ones(1, 64, dtype=torch.float16),
     },
     "fp8": {UP: torch.zeros(64, 32, dtype=torch.float8_e4m3fn)},
+    "signs": {UP: torch.zeros(64, 32, dtype=torch.bool)},
     "fp8 scales": {f"{UP}_scale_inv": torch.ones(1, 1)},
     "int8": {
         UP: torch.zeros(64, 32, dtype=torch.int8),

@@ -37,6 +37,7 @@ def ties(**density) -> dict:
         (space(parameters={"weight": 0.5}), "all are fixed, so nothing is searched"),
         (space(parameters={"weight": {"low": 0.0}}), "parameters.weight.high: missing"),
         (weight(low=1.0), r"parameters.weight.low: 1 is not below high \(1\)"),
+        (weight(low=-1e308, high=1e308), r"parameters.weight: from -1e\+308 to 1e\+308 is wider"),
         (weight(low=2), r"parameters.weight.low: 2 is not below high \(1\)"),
         (weight(low="a"), "parameters.weight.low: a: give a number"),
         (weight(high=float("nan")), "parameters.weight.high: nan: give a number"),

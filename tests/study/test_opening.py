@@ -37,6 +37,14 @@ def edit_job(run_dir: Path, **changes: object) -> None:
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
 
 
+def test_a_search_is_not_begun_in_the_folder_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    before = files_of(tmp_path)
+    with pytest.raises(RunError, match="holds a model; give the search another --run-dir"):
+        create_study(tmp_path, job_of())
+    assert files_of(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     ("override", "named"),
     [

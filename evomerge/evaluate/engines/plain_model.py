@@ -41,7 +41,7 @@ class PlainModel:
         self, model: PreTrainedModel, *, generation: GenerationConfig, context_tokens: int
     ) -> None:
         self.dtype: torch.dtype = model.dtype
-        self._model = model
+        self.model = model
         self._context_tokens = context_tokens
         ends = generation.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
@@ -81,8 +81,8 @@ class PlainModel:
 
     def logits(self, text: Tokens) -> torch.Tensor:
         """(length, vocabulary) float32 on the CPU."""
-        ids = torch.from_numpy(text.copy()).to(self._model.device)
-        return plain_logits(self._model, ids).float().cpu()
+        ids = torch.from_numpy(text.copy()).to(self.model.device)
+        return plain_logits(self.model, ids).float().cpu()
 
 
 def load_plain(
