@@ -1,8 +1,10 @@
-"""Processes as the kernel sees them: whether one stands still, and whether it ran out of memory."""
+"""Processes as the kernel sees them: what stands still, what ran out of memory, what is ours."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
 from evomerge.workers.dispatch import Look
@@ -26,3 +28,26 @@ def shortage_kills() -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def kill_writers(folder: str) -> None:
+    """Kill all other processes of this machine that write to a file below a folder of that name.
+
+    Finds also what has outlived its parent; nothing where there is no /proc.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) != os.getpid() and _writes_below(process, folder):
+            with contextlib.suppress(OSError):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _writes_below(process: Path, folder: str) -> bool:
+    with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+        for opened in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if folder in Path(os.readlink(opened)).parts:
+                    said = (process / "fdinfo" / opened.name).read_text()
+                    flags = int(said.partition("flags:")[2].split()[0], 8)
+                    if flags & os.O_ACCMODE != os.O_RDONLY:
+                        return True
+    return False

@@ -45,6 +45,9 @@ _FIRST_START_S = 1800.0
 _WORD_S = 60.0
 """After which a start is worth a line."""
 
+_HEAD_S = 10.0
+"""Between looks at the head of the session while workers start."""
+
 _LOOK_S = 20.0
 """For a look at a process of another machine."""
 
@@ -111,11 +114,16 @@ class RayCrew:
     def start(self, say: Say) -> None:
         """Wait until all have started. Raises WorkerError."""
         began_s, said, count = time.monotonic(), False, len(self._actors)
+        looked_s = began_s
         while len(self._where) < count:
             for event in self.wait(1.0):
                 if isinstance(event, Died | Short):
                     raise WorkerError(f"a worker died while it started ({event.reason}); try fewer")
-            waited_s = time.monotonic() - began_s
+            now_s = time.monotonic()
+            if now_s - looked_s >= _HEAD_S:
+                nodes()
+                looked_s = time.monotonic()
+            waited_s = now_s - began_s
             there = f"{len(self._where)} of {count} workers have started after {waited_s:.0f} s"
             if waited_s >= _FIRST_START_S:
                 raise WorkerError(f"{there}; see whether other work holds the machines")

@@ -5,6 +5,7 @@ Nothing here knows what runs in it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -19,10 +20,17 @@ from typing import Any
 import ray
 
 from evomerge.errors import Interrupt, JobError, WorkerError, one_line
+from evomerge.workers.processes import kill_writers
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+_CLOSING_S = 5.0
+"""For Ray to close by itself; less than a command may take to close after a signal."""
+
+_KILLED_S = 2.0
+"""For its call to return once the processes that it waits for are gone."""
 
 
 class RaySession:
@@ -31,6 +39,7 @@ class RaySession:
     def __init__(self, *, workers: int, address: str | None) -> None:
         self._own = not ray.is_initialized()
         self._token_folder: Path | None = None
+        self._name: str | None = None  # of a session of our own
         if not self._own:
             return
         if address is not None:
@@ -49,13 +58,35 @@ class RaySession:
                 _node_ip_address="127.0.0.1",
                 **_QUIET,
             )
+        self._name = ray.get_runtime_context().get_session_name()
 
     def close(self) -> None:
-        """End what this process has started."""
+        """End what this process has started, by force where Ray does not; a cluster stays."""
         if self._own:
-            ray.shutdown()
+            self._shut_down()
         if self._token_folder is not None:
             shutil.rmtree(self._token_folder, ignore_errors=True)
+
+    def _shut_down(self) -> None:
+        """Ray's own call waits for a head that stands still, and once more as Python exits."""
+        done = threading.Event()
+
+        def shut_down() -> None:
+            with contextlib.suppress(Exception):  # whatever a dying session raises
+                ray.shutdown()
+                done.set()
+
+        closing = threading.Thread(target=shut_down, daemon=True)
+        closing.start()
+        try:
+            closing.join(_CLOSING_S)
+        finally:  # also where a signal came meanwhile
+            if not done.is_set():
+                if self._name is not None:
+                    kill_writers(self._name)
+                closing.join(_KILLED_S)
+                if not done.is_set():
+                    atexit.unregister(ray.shutdown)
 
 
 def join_cluster(address: str) -> None:

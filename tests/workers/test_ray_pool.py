@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
 from evomerge.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
-from evomerge.errors import JobError
+from evomerge.errors import JobError, WorkerError
 from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.dispatch import Patience
@@ -201,3 +205,80 @@ def test_the_token_of_a_session_is_for_this_user_alone(pool: Pool) -> None:
     assert token.stat().st_mode & 0o777 == 0o600
     assert token.parent.stat().st_mode & 0o777 == 0o700
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+
+
+@pytest.fixture
+def silent_ray(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Ray that never closes: a process of its session, stopped, whose parent says nothing."""
+    from evomerge.workers import ray_session
+
+    released = threading.Event()
+    context = SimpleNamespace(get_session_name=lambda: tmp_path.name)
+    for name, put in {
+        "is_initialized": lambda: False,
+        "init": lambda **_: None,
+        "get_runtime_context": lambda: context,
+        "shutdown": released.wait,
+    }.items():
+        monkeypatch.setattr(ray_session.ray, name, put)
+    monkeypatch.setattr(ray_session, "_CLOSING_S", 0.05)
+    monkeypatch.setattr(ray_session, "_KILLED_S", 0.05)
+    with (tmp_path / "head.out").open("wb") as log:
+        head = subprocess.Popen(["sleep", "600"], stdout=log)
+    head.send_signal(signal.SIGSTOP)
+    yield head
+    released.set()
+    head.kill()
+    head.wait()
+
+
+def test_a_session_whose_head_stands_still_is_ended_by_force(
+    silent_ray: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from evomerge.workers import ray_session
+
+    forgotten: list[object] = []
+    monkeypatch.setattr(ray_session.atexit, "unregister", forgotten.append)
+    with (tmp_path / "head.out").open() as log:
+        reader = subprocess.Popen(["sleep", "600"], stdin=log)  # as one who reads the logs
+    try:
+        ray_session.RaySession(workers=2, address=None).close()
+        assert silent_ray.wait(timeout=60) == -signal.SIGKILL
+        assert reader.poll() is None
+    finally:
+        reader.kill()
+        reader.wait()
+    assert forgotten == [ray_session.ray.shutdown]
+
+
+def test_a_cluster_that_does_not_answer_is_left_and_not_ended(
+    silent_ray: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evomerge.workers import ray_session
+
+    forgotten: list[object] = []
+    monkeypatch.setattr(ray_session.atexit, "unregister", forgotten.append)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    ray_session.RaySession(workers=2, address="10.0.0.1:6379").close()
+    assert silent_ray.poll() is None
+    assert forgotten == [ray_session.ray.shutdown]
+
+
+def test_workers_are_not_waited_for_once_the_head_is_silent(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evomerge.workers import ray_pool
+
+    def no_answer() -> None:
+        raise WorkerError("the head of the Ray session does not answer any more")
+
+    monkeypatch.setattr(ray_pool, "_FIRST_START_S", 0.0)
+    monkeypatch.setattr(ray_pool, "_HEAD_S", 0.0)
+    monkeypatch.setattr(ray_pool, "nodes", no_answer)
+    monkeypatch.setattr(ray_pool.ray, "wait", lambda asked, **_: ([], asked))
+    actor = SimpleNamespace(ready=SimpleNamespace(remote=object))
+    crew = ray_pool.RayCrew(lambda: actor, workers=2, gpus=0.0, checked=lambda check: None)
+    with pytest.raises(WorkerError, match="does not answer any more"):
+        crew.start(lambda line: None)
