@@ -29,7 +29,7 @@ _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_
 _CLOSING_S = 5.0
 """For Ray to close by itself; less than a command may take to close after a signal."""
 
-_KILLED_S = 2.0
+_KILLED_S = 10.0
 """For its call to return once the processes that it waits for are gone."""
 
 
