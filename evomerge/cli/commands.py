@@ -7,7 +7,6 @@ interrupted.
 
 from __future__ import annotations
 
-import enum
 import os
 import shlex
 import sys
@@ -18,24 +17,17 @@ import typer
 
 from evomerge import __version__
 from evomerge.cli.endings import answering, say_note
+from evomerge.cli.options import (
+    AsJson,
+    CalibrationDType,
+    Overrides,
+    RayAddress,
+    RunDir,
+    SplitName,
+    TrustCode,
+)
 from evomerge.cli.screen import say, say_json
 from evomerge.errors import EvomergeError, RunError
-
-
-class SplitName(enum.StrEnum):
-    """The splits of a task's items, as the command line names them."""
-
-    search = "search"
-    validation = "validation"
-    test = "test"
-
-
-class CalibrationDType(enum.StrEnum):
-    """Dtypes that gradients of language models do not underflow in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
 
 app = typer.Typer(
     name="evomerge",
@@ -44,25 +36,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-RunDir = Annotated[Path, typer.Argument(help="Directory of a search.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a key of the job: budget.candidates=400."
-    ),
-]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(help="Join this Ray cluster instead of starting workers here.", metavar="ADDRESS"),
-]
-TrustCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-code", help="Run the code that the job names, though another began the run."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.callback(invoke_without_command=True)
