@@ -70,8 +70,8 @@ def random_job(folder: Path, size: str, data: Path, device: str) -> Path:
     base, experts = write_family(folder / "models", shape, experts=2, device=device)
     train = worked_items(data / "gsm8k/train_400.jsonl")
     test = worked_items(data / "gsm8k/test.jsonl")
-    for model in (base, *experts):
-        save_tokenizer(model, texts_of([*train, *test]), vocabulary=shape.vocabulary)
+    texts = texts_of([*train, *test])
+    save_tokenizer([base, *experts], texts, vocabulary=shape.vocabulary)
     write_tasks(folder / "tasks", train=train, test=test, limit_tokens=128, until="Question:")
     document = {
         "name": "random",

@@ -168,7 +168,7 @@ def demo_model(base: Path, folder: Path) -> None:
 def random_model(folder: Path, size: str, items: Sequence[Item], device: str) -> Path:
     """A Llama of random weights with a tokenizer of real token lengths."""
     base, _ = write_family(folder, SHAPES[size], experts=0, device=device)
-    save_tokenizer(base, texts_of(items), vocabulary=SHAPES[size].vocabulary)
+    save_tokenizer([base], texts_of(items), vocabulary=SHAPES[size].vocabulary)
     return base
 
 

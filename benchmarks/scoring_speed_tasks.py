@@ -136,8 +136,8 @@ def write_tasks(
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
-def save_tokenizer(folder: Path, texts: Sequence[str], *, vocabulary: int) -> None:
-    """Train byte-level pair encoding on the texts, of real token lengths, and save it."""
+def save_tokenizer(folders: Sequence[Path], texts: Sequence[str], *, vocabulary: int) -> None:
+    """Train byte-level pair encoding on the texts, of real token lengths, and save it in each."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -148,6 +148,8 @@ def save_tokenizer(folder: Path, texts: Sequence[str], *, vocabulary: int) -> No
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    PreTrainedTokenizerFast(
+    trained = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
-    ).save_pretrained(folder)
+    )
+    for folder in folders:
+        trained.save_pretrained(folder)

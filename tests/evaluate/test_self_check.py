@@ -97,20 +97,24 @@ def test_it_is_found_in_coarse_arithmetic_too(
         check_engine(engine, expected_of(expert, suite, dtype="bfloat16"), suite, label="expert")
 
 
-def test_states_of_other_weights_are_found(
-    base: Path, expert: Path, suite: TaskSuite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def keep_passes(patch: pytest.MonkeyPatch) -> None:
+    """What is kept over candidates must be dropped where the weights change, and here is not."""
     kept: dict[bytes, torch.Tensor] = {}
     run = TransformersEngine._run_pass
 
-    def keep_passes(
+    def run_once(
         engine: TransformersEngine, each: Any, cache: TrunkCache, cells: torch.Tensor
     ) -> torch.Tensor:
-        """What is kept over candidates must be dropped where the weights change."""
         logits = run(engine, each, cache, cells)
         return kept.setdefault(each.ids.tobytes() + cells.numpy().tobytes(), logits)
 
-    monkeypatch.setattr(TransformersEngine, "_run_pass", keep_passes)
+    patch.setattr(TransformersEngine, "_run_pass", run_once)
+
+
+def test_states_of_other_weights_are_found(
+    base: Path, expert: Path, suite: TaskSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_passes(monkeypatch)
     engine = engine_of(base)
     check_engine(engine, expected_of(base, suite), suite, label="base")
     engine.load(load_tensors(expert).items())

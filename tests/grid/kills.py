@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from evomerge.grid import GridRun, facts_of_grid, open_grid_study, pin_grid
 from evomerge.preparation import Preparation, prepare
 from evomerge.study import read_study
 from tests.grid.grids import EVOLVED, HashingPool, make_grid, write_models, write_tasks
+from tests.searching.kills import in_fork, was_killed
 
 CHANGES: dict[str, Any] = {
     "methods": ["linear", "dare_ties", {**EVOLVED, "budget": {"candidates": 4}}],
@@ -43,20 +44,20 @@ def main() -> None:
     preparation = prepare(pin_grid(make_grid(folder, **CHANGES)).job())
     steps_file = folder / "steps"
     gc.freeze()  # what every fork begins with is no garbage of any
-    _in_fork(lambda: _run(folder, folder / "undisturbed", preparation, steps_file=steps_file))
+    in_fork(lambda: _run(folder, folder / "undisturbed", preparation, steps_file=steps_file))
     steps = steps_file.read_text().split()
     expected = _contents(folder / "undisturbed")
     report = []
     for number in range(kills):
         at = (2 * number + 1) * len(steps) // (2 * kills)
         run_dir = folder / f"killed-{number:02d}"
-        status = _in_fork(lambda: _run(folder, run_dir, preparation, die_at=at))  # noqa: B023
-        _in_fork(lambda: _run(folder, run_dir, preparation))  # noqa: B023
+        status = in_fork(lambda: _run(folder, run_dir, preparation, die_at=at))  # noqa: B023
+        in_fork(lambda: _run(folder, run_dir, preparation))  # noqa: B023
         found = _contents(run_dir)
         report.append(
             {
                 "step": steps[at],
-                "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
+                "killed": was_killed(status),
                 "differs": [part for part in expected if expected[part] != found[part]],
             }
         )
@@ -97,18 +98,6 @@ def _run(
     (run_dir / "outcome.json").write_text(json.dumps(outcome.to_json()))
     if steps_file is not None:
         steps_file.write_text(" ".join(steps))
-
-
-def _in_fork(work: Callable[[], None]) -> int:
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1]
 
 
 def _contents(run_dir: Path) -> dict[str, Any]:

@@ -52,24 +52,24 @@ def main() -> None:
     reference = folder / "undisturbed"
     steps_file = folder / "steps"
     gc.freeze()  # what every fork begins with is no garbage of any
-    _in_fork(lambda: _run(reference, preparation, open_pool, steps_file=steps_file))
+    in_fork(lambda: _run(reference, preparation, open_pool, steps_file=steps_file))
     steps = steps_file.read_text().split()
     expected = _contents(reference)
     chosen = instants(steps, kills)
     killed = chosen if kills <= FEW else chosen[::4]
     copies = {at: folder / f"killed-{at:03d}" for at in chosen if at not in killed}
     if copies:
-        _in_fork(lambda: _run(folder / "copied", preparation, open_pool, copies=copies))
+        in_fork(lambda: _run(folder / "copied", preparation, open_pool, copies=copies))
     report = []
     for at in chosen:
         run_dir = folder / f"killed-{at:03d}"
         if at in killed:
-            status = _in_fork(lambda: _run(run_dir, preparation, open_pool, die_at=at))  # noqa: B023
-            ended = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            status = in_fork(lambda: _run(run_dir, preparation, open_pool, die_at=at))  # noqa: B023
+            ended = was_killed(status)
         else:
             ended = run_dir.exists()
         recorded = _recorded(run_dir)
-        _in_fork(lambda: _run(run_dir, preparation, open_pool))  # noqa: B023
+        in_fork(lambda: _run(run_dir, preparation, open_pool))  # noqa: B023
         report.append(
             {
                 "step": steps[at],
@@ -122,7 +122,13 @@ def _run(
         steps_file.write_text(" ".join(steps))
 
 
-def _in_fork(work: Callable[[], None]) -> int:
+def was_killed(status: int) -> bool:
+    """Whether a process that ended so was killed."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def in_fork(work: Callable[[], None]) -> int:
+    """Do the work in a process of its own; how that ended, as waitpid says it."""
     child = os.fork()
     if child == 0:
         code = 1

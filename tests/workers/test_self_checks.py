@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from evomerge.candidate import Candidate, CandidateKey, Scored
 from evomerge.cli.beginnings import keep_check
 from evomerge.errors import SelfCheckError
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood
-from evomerge.evaluate.engines.key_values import TrunkCache
 from evomerge.evaluate.engines.transformers import TransformersEngine
 from evomerge.evaluate.self_check import SelfCheck
 from evomerge.optimize.baselines import only
@@ -21,6 +18,7 @@ from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.study import read_study, resume_study
 from evomerge.workers.pool import LocalPool
+from tests.evaluate.test_self_check import keep_passes
 from tests.searching.jobs import make_job, write_models
 from tests.study.records import write_record
 
@@ -90,16 +88,7 @@ def test_a_wrong_engine_scores_nothing(
 def test_what_is_kept_of_the_weights_before_is_found(
     preparation: Preparation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept: dict[bytes, torch.Tensor] = {}
-    run = TransformersEngine._run_pass
-
-    def keep_passes(
-        engine: TransformersEngine, each: Any, cache: TrunkCache, cells: torch.Tensor
-    ) -> torch.Tensor:
-        logits = run(engine, each, cache, cells)
-        return kept.setdefault(each.ids.tobytes() + cells.numpy().tobytes(), logits)
-
-    monkeypatch.setattr(TransformersEngine, "_run_pass", keep_passes)
+    keep_passes(monkeypatch)
     base, first, _ = preparation.sources
     with pytest.raises(SelfCheckError, match="number 1"):
         score(preparation, alone(base), merge(base, first, 0.9))
