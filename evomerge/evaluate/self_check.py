@@ -34,9 +34,6 @@ MOST_ITEMS = 48
 
 ITEMS_OF_A_TASK = 4
 
-CHOICES_OF_AN_ITEM = 2
-"""Its shortest and its longest; what they share is shared in the engine, and is read anew here."""
-
 CHECKED_TOKENS = 8
 """Of an answer, each read with the whole text before it."""
 
@@ -154,8 +151,8 @@ def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
 
 
 def _told_apart(requests: Sequence[Continuation | Prompt]) -> Sequence[Continuation | Prompt]:
-    """Of one item's requests those that are checked."""
-    if len(requests) <= CHOICES_OF_AN_ITEM:
+    """Of one item's requests the shortest and the longest; plain reading shares nothing of them."""
+    if len(requests) <= 2:
         return requests
     by_length = sorted(requests, key=lambda request: len(request.tokens))
     return by_length[0], by_length[-1]

@@ -26,6 +26,7 @@ from evomerge.report.tally import (
     generations_of,
     limits_of,
     parents_among,
+    phase_at,
     phase_of,
     scores_are_shares,
     searched,
@@ -127,7 +128,8 @@ def status_of(study: Study) -> Status:
         failed=spent.failed,
         baselines=sum(trial.kind == "baseline" for trial in trials),
         finalists=sum(
-            trial.key.generation == -1 for trial in finalists_after(trials, len(generations))
+            phase_at(trial.key.generation) == "validation"
+            for trial in finalists_after(trials, len(generations))
         ),
         limits=limits_of(study.job.budget, spent),
         failures=tuple((one_line(reason), count) for reason, count in failures_of(trials)),

@@ -208,7 +208,7 @@ class SearchProgress:
         taken = self._trials
         genomes = sum(trial.kind == "genome" for trial in taken)
         baselines = sum(trial.kind == "baseline" for trial in taken)
-        finalists = sum(trial.key.generation == -1 for trial in taken)  # -2: tested
+        finalists = sum(phase_at(trial.key.generation) == "validation" for trial in taken)
         parts = [count_text(baselines, "baseline"), count_text(genomes, "candidate")]
         if finalists:
             parts.append(count_text(finalists, "finalist"))

@@ -37,8 +37,11 @@ _CARDS = (
 )
 """The merge has a card of its own; what these claim is true of another model."""
 
+_DATA = ("*.pkl", "*.pickle", "*.joblib", "*.npz", "*.npy", "*.pt", "*.pth")
+"""Formats that also hold what is no copy of the weights, as SetFit's head."""
+
 _OTHER_FORMATS = (
-    *("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.joblib", "*.npz", "*.npy"),
+    *("*.bin", "*.ckpt", *_DATA),
     *("*.gguf", "*.ggml", "*.llamafile", "*.onnx", "*.onnx_data*", "*.onnx.data", "*.ort"),
     *("*.h5", "*.hdf5", "*.msgpack", "*.tflite", "*.pb", "*.ot", "*.nemo", "*.pdparams"),
     *("*.mlmodel", "*.mlpackage/*", "*.mlmodelc/*", "*.engine", "*.plan", "*.trt", "*.mindir"),
@@ -53,9 +56,6 @@ _TRAINING = (
 )
 _OF_MERGES = ("manifest.json", "recipe.yaml", "mergekit_config.yml", "mergekit_config.yaml")
 """How the model itself was made, when it was merged."""
-
-_DATA = ("*.pkl", "*.pickle", "*.joblib", "*.npz", "*.npy", "*.pt", "*.pth")
-"""Of other formats, those that also hold what is no copy of the weights, as SetFit's head."""
 
 _COPIES = ("consolidated*", "pytorch_model*", "model.pt", "model.pth", "original/*")
 """The weights once more, or their first form."""

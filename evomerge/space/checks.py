@@ -17,8 +17,10 @@ _WIDEST = 1e9
 """Of a range; sums and products of wider ones would not be finite."""
 
 
-def check_width(low: float, high: float, place: str) -> None:
-    """Raise JobError for a range that nobody means."""
+def check_range(low: float, high: float, place: str) -> None:
+    """Raise JobError for a range that is none, or that nobody means."""
+    if low >= high:
+        raise JobError(f"{place}.low: {low:g} is not below high ({high:g}); widen the range")
     if high - low > _WIDEST:
         raise JobError(f"{place}: from {low:g} to {high:g} is wider than {_WIDEST:g}; narrow it")
 

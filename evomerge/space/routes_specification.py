@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from evomerge.errors import JobError
 from evomerge.space.base import Scale
-from evomerge.space.checks import check_width, number, one_of, only, switch
+from evomerge.space.checks import check_range, number, one_of, only, switch
 
 MOST_REPEATS = 8
 
@@ -132,9 +132,7 @@ def _scales(written: object, place: str) -> Scales | None:
             f"{place}.low: {low:g} is not above 0, and a scale of 0 forgets all that came before; "
             "give a positive one"
         )
-    if low >= high:
-        raise JobError(f"{place}.low: {low:g} is not below high ({high:g}); widen the range")
-    check_width(low, high, place)
+    check_range(low, high, place)
     if not low <= 1.0 <= high:
         key = "low" if low > 1.0 else "high"
         raise JobError(

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from evomerge.errors import JobError
 from evomerge.merge.methods import METHODS
 from evomerge.space.base import Component, Scale
-from evomerge.space.checks import check_width, nearest, number, one_of, only, switch
+from evomerge.space.checks import check_range, nearest, number, one_of, only, switch
 from evomerge.space.methods import MethodRule, ParameterRule, rule_of
 from evomerge.space.profile import Kind
 
@@ -160,9 +160,7 @@ def _searched(
 ) -> Searched:
     low = number(written["low"], f"{place}.low")
     high = number(written["high"], f"{place}.high")
-    if low >= high:
-        raise JobError(f"{place}.low: {low:g} is not below high ({high:g}); widen the range")
-    check_width(low, high, place)
+    check_range(low, high, place)
     scale = one_of(written.get("scale", "linear"), ("linear", "log"), f"{place}.scale")
     if scale == "log" and low <= 0.0:
         raise JobError(f"{place}.low: {low:g} has no logarithm; give a positive one, or no scale")

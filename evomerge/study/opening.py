@@ -41,7 +41,7 @@ _JOB, _DATABASE, _LOCK = "job.yaml", "study.db", "run.lock"
 
 
 def refuse_existing(run_dir: Path) -> None:
-    """Raise RunError when the directory holds a search already."""
+    """Raise RunError when the directory holds a search already, or a model."""
     if (run_dir / _JOB).exists():
         raise RunError(
             f"{run_dir}: holds a search already; go on with `evomerge resume {run_dir}`, "

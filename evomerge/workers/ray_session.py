@@ -13,14 +13,16 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from evomerge.errors import Interrupt, JobError, WorkerError, one_line
 from evomerge.workers.processes import kill_writers
+
+_Answer = TypeVar("_Answer")
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
@@ -69,23 +71,15 @@ class RaySession:
 
     def _shut_down(self) -> None:
         """Ray's own call waits for a head that stands still, and once more as Python exits."""
-        done = threading.Event()
-
-        def shut_down() -> None:
-            with contextlib.suppress(Exception):  # whatever a dying session raises
-                ray.shutdown()
-                done.set()
-
-        closing = threading.Thread(target=shut_down, daemon=True)
-        closing.start()
+        closing, done = _asked(ray.shutdown)
         try:
             closing.join(_CLOSING_S)
         finally:  # also where a signal came meanwhile
-            if not done.is_set():
+            if not done:
                 if self._name is not None:
                     kill_writers(self._name)
                 closing.join(_KILLED_S)
-                if not done.is_set():
+                if not done:
                     atexit.unregister(ray.shutdown)
 
 
@@ -121,18 +115,25 @@ def check_room(*, workers: int, gpus: float, where: str) -> None:
 
 def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
     """The machines of the session as Ray knows them. Raises WorkerError where it is silent."""
-    said: list[list[Mapping[str, Any]]] = []
-
-    def ask() -> None:
-        with contextlib.suppress(Exception):  # whatever a dying session raises
-            said.append(ray.nodes())
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
+    asking, said = _asked(ray.nodes)
     asking.join(timeout_s)
     if not said:
         raise WorkerError("the head of the Ray session does not answer any more")
-    return said[0]
+    machines: list[Mapping[str, Any]] = said[0]
+    return machines
+
+
+def _asked(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]]:
+    """A call of Ray's that may never return, in a thread, and where its answer will be."""
+    answers: list[_Answer] = []
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):  # whatever a dying session raises
+            answers.append(call())
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    return thread, answers
 
 
 def count_room(machines: list[Mapping[str, Any]], *, gpus: float) -> int:

@@ -44,6 +44,11 @@ class Prompt:
     limit_tokens: int
     room_tokens: int | None = None
 
+    @property
+    def reserved_tokens(self) -> int:
+        """The answer that the prompt is cut for."""
+        return self.limit_tokens if self.room_tokens is None else self.room_tokens
+
     def up_to(self, limit_tokens: int | None) -> Prompt:
         """The same with another longest answer; None changes nothing.
 
@@ -52,8 +57,7 @@ class Prompt:
         """
         if limit_tokens is None or limit_tokens == self.limit_tokens:
             return self
-        room_tokens = self.limit_tokens if self.room_tokens is None else self.room_tokens
-        return replace(self, limit_tokens=limit_tokens, room_tokens=room_tokens)
+        return replace(self, limit_tokens=limit_tokens, room_tokens=self.reserved_tokens)
 
 
 LogLikelihood = tuple[float, bool]

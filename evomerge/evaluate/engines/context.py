@@ -27,11 +27,10 @@ def prompt_of(request: Prompt, *, context_tokens: int) -> Tokens:
 
     Raises TaskError where that is none.
     """
-    answer = request.limit_tokens if request.room_tokens is None else request.room_tokens
-    room = context_tokens - answer
+    room = context_tokens - request.reserved_tokens
     if room < 1:
         raise TaskError(
-            f"max_gen_toks: {answer} leaves no room for a prompt in the model's "
+            f"max_gen_toks: {request.reserved_tokens} leaves no room for a prompt in the model's "
             f"context of {context_tokens} tokens; set it lower in the task"
         )
     return request.tokens[-room:]

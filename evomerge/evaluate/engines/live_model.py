@@ -305,19 +305,21 @@ def check_greedy(config: GenerationConfig, *, where: str) -> None:
                 "and is not supported; remove the field"
             )
     penalty = config.repetition_penalty
-    if penalty is not None and not (_is_number(penalty) and 0.0 < penalty < math.inf):
+    number = isinstance(penalty, int | float) and not isinstance(penalty, bool)
+    if penalty is not None and not (number and 0.0 < penalty < math.inf):
         raise SourceError(
             f"{where}/generation_config.json: repetition_penalty: {penalty} is no number above 0; "
             "mend it, or remove the field"
         )
-    ends = config.eos_token_id
-    for end in ends if isinstance(ends, list | tuple) else [ends]:
-        if end is not None and not (isinstance(end, int) and _is_number(end)):
+    for end in end_tokens_of(config):
+        if not isinstance(end, int) or isinstance(end, bool):
             raise SourceError(
                 f"{where}/generation_config.json: eos_token_id: {end!r} is not the number of a "
                 "token; mend it, or remove the field"
             )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def end_tokens_of(config: GenerationConfig) -> list[int]:
+    """The tokens that end an answer as the settings say, in their order."""
+    ends = config.eos_token_id
+    return [end for end in (ends if isinstance(ends, list | tuple) else [ends]) if end is not None]

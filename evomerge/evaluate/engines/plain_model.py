@@ -25,7 +25,7 @@ from transformers.utils import logging
 from evomerge.errors import SourceError, one_line
 from evomerge.evaluate.engines.base import Continuation, PlainAnswer, Prompt, Tokens
 from evomerge.evaluate.engines.context import prompt_of, read_of
-from evomerge.evaluate.engines.live_model import builder_of
+from evomerge.evaluate.engines.live_model import builder_of, end_tokens_of
 from evomerge.evaluate.engines.plain import plain_logits
 from evomerge.recipe import DType
 
@@ -43,8 +43,7 @@ class PlainModel:
         self.dtype: torch.dtype = model.dtype
         self.model = model
         self._context_tokens = context_tokens
-        ends = generation.eos_token_id
-        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+        self._ends = frozenset(end_tokens_of(generation))
         penalty = float(generation.repetition_penalty or 1.0)
         self._limit_tokens = generation.max_new_tokens
         self._penalty = None if penalty == 1.0 else RepetitionPenaltyLogitsProcessor(penalty)

@@ -16,17 +16,18 @@ _UNDECODED = "\ufffd"
 
 
 class Stopping:
-    """Stop texts and end tokens of one tokenizer."""
+    """Stop texts and end tokens of one tokenizer, whose own end token is one of these."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, end_tokens: Iterable[int]) -> None:
         self._tokenizer = tokenizer
-        self._end_tokens = frozenset(end_tokens)
+        own = tokenizer.eos_token_id
+        self.end_tokens = frozenset(end_tokens) | (set() if own is None else {own})
         self._may_complete: dict[tuple[int, tuple[str, ...]], bool] = {}
 
     def ended(self, tokens: Sequence[int], stop: tuple[str, ...]) -> bool:
         """Whether an answer of these tokens (at least one) is complete with its last one."""
         last = tokens[-1]
-        if last in self._end_tokens:
+        if last in self.end_tokens:
             return True
         key = (last, stop)
         may_complete = self._may_complete.get(key)

@@ -37,6 +37,7 @@ from evomerge.evaluate.engines.key_values import TrunkCache
 from evomerge.evaluate.engines.live_model import (
     build_model,
     check_greedy,
+    end_tokens_of,
     read_generation_config,
 )
 from evomerge.evaluate.engines.packing_limits import longest_packed, packs_exactly
@@ -316,14 +317,7 @@ class TransformersEngine:
             if config is None:
                 config = read_generation_config(self._folder, self.model, self._settings)
             check_greedy(config, where=self._where)
-            ends = config.eos_token_id
-            listed = ends if isinstance(ends, list) else [ends]
-            stopping = Stopping(
-                self._tokenizer,
-                end_tokens=[
-                    end for end in (*listed, self._tokenizer.eos_token_id) if end is not None
-                ],
-            )
+            stopping = Stopping(self._tokenizer, end_tokens=end_tokens_of(config))
             self._choosing = Choosing(
                 generation_config=config,
                 stopping=stopping,

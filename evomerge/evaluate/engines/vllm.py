@@ -30,6 +30,7 @@ from evomerge.evaluate.engines.context import prompt_of, read_of
 from evomerge.evaluate.engines.live_model import (
     build_model,
     check_greedy,
+    end_tokens_of,
     read_generation_config,
 )
 from evomerge.evaluate.engines.placement import Placement
@@ -141,11 +142,8 @@ class VllmEngine:
             )
         self._used = tokenizer, generation
         self.context_tokens = int(resolve_max_length(self._config, tokenizer))
-        ends = generation.eos_token_id
-        listed = ends if isinstance(ends, list) else [ends]
-        self._ends = sorted({end for end in (*listed, tokenizer.eos_token_id) if end is not None})
         self._penalty = float(generation.repetition_penalty or 1.0)
-        self._stopping = Stopping(tokenizer, end_tokens=self._ends)
+        self._stopping = Stopping(tokenizer, end_tokens=end_tokens_of(generation))
 
     def plain(self) -> None:
         """None: vLLM reads no text without its own cache; see Engine.plain."""
@@ -224,7 +222,7 @@ class VllmEngine:
             "max_tokens": request.limit_tokens,
             "logprobs": 0,
             "repetition_penalty": self._penalty,
-            "stop_token_ids": self._ends,
+            "stop_token_ids": sorted(self._stopping.end_tokens),
         }
         return _Asked(prompt_of(request, context_tokens=self.context_tokens), settings)
 
