@@ -19,6 +19,24 @@ settings.register_profile("evomerge", deadline=None)
 settings.load_profile("evomerge")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults", action="store_true", help="kill at many more instants than CI has time for"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--faults"):
+        config.option.timeout = 3600
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest) -> bool:
+    """Whether faults are to be planted at many instants, or at some of each kind."""
+    return bool(request.config.getoption("--faults"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _state_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What marks a user's searches is kept apart from that of whoever runs the tests."""

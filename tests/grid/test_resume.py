@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 
-def test_a_killed_grid_goes_on_to_the_same_record(tmp_path: Path) -> None:
+def test_a_killed_grid_goes_on_to_the_same_record(tmp_path: Path, faults: bool) -> None:
+    kills = 20 if faults else 4
     done = subprocess.run(
-        [sys.executable, "-m", "tests.grid.kills", str(tmp_path), "5"],
+        [sys.executable, "-m", "tests.grid.kills", str(tmp_path), str(kills)],
         capture_output=True,
         text=True,
         check=False,
@@ -20,7 +21,7 @@ def test_a_killed_grid_goes_on_to_the_same_record(tmp_path: Path) -> None:
     # Base and three experts; a pair's soup and its DARE-TIES; what the search found, where that is
     # neither of them.
     assert result["trials"] >= 4 + 2
-    assert len(result["kills"]) == 5
+    assert len(result["kills"]) == kills
     for kill in result["kills"]:
         assert kill["killed"], f"not killed at {kill['step']}"
         assert kill["differs"] == [], f"killed at {kill['step']}: {kill['differs']} differ"

@@ -1,13 +1,14 @@
 """Kills searches with SIGKILL and resumes them; run as a program, it prints what came of it.
 
-    python -m tests.searching.kills FOLDER JOB light|real KILLS
+    python -m tests.searching.kills FOLDER JOB [light|real]:KILLS...
 
 A process of its own, because it forks: it loads libraries and tasks once, and each search runs in
 a fork that is killed at one step, then in another that resumes. Steps are counted by the observer
 of the search (asked, merged, scored, recorded, told), so an instant is the same every time.
 
-A kill takes nothing back that was written, so where there are many, most are what one more search
-left behind at their steps: its run directory, copied at once.
+light: candidates are scored by a hash, real: by models. A kill takes nothing back that was
+written, so where there are many, most are what one more search left behind at their steps: its run
+directory, copied at once.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.pool import LocalPool, Pool
 from tests.searching.jobs import JOBS, LightPool, make_job, write_models
 
-FEW = 8
+FEW = 6
 """So many kills are all real ones; of more, every fourth."""
 
 
 def main() -> None:
-    """Search undisturbed once; then once for every kill; print what differs as JSON."""
-    folder, job, kind, kills = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    """For each kind of pool, search undisturbed, then once for every kill; print what differs."""
+    folder, job = Path(sys.argv[1]), sys.argv[2]
+    kinds = {kind: int(kills) for kind, kills in (each.split(":") for each in sys.argv[3:])}
     # Threads do not survive a fork: nothing here may start any.
     torch.set_num_threads(1)
     write_models(folder / "models")
@@ -48,10 +50,21 @@ def main() -> None:
         "light": LightPool,
         "real": lambda: LocalPool(preparation),
     }
-    open_pool = pools[kind]
+    gc.freeze()  # what every fork begins with is no garbage of any
+    report = {
+        kind: kill_and_resume(folder / kind, preparation, pools[kind], kills)
+        for kind, kills in kinds.items()
+    }
+    print(json.dumps(report))
+
+
+def kill_and_resume(
+    folder: Path, preparation: Preparation, open_pool: Callable[[], Pool], kills: int
+) -> dict[str, Any]:
+    """Search undisturbed once, then once for every kill; what differs."""
+    folder.mkdir()
     reference = folder / "undisturbed"
     steps_file = folder / "steps"
-    gc.freeze()  # what every fork begins with is no garbage of any
     in_fork(lambda: _run(reference, preparation, open_pool, steps_file=steps_file))
     steps = steps_file.read_text().split()
     expected = _contents(reference)
@@ -78,7 +91,7 @@ def main() -> None:
                 "differs": _differences(expected, _contents(run_dir)),
             }
         )
-    print(json.dumps({"steps": len(steps), "trials": len(expected["trials"]), "kills": report}))
+    return {"trials": len(expected["trials"]), "kills": report}
 
 
 def instants(steps: list[str], kills: int) -> list[int]:

@@ -63,14 +63,12 @@ def front(searched: Path) -> Front:
     return outcome
 
 
-@pytest.mark.parametrize(
-    ("job", "kind", "kills"),
-    [("pareto", "light", 6), ("pareto_routes", "light", 5)],
-)
+@pytest.mark.parametrize(("job", "few", "many"), [("pareto", 6, 40), ("pareto_routes", 5, 40)])
 def test_a_killed_search_resumes_to_the_same_trials_and_front(
-    tmp_path: Path, job: str, kind: str, kills: int
+    tmp_path: Path, job: str, few: int, many: int, faults: bool
 ) -> None:
-    result = kill_and_resume(tmp_path, job, kind, kills)
+    kills = many if faults else few
+    result = kill_and_resume(tmp_path, job, {"light": kills})["light"]
     assert [kill["differs"] for kill in result["kills"]] == [[]] * kills
     assert all(kill["killed"] for kill in result["kills"])
 
