@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -31,6 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.timeout = 3600
 
 
+LONG = ("test_ray_pool.py", "test_resume.py", "test_pareto.py", "test_cli.py")
+"""Begun first, so that none is left for the end, or begun by both processes of pytest-xdist."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture
 def faults(request: pytest.FixtureRequest) -> bool:
     """Whether faults are to be planted at many instants, or at some of each kind."""
@@ -43,6 +53,13 @@ def _state_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_are_heard() -> None:
+    """Also where the tests run in the background of a shell, which has them ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

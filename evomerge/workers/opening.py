@@ -45,13 +45,13 @@ def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> No
             "`ray` (pip install 'evomerge[ray]', in a checkout '.[ray]'), or set it to 1"
         )
     if ray_address is not None:
-        _set_up_ray(local=False)
+        set_up_ray(local=False)
         from evomerge.workers.ray_pool import check_cluster
 
         check_cluster(compute, ray_address, workers=workers)
 
 
-def _set_up_ray(*, local: bool) -> None:
+def set_up_ray(*, local: bool) -> None:
     """What Ray reads in the environment as it is imported.
 
     Its own messages about the session go to stdout, where results go, unless they are left out.
@@ -117,7 +117,7 @@ def open_pool(
     workers = count_workers(compute)
     if workers == 1 and ray_address is None:
         return LocalPool(preparation, facts_folder=facts_folder, say=say, checked=checked)
-    _set_up_ray(local=ray_address is None)
+    set_up_ray(local=ray_address is None)
     from evomerge.workers.ray_pool import RayPool
 
     return RayPool(

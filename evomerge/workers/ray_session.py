@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -27,6 +28,9 @@ _Answer = TypeVar("_Answer")
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+_REFUSED = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
+"""What Ray raises where it cannot start, or join."""
 
 _CLOSING_S = 5.0
 """For Ray to close by itself; less than a command may take to close after a signal."""
@@ -52,14 +56,24 @@ class RaySession:
         if token_path is None and _TOKEN not in os.environ:
             self._token_folder = Path(tempfile.mkdtemp(prefix="evomerge-ray-"))
             token_path = str(_write_token(self._token_folder))
-        with _environment({_MODE: os.environ.get(_MODE), _TOKEN_PATH: token_path}), _our_signals():
-            ray.init(
-                address="local",  # whatever RAY_ADDRESS says
-                num_cpus=workers,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **_QUIET,
-            )
+        try:
+            with (
+                _environment({_MODE: os.environ.get(_MODE), _TOKEN_PATH: token_path}),
+                _our_signals(),
+            ):
+                ray.init(
+                    address="local",  # whatever RAY_ADDRESS says
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",
+                    **_QUIET,
+                )
+        except _REFUSED as error:
+            self.close()
+            raise WorkerError(
+                f"Ray cannot start workers on this machine ({one_line(error)}); set "
+                "compute.workers: 1, or see what it wrote in /tmp/ray/session_latest/logs"
+            ) from error
         self._name = ray.get_runtime_context().get_session_name()
 
     def close(self) -> None:
@@ -95,7 +109,7 @@ def join_cluster(address: str) -> None:
     try:
         with _our_signals():
             ray.init(address=address, **_QUIET)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except _REFUSED as error:
         raise JobError(
             f"--ray-address {address}: no cluster answers ({one_line(error)}); "
             "check the address and the token"
@@ -156,8 +170,14 @@ def _write_token(folder: Path) -> Path:
     """A token that only this user can read."""
     path = folder / "token"
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
-        stream.write(secrets.token_hex(32))
+        stream.write(_token())
     return path
+
+
+@functools.cache
+def _token() -> str:
+    """One for this process: Ray reads it once, and a later session would be refused another."""
+    return secrets.token_hex(32)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from evomerge.errors import JobError, SourceError
-from evomerge.evaluate.engines.vllm import VllmEngine
+from evomerge.evaluate.engines.vllm import VllmEngine, check_answers
 from evomerge.evaluate.engines.vllm_start import check_served
 from evomerge.evaluate.engines.vllm_weights import blank_layers, refuse_several_runs
 from evomerge.merge.engine import MergeEngine
@@ -55,6 +55,9 @@ def check_job(preparation: Preparation, *, device: str) -> None:
     refuse_several_runs(lead.structure, where=lead.reference)
     for source in (lead, *(model.source for model in preparation.alone.values())):
         check_served(source.structure.architecture, device=device, where=source.reference)
+    if preparation.suite.generates:
+        for model in preparation.alone.values():
+            check_answers(model.generation, where=model.source.reference)
     if any("routes" in read_space(search.search_space) for search in job.searches):
         for name, source in preparation.sources.items():
             _check_route_through(source, where=name)

@@ -249,13 +249,16 @@ def test_generation_ends_at_stop_texts_end_tokens_and_the_limit(
     assert cut > 4
 
 
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 def test_a_repetition_penalty_of_the_checkpoint_is_applied_as_transformers_does(
-    tmp_path: Path, expert: Path
+    tmp_path: Path, expert: Path, file: str
 ) -> None:
     save_tiny_llama(tmp_path, seed=0)
-    settings = json.loads((tmp_path / "generation_config.json").read_text())
+    settings = json.loads((tmp_path / file).read_text())
     settings["repetition_penalty"] = 1.7
-    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    if file == "config.json":  # which is read for it where the other file is not there
+        (tmp_path / "generation_config.json").unlink()
+    (tmp_path / file).write_text(json.dumps(settings))
     engine = TransformersEngine(tmp_path, tokenizer=word_tokenizer(), dtype="float32")
     engine.load(load_tensors(expert).items())
     prompts = [some_tokens(4 + 3 * i, seed=i) for i in range(5)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,21 @@ def test_routes_through_layers_of_several_kinds_are_refused(
     routes = prepare(make_job(tmp_path, compute=compute, search_space=ROUTES))
     with pytest.raises(SourceError, match="layers are of several kinds, and vllm fixes the kind"):
         check_job(routes, device="cpu")
+
+
+def test_a_limit_that_a_model_sets_its_own_answers_is_refused_where_it_is_not_heeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evomerge.workers.served_models.check_served", lambda *given, **named: None)
+    write_models(tmp_path)
+    limited = json.dumps({"max_new_tokens": 5})
+    (tmp_path / "second" / "generation_config.json").write_text(limited)
+    compute = {"engine": "vllm", "device": "cpu"}
+    chosen = [{"task": "sums_choice", "metric": "acc"}]
+    limit = r"second/generation_config.json: max_new_tokens: 5 is not"
+    check_job(prepare(make_job(tmp_path, compute=compute, objectives=chosen)), device="cpu")
+    with pytest.raises(SourceError, match=limit):
+        check_job(prepare(make_job(tmp_path, compute=compute)), device="cpu")
 
 
 def save_with_words(folder: Path, name: str) -> None:

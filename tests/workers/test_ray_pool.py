@@ -24,7 +24,7 @@ from evomerge.errors import JobError, WorkerError
 from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.dispatch import Patience
-from evomerge.workers.opening import open_pool
+from evomerge.workers.opening import open_pool, set_up_ray
 from evomerge.workers.pool import LocalPool, Pool
 from tests.searching.jobs import make_job, write_models
 
@@ -100,6 +100,17 @@ def scores(outcomes: Iterator[tuple[Candidate, Outcome]]) -> dict[CandidateKey, 
         assert candidate.key not in found, "scored twice"
         found[candidate.key] = outcome.tasks
     return found
+
+
+def test_a_process_may_have_one_session_after_another() -> None:
+    set_up_ray(local=True)
+    from evomerge.workers import ray_session
+
+    for _ in range(2):
+        session = ray_session.RaySession(workers=2, address=None)
+        assert len(ray_session.nodes()) == 1
+        session.close()
+        assert not ray_session.ray.is_initialized()
 
 
 def test_two_workers_give_the_scores_of_one(preparation: Preparation, pool: Pool) -> None:
@@ -205,6 +216,27 @@ def test_the_token_of_a_session_is_for_this_user_alone(pool: Pool) -> None:
     assert token.stat().st_mode & 0o777 == 0o600
     assert token.parent.stat().st_mode & 0o777 == 0o700
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+
+
+def test_a_session_that_cannot_be_started_is_refused_in_one_line_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_up_ray(local=True)
+    from evomerge.workers import ray_session
+
+    def refuse(**_: object) -> None:
+        raise RuntimeError("Failed to start GCS.\nLast lines:\n")
+
+    monkeypatch.setattr(ray_session.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ray_session.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_session.ray, "init", refuse)
+    monkeypatch.setattr(ray_session.ray, "shutdown", lambda: None)
+    with pytest.raises(
+        WorkerError, match=r"^Ray cannot start workers .*Failed to start GCS"
+    ) as told:
+        ray_session.RaySession(workers=2, address=None)
+    assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ Code that comes with a model is run where it is trusted, and only there.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from evomerge.errors import SourceError, one_line
 from evomerge.evaluate.engines.placement import Placement
@@ -277,19 +278,20 @@ def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def read_generation_config(
-    folder: Path, model: PreTrainedModel, settings: TokenSettings
+    folder: Path, config: Mapping[str, Any] | None, settings: TokenSettings
 ) -> GenerationConfig:
-    """What transformers would decode with: generation_config.json, else the model's config.
+    """What transformers would decode with: generation_config.json, else what config.json says.
 
-    settings: what the file must say otherwise of the vocabulary. Raises SourceError where it asks
-    for something other than greedy decoding with a repetition penalty (sampling fields are ignored:
-    tasks ask for greedy decoding).
+    config: read in place of config.json; None for the file. settings: what the files must say
+    otherwise of the vocabulary. Raises SourceError where it asks for something other than greedy
+    decoding with a repetition penalty (sampling fields are ignored: tasks ask for greedy decoding).
     """
-    if not (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_model_config(model.config)
-    config = GenerationConfig.from_pretrained(folder, **settings.generation)
-    check_greedy(config, where=str(folder))
-    return config
+    if not (folder / GENERATION_CONFIG_NAME).is_file():
+        stated = PreTrainedConfig.get_config_dict(folder)[0] if config is None else config
+        return GenerationConfig.from_model_config({**copy.deepcopy(stated), **settings.config})
+    found = GenerationConfig.from_pretrained(folder, **settings.generation)
+    check_greedy(found, where=str(folder))
+    return found
 
 
 def check_greedy(config: GenerationConfig, *, where: str) -> None:

@@ -95,6 +95,7 @@ class TransformersEngine:
         self.hops = self.shared_hops = 0
         self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
         self._folder = folder
+        self._stated = config
         self._tokenizer = tokenizer
         self._generation: GenerationConfig | None = None  # what the folder says
         self._where = str(folder)
@@ -315,7 +316,7 @@ class TransformersEngine:
         if self._choosing is None:
             config = self._generation
             if config is None:
-                config = read_generation_config(self._folder, self.model, self._settings)
+                config = read_generation_config(self._folder, self._stated, self._settings)
             check_greedy(config, where=self._where)
             stopping = Stopping(self._tokenizer, end_tokens=end_tokens_of(config))
             self._choosing = Choosing(

@@ -72,6 +72,16 @@ _Take = Callable[[int, _Step], bool]
 """Given a request's number and what it got; whether it wants more."""
 
 
+def check_answers(generation: GenerationConfig, *, where: str) -> None:
+    """Raise SourceError for generation settings that cannot be heeded here."""
+    check_greedy(generation, where=where)
+    if generation.max_new_tokens is not None:  # which may be longer than its caches
+        raise SourceError(
+            f"{where}/generation_config.json: max_new_tokens: {generation.max_new_tokens} is "
+            "not heeded by vllm; remove the field, or set compute.engine to transformers"
+        )
+
+
 class VllmEngine:
     """One live model. Answers depend on the requests of a call, their order, and the weights.
 
@@ -125,7 +135,7 @@ class VllmEngine:
         )
         self._config = described.config
         self._used: tuple[PreTrainedTokenizerBase, GenerationConfig] | None = None
-        generation = read_generation_config(folder, described, settings)
+        generation = read_generation_config(folder, config, settings)
         self.use(tokenizer=tokenizer, generation=generation, where=str(folder))
 
     def use(
@@ -134,12 +144,7 @@ class VllmEngine:
         """Take another tokenizer and other generation settings; see Engine.use."""
         if self._used is not None and self._used[0] is tokenizer and self._used[1] is generation:
             return
-        check_greedy(generation, where=where)
-        if generation.max_new_tokens is not None:  # which may be longer than its caches
-            raise SourceError(
-                f"{where}/generation_config.json: max_new_tokens: {generation.max_new_tokens} is "
-                "not heeded by vLLM; remove the field, or set compute.engine to transformers"
-            )
+        check_answers(generation, where=where)
         self._used = tokenizer, generation
         self.context_tokens = int(resolve_max_length(self._config, tokenizer))
         self._penalty = float(generation.repetition_penalty or 1.0)
