@@ -35,6 +35,7 @@ ORDER = (
     "standing",
     "outcome",
     "preparation",
+    "events",
     "workers",
     "assessing",
     "ledger",
@@ -43,9 +44,13 @@ ORDER = (
     "search",
     "selection",
     "stages",
+    "run",
     "grid",
     "export",
     "report",
+    "result",
+    "first_checks",
+    "api",
     "cli",
 )
 """Rooms from the ground up; a room may import those before it."""

@@ -14,6 +14,11 @@ def say(line: str, *, err: bool = False) -> None:
     typer.echo(visible(line), err=err)
 
 
+def say_error(line: str) -> None:
+    """Print a line to stderr."""
+    say(line, err=True)
+
+
 def say_json(document: object) -> None:
     """Print plain values as JSON."""
     text = json.dumps(document, ensure_ascii=False, indent=2)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import MOST_FINALISTS, CandidateKey, Say, hush
+from evomerge.candidate import CandidateKey, Say, hush
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions
 from evomerge.export.card import Effort, Story
@@ -168,7 +168,7 @@ def _tested_before(study: Study, key: CandidateKey) -> int:
     """Selections on the test items before the one of a finalist, or before the last."""
     finals = [trial.key for trial in study.trials_of("finalist")]
     tests = [one for one in ([key] if key.generation == TEST else finals) if one.generation == TEST]
-    last = max((one.place // MOST_FINALISTS for one in tests), default=0)
+    last = max((one.selected_after for one in tests), default=0)
     return tested_before(study.trials, last)
 
 

@@ -29,7 +29,7 @@ from evomerge.report.recipe_views import merged_so_far, published_form, routes_o
 from evomerge.report.search_curve import search_figure
 from evomerge.report.tally import (
     Generation,
-    Phase,
+    SearchPhase,
     Spending,
     best_of,
     failures_of,
@@ -177,7 +177,7 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
     }
 
 
-def _verdict(outcome: Outcome | None, phase: Phase) -> tuple[str, str]:
+def _verdict(outcome: Outcome | None, phase: SearchPhase) -> tuple[str, str]:
     """Two or three words for the outcome, and the tone in which the page shows them."""
     if outcome is None:
         return ("Not started" if phase == "not started" else "Not finished", "open")

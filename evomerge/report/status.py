@@ -18,7 +18,7 @@ from evomerge.report.front import FrontRow, outcome_of, rows_of
 from evomerge.report.tally import (
     SELECTION,
     Limit,
-    Phase,
+    SearchPhase,
     Stage,
     best_of,
     failures_of,
@@ -26,7 +26,6 @@ from evomerge.report.tally import (
     generations_of,
     limits_of,
     parents_among,
-    phase_at,
     phase_of,
     scores_are_shares,
     searched,
@@ -72,7 +71,7 @@ class Status:
 
     name: str
     run_dir: str
-    phase: Phase
+    phase: SearchPhase
     stage: Stage | None
     generations: int
     candidates: int
@@ -128,8 +127,7 @@ def status_of(study: Study) -> Status:
         failed=spent.failed,
         baselines=sum(trial.kind == "baseline" for trial in trials),
         finalists=sum(
-            phase_at(trial.key.generation) == "validation"
-            for trial in finalists_after(trials, len(generations))
+            trial.key.phase == "validation" for trial in finalists_after(trials, len(generations))
         ),
         limits=limits_of(study.job.budget, spent),
         failures=tuple((one_line(reason), count) for reason, count in failures_of(trials)),

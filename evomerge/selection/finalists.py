@@ -93,7 +93,7 @@ def tested_before(trials: Iterable[Trial], last: int) -> int:
     There are some where a search that had ended went on, with more to spend.
     """
     rounds = {
-        trial.key.place // MOST_FINALISTS
+        trial.key.selected_after
         for trial in trials
         if trial.key.generation == TEST and trial.score is not None
     }

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from evomerge.cli.beginnings import keep_check
 
 from evomerge.candidate import Candidate, CandidateKey, Scored
-from evomerge.cli.beginnings import keep_check
 from evomerge.errors import SelfCheckError
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood
 from evomerge.evaluate.engines.transformers import TransformersEngine
