@@ -129,7 +129,7 @@ def open_workers(
             ray_address=ray_address,
             facts_folder=facts_folder,
             say=say,
-            checked=_keep_check(study, say),
+            checked=keep_check(study, say),
         )
 
 
@@ -231,7 +231,7 @@ class _EventLog:
             os.write(self._file, (line + "\n").encode("utf-8", "surrogatepass"))
 
 
-def _keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
+def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
     """What notes self-checks that held in the record, and tells of them."""
 
     def keep(check: SelfCheck) -> None:
