@@ -6,15 +6,17 @@ in the stage where it was, also with another budget. A job without stages is one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from evomerge.ledger import Ledger
 from evomerge.outcome import Outcome
-from evomerge.preparation import next_stage
+from evomerge.preparation import Preparation, next_stage
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search import Ending, run_search
 from evomerge.selection import select_front, select_winner, winner_of_stage
+from evomerge.study import Study
 
 NOTE = "stages"
 """Where the record keeps what the stages that have ended came to."""
@@ -39,17 +41,27 @@ def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
         elif _lost(ledger, through=ended["generations"]):
             winner_of_stage(ledger, run_search(ledger, after=after, until=ended["generations"]))
         after = int(ended["generations"])
-        recipe: Recipe = read_recipe(ended["recipe"], where=f"the winner of {stage.name}")
-        ledger = replace(ledger, preparation=next_stage(ledger.preparation, recipe))
+        ledger = replace(ledger, preparation=next_stage(ledger.preparation, _winner(ended)))
     ending = run_search(ledger, after=after)
     select = select_front if job.mode == "pareto" else select_winner
     return ending, select(ledger, ending)
+
+
+def at_stage(preparation: Preparation, study: Study, stage: int) -> Preparation:
+    """The job in its stage number `stage`, from 0; the record holds how those before it ended."""
+    for ended in (study.noted(NOTE) or ())[:stage]:
+        preparation = next_stage(preparation, _winner(ended))
+    return preparation
 
 
 def _lost(ledger: Ledger, *, through: int) -> bool:
     """Whether item results of a stage that has ended are lost: then it is run over its record."""
     study = ledger.study
     return any(study.lacks(one.key) for one in study.trials if one.key.generation <= through)
+
+
+def _winner(ended: Mapping[str, Any]) -> Recipe:
+    return read_recipe(ended["recipe"], where=f"the winner of {ended['name']}")
 
 
 def _ended(ledger: Ledger, name: str) -> dict[str, Any] | None:
