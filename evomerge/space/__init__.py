@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evomerge.space.base import Gene, SearchSpace, switches_of
     from evomerge.space.building import build_space
+    from evomerge.space.components import component_of
     from evomerge.space.data_flow import DataFlowSpace
     from evomerge.space.names import short_names
     from evomerge.space.reading import read_space
@@ -21,6 +22,7 @@ __all__ = [
     "Gene",
     "SearchSpace",
     "build_space",
+    "component_of",
     "read_space",
     "short_names",
     "switches_of",
@@ -31,6 +33,7 @@ _PLACES = {
     "Gene": "evomerge.space.base",
     "SearchSpace": "evomerge.space.base",
     "build_space": "evomerge.space.building",
+    "component_of": "evomerge.space.components",
     "read_space": "evomerge.space.reading",
     "short_names": "evomerge.space.names",
     "switches_of": "evomerge.space.base",
