@@ -310,7 +310,7 @@ def _row(trial: Trial) -> dict[str, Any]:
         "label": trial.label,
         "stage": trial.stage,
         "score": trial.score,
-        "items": sum(trial.items.values()),
+        "items": trial.item_count,
         "merge_s": trial.cost.merge_s,
         "evaluate_s": trial.cost.evaluate_s,
         "failure": trial.failure,

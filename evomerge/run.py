@@ -184,7 +184,7 @@ class SearchEvents:
                 label=trial.label,
                 score=trial.score,
                 means=trial.means,
-                items=sum(trial.items.values()),
+                items=trial.item_count,
                 failure=trial.failure,
                 merge_s=trial.cost.merge_s,
                 evaluate_s=trial.cost.evaluate_s,

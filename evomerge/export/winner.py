@@ -158,7 +158,7 @@ def _effort(preparation: Preparation, study: Study, key: CandidateKey) -> Effort
         optimizer=", then ".join(dict.fromkeys(algorithms)),
         seed=preparation.job.optimizer.seed,
         candidates=len(genomes),
-        items=sum(sum(trial.items.values()) for trial in genomes),
+        items=sum(trial.item_count for trial in genomes),
         front=job.mode == "pareto",
         tested_before=_tested_before(study, key),
     )

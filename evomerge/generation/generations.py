@@ -198,7 +198,7 @@ class Generations:
                 measured[runner.candidate.key] = Measured(
                     fitness=float(value),
                     variance=float(variance),
-                    items=sum(_trial(runner).items.values()),
+                    items=_trial(runner).item_count,
                 )
         return measured
 

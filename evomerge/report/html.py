@@ -35,7 +35,6 @@ from evomerge.report.tally import (
     failures_of,
     generations_of,
     generations_selected,
-    items_of,
     limits_of,
     model_alone,
     parents_among,
@@ -152,7 +151,6 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "best_candidate": best_of(genomes),
         "baselines": sorted(baselines, key=lambda t: (t.score is None, -(t.score or 0.0))),
         "alone": alone,
-        "items_of": items_of,
         "shares": scores_are_shares(baselines, job),
         "search": search_figure(
             genomes,

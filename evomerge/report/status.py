@@ -152,7 +152,7 @@ def _named(trial: Trial | None) -> ScoredName | None:
         label=one_line(trial.label),
         candidate=str(trial.key),
         score=trial.score,
-        items=sum(trial.items.values()),
+        items=trial.item_count,
     )
 
 

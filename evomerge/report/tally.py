@@ -155,14 +155,9 @@ def _generation(number: int, trials: Sequence[Trial]) -> Generation:
         failed=sum(trial.failure is not None for trial in trials),
         mean=sum(scores) / len(scores) if scores else None,
         best=max(scores, default=None),
-        least=min(items_of(trial) for trial in trials),
-        most=max(items_of(trial) for trial in trials),
+        least=min(trial.item_count for trial in trials),
+        most=max(trial.item_count for trial in trials),
     )
-
-
-def items_of(trial: Trial) -> int:
-    """Items a candidate was scored on, over all tasks."""
-    return sum(trial.items.values())
 
 
 def best_of(trials: Iterable[Trial]) -> Trial | None:

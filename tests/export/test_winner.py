@@ -203,7 +203,7 @@ def test_a_candidate_chosen_by_hand_says_so(searched: Searched, tmp_path: Path) 
     assert trial is not None
     assert report.label == trial.label
     assert report.verification is not None
-    assert report.verification.items == sum(trial.items.values())
+    assert report.verification.items == trial.item_count
     assert report.verified
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"Chosen by hand: candidate {key}" in ModelCard(card).text.strip().splitlines()[2]
