@@ -17,9 +17,7 @@ from evomerge.recipe import Recipe, read_recipe
 from evomerge.search import Ending, run_search
 from evomerge.selection import select_front, select_winner, winner_of_stage
 from evomerge.study import Study
-
-NOTE = "stages"
-"""Where the record keeps what the stages that have ended came to."""
+from evomerge.study.notes import STAGES
 
 
 def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
@@ -37,7 +35,7 @@ def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
                 "winner": winner.label,
                 "recipe": winner.recipe.to_yaml(),
             }
-            ledger.study.note(NOTE, [*(ledger.study.noted(NOTE) or ()), ended])
+            ledger.study.note(STAGES, [*(ledger.study.noted(STAGES) or ()), ended])
         elif _lost(ledger, through=ended["generations"]):
             winner_of_stage(ledger, run_search(ledger, after=after, until=ended["generations"]))
         after = int(ended["generations"])
@@ -49,7 +47,7 @@ def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
 
 def at_stage(preparation: Preparation, study: Study, stage: int) -> Preparation:
     """The job in its stage number `stage`, from 0; the record holds how those before it ended."""
-    for ended in (study.noted(NOTE) or ())[:stage]:
+    for ended in (study.noted(STAGES) or ())[:stage]:
         preparation = next_stage(preparation, _winner(ended))
     return preparation
 
@@ -65,5 +63,5 @@ def _winner(ended: Mapping[str, Any]) -> Recipe:
 
 
 def _ended(ledger: Ledger, name: str) -> dict[str, Any] | None:
-    noted = ledger.study.noted(NOTE) or ()
+    noted = ledger.study.noted(STAGES) or ()
     return next((dict(ended) for ended in noted if ended["name"] == name), None)

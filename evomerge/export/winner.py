@@ -31,7 +31,7 @@ from evomerge.selection import TEST, tested_before
 from evomerge.space import read_space
 from evomerge.stages import at_stage
 from evomerge.study import Study
-from evomerge.study.notes import ALGORITHMS
+from evomerge.study.notes import ALGORITHMS, FACTS
 from evomerge.workers.worker import choose_device
 
 CPU_ROWS = 32
@@ -130,7 +130,7 @@ def export_winner(
 
 def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
     """What is exported must be the model that was scored, so its sources must be those of then."""
-    hashed = (study.noted("facts") or {}).get("sources", {})
+    hashed = (study.noted(FACTS) or {}).get("sources", {})
     for origin in origins:
         for name, digest in hashed.get(origin.reference, {}).items():
             found = origin.files.get(name)

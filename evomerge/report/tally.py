@@ -14,14 +14,9 @@ from typing import Literal
 from evomerge.candidate import CandidateKey, Phase
 from evomerge.job import BudgetSpec, JobSpec
 from evomerge.study import Study, Trial
+from evomerge.study.notes import SELECTION, STAGES
 
 SearchPhase = Phase | Literal["not started", "finished"]
-
-SELECTION = "selection"
-"""Name under which the record keeps the outcome of the final selection."""
-
-STAGES = "stages"
-"""Name under which it keeps what each stage that has ended came to (see stages.run_job)."""
 
 
 @dataclass(frozen=True, kw_only=True)
