@@ -41,11 +41,6 @@ class ParameterSpec:
     search: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
 
-    @property
-    def required(self) -> bool:
-        """Whether every model (or the recipe) must give it."""
-        return self.default is None
-
     def read(self, value: Scalar, *, where: str) -> Value:
         """The value as written, in the parameter's own kind. Raises RecipeError."""
         if self.kind == "number":
