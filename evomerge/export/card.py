@@ -237,9 +237,11 @@ def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
     yield "## How to make it again"
     yield "```\nevomerge merge recipe.yaml --out DIR\n```"
     documents = [recipe, *recipe.used_stages.values()]
-    if all(document.route is None for document in documents):
+    methods = [METHODS[document.merge_method] for document in documents]
+    in_mergekit = all(method.mergekit for method in methods)
+    if in_mergekit and all(document.route is None for document in documents):
         other = "The recipe is a mergekit document too"
-        if any(METHODS[document.merge_method].random for document in documents):
+        if any(method.random for method in methods):
             other += " (its random masks are mergekit's own, so the result is alike but not equal)"
         command = (
             "mergekit-multi recipe.yaml --out-path DIR --intermediate-dir STAGES"
