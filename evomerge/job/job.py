@@ -68,9 +68,9 @@ class JobSpec(Section):
     constraints: tuple[ConstraintSpec, ...] = ()
     """Scores that must be kept."""
     evaluation: EvaluationSpec = EvaluationSpec()
-    """How candidates are scored."""
+    """On which items candidates are scored, and how."""
     optimizer: OptimizerSpec = OptimizerSpec()
-    """Who proposes genomes."""
+    """Who proposes genomes, and from which seed."""
     budget: BudgetSpec
     """When the search ends."""
     compute: ComputeSpec = ComputeSpec()
