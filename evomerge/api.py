@@ -6,16 +6,16 @@ whose text is one line: what, where, and the mend.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from evomerge.errors import JobError
 from evomerge.job import JobSpec, load_job, parse_job
 from evomerge.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from evomerge.calibrate import Calibration, CalibrationProgress, Written
+    from evomerge.calibrate import Written
     from evomerge.candidate import Say, Split
     from evomerge.events import Observe
     from evomerge.export import ExportReport
@@ -93,10 +93,10 @@ def search(
 
     Example:
         >>> import evomerge
-        >>> result = evomerge.search(
-        ...     "examples/kana/job.yaml", "runs/kana", set={"budget.candidates": 8}
-        ... )
-        >>> result.finished
+        >>> result = evomerge.search("job.yaml", "runs/first", set={"optimizer.seed": 1})
+        >>> result.verdict in ("gained", "not settled", "no gain")
+        True
+        >>> result.winner.recipe.to_yaml().startswith("merge_method: ")
         True
     """
     study, preparation = _begin(job, run_dir, set, observe, ray_address)
@@ -129,6 +129,12 @@ def resume(
     Raises:
         RunError: there is no search, another process runs it, or what it depends on has changed.
         WorkerError, StorageError, SelfCheckError: the search stopped again.
+
+    Example:
+        >>> import evomerge
+        >>> result = evomerge.resume("runs/first", set={"budget.candidates": 16})
+        >>> result.job.budget.candidates
+        16
     """
     study, preparation = _go_on(Path(run_dir), set, observe, ray_address, trust_code)
     return _run(study, preparation, observe, ray_address)
@@ -145,6 +151,14 @@ def open_run(run_dir: str | Path) -> SearchResult:
 
     Raises:
         RunError: there is no search, or its record is damaged.
+
+    Example:
+        >>> import evomerge
+        >>> result = evomerge.open_run("runs/first")
+        >>> result.finished
+        True
+        >>> list(result.trials_dataframe().columns[:3])
+        ['candidate', 'phase', 'generation']
     """
     from evomerge.study import read_study
     from evomerge.study.kind import refuse_grid
@@ -273,30 +287,63 @@ def calibrate(
     text: str | Path,
     out: str | Path,
     *,
-    calibration: Calibration | None = None,
-    progress: CalibrationProgress | None = None,
-) -> Iterable[Written]:
+    fisher: bool = True,
+    inputs: bool = True,
+    sequences: int = 128,
+    tokens: int = 512,
+    seed: int = 0,
+    batch: int = 4,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    say: Callable[[Written], object] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Written]:
     """Compute once what fisher, gradient_matching and regmean need to know of models.
 
     Args:
         models: folders, hub ids or adapters.
         text: UTF-8 text, or .jsonl with a text a line.
         out: folder to keep the statistics in; what is there for the same is kept.
-        calibration: how many sequences, of what length, and what is computed.
-        progress: shows how far it is.
+        fisher: the diagonals that fisher and gradient_matching need.
+        inputs: the second moments of inputs that regmean needs.
+        sequences: the most sequences to read.
+        tokens: of a sequence; at most the model's context.
+        seed: of the draw where the text has more.
+        batch: sequences read at once; fewer take less memory.
+        dtype: of the model while it reads.
+        device: "auto", "cpu" or "cuda".
+        trust_remote_code: let a model's own code run.
+        say: called with each file as soon as it is there.
+        progress: called with a file's label, the sequences done, and how many there are.
 
     Returns:
-        What was written, one by one as it is: iterate over it.
+        The files, in order.
 
     Raises:
         InputError, StorageError: as they say.
     """
-    from evomerge.calibrate import Calibration, CalibrationProgress
+    from evomerge.calibrate import Calibration
     from evomerge.calibrate import calibrate as compute
 
-    asked = calibration or Calibration()
-    with progress or CalibrationProgress() as shown:
-        yield from compute(list(models), Path(text), Path(out), asked, shown)
+    calibration = Calibration(
+        fisher=fisher,
+        inputs=inputs,
+        sequences=sequences,
+        tokens=tokens,
+        seed=seed,
+        batch=batch,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    written = []
+    shown = progress or (lambda label, done, count: None)
+    for file in compute(list(models), Path(text), Path(out), calibration, shown):
+        written.append(file)
+        if say is not None:
+            say(file)
+    return written
 
 
 def grid(

@@ -143,22 +143,23 @@ class SearchResult:
     def scores(self) -> pandas.DataFrame:
         """Test scores: a row a model, columns (task/metric, value | low | high), 95% intervals.
 
-        "score" is the combined objective. Empty before the search has ended.
+        "score" is the combined objective. A model may stand twice: as the winner, and as what it
+        was before. Empty before the search has ended.
         """
         import pandas
 
-        rows = {standing.label: _cells(standing) for standing in self._tested()}
-        columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+        tested = self._tested()
+        rows = [_cells(standing) for standing in tested]
+        columns = list(dict.fromkeys(column for cells in rows for column in cells))
         table = pandas.DataFrame(
-            [[cells.get(column) for column in columns] for cells in rows.values()],
-            index=pandas.Index(list(rows), name="model"),
+            [[cells.get(column) for column in columns] for cells in rows],
+            index=pandas.Index([standing.label for standing in tested], name="model"),
             columns=pandas.MultiIndex.from_tuples(columns, names=["metric", ""])
             if columns
             else None,
             dtype=float,
         )
-        roles = [standing.role for standing in self._tested()]
-        table.insert(0, ("role", ""), roles)
+        table.insert(0, ("role", ""), [standing.role for standing in tested])
         return table
 
     def trials_dataframe(self) -> pandas.DataFrame:

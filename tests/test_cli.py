@@ -188,7 +188,7 @@ def test_an_interrupted_search_says_how_to_go_on(
                 break
         rest = process.stderr.read()
         process.wait(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, rest
     assert f"evomerge resume {run_dir}" in rest
     assert "Traceback" not in rest
 

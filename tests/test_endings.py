@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from evomerge.cli.endings import answering, interruptible
-from evomerge.errors import JobError, WorkerError
+from evomerge.errors import JobError, StorageError, WorkerError
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -50,6 +50,24 @@ def test_a_signal_at_work_ends_with_the_command_that_goes_on(
     code = ending(lambda: os.kill(os.getpid(), number), again="evomerge resume runs/x")
     assert code == 130
     assert capsys.readouterr().err == "Interrupted; go on with: evomerge resume runs/x\n"
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("the record cannot be written"), OSError(5, "lost")]
+)
+@pytest.mark.parametrize("again", [None, "evomerge resume runs/x"])
+def test_an_error_that_an_interrupt_leads_to_is_an_interrupt(
+    error: Exception, again: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    assert ending(work, again=again) == 130
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == ("Interrupted." if again is None else f"Interrupted; go on with: {again}")
 
 
 def test_signals_that_are_ignored_stay_ignored() -> None:

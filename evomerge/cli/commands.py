@@ -226,23 +226,26 @@ def calibrate(
     A recipe names the folder in its block: `evomerge: {statistics: FOLDER}`.
     """
     with answering():
-        from evomerge.calibrate import Calibration, CalibrationProgress
-        from evomerge.calibrate import calibrate as compute
+        from evomerge.api import calibrate as compute
+        from evomerge.calibrate import CalibrationProgress
 
-        calibration = Calibration(
-            fisher=fisher or not inputs,
-            inputs=inputs or not fisher,
-            sequences=sequences,
-            tokens=tokens,
-            seed=seed,
-            batch=batch,
-            dtype=dtype.value,
-            device=device,
-            trust_remote_code=trust_remote_code,
-        )
         with CalibrationProgress() as progress:
-            for written in compute(models, text, out, calibration, progress):
-                say(written.line())
+            compute(
+                models,
+                text,
+                out,
+                fisher=fisher or not inputs,
+                inputs=inputs or not fisher,
+                sequences=sequences,
+                tokens=tokens,
+                seed=seed,
+                batch=batch,
+                dtype=dtype.value,
+                device=device,
+                trust_remote_code=trust_remote_code,
+                say=lambda written: say(written.line()),
+                progress=progress,
+            )
 
 
 @app.command()

@@ -44,7 +44,7 @@ class _Interrupts:
 
     def __init__(self) -> None:
         self.line = "Interrupted."
-        self._received = False
+        self.received = False
         self._closed = threading.Event()
         self._told, self._tell = os.pipe()
         os.set_blocking(self._tell, False)
@@ -54,9 +54,9 @@ class _Interrupts:
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
-        if self._received:
+        if self.received:
             self._end()
-        self._received = True
+        self.received = True
         raise Interrupt
 
     def close(self) -> None:
@@ -95,11 +95,21 @@ def interruptible(again: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _say(line)
         raise typer.Exit(INTERRUPTED) from None
-    except WorkerError as error:
-        raise WorkerError(f"{error}; go on with: {again}") from error
+    except Exception as error:
+        _end_if_interrupted(line)
+        if isinstance(error, WorkerError):
+            raise WorkerError(f"{error}; go on with: {again}") from error
+        raise
     finally:
         if _interrupts is not None:
             _interrupts.line = before
+
+
+def _end_if_interrupted(line: str) -> None:
+    """An error that comes once a signal has come is its doing: a library was torn from its work."""
+    if _interrupts is not None and _interrupts.received:
+        _say(line)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def say_note(note: str) -> None:
@@ -116,7 +126,10 @@ def answering() -> Iterator[None]:
         except KeyboardInterrupt:
             _say("Interrupted.")
             raise typer.Exit(INTERRUPTED) from None
+        except typer.Exit:
+            raise
         except EvomergeError as error:
+            _end_if_interrupted("Interrupted.")
             _say(f"evomerge: {_shortened(one_line(error))}")
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError as error:  # whoever read the results has gone, as `head` does
@@ -129,6 +142,7 @@ def answering() -> Iterator[None]:
             )
             raise typer.Exit(EvomergeError.exit_code) from error
         except Exception as error:
+            _end_if_interrupted("Interrupted.")
             if not is_shortage(error):
                 if not isinstance(error, OSError) or error.filename is None:
                     raise

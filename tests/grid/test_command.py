@@ -140,7 +140,7 @@ def test_an_interrupted_grid_says_how_to_go_on_and_does(
                 break
         rest = process.stderr.read()
         process.wait(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, rest
     assert f"go on with: evomerge grid {file} --run-dir {parts}" in rest
     assert "Traceback" not in rest
     again = run("grid", str(file), "--run-dir", str(parts))
