@@ -261,15 +261,20 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _installed_path(path: Path) -> bool:
-    return any(path.is_relative_to(folder) for folder in _libraries())
+    return any(path.is_relative_to(folder) for folder in _libraries(tuple(sys.path)))
 
 
 @functools.cache
-def _libraries() -> tuple[Path, ...]:
-    """Python's own files, installed packages, and evomerge itself but for the tasks it ships."""
+def _libraries(search_path: tuple[str, ...]) -> tuple[Path, ...]:
+    """Python's own files, installed packages, and evomerge itself but for the tasks it ships.
+
+    search_path: clusters have packages in folders that PYTHONPATH names, with their versions beside
+    them as an installer wrote them.
+    """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     package = Path(__file__).parent.parent
     found = [*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages()]
+    found += [folder for folder in search_path if folder and any(Path(folder).glob("*.dist-info"))]
     folders = {Path(folder) for folder in found} | {
         package / part.name for part in package.iterdir() if part.name != "_shipped"
     }

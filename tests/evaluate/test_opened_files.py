@@ -139,3 +139,21 @@ def test_nothing_is_heard_once_the_task_is_loaded(folder: Path, tmp_path: Path) 
         file.write("of no task")
     assert (tmp_path / "other.txt").read_text() == "of no task"
     assert hashes(load(folder)) == before
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_package_that_pythonpath_names_is_no_file_of_the_task(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    """As modules of a cluster are: it has a version, where its installer left one."""
+    apps = tmp_path / "apps"
+    package = apps / f"counting_{installed}"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("def count(words):\n    return len(words)\n")
+    if installed:
+        (apps / "counting-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(apps))
+    helper = folder.parent / "common" / "helper.py"
+    helper.write_text(f"from counting_{installed} import count\n{helper.read_text()}")
+    named = f"apps/counting_{installed}/__init__.py"
+    assert (named in hashes(load(folder))) == (not installed)
