@@ -22,6 +22,7 @@ OUTSIDE = (
     "evals/README.md",
     "evals/*/README.md",
     "examples/README.md",
+    "examples/*.ipynb",
     "examples/*/*.yaml",
     "search_spaces/*.yaml",
 )
