@@ -19,9 +19,8 @@ from evomerge.outcome import (
     Selection,
     Verdict,
     chosen_outcome,
-    read_outcome,
+    outcome_of,
 )
-from evomerge.outcome.reading import NOTE
 from evomerge.recipe import Recipe
 from evomerge.standing import Standing
 from evomerge.study import Study, Trial, check_trusted, read_study
@@ -79,8 +78,7 @@ class SearchResult:
     def __init__(self, study: Study) -> None:
         self.run_dir: Path = study.run_dir
         self.job: JobSpec = study.job
-        noted = study.noted(NOTE)
-        self.outcome: Outcome | None = None if noted is None else read_outcome(noted)
+        self.outcome: Outcome | None = outcome_of(study)
         self.candidates = len(study.trials_of("genome"))
 
     @property
@@ -311,7 +309,7 @@ def _row(trial: Trial) -> dict[str, Any]:
         "label": trial.label,
         "stage": trial.stage,
         "score": trial.score,
-        "items": sum(trial.items.values()),
+        "items": trial.item_count,
         "merge_s": trial.cost.merge_s,
         "evaluate_s": trial.cost.evaluate_s,
         "failure": trial.failure,

@@ -33,6 +33,7 @@ from evomerge.preparation import Preparation, check_unchanged, facts_of, sources
 from evomerge.search import Ending
 from evomerge.stages import run_job
 from evomerge.study import Study
+from evomerge.study.notes import FACTS, SELF_CHECKS
 from evomerge.study.storage import storage_errors
 from evomerge.workers.opening import open_pool as open_job_pool
 from evomerge.workers.pool import Pool
@@ -138,9 +139,9 @@ def go_on(study: Study, now: Mapping[str, Any], *, what: str, say: Say) -> None:
 
     now: facts of its preparation. Raises RunError where they are not those of its beginning.
     """
-    before = study.noted("facts")
+    before = study.noted(FACTS)
     if before is None:
-        study.note("facts", now)
+        study.note(FACTS, now)
         return
     for change in check_unchanged(before, now, where=str(study.run_dir)):
         say(f"note: {change} since the {what} began")
@@ -184,7 +185,7 @@ class SearchEvents:
                 label=trial.label,
                 score=trial.score,
                 means=trial.means,
-                items=sum(trial.items.values()),
+                items=trial.item_count,
                 failure=trial.failure,
                 merge_s=trial.cost.merge_s,
                 evaluate_s=trial.cost.evaluate_s,
@@ -235,8 +236,8 @@ def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
     """What notes self-checks that held in the record, and tells of them."""
 
     def keep(check: SelfCheck) -> None:
-        noted = study.noted("self_checks") or {}
-        study.note("self_checks", {**noted, check.label: check.to_json()})
+        noted = study.noted(SELF_CHECKS) or {}
+        study.note(SELF_CHECKS, {**noted, check.label: check.to_json()})
         tell(str(check))
 
     return keep

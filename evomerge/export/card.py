@@ -26,7 +26,6 @@ from evomerge.standing import Standing
 MIXED_LICENCE = "see-sources"
 """`license_name` of a merge whose sources do not all state one licence; the text lists them."""
 
-_RANDOM_MASKS = ("dare_linear", "dare_ties")
 _SHOWN_DIGITS = 12
 
 
@@ -240,7 +239,7 @@ def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
     documents = [recipe, *recipe.used_stages.values()]
     if all(document.route is None for document in documents):
         other = "The recipe is a mergekit document too"
-        if any(document.merge_method in _RANDOM_MASKS for document in documents):
+        if any(METHODS[document.merge_method].random for document in documents):
             other += " (its random masks are mergekit's own, so the result is alike but not equal)"
         command = (
             "mergekit-multi recipe.yaml --out-path DIR --intermediate-dir STAGES"

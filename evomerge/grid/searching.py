@@ -24,9 +24,9 @@ from evomerge.preparation import sources_digest as digest_sources
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.run import OpenPool, run_study
 from evomerge.study import Study, create_study, resume_study
+from evomerge.study.notes import SEARCHES
 
-NOTE = "searches"
-"""Where the grid's record keeps what its searches came to."""
+_FOLDER = "searches"
 
 WatchSearch = Callable[[Study], AbstractContextManager[Observe]]
 """What shows a search while it runs."""
@@ -49,7 +49,7 @@ def job_of(grid: GridSpec, cell: Cell) -> JobSpec:
 
 def found_by(grid: GridSpec, cell: Cell, study: Study) -> Recipe | None:
     """What the search of a cell found with its present budget; None where it has yet to end."""
-    noted = (study.noted(NOTE) or {}).get(search_name(grid, cell))
+    noted = (study.noted(SEARCHES) or {}).get(search_name(grid, cell))
     if noted is None or noted["budget"] != _budget_of(cell):
         return None
     return read_recipe(noted["recipe"], where=f"the winner of {search_name(grid, cell)}")
@@ -63,7 +63,7 @@ def find(
     Raises InputError, WorkerError.
     """
     name = search_name(grid, cell)
-    run_dir = study.run_dir / NOTE / name
+    run_dir = study.run_dir / _FOLDER / name
     preparation = prepare(job_of(grid, cell))
     now = facts_of(preparation)
     with _open(run_dir, preparation.job, now) as search:
@@ -79,7 +79,7 @@ def find(
     assert isinstance(selection, Selection), "a grid's searches have one objective"
     recipe = selection.recipe
     kept = {"budget": _budget_of(cell), "winner": selection.winner, "recipe": recipe.to_yaml()}
-    study.note(NOTE, {**(study.noted(NOTE) or {}), name: kept})
+    study.note(SEARCHES, {**(study.noted(SEARCHES) or {}), name: kept})
     return recipe
 
 

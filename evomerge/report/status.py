@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from evomerge.errors import visible
-from evomerge.outcome import Front
-from evomerge.report.front import FrontRow, outcome_of, rows_of
+from evomerge.outcome import Front, outcome_of
+from evomerge.report.front import FrontRow, rows_of
 from evomerge.report.tally import (
-    SELECTION,
     Limit,
     SearchPhase,
     Stage,
@@ -34,6 +33,7 @@ from evomerge.report.tally import (
 )
 from evomerge.report.words import count_text, duration_text, one_line, score_text
 from evomerge.study import Study, Trial
+from evomerge.study.notes import SELECTION
 
 _REASONS_SHOWN = 3
 
@@ -152,7 +152,7 @@ def _named(trial: Trial | None) -> ScoredName | None:
         label=one_line(trial.label),
         candidate=str(trial.key),
         score=trial.score,
-        items=sum(trial.items.values()),
+        items=trial.item_count,
     )
 
 

@@ -14,14 +14,9 @@ from typing import Literal
 from evomerge.candidate import CandidateKey, Phase
 from evomerge.job import BudgetSpec, JobSpec
 from evomerge.study import Study, Trial
+from evomerge.study.notes import SELECTION, STAGES
 
 SearchPhase = Phase | Literal["not started", "finished"]
-
-SELECTION = "selection"
-"""Name under which the record keeps the outcome of the final selection."""
-
-STAGES = "stages"
-"""Name under which it keeps what each stage that has ended came to (see stages.run_job)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,14 +150,9 @@ def _generation(number: int, trials: Sequence[Trial]) -> Generation:
         failed=sum(trial.failure is not None for trial in trials),
         mean=sum(scores) / len(scores) if scores else None,
         best=max(scores, default=None),
-        least=min(items_of(trial) for trial in trials),
-        most=max(items_of(trial) for trial in trials),
+        least=min(trial.item_count for trial in trials),
+        most=max(trial.item_count for trial in trials),
     )
-
-
-def items_of(trial: Trial) -> int:
-    """Items a candidate was scored on, over all tasks."""
-    return sum(trial.items.values())
 
 
 def best_of(trials: Iterable[Trial]) -> Trial | None:

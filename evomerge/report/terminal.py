@@ -26,7 +26,6 @@ from evomerge.report.tally import (
     Stage,
     best_of,
     generations_of,
-    items_of,
     limits_of,
     parents_among,
     scores_are_shares,
@@ -262,7 +261,7 @@ class SearchProgress:
 
     def _scored_count(self, trials: list[Trial], noun: str) -> str:
         scored = [trial for trial in trials if trial.failure is None]
-        items = max((items_of(trial) for trial in trials), default=0)
+        items = max((trial.item_count for trial in trials), default=0)
         text = f"{count_text(len(scored), noun)} scored on {count_text(items, 'item')} each"
         failed = len(trials) - len(scored)
         return f"{text}, {failed} failed, last: {self._last_failure()}" if failed else text
@@ -381,7 +380,7 @@ class SearchProgress:
             ("best baseline", best_of(baselines)),
         ):
             if trial is not None:
-                text = f"{self._scored(trial)} on {count_text(items_of(trial), 'item')}"
+                text = f"{self._scored(trial)} on {count_text(trial.item_count, 'item')}"
                 rows.append((label, text))
         failed = sum(trial.failure is not None for trial in self._trials)
         if failed:

@@ -23,13 +23,11 @@ from evomerge.recipe import Recipe
 from evomerge.search import Ending
 from evomerge.standing import Role
 from evomerge.study import Trial
+from evomerge.study.notes import PASSED_OVER
 
 VALIDATION = -1
 TEST = -2
 """Generations of the finalists on each split."""
-
-PASSED_OVER = "passed_over"
-"""Where the record keeps how many places of a split were spent on attempts that all failed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from evomerge.evaluate.objective import Means, means_of
 from evomerge.job import JobSpec
 from evomerge.study.digests import digest_items
 from evomerge.study.items import ItemFiles
+from evomerge.study.notes import NoteName
 from evomerge.study.reader import Contents, Record
 from evomerge.study.storage import remove_begun, storage_errors, write_whole
 from evomerge.study.trial import Parameter, Trial
@@ -180,13 +181,13 @@ class Study:
             path = self.run_dir / "job.yaml"
             write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
-    def note(self, name: str, value: Any) -> None:
-        """Keep a fact of the whole search (JSON values), replacing what it said before."""
+    def note(self, name: NoteName, value: Any) -> None:
+        """Keep a fact of the whole search (JSON values; see `notes`), replacing what it said."""
         with self._writing(name) as writer:
             writer.note(name, value)
         self._notes[name] = json.loads(json.dumps(value))
 
-    def noted(self, name: str) -> Any:
+    def noted(self, name: NoteName) -> Any:
         """A fact kept by `note`, or None."""
         return copy.deepcopy(self._notes.get(name))
 
