@@ -25,6 +25,7 @@ from evomerge.merge.methods import METHODS
 from evomerge.recipe import read_recipe
 from evomerge.space.routes_specification import parse_routes
 from evomerge.space.specification import parse_space
+from tests.merge.own_method import installed_example
 from tests.searching.jobs import job_document, write_models
 
 TOP = Path(evomerge.__file__).parents[1]
@@ -180,7 +181,13 @@ def test_scripts_that_are_named_are_there(name: str) -> None:
         assert (TOP / script).exists(), script
 
 
-def test_jobs_spaces_and_recipes_to_paste_are_read() -> None:
+def test_jobs_spaces_and_recipes_to_paste_are_read(tmp_path: Path) -> None:
+    with installed_example(tmp_path):
+        assert read_all() >= 13
+
+
+def read_all() -> int:
+    """How many jobs, spaces and recipes the pages hold; each is read."""
     read = 0
     for page, document, block in jobs():
         if "objectives" in document:
@@ -196,7 +203,16 @@ def test_jobs_spaces_and_recipes_to_paste_are_read() -> None:
                 parse = parse_routes if "routes" in space else parse_space
                 parse(space, where=page)
                 read += 1
-    assert read >= 11
+    return read
+
+
+def test_the_own_method_is_shown_as_it_is() -> None:
+    folder = TOP / "examples" / "own_method"
+    [code, project] = blocks(PAGES["extending.md"], "python") + blocks(
+        PAGES["extending.md"], "toml"
+    )
+    assert code == text_of(folder / "evomerge_agreement" / "__init__.py")
+    assert project == text_of(folder / "pyproject.toml")
 
 
 def test_the_demos_job_is_shown_as_it_is() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,50 +12,16 @@ from mergekit.merge_methods import registered_methods
 
 import evomerge
 from evomerge.merge import methods
-from evomerge.merge.methods import GROUP
 from evomerge.preparation import facts_of, prepare
 from tests.checkpoints import load_tensors
+from tests.merge.own_method import installed, installed_example, write_metadata
 from tests.searching.jobs import job_document, make_job, write_models
-
-EXAMPLE = Path(evomerge.__file__).parents[1] / "examples" / "own_method"
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the example as pip installs it, which would fetch what builds it."""
-    site = tmp_path_factory.mktemp("site")
-    shutil.copytree(EXAMPLE / "evomerge_agreement", site / "evomerge_agreement")
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    write_metadata(site, project["name"], project["version"], **project["entry-points"][GROUP])
-    return site
-
-
-def write_metadata(site: Path, package: str, version: str, **points: str) -> None:
-    """What an installer leaves beside a package, as far as it matters here."""
-    folder = site / f"{package.replace('-', '_')}-{version}.dist-info"
-    folder.mkdir(parents=True)
-    (folder / "METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
-    lines = [f"[{GROUP}]", *(f"{name} = {place}" for name, place in points.items())]
-    (folder / "entry_points.txt").write_text("\n".join(lines))
-
-
-@pytest.fixture
-def installed(packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.syspath_prepend(str(packages))
-    yield from anew(monkeypatch)
-    for name in [name for name in sys.modules if name.startswith("evomerge_agreement")]:
-        del sys.modules[name]
-
-
-def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """As a process that begins finds the methods."""
-    registry = methods.METHODS
-    kept = dict(vars(registry))
-    vars(registry).clear()
-    registry.__init__()  # type: ignore[misc]
-    yield Path()
-    vars(registry).clear()
-    vars(registry).update(kept)
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with installed_example(tmp_path_factory.mktemp("site")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +39,7 @@ def recipe(models: Path, method: str = "agreement") -> dict[str, object]:
     return {"merge_method": method, "base_model": str(models / "base"), "models": weighed}
 
 
-def test_a_recipe_is_merged_by_it(installed: Path, models: Path, tmp_path: Path) -> None:
+def test_a_recipe_is_merged_by_it(example: None, models: Path, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe(models)))
     evomerge.merge(file, tmp_path / "out")
@@ -93,7 +56,7 @@ def test_a_recipe_is_merged_by_it(installed: Path, models: Path, tmp_path: Path)
 
 
 def test_a_search_has_it_in_its_space_and_its_version_in_its_record(
-    installed: Path, models: Path, tmp_path: Path
+    example: None, models: Path, tmp_path: Path
 ) -> None:
     space = {"method": "agreement", "layers": "each", "parameters": {"weight": {"start": 0.5}}}
     document = job_document(models, search_space=space, budget={"candidates": 4})
@@ -106,7 +69,7 @@ def test_a_search_has_it_in_its_space_and_its_version_in_its_record(
 
 
 def test_a_name_that_is_none_is_refused_with_those_that_are(
-    installed: Path, models: Path, tmp_path: Path
+    example: None, models: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe(models, "agrement")))
@@ -122,14 +85,12 @@ def test_a_name_that_is_none_is_refused_with_those_that_are(
     ],
 )
 def test_a_package_that_cannot_be_used_is_named_where_it_is_asked_for(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
+    models: Path, tmp_path: Path, code: str, words: str
 ) -> None:
     site = tmp_path / "site"
     write_metadata(site, "broken", "2.0", broken="broken_method:BROKEN", linear="broken_method:X")
     (site / "broken_method.py").write_text(code)
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.delitem(sys.modules, "broken_method", raising=False)
-    for _ in anew(monkeypatch):
+    with installed(site):
         file = tmp_path / "recipe.yaml"
         assert methods.METHODS["linear"] is methods.BUILT_IN["linear"], "ours keeps its name"
         file.write_text(yaml.safe_dump(recipe(models, "broken")))
