@@ -101,16 +101,28 @@ class _Face(ModuleType):
     The import system sets a room as an attribute of its package; a property keeps the function.
     """
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+_replaced: dict[str, object] = {}
+"""What a user's tests have put in the place of a name."""
+
 
 def _offer(name: str, place: str) -> property:
     def find(_face: _Face) -> Any:
+        if name in _replaced:
+            return _replaced[name]
         return getattr(importlib.import_module(place), name)
 
-    def keep(_face: _Face, value: object) -> None:
+    def replace(_face: _Face, value: object) -> None:
         if not isinstance(value, ModuleType):
-            raise AttributeError(f"evomerge.{name} cannot be replaced")
+            _replaced[name] = value
 
-    return property(find, keep)
+    def restore(_face: _Face) -> None:
+        _replaced.pop(name, None)
+
+    return property(find, replace, restore)
 
 
 for _place, _names in _OFFERED.items():

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
-from evomerge.errors import JobError
-from evomerge.job import JobSpec, load_job, parse_job
-from evomerge.recipe import Recipe, load_recipe
+from evomerge.arguments import (
+    Changes,
+    Job,
+    as_yaml,
+    plain,
+    read_folder,
+    read_job,
+    written_changes,
+)
+from evomerge.errors import InputError, JobError
+from evomerge.recipe import Recipe, load_recipe, read_recipe
 
 if TYPE_CHECKING:
     from evomerge.calibrate import Written
-    from evomerge.candidate import Say, Split
+    from evomerge.candidate import CandidateKey, Say, Split
     from evomerge.events import Observe
     from evomerge.export import ExportReport
     from evomerge.export.shards import Weights
@@ -27,42 +35,9 @@ if TYPE_CHECKING:
     from evomerge.standing import Standing
     from evomerge.study import Study
 
-Job: TypeAlias = "str | Path | Mapping[str, Any] | JobSpec"
-"""A job file, its content as a mapping, or a job that was read."""
-
-Changes: TypeAlias = "Mapping[str, Any] | Sequence[str] | None"
-"""What to change of a job: {"budget.candidates": 400}, or as the command line writes it."""
-
 
 def _ignore(event: object) -> None:
     """Tells nobody."""
-
-
-def read_job(job: Job, changes: Changes = None) -> JobSpec:
-    """A job that is given in any of its forms, checked.
-
-    Args:
-        job: path of a job file, its content as a mapping, or a JobSpec.
-        changes: dotted keys and their new values.
-
-    Raises:
-        JobError: in one line, with the field, its value and the mend.
-    """
-    overrides = written_changes(changes)
-    if isinstance(job, str | Path):
-        return load_job(Path(job), overrides=overrides)
-    if isinstance(job, JobSpec):
-        return parse_job(job.to_yaml(), where="job", overrides=overrides) if overrides else job
-    return parse_job(_as_yaml(job), where="job", overrides=overrides)
-
-
-def written_changes(changes: Changes) -> tuple[str, ...]:
-    """Changes as the command line writes them: `budget.candidates=400`."""
-    if changes is None:
-        return ()
-    if not isinstance(changes, Mapping):
-        return tuple(changes)
-    return tuple(f"{key}={_as_yaml(value, flow=True)}" for key, value in changes.items())
 
 
 def search(
@@ -136,7 +111,7 @@ def resume(
         >>> result.job.budget.candidates
         16
     """
-    study, preparation = _go_on(Path(run_dir), set, observe, ray_address, trust_code)
+    study, preparation = _go_on(read_folder(run_dir), set, observe, ray_address, trust_code)
     return _run(study, preparation, observe, ray_address)
 
 
@@ -163,7 +138,7 @@ def open_run(run_dir: str | Path) -> SearchResult:
     from evomerge.study import read_study
     from evomerge.study.kind import refuse_grid
 
-    run_dir = Path(run_dir)
+    run_dir = read_folder(run_dir)
     refuse_grid(run_dir)
     with read_study(run_dir) as study:
         from evomerge.result import SearchResult
@@ -175,7 +150,7 @@ def export(
     run_dir: str | Path,
     out: str | Path,
     *,
-    trial: str | None = None,
+    trial: str | CandidateKey | None = None,
     point: str | None = None,
     verify: bool = False,
     trust_code: bool = False,
@@ -202,9 +177,9 @@ def export(
     from evomerge.result import export_run
 
     return export_run(
-        Path(run_dir),
-        Path(out),
-        trial=trial,
+        read_folder(run_dir),
+        read_folder(out),
+        trial=None if trial is None else str(trial),
         point=point,
         verify=verify,
         trust_code=trust_code,
@@ -212,11 +187,13 @@ def export(
     )
 
 
-def merge(recipe: str | Path | Recipe, out: str | Path, *, say: Say | None = None) -> Weights:
+def merge(
+    recipe: str | Path | Mapping[str, Any] | Recipe, out: str | Path, *, say: Say | None = None
+) -> Weights:
     """Execute a recipe: the same recipe always gives the same bytes.
 
     Args:
-        recipe: path of a recipe or mergekit YAML, or a Recipe.
+        recipe: path of a recipe or mergekit YAML, its content as a mapping, or a Recipe.
         out: folder to make for the model.
         say: called with a line for what the models disagree on.
 
@@ -226,14 +203,19 @@ def merge(recipe: str | Path | Recipe, out: str | Path, *, say: Say | None = Non
     Raises:
         RecipeError, SourceError, RunError, StorageError, MergeError: as they say.
     """
-    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
+    if isinstance(recipe, Recipe):
+        loaded = recipe
+    elif isinstance(recipe, Mapping):
+        loaded = read_recipe(as_yaml(plain(recipe, "recipe")), where="recipe")
+    else:
+        loaded = load_recipe(Path(recipe))
     from evomerge.first_checks import check_models_of
 
     check_models_of(loaded)
     from evomerge.candidate import hush
     from evomerge.export import merge_recipe
 
-    return merge_recipe(loaded, Path(out), say=say or hush)
+    return merge_recipe(loaded, read_folder(out), say=say or hush)
 
 
 def evaluate(
@@ -255,6 +237,8 @@ def evaluate(
         WorkerError: the model cannot be scored.
     """
     spec = read_job(job)
+    if split not in ("search", "validation", "test"):
+        raise InputError(f"split: {split} is none; give search, validation or test")
     from evomerge.first_checks import check_names_of
 
     check_names_of(spec)
@@ -279,11 +263,11 @@ def report(run_dir: str | Path, out: str | Path | None = None) -> Path:
     """
     from evomerge.result import report_run
 
-    return report_run(Path(run_dir), None if out is None else Path(out))
+    return report_run(read_folder(run_dir), None if out is None else read_folder(out))
 
 
 def calibrate(
-    models: Sequence[str],
+    models: str | Path | Sequence[str | Path],
     text: str | Path,
     out: str | Path,
     *,
@@ -339,7 +323,9 @@ def calibrate(
     )
     written = []
     shown = progress or (lambda label, done, count: None)
-    for file in compute(list(models), Path(text), Path(out), calibration, shown):
+    asked = [models] if isinstance(models, str | Path) else models
+    references = [str(model) for model in asked]
+    for file in compute(references, Path(text), read_folder(out), calibration, shown):
         written.append(file)
         if say is not None:
             say(file)
@@ -347,10 +333,11 @@ def calibrate(
 
 
 def grid(
-    grid: str | Path | GridSpec,
+    grid: str | Path | Mapping[str, Any] | GridSpec,
     run_dir: str | Path | None = None,
     *,
     set: Changes = None,
+    observe: Observe = _ignore,
     say: Say | None = None,
     watch: WatchGrid | None = None,
     ray_address: str | None = None,
@@ -361,9 +348,10 @@ def grid(
     Run again, it goes on, also with more methods, sizes or seeds.
 
     Args:
-        grid: path of a grid file, or a GridSpec.
+        grid: path of a grid file, its content as a mapping, or a GridSpec.
         run_dir: where to keep the grid; `runs/NAME` if not given.
         set: changes of the grid.
+        observe: told that what the grid names is checked; its searches tell `watch`.
         say: called with a line for what should be known before work begins.
         watch: makes what shows how far it is, from the record.
         ray_address: as in `search`.
@@ -375,19 +363,23 @@ def grid(
     Raises:
         InputError, WorkerError, StorageError: as `search`.
     """
-    from evomerge.grid import GridSpec, load_grid
+    from evomerge.grid import GridSpec, load_grid, parse_grid
 
+    file = None
     if isinstance(grid, GridSpec):
         if set:
             raise JobError("set: changes a grid file; change the GridSpec itself")
-        asked, file = grid, None
+        asked = grid
+    elif isinstance(grid, Mapping):
+        text = as_yaml(plain(grid, "grid"))
+        asked = parse_grid(text, where="grid", overrides=written_changes(set))
     else:
         file = Path(grid)
         asked = load_grid(file, overrides=written_changes(set))
     from evomerge.first_checks import check_names_of
     from evomerge.study.kind import refuse_search
 
-    where = Path("runs") / asked.name if run_dir is None else Path(run_dir)
+    where = read_folder(Path("runs") / asked.name if run_dir is None else run_dir)
     refuse_search(where)
     inside = file is not None and file.resolve().parent == where.resolve()
     if inside and (where / "job.yaml").exists():
@@ -396,6 +388,7 @@ def grid(
         check_own(where, asked.job(), trust=trust_code)
     check_names_of(asked.job())
     from evomerge.candidate import hush
+    from evomerge.events import Checking
     from evomerge.grid import check_grid, pin_grid
     from evomerge.grid.launch import Unwatched, run_grid
     from evomerge.preparation import prepare
@@ -403,6 +396,7 @@ def grid(
     from evomerge.workers.opening import check_models, check_workers
 
     check_workers(asked.compute, ray_address=ray_address)
+    observe(Checking())
     spec = pin_grid(asked)
     preparation = prepare(spec.job())
     check_grid(spec, preparation)
@@ -430,8 +424,10 @@ def _begin(
     spec = read_job(job, changes)
     from evomerge.first_checks import check_names_of
     from evomerge.study import create_study, refuse_existing
+    from evomerge.study.kind import refuse_grid
 
-    where = Path("runs") / spec.name if run_dir is None else Path(run_dir)
+    where = read_folder(Path("runs") / spec.name if run_dir is None else run_dir)
+    refuse_grid(where)
     refuse_existing(where)
     check_names_of(spec)
     from evomerge.events import Checking
@@ -492,18 +488,3 @@ def _run(
     with study:
         run_study(study, preparation, observe=observe, ray_address=ray_address)
         return SearchResult(study)
-
-
-def _as_yaml(document: Any, *, flow: bool = False) -> str:
-    """Plain values as YAML, on one line where asked."""
-    import yaml
-
-    try:
-        text = yaml.safe_dump(
-            document, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=2**20
-        )
-    except yaml.YAMLError as error:
-        raise JobError(
-            f"job: it holds a value that no job file can ({error}); give plain values"
-        ) from error
-    return text.removesuffix("...\n").strip() if flow else text

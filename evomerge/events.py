@@ -1,16 +1,17 @@
 """What happens in a search, as typed events: what displays, logs and a user's own code are told.
 
     Checking      the job is read; models, tasks and search space are opened and checked
-    Started       the models are ready and workers are there; work begins
+    Started       the job is ready and its record open; workers are started, work begins
     Note          a line for the user, such as that a worker was lost and replaced
-    Planned       models that are scored next, and on how many items each
+    Planned       models that the final selection scores next, and on how many items each
     Progress      a step inside a generation: asked, merged, scored, told
     CandidateDone a baseline, a genome or a finalist is recorded, with its scores
     GenerationDone all candidates of a generation are recorded
     Finished      the winner or the front, and what may be said of it
 
-Events come in order, and only for what this process does: what a resumed search takes from its
-record is not told again. `to_json` gives plain values, the same that `events.jsonl` holds.
+Events come in order. Candidates that a resumed search takes from its record are not told again,
+nor are their generations; that it asks and tells its optimiser over the record is. `to_json` gives
+plain values, the same that `events.jsonl` holds, and what may be sent to another process.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Started(Event):
     """Work begins.
 
     recorded: candidates that are taken from the record. study, preparation: the record as it is
-    written and the job made ready, for displays; they are closed when the search ends.
+    written and the job made ready, for displays; when the search has ended the record can only be
+    read.
     """
 
     job: str
@@ -92,8 +94,8 @@ class Progress(Event):
 class CandidateDone(Event):
     """A candidate is recorded.
 
-    score: the combined objective, higher is better; None where it failed, or there are several
-    objectives. means: task -> metric -> mean over its items. failure: why it has no score.
+    score: the combined objective, higher is better; None where it failed. means: task -> metric ->
+    mean over its items. failure: why it has no score.
     """
 
     phase: Phase

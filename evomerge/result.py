@@ -171,19 +171,23 @@ class SearchResult:
         with read_study(self.run_dir) as study:
             return pandas.DataFrame([_row(trial) for trial in study.trials])
 
-    def items_dataframe(self, candidates: Iterable[str] | None = None) -> pandas.DataFrame:
+    def items_dataframe(
+        self, candidates: str | CandidateKey | Iterable[str | CandidateKey] | None = None
+    ) -> pandas.DataFrame:
         """Every item outcome: candidate, task, item, metric, value.
 
-        candidates: names of some (as in `trials_dataframe`); all if not given. Raises RunError for
-        a candidate that is not recorded, or whose item results are lost or damaged.
+        candidates: one or some (as `trials_dataframe` names them); all if not given. Raises
+        RunError for a candidate that is not recorded, or whose item results are lost or damaged.
         """
         import pandas
 
+        if isinstance(candidates, str | CandidateKey):
+            candidates = [candidates]
         with read_study(self.run_dir) as study:
             wanted = (
                 [trial for trial in study.trials if trial.failure is None]
                 if candidates is None
-                else [study.trial(CandidateKey.parse(name)) for name in candidates]
+                else [study.trial(CandidateKey.parse(str(name))) for name in candidates]
             )
             tables = [
                 pandas.DataFrame(
@@ -209,11 +213,12 @@ class SearchResult:
         out: str | Path,
         *,
         verify: bool = False,
-        trial: str | None = None,
+        trial: str | CandidateKey | None = None,
         point: str | None = None,
     ) -> ExportReport:
         """Write the winner, or a point of the front; see `evomerge.export`."""
-        return export_run(self.run_dir, Path(out), verify=verify, trial=trial, point=point)
+        named = None if trial is None else str(trial)
+        return export_run(self.run_dir, Path(out), verify=verify, trial=named, point=point)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write one HTML file that shows the whole search; see `evomerge.report`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,8 +41,13 @@ from evomerge.workers.pool import Pool
 
 EVENTS_FILE = "events.jsonl"
 
+_GENERATION_DONE = re.compile(rb'"event": "generation_done", "generation": (\d{1,9}),')
+
 OpenPool = Callable[[Preparation, Path], Pool]
 """(what is scored, the folder for large facts about the sources) -> the workers."""
+
+_READ_BYTES = 2**24
+"""Of the end of the file; more than the events of any generation."""
 
 _UNCHECKED = (
     "note: it was begun by a version that kept no digests; damage to what was recorded then is not "
@@ -72,7 +78,7 @@ def run_study(
             log.append(event)
             observe(event)
 
-        events = SearchEvents(study, tell)
+        events = SearchEvents(study, tell, concluded=log.generations)
         go_on(study, now, what="search", say=events.say)
         study.keep_job()
         for note in preparation.notes:
@@ -152,10 +158,11 @@ def go_on(study: Study, now: Mapping[str, Any], *, what: str, say: Say) -> None:
 class SearchEvents:
     """What a ledger tells (see candidate.Observer, Say and Plan), as events."""
 
-    def __init__(self, study: Study, tell: Callable[[Event], None]) -> None:
+    def __init__(self, study: Study, tell: Callable[[Event], None], *, concluded: int = 0) -> None:
+        """concluded: the last generation of which it was told that it is done."""
         self._study = study
         self._tell = tell
-        self._fresh: set[int] = set()  # generations with a candidate of this process
+        self._concluded = concluded
 
     def step(self, step: Step, key: CandidateKey) -> None:
         """A step of the search."""
@@ -163,7 +170,8 @@ class SearchEvents:
             self._recorded(key)
             return
         self._tell(Progress(step=step, candidate=key))
-        if step == "told" and key.generation in self._fresh:
+        if step == "told" and key.generation > self._concluded:
+            self._concluded = key.generation
             self._tell(self._generation(key.generation))
 
     def say(self, line: str) -> None:
@@ -172,12 +180,11 @@ class SearchEvents:
 
     def plan(self, keys: Sequence[CandidateKey], items: int) -> None:
         """Models that are scored next."""
-        if keys:
+        if any(self._study.find(key) is None for key in keys):
             self._tell(Planned(phase=keys[0].phase, candidates=tuple(keys), items=items))
 
     def _recorded(self, key: CandidateKey) -> None:
         trial = self._study.trial(key)
-        self._fresh.add(key.generation)
         self._tell(
             CandidateDone(
                 phase=key.phase,
@@ -205,9 +212,13 @@ class SearchEvents:
 
 
 class _EventLog:
-    """A line of JSON for every event, with the time; for people and programs, never read here."""
+    """A line of JSON for every event, with the time; for people and programs.
+
+    generations: how many it says are done, so that each is told once, whatever process ended.
+    """
 
     def __init__(self, run_dir: Path) -> None:
+        self.generations = 0
         self._run_dir = run_dir
         self._file = -1
 
@@ -217,7 +228,9 @@ class _EventLog:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._run_dir / EVENTS_FILE, flags, 0o644)
             size = os.fstat(self._file).st_size
-            if size and os.pread(self._file, 1, size - 1) != b"\n":  # a kill cut a line short
+            before = os.pread(self._file, _READ_BYTES, max(0, size - _READ_BYTES))
+            self.generations = max(map(int, _GENERATION_DONE.findall(before)), default=0)
+            if before and not before.endswith(b"\n"):  # a kill cut a line short
                 os.write(self._file, b"\n")
         return self
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import yaml
 
 import evomerge
 import evomerge.api
+from evomerge.arguments import read_job
 from evomerge.candidate import CandidateKey
+from evomerge.errors import Interrupt, is_interrupt
 from evomerge.events import (
     CandidateDone,
     Checking,
@@ -33,7 +39,7 @@ from evomerge.study import read_study
 from tests.checkpoints import load_tensors
 from tests.searching.jobs import JOBS, LightPool, job_document, write_models
 
-ROOMS = ("calibrate", "export", "grid", "merge", "report", "search")
+ROOMS = ("calibrate", "evaluate", "export", "grid", "merge", "report", "search")
 """Functions that have the name of a module of the package."""
 
 
@@ -86,8 +92,10 @@ def test_every_name_is_offered_and_no_room_takes_the_place_of_a_function() -> No
         assert getattr(evomerge, name) is not None
     with pytest.raises(AttributeError):
         evomerge.nothing_of_the_kind  # type: ignore[attr-defined]  # noqa: B018
-    with pytest.raises(AttributeError, match="cannot be replaced"):
-        evomerge.search = None  # type: ignore[assignment]
+    assert set(evomerge.__all__) <= set(dir(evomerge))
+    with patch.object(evomerge, "search", None):
+        assert evomerge.search is None
+    assert evomerge.search is evomerge.api.search
 
 
 def test_a_job_is_a_path_a_mapping_or_what_was_read(
@@ -100,6 +108,9 @@ def test_a_job_is_a_path_a_mapping_or_what_was_read(
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(document))
     changes = {"budget.candidates": 8, "optimizer.seed": 4}
+    seed = {"optimizer.seed": np.float64(4.0).astype(int)}
+    base, sources = document["models"]["base"], document["models"]["sources"]
+    models = {"base": Path(base), "sources": tuple(map(Path, sources))}
     spec = evomerge.load_job(path, overrides=["budget.candidates=8", "optimizer.seed=4"])
     found = [
         contents(evomerge.search(job, run_dir, set=changed).run_dir)
@@ -107,6 +118,8 @@ def test_a_job_is_a_path_a_mapping_or_what_was_read(
             (path, None, changes),
             (str(path), "text", ["budget.candidates=8", "optimizer.seed=4"]),
             (document, Path("mapping"), changes),
+            (MappingProxyType(document), "proxy", {"budget.candidates": np.int64(8), **seed}),
+            ({**document, "models": models}, "paths", ["budget.candidates=8", "optimizer.seed=4"]),
             (spec, "spec", None),
         )
     ]
@@ -119,11 +132,16 @@ def test_a_job_is_a_path_a_mapping_or_what_was_read(
     [
         ({"budget.candidate": 8}, "budget.candidate: unknown key; did you mean candidates?"),
         ({"models.base": "nowhere"}, "models.base: nowhere: no such folder"),
-        ({"name": object()}, "job: it holds a value that no job file can"),
+        ({"name": object()}, "name: object: no value of a job; give a number, a text"),
+        ({"budget.candidates": float("nan")}, "budget.candidates: nan is not finite"),
+        ({"optimizer": {3: 4}}, "optimizer: 3: a key of a job is a text"),
+        ({"name=x": "y"}, "set: name=x: no key of a job"),
+        ([8], "set: list: give a mapping"),
+        ("budget.candidates", "--set budget.candidates: write it as key.subkey=value"),
     ],
 )
 def test_a_wrong_job_is_refused_in_one_line(
-    document: dict[str, Any], tmp_path: Path, changes: dict[str, Any], words: str
+    document: dict[str, Any], tmp_path: Path, changes: Any, words: str
 ) -> None:
     with pytest.raises(evomerge.InputError) as refused:
         evomerge.search(document, tmp_path / "run", set=changes)
@@ -294,7 +312,96 @@ def test_the_examples_of_the_docstrings_run(
 
 def test_a_job_reads_back_as_it_was_given(document: dict[str, Any]) -> None:
     spec = parse_job(yaml.safe_dump(document), where="job")
-    assert evomerge.api.read_job(spec) is spec
-    changed = evomerge.api.read_job(spec, {"report": ["sums_choice"], "optimizer": {"seed": 9}})
+    assert read_job(spec) is spec
+    changed = read_job(spec, {"report": ["sums_choice"], "optimizer": {"seed": 9}})
     assert changed.report == ("sums_choice",) or list(changed.report) == ["sums_choice"]
     assert changed.optimizer.seed == 9
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda d, f: evomerge.search(d, f"{f}/a\0b"), "null byte"),
+        (lambda d, f: evomerge.search(d, f / ("a" * 300)), "File name too long; check the path"),
+        (lambda d, f: evomerge.evaluate(f, d, split="nope"), "split: nope is none"),
+        (
+            lambda d, f: evomerge.merge({"merge_method": "linear"}, f / "out"),
+            "recipe: models: missing",
+        ),
+        (lambda d, f: evomerge.grid({"name": "x"}, f / "grid"), "grid: models"),
+        (lambda d, f: evomerge.open_run(f), "no search here"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(
+    document: dict[str, Any], tmp_path: Path, call: Callable[..., object], words: str
+) -> None:
+    with pytest.raises(evomerge.InputError) as refused:
+        call(document, tmp_path)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_search_stays_where_it_began_wherever_the_program_goes(
+    document: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scored_lightly: None,
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def go_away(event: Event) -> None:
+        if isinstance(event, GenerationDone):
+            monkeypatch.chdir(tmp_path / "elsewhere")
+
+    result = evomerge.search(document, "run", observe=go_away)
+    assert result.run_dir == tmp_path / "run"
+    assert len(result.trials_dataframe()) > 12
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_what_is_kept_of_a_search_cannot_write_its_record(
+    document: dict[str, Any], tmp_path: Path, scored_lightly: None
+) -> None:
+    kept: list[Event] = []
+    evomerge.search(document, tmp_path / "run", observe=kept.append)
+    [started] = [event for event in kept if isinstance(event, Started)]
+    assert started.study.trials
+    with pytest.raises(evomerge.RunError, match="the record is closed"):
+        started.study.note("facts", {})
+    with pytest.raises(evomerge.RunError, match="the record is closed"):
+        started.study.keep_job()
+
+
+def test_each_generation_is_told_once_whenever_a_process_ends(
+    document: dict[str, Any], tmp_path: Path, scored_lightly: None
+) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, CandidateDone) and event.candidate == CandidateKey(2, 3):
+            raise KeyboardInterrupt
+
+    told: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        evomerge.search(document, tmp_path / "run", observe=stop)
+    evomerge.resume(tmp_path / "run", observe=told.append)
+    assert [e.generation for e in told if isinstance(e, GenerationDone)] == [2, 3]
+    again: list[Event] = []
+    evomerge.resume(tmp_path / "run", observe=again.append)
+    kinds = {type(event) for event in again}
+    assert not kinds & {CandidateDone, GenerationDone, Planned}
+
+
+def test_an_interrupt_is_none_of_a_task_under_a_handler_of_the_program_s_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def handler(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        assert is_interrupt(KeyboardInterrupt())
+        monkeypatch.setattr(Interrupt, "expected", True)  # as under the command line's handler
+        assert is_interrupt(Interrupt())
+        assert not is_interrupt(KeyboardInterrupt())
+    finally:
+        signal.signal(signal.SIGINT, before)

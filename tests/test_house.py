@@ -52,6 +52,7 @@ ORDER = (
     "report",
     "result",
     "first_checks",
+    "arguments",
     "api",
     "cli",
 )

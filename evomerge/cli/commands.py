@@ -25,7 +25,7 @@ from evomerge.cli.options import (
     SplitName,
     TrustCode,
 )
-from evomerge.cli.screen import say, say_error, say_json
+from evomerge.cli.screen import say, say_error, say_json, shown_path
 from evomerge.cli.searching import SearchScreen
 from evomerge.errors import EvomergeError
 
@@ -108,7 +108,7 @@ def grid(
     """
     with answering():
         from evomerge.api import grid as launch
-        from evomerge.cli.gridding import grid_screen, show_grid
+        from evomerge.cli.gridding import grid_screen, show_checking, show_grid
 
         changed = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
         where = f" --run-dir {run_dir}" if run_dir else ""
@@ -117,6 +117,7 @@ def grid(
                 file,
                 run_dir,
                 set=overrides,
+                observe=show_checking,
                 say=say_error,
                 watch=grid_screen,
                 ray_address=ray_address,
@@ -296,7 +297,7 @@ def report(
     with answering():
         from evomerge.api import report as write
 
-        say(f"report: {write(run_dir, out)}")
+        say(f"report: {shown_path(write(run_dir, out))}")
 
 
 def main() -> None:

@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.cli.screen import say
+from evomerge.cli.searching import say_checking
+from evomerge.events import Checking, Event
 
 if TYPE_CHECKING:
     from evomerge.grid import GridOutcome
     from evomerge.report.grid_progress import GridProgress
     from evomerge.study import Study
+
+
+def show_checking(event: Event) -> None:
+    """Say that what a grid names is checked."""
+    if isinstance(event, Checking):
+        say_checking()
 
 
 def grid_screen(study: Study) -> GridProgress:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.cli.endings import interruptible
-from evomerge.cli.screen import say
+from evomerge.cli.screen import say, shown_path
 
 if TYPE_CHECKING:
     from evomerge.events import Event, Finished, Started
@@ -24,6 +25,7 @@ class SearchScreen:
         self._open = contextlib.ExitStack()
         self._progress: SearchProgress | None = None
         self._started: Started | None = None
+        self._run_dir = Path()
 
     def __enter__(self) -> SearchScreen:
         return self
@@ -55,7 +57,8 @@ class SearchScreen:
         from evomerge.report.terminal import SearchProgress
 
         self._started = event
-        self._open.enter_context(interruptible(f"evomerge resume {event.run_dir}"))
+        self._run_dir = shown_path(event.run_dir)
+        self._open.enter_context(interruptible(f"evomerge resume {self._run_dir}"))
         self._progress = self._open.enter_context(
             SearchProgress(event.study, final_items=_final_items(event.preparation))
         )
@@ -74,7 +77,7 @@ class SearchScreen:
             suite, tasks = preparation.suite, preparation.job.all_tasks
             directions = {task: suite.metrics(task) for task in tasks}
             show_result(event.outcome, _metrics_shown(preparation), directions)
-        say(f"next: {event.outcome.export_command(self._started.run_dir)}")
+        say(f"next: {event.outcome.export_command(self._run_dir)}")
 
 
 def say_checking() -> None:

@@ -177,6 +177,8 @@ class Study:
     def keep_job(self) -> None:
         """Keep the job as it is now, so that the next `resume` needs no overrides again."""
         text = self.job.to_yaml()
+        if self._writer is None:
+            raise RunError(f"{self.run_dir}: the record is closed, or was opened to be read")
         with storage_errors(self.run_dir):
             path = self.run_dir / "job.yaml"
             write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
@@ -195,7 +197,8 @@ class Study:
     def _writing(self, *notes: str) -> Iterator[Writer]:
         """What the record should hold is written after it; `notes`: names of new ones."""
         writer = self._writer
-        assert writer is not None, "the record was opened to be read"
+        if writer is None:
+            raise RunError(f"{self.run_dir}: the record is closed, or was opened to be read")
         with storage_errors(self.run_dir):
             writer.check(sum(self._counts), run_dir=self.run_dir)
             before = self._contents
@@ -227,8 +230,9 @@ class Study:
 
     def close(self) -> None:
         """Let go of the run directory."""
-        if self._writer is not None:
-            self._writer.close()
+        writer, self._writer = self._writer, None  # whoever keeps it can read it and no more
+        if writer is not None:
+            writer.close()
         if self._release is not None:
             self._release()
         if self._lock is not None:
