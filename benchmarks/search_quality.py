@@ -285,7 +285,7 @@ def run(problem: Problem, method: Method, *, budget: int | None = None) -> Run:
     return Run(
         score=problem.true_score(ledger, delivered),
         start=problem.start_score(ledger),
-        items=sum(sum(trial.items.values()) for trial in scored),
+        items=sum(trial.item_count for trial in scored),
         seconds=time.perf_counter() - began,
         label=delivered.label,
     )

@@ -236,7 +236,8 @@ def simulated_ledger(landscape: Landscape, job: JobSpec) -> Ledger:
     metric = Metric(task=TASK, key=METRIC, higher_is_better=True)
     preparation = SimpleNamespace(
         job=job,
-        suite=SimpleNamespace(items=lambda _task, split: landscape.splits[split]),
+        suite=SimpleNamespace(items=lambda _task, split: landscape.splits[split], opened_count=0),
+        alone={},
         objective=Objective(terms=[Term(metric=metric, weight=1.0)], aggregate="mean"),
         space=BoxSpace(landscape.genes),
         optimizer=job.optimizer,

@@ -21,8 +21,15 @@ was, the final selection, or a grid."""
 
 Split = Literal["search", "validation", "test"]
 
+Phase = Literal["baselines", "search", "validation", "test"]
+"""Of a search: what it begins with, its generations, and the two of each final selection."""
+
 ItemIds = Mapping[str, tuple[int, ...]]
 """task -> positions of the items in the task's own order, sorted and unique."""
+
+
+MOST_FINALISTS = 1000
+"""Places set aside for one selection; a search that is extended selects again, in new places."""
 
 
 def count_items(items: ItemIds) -> int:
@@ -41,6 +48,20 @@ class CandidateKey:
     generation: int
     place: int
 
+    @property
+    def phase(self) -> Phase:
+        """The phase in which the candidate is scored."""
+        if self.generation > 0:
+            return "search"
+        if self.generation == 0:
+            return "baselines"
+        return "validation" if self.generation == -1 else "test"
+
+    @property
+    def selected_after(self) -> int:
+        """Of a finalist, after how many generations it was selected."""
+        return self.place // MOST_FINALISTS
+
     def __str__(self) -> str:
         return f"g{self.generation:04d}-i{self.place:03d}"
 
@@ -51,10 +72,6 @@ class CandidateKey:
         if match is None:
             raise RunError(f"{text}: not a candidate; candidates are named like g0012-i003")
         return cls(int(match[1]), int(match[2]))
-
-
-MOST_FINALISTS = 1000
-"""Places set aside for one selection; a search that is extended selects again, in new places."""
 
 
 @dataclass(frozen=True, kw_only=True)

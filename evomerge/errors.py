@@ -36,7 +36,7 @@ class EvomergeError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        return hide_secrets(super().__str__())
+        return one_line(hide_secrets(super().__str__()))
 
 
 class InputError(EvomergeError):
@@ -80,18 +80,24 @@ class SelfCheckError(EvomergeError):
 
 
 class Interrupt(KeyboardInterrupt):
-    """A signal that ends a command, as the command line raises it."""
+    """A signal that ends a command, as the command line raises it.
+
+    expected: whether the command line's own handler is there, so that every signal raises this.
+    """
+
+    expected = False
 
 
 def is_interrupt(error: BaseException) -> bool:
     """Whether a user or a scheduler interrupts; not a KeyboardInterrupt that a task's code raises.
 
-    Without the command line's own handler the two cannot be told apart.
+    The two cannot be told apart where a program has a handler that is not the command line's; then
+    it is an interrupt.
     """
     if isinstance(error, Interrupt):
         return True
-    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    return isinstance(error, KeyboardInterrupt) and plain
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return isinstance(error, KeyboardInterrupt) and not ignored and not Interrupt.expected
 
 
 def one_line(message: object) -> str:

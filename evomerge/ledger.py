@@ -36,6 +36,7 @@ from evomerge.evaluate.objective import Means, means_of
 from evomerge.optimize.baselines import BASE, parent_labels
 from evomerge.preparation import Preparation, opened_count, opened_files_of
 from evomerge.study import Parameter, Study, Trial, digest_items
+from evomerge.study.notes import FACTS
 from evomerge.workers.pool import Pool
 
 
@@ -200,11 +201,11 @@ class Ledger:
         if self._noted.get("opened") == count:
             return
         self._noted["opened"] = count
-        facts = self.study.noted("facts")
+        facts = self.study.noted(FACTS)
         if facts is not None and "opened" in facts:
             opened = {**opened_files_of(self.preparation), **facts["opened"]}
             if opened != facts["opened"]:
-                self.study.note("facts", {**facts, "opened": opened})
+                self.study.note(FACTS, {**facts, "opened": opened})
 
     def _recorded(self, candidate: Candidate) -> Trial:
         """A candidate's trial; a record of another candidate under its key is refused."""

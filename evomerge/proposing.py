@@ -12,12 +12,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.job import Algorithm
 from evomerge.ledger import Ledger
-from evomerge.optimize import make_optimizer, make_pareto_optimizer
+from evomerge.optimize import choose_algorithm, make_optimizer, make_pareto_optimizer
 from evomerge.optimize.baselines import model_labels, only
 from evomerge.optimize.dominance import front_order, fronts
 from evomerge.preparation import Preparation
+from evomerge.space import switches_of
 from evomerge.study import Trial
+from evomerge.study.notes import ALGORITHMS
 
 
 class Proposer(Protocol):
@@ -60,7 +63,11 @@ Propose = Callable[[Ledger, Sequence[float]], Proposer]
 
 
 def make_proposer(ledger: Ledger, thresholds: Sequence[float]) -> Proposer:
-    """The proposer of the present stage. thresholds: what the constraints ask for."""
+    """The proposer of the present stage, of which the record keeps the algorithm.
+
+    thresholds: what the constraints ask for.
+    """
+    _keep_algorithm(ledger)
     pareto = ledger.preparation.job.mode == "pareto"
     return ParetoProposer(ledger, thresholds) if pareto else SingleProposer(ledger)
 
@@ -71,7 +78,7 @@ class SingleProposer:
     def __init__(self, ledger: Ledger) -> None:
         preparation = ledger.preparation
         self._optimizer = make_optimizer(
-            preparation.optimizer, start=_start(ledger), binary=_switches(preparation)
+            preparation.optimizer, start=_start(ledger), binary=switches_of(preparation.space)
         )
         self.population = self._optimizer.population
 
@@ -112,7 +119,7 @@ class ParetoProposer:
             preparation.optimizer,
             starts=_starts(ledger, thresholds),
             objectives=len(self._objective.axes),
-            binary=_switches(preparation),
+            binary=switches_of(preparation.space),
         )
         self.population = self._optimizer.population
 
@@ -139,8 +146,21 @@ class ParetoProposer:
         return self._optimizer.stop
 
 
-def _switches(preparation: Preparation) -> NDArray[np.bool_]:
-    return np.array([gene.binary for gene in preparation.space.genes])
+def algorithm_of(preparation: Preparation) -> Algorithm:
+    """The algorithm that the present stage is searched by."""
+    job = preparation.job
+    return choose_algorithm(
+        preparation.optimizer,
+        switches_of(preparation.space),
+        objectives=len(job.axes) if job.mode == "pareto" else 1,
+    )
+
+
+def _keep_algorithm(ledger: Ledger) -> None:
+    study, stage = ledger.study, str(ledger.preparation.stage)
+    kept = study.noted(ALGORITHMS) or {}
+    if stage not in kept:
+        study.note(ALGORITHMS, {**kept, stage: algorithm_of(ledger.preparation)})
 
 
 def _start(ledger: Ledger) -> NDArray[np.float64]:
@@ -155,7 +175,7 @@ def _start(ledger: Ledger) -> NDArray[np.float64]:
         known = [winner.model_copy(update={"stages": dict(preparation.winners)})]
     else:
         sources = preparation.job.models.sources
-        passed = () if _switches(preparation).any() else model_labels(sources)
+        passed = () if switches_of(preparation.space).any() else model_labels(sources)
         fittest = ledger.fittest("baseline")
         known = [trial.recipe for trial in fittest if trial.label not in passed]
     for recipe in known:

@@ -6,18 +6,18 @@ in the stage where it was, also with another budget. A job without stages is one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from evomerge.ledger import Ledger
 from evomerge.outcome import Outcome
-from evomerge.preparation import next_stage
+from evomerge.preparation import Preparation, next_stage
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search import Ending, run_search
 from evomerge.selection import select_front, select_winner, winner_of_stage
-
-NOTE = "stages"
-"""Where the record keeps what the stages that have ended came to."""
+from evomerge.study import Study
+from evomerge.study.notes import STAGES
 
 
 def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
@@ -35,15 +35,21 @@ def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
                 "winner": winner.label,
                 "recipe": winner.recipe.to_yaml(),
             }
-            ledger.study.note(NOTE, [*(ledger.study.noted(NOTE) or ()), ended])
+            ledger.study.note(STAGES, [*(ledger.study.noted(STAGES) or ()), ended])
         elif _lost(ledger, through=ended["generations"]):
             winner_of_stage(ledger, run_search(ledger, after=after, until=ended["generations"]))
         after = int(ended["generations"])
-        recipe: Recipe = read_recipe(ended["recipe"], where=f"the winner of {stage.name}")
-        ledger = replace(ledger, preparation=next_stage(ledger.preparation, recipe))
+        ledger = replace(ledger, preparation=next_stage(ledger.preparation, _winner(ended)))
     ending = run_search(ledger, after=after)
     select = select_front if job.mode == "pareto" else select_winner
     return ending, select(ledger, ending)
+
+
+def at_stage(preparation: Preparation, study: Study, stage: int) -> Preparation:
+    """The job in its stage number `stage`, from 0; the record holds how those before it ended."""
+    for ended in (study.noted(STAGES) or ())[:stage]:
+        preparation = next_stage(preparation, _winner(ended))
+    return preparation
 
 
 def _lost(ledger: Ledger, *, through: int) -> bool:
@@ -52,6 +58,10 @@ def _lost(ledger: Ledger, *, through: int) -> bool:
     return any(study.lacks(one.key) for one in study.trials if one.key.generation <= through)
 
 
+def _winner(ended: Mapping[str, Any]) -> Recipe:
+    return read_recipe(ended["recipe"], where=f"the winner of {ended['name']}")
+
+
 def _ended(ledger: Ledger, name: str) -> dict[str, Any] | None:
-    noted = ledger.study.noted(NOTE) or ()
+    noted = ledger.study.noted(STAGES) or ()
     return next((dict(ended) for ended in noted if ended["name"] == name), None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import evomerge
 
@@ -35,6 +37,7 @@ ORDER = (
     "standing",
     "outcome",
     "preparation",
+    "events",
     "workers",
     "assessing",
     "ledger",
@@ -43,9 +46,14 @@ ORDER = (
     "search",
     "selection",
     "stages",
+    "run",
     "grid",
     "export",
     "report",
+    "result",
+    "first_checks",
+    "arguments",
+    "api",
     "cli",
 )
 """Rooms from the ground up; a room may import those before it."""
@@ -107,3 +115,28 @@ def test_a_heavy_dependency_is_imported_by_its_owner_alone(path: Path) -> None:
 def test_every_module_says_its_purpose() -> None:
     for path in modules():
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+PROJECT = PACKAGE.parent
+EXACT = {"lm-eval", "cma"}
+"""Dependencies whose private names change with any release, so that nothing but the pin will do."""
+
+
+def dependencies() -> list[Requirement]:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [Requirement(line) for line in project["dependencies"]]
+
+
+@pytest.mark.parametrize("wanted", dependencies(), ids=lambda wanted: wanted.name)
+def test_a_dependency_has_an_upper_bound_and_the_suite_runs_within_it(wanted: Requirement) -> None:
+    operators = {part.operator for part in wanted.specifier}
+    assert operators == ({"=="} if wanted.name in EXACT else {">=", "<"})
+    lines = (PROJECT / "constraints.txt").read_text(encoding="utf-8").lower().splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    assert wanted.specifier.contains(pins[wanted.name.lower()])
+
+
+def test_a_pin_is_exact_where_it_says_so() -> None:
+    lines = (PROJECT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    said = {line.strip().strip('"').partition("==")[0] for line in lines if "is exact" in line}
+    assert said == EXACT

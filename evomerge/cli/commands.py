@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from evomerge import __version__
-from evomerge.cli.endings import answering, say_note
+from evomerge.cli.endings import NO_GAIN, answering, interruptible, say_note
 from evomerge.cli.options import (
     AsJson,
     CalibrationDType,
@@ -26,8 +25,9 @@ from evomerge.cli.options import (
     SplitName,
     TrustCode,
 )
-from evomerge.cli.screen import say, say_json
-from evomerge.errors import EvomergeError, RunError
+from evomerge.cli.screen import say, say_error, say_json, shown_path
+from evomerge.cli.searching import SearchScreen
+from evomerge.errors import EvomergeError
 
 app = typer.Typer(
     name="evomerge",
@@ -60,28 +60,11 @@ def search(
 
     Exit codes: 0 a winner above the best parent, 2 bad input, 3 none above it, 130 interrupted.
     """
-    with answering():
-        from evomerge.job import load_job
+    with answering(), SearchScreen() as screen:
+        from evomerge.api import search as launch
 
-        spec = load_job(job, overrides=overrides or ())
-        from evomerge.cli.first_checks import check_names_of
-        from evomerge.study import create_study, refuse_existing
-
-        where = run_dir or Path("runs") / spec.name
-        refuse_existing(where)
-        check_names_of(spec)
-        from evomerge.cli.searching import search_job
-        from evomerge.preparation import facts_of, pin, prepare
-        from evomerge.workers.opening import check_models, check_workers
-
-        check_workers(spec.compute, ray_address=ray_address)
-        _say_checking()
-        preparation = prepare(pin(spec))
-        check_models(preparation)
-        directions = preparation.objective.directions
-        facts = facts_of(preparation)
-        study = create_study(where, preparation.job, directions=directions, facts=facts)
-        search_job(study, preparation, ray_address)
+        result = launch(job, run_dir, set=overrides, observe=screen, ray_address=ray_address)
+        raise typer.Exit(0 if result.better else NO_GAIN)
 
 
 @app.command()
@@ -92,22 +75,17 @@ def resume(
     trust_code: TrustCode = False,
 ) -> None:
     """Go on with a search from its first candidate without a result."""
-    with answering():
-        from evomerge.study import check_trusted, resume_study
-        from evomerge.study.kind import refuse_grid
+    with answering(), SearchScreen() as screen:
+        from evomerge.api import resume as go_on
 
-        refuse_grid(run_dir)
-        check_trusted(run_dir, trust=trust_code)
-        study = resume_study(run_dir, overrides=tuple(overrides or ()))
-        from evomerge.cli.searching import search_job
-        from evomerge.preparation import prepare
-        from evomerge.workers.opening import check_models, check_workers
-
-        check_workers(study.job.compute, ray_address=ray_address)
-        _say_checking()
-        preparation = prepare(study.job)
-        check_models(preparation)
-        search_job(study, preparation, ray_address)
+        result = go_on(
+            run_dir,
+            set=overrides,
+            observe=screen,
+            ray_address=ray_address,
+            trust_code=trust_code,
+        )
+        raise typer.Exit(0 if result.better else NO_GAIN)
 
 
 @app.command()
@@ -129,37 +107,26 @@ def grid(
     scored is not scored again.
     """
     with answering():
-        from evomerge.grid import load_grid
+        from evomerge.api import grid as launch
+        from evomerge.cli.gridding import grid_screen, show_checking, show_grid
 
-        asked = load_grid(file, overrides=overrides or ())
-        from evomerge.cli.first_checks import check_names_of
-        from evomerge.study.kind import refuse_search
-
-        where = run_dir or Path("runs") / asked.name
-        refuse_search(where)
-        if (where / "job.yaml").exists() and file.resolve().parent == where.resolve():
-            from evomerge.study.ownership import check_own
-
-            check_own(where, asked.job(), trust=trust_code)
-        check_names_of(asked.job())
-        from evomerge.cli.gridding import run_grid, show_grid
-        from evomerge.grid import check_grid, pin_grid
-        from evomerge.preparation import prepare
-        from evomerge.workers.opening import check_models, check_workers
-
-        check_workers(asked.compute, ray_address=ray_address)
-        _say_checking()
-        spec = pin_grid(asked)
-        preparation = prepare(spec.job())
-        check_grid(spec, preparation)
-        check_models(preparation)
         changed = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
-        again = f"evomerge grid {file} --run-dir {where}{changed}"
-        outcome = run_grid(spec, preparation, where, ray_address, again=again)
+        where = f" --run-dir {run_dir}" if run_dir else ""
+        with interruptible(f"evomerge grid {file}{where}{changed}"):
+            outcome = launch(
+                file,
+                run_dir,
+                set=overrides,
+                observe=show_checking,
+                say=say_error,
+                watch=grid_screen,
+                ray_address=ray_address,
+                trust_code=trust_code,
+            )
         if as_json:
             say_json(outcome.to_json())
         else:
-            show_grid(outcome, where)
+            show_grid(outcome, run_dir or Path("runs") / outcome.name)
 
 
 @app.command()
@@ -201,32 +168,17 @@ def export(
 ) -> None:
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with answering():
-        from evomerge.candidate import CandidateKey
-        from evomerge.outcome import chosen_outcome
-        from evomerge.study import check_trusted, read_study
-        from evomerge.study.kind import refuse_grid
+        from evomerge.api import export as deliver
 
-        refuse_grid(run_dir)
-        check_trusted(run_dir, trust=trust_code)
-        with read_study(run_dir) as study:
-            key = None if trial is None else CandidateKey.parse(trial)
-            if trial is not None and point is not None:
-                raise RunError("--point: --trial names a candidate already; give one of them")
-            chosen = chosen_outcome(study, point) if key is None else None
-            from evomerge.export import check_free, export_winner
-            from evomerge.preparation import prepare
-
-            check_free(out)
-            preparation = prepare(study.job)
-            report = export_winner(
-                preparation,
-                study,
-                chosen,
-                out,
-                trial=key,
-                verify=verify,
-                say=lambda line: say(line, err=True),
-            )
+        report = deliver(
+            run_dir,
+            out,
+            trial=trial,
+            point=point,
+            verify=verify,
+            trust_code=trust_code,
+            say=say_error,
+        )
         for note in report.weights.notes:
             say_note(note)
         for line in report.lines():
@@ -275,23 +227,26 @@ def calibrate(
     A recipe names the folder in its block: `evomerge: {statistics: FOLDER}`.
     """
     with answering():
-        from evomerge.calibrate import Calibration, CalibrationProgress
-        from evomerge.calibrate import calibrate as compute
+        from evomerge.api import calibrate as compute
+        from evomerge.calibrate import CalibrationProgress
 
-        calibration = Calibration(
-            fisher=fisher or not inputs,
-            inputs=inputs or not fisher,
-            sequences=sequences,
-            tokens=tokens,
-            seed=seed,
-            batch=batch,
-            dtype=dtype.value,
-            device=device,
-            trust_remote_code=trust_remote_code,
-        )
         with CalibrationProgress() as progress:
-            for written in compute(models, text, out, calibration, progress):
-                say(written.line())
+            compute(
+                models,
+                text,
+                out,
+                fisher=fisher or not inputs,
+                inputs=inputs or not fisher,
+                sequences=sequences,
+                tokens=tokens,
+                seed=seed,
+                batch=batch,
+                dtype=dtype.value,
+                device=device,
+                trust_remote_code=trust_remote_code,
+                say=lambda written: say(written.line()),
+                progress=progress,
+            )
 
 
 @app.command()
@@ -301,14 +256,9 @@ def merge(
 ) -> None:
     """Execute a recipe: the same recipe always gives the same bytes."""
     with answering():
-        from evomerge.cli.first_checks import check_models_of
-        from evomerge.recipe import load_recipe
+        from evomerge.api import merge as execute
 
-        loaded = load_recipe(recipe)
-        check_models_of(loaded)
-        from evomerge.export import merge_recipe
-
-        weights = merge_recipe(loaded, out, say=say_note)
+        weights = execute(recipe, out, say=say_note)
         for note in weights.notes:
             say_note(note)
         say(f"model: {out}")
@@ -325,14 +275,9 @@ def evaluate(
 ) -> None:
     """Score one model, or the merge of a recipe, on the tasks of a job."""
     with answering():
-        from evomerge.cli.first_checks import check_names_of
-        from evomerge.job import load_job
+        from evomerge.api import evaluate as score
 
-        spec = load_job(job)
-        check_names_of(spec)
-        from evomerge.assessing import evaluate_model
-
-        standing = evaluate_model(model, spec, split=split.value, say=say_note)
+        standing = score(model, job, split=split.value, say=say_note)
         if as_json:
             say_json(standing.to_json())
             return
@@ -350,23 +295,9 @@ def report(
 ) -> None:
     """Write one HTML file that shows the whole search."""
     with answering():
-        from evomerge.study import read_study
-        from evomerge.study.kind import refuse_grid
+        from evomerge.api import report as write
 
-        refuse_grid(run_dir)
-        with read_study(run_dir) as study:
-            from evomerge.report.html import write_report
-            from evomerge.sources import open_source
-
-            structure = open_source(study.job.models.base, where="models.base").structure
-            path = write_report(study, structure=structure, out=out or run_dir / "report.html")
-        say(f"report: {path}")
-
-
-def _say_checking() -> None:
-    """A line for people while nothing else shows; programs and logs get results alone."""
-    if sys.stderr.isatty():
-        say("Checking models, tasks and search space ...", err=True)
+        say(f"report: {shown_path(write(run_dir, out))}")
 
 
 def main() -> None:

@@ -164,6 +164,7 @@ def _receiving_signals() -> Iterator[None]:
         return
     _leave_children()
     _interrupts = _Interrupts()
+    Interrupt.expected = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
     before = {
         number: handler
         for number in _SIGNALS
@@ -178,6 +179,7 @@ def _receiving_signals() -> Iterator[None]:
             signal.signal(number, handler)
         _interrupts.close()
         _interrupts = None
+        Interrupt.expected = False
 
 
 def _leave_child() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import typer
 
@@ -12,6 +13,17 @@ from evomerge.errors import visible
 def say(line: str, *, err: bool = False) -> None:
     """Print a line to stdout, or to stderr."""
     typer.echo(visible(line), err=err)
+
+
+def say_error(line: str) -> None:
+    """Print a line to stderr."""
+    say(line, err=True)
+
+
+def shown_path(path: Path) -> Path:
+    """A path as short as it can be written where the command runs."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def say_json(document: object) -> None:

@@ -1,66 +1,94 @@
-"""A search, launched or resumed, from the command line."""
+"""What the command line shows of a search, as it goes and as it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+from evomerge.cli.endings import interruptible
+from evomerge.cli.screen import say, shown_path
 
-from evomerge.cli.beginnings import go_on, keep_check, undone_if_refused
-from evomerge.cli.endings import NO_GAIN, interruptible, say_note
-from evomerge.cli.screen import say
-from evomerge.ledger import Ledger
-from evomerge.outcome import Selection
-from evomerge.preparation import Preparation, facts_of, sources_digest
-from evomerge.report.pace import FinalItems
-from evomerge.report.result_table import show_result
-from evomerge.report.terminal import SearchProgress
-from evomerge.stages import run_job
-from evomerge.study import Study
-from evomerge.workers.opening import open_pool
+if TYPE_CHECKING:
+    from evomerge.events import Event, Finished, Started
+    from evomerge.preparation import Preparation
+    from evomerge.report.pace import FinalItems
+    from evomerge.report.terminal import SearchProgress
 
 
-def search_job(study: Study, preparation: Preparation, ray_address: str | None) -> None:
-    """Search, select, and say what came of it; ends the process with the command's exit code."""
-    with study, interruptible(f"evomerge resume {study.run_dir}"):
-        now = facts_of(preparation)
-        go_on(study, now, what="search")
-        study.keep_job()
-        for note in preparation.notes:
-            say_note(note)
-        with contextlib.ExitStack() as opened:
-            progress = opened.enter_context(
-                SearchProgress(study, final_items=_final_items(preparation))
-            )
-            with undone_if_refused(study):
-                pool = open_pool(
-                    preparation,
-                    ray_address=ray_address,
-                    facts_folder=study.run_dir / "facts" / sources_digest(now),
-                    say=progress.say,
-                    checked=keep_check(study, progress.say),
-                )
-            opened.enter_context(pool)
-            ledger = Ledger(
-                preparation=preparation,
-                study=study,
-                pool=pool,
-                observe=progress,
-                say=progress.say,
-                plan=progress.plan,
-            )
-            ending, outcome = run_job(ledger)
-    say(f"Ended in generation {ending.last}: {ending.reason}.", err=True)
-    for line in outcome.lines():
-        say(line)
-    if isinstance(outcome, Selection):
-        directions = {task: preparation.suite.metrics(task) for task in preparation.job.all_tasks}
-        show_result(outcome, _metrics_shown(preparation), directions)
-    say(f"next: {outcome.export_command(study.run_dir)}")
-    raise typer.Exit(0 if outcome.better else NO_GAIN)
+class SearchScreen:
+    """An observer of a search; use it in a `with` around it."""
+
+    def __init__(self) -> None:
+        self._open = contextlib.ExitStack()
+        self._progress: SearchProgress | None = None
+        self._started: Started | None = None
+        self._run_dir = Path()
+
+    def __enter__(self) -> SearchScreen:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> bool | None:
+        return self._open.__exit__(kind, error, trace)
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        from evomerge.events import Checking, Finished, Note, Started
+
+        if isinstance(event, Checking):
+            say_checking()
+        elif isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, Finished):
+            self._end(event)
+        elif self._progress is not None:
+            self._progress.show(event)
+        elif isinstance(event, Note):
+            say(event.text, err=True)
+
+    def _start(self, event: Started) -> None:
+        from evomerge.report.terminal import SearchProgress
+
+        self._started = event
+        self._run_dir = shown_path(event.run_dir)
+        self._open.enter_context(interruptible(f"evomerge resume {self._run_dir}"))
+        self._progress = self._open.enter_context(
+            SearchProgress(event.study, final_items=_final_items(event.preparation))
+        )
+
+    def _end(self, event: Finished) -> None:
+        from evomerge.outcome import Selection
+        from evomerge.report.result_table import show_result
+
+        assert self._started is not None, "what ends has started"
+        self._open.close()
+        say(f"Ended in generation {event.generations}: {event.reason}.", err=True)
+        for line in event.outcome.lines():
+            say(line)
+        preparation = self._started.preparation
+        if isinstance(event.outcome, Selection):
+            suite, tasks = preparation.suite, preparation.job.all_tasks
+            directions = {task: suite.metrics(task) for task in tasks}
+            show_result(event.outcome, _metrics_shown(preparation), directions)
+        say(f"next: {event.outcome.export_command(self._run_dir)}")
+
+
+def say_checking() -> None:
+    """A line for people while nothing else shows; programs and logs get results alone."""
+    if sys.stderr.isatty():
+        say("Checking models, tasks and search space ...", err=True)
 
 
 def _final_items(preparation: Preparation) -> FinalItems:
+    from evomerge.report.pace import FinalItems
+
     suite, job = preparation.suite, preparation.job
     return FinalItems(
         validation=sum(len(suite.items(task, "validation")) for task in job.search_tasks),

@@ -48,9 +48,13 @@ class Constraint:
     of: Literal["base", "best_source"] | None
 
     def shortfall(self, value: float, threshold: float) -> float:
-        """How far `value` is below `threshold`, relative to it (absolute where it is 0)."""
-        scale = abs(threshold) if threshold != 0.0 else 1.0
-        return max(0.0, threshold - value) / scale
+        """How far `value` is below `threshold`, in units of `shortfall_unit`."""
+        return max(0.0, threshold - value) / shortfall_unit(threshold)
+
+
+def shortfall_unit(threshold: float) -> float:
+    """What a shortfall below a threshold is relative to: the threshold itself, 1 where it is 0."""
+    return abs(threshold) if threshold != 0.0 else 1.0
 
 
 class Objective:

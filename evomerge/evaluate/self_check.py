@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evomerge.candidate import ItemIds
+from evomerge.candidate import ItemIds, count_items
 from evomerge.errors import SelfCheckError, TaskError
 from evomerge.evaluate.engines.base import (
     Continuation,
@@ -184,7 +184,7 @@ def check_engine(engine: Engine, expected: Expected, suite: TaskSuite, *, label:
     judge.ties(same)
     return SelfCheck(
         label=label,
-        items=sum(len(ids) for ids in expected.items.values()),
+        items=count_items(expected.items),
         requests=len(expected.requests),
         largest=max(differences, default=0.0),
         allowed=rounding.one,

@@ -26,7 +26,6 @@ from evomerge.standing import Standing
 MIXED_LICENCE = "see-sources"
 """`license_name` of a merge whose sources do not all state one licence; the text lists them."""
 
-_RANDOM_MASKS = ("dare_linear", "dare_ties")
 _SHOWN_DIGITS = 12
 
 
@@ -238,9 +237,11 @@ def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
     yield "## How to make it again"
     yield "```\nevomerge merge recipe.yaml --out DIR\n```"
     documents = [recipe, *recipe.used_stages.values()]
-    if all(document.route is None for document in documents):
+    methods = [METHODS[document.merge_method] for document in documents]
+    in_mergekit = all(method.mergekit for method in methods)
+    if in_mergekit and all(document.route is None for document in documents):
         other = "The recipe is a mergekit document too"
-        if any(document.merge_method in _RANDOM_MASKS for document in documents):
+        if any(method.random for method in methods):
             other += " (its random masks are mergekit's own, so the result is alike but not equal)"
         command = (
             "mergekit-multi recipe.yaml --out-path DIR --intermediate-dir STAGES"

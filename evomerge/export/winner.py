@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from evomerge.candidate import MOST_FINALISTS, CandidateKey, Say, hush
+from evomerge.candidate import CandidateKey, Say, hush
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions
 from evomerge.export.card import Effort, Story
@@ -27,12 +24,14 @@ from evomerge.export.verify import Verification
 from evomerge.export.verify import verify as verify_folder
 from evomerge.job import shipped_folder
 from evomerge.merge.merged_source import open_stages
-from evomerge.optimize import choose_algorithm
 from evomerge.outcome import ChosenPoint, Selection
 from evomerge.preparation import Preparation
+from evomerge.proposing import algorithm_of
 from evomerge.selection import TEST, tested_before
 from evomerge.space import read_space
-from evomerge.study import Study, Trial
+from evomerge.stages import at_stage
+from evomerge.study import Study
+from evomerge.study.notes import ALGORITHMS, FACTS
 from evomerge.workers.worker import choose_device
 
 CPU_ROWS = 32
@@ -131,7 +130,7 @@ def export_winner(
 
 def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
     """What is exported must be the model that was scored, so its sources must be those of then."""
-    hashed = (study.noted("facts") or {}).get("sources", {})
+    hashed = (study.noted(FACTS) or {}).get("sources", {})
     for origin in origins:
         for name, digest in hashed.get(origin.reference, {}).items():
             found = origin.files.get(name)
@@ -146,11 +145,12 @@ def _effort(preparation: Preparation, study: Study, key: CandidateKey) -> Effort
     genomes = study.trials_of("genome")
     job = preparation.job
     stages = {trial.stage: trial for trial in genomes}  # one candidate of each
-    objectives = len(job.axes) if job.mode == "pareto" else 1
     searched = [(job.searches[stage], trial) for stage, trial in sorted(stages.items())]
+    kept = study.noted(ALGORITHMS) or {}
     algorithms = [
-        choose_algorithm(job.optimizer_of(search), _switches(trial), objectives=objectives)
-        for search, trial in searched
+        # Older records do not have it.
+        kept.get(str(stage)) or algorithm_of(at_stage(preparation, study, stage))
+        for stage in sorted(stages)
     ]
     return Effort(
         space=", then ".join(_space_name(search.search_space) for search, _ in searched),
@@ -158,7 +158,7 @@ def _effort(preparation: Preparation, study: Study, key: CandidateKey) -> Effort
         optimizer=", then ".join(dict.fromkeys(algorithms)),
         seed=preparation.job.optimizer.seed,
         candidates=len(genomes),
-        items=sum(sum(trial.items.values()) for trial in genomes),
+        items=sum(trial.item_count for trial in genomes),
         front=job.mode == "pareto",
         tested_before=_tested_before(study, key),
     )
@@ -168,14 +168,8 @@ def _tested_before(study: Study, key: CandidateKey) -> int:
     """Selections on the test items before the one of a finalist, or before the last."""
     finals = [trial.key for trial in study.trials_of("finalist")]
     tests = [one for one in ([key] if key.generation == TEST else finals) if one.generation == TEST]
-    last = max((one.place // MOST_FINALISTS for one in tests), default=0)
+    last = max((one.selected_after for one in tests), default=0)
     return tested_before(study.trials, last)
-
-
-def _switches(trial: Trial) -> NDArray[np.bool_]:
-    """Which genes of a candidate say whether a layer is on its route, (n,)."""
-    names = [name.rpartition("/")[2] for name in trial.parameters]
-    return np.array([name.startswith("in.") for name in names], dtype=np.bool_)
 
 
 def _space_name(spec: str | Mapping[str, Any]) -> str:

@@ -21,12 +21,7 @@ from evomerge.sampling.elites import Elite, Elites, Measured
 from evomerge.sampling.fidelity import Fidelity
 from evomerge.sampling.racing import rank_fitness
 from evomerge.study import Trial
-
-NOTE = "items of generations"
-"""Where the record keeps how many items each generation was begun with."""
-
-FINDINGS = "estimates"
-"""Where it keeps what was measured of the ways to estimate a task from a few items."""
+from evomerge.study.notes import ESTIMATES, GENERATION_ITEMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +87,15 @@ class Generations:
             return self._draws.size
         if not self._grows:
             return self._each
-        study = self._ledger.study
-        begun: dict[str, int] = dict(study.noted(NOTE) or {})
+        begun = self._begun
         if str(generation) not in begun:
             return self._fidelity.items(affordable=affordable)
         return begun[str(generation)]
+
+    @property
+    def _begun(self) -> dict[str, int]:
+        """How many items each generation was begun with, by its number."""
+        return dict(self._ledger.study.noted(GENERATION_ITEMS) or {})
 
     def count(self, items: int) -> int:
         """How many items a candidate really has by rights: some tasks may have fewer."""
@@ -110,8 +109,8 @@ class Generations:
         candidates: without items, places from 0. items: by rights of each; see `items`.
         """
         if self._grows:
-            study = self._ledger.study
-            study.note(NOTE, {**(study.noted(NOTE) or {}), str(generation): items})
+            begun = {**self._begun, str(generation): items}
+            self._ledger.study.note(GENERATION_ITEMS, begun)
         kept = self._elites.best(self._evaluation.elites)
         genomes = [Runner(candidate=one, blocks=[]) for one in candidates]
         elites = [
@@ -120,8 +119,8 @@ class Generations:
         ]
         race = self._race(generation, items)
         findings = {task: list(said) for task, said in self._draws.findings.items()}
-        if findings and findings != self._ledger.study.noted(FINDINGS):
-            self._ledger.study.note(FINDINGS, findings)
+        if findings and findings != self._ledger.study.noted(ESTIMATES):
+            self._ledger.study.note(ESTIMATES, findings)
         race.run(genomes, elites)
         trials = tuple(_trial(one) for one in genomes)
         failed = np.array([trial.failure is not None for trial in trials])
@@ -198,7 +197,7 @@ class Generations:
                 measured[runner.candidate.key] = Measured(
                     fitness=float(value),
                     variance=float(variance),
-                    items=sum(_trial(runner).items.values()),
+                    items=_trial(runner).item_count,
                 )
         return measured
 

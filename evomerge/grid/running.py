@@ -18,11 +18,12 @@ from evomerge.evaluate.objective import Objective, means_of
 from evomerge.grid.cells import Cell, cells_of
 from evomerge.grid.concluding import conclude
 from evomerge.grid.outcome import GridOutcome
-from evomerge.grid.searching import OpenPool, WatchSearch, find, found_by
+from evomerge.grid.searching import WatchSearch, find, found_by
 from evomerge.grid.specification import GridSpec
 from evomerge.ledger import Ledger
 from evomerge.optimize.baselines import model_labels, only
 from evomerge.preparation import Preparation
+from evomerge.run import OpenPool
 from evomerge.study import Study, Trial
 
 ALONE, MERGES = 0, 1

@@ -13,27 +13,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from evomerge.candidate import Observer
+from evomerge.events import Observe
 from evomerge.grid.cells import Cell, label_of
 from evomerge.grid.specification import GridSpec
 from evomerge.job import JobSpec
-from evomerge.ledger import Ledger
 from evomerge.optimize.baselines import parent_labels
 from evomerge.outcome import Selection
-from evomerge.preparation import Preparation, check_unchanged, facts_of, pin, prepare
+from evomerge.preparation import facts_of, pin, prepare
 from evomerge.preparation import sources_digest as digest_sources
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.stages import run_job
+from evomerge.run import OpenPool, run_study
 from evomerge.study import Study, create_study, resume_study
-from evomerge.workers.pool import Pool
+from evomerge.study.notes import SEARCHES
 
-NOTE = "searches"
-"""Where the grid's record keeps what its searches came to."""
+_FOLDER = "searches"
 
-OpenPool = Callable[[Preparation, Path], Pool]
-"""(what is scored, the folder for large facts about the sources) -> the workers."""
-
-WatchSearch = Callable[[Study], AbstractContextManager[Observer]]
+WatchSearch = Callable[[Study], AbstractContextManager[Observe]]
 """What shows a search while it runs."""
 
 
@@ -54,7 +49,7 @@ def job_of(grid: GridSpec, cell: Cell) -> JobSpec:
 
 def found_by(grid: GridSpec, cell: Cell, study: Study) -> Recipe | None:
     """What the search of a cell found with its present budget; None where it has yet to end."""
-    noted = (study.noted(NOTE) or {}).get(search_name(grid, cell))
+    noted = (study.noted(SEARCHES) or {}).get(search_name(grid, cell))
     if noted is None or noted["budget"] != _budget_of(cell):
         return None
     return read_recipe(noted["recipe"], where=f"the winner of {search_name(grid, cell)}")
@@ -68,21 +63,23 @@ def find(
     Raises InputError, WorkerError.
     """
     name = search_name(grid, cell)
-    run_dir = study.run_dir / NOTE / name
+    run_dir = study.run_dir / _FOLDER / name
     preparation = prepare(job_of(grid, cell))
     now = facts_of(preparation)
     with _open(run_dir, preparation.job, now) as search:
-        check_unchanged(search.noted("facts") or now, now, where=str(run_dir))
         search.job = preparation.job
-        search.keep_job()
-        facts_folder = study.run_dir / "facts" / digest_sources(now)
-        with watch(search) as observe, open_pool(preparation, facts_folder) as pool:
-            ledger = Ledger(preparation=preparation, study=search, pool=pool, observe=observe)
-            _, selection = run_job(ledger)
+        with watch(search) as observe:
+            _, selection = run_study(
+                search,
+                preparation,
+                observe=observe,
+                facts_folder=study.run_dir / "facts" / digest_sources(now),
+                open_pool=open_pool,
+            )
     assert isinstance(selection, Selection), "a grid's searches have one objective"
     recipe = selection.recipe
     kept = {"budget": _budget_of(cell), "winner": selection.winner, "recipe": recipe.to_yaml()}
-    study.note(NOTE, {**(study.noted(NOTE) or {}), name: kept})
+    study.note(SEARCHES, {**(study.noted(SEARCHES) or {}), name: kept})
     return recipe
 
 

@@ -104,7 +104,7 @@ class MethodSpec(Section):
 
 
 class GridSpec(Section):
-    """A whole grid. See README.md for each field and examples/ for one that runs.
+    """A whole grid. See docs/grids.md for each field and examples/ for one that runs.
 
     held_out: tasks that none of the experts was trained for; divided by the base model's score.
     seeds: of random masks and of searches; what does not depend on them is scored once. split:

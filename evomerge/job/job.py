@@ -32,39 +32,52 @@ _DEFAULT_SPACE = "one_weight_per_model"
 
 
 class StageSpec(Section):
-    """One search of a job; several of them are stages, each over the winner of the one before.
-
-    name: what later stages, and the exported recipe, call this one's winner. share: of the budget,
-    relative to the other stages'.
-    """
+    """One search of a job; several of them are stages, each over the winner of the one before."""
 
     name: str = Field(pattern=_NAME)
+    """What later stages, and the exported recipe, call this one's winner."""
     search_space: str | dict[str, Any]
+    """As of a job; routes come last."""
     share: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    """Of the budget, relative to the other stages'."""
     optimizer: StageOptimizerSpec = StageOptimizerSpec()
+    """What differs from the job's `optimizer`."""
 
 
 class JobSpec(Section):
-    """A whole job. See README.md for each field and examples/ for jobs that run.
-
-    search_space: one search; stages: several. One of them is given, or neither. mode: whether the
-    objectives are combined into one score, or each that has weight is an axis of a Pareto front.
-    """
+    """A whole job: the keys of the file. examples/ has jobs that run."""
 
     name: str = Field(pattern=_NAME)
+    """Of the search; the run directory is `runs/NAME`."""
     models: ModelsSpec
+    """The base and the experts."""
     search_space: str | dict[str, Any] | None = None
+    """A name in `search_spaces/`, a path, or the mapping itself: a method with its parameters, or
+    `routes`. Not given, and no stages: `one_weight_per_model`."""
     stages: tuple[StageSpec, ...] = ()
+    """Instead of `search_space`: several searches, each over the winner of the one before."""
     mode: Mode = "single"
+    """`single`: the objectives are combined into one score; `pareto`: each that has weight is an
+    axis of a front."""
     objectives: tuple[ObjectiveSpec, ...] = Field(min_length=1)
+    """What is optimised."""
     aggregate: Aggregate = "mean"
+    """`mean`, `geometric` or `min` of the objectives."""
     report: tuple[str, ...] = ()
+    """Tasks that are scored at the end only."""
     constraints: tuple[ConstraintSpec, ...] = ()
+    """Scores that must be kept."""
     evaluation: EvaluationSpec = EvaluationSpec()
+    """On which items candidates are scored, and how."""
     optimizer: OptimizerSpec = OptimizerSpec()
+    """Who proposes genomes, and from which seed."""
     budget: BudgetSpec
+    """When the search ends."""
     compute: ComputeSpec = ComputeSpec()
+    """Where candidates are built and scored."""
     storage: RecordPlace = "auto"
+    """`auto` keeps the record in the run directory; or the URL of a PostgreSQL database (extra
+    `postgres`), without a password: that is read from `PGPASSWORD` or `~/.pgpass`."""
 
     @field_validator("objectives")
     @classmethod

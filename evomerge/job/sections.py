@@ -25,24 +25,30 @@ Algorithm = Literal[SingleAlgorithm, ParetoAlgorithm]
 
 
 class Section(BaseModel):
-    """Frozen, and a key that it does not know is an error."""
+    """Frozen, and a key that it does not know is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    The text under a field is its description in the schema, and in docs/job.md.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class ModelsSpec(Section):
-    """The base model and the experts fine-tuned from it: local folders or hub ids (`@revision`).
-
-    The base may be the only source, where routes through one model are searched.
-    tokenizer: of the merged models: the base's, that of a source, or the union of all of them.
-    statistics: the folder of those that `evomerge calibrate` wrote, for the methods that need them.
-    """
+    """The base model and the experts fine-tuned from it."""
 
     base: PlainName
+    """A folder, or a hub id (`org/name@revision`)."""
     sources: tuple[PlainName, ...] = Field(min_length=1, max_length=8)
+    """One to eight experts of the base's architecture: folders, hub ids or adapters. For routes
+    through one model, the base itself."""
     tokenizer: str = "base"
+    """Of the merged models: `base`, `union`, or one of the sources."""
     statistics: PlainName | None = None
+    """The folder that `evomerge calibrate` wrote, for methods that need it."""
     trust_remote_code: bool = False
+    """Let a model's own code run."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelsSpec:
@@ -60,28 +66,38 @@ class ModelsSpec(Section):
 
 
 class ObjectiveSpec(Section):
-    """A metric of an lm-eval task (`metric`, or `metric,filter` as lm-eval prints it)."""
+    """A metric of an lm-eval task."""
 
     task: str
+    """A task of lm-eval, of `evals/`, or of a folder in `evaluation.task_folders`."""
     metric: str
+    """As lm-eval prints it (`acc`, `exact_match,strict-match`); one that is a mean over items."""
     weight: float = Field(default=1.0, ge=0.0, le=1e9)
+    """In the aggregate. With weight 0 it is scored and not optimised."""
 
 
 class ConstraintSpec(Section):
-    """A metric that must stay at or above `at_least`, times the score of `of` where it is given."""
+    """A metric that must stay high: what breaks a constraint loses to what keeps it."""
 
     task: str
+    """As in an objective."""
     metric: str
+    """As in an objective."""
     at_least: float = Field(allow_inf_nan=False)
+    """The least score, or the least share of the score of `of`."""
     of: Literal["base", "best_source"] | None = None
+    """Whose score `at_least` is a share of."""
 
 
 class SplitSpec(Section):
-    """Shares of each task's items, by item hash; they add up to 1."""
+    """Shares of each task's items, by a hash of their content; they add up to 1."""
 
     search: float = Field(default=0.6, gt=0.0, lt=1.0)
+    """What candidates are scored on."""
     validation: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """What the winner is chosen on."""
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """What the winner and every parent are scored on once, at the end."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> SplitSpec:
@@ -97,33 +113,44 @@ _ONE_DRAW: tuple[Draws, ...] = ("anchors", "fixed", "all")
 
 
 class EvaluationSpec(Section):
-    """How candidates are scored.
-
-    items_per_generation: items a candidate is scored on, over all objectives and constraints
-    together, evenly by task; where they grow or candidates race, at most that on the average. See
-    `items_each` for `auto`.
-    items_for_baselines: the same for generation zero. draws: which items: fresh ones for each
-    generation, those on which candidates disagree more often (`informative`) or all alike
-    (`fresh`); a weighted subset chosen once by what the baselines and the first generation answered
-    (`anchors`), or any (`fixed`); or `all`. racing: stop candidates that cannot enter the better
-    half, and score the others on more where there are more. growing: few items early, more as
-    candidates come closer. elites: the best so far that are scored again with every generation, so
-    that the best of all is better known. finalists: candidates that reach validation; of a front
-    four times as many.
-    """
+    """How candidates are scored."""
 
     split: SplitSpec = SplitSpec()
+    """Shares of each task's items."""
     draws: Draws = "informative"
+    """Which items a generation is scored on: `informative` (fresh ones, those on which candidates
+    disagree more often), `fresh` (all alike), `anchors` (a weighted subset or an IRT estimate,
+    whichever measures better on models left out; chosen once by what the baselines and the first
+    generation answered), `fixed` (any subset), `all`."""
     racing: bool | Literal["auto"] = "auto"
+    """Stop candidates that surely are not in the better half, and score the others on more items
+    where there are more. `auto`: in mode `single`, but for anchors."""
     growing: bool = False
+    """Fewer items where candidates differ much and more as they come closer, by the measured
+    noise."""
     elites: int = Field(default=0, ge=0, le=16)
+    """The best so far that are scored again with every generation, so that the best of all is
+    better known."""
     items_per_generation: int | Literal["auto"] = "auto"
+    """Items of a candidate, over all objectives and constraints together, evenly by task; where
+    they grow or candidates race, at most that on the average. `auto`: 64, from 48 genes on 32;
+    8 a task at least."""
     items_for_baselines: int = Field(default=512, ge=1)
+    """Items of each baseline (with `anchors` it is all search items, for the first generation
+    too)."""
     finalists: int = Field(default=3, ge=0, le=900)
+    """Best candidates that reach validation; of a front four times as many."""
     batch_size: int | Literal["auto"] = "auto"
+    """Requests of a padded batch, as lm-eval makes them, or `auto`, which shares what texts have in
+    common and packs them."""
     task_folders: tuple[PlainName, ...] = ()
+    """Folders with your own lm-eval task files. They are code, so only folders that you name are
+    read, and `resume` and `export` of a search that another began ask for `--trust-code`."""
     num_fewshot: int | None = Field(default=None, ge=0)
+    """As in lm-eval; items that stand in prompts as examples are not scored. Not given: the
+    task's."""
     apply_chat_template: bool = False
+    """As in lm-eval."""
 
     @model_validator(mode="after")
     def _fit(self) -> EvaluationSpec:
@@ -173,27 +200,34 @@ _Population = Annotated[int | Literal["auto"], AfterValidator(_at_least_four)]
 
 
 class OptimizerSpec(Section):
-    """Who proposes genomes. `sigma` is the first step size in the unit box.
-
-    algorithm: `auto` is the one that measured best for the space: for routes, whose genes are
-    mostly switches, another than for coefficients; in `mode: pareto`, another than for one score.
-    """
+    """Who proposes genomes."""
 
     algorithm: Algorithm | Literal["auto"] = "auto"
+    """`cma_es`, `lra_cma_es`, `tpe`, `random`; for the switches of routes also `cat_cma_es` (CatCMA
+    with margin) and `cma_es_threshold` (as the paper did); for fronts `como_cat_cma_es` (two
+    objectives), `nsga2`, `random`. `auto` is the one that measured best: `cma_es` for few weights,
+    `lra_cma_es` (which adapts its learning rates to the noise) for 16 to 500, `cma_es` at half
+    learning rates above, `cat_cma_es` for routes; for fronts, `como_cat_cma_es` with two objectives
+    and `nsga2` with more."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of everything that is drawn: the same job and seed give the same search."""
     sigma: float = Field(default=1 / 6, gt=0.0, le=1.0)
+    """The first step size, in the unit box."""
     population: _Population = "auto"
+    """Candidates of a generation. `auto`: 4 + ⌊3 ln n⌋ for n genes (`cma_es`: twice that for 16
+    weights or more)."""
 
 
 class BudgetSpec(Section):
-    """When a search ends: the first limit reached. Generations are never cut in half.
-
-    candidates: genomes scored. hours: worker time spent on them. items: items scored by them.
-    """
+    """When a search ends: the first limit reached. A generation that does not fit in whole is not
+    begun. One of the limits must be given."""
 
     candidates: int | None = Field(default=None, ge=1)
+    """Genomes scored."""
     hours: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    """Worker time spent on them."""
     items: int | None = Field(default=None, ge=1)
+    """Items scored by them."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> BudgetSpec:
@@ -203,21 +237,26 @@ class BudgetSpec(Section):
 
 
 class ComputeSpec(Section):
-    """Where candidates are built and scored, and the dtype of the merged model.
-
-    engine: what runs the models. `auto` is transformers everywhere; vllm, where it is installed, is
-    taken only by name, as it has never been run on a GPU.
-    cache_gb: facts about the sources that a worker keeps beside the run. prefix_gb: hidden states
-    that a worker keeps in memory for routes that begin alike; 0 computes each from the start.
-    """
+    """Where candidates are built and scored, and the dtype of the merged model."""
 
     engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What runs the models. `auto` is transformers everywhere; `vllm`, where it is installed, is
+    taken only by name, as it has never been run on a GPU."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`."""
     workers: int | Literal["auto"] = "auto"
+    """Processes that score candidates; two or more are Ray actors (extra `ray`). `auto`: one, or
+    one a GPU."""
     gpus_per_worker: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"
+    """Share of a GPU that a worker takes. `auto`: 1 on a GPU."""
     dtype: DType | Literal["auto"] = "auto"
+    """Of the merged model. `auto`: that of the base."""
     cache_gb: float = Field(default=4.0, ge=0.0, le=1e9)
+    """What a worker may keep beside the run of facts about the sources, such as sorted magnitudes
+    (`RUN_DIR/facts`; may be deleted at any time)."""
     prefix_gb: float = Field(default=1.0, ge=0.0, le=1e9)
+    """Hidden states that a worker may keep in memory for routes that begin alike; 0 computes each
+    from the start."""
 
     @field_validator("workers")
     @classmethod
@@ -231,5 +270,8 @@ class StageOptimizerSpec(Section):
     """What a stage's optimiser has otherwise than the job's."""
 
     algorithm: Algorithm | Literal["auto"] | None = None
+    """As in `optimizer`."""
     sigma: float | None = Field(default=None, gt=0.0, le=1.0)
+    """As in `optimizer`."""
     population: _Population | None = None
+    """As in `optimizer`."""

@@ -84,4 +84,5 @@ ARCEE_FUSION = Method(
     weighs_base=False,
     min_models=2,
     max_models=2,
+    mergekit=True,
 )

@@ -38,4 +38,6 @@ LINEAR = Method(
     needs_base=False,
     weighs_base=True,
     on_device=True,
+    sums="any",
+    mergekit=True,
 )

@@ -104,4 +104,5 @@ FISHER = Method(
     needs_base=False,
     weighs_base=True,
     statistics="fisher",
+    sums="single",
 )

@@ -19,6 +19,8 @@ from evomerge.recipe import Scalar
 Value = float | bool | str
 """A parameter as a method sees it: a number, a switch or a choice."""
 
+Sums = Literal["any", "elected", "single", "none"]
+
 _ON, _OFF = {"true", "yes", "on"}, {"false", "no", "off"}
 
 
@@ -40,11 +42,6 @@ class ParameterSpec:
     mend: str = "give a finite number"
     search: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
-
-    @property
-    def required(self) -> bool:
-        """Whether every model (or the recipe) must give it."""
-        return self.default is None
 
     def read(self, value: Scalar, *, where: str) -> Value:
         """The value as written, in the parameter's own kind. Raises RecipeError."""
@@ -156,7 +153,9 @@ class Method:
     ignored: parameters that mergekit's recipes may carry and that change nothing. on_device: it
     is made of kernels alone and merges on the device of the sources; other methods are given
     tensors on the CPU. random: whether its masks are drawn, so that the recipe's seed counts.
-    statistics: what of its models must have been calibrated.
+    statistics: what of its models must have been calibrated. sums: which weighted sums of models
+    its weights give where nothing is dropped: any; with signs elected, those of one model and the
+    base; one model alone; none that is known. mergekit: whether mergekit has it under this name.
     """
 
     name: str
@@ -172,3 +171,5 @@ class Method:
     on_device: bool = False
     random: bool = False
     statistics: Literal["fisher", "inputs"] | None = None
+    sums: Sums = "none"
+    mergekit: bool = False

@@ -49,4 +49,5 @@ MODEL_STOCK = Method(
     weighs_base=False,
     min_models=3,
     on_device=True,
+    mergekit=True,
 )

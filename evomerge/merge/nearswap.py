@@ -28,4 +28,5 @@ NEARSWAP = Method(
     weighs_base=False,
     min_models=2,
     max_models=2,
+    mergekit=True,
 )

@@ -30,4 +30,5 @@ PASSTHROUGH = Method(
     weighs_base=True,
     max_models=1,
     on_device=True,
+    mergekit=True,
 )

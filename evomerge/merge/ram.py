@@ -71,6 +71,7 @@ RAM = Method(
     needs_base=True,
     weighs_base=False,
     min_models=2,
+    mergekit=True,
 )
 
 RAMPLUS_TL = Method(
@@ -92,4 +93,5 @@ RAMPLUS_TL = Method(
     needs_base=True,
     weighs_base=False,
     min_models=2,
+    mergekit=True,
 )

@@ -139,4 +139,5 @@ REGMEAN = Method(
     needs_base=False,
     weighs_base=True,
     statistics="inputs",
+    sums="single",
 )

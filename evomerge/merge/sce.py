@@ -101,4 +101,5 @@ SCE = Method(
     needs_base=True,
     weighs_base=False,
     min_models=2,
+    mergekit=True,
 )

@@ -181,6 +181,8 @@ SLERP = Method(
     min_models=2,
     max_models=2,
     on_device=True,
+    sums="single",
+    mergekit=True,
 )
 
 NUSLERP = Method(
@@ -197,6 +199,8 @@ NUSLERP = Method(
     min_models=2,
     experts=2,
     on_device=True,
+    sums="single",
+    mergekit=True,
 )
 
 MULTISLERP = Method(
@@ -217,6 +221,8 @@ MULTISLERP = Method(
     needs_base=False,
     weighs_base=False,
     on_device=True,
+    sums="single",
+    mergekit=True,
 )
 
 KARCHER = Method(
@@ -242,4 +248,5 @@ KARCHER = Method(
     needs_base=False,
     weighs_base=True,
     on_device=True,
+    mergekit=True,
 )

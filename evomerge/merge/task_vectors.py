@@ -262,6 +262,8 @@ def _method(
         ignored=ignored,
         on_device=True,
         random=sparsify in (keep_random, keep_by_rank),
+        sums="elected" if elect else "any",
+        mergekit=True,
     )
 
 

@@ -7,7 +7,7 @@ the choice among the points of a front, so that showing a record loads no model 
 from evomerge.outcome.claim import Comparison, LeftOut, Verdict
 from evomerge.outcome.front import Axis, Front, Point
 from evomerge.outcome.points import ChosenPoint, choose_point, chosen_outcome
-from evomerge.outcome.reading import Outcome, read_outcome
+from evomerge.outcome.reading import Outcome, outcome_of, read_outcome
 from evomerge.outcome.selection import ConstraintCheck, Selection, read_selection
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Verdict",
     "choose_point",
     "chosen_outcome",
+    "outcome_of",
     "read_outcome",
     "read_selection",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from evomerge.errors import RunError
 from evomerge.outcome.front import Axis, Front, Point
-from evomerge.outcome.reading import NOTE, read_outcome
+from evomerge.outcome.reading import outcome_of
 from evomerge.outcome.selection import Selection
 from evomerge.study import Study
 
@@ -30,13 +30,12 @@ def chosen_outcome(study: Study, point: str | None) -> Selection | ChosenPoint:
 
     Raises RunError where the search has not ended, or the wish does not fit its outcome.
     """
-    document = study.noted(NOTE)
-    if document is None:
+    outcome = outcome_of(study)
+    if outcome is None:
         raise RunError(
             f"{study.run_dir}: the search has not ended; finish it with `evomerge resume "
             f"{study.run_dir}`, or name a candidate with --trial"
         )
-    outcome = read_outcome(document)
     if isinstance(outcome, Selection):
         if point is not None:
             raise RunError(

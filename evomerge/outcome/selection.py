@@ -242,7 +242,7 @@ class Selection:
 
 
 def read_selection(document: Mapping[str, Any]) -> Selection:
-    """The selection kept in a record (`study.noted("selection")`)."""
+    """The selection kept in a record under `study.notes.SELECTION`."""
     genome, soup = document["genome"], document["gain_over_soup"]
     on_validation = document.get("on_validation")
     return Selection(

@@ -17,6 +17,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate.engines.vllm_start import vllm_version
 from evomerge.evaluate.opened_files import WRITTEN, hash_opened
 from evomerge.job import JobSpec
+from evomerge.merge.methods import METHODS
 from evomerge.preparation.preparation import Preparation
 from evomerge.statistics import read_header
 
@@ -157,6 +158,7 @@ def _versions(job: JobSpec) -> dict[str, str]:
     for package in _WHERE_INSTALLED:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
+    versions.update(METHODS.versions())
     if job.compute.engine == "vllm":
         versions["vllm"] = vllm_version()
     return versions

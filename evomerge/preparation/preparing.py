@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from evomerge.errors import JobError, RecipeError
@@ -27,7 +26,7 @@ from evomerge.preparation.preparation import Preparation
 from evomerge.preparation.staging import stage_space
 from evomerge.recipe import DType, Recipe, Slice, SliceSource, TokenizerSpec
 from evomerge.sources import Source, check_compatible, shared_structure
-from evomerge.space import DataFlowSpace, SearchSpace
+from evomerge.space import DataFlowSpace, SearchSpace, switches_of
 from evomerge.vocabulary import (
     Alignment,
     TokenizerReader,
@@ -210,8 +209,7 @@ def _check_budget(job: JobSpec, suite: TaskSuite, spaces: Sequence[SearchSpace])
     """Every stage's part of the budget pays for at least one whole generation."""
     spent = {"candidates": 0, "items": 0}
     for stage, (search, space) in enumerate(zip(job.searches, spaces, strict=True)):
-        switches = np.array([gene.binary for gene in space.genes])
-        population = choose_population(job.optimizer_of(search), switches)
+        population = choose_population(job.optimizer_of(search), switches_of(space))
         items = _items_of_first_generation(job, suite, space)
         limit = job.budget_after(stage)
         for field, needed in (("candidates", population), ("items", population * items)):

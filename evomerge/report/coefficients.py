@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from evomerge.recipe import Recipe
 from evomerge.sources import Structure
+from evomerge.space import component_of
 
-_COMPONENTS = {
-    "norms": ("norm", "ln_", "ln1", "ln2"),
-    "attention": ("attn", "attention"),
-    "MLP": ("mlp", "ffn", "feed_forward", "moe", "experts"),
-}
-"""Words in the name of a layer's part -> how people call it; the first match counts."""
+_COMPONENTS = {"attention": "attention", "mlp": "MLP"}
+"""What search spaces tell apart -> how people call it."""
+
+_NORMS = ("norm", "ln_", "ln1", "ln2")
+"""Words in the names of norms, which spaces count to the rest of a layer."""
 
 _NAMES_SHOWN = 3
 
@@ -186,8 +186,7 @@ def _rank(component: str) -> int:
 
 
 def _class_of(suffix: str) -> str:
-    part = suffix.partition(".")[0]
-    for component, words in _COMPONENTS.items():
-        if any(word in part for word in words):
-            return component
-    return part
+    module = suffix.partition(".")[0]
+    if any(word in module for word in _NORMS):
+        return "norms"
+    return _COMPONENTS.get(component_of(module), module)

@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evomerge.evaluate.intervals import Interval
-from evomerge.outcome import Front, Outcome, Point, read_outcome
-from evomerge.outcome.reading import NOTE
+from evomerge.outcome import Front, Point
 from evomerge.report.front_figures import front_figures
 from evomerge.report.words import one_line, score_text
 from evomerge.standing import Role, Standing
-from evomerge.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +42,6 @@ class FrontRow:
         over = f", dominates {', '.join(self.dominates)}" if self.dominates else ""
         broken = "" if self.constraints_kept else ", breaks a constraint"
         return f"{one_line(self.label)}: {'; '.join(parts)}{over}{broken}"
-
-
-def outcome_of(study: Study) -> Outcome | None:
-    """What a search ended with, a winner or a front; None before there is one."""
-    noted = study.noted(NOTE)
-    return None if noted is None else read_outcome(noted)
 
 
 def rows_of(front: Front) -> tuple[FrontRow, ...]:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from evomerge.candidate import Candidate, CandidateKey, Observer, Step, count_items
 from evomerge.errors import visible
+from evomerge.events import Observe
 from evomerge.grid import Work
 from evomerge.job import BudgetSpec
 from evomerge.report.tally import limits_of, spending_of
@@ -75,12 +76,12 @@ class GridProgress:
             yield observe
 
     @contextlib.contextmanager
-    def searching(self, study: Study) -> Iterator[Observer]:
+    def searching(self, study: Study) -> Iterator[Observe]:
         """Show a search as a search is shown."""
         self._begun += 1
         self.say(f"search {self._begun} of {self._searches}: {study.run_dir.name}")
         with SearchProgress(study, console=self._console, clock=self._clock) as progress:
-            yield progress
+            yield progress.show
 
     def say(self, line: str) -> None:
         """A line that stays."""

@@ -18,24 +18,23 @@ from plotly.offline import get_plotlyjs
 from evomerge import __version__
 from evomerge.errors import StorageError
 from evomerge.job import JobSpec
-from evomerge.outcome import Front, Outcome, Selection, Verdict
+from evomerge.outcome import Front, Outcome, Selection, Verdict, outcome_of
 from evomerge.report.figures import (
     Figure,
     interval_figure,
     spread_of,
 )
-from evomerge.report.front import front_parts, outcome_of
+from evomerge.report.front import front_parts
 from evomerge.report.recipe_views import merged_so_far, published_form, routes_of
 from evomerge.report.search_curve import search_figure
 from evomerge.report.tally import (
     Generation,
-    Phase,
+    SearchPhase,
     Spending,
     best_of,
     failures_of,
     generations_of,
     generations_selected,
-    items_of,
     limits_of,
     model_alone,
     parents_among,
@@ -55,12 +54,7 @@ from evomerge.report.words import (
 from evomerge.sources import Structure
 from evomerge.standing import Standing
 from evomerge.study import Study, Trial, write_whole
-
-FACTS = "facts"
-"""Name under which the record keeps what its results depend on (see preparation.facts_of)."""
-
-ESTIMATES = "estimates"
-"""Where it keeps what was measured of the ways to estimate a task (see generation)."""
+from evomerge.study.notes import ESTIMATES, FACTS
 
 _WINNER = "winner"
 _KEYS_SHOWN = 8
@@ -152,7 +146,6 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "best_candidate": best_of(genomes),
         "baselines": sorted(baselines, key=lambda t: (t.score is None, -(t.score or 0.0))),
         "alone": alone,
-        "items_of": items_of,
         "shares": scores_are_shares(baselines, job),
         "search": search_figure(
             genomes,
@@ -177,7 +170,7 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
     }
 
 
-def _verdict(outcome: Outcome | None, phase: Phase) -> tuple[str, str]:
+def _verdict(outcome: Outcome | None, phase: SearchPhase) -> tuple[str, str]:
     """Two or three words for the outcome, and the tone in which the page shows them."""
     if outcome is None:
         return ("Not started" if phase == "not started" else "Not finished", "open")

@@ -12,10 +12,11 @@ from evomerge.report.figures import Figure
 from evomerge.report.route_figures import RouteView, show_route
 from evomerge.report.slot_figures import depths_figure, slots_figure
 from evomerge.report.slot_history import depths_of, slot_history
-from evomerge.report.tally import STAGES, best_of
+from evomerge.report.tally import best_of
 from evomerge.route import published
 from evomerge.sources import Structure
 from evomerge.study import Study, Trial
+from evomerge.study.notes import STAGES
 
 
 @dataclass(frozen=True, kw_only=True)

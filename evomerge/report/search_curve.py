@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from evomerge.report.figures import Figure, layout_of, safe_text, spec_of, spread_of, titled
-from evomerge.report.tally import Generation, generations_of, items_of
+from evomerge.report.tally import Generation, generations_of
 from evomerge.report.words import count_text, one_line, score_text, within_shares
 from evomerge.study import Trial
 
@@ -187,7 +187,7 @@ def _stage_label(place: int, name: str) -> dict[str, Any]:
 
 
 def _said(name: str, trial: Trial, shares: bool = False) -> str:
-    items = count_text(items_of(trial), "item")
+    items = count_text(trial.item_count, "item")
     return f"{safe_text(name)}<br>score {score_text(trial.score, shares)} on {items}"
 
 

@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 from evomerge.errors import visible
-from evomerge.outcome import Front
-from evomerge.report.front import FrontRow, outcome_of, rows_of
+from evomerge.outcome import Front, outcome_of
+from evomerge.report.front import FrontRow, rows_of
 from evomerge.report.tally import (
-    SELECTION,
     Limit,
-    Phase,
+    SearchPhase,
     Stage,
     best_of,
     failures_of,
@@ -26,7 +25,6 @@ from evomerge.report.tally import (
     generations_of,
     limits_of,
     parents_among,
-    phase_at,
     phase_of,
     scores_are_shares,
     searched,
@@ -35,6 +33,7 @@ from evomerge.report.tally import (
 )
 from evomerge.report.words import count_text, duration_text, one_line, score_text
 from evomerge.study import Study, Trial
+from evomerge.study.notes import SELECTION
 
 _REASONS_SHOWN = 3
 
@@ -72,7 +71,7 @@ class Status:
 
     name: str
     run_dir: str
-    phase: Phase
+    phase: SearchPhase
     stage: Stage | None
     generations: int
     candidates: int
@@ -128,8 +127,7 @@ def status_of(study: Study) -> Status:
         failed=spent.failed,
         baselines=sum(trial.kind == "baseline" for trial in trials),
         finalists=sum(
-            phase_at(trial.key.generation) == "validation"
-            for trial in finalists_after(trials, len(generations))
+            trial.key.phase == "validation" for trial in finalists_after(trials, len(generations))
         ),
         limits=limits_of(study.job.budget, spent),
         failures=tuple((one_line(reason), count) for reason, count in failures_of(trials)),
@@ -154,7 +152,7 @@ def _named(trial: Trial | None) -> ScoredName | None:
         label=one_line(trial.label),
         candidate=str(trial.key),
         score=trial.score,
-        items=sum(trial.items.values()),
+        items=trial.item_count,
     )
 
 

@@ -11,17 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evomerge.candidate import MOST_FINALISTS, CandidateKey
+from evomerge.candidate import CandidateKey, Phase
 from evomerge.job import BudgetSpec, JobSpec
 from evomerge.study import Study, Trial
+from evomerge.study.notes import SELECTION, STAGES
 
-Phase = Literal["not started", "baselines", "search", "validation", "test", "finished"]
-
-SELECTION = "selection"
-"""Name under which the record keeps the outcome of the final selection."""
-
-STAGES = "stages"
-"""Name under which it keeps what each stage that has ended came to (see stages.run_job)."""
+SearchPhase = Phase | Literal["not started", "finished"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +94,7 @@ class Limit:
         return f"{self.used:,.0f} of {self.most:,.0f} {self.unit}"
 
 
-def phase_of(study: Study) -> Phase:
+def phase_of(study: Study) -> SearchPhase:
     """How far a search is, from what it has recorded.
 
     A search that was extended after its selection is a search again until the next selection.
@@ -107,17 +102,17 @@ def phase_of(study: Study) -> Phase:
     trials = study.trials
     if not trials:
         return "not started"
-    last = max(trial.key.generation for trial in trials)
-    if generations_selected(study) == last:
+    last = max(trial.key for trial in trials)
+    if generations_selected(study) == last.generation:
         return "finished"
-    final = [trial.key.generation for trial in finalists_after(trials, last)]
-    return phase_at(min(final, default=last))
+    final = [trial.key for trial in finalists_after(trials, last.generation)]
+    return min(final, default=last).phase
 
 
 def generations_selected(study: Study) -> int | None:
     """After how many generations the noted selection was made; None before there is one."""
     noted = study.noted(SELECTION)
-    return None if noted is None else selection_round(CandidateKey(**noted["test_key"]))
+    return None if noted is None else CandidateKey(**noted["test_key"]).selected_after
 
 
 def stage_of(study: Study) -> Stage | None:
@@ -134,20 +129,8 @@ def finalists_after(trials: Iterable[Trial], generations: int) -> tuple[Trial, .
     return tuple(
         trial
         for trial in trials
-        if trial.key.generation < 0 and selection_round(trial.key) == generations
+        if trial.key.generation < 0 and trial.key.selected_after == generations
     )
-
-
-def selection_round(key: CandidateKey) -> int:
-    """After how many generations a finalist of this key was selected."""
-    return key.place // MOST_FINALISTS
-
-
-def phase_at(generation: int) -> Phase:
-    """The phase in which candidates of a generation are scored (see CandidateKey)."""
-    if generation > 0:
-        return "search"
-    return "baselines" if generation == 0 else "validation" if generation == -1 else "test"
 
 
 def generations_of(trials: Iterable[Trial]) -> tuple[Generation, ...]:
@@ -167,14 +150,9 @@ def _generation(number: int, trials: Sequence[Trial]) -> Generation:
         failed=sum(trial.failure is not None for trial in trials),
         mean=sum(scores) / len(scores) if scores else None,
         best=max(scores, default=None),
-        least=min(items_of(trial) for trial in trials),
-        most=max(items_of(trial) for trial in trials),
+        least=min(trial.item_count for trial in trials),
+        most=max(trial.item_count for trial in trials),
     )
-
-
-def items_of(trial: Trial) -> int:
-    """Items a candidate was scored on, over all tasks."""
-    return sum(trial.items.values())
 
 
 def best_of(trials: Iterable[Trial]) -> Trial | None:

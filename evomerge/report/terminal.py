@@ -19,19 +19,17 @@ from rich.text import Text
 
 from evomerge.candidate import CandidateKey, Step
 from evomerge.errors import visible
+from evomerge.events import CandidateDone, Event, Note, Planned, Progress
 from evomerge.report.pace import FinalItems, Pace
 from evomerge.report.tally import (
     Generation,
     Stage,
     best_of,
     generations_of,
-    items_of,
     limits_of,
     parents_among,
-    phase_at,
     scores_are_shares,
     searched,
-    selection_round,
     spending_of,
     stage_of,
 )
@@ -133,6 +131,18 @@ class SearchProgress:
             if key.generation in self._fresh and self._live is None:
                 self.say(self._generation_line(generations_of(self._beside(key))[0]))
 
+    def show(self, event: Event) -> None:
+        """Take note of an event."""
+        match event:
+            case Progress(step=step, candidate=key):
+                self(step, key)
+            case CandidateDone(candidate=key):
+                self("recorded", key)
+            case Planned(candidates=keys, items=items):
+                self.plan(keys, items)
+            case Note(text=text):
+                self.say(text)
+
     def plan(self, keys: Sequence[CandidateKey], items: int) -> None:
         """Take note of the models that are scored next (see candidate.Plan), and say so."""
         if not keys:
@@ -149,7 +159,7 @@ class SearchProgress:
 
     def _enter(self, key: CandidateKey) -> None:
         """Note where the search is; another phase begins anew."""
-        if self._key is None or phase_at(key.generation) != phase_at(self._key.generation):
+        if self._key is None or key.phase != self._key.phase:
             self._end_phase()
             self._pace.begin_phase()
             self._planned = ((), 0)
@@ -157,7 +167,7 @@ class SearchProgress:
 
     @property
     def _phase(self) -> str:
-        return "starting" if self._key is None else phase_at(self._key.generation)
+        return "starting" if self._key is None else self._key.phase
 
     def _waiting(self) -> int:
         """How many of the planned models have no record yet."""
@@ -208,7 +218,7 @@ class SearchProgress:
         taken = self._trials
         genomes = sum(trial.kind == "genome" for trial in taken)
         baselines = sum(trial.kind == "baseline" for trial in taken)
-        finalists = sum(phase_at(trial.key.generation) == "validation" for trial in taken)
+        finalists = sum(trial.key.phase == "validation" for trial in taken)
         parts = [count_text(baselines, "baseline"), count_text(genomes, "candidate")]
         if finalists:
             parts.append(count_text(finalists, "finalist"))
@@ -218,7 +228,7 @@ class SearchProgress:
         """One line for a phase in which this process scored something."""
         if not self._pace.scored or self._key is None:
             return
-        phase = phase_at(self._key.generation)
+        phase = self._key.phase
         if phase == "baselines":
             self.say(self._baselines_line())
         elif phase == "search":
@@ -251,7 +261,7 @@ class SearchProgress:
 
     def _scored_count(self, trials: list[Trial], noun: str) -> str:
         scored = [trial for trial in trials if trial.failure is None]
-        items = max((items_of(trial) for trial in trials), default=0)
+        items = max((trial.item_count for trial in trials), default=0)
         text = f"{count_text(len(scored), noun)} scored on {count_text(items, 'item')} each"
         failed = len(trials) - len(scored)
         return f"{text}, {failed} failed, last: {self._last_failure()}" if failed else text
@@ -263,7 +273,7 @@ class SearchProgress:
         beside = [trial for trial in self._trials if trial.key.generation == key.generation]
         if key.generation >= 0:
             return beside
-        return [one for one in beside if selection_round(one.key) == selection_round(key)]
+        return [one for one in beside if one.key.selected_after == key.selected_after]
 
     def _beside_now(self) -> list[Trial]:
         return self._beside(self._key) if self._key else []
@@ -370,7 +380,7 @@ class SearchProgress:
             ("best baseline", best_of(baselines)),
         ):
             if trial is not None:
-                text = f"{self._scored(trial)} on {count_text(items_of(trial), 'item')}"
+                text = f"{self._scored(trial)} on {count_text(trial.item_count, 'item')}"
                 rows.append((label, text))
         failed = sum(trial.failure is not None for trial in self._trials)
         if failed:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.candidate import TaskItems
-from evomerge.evaluate.objective import PENALTY, Objective
+from evomerge.evaluate.objective import PENALTY, Objective, shortfall_unit
 from evomerge.sampling.sample import Sample
 
 ERROR_RATE = 0.1
@@ -52,8 +52,9 @@ def resampled_fitness(
     scored = len(objective.terms)
     fitness = -objective.combine(means[..., :scored])
     for column, threshold in enumerate(thresholds, start=scored):
-        scale = abs(threshold) if threshold != 0.0 else 1.0
-        fitness += PENALTY * np.maximum(0.0, threshold - means[..., column]) / scale
+        # Another order of these operations rounds otherwise, and may stop others in a tie.
+        short = np.maximum(0.0, threshold - means[..., column])
+        fitness += PENALTY * short / shortfall_unit(threshold)
     return fitness
 
 

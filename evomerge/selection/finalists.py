@@ -23,13 +23,11 @@ from evomerge.recipe import Recipe
 from evomerge.search import Ending
 from evomerge.standing import Role
 from evomerge.study import Trial
+from evomerge.study.notes import PASSED_OVER
 
 VALIDATION = -1
 TEST = -2
 """Generations of the finalists on each split."""
-
-PASSED_OVER = "passed_over"
-"""Where the record keeps how many places of a split were spent on attempts that all failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +91,7 @@ def tested_before(trials: Iterable[Trial], last: int) -> int:
     There are some where a search that had ended went on, with more to spend.
     """
     rounds = {
-        trial.key.place // MOST_FINALISTS
+        trial.key.selected_after
         for trial in trials
         if trial.key.generation == TEST and trial.score is not None
     }

@@ -15,7 +15,6 @@ from evomerge.optimize.baselines import UNIFORM_SOUP, model_labels
 from evomerge.optimize.dominance import front_order, fronts
 from evomerge.outcome.claim import START_ROLES, LeftOut
 from evomerge.outcome.front import Axis, Front, Point
-from evomerge.outcome.reading import NOTE
 from evomerge.outcome.selection import ConstraintCheck
 from evomerge.search import Ending
 from evomerge.selection.finalists import (
@@ -34,6 +33,7 @@ from evomerge.selection.starts import roles_of
 from evomerge.selection.validation import thresholds_among
 from evomerge.standing import Standing, stand
 from evomerge.study import Trial
+from evomerge.study.notes import SELECTION
 
 Scored = Sequence[tuple[Entrant, Trial]]
 
@@ -79,7 +79,7 @@ def select_front(ledger: Ledger, ending: Ending) -> Front:
             f"the test items have no point of the front, or nothing to compare it with: "
             f"{out[0].reason}; resume tries them again"
         )
-    ledger.study.note(NOTE, front.to_json())
+    ledger.study.note(SELECTION, front.to_json())
     return front
 
 

@@ -25,6 +25,7 @@ from evomerge.selection.starts import rivals
 from evomerge.selection.validation import Validation, thresholds_among, validate
 from evomerge.standing import stand
 from evomerge.study import Trial
+from evomerge.study.notes import SELECTION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ def select_winner(ledger: Ledger, ending: Ending) -> Selection:
     validation = validate(ledger, ending)
     tested = _test(ledger, ending, validation)
     selection = _conclude(ledger, validation, tested, last=ending.last)
-    ledger.study.note("selection", selection.to_json())
+    ledger.study.note(SELECTION, selection.to_json())
     return selection
 
 

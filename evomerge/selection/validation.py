@@ -146,8 +146,8 @@ def _best_candidates(ledger: Ledger, ending: Ending) -> list[Trial]:
     most: dict[int, int] = {}
     for trial in within:
         generation = trial.key.generation
-        most[generation] = max(most.get(generation, 0), sum(trial.items.values()))
-    whole = [t for t in within if sum(t.items.values()) == most[t.key.generation]]
+        most[generation] = max(most.get(generation, 0), trial.item_count)
+    whole = [t for t in within if t.item_count == most[t.key.generation]]
     return whole[: ledger.preparation.job.evaluation.finalists]
 
 

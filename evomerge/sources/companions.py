@@ -16,8 +16,6 @@ from pathlib import Path
 
 from evomerge.errors import SourceError
 
-CARD = "README.md"
-
 MODULES = "modules.json"
 """Names the folders that sentence-transformers reads beside a model: its pooling, dense layers."""
 

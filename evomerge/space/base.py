@@ -100,3 +100,8 @@ class SearchSpace(Protocol):
     def encode(self, recipe: Recipe) -> NDArray[np.float64] | None:
         """A genome, (n,) in [0, 1], of the same merge; None when the space cannot express it."""
         ...
+
+
+def switches_of(space: SearchSpace) -> NDArray[np.bool_]:
+    """Which genes of a space are switches, (n,)."""
+    return np.array([gene.binary for gene in space.genes], dtype=np.bool_)

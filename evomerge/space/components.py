@@ -100,13 +100,17 @@ class Components:
     def _component(self, name: str) -> Component:
         if self.structure.layer_of(name) is None:
             return "outer"
-        module = self._module(name)
-        return "attention" if module in ATTENTION else "mlp" if module in MLP else "rest"
+        return component_of(self._module(name))
 
     def _module(self, name: str) -> str:
         """The first part of a layer tensor's name after the number of the layer."""
         _number, _, rest = name[len(self.structure.layer_prefix) :].partition(".")
         return rest.partition(".")[0]
+
+
+def component_of(module: str) -> Component:
+    """What a module of a layer is, by its name: "attention", "mlp" or "rest"."""
+    return "attention" if module in ATTENTION else "mlp" if module in MLP else "rest"
 
 
 def absent(components: Components, wanted: Sequence[Component]) -> Component | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from evomerge.errors import JobError
 from evomerge.recipe import Recipe
 from evomerge.route import Hop, hops_of, stretches_of
-from evomerge.space.base import Gene
+from evomerge.space.base import Gene, switches_of
 from evomerge.space.references import own_reference
 from evomerge.space.route_layout import RouteLayout
 from evomerge.space.wanted import TOLERANCE, Inexpressible
@@ -61,7 +61,7 @@ class DataFlowSpace:
         if not self._layout.spec.conditional:
             return np.ones(len(self.genes), dtype=np.bool_)
         used = [gene for gene in self._layout.scale_genes(self._taken(genome)) if gene is not None]
-        mask = np.array([gene.binary for gene in self.genes], dtype=np.bool_)
+        mask = switches_of(self)
         mask[used] = True
         return mask
 

@@ -12,20 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from evomerge.merge.method import Method, ParameterSpec
+from evomerge.merge.method import Method, ParameterSpec, Sums
 from evomerge.merge.methods import METHODS
 
 Family = Literal["average", "task_vector", "two_models"]
-
-Sums = Literal["any", "elected", "single", "none"]
-
-_SUMS: Mapping[str, Sums] = {
-    **dict.fromkeys(
-        ("linear", "task_arithmetic", "dare_linear", "breadcrumbs", "della_linear"), "any"
-    ),
-    **dict.fromkeys(("ties", "dare_ties", "breadcrumbs_ties", "della"), "elected"),
-    **dict.fromkeys(("slerp", "nuslerp", "multislerp", "fisher", "regmean"), "single"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +47,7 @@ class MethodRule:
     base: whether a recipe names the base, may name it to work on differences from it, or may weigh
         it as any other model.
     least, most: how many models a recipe lists besides its base_model.
-    sums: which weighted sums of models its weights give where nothing is dropped: any; with signs
-        elected, those of one model and the base; one model alone; none that is known.
+    sums: see Method.
     random: whether its recipe needs a mask seed. calibrated: whether it needs statistics.
     """
 
@@ -92,7 +81,7 @@ def rule_of(name: str) -> MethodRule:
             parameter: _parameter_rule(parameter, spec, family)
             for parameter, spec in method.parameters.items()
         },
-        sums=_SUMS.get(name, "none"),
+        sums=method.sums,
         random=method.random,
         calibrated=method.statistics is not None,
     )

@@ -83,7 +83,7 @@ def parse_space(document: Mapping[str, Any], *, where: str) -> SpaceSpec:
     """Check a space's mapping. Raises JobError with the key, the value and the mend."""
     only(document, (*_SPACE_KEYS, "routes"), where)
     method = document.get("method")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise JobError(f"{where}.method: {method}: no such method; {nearest(method, METHODS)}")
     include_base = switch(document.get("include_base", False), f"{where}.include_base")
     rule = rule_of(method)

@@ -4,6 +4,7 @@
     ├── job.yaml             the job as it is run; written last, when all else is there
     ├── study.db             the Optuna study (or a PostgreSQL study, where the job names one)
     ├── items/KEY.parquet    what every item said of candidate KEY
+    ├── events.jsonl         what happened and when, a line of JSON each; nothing reads it here
     ├── run.mark             says to who began it that it is theirs (see ownership)
     └── run.lock             held by the one process that owns the directory
 

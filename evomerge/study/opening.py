@@ -17,6 +17,7 @@ import sqlalchemy.exc
 
 from evomerge.errors import JobError, RunError
 from evomerge.job import JobSpec, load_job
+from evomerge.study.notes import FACTS
 from evomerge.study.ownership import check_own, mark_own
 from evomerge.study.postgres import WriterLock
 from evomerge.study.reader import Contents, Reader, Record
@@ -33,9 +34,6 @@ from evomerge.study.storage import (
 )
 from evomerge.study.study import Study
 from evomerge.study.writer import Direction, Writer
-
-FACTS = "facts"
-"""The note of what a search depends on; under `job` the fingerprint of its job."""
 
 _JOB, _DATABASE, _LOCK = "job.yaml", "study.db", "run.lock"
 

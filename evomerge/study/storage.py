@@ -84,7 +84,7 @@ def _is_postgres(url: str) -> bool:
     return sqlalchemy.make_url(url).get_backend_name() == "postgresql"
 
 
-_BEGUN = ("job.yaml", "run.mark", "study.db", "study.db-journal", "run.lock")
+_BEGUN = ("job.yaml", "run.mark", "study.db", "study.db-journal", "run.lock", "events.jsonl")
 """Files that the beginning of a search writes into its run directory."""
 
 

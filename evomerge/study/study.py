@@ -19,6 +19,7 @@ from evomerge.evaluate.objective import Means, means_of
 from evomerge.job import JobSpec
 from evomerge.study.digests import digest_items
 from evomerge.study.items import ItemFiles
+from evomerge.study.notes import NoteName
 from evomerge.study.reader import Contents, Record
 from evomerge.study.storage import remove_begun, storage_errors, write_whole
 from evomerge.study.trial import Parameter, Trial
@@ -176,17 +177,19 @@ class Study:
     def keep_job(self) -> None:
         """Keep the job as it is now, so that the next `resume` needs no overrides again."""
         text = self.job.to_yaml()
+        if self._writer is None:
+            raise RunError(f"{self.run_dir}: the record is closed, or was opened to be read")
         with storage_errors(self.run_dir):
             path = self.run_dir / "job.yaml"
             write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
-    def note(self, name: str, value: Any) -> None:
-        """Keep a fact of the whole search (JSON values), replacing what it said before."""
+    def note(self, name: NoteName, value: Any) -> None:
+        """Keep a fact of the whole search (JSON values; see `notes`), replacing what it said."""
         with self._writing(name) as writer:
             writer.note(name, value)
         self._notes[name] = json.loads(json.dumps(value))
 
-    def noted(self, name: str) -> Any:
+    def noted(self, name: NoteName) -> Any:
         """A fact kept by `note`, or None."""
         return copy.deepcopy(self._notes.get(name))
 
@@ -194,7 +197,8 @@ class Study:
     def _writing(self, *notes: str) -> Iterator[Writer]:
         """What the record should hold is written after it; `notes`: names of new ones."""
         writer = self._writer
-        assert writer is not None, "the record was opened to be read"
+        if writer is None:
+            raise RunError(f"{self.run_dir}: the record is closed, or was opened to be read")
         with storage_errors(self.run_dir):
             writer.check(sum(self._counts), run_dir=self.run_dir)
             before = self._contents
@@ -226,8 +230,9 @@ class Study:
 
     def close(self) -> None:
         """Let go of the run directory."""
-        if self._writer is not None:
-            self._writer.close()
+        writer, self._writer = self._writer, None  # whoever keeps it can read it and no more
+        if writer is not None:
+            writer.close()
         if self._release is not None:
             self._release()
         if self._lock is not None:

@@ -17,6 +17,7 @@ import pytest
 from evomerge.conditions import read_last_number
 from evomerge.conditions.language import Language
 from evomerge.errors import TaskError
+from evomerge.evaluate import public_data
 from evomerge.evaluate.public_data import FOLDER_VARIABLE
 from evomerge.evaluate.suite import TaskSuite
 from tests.checkpoints import word_tokenizer
@@ -115,7 +116,7 @@ def test_without_the_file_and_the_hub_the_file_that_is_missing_is_named(
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr("evomerge.evaluate.public_data.load_dataset", unreachable)
+    monkeypatch.setattr(public_data, "load_dataset", unreachable)
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     with pytest.raises(TaskError, match=r"juletxara/mgsm: .*no route.*has no mgsm/mgsm_ja\.tsv"):
         TaskSuite.load(["japanese_maths"], tokenizer=word_tokenizer())
@@ -141,7 +142,7 @@ def test_the_hubs_rows_make_the_same_items_as_the_file(
             for question, answer in rows
         ]
 
-    monkeypatch.setattr("evomerge.evaluate.public_data.load_dataset", hub)
+    monkeypatch.setattr(public_data, "load_dataset", hub)
     monkeypatch.delenv(FOLDER_VARIABLE)
     from_hub = TaskSuite.load(["japanese_maths"], tokenizer=word_tokenizer())
     assert asked == [("juletxara/mgsm", "ja", "test")]

@@ -14,6 +14,7 @@ from evomerge.export.card import MIXED_LICENCE, CardScores, Effort, Story
 from evomerge.export.card import write_card as write_merge_card
 from evomerge.export.origins import FileFacts, Licence, Origin, public_names, trace
 from evomerge.export.use import use_of
+from evomerge.merge.methods import METHODS
 from evomerge.outcome import ConstraintCheck
 from evomerge.recipe import Recipe
 from evomerge.standing import Role, Standing
@@ -111,6 +112,15 @@ def test_it_says_how_the_merge_was_found_and_how_to_make_it_again(family: Family
     assert "evomerge merge recipe.yaml --out DIR" in card
     assert "mergekit-yaml recipe.yaml DIR" in card
     assert "folders of the machine it was made on (base, arithmetic and japanese)" in card
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_that_draws_random_masks_is_said_to_draw_others_in_mergekit(
+    family: Family, method: str
+) -> None:
+    drawn = method in ("dare_linear", "dare_ties", "della", "della_linear")
+    card = card_of(family, family.recipe(merge_method=method))
+    assert ("its random masks are mergekit's own" in card) is METHODS[method].random is drawn
 
 
 def test_it_holds_no_path_of_the_machine(family: Family) -> None:

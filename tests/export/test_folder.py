@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from evomerge.errors import RunError, StorageError
+from evomerge.export import folder as folder_module
 from evomerge.export.checkpoint import weights_bytes
 from evomerge.export.folder import check_free, inside, whole_folder
 from evomerge.sources import Source
@@ -133,7 +134,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     recipe = family.recipe()
     needed = weights_bytes(recipe, family.open(recipe))
     room = SimpleNamespace(free=needed - 1)
-    monkeypatch.setattr("evomerge.export.folder.shutil.disk_usage", lambda path: room)
+    monkeypatch.setattr(folder_module.shutil, "disk_usage", lambda path: room)
     with pytest.raises(StorageError, match=r"out: the model takes 0\.\d+ GB and .* GB are free"):
         export_sources(recipe, family.open(recipe), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -167,7 +168,7 @@ def test_a_place_where_nothing_can_be_made_is_not_called_taken(
     def refuse(*_given: object, **_options: object) -> None:
         raise filelock.Timeout("as some file systems answer")
 
-    monkeypatch.setattr("evomerge.export.folder.filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr(folder_module.filelock.FileLock, "acquire", refuse)
     refused = pytest.raises(StorageError, match="no file can be made beside it")
     with refused, whole_folder(tmp_path / "out"):
         pass
@@ -202,7 +203,7 @@ def test_a_second_export_is_refused_until_the_first_has_its_name(
             pass
         refused.append(str(caught.value))
 
-    monkeypatch.setattr("evomerge.export.folder.os.fsync", come_second)
+    monkeypatch.setattr(folder_module.os, "fsync", come_second)
     with whole_folder(tmp_path / "out") as folder:
         (folder / "a.txt").write_text("first")
     # The file, its folder, and once it has its name the folder that this stands in.

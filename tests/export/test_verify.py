@@ -64,7 +64,7 @@ def test_what_lm_eval_cannot_score_is_said_in_a_line(
     def fail(*_: object, **__: object) -> None:
         raise NotImplementedError("no pictures\nin this task")
 
-    monkeypatch.setattr("evomerge.evaluate.stock.lm_eval.simple_evaluate", fail)
+    monkeypatch.setattr("lm_eval.simple_evaluate", fail)
     found = verify(vision, items, OPTIONS)
     (line,) = found.lines()
     assert line.startswith("NOT verified: transformers loads all")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, TaskItems
+from evomerge.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
 from evomerge.errors import RunError
 from evomerge.evaluate.stock import StockOptions, score_stock
 from evomerge.export import ExportReport, Verification, export_winner, merge_recipe, verify
@@ -25,10 +25,10 @@ from evomerge.preparation import Preparation, pin, prepare
 from evomerge.recipe import read_recipe
 from evomerge.search import run_search
 from evomerge.selection import select_winner
-from evomerge.study import Study, create_study
+from evomerge.study import Parameter, Study, create_study
 from evomerge.workers.pool import LocalPool
 from tests.checkpoints import load_tensors
-from tests.export.conftest import Family, contents
+from tests.export.conftest import Family, contents, make_family
 
 TASKS = Path(__file__).parents[1] / "evaluate" / "tasks"
 OPTIONS = StockOptions(dtype="float32", device="cpu", task_folders=(TASKS,))
@@ -203,7 +203,7 @@ def test_a_candidate_chosen_by_hand_says_so(searched: Searched, tmp_path: Path) 
     assert trial is not None
     assert report.label == trial.label
     assert report.verification is not None
-    assert report.verification.items == sum(trial.items.values())
+    assert report.verification.items == trial.item_count
     assert report.verified
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"Chosen by hand: candidate {key}" in ModelCard(card).text.strip().splitlines()[2]
@@ -212,6 +212,41 @@ def test_a_candidate_chosen_by_hand_says_so(searched: Searched, tmp_path: Path) 
     assert recipe.models == trial.recipe.models
     assert set(recipe.evomerge["scores"]) == {"search"}
     assert tuple(recipe.evomerge["genome"]) == trial.genome
+
+
+def test_the_card_names_the_algorithm_whatever_the_models_are_called(
+    searched: Searched, tmp_path: Path
+) -> None:
+    models = {"tokenizer": "base", "base": str(make_family(tmp_path).base)}
+    for author, model in (("one", "arithmetic"), ("two", "japanese")):
+        (tmp_path / author).mkdir()
+        (tmp_path / model).rename(tmp_path / author / "in")
+    models["sources"] = [str(tmp_path / author / "in") for author in ("one", "two")]
+    job = searched.preparation.job.model_dump()
+    changed = {"models": models, "optimizer": {}, "search_space": "per_layer_linear"}
+    changed["budget"] = {"candidates": 40}
+    preparation = prepare(pin(JobSpec.model_validate({**job, **changed})))
+    space, key = preparation.space, CandidateKey(1, 0)
+    names = [gene.name for gene in space.genes]
+    assert any("/in." in name for name in names), "as a route's switches are called"
+    candidate = Candidate(
+        key=key,
+        kind="genome",
+        label=str(key),
+        recipe=space.decode(space.start),
+        items={"toy_choice": (0,)},
+        genome=tuple(space.start.tolist()),
+    )
+    scored = Scored(tasks={"toy_choice": TaskItems(ids=(0,), metrics={"acc": (1.0,)})})
+    with create_study(tmp_path / "run", preparation.job) as study:
+        values = {name: Parameter(value=0.5, low=0.0, high=1.0) for name in names}
+        study.record(candidate, scored, score=1.0, parameters=values)
+        # As an older record, which does not say it; and as one that was searched by another.
+        export_winner(preparation, study, None, tmp_path / "older", trial=key)
+        study.note("algorithms", {"0": "tpe"})
+        export_winner(preparation, study, None, tmp_path / "said", trial=key)
+    assert "search: `cma_es` (seed 0)" in (tmp_path / "older" / "README.md").read_text("utf-8")
+    assert "search: `tpe` (seed 0)" in (tmp_path / "said" / "README.md").read_text("utf-8")
 
 
 def test_a_candidate_that_does_not_exist_is_refused(searched: Searched, tmp_path: Path) -> None:

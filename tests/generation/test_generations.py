@@ -92,20 +92,20 @@ def test_losers_are_stopped_and_what_they_leave_goes_to_others(
     study = searched(prepared(models), tmp_path / "run")
     for generation in range(1, 6):
         counts = [
-            sum(trial.items.values())
+            trial.item_count
             for trial in study.trials_of("genome")
             if trial.key.generation == generation
         ]
         assert sum(counts) <= 8 * 64
         # The better half is never stopped, so it has at least what each candidate has by rights.
         assert sorted(counts)[3] >= 64
-    everyone = [sum(trial.items.values()) for trial in study.trials_of("genome")]
+    everyone = [trial.item_count for trial in study.trials_of("genome")]
     assert min(everyone) < 64 < max(everyone)
 
 
 def test_without_a_race_all_have_the_same_items(models: Path, tmp_path: Path) -> None:
     study = searched(prepared(models, racing=False), tmp_path / "run")
-    assert {sum(trial.items.values()) for trial in study.trials_of("genome")} == {64}
+    assert {trial.item_count for trial in study.trials_of("genome")} == {64}
     keys = [trial.key for trial in study.trials_of("genome") if trial.key.generation == 2]
     drawn = [{task: items.ids for task, items in study.items_of(key).items()} for key in keys]
     assert all(one == drawn[0] for one in drawn)
@@ -127,7 +127,7 @@ def test_a_whole_search_stays_within_the_items_that_its_candidates_have_by_right
     models: Path, tmp_path: Path
 ) -> None:
     study = searched(prepared(models, elites=0, growing=True), tmp_path / "run")
-    assert sum(sum(t.items.values()) for t in study.trials_of("genome")) <= 40 * 64
+    assert sum(t.item_count for t in study.trials_of("genome")) <= 40 * 64
     begun = study.noted("items of generations")
     assert list(begun) == ["1", "2", "3", "4", "5"]
     assert begun["1"] == 32
@@ -150,7 +150,7 @@ def test_run_again_over_its_record_it_decides_the_same(models: Path, tmp_path: P
 def test_a_task_of_few_items_is_not_raced_by_them(models: Path, tmp_path: Path) -> None:
     """One item of a task cannot be resampled: a miss by chance would look sure."""
     study = searched(prepared(models, items_per_generation=14), tmp_path / "run")
-    assert {sum(trial.items.values()) for trial in study.trials_of("genome")} == {14}
+    assert {trial.item_count for trial in study.trials_of("genome")} == {14}
 
 
 def test_a_job_may_ask_for_more_items_than_there_are(models: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_budget_of_items_is_kept_with_elites_too(models: Path, tmp_path: Path)
     )
     study = searched(prepare(job), tmp_path / "run")
     spent = [*study.trials_of("genome"), *study.trials_of("elite")]
-    assert sum(sum(trial.items.values()) for trial in spent) <= 2000
+    assert sum(trial.item_count for trial in spent) <= 2000
 
 
 def test_no_block_is_left_of_a_candidate_that_is_recorded(models: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_generation_gives_fitness_that_ranks_the_stopped_last(
         ],
         items=64,
     )
-    counts = np.array([sum(trial.items.values()) for trial in scored.trials])
+    counts = np.array([trial.item_count for trial in scored.trials])
     assert len(set(counts.tolist())) > 1
     order = np.argsort(scored.fitness)
     assert (np.diff(counts[order]) <= 0).all()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evomerge.candidate import Candidate, Observer, ignore
+from evomerge.events import Observe, unobserved
 from evomerge.grid import GridRun, facts_of_grid, keep_grid, open_grid_study, pin_grid
 from evomerge.preparation import Preparation, prepare
 from evomerge.study import Study
@@ -59,5 +60,5 @@ def watch_nothing(_candidates: list[Candidate]) -> Iterator[Observer]:
 
 
 @contextmanager
-def watch_no_search(_study: Study) -> Iterator[Observer]:
-    yield ignore
+def watch_no_search(_study: Study) -> Iterator[Observe]:
+    yield unobserved

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from evomerge.candidate import CandidateKey, Observer, Step
+from evomerge.events import CandidateDone, Event, Observe, Progress
 from evomerge.grid import GridRun, facts_of_grid, open_grid_study, pin_grid
 from evomerge.preparation import Preparation, prepare
 from evomerge.study import read_study
@@ -83,6 +84,18 @@ def _run(
 
         yield observe
 
+    @contextlib.contextmanager
+    def watch_search(shown: object) -> Iterator[Observe]:
+        with watch(shown) as observe:
+
+            def hear(event: Event) -> None:
+                if isinstance(event, Progress):
+                    observe(event.step, event.candidate)
+                elif isinstance(event, CandidateDone):
+                    observe("recorded", event.candidate)
+
+            yield hear
+
     grid = pin_grid(make_grid(folder, **CHANGES))
     with open_grid_study(run_dir, grid, preparation) as study:
         study.note("facts", facts_of_grid(grid, preparation))
@@ -93,7 +106,7 @@ def _run(
             facts_folder=run_dir / "facts",
             open_pool=lambda _preparation, _folder: HashingPool(),
             watch_scoring=watch,
-            watch_search=watch,
+            watch_search=watch_search,
         ).run()
     (run_dir / "outcome.json").write_text(json.dumps(outcome.to_json()))
     if steps_file is not None:

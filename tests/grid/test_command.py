@@ -48,7 +48,7 @@ def test_a_grid_says_what_it_costs_then_shows_its_table(done: tuple[Path, Result
     run_dir, result = done
     assert result.exit_code == 0, result.output
     with read_study(run_dir) as study:
-        scored = sum(sum(trial.items.values()) for trial in study.trials_of("cell"))
+        scored = sum(trial.item_count for trial in study.trials_of("cell"))
     # Base and experts, then two subsets with a soup and DARE-TIES of two seeds.
     assert f"10 models to score on {scored:,} items" in result.stderr
     head, *rows = result.stdout.splitlines()[:5]

@@ -121,7 +121,7 @@ def test_workers_that_cannot_be_had_leave_nothing(
     def refuse(*_: object, **__: object) -> None:
         raise WorkerError("--ray-address here: no cluster answers")
 
-    monkeypatch.setattr("evomerge.cli.gridding.open_pool", refuse)
+    monkeypatch.setattr("evomerge.run.open_job_pool", refuse)
     grid = tmp_path / "grid.yaml"
     grid.write_text(yaml.safe_dump(grid_document(models)))
     mine = tmp_path / "mine"  # a folder that was there stays, and so does the grid that lies in it

@@ -105,6 +105,19 @@ class TestEveryMethod:
 LARGEST = "layers.0.weight"
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_seed_counts_for_methods_that_draw_and_for_no_other(
+    method: str, tmp_path: Path
+) -> None:
+    models = random_models()
+    document = contract_document(method, tmp_path, models)
+    first, other = (
+        merge(models, {**document, "evomerge": {**document.get("evomerge", {}), "seed": seed}})
+        for seed in (1, 2)
+    )
+    assert torch.equal(first[LARGEST], other[LARGEST]) is not METHODS[method].random
+
+
 def products_of(vectors: np.ndarray) -> np.ndarray:
     """Inner products of the rows, from 64 or more bits, as float64."""
     return (vectors @ vectors.T).astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterator, Sequence
 
@@ -461,7 +462,8 @@ def test_bytes_depend_on_no_cut_of_the_work(
             torch.set_num_threads(threads)
             if place is not None:
                 for name, sizes in BLOCKS.items():
-                    monkeypatch.setattr(name, sizes[place])
+                    module, _, constant = name.rpartition(".")
+                    monkeypatch.setattr(importlib.import_module(module), constant, sizes[place])
             found.append(merge(models, recipe)["layers.0.weight"])
         monkeypatch.undo()
         assert all(torch.equal(found[0], other) for other in found[1:])

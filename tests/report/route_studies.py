@@ -16,9 +16,9 @@ from evomerge.candidate import CandidateKey, Step
 from evomerge.job import JobSpec
 from evomerge.outcome import Selection
 from evomerge.recipe import Recipe
-from evomerge.report.tally import STAGES
 from evomerge.space import SearchSpace, build_space
 from evomerge.study import Parameter, Study
+from evomerge.study.notes import STAGES
 from tests.report.studies import (
     BASE,
     SOURCES,

@@ -10,8 +10,8 @@ from evomerge.evaluate.intervals import Interval
 from evomerge.evaluate.simultaneous import Difference
 from evomerge.outcome import Comparison, LeftOut, Selection
 from evomerge.report.html import render_report
-from evomerge.report.tally import SELECTION
 from evomerge.study import Study
+from evomerge.study.notes import SELECTION
 from tests.report.studies import make_selection
 
 

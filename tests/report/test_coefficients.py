@@ -4,6 +4,8 @@ import pytest
 
 from evomerge.recipe import Condition, Recipe, RecipeModel
 from evomerge.report.coefficients import coefficients_of
+from evomerge.sources import Stack, Structure
+from evomerge.space.components import Components
 from tests.report.studies import BASE, SOURCES, layered, make_structure, merge_of
 
 FIRST, SECOND = SOURCES
@@ -31,6 +33,39 @@ def test_components_are_told_apart_where_their_values_differ() -> None:
     assert isinstance(attention.value, tuple)
     assert found.panels[0].curves[0].values[0] == attention.value[0]
     assert found.panels[0].curves[0].values[-1] == attention.value[-1]
+
+
+@pytest.mark.parametrize(
+    ("module", "component", "called"),
+    [
+        ("mixer", "attention", "attention"),
+        ("mamba", "attention", "attention"),
+        ("temporal_block", "attention", "attention"),
+        ("self_attn", "attention", "attention"),
+        ("fc1", "mlp", "MLP"),
+        ("block_sparse_moe", "mlp", "MLP"),
+        ("norm", "rest", "norms"),
+        ("router", "rest", "router"),
+    ],
+)
+def test_a_part_of_a_layer_is_called_what_a_search_space_takes_it_for(
+    module: str, component: str, called: str
+) -> None:
+    names = [f"backbone.layers.{i}.{part}.weight" for i in range(2) for part in (module, "other")]
+    structure = Structure(
+        architecture="MambaForCausalLM",
+        stacks=(Stack("backbone.layers.", 2),),
+        shapes=dict.fromkeys(names, (8, 8)),
+        dtype="float32",
+        tied=False,
+    )
+    assert Components(structure).of[names[0]] == component
+    conditions = (Condition(filter=f".{module}.", value=0.9), Condition(filter=None, value=0.1))
+    found = coefficients_of(merge_of({FIRST: conditions}), structure)
+    assert {panel.curves[0].values[0]: panel.component for panel in found.panels} == {
+        0.9: called,
+        0.1: "other",
+    }
 
 
 def test_parts_that_are_no_whole_component_are_named() -> None:

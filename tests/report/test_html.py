@@ -13,8 +13,8 @@ import pytest
 from evomerge.errors import StorageError
 from evomerge.outcome import ConstraintCheck, Selection
 from evomerge.report.html import render_report, write_report
-from evomerge.report.tally import SELECTION
 from evomerge.study import Study
+from evomerge.study.notes import SELECTION
 from tests.report.studies import (
     MERGES,
     QUALITY,

@@ -13,9 +13,9 @@ import pytest
 from evomerge.outcome import Selection
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.report.html import write_report
-from evomerge.report.tally import SELECTION
 from evomerge.route import hops_of
 from evomerge.study import Study, create_study
+from evomerge.study.notes import SELECTION
 from tests.report.route_studies import (
     LEFT,
     MERGE,

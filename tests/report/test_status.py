@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from evomerge.report.status import Status, show_status, status_of
-from evomerge.report.tally import SELECTION
 from evomerge.study import Study, create_study, read_study
+from evomerge.study.notes import SELECTION
 from tests.report.route_studies import MadeUpHybrid, MadeUpRouteSearch, hybrid_job, make_space
 from tests.report.studies import FAILURE, MadeUpSearch, make_job, make_selection, run_through
 

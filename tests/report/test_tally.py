@@ -7,7 +7,6 @@ import pytest
 from evomerge.candidate import MOST_FINALISTS, CandidateKey
 from evomerge.job import BudgetSpec
 from evomerge.report.tally import (
-    SELECTION,
     Spending,
     best_of,
     failures_of,
@@ -21,6 +20,7 @@ from evomerge.report.tally import (
     spending_of,
 )
 from evomerge.study import Study
+from evomerge.study.notes import SELECTION
 from tests.report.studies import BASE, FAILURE, SOURCES, MadeUpSearch, make_selection, run_through
 
 SPENT = Spending(candidates=6, failed=0, items=600, merge_s=900.0, forward_s=800.0, other_s=100.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from evomerge.candidate import TaskItems
@@ -46,17 +47,19 @@ def test_candidates_are_compared_on_the_same_resamples() -> None:
     np.testing.assert_array_equal(resampled[:, 0], resampled[:, 1])
 
 
-def test_a_broken_constraint_costs_as_in_a_generations_fitness() -> None:
+@pytest.mark.parametrize("threshold", [0.8, 0.0])
+def test_a_broken_constraint_costs_as_in_a_generations_fitness(threshold: float) -> None:
     objective = Objective(
         terms=[Term(metric=ACC, weight=1.0)],
         aggregate="mean",
-        constraints=[Constraint(metric=ACC, at_least=0.8, of=None)],
+        constraints=[Constraint(metric=ACC, at_least=threshold, of=None)],
     )
     outcomes = np.ones((2, 20))
     outcomes[1, :10] = 0.0
+    outcomes -= 0.8 - threshold
     means = [{"task": {"acc": row.mean()}} for row in outcomes]
-    expected = objective.fitness(means, thresholds=(0.8,))
-    resampled = resample(outcomes, objective, (0.8,))
+    expected = objective.fitness(means, thresholds=(threshold,))
+    resampled = resample(outcomes, objective, (threshold,))
     np.testing.assert_allclose(resampled[:, 0], expected[0])
     np.testing.assert_allclose(resampled[:, 1].mean(), expected[1], rtol=0.05)
 

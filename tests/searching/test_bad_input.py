@@ -228,7 +228,7 @@ def test_workers_that_cannot_be_had_leave_nothing(
     def refuse(*_: object, **__: object) -> None:
         raise WorkerError("--ray-address here: no cluster answers")
 
-    monkeypatch.setattr("evomerge.cli.searching.open_pool", refuse)
+    monkeypatch.setattr("evomerge.run.open_job_pool", refuse)
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump(job_document(models)))
     mine = tmp_path / "mine"  # a folder that was there stays, and so does what lies in it

@@ -80,6 +80,7 @@ def test_a_trial_reads_back_to_the_last_bit(tmp_path: Path, models: Path) -> Non
     with read_study(tmp_path / "run") as study:
         assert study.trials == written
         assert study.outcome_of(CandidateKey(1, 0)) == SCORED
+        assert study.trial(CandidateKey(1, 0)).item_count == 3
         assert study.trial(CandidateKey(1, 1)).failure == "logits are not finite"
         assert study.job == job
 

@@ -12,8 +12,9 @@ from evomerge.candidate import Candidate, CandidateKey, Cost, Failed
 from evomerge.ledger import Ledger
 from evomerge.outcome import Selection
 from evomerge.preparation import Preparation, next_stage, prepare
+from evomerge.proposing import algorithm_of
 from evomerge.search import Ending
-from evomerge.stages import run_job
+from evomerge.stages import at_stage, run_job
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.pool import LocalPool, Pool
 from tests.searching.jobs import JOBS, PARAMETERS, LightPool, make_job, write_models
@@ -86,6 +87,18 @@ def test_the_stages_share_the_budget_and_count_their_generations_on(
         1: [5] * 4 + [6] * 4,
     }
     assert (ending.first, ending.last) == (4, 6)
+
+
+def test_the_record_says_by_which_algorithm_each_stage_was_searched(
+    tmp_path: Path, models: Path
+) -> None:
+    preparation = prepared(models, optimizer={"seed": 3, "population": 4})
+    run(tmp_path / "run", preparation)
+    with read_study(tmp_path / "run") as study:
+        kept = study.noted("algorithms")
+        found = [algorithm_of(at_stage(preparation, study, stage)) for stage in (0, 1)]
+    assert kept == {"0": "cma_es", "1": "cat_cma_es"}
+    assert found == ["cma_es", "cat_cma_es"]
 
 
 def test_more_budget_goes_to_the_last_stage_once_the_first_has_ended(

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from evomerge.candidate import Candidate, CandidateKey, Scored
-from evomerge.cli.beginnings import keep_check
 from evomerge.errors import SelfCheckError
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood
 from evomerge.evaluate.engines.transformers import TransformersEngine
@@ -16,6 +15,7 @@ from evomerge.evaluate.self_check import SelfCheck
 from evomerge.optimize.baselines import only
 from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
+from evomerge.run import keep_check
 from evomerge.study import read_study, resume_study
 from evomerge.workers.pool import LocalPool
 from tests.evaluate.test_self_check import keep_passes

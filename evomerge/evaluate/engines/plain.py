@@ -8,7 +8,6 @@ slow, and what every faster way of this room is held against.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 
 import torch
 from transformers import (
@@ -18,9 +17,9 @@ from transformers import (
     StoppingCriteria,
 )
 
-from evomerge.evaluate.engines.base import Continuation, LogLikelihood, NonFiniteLogits, Prompt
+from evomerge.evaluate.engines.base import Prompt
 from evomerge.evaluate.engines.choosing import Chooses
-from evomerge.evaluate.engines.context import prompt_of, read_of
+from evomerge.evaluate.engines.context import prompt_of
 
 
 def plain_logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
@@ -31,22 +30,6 @@ def plain_logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     return logits[0]
 
 
-def plain_loglikelihood(
-    model: PreTrainedModel, requests: Sequence[Continuation], *, context_tokens: int
-) -> list[LogLikelihood]:
-    """What `Engine.loglikelihood` gives. Raises NonFiniteLogits, TaskError where too long."""
-    answers = []
-    for request in requests:
-        ids = torch.from_numpy(read_of(request, context_tokens=context_tokens)).to(model.device)
-        rows = torch.log_softmax(plain_logits(model, ids)[-request.scored :], dim=-1)
-        targets = torch.from_numpy(request.tokens[-request.scored :]).to(model.device)
-        chosen = rows.gather(1, targets[:, None])
-        if not bool(torch.isfinite(chosen).all()):
-            raise NonFiniteLogits
-        answers.append((float(chosen.sum()), bool((rows.argmax(dim=-1) == targets).all())))
-    return answers
-
-
 def plain_answer(
     model: PreTrainedModel, request: Prompt, choosing: Chooses, *, context_tokens: int
 ) -> list[int]:
@@ -55,7 +38,7 @@ def plain_answer(
     Raises NonFiniteLogits, TaskError where no prompt fits beside the answer.
     """
     prompt = torch.from_numpy(prompt_of(request, context_tokens=context_tokens)).to(model.device)
-    chooser = _Chooser(choosing, request, len(prompt))
+    chooser = _Chooser(choosing, request)
     _generate(model, prompt, chooser, tokens=request.limit_tokens)
     return chooser.answer
 
@@ -82,11 +65,10 @@ def _generate(
 class _Chooser(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
     """Makes `generate` take the token that `Choosing` takes; answer: the tokens so far."""
 
-    def __init__(self, choosing: Chooses, request: Prompt, prompt_tokens: int) -> None:
+    def __init__(self, choosing: Chooses, request: Prompt) -> None:
         self.answer: list[int] = []
         self._choosing = choosing
         self._request = request
-        self._prompt_tokens = prompt_tokens
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (1, vocabulary) of which that token's is the highest."""
