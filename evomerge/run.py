@@ -30,7 +30,7 @@ from evomerge.events import (
 )
 from evomerge.ledger import Ledger
 from evomerge.outcome import Outcome
-from evomerge.preparation import Preparation, check_unchanged, facts_of, sources_digest
+from evomerge.preparation import Preparation, check_unchanged, facts_folder, facts_of
 from evomerge.search import Ending
 from evomerge.stages import run_job
 from evomerge.study import Study
@@ -61,14 +61,14 @@ def run_study(
     *,
     observe: Observe,
     ray_address: str | None = None,
-    facts_folder: Path | None = None,
+    facts_dir: Path | None = None,
     open_pool: OpenPool | None = None,
 ) -> tuple[Ending, Outcome]:
     """Search, or go on, until there is an outcome; the study stays open.
 
     observe: told of every event, which RUN_DIR/events.jsonl holds too. ray_address: of a cluster to
-    join. facts_folder: for large facts about the sources; in the run directory if not given.
-    open_pool: opens other workers than those that the job asks for.
+    join. facts_dir: the run directory that holds large facts about the sources; its own if not
+    given. open_pool: opens other workers than those that the job asks for.
     Raises RunError where what the search depends on has changed, WorkerError, StorageError.
     """
     now = facts_of(preparation)
@@ -92,12 +92,12 @@ def run_study(
                 preparation=preparation,
             )
         )
-        facts_folder = facts_folder or study.run_dir / "facts" / sources_digest(now)
+        folder = facts_folder(facts_dir or study.run_dir, now)
 
         def open_own(ready: Preparation, folder: Path) -> Pool:
             return open_workers(study, ready, folder, events.say, ray_address)
 
-        with (open_pool or open_own)(preparation, facts_folder) as pool:
+        with (open_pool or open_own)(preparation, folder) as pool:
             ledger = Ledger(
                 preparation=preparation,
                 study=study,

@@ -15,7 +15,7 @@ from evomerge.grid.outcome import GridOutcome
 from evomerge.grid.record import facts_of_grid, keep_grid, open_grid_study, write_recipes
 from evomerge.grid.running import GridRun
 from evomerge.grid.specification import GridSpec
-from evomerge.preparation import Preparation, sources_digest
+from evomerge.preparation import Preparation, facts_folder
 from evomerge.run import go_on, open_workers
 from evomerge.study import Study
 from evomerge.workers.pool import Pool
@@ -93,7 +93,7 @@ def run_grid(
             grid=spec,
             preparation=preparation,
             study=study,
-            facts_folder=run_dir / "facts" / sources_digest(now),
+            facts_folder=facts_folder(run_dir, now),
             open_pool=open_pool,
             watch_scoring=watcher.scoring,
             watch_search=watcher.searching,

@@ -20,7 +20,6 @@ from evomerge.job import JobSpec
 from evomerge.optimize.baselines import parent_labels
 from evomerge.outcome import Selection
 from evomerge.preparation import facts_of, pin, prepare
-from evomerge.preparation import sources_digest as digest_sources
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.run import OpenPool, run_study
 from evomerge.study import Study, create_study, resume_study
@@ -73,7 +72,7 @@ def find(
                 search,
                 preparation,
                 observe=observe,
-                facts_folder=study.run_dir / "facts" / digest_sources(now),
+                facts_dir=study.run_dir,
                 open_pool=open_pool,
             )
     assert isinstance(selection, Selection), "a grid's searches have one objective"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evomerge.preparation.facts import (
         check_unchanged,
+        facts_folder,
         facts_of,
         opened_count,
         opened_files_of,
-        sources_digest,
     )
     from evomerge.preparation.models_alone import ModelAlone, ModelsAlone, check_rows
     from evomerge.preparation.pinning import pin, pinned_reference
@@ -29,6 +29,7 @@ __all__ = [
     "Preparation",
     "check_rows",
     "check_unchanged",
+    "facts_folder",
     "facts_of",
     "next_stage",
     "opened_count",
@@ -36,7 +37,6 @@ __all__ = [
     "pin",
     "pinned_reference",
     "prepare",
-    "sources_digest",
 ]
 
 _PLACES = {
@@ -44,6 +44,7 @@ _PLACES = {
     "ModelsAlone": "evomerge.preparation.models_alone",
     "Preparation": "evomerge.preparation.preparation",
     "check_unchanged": "evomerge.preparation.facts",
+    "facts_folder": "evomerge.preparation.facts",
     "facts_of": "evomerge.preparation.facts",
     "check_rows": "evomerge.preparation.models_alone",
     "opened_count": "evomerge.preparation.facts",
@@ -52,7 +53,6 @@ _PLACES = {
     "pin": "evomerge.preparation.pinning",
     "pinned_reference": "evomerge.preparation.pinning",
     "prepare": "evomerge.preparation.preparing",
-    "sources_digest": "evomerge.preparation.facts",
 }
 """Where each name is; looked up when it is asked for, as some of them load the large libraries."""
 

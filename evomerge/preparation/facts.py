@@ -46,10 +46,13 @@ def facts_of(preparation: Preparation) -> dict[str, Any]:
     }
 
 
-def sources_digest(facts: Mapping[str, Any]) -> str:
-    """A short name for what these sources hold in this job's vocabulary, from `facts_of`."""
+def facts_folder(run_dir: Path, facts: Mapping[str, Any]) -> Path:
+    """Where a run keeps large facts about its sources, such as sorted magnitudes.
+
+    facts: from `facts_of`. The folder is named for what the sources hold in the job's vocabulary.
+    """
     text = json.dumps([facts["sources"], facts["job"]["models"]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return run_dir / "facts" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> list[str]:
