@@ -29,14 +29,14 @@ from machine import machine
 from random_checkpoints import SHAPES, write_family
 from scoring_speed_tasks import save_tokenizer, texts_of, worked_items, write_tasks
 
-from evomerge.candidate import CandidateKey, Step
+from evomerge.evaluate.candidate import CandidateKey, Step
 from evomerge.job import load_job
-from evomerge.ledger import Ledger
-from evomerge.preparation import pin, prepare
-from evomerge.search import run_search
+from evomerge.search.ledger import Ledger
+from evomerge.search.loop import run_search
 from evomerge.study import create_study
 from evomerge.workers import worker
 from evomerge.workers.pool import LocalPool
+from evomerge.workers.preparation.preparation import pin, prepare
 
 
 class Clock:

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from simulated_search import MemoryStudy
 
-from evomerge.candidate import Candidate, CandidateKey, Scored
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Scored
 from evomerge.evaluate.objective import means_of
 from evomerge.job import EvaluationSpec, JobSpec, load_job
-from evomerge.ledger import Ledger
-from evomerge.preparation import Preparation, prepare
-from evomerge.search import SPACE_START
-from evomerge.selection.finalists import Entrant
+from evomerge.search.ledger import Ledger
+from evomerge.search.loop import SPACE_START
+from evomerge.search.selection.finalists import Entrant
 from evomerge.workers.pool import LocalPool
+from evomerge.workers.preparation.preparation import prepare
+from evomerge.workers.preparation.prepared_job import Preparation
 
 JOB = Path(__file__).parents[1] / "examples" / "kana" / "job.yaml"
 SPLIT = {"search": 0.16, "validation": 0.01, "test": 0.83}

@@ -16,10 +16,10 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.evaluate.inference.fronts import front_order, hypervolume
 from evomerge.job import OptimizerSpec, ParetoAlgorithm
 from evomerge.optimize import ParetoOptimizer, default_population, make_pareto_optimizer
-from evomerge.optimize.dominance import front_order, hypervolume
-from evomerge.optimize.opening import first_population
+from evomerge.optimize.start import first_population
 
 Array = NDArray[np.float64]
 

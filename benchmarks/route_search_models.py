@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from evomerge.candidate import Candidate, CandidateKey, Split
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Split
 from evomerge.job import Algorithm, load_job
-from evomerge.ledger import Ledger
-from evomerge.preparation import pin, prepare
 from evomerge.recipe import Recipe
-from evomerge.search import run_search
+from evomerge.search.ledger import Ledger
+from evomerge.search.loop import run_search
 from evomerge.study import Trial, create_study
 from evomerge.workers.pool import LocalPool
+from evomerge.workers.preparation.preparation import pin, prepare
 
 FINALISTS = 3
 JOB = Path(__file__).parents[1] / "examples/kana/data_flow.yaml"

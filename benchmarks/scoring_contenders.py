@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.suite import TaskSuite
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}

@@ -32,13 +32,13 @@ from model_search import ModelProblem
 from numpy.typing import NDArray
 from simulated_search import SimulatedProblem
 
-from evomerge.ledger import Ledger
 from evomerge.optimize import default_population
 from evomerge.optimize.cma_es import strategy_options
-from evomerge.proposing import Proposer, SingleProposer
-from evomerge.search import Ending, run_search
-from evomerge.selection.finalists import Entrant, entrant_of
-from evomerge.selection.validation import validate
+from evomerge.search.ledger import Ledger
+from evomerge.search.loop import Ending, run_search
+from evomerge.search.proposer import Proposer, SingleProposer
+from evomerge.search.selection.finalists import Entrant, entrant_of
+from evomerge.search.selection.validation import validate
 
 Array = NDArray[np.float64]
 GENES = (6, 24, 64, 192)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import (
+from evomerge.evaluate.candidate import (
     Candidate,
     CandidateKey,
     Cost,
@@ -26,12 +26,11 @@ from evomerge.candidate import (
     count_items,
     ignore,
 )
-from evomerge.evaluate.metric import Metric
-from evomerge.evaluate.objective import Means, Objective, Term, means_of
+from evomerge.evaluate.objective import Means, Metric, Objective, Term, means_of
 from evomerge.job import EvaluationSpec, JobSpec
-from evomerge.ledger import Ledger
 from evomerge.recipe import Recipe, RecipeModel
-from evomerge.selection.finalists import Entrant
+from evomerge.search.ledger import Ledger
+from evomerge.search.selection.finalists import Entrant
 from evomerge.study import Trial
 
 Array = NDArray[np.float64]

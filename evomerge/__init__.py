@@ -17,8 +17,13 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from evomerge.version import __version__
+
 if TYPE_CHECKING:
     from evomerge.api import (
+        Gain,
+        SearchResult,
+        Winner,
         calibrate,
         evaluate,
         export,
@@ -44,9 +49,6 @@ if TYPE_CHECKING:
     )
     from evomerge.job import JobSpec, load_job
     from evomerge.recipe import Recipe, load_recipe
-    from evomerge.result import Gain, SearchResult, Winner
-
-__version__ = "0.1.0"
 
 __all__ = [
     "EvomergeError",
@@ -83,6 +85,7 @@ _OFFERED = {
     "evomerge.api": (
         *("calibrate", "evaluate", "export", "grid", "merge"),
         *("open_run", "report", "resume", "search"),
+        *("Gain", "SearchResult", "Winner"),
     ),
     "evomerge.errors": (
         *("EvomergeError", "InputError", "JobError", "MergeError", "RecipeError", "RunError"),
@@ -90,7 +93,6 @@ _OFFERED = {
     ),
     "evomerge.job": ("JobSpec", "load_job"),
     "evomerge.recipe": ("Recipe", "load_recipe"),
-    "evomerge.result": ("Gain", "SearchResult", "Winner"),
 }
 """Where each name is; its module is imported when the name is asked for."""
 

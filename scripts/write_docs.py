@@ -20,8 +20,11 @@ TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
 
 from evomerge.job import JobSpec  # noqa: E402
-from evomerge.merge.method import Method, ParameterSpec  # noqa: E402
-from evomerge.merge.methods import METHODS  # noqa: E402
+from evomerge.merge import (  # noqa: E402
+    METHODS,
+    Method,
+    ParameterSpec,
+)
 
 FORMULAS: Mapping[str, tuple[str, str]] = {
     "linear": (

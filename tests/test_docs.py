@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 import evomerge
 from evomerge.cli import app
 from evomerge.job import load_job, parse_job
-from evomerge.merge.methods import METHODS
+from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import read_recipe
-from evomerge.space.routes_specification import parse_routes
-from evomerge.space.specification import parse_space
+from evomerge.space.parameters.specification import parse_space
+from evomerge.space.routes.specification import parse_routes
 from tests.merge.own_method import installed_example
-from tests.searching.jobs import job_document, write_models
+from tests.search.jobs import job_document, write_models
 
 TOP = Path(evomerge.__file__).parents[1]
 DOCS = TOP / "docs"

@@ -32,10 +32,10 @@ import evomerge
 from evomerge.cli import app
 from evomerge.grid import cells_of, check_grid, load_grid, pin_grid
 from evomerge.job import load_job
-from evomerge.optimize.baselines import Baselines
-from evomerge.preparation import pin, prepare
 from evomerge.recipe import Recipe, load_recipe
-from evomerge.search import SPACE_START
+from evomerge.search.baselines import Baselines
+from evomerge.search.loop import SPACE_START
+from evomerge.workers.preparation.preparation import pin, prepare
 from tests.architectures import ARCHITECTURES, save_expert
 from tests.checkpoints import WORDS, load_tensors, word_tokenizer
 

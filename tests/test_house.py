@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,46 +15,29 @@ from packaging.requirements import Requirement
 import evomerge
 
 PACKAGE = Path(evomerge.__file__).parent
+PROJECT = PACKAGE.parent
 
 ORDER = (
     "errors",
-    "markdown",
-    "shortage",
+    "version",
     "documents",
     "conditions",
     "recipe",
-    "candidate",
     "job",
     "sources",
-    "statistics",
     "vocabulary",
     "route",
     "merge",
     "space",
     "optimize",
     "evaluate",
-    "sampling",
     "calibrate",
     "study",
-    "standing",
-    "outcome",
-    "preparation",
-    "events",
     "workers",
-    "assessing",
-    "ledger",
-    "proposing",
-    "generation",
     "search",
-    "selection",
-    "stages",
-    "run",
-    "grid",
     "export",
     "report",
-    "result",
-    "first_checks",
-    "arguments",
+    "grid",
     "api",
     "cli",
 )
@@ -64,7 +49,7 @@ OWNERS = {
     "cma": ("optimize/cma_es.py",),
     "optuna": ("study/", "optimize/"),
     "mergekit": (),
-    "vllm": ("evaluate/engines/vllm",),
+    "vllm": ("evaluate/engines/vllm/",),
     "py3langid": ("conditions/language.py",),
 }
 """Heavy dependencies and the only places that may import them."""
@@ -97,10 +82,49 @@ def test_a_room_imports_no_room_below_it(path: Path) -> None:
     rank = ORDER.index(room)
     for name in imports_of(path):
         first, _, rest = name.partition(".")
-        if first != "evomerge" or not rest or rest == "__version__":
+        if first != "evomerge" or not rest:
             continue
         other = rest.split(".")[0]
         assert other == room or ORDER.index(other) < rank, f"{room} imports {other}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_is_entered_by_its_face(path: Path) -> None:
+    for name in imports_of(path):
+        first, _, rest = name.partition(".")
+        other, _, inside = rest.partition(".")
+        if first == "evomerge" and other != room_of(path):
+            assert not inside, f"{name}: import it from evomerge.{other}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_does_not_go_through_its_own_face(path: Path) -> None:
+    assert f"evomerge.{room_of(path)}" not in imports_of(path)
+
+
+def test_a_face_has_all_that_it_offers_and_offers_nothing_that_nobody_takes() -> None:
+    """Taken by another room, a test, a benchmark, an example or a page of the docs."""
+    asked = {
+        (str(node.module), alias.name)
+        for folder in ("evomerge", "tests", "benchmarks", "scripts", "examples")
+        for path in (PROJECT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    asked.add(("evomerge.cli", "main"))  # what the command is, by pyproject.toml
+    pages = "".join(page.read_text(encoding="utf-8") for page in (PROJECT / "docs").glob("*.md"))
+    for stub in sorted(PACKAGE.glob("*/__init__.pyi")):
+        room = importlib.import_module(f"evomerge.{stub.parent.name}")
+        for name in room.__all__:
+            assert getattr(room, name) is not None
+            known = (room.__name__, name) in asked or re.search(rf"\b{name}\b", pages)
+            assert known, f"{room.__name__} offers {name}, which nothing takes"
+
+
+def test_no_file_outgrows_its_purpose() -> None:
+    for path in modules():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -117,7 +141,6 @@ def test_every_module_says_its_purpose() -> None:
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
-PROJECT = PACKAGE.parent
 EXACT = {"lm-eval", "cma"}
 """Dependencies whose private names change with any release, so that nothing but the pin will do."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evomerge.shortage import is_shortage
+from evomerge.errors import is_shortage
 
 
 def raised(make: object) -> Exception:

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from evomerge.cli import app
-from evomerge.cli.screen import say, say_json
+from evomerge.cli.endings import say, say_json
+from evomerge.documents import code, plain
 from evomerge.errors import one_line, visible
-from evomerge.markdown import code, plain
 
 EVIL = "\x1b[2Jgone \x9b1m \x07\x7f \u202eback \udc80 \u200b"
 

@@ -1,10 +1,8 @@
 """Statistics of models on a user's text, computed once: what `evomerge calibrate` does.
 
-What a file of statistics looks like is said in `evomerge.statistics`; what a merge method makes of
-it is not known here.
+`merge/statistics.py` says what a file of statistics looks like.
 """
 
-from evomerge.calibrate.calibration import Calibration, Written, calibrate
-from evomerge.calibrate.progress import CalibrationProgress
+from lazy_loader import attach_stub
 
-__all__ = ["Calibration", "CalibrationProgress", "Written", "calibrate"]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -22,10 +22,9 @@ from evomerge.calibrate.live_source import LiveSource, load_tokenizer
 from evomerge.calibrate.tensor_file import new_tensor_file
 from evomerge.calibrate.text import Text, cut_sequences, read_text
 from evomerge.errors import InputError
-from evomerge.evaluate.engines.plain_model import load_plain
-from evomerge.evaluate.self_check import check_reading
+from evomerge.evaluate import check_reading, load_plain
+from evomerge.merge import FileKind, Header, model_name, read_header, weights_sha256
 from evomerge.sources import Adapter, Source, open_source
-from evomerge.statistics import FileKind, Header, model_name, read_header, weights_sha256
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, sequences done, sequences in all)"""
@@ -35,7 +34,7 @@ Progress = Callable[[str, int, int], None]
 class Calibration:
     """What statistics are computed, and how.
 
-    fisher, inputs: whether, of the kinds in `evomerge.statistics`. sequences: the most to read of
+    fisher, inputs: whether, of the kinds in `merge/statistics.py`. sequences: the most to read of
     the text. tokens: of each, at most the model's context. seed: of the draw where the text has
     more. batch: sequences read at once for the inputs; it changes memory and speed alone. dtype:
     of the model; statistics are float32. device: "auto", "cpu", "cuda", "cuda:1". Raises

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evomerge.calibrate.live_source import LiveSource, Part
 from evomerge.errors import InputError
-from evomerge.statistics import MEAN_SUFFIX, NORM_NAME
+from evomerge.merge import MEAN_SUFFIX, NORM_NAME
 
 
 def fisher_shapes(live: LiveSource) -> dict[str, tuple[int, ...]]:

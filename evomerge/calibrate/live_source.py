@@ -13,8 +13,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.errors import SourceError, one_line
-from evomerge.evaluate.engines.live_model import build_model
-from evomerge.evaluate.engines.placement import Placement
+from evomerge.evaluate import Placement, build_model
 from evomerge.recipe import DType
 from evomerge.sources import Adapter, Source
 

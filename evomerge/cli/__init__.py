@@ -1,5 +1,5 @@
 """The command line."""
 
-from evomerge.cli.commands import app, main
+from lazy_loader import attach_stub
 
-__all__ = ["app", "main"]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -7,6 +7,7 @@ interrupted.
 
 from __future__ import annotations
 
+import enum
 import os
 import shlex
 from pathlib import Path
@@ -14,20 +15,57 @@ from typing import Annotated
 
 import typer
 
-from evomerge import __version__
-from evomerge.cli.endings import NO_GAIN, answering, interruptible, say_note
-from evomerge.cli.options import (
-    AsJson,
-    CalibrationDType,
-    Overrides,
-    RayAddress,
-    RunDir,
-    SplitName,
-    TrustCode,
+from evomerge.cli.endings import (
+    NO_GAIN,
+    answering,
+    interruptible,
+    say,
+    say_error,
+    say_json,
+    say_note,
+    shown_path,
 )
-from evomerge.cli.screen import say, say_error, say_json, shown_path
-from evomerge.cli.searching import SearchScreen
+from evomerge.cli.progress import SearchScreen
 from evomerge.errors import EvomergeError
+from evomerge.version import __version__
+
+# Arguments and options that commands share, and the words that some of them take.
+
+
+class SplitName(enum.StrEnum):
+    """The splits of a task's items, as the command line names them."""
+
+    search = "search"
+    validation = "validation"
+    test = "test"
+
+
+class CalibrationDType(enum.StrEnum):
+    """Dtypes that gradients of language models do not underflow in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+RunDir = Annotated[Path, typer.Argument(help="Directory of a search.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the job: budget.candidates=400."
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="Join this Ray cluster instead of starting workers here.", metavar="ADDRESS"),
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Run the code that the job names, though another began the run."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
 
 app = typer.Typer(
     name="evomerge",
@@ -108,7 +146,7 @@ def grid(
     """
     with answering():
         from evomerge.api import grid as launch
-        from evomerge.cli.gridding import grid_screen, show_checking, show_grid
+        from evomerge.cli.progress import grid_screen, show_checking, show_grid
 
         changed = "".join(f" --set {shlex.quote(override)}" for override in overrides or ())
         where = f" --run-dir {run_dir}" if run_dir else ""
@@ -133,9 +171,8 @@ def grid(
 def status(run_dir: RunDir, as_json: AsJson = False) -> None:
     """Say how far a search is, also while it runs."""
     with answering():
-        from evomerge.report.status import show_status, status_of
-        from evomerge.study import read_study
-        from evomerge.study.kind import refuse_grid
+        from evomerge.report import show_status, status_of
+        from evomerge.study import read_study, refuse_grid
 
         refuse_grid(run_dir)
         with read_study(run_dir) as study:

@@ -4,8 +4,6 @@ A condition is a value that says of a text whether it is kept. Task files use co
 and as filters (`metrics.py`, `filters.py`). Nothing here knows tasks, models or searches.
 """
 
-from evomerge.conditions.condition import Condition
-from evomerge.conditions.numbers import Reading, read_last_number
-from evomerge.conditions.settings import parse_conditions
+from lazy_loader import attach_stub
 
-__all__ = ["Condition", "Reading", "parse_conditions", "read_last_number"]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

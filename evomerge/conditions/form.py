@@ -12,8 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from evomerge.conditions.condition import Condition
-from evomerge.conditions.limits import Limited
+from evomerge.conditions.condition import Condition, Limited
 
 _NUMBER = re.compile(r"[-+−]?[$€£¥￥]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?%?\.?")
 _BOXED = re.compile(r"\\boxed\s*\{[^{}]*\S[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")

@@ -1,6 +1,6 @@
 """What of an answer is prose: formulas, code, links and numbers say nothing about its language.
 
-`x = \\frac{1}{2}` looks like English to a detector that counts letters, in whatever language the
+`x = \frac{1}{2}` looks like English to a detector that counts letters, in whatever language the
 sentence around it is.
 """
 
@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from evomerge.conditions.condition import Limited
 
 _NOT_PROSE = re.compile(
     r"""
@@ -64,3 +68,32 @@ def scripts(text: str) -> frozenset[str]:
         unicodedata.name(letter, "").partition(" ")[0] for letter in set(text) if letter.isalpha()
     )
     return frozenset(_SCRIPTS.get(word, word.lower()) for word in first_words if word)
+
+
+# The length of an answer in characters, words, sentences or lines.
+
+
+Unit = Literal["characters", "words", "sentences", "lines"]
+
+
+class Length(Limited):
+    """The answer has at least and at most so many of a unit.
+
+    characters: all but white space. words: what white space parts, so Japanese, Chinese and Thai
+    text is to be limited in characters. sentences: ended by . ! ? … 。 and their like; a last one
+    that has no end counts too. lines: those that are not empty.
+    """
+
+    length: Unit
+
+    def kept(self, text: str) -> bool:
+        """Whether the text's length lies between the limits."""
+        return self.within(_COUNTS[self.length](text))
+
+
+_COUNTS: Mapping[Unit, Callable[[str], int]] = {
+    "characters": lambda text: sum(not letter.isspace() for letter in text),
+    "words": lambda text: sum(any(c.isalnum() for c in word) for word in text.split()),
+    "sentences": lambda text: len(split_sentences(text)),
+    "lines": lambda text: sum(bool(line.strip()) for line in text.splitlines()),
+}

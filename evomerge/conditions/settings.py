@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from evomerge.conditions.condition import Condition
 from evomerge.conditions.form import FORMATS
 from evomerge.conditions.language import Language
-from evomerge.conditions.length import Length
+from evomerge.conditions.prose import Length
 from evomerge.documents import problem_text
 from evomerge.errors import TaskError
 

@@ -2,3 +2,7 @@
 
 Only this package imports lm_eval. It does not know how a model was merged or proposed.
 """
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -13,10 +13,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.candidate import Failed, Outcome, TaskItems
 from evomerge.errors import TaskError
-from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.candidate import Failed, Outcome, TaskItems
 from evomerge.job import Aggregate, ConstraintSpec, ObjectiveSpec
+
+# A metric of a task, as scores name it.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A score that is a mean over items. key: its name in TaskItems.metrics."""
+
+    task: str
+    key: str
+    higher_is_better: bool
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.key}"
+
 
 PENALTY = 10.0
 """Fitness lost at a relative shortfall of 1, in spreads of scores (see Objective.fitness)."""

@@ -18,18 +18,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask, Task
 
-from evomerge.candidate import TaskItems
-from evomerge.errors import TaskError, is_interrupt, one_line
+from evomerge.errors import TaskError, is_interrupt, is_shortage, one_line
+from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.catalogue import FoundTask
+from evomerge.evaluate.compiled_task import check_settings, compile_templates
 from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
-from evomerge.evaluate.metric import Metric
-from evomerge.evaluate.seeding import FEWSHOT_SEED
-from evomerge.evaluate.settings_check import check_settings
+from evomerge.evaluate.objective import Metric
+from evomerge.evaluate.seeds import FEWSHOT_SEED
 from evomerge.evaluate.shown_items import examples_of, identities, watch_examples
 from evomerge.evaluate.splits import digest_item
-from evomerge.evaluate.templates import compile_templates
-from evomerge.shortage import is_shortage
 
 Answer = LogLikelihood | str
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from evomerge.candidate import ItemIds, count_items
 from evomerge.errors import SelfCheckError, TaskError
+from evomerge.evaluate.candidate import ItemIds, count_items
 from evomerge.evaluate.engines.base import (
     Continuation,
     Engine,

@@ -14,7 +14,7 @@ from typing import Any
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask, Task
 
-from evomerge.evaluate.seeding import stock_seeds
+from evomerge.evaluate.seeds import stock_seeds
 from evomerge.evaluate.splits import digest_item
 
 Document = Mapping[str, Any]

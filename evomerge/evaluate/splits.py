@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evomerge.candidate import ItemIds, Split
 from evomerge.errors import JobError
+from evomerge.evaluate.candidate import ItemIds, Split
 from evomerge.job import SplitSpec
 
 

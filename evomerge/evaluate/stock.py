@@ -31,9 +31,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
-from evomerge.candidate import ItemIds, TaskItems
 from evomerge.errors import TaskError
-from evomerge.evaluate.seeding import quiet_lm_eval
+from evomerge.evaluate.candidate import ItemIds, TaskItems
+from evomerge.evaluate.seeds import quiet_lm_eval
 from evomerge.job import shipped_folder
 from evomerge.recipe import DType
 

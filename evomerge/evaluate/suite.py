@@ -13,12 +13,12 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from evomerge.candidate import ItemIds, Split, TaskItems
 from evomerge.errors import TaskError
+from evomerge.evaluate.candidate import ItemIds, Split, TaskItems
 from evomerge.evaluate.catalogue import TaskCatalogue, hash_files
 from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.engines.base import Continuation, Engine, Prompt
-from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Metric
 from evomerge.evaluate.opened_files import (
     OpenedFile,
     WatchedTask,
@@ -27,7 +27,7 @@ from evomerge.evaluate.opened_files import (
     opened_in_loading,
 )
 from evomerge.evaluate.scored_task import Answer, ScoredTask
-from evomerge.evaluate.seeding import quiet_lm_eval, stock_seeds
+from evomerge.evaluate.seeds import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.splits import place_item
 from evomerge.job import SplitSpec
 

@@ -1,17 +1,5 @@
 """Export: recipe, checkpoint, model card and manifest in one folder, and its verification."""
 
-from evomerge.export.delivery import export_checkpoint
-from evomerge.export.folder import check_free
-from evomerge.export.recipe_file import merge_recipe
-from evomerge.export.verify import Verification, verify
-from evomerge.export.winner import ExportReport, export_winner
+from lazy_loader import attach_stub
 
-__all__ = [
-    "ExportReport",
-    "Verification",
-    "check_free",
-    "export_checkpoint",
-    "export_winner",
-    "merge_recipe",
-    "verify",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

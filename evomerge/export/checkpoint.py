@@ -9,23 +9,108 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from evomerge.export.companions import Beside, find_beside
-from evomerge.export.folder import copy_into
-from evomerge.export.model_config import write_configs
+from evomerge.export.folder import copy_files, copy_into, write_json
 from evomerge.export.shards import SHARD_BYTES, Form, Weights, write_weights
-from evomerge.export.tokenizer_files import check_tokenizer, copy_tokenizer
-from evomerge.merge.engine import Destination, MergeEngine, merged_dtype
-from evomerge.merge.facts import Facts
-from evomerge.merge.finite import check_finite
-from evomerge.merge.loadable import check_loadable
-from evomerge.merge.merged_config import merged_config
-from evomerge.merge.plan import Plan
+from evomerge.merge import (
+    Destination,
+    Facts,
+    MergeEngine,
+    Plan,
+    changed_generation,
+    check_finite,
+    check_loadable,
+    merged_config,
+    merged_dtype,
+    merged_generation,
+)
 from evomerge.recipe import Recipe
-from evomerge.sources import Source
-from evomerge.sources.files import read_json, read_weights
+from evomerge.sources import Source, read_json, read_weights
+from evomerge.vocabulary import (
+    GENERATION_CONFIG,
+    TOKENIZER_FILES,
+    AlignedSource,
+    generation_file_of,
+    settings_of,
+    tokenizer_folder,
+)
+
+# The tokenizer of a merged checkpoint, with its chat templates, and what generates with it.
+#
+# Knows nothing of weights.
+
+
+_OBJECTS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
+"""Files of a tokenizer that hold one JSON object each."""
+
+
+def check_tokenizer(source: Source) -> None:
+    """Raise SourceError for a tokenizer that is damaged: its copy would load no better."""
+    if isinstance(source, AlignedSource) and source.tokenizer is not None:
+        return
+    folder = tokenizer_folder(source) or source.folder
+    for file in (folder / name for name in _OBJECTS):
+        if file.exists():
+            read_json(file, source.reference)
+
+
+def copy_tokenizer(source: Source, folder: Path) -> None:
+    """The tokenizer of a source: every file of it byte by byte, the chat templates included.
+
+    An adapter without one has its base's. A tokenizer that an aligned source holds is written as
+    transformers writes it.
+    """
+    if isinstance(source, AlignedSource) and source.tokenizer is not None:
+        source.tokenizer.save_pretrained(folder)
+    else:
+        copy_files(tokenizer_folder(source) or source.folder, TOKENIZER_FILES, folder)
+
+
+def write_generation_config(
+    lead: Source, folder: Path, changes: Mapping[str, Any] | None = None
+) -> None:
+    """generation_config.json of the leading model, where it has one, for the result's tokens.
+
+    changes: what it must say beside that. Without any it is copied byte by byte.
+    """
+    file = generation_file_of(lead)
+    if file is not None and not changes and not settings_of(lead).generation:
+        copy_files(file.parent, (GENERATION_CONFIG,), folder)
+        return
+    stated = merged_generation(changes or {}, lead)
+    if stated is not None:
+        write_json(folder, GENERATION_CONFIG, stated)
+
+
+# The configuration of a merged checkpoint: config.json and generation_config.json.
+#
+# Weights and tokenizers are written elsewhere.
+
+
+def write_configs(
+    recipe: Recipe, plan: Plan, sources: Mapping[str, Source], folder: Path, *, with_code: bool
+) -> None:
+    """Write config.json and, where the lead model has one, generation_config.json.
+
+    plan: of the recipe over these sources, by reference. with_code: whether the modelling code that
+    a configuration names is copied along. Raises RecipeError where a configuration cannot say how
+    the layers lie now.
+    """
+    config = merged_config(recipe, plan, sources)
+    if not with_code:
+        config.pop("auto_map", None)
+    write_json(folder, "config.json", config)
+    write_generation_config(sources[plan.lead], folder, changed_generation(recipe))
 
 
 def write_checkpoint(

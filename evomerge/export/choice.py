@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evomerge.candidate import CandidateKey
 from evomerge.errors import RunError
+from evomerge.evaluate import CandidateKey, Standing, stand
 from evomerge.export.card import CardScores
-from evomerge.outcome import ChosenPoint, Selection
-from evomerge.preparation import Preparation
 from evomerge.recipe import Recipe
-from evomerge.selection import TEST, VALIDATION
-from evomerge.standing import Standing, stand
+from evomerge.search import TEST, VALIDATION, ChosenPoint, Selection
 from evomerge.study import Study
+from evomerge.workers import Preparation
 
 _FLATTERED = " A candidate that was picked for its score on them looks better there than it is."
 

@@ -16,15 +16,9 @@ from typing import Any
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from evomerge.errors import SourceError
-from evomerge.merge.merged_source import MergedSource
-from evomerge.sources import Adapter, Source
-from evomerge.sources.companions import MODULES, find_companions
-from evomerge.vocabulary import (
-    GENERATION_CONFIG,
-    TOKENIZER_FILES,
-    AlignedSource,
-    tokenizer_folder,
-)
+from evomerge.merge import MergedSource
+from evomerge.sources import MODULES, Adapter, Source, find_companions
+from evomerge.vocabulary import GENERATION_CONFIG, TOKENIZER_FILES, AlignedSource, tokenizer_folder
 
 _CODE = "auto_map"
 """Where a configuration names code of the model's own: what transformers builds -> MODULE.CLASS."""

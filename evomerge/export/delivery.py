@@ -17,15 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evomerge.export.card import Story, write_card
+from evomerge.export.card import Story, use_of, write_card
 from evomerge.export.checkpoint import beside_weights, weights_bytes, write_checkpoint
 from evomerge.export.folder import inside, whole_folder
 from evomerge.export.manifest import RECIPE, versions_here, write_manifest
 from evomerge.export.origins import Origin
 from evomerge.export.shards import SHARD_BYTES, Weights
-from evomerge.export.use import use_of
-from evomerge.merge.opening import models_named
-from evomerge.merge.plan import check_recipe
+from evomerge.merge import check_recipe, models_named
 from evomerge.recipe import Recipe
 from evomerge.route import published
 from evomerge.sources import Source

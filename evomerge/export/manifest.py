@@ -14,10 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from evomerge import __version__
 from evomerge.errors import RunError
 from evomerge.export.folder import inside
 from evomerge.export.origins import FileFacts, Origin
+from evomerge.version import __version__
 
 MANIFEST = "manifest.json"
 RECIPE = "recipe.yaml"

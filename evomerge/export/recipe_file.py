@@ -16,10 +16,7 @@ from evomerge.export.delivery import export_checkpoint
 from evomerge.export.folder import check_free
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
-from evomerge.merge.engine import MergeEngine
-from evomerge.merge.merged_source import open_stages
-from evomerge.merge.opening import open_models
-from evomerge.merge.shared_vocabulary import align_models, shared_settings
+from evomerge.merge import MergeEngine, align_models, open_models, open_stages, shared_settings
 from evomerge.recipe import Recipe
 
 _MEND = "put that file back, or take `sources` out of the recipe's `evomerge:` block to merge it"

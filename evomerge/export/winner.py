@@ -11,28 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.candidate import CandidateKey, Say, hush
 from evomerge.errors import RunError
-from evomerge.evaluate.stock import StockOptions
+from evomerge.evaluate import CandidateKey, Say, StockOptions, hush
 from evomerge.export.card import Effort, Story
 from evomerge.export.choice import choose
 from evomerge.export.delivery import export_checkpoint, models_of
 from evomerge.export.folder import check_free
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
-from evomerge.export.verify import Verification
-from evomerge.export.verify import verify as verify_folder
+from evomerge.export.verification import Verification
+from evomerge.export.verification import verify as verify_folder
 from evomerge.job import shipped_folder
-from evomerge.merge.merged_source import open_stages
-from evomerge.outcome import ChosenPoint, Selection
-from evomerge.preparation import Preparation
-from evomerge.proposing import algorithm_of
-from evomerge.selection import TEST, tested_before
+from evomerge.merge import open_stages
+from evomerge.search import TEST, ChosenPoint, Selection, algorithm_of, at_stage, tested_before
 from evomerge.space import read_space
-from evomerge.stages import at_stage
-from evomerge.study import Study
-from evomerge.study.notes import ALGORITHMS, FACTS
-from evomerge.workers.worker import choose_device
+from evomerge.study import ALGORITHMS, FACTS, Study
+from evomerge.workers import Preparation, choose_device
 
 CPU_ROWS = 32
 """Rows of lm-eval's batches on a CPU where the job leaves it open; its own probing is for GPUs."""

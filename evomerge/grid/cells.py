@@ -14,8 +14,9 @@ from math import comb
 import numpy as np
 
 from evomerge.grid.specification import ExpertsSpec, GridSpec, MethodSpec
-from evomerge.merge.methods import METHODS
-from evomerge.optimize.baselines import (
+from evomerge.merge import METHODS
+from evomerge.recipe import DType, Recipe, RecipeModel
+from evomerge.search import (
     DARE_TIES,
     SLERP,
     TASK_ARITHMETIC,
@@ -24,8 +25,7 @@ from evomerge.optimize.baselines import (
     Baselines,
     parent_labels,
 )
-from evomerge.recipe import DType, Recipe, RecipeModel
-from evomerge.space.methods import rule_of
+from evomerge.space import rule_of
 
 DEFAULTS = {
     "linear": UNIFORM_SOUP,

@@ -19,13 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RunError
-from evomerge.grid.loading import written
-from evomerge.grid.running import MERGES
-from evomerge.grid.specification import GridSpec
-from evomerge.preparation import Preparation, facts_of
-from evomerge.study import Study, create_study, resume_study, write_whole
-from evomerge.study.kind import GRID_FILE, refuse_search
-from evomerge.study.storage import storage_errors
+from evomerge.grid.run import MERGES
+from evomerge.grid.specification import GridSpec, parse_grid, written
+from evomerge.space import read_space
+from evomerge.study import (
+    GRID_FILE,
+    Study,
+    create_study,
+    refuse_search,
+    resume_study,
+    storage_errors,
+    write_whole,
+)
+from evomerge.workers import Preparation, facts_of, pin
 
 
 def open_grid_study(run_dir: Path, grid: GridSpec, preparation: Preparation) -> Study:
@@ -90,3 +96,33 @@ def facts_of_grid(grid: GridSpec, preparation: Preparation) -> dict[str, Any]:
         for key, value in own.items()
     }
     return {**facts, "job": {**facts["job"], **hashed}}
+
+
+# A grid with nothing left that could mean something else tomorrow or in another folder.
+
+
+def pin_grid(grid: GridSpec) -> GridSpec:
+    """The grid with absolute paths, commits of hub ids, and search spaces written out.
+
+    Raises InputError in one line.
+    """
+    job = pin(grid.job())
+    held_in = tuple(
+        held.model_copy(update={"expert": job.models.sources[grid.expert_of(held)]})
+        for held in grid.held_in
+    )
+    methods = tuple(
+        method
+        if method.search_space is None
+        else method.model_copy(update={"search_space": read_space(method.search_space)})
+        for method in grid.methods
+    )
+    pinned = grid.model_copy(
+        update={
+            "models": job.models,
+            "evaluation": job.evaluation,
+            "held_in": held_in,
+            "methods": methods,
+        }
+    )
+    return parse_grid(written(pinned), where="grid")

@@ -6,10 +6,15 @@ merged or scored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, field_validator, model_validator
 
+from evomerge.documents import load_text
+from evomerge.errors import JobError
 from evomerge.job import (
     Aggregate,
     BudgetSpec,
@@ -19,10 +24,12 @@ from evomerge.job import (
     ModelsSpec,
     ObjectiveSpec,
     OptimizerSpec,
+    RecordPlace,
+    Section,
+    StageOptimizerSpec,
+    parse_sections,
 )
-from evomerge.job.record_place import RecordPlace
-from evomerge.job.sections import Section, StageOptimizerSpec
-from evomerge.space.names import short_names
+from evomerge.space import short_names
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -238,3 +245,24 @@ class GridSpec(Section):
 
 def _objectives(held_in: tuple[HeldInSpec, ...]) -> tuple[ObjectiveSpec, ...]:
     return tuple(ObjectiveSpec(task=held.task, metric=held.metric) for held in held_in)
+
+
+# Grid files: read, checked, and written.
+
+
+def load_grid(path: Path, *, overrides: Iterable[str] = ()) -> GridSpec:
+    """Read and check a grid file; `overrides` are as in load_job. Raises JobError in one line."""
+    text = load_text(path, kind="a grid", error=JobError)
+    return parse_grid(text, where=str(path), overrides=overrides)
+
+
+def parse_grid(text: str, *, where: str, overrides: Iterable[str] = ()) -> GridSpec:
+    """The same as load_grid for the text of a grid; `where` names it in messages."""
+    expected = "name, models, held_in and methods"
+    return parse_sections(GridSpec, text, where=where, expected=expected, overrides=overrides)
+
+
+def written(grid: GridSpec) -> str:
+    """The grid as a file that `load_grid` reads back equal."""
+    document = grid.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)

@@ -4,44 +4,6 @@ The same JobSpec serves the command line, Python callers and services. It checks
 can be known without opening a checkpoint or a task; it does not know what those hold.
 """
 
-from evomerge.job.job import JobSpec, StageSpec
-from evomerge.job.loading import load_job, parse_job
-from evomerge.job.sections import (
-    Aggregate,
-    Algorithm,
-    BudgetSpec,
-    ComputeSpec,
-    ConstraintSpec,
-    Draws,
-    EvaluationSpec,
-    Mode,
-    ModelsSpec,
-    ObjectiveSpec,
-    OptimizerSpec,
-    ParetoAlgorithm,
-    SingleAlgorithm,
-    SplitSpec,
-)
-from evomerge.job.shipped import shipped_folder
+from lazy_loader import attach_stub
 
-__all__ = [
-    "Aggregate",
-    "Algorithm",
-    "BudgetSpec",
-    "ComputeSpec",
-    "ConstraintSpec",
-    "Draws",
-    "EvaluationSpec",
-    "JobSpec",
-    "Mode",
-    "ModelsSpec",
-    "ObjectiveSpec",
-    "OptimizerSpec",
-    "ParetoAlgorithm",
-    "SingleAlgorithm",
-    "SplitSpec",
-    "StageSpec",
-    "load_job",
-    "parse_job",
-    "shipped_folder",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

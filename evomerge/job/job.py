@@ -9,7 +9,6 @@ from typing import Any, get_args
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from evomerge.job.record_place import RecordPlace
 from evomerge.job.sections import (
     Aggregate,
     BudgetSpec,
@@ -21,6 +20,7 @@ from evomerge.job.sections import (
     ObjectiveSpec,
     OptimizerSpec,
     ParetoAlgorithm,
+    RecordPlace,
     Section,
     SingleAlgorithm,
     StageOptimizerSpec,

@@ -15,13 +15,12 @@ import torch
 
 from evomerge.errors import RecipeError
 from evomerge.merge.engine import MergeEngine, merged_dtype
-from evomerge.merge.facts import Facts
-from evomerge.merge.merged_config import merged_config
-from evomerge.merge.methods import METHODS
-from evomerge.merge.plan import Plan
+from evomerge.merge.methods.registry import METHODS
+from evomerge.merge.plan.plan import Plan
+from evomerge.merge.settings.config import merged_config
+from evomerge.merge.tensor_cache import Facts
 from evomerge.recipe import DType, Recipe
-from evomerge.sources import Source, Structure
-from evomerge.sources.layers import find_stacks
+from evomerge.sources import Source, Structure, find_stacks
 from evomerge.vocabulary import AlignedSource, TokenSettings, settings_of, tokenizer_folder
 
 

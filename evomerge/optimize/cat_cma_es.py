@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.optimize.base import check_fitness, inactive_genes, neutral_shift
-from evomerge.optimize.switches import chances
+from evomerge.optimize.start import chances
 
 SMALLEST_SPREAD = 1e-11
 """Spread of every gene below which all genomes are the same merge."""

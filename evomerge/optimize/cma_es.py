@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.optimize.base import MANY_GENES, check_fitness, inactive_genes, neutral_shift
-from evomerge.optimize.switches import place
+from evomerge.optimize.start import place
 
 with warnings.catch_warnings():
     # cma says at import that it will not plot; nothing here plots.

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from evomerge.optimize.base import check_losses
 from evomerge.optimize.cat_cma_es import DAMPING
-from evomerge.optimize.opening import first_population
-from evomerge.optimize.switches import chances
+from evomerge.optimize.start import chances, first_population
 
 OBJECTIVES = 2
 """The hypervolume improvement that it ranks by is known to cmaes for two."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.optimize.base import check_fitness, inactive_genes, neutral_shift
-from evomerge.optimize.switches import place
+from evomerge.optimize.start import place
 
 RESAMPLINGS = 10
 """Draws for a genome inside the box before it is clipped; each costs O(n^3) in cmaes."""

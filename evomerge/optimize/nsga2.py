@@ -13,7 +13,7 @@ import optuna
 from numpy.typing import NDArray
 
 from evomerge.optimize.base import check_losses
-from evomerge.optimize.opening import first_population
+from evomerge.optimize.start import first_population
 from evomerge.optimize.tpe import quiet_study
 
 _POSITION = optuna.distributions.FloatDistribution(0.0, 1.0)

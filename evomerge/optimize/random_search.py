@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.optimize.base import check_fitness, check_losses, inactive_genes
-from evomerge.optimize.switches import chances
+from evomerge.optimize.start import chances
 
 
 class RandomSearch:

@@ -8,43 +8,6 @@ Its YAML is valid for `mergekit-yaml`, that of a merge of merges for `mergekit-m
 mergekit ignores. A route with scales that it cannot say is ours alone.
 """
 
-from evomerge.recipe.inputs import Module, RecipeModel, Slice, SliceSource, Stretch
-from evomerge.recipe.reading import load_recipe, read_recipe
-from evomerge.recipe.recipe import DType, Recipe
-from evomerge.recipe.reference import PlainName
-from evomerge.recipe.settings import (
-    Condition,
-    Gradient,
-    Parameters,
-    Scalar,
-    Setting,
-    Settings,
-    resolve,
-    resolve_in,
-)
-from evomerge.recipe.tokenizer import ModelToken, TokenizerSpec, TokenSpec, ZeroToken
+from lazy_loader import attach_stub
 
-__all__ = [
-    "Condition",
-    "DType",
-    "Gradient",
-    "ModelToken",
-    "Module",
-    "Parameters",
-    "PlainName",
-    "Recipe",
-    "RecipeModel",
-    "Scalar",
-    "Setting",
-    "Settings",
-    "Slice",
-    "SliceSource",
-    "Stretch",
-    "TokenSpec",
-    "TokenizerSpec",
-    "ZeroToken",
-    "load_recipe",
-    "read_recipe",
-    "resolve",
-    "resolve_in",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

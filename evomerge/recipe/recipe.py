@@ -8,8 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evomerge.recipe.inputs import Module, RecipeModel, Slice, Stretch, refuse_duplicates
-from evomerge.recipe.reference import Reference
+from evomerge.recipe.inputs import Module, RecipeModel, Reference, Slice, Stretch, refuse_duplicates
 from evomerge.recipe.settings import Parameters, Scalar, resolve_in, without_empty
 from evomerge.recipe.tokenizer import TokenizerSpec
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from evomerge.recipe.reference import Reference
+from evomerge.recipe.inputs import Reference
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 

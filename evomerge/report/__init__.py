@@ -1,1 +1,5 @@
 """What people see of a search: the terminal while it runs, its status, and the HTML report."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from evomerge.report.words import one_line, score_text
 
 if TYPE_CHECKING:
-    from evomerge.evaluate.intervals import Interval
+    from evomerge.evaluate import Interval
 
 _ROW_HEIGHT = 26  # CSS pixels
 _WRAP_LETTERS = 22

@@ -2,15 +2,80 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evomerge.evaluate.intervals import Interval
-from evomerge.outcome import Front, Point
-from evomerge.report.front_figures import front_figures
+import plotly.graph_objects as go
+
+from evomerge.evaluate import Interval, Role, Standing
+from evomerge.report.figures import Figure, layout_of, safe_text, spec_of, spread_of, titled
 from evomerge.report.words import one_line, score_text
-from evomerge.standing import Role, Standing
+from evomerge.search import Axis, Front, Point
+
+# Fronts as figures: two objectives against each other, the points of the front among the others.
+#
+# More than two objectives are drawn pair by pair.
+
+
+_HEIGHT = 420  # CSS pixels
+_WRAP_LETTERS = 18
+
+
+def front_figures(front: Front) -> tuple[Figure, ...]:
+    """One figure for each pair of axes, scores on the test items with their intervals."""
+    return tuple(_pair(front, across, up) for across, up in itertools.combinations(front.axes, 2))
+
+
+def _pair(front: Front, across: Axis, up: Axis) -> Figure:
+    members = [point.test for point in front.points]
+    others = [rival for rival in front.rivals if front.point(rival.label) is None]
+    # The front is drawn last, over the others.
+    traces = [
+        *(_mark(one, across, up, on_front=False) for one in others),
+        *(_mark(one, across, up, on_front=True) for one in members),
+    ]
+    layout = layout_of(_HEIGHT, margin={"l": 8, "r": 16, "t": 4, "b": 46})
+    for name, axis in (("xaxis", across), ("yaxis", up)):
+        ends = [end for one in (*members, *others) for end in (axis.of(one).low, axis.of(one).high)]
+        better = "" if axis.higher_is_better else ", lower is better"
+        extent = spread_of(ends)
+        if not axis.higher_is_better:
+            extent = (extent[1], extent[0])
+        layout[name] |= titled(f"{axis.task}, {axis.metric}{better}") | {"range": list(extent)}
+    layout["yaxis"]["automargin"] = True
+    said = "; ".join(
+        f"{one.label} {score_text(across.of(one).value)}, {score_text(up.of(one).value)}"
+        for one in (*members, *others)
+    )
+    return Figure(
+        title=f"{up.task} against {across.task}",
+        description=f"Scores on {across} and {up}: {said}",
+        height=_HEIGHT,
+        spec=spec_of(traces, layout),
+    )
+
+
+def _mark(standing: Standing, across: Axis, up: Axis, *, on_front: bool) -> go.Scatter:
+    x, y = across.of(standing), up.of(standing)
+    colour = "var(--accent)" if on_front else "var(--neutral)"
+    name = safe_text(standing.label, wrap=_WRAP_LETTERS)
+    bar = {"type": "data", "symmetric": False, "color": colour, "thickness": 1, "width": 0}
+    return go.Scatter(
+        x=[x.value],
+        y=[y.value],
+        mode="markers+text",
+        text=[name],
+        textposition="top right",
+        textfont={"size": 11},
+        marker={"size": 9, "color": colour, "symbol": "diamond" if on_front else "circle"},
+        error_x={**bar, "array": [x.high - x.value], "arrayminus": [x.value - x.low]},
+        error_y={**bar, "array": [y.high - y.value], "arrayminus": [y.value - y.low]},
+        hovertext=f"{name}<br>{safe_text(across.task)} {score_text(x.value)}"
+        f"<br>{safe_text(up.task)} {score_text(y.value)}",
+        hoverinfo="text",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,15 +15,10 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from evomerge import __version__
 from evomerge.errors import StorageError
+from evomerge.evaluate import Standing
 from evomerge.job import JobSpec
-from evomerge.outcome import Front, Outcome, Selection, Verdict, outcome_of
-from evomerge.report.figures import (
-    Figure,
-    interval_figure,
-    spread_of,
-)
+from evomerge.report.figures import Figure, interval_figure, spread_of
 from evomerge.report.front import front_parts
 from evomerge.report.recipe_views import merged_so_far, published_form, routes_of
 from evomerge.report.search_curve import search_figure
@@ -51,10 +46,10 @@ from evomerge.report.words import (
     range_text,
     score_text,
 )
+from evomerge.search import Front, Outcome, Selection, Verdict, outcome_of
 from evomerge.sources import Structure
-from evomerge.standing import Standing
-from evomerge.study import Study, Trial, write_whole
-from evomerge.study.notes import ESTIMATES, FACTS
+from evomerge.study import ESTIMATES, FACTS, Study, Trial, write_whole
+from evomerge.version import __version__
 
 _WINNER = "winner"
 _KEYS_SHOWN = 8

@@ -4,19 +4,163 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
-from evomerge.outcome import Selection
+import plotly.graph_objects as go
+
 from evomerge.recipe import Recipe, read_recipe
-from evomerge.report.coefficient_figures import CoefficientView, show_coefficients
-from evomerge.report.figures import Figure
+from evomerge.report.coefficients import CoefficientView, show_coefficients
+from evomerge.report.figures import Figure, layout_of, safe_text, spec_of, spread_of, titled
 from evomerge.report.route_figures import RouteView, show_route
-from evomerge.report.slot_figures import depths_figure, slots_figure
-from evomerge.report.slot_history import depths_of, slot_history
+from evomerge.report.slot_history import Depths, SlotHistory, depths_of, slot_history
 from evomerge.report.tally import best_of
 from evomerge.route import published
+from evomerge.search import Selection
 from evomerge.sources import Structure
-from evomerge.study import Study, Trial
-from evomerge.study.notes import STAGES
+from evomerge.study import STAGES, Study, Trial
+
+# Figures of how routes changed over the generations: slots taken, and depth.
+#
+# What is drawn is counted in `slot_history.py`. Both figures have the same axis of generations.
+
+
+_MARGIN = {"l": 150, "r": 12, "t": 8, "b": 46}  # CSS pixels, as all below
+_MARGIN_NARROW = {"l": 96, "r": 8, "t": 8, "b": 46}
+_DEPTH_HEIGHT = 230
+_LEAST_HEIGHT, _MOST_HEIGHT = 220, 900
+_SLOT_HEIGHT = 12
+_GROUP_LETTERS = 20
+
+
+def slots_figure(history: SlotHistory) -> Figure:
+    """Shares of candidates that took a slot: a row for each slot, the first one lowest."""
+    rows = len(history.switches)
+    height = min(max(rows * _SLOT_HEIGHT, _LEAST_HEIGHT), _MOST_HEIGHT)
+    height += _MARGIN["t"] + _MARGIN["b"]
+    heatmap = go.Heatmap(
+        x=list(history.generations),
+        y=list(range(rows)),
+        z=[list(shares) for shares in history.shares],
+        zmin=0.0,
+        zmax=1.0,
+        colorscale=[[0, "var(--tint)"], [1, "var(--accent)"]],
+        showscale=False,
+        hovertext=[
+            [
+                f"{safe_text(one.model)} layer {one.layer}, pass {one.passing}<br>"
+                f"generation {number}: {share:.0%}"
+                for number, share in zip(history.generations, shares, strict=True)
+            ]
+            for one, shares in zip(history.switches, history.shares, strict=True)
+        ],
+        hoverinfo="text",
+    )
+    layout = _layout(history.generations, height)
+    groups = slot_groups(history)
+    layout["yaxis"] |= {
+        "range": [-0.5, rows - 0.5],
+        "showgrid": False,
+        "ticks": "",
+        "ticklabelstandoff": 6,
+        "tickvals": [(first + last) / 2 for _, first, last in groups],
+        "ticktext": [label for label, _, _ in groups],
+    }
+    layout["shapes"] = [
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": first - 0.5,
+            "y1": first - 0.5,
+            "line": {"width": 1.5, "color": "var(--ink-2)"},
+        }
+        for _, first, _ in groups[1:]
+    ]
+    return Figure(
+        title="Layers on the routes",
+        description=(
+            f"Shares of candidates with each of {rows} slots on their route, over "
+            f"{len(history.generations)} generations."
+        ),
+        height=height,
+        spec={**spec_of([heatmap], layout), "narrow": {"margin": _MARGIN_NARROW}},
+    )
+
+
+def slot_groups(history: SlotHistory) -> list[tuple[str, int, int]]:
+    """(label, first row, last row) of the slots of one model in one pass, in order."""
+    several = history.switches[-1].passing > 1
+    groups = []
+    row = 0
+    for (passing, model), members in groupby(
+        history.switches, key=lambda one: (one.passing, one.model)
+    ):
+        count = len(list(members))
+        name = safe_text(model, wrap=_GROUP_LETTERS)
+        label = f"{name}<br>pass {passing}" if several else name
+        groups.append((label, row, row + count - 1))
+        row += count
+    return groups
+
+
+def depths_figure(depths: Sequence[Depths]) -> Figure:
+    """Lengths of routes: a dot for each candidate, the mean, and that of the best score."""
+    numbers = [one.generation for one in depths]
+    points = [(one.generation, length) for one in depths for length in sorted(set(one.lengths))]
+    counts = [one.lengths.count(n) for one in depths for n in sorted(set(one.lengths))]
+    traces = [
+        go.Scatter(
+            x=[number for number, _ in points],
+            y=[length for _, length in points],
+            mode="markers",
+            marker={"size": 5, "color": "var(--dot)"},
+            hovertext=[
+                f"generation {number}: {count} of {length} layers"
+                for (number, length), count in zip(points, counts, strict=True)
+            ],
+            hoverinfo="text",
+        ),
+        go.Scatter(
+            x=numbers,
+            y=[one.best for one in depths],
+            mode="lines+markers",
+            line={"width": 1.25, "color": "var(--c2)", "dash": "dot"},
+            marker={"size": 6, "symbol": "diamond", "color": "var(--c2)"},
+            hovertemplate="generation %{x}, best: %{y} layers<extra></extra>",
+        ),
+        go.Scatter(
+            x=numbers,
+            y=[one.mean for one in depths],
+            mode="lines+markers",
+            line={"width": 2.5, "color": "var(--accent)"},
+            marker={"size": 6, "color": "var(--accent)"},
+            hovertemplate="generation %{x}, mean: %{y:.1f} layers<extra></extra>",
+        ),
+    ]
+    layout = _layout(numbers, _DEPTH_HEIGHT)
+    low, high = spread_of([float(length) for _, length in points])
+    layout["yaxis"] |= titled("layers on the route") | {"range": [low, high], "nticks": 6}
+    means = ", ".join(f"{one.mean:.1f}" for one in depths)
+    return Figure(
+        title="Depth of the routes",
+        description=f"Mean number of layers on the routes, by generation: {means}.",
+        height=_DEPTH_HEIGHT,
+        spec={**spec_of(traces, layout), "narrow": {"margin": _MARGIN_NARROW}},
+    )
+
+
+def _layout(generations: Sequence[int], height: int) -> dict[str, Any]:
+    layout = layout_of(height, margin=_MARGIN)
+    layout["xaxis"] |= titled("generation") | {
+        "range": [generations[0] - 0.5, generations[-1] + 0.5],
+        "tickformat": "d",
+        "nticks": min(len(generations) + 1, 12),
+        "showgrid": False,
+        "ticks": "",
+    }
+    return layout
 
 
 @dataclass(frozen=True, kw_only=True)

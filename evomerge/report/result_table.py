@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from evomerge.errors import visible
-from evomerge.outcome import Selection
+from evomerge.evaluate import Standing
 from evomerge.report.words import one_line, score_text
-from evomerge.standing import Standing
+from evomerge.search import Selection
 
 HEADING = "Test scores by task; in brackets what the winner loses against a parent:"
 

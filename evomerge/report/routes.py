@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from evomerge.report.slot_history import Known
 from evomerge.route import Hop
-from evomerge.space.names import short_names
+from evomerge.space import short_names
 
 COLUMN_WIDTH = 0.8
 """Of a layer's box; columns are 1 apart."""

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from evomerge.route import Hop, hops_of
-from evomerge.space.slots import Layer, Slots
+from evomerge.space import Layer, Slots
 from evomerge.study import Trial
 
 _SWITCH = re.compile(r"(?:[^/]*/)?in\.(\d+)\.(.+)\.(\d+)")

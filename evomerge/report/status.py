@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from evomerge.errors import visible
-from evomerge.outcome import Front, outcome_of
 from evomerge.report.front import FrontRow, rows_of
 from evomerge.report.tally import (
     Limit,
@@ -32,8 +31,8 @@ from evomerge.report.tally import (
     stage_of,
 )
 from evomerge.report.words import count_text, duration_text, one_line, score_text
-from evomerge.study import Study, Trial
-from evomerge.study.notes import SELECTION
+from evomerge.search import Front, outcome_of
+from evomerge.study import SELECTION, Study, Trial
 
 _REASONS_SHOWN = 3
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evomerge.candidate import CandidateKey, Phase
+from evomerge.evaluate import CandidateKey, Phase
 from evomerge.job import BudgetSpec, JobSpec
-from evomerge.study import Study, Trial
-from evomerge.study.notes import SELECTION, STAGES
+from evomerge.study import SELECTION, STAGES, Study, Trial
 
 SearchPhase = Phase | Literal["not started", "finished"]
 

@@ -17,9 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.candidate import CandidateKey, Step
 from evomerge.errors import visible
-from evomerge.events import CandidateDone, Event, Note, Planned, Progress
+from evomerge.evaluate import CandidateKey, Step
 from evomerge.report.pace import FinalItems, Pace
 from evomerge.report.tally import (
     Generation,
@@ -34,16 +33,18 @@ from evomerge.report.tally import (
     stage_of,
 )
 from evomerge.report.words import (
+    bars_text,
     count_text,
     duration_text,
     estimate_text,
     one_line,
+    opening_text,
     range_text,
     score_text,
 )
+from evomerge.search import CandidateDone, Event, Note, Planned, Progress
 from evomerge.study import Study, Trial
 
-_SPARKS = "▁▂▃▄▅▆▇█"
 _SPARKS_SHOWN = 24
 _LABEL_COLUMNS = 18
 _WIDEST = 100
@@ -56,7 +57,7 @@ _LINE_EVERY_S = 30.0
 
 
 class SearchProgress:
-    """An observer (see candidate.Observer) that shows a search on stderr; use it in a `with`.
+    """An observer (see `evaluate.Observer`) that shows a search on stderr; use it in a `with`.
 
     with SearchProgress(study) as progress:
         run_search(Ledger(preparation=preparation, study=study, pool=pool, observe=progress))
@@ -78,7 +79,6 @@ class SearchProgress:
         self._console = console or Console(stderr=True, highlight=False)
         self._clock = clock
         self._trials: list[Trial] = list(study.trials)
-        self._taken = len(self._trials)  # from the record, when this process began
         self._fresh: set[int] = set()  # generations with a candidate scored by this process
         self._told: set[int] = set()  # generations that are complete
         self._pace = Pace(study.job, clock)
@@ -94,7 +94,7 @@ class SearchProgress:
 
     def __enter__(self) -> SearchProgress:
         self._began_s = self._clock()
-        self.say(f"{self._job.name}: {self._opening()}")
+        self.say(f"{self._job.name}: {opening_text(self._job, self._trials)}")
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
                 console=self._console,
@@ -207,22 +207,6 @@ class SearchProgress:
         """A line that stays."""
         self._said_s = self._clock()
         self._console.print(Text(visible(line)), soft_wrap=True)
-
-    def _opening(self) -> str:
-        limits = " or ".join(
-            f"{limit.most:,g} {'worker hours' if limit.unit == 'hours' else limit.unit}"
-            for limit in limits_of(self._job.budget, spending_of([]))
-        )
-        if not self._taken:
-            return f"search of up to {limits}"
-        taken = self._trials
-        genomes = sum(trial.kind == "genome" for trial in taken)
-        baselines = sum(trial.kind == "baseline" for trial in taken)
-        finalists = sum(trial.key.phase == "validation" for trial in taken)
-        parts = [count_text(baselines, "baseline"), count_text(genomes, "candidate")]
-        if finalists:
-            parts.append(count_text(finalists, "finalist"))
-        return f"taken from the record: {', '.join(parts)}; going on to {limits}"
 
     def _end_phase(self) -> None:
         """One line for a phase in which this process scored something."""
@@ -398,7 +382,4 @@ class SearchProgress:
     def _trend(self, means: list[float]) -> str:
         """The last generation means as bars, with the first and the last of them in numbers."""
         shown = means[-_SPARKS_SHOWN:]
-        low, high = min(shown), max(shown)
-        step = (high - low) / (len(_SPARKS) - 1) or 1.0
-        bars = "".join(_SPARKS[round((mean - low) / step)] for mean in shown)
-        return f"{self._score(shown[0])} {bars} {self._score(shown[-1])}"
+        return f"{self._score(shown[0])} {bars_text(shown)} {self._score(shown[-1])}"

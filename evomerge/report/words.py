@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from evomerge.job import JobSpec
+from evomerge.report.tally import limits_of, spending_of
+from evomerge.study import Trial
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 _ROUNDING = 1e-9
+
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def score_text(value: float | None, shares: bool = False) -> str:
@@ -70,3 +77,30 @@ def estimate_text(seconds: float) -> str:
 def one_line(text: str) -> str:
     """The text on one line, without control characters or marks that change reading direction."""
     return " ".join(_UNPRINTABLE.sub(" ", text).split())
+
+
+def bars_text(values: Sequence[float]) -> str:
+    """A bar for each value, the lowest and the highest of them as low and as high as bars go."""
+    low, high = min(values), max(values)
+    step = (high - low) / (len(_BARS) - 1) or 1.0
+    return "".join(_BARS[round((value - low) / step)] for value in values)
+
+
+def opening_text(job: JobSpec, taken: Sequence[Trial]) -> str:
+    """What a search goes on from, if anything, and where it will end.
+
+    taken: the trials that are recorded as it begins.
+    """
+    limits = " or ".join(
+        f"{limit.most:,g} {'worker hours' if limit.unit == 'hours' else limit.unit}"
+        for limit in limits_of(job.budget, spending_of([]))
+    )
+    if not taken:
+        return f"search of up to {limits}"
+    genomes = sum(trial.kind == "genome" for trial in taken)
+    baselines = sum(trial.kind == "baseline" for trial in taken)
+    finalists = sum(trial.key.phase == "validation" for trial in taken)
+    parts = [count_text(baselines, "baseline"), count_text(genomes, "candidate")]
+    if finalists:
+        parts.append(count_text(finalists, "finalist"))
+    return f"taken from the record: {', '.join(parts)}; going on to {limits}"

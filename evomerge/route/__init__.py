@@ -5,16 +5,6 @@ recipe, run on live models without copying a weight, and folded into a plain che
 here proposes routes or scores them.
 """
 
-from evomerge.route.architectures import require_foldable
-from evomerge.route.folding import fold, published
-from evomerge.route.route import Hop, check_route, hops_of, stretches_of
+from lazy_loader import attach_stub
 
-__all__ = [
-    "Hop",
-    "check_route",
-    "fold",
-    "hops_of",
-    "published",
-    "require_foldable",
-    "stretches_of",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

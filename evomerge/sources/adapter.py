@@ -15,15 +15,13 @@ import torch
 from safetensors import safe_open
 
 from evomerge.errors import SourceError
-from evomerge.sources.adapter_config import AdapterConfig
 from evomerge.sources.companions import check_file, find_companions
 from evomerge.sources.correspondence import place_names, prefixes_of
 from evomerge.sources.digests import Digests, not_finite
 from evomerge.sources.header import read_entries
-from evomerge.sources.lora import Change, Parts, change_of, named_parts
-from evomerge.sources.settings import vocabulary_size, with_setting
-from evomerge.sources.source import Source
-from evomerge.sources.structure import Structure
+from evomerge.sources.layers import vocabulary_size, with_setting
+from evomerge.sources.lora import AdapterConfig, Change, Parts, change_of, named_parts
+from evomerge.sources.source import Source, Structure
 
 _WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,15 +14,147 @@ from safetensors import safe_open
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
 from evomerge.sources.companions import find_companions
-from evomerge.sources.config import own_head, read_config
 from evomerge.sources.digests import Digests
-from evomerge.sources.files import read_weights
+from evomerge.sources.files import read_json, read_weights
 from evomerge.sources.header import Entry, read_ahead
-from evomerge.sources.layers import find_stacks
-from evomerge.sources.quantised import quantised_by
-from evomerge.sources.settings import setting, vocabulary_size
-from evomerge.sources.structure import Structure
+from evomerge.sources.layers import (
+    DEPTH_KEYS,
+    DRAFT_KEY,
+    SECTIONS,
+    WIDTH_KEYS,
+    find_stacks,
+    setting,
+    vocabulary_size,
+)
+from evomerge.sources.source import Structure
 from evomerge.sources.unread import Unread, find_unread
+
+# Whether a checkpoint's weights are packed into codes of a few bits, which cannot be merged.
+#
+# The configuration may say so, a file beside it, or the tensors alone: scales beside the weights,
+# and weights that are whole numbers.
+
+
+_SETTINGS = ("quantization_config", "compression_config", "quantization")
+_FILES = (
+    "quantize_config.json",
+    "quant_config.json",
+    "hf_quant_config.json",
+    "quanto_qmap.json",
+)
+"""Beside the weights: GPTQ's and AWQ's of old, ModelOpt's, Quanto's."""
+
+_PACKED = re.compile(
+    r"\.(qweight|qzeros|g_idx|absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_packed|"
+    r"weight_scale|weight_scale_inv|weight_scale_2|weight_zero_point|weight_shape|input_scale|"
+    r"weight_format|quant_state\..*)$|_(blocks|scale_inv)$"
+)
+"""Endings of the names of what packed weights are unpacked with, and of some packed weights."""
+
+_FEW_BITS = ("float8", "f8", "f6", "f4")
+_WHOLE = ("uint8", "int8", "int16", "int32", "uint16", "uint32", "int64", "uint64", "bool")
+
+
+def quantised_by(
+    folder: Path, config: Mapping[str, Any], entries: Mapping[str, Entry]
+) -> str | None:
+    """What shows that the weights are quantised: a setting, a file or a tensor; None where none.
+
+    Whole numbers that are no weights (positions, counters, masks) show nothing.
+    """
+    setting = next((key for key in _SETTINGS if config.get(key)), None)
+    if setting:
+        return f"{setting} in config.json"
+    beside = next((name for name in _FILES if (folder / name).exists()), None)
+    if beside:
+        return beside
+    for name, entry in entries.items():
+        packed = _PACKED.search(name) or entry.dtype.lower().startswith(_FEW_BITS)
+        if packed or (name.endswith(".weight") and entry.dtype in _WHOLE):
+            return f"{name}, stored as {entry.dtype}"
+    return None
+
+
+# A model's config.json: read, and what is read of it here checked to be of its kind.
+
+
+CONFIG = "config.json"
+
+_AT_LEAST: Mapping[str, int] = {
+    **dict.fromkeys((*DEPTH_KEYS, DRAFT_KEY), 0),
+    **dict.fromkeys((*WIDTH_KEYS, "vocab_size", "num_attention_heads"), 1),
+}
+"""Whole numbers, and the least that each can be."""
+
+_MOST = 2**31
+
+
+def read_config(folder: Path, named: str) -> Mapping[str, Any]:
+    """The config.json of a folder. Raises SourceError that names the field that cannot be."""
+    file = folder / CONFIG
+    if not file.exists():
+        raise SourceError(f"{named}: has no {CONFIG}; {_instead(folder)}")
+    config = read_json(file, named)
+    _check_names(config, named)
+    for section in (config, *(config.get(name) for name in SECTIONS)):
+        if isinstance(section, Mapping):
+            _check_numbers(section, named)
+    return config
+
+
+def own_head(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a model whose files hold a head that is not the embeddings.
+
+    transformers does not tie such a head whatever the configuration says; other programs do.
+    """
+    changed = {**config, "tie_word_embeddings": False}
+    for name in SECTIONS:
+        section = config.get(name)
+        if isinstance(section, Mapping) and "tie_word_embeddings" in section:
+            changed[name] = {**section, "tie_word_embeddings": False}
+    return changed
+
+
+def _check_names(config: Mapping[str, Any], named: str) -> None:
+    architectures = config.get("architectures")
+    if architectures is not None and not (
+        isinstance(architectures, list) and all(isinstance(each, str) for each in architectures)
+    ):
+        _refuse("architectures", architectures, "a list of names, as [LlamaForCausalLM]", named)
+    model_type = config.get("model_type")
+    if model_type is not None and not isinstance(model_type, str):
+        _refuse("model_type", model_type, "a name", named)
+
+
+def _check_numbers(section: Mapping[str, Any], named: str) -> None:
+    for key, least in _AT_LEAST.items():
+        value = section.get(key)
+        # Some architectures have a list with a number for each layer.
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None and not (type(each) is int and least <= each <= _MOST):
+                _refuse(key, value, f"a whole number of {least} or more", named)
+    tied = section.get("tie_word_embeddings")
+    if tied is not None and not isinstance(tied, bool):
+        _refuse("tie_word_embeddings", tied, "true or false", named)
+
+
+def _refuse(key: str, value: object, wanted: str, named: str) -> None:
+    raise SourceError(
+        f"{named}: {key} in {CONFIG} is {str(value)[:60]!r}, not {wanted}; get the file again"
+    )
+
+
+def _instead(folder: Path) -> str:
+    """What to give in place of a folder that holds no model itself."""
+    inside = sorted(
+        path.parent.name
+        for name in ("config.json", "adapter_config.json")
+        for path in folder.glob(f"*/{name}")
+    )
+    if inside:
+        return f"give a folder inside it that holds a model, as {inside[0]} does"
+    return "give the folder of a saved model"
+
 
 _COMPUTED = "rotary_emb.inv_freq"
 """Ending of the names of buffers that old checkpoints store and every model computes today."""

@@ -8,9 +8,8 @@ from typing import Any
 
 from evomerge.errors import SourceError
 from evomerge.sources.correspondence import correspond, left_over, only_weights, stack_pairs
-from evomerge.sources.settings import setting, vocabulary_size
-from evomerge.sources.source import Source
-from evomerge.sources.structure import Stack, Structure
+from evomerge.sources.layers import setting, vocabulary_size
+from evomerge.sources.source import Source, Stack, Structure
 
 _HEAD_SETTINGS = ("num_attention_heads", "num_key_value_heads", "head_dim")
 """Settings that two models must share though their tensors may have equal shapes without."""

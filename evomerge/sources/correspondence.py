@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from evomerge.sources.layers import split_at_number
-from evomerge.sources.structure import Structure
+from evomerge.sources.source import Structure
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -1,14 +1,102 @@
-"""What everything downstream knows of a model to be merged."""
+"""How a model is built, as its tensors' names and shapes tell; no file is read here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from evomerge.sources.structure import Structure
+from evomerge.recipe import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A numbered run of layers. prefix: what the names of their tensors have before the number."""
+
+    prefix: str
+    depth: int
+
+    def layer_of(self, tensor_name: str) -> int | None:
+        """The number of the layer that a tensor belongs to; None for tensors outside the stack."""
+        if not tensor_name.startswith(self.prefix):
+            return None
+        number = tensor_name[len(self.prefix) :].partition(".")[0]
+        if not number.isdecimal():
+            return None
+        layer = int(number)
+        return layer if layer < self.depth else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """How a model is built.
+
+    architecture: the class that `config.json` names. shapes: tensor name -> shape, in the order of
+    the files. dtype: what most of the bytes are stored as. tied: whether the head shares the
+    embedding's weight. stacks: every numbered run of layers, the main one (the language model's,
+    the heaviest where there are two) first. dtypes: tensor name -> torch's name of what it is
+    stored as ("bfloat16", "int64"), an adapter's as in its base; `dtype` for all where not given.
+
+    repeated: tensors that are second names of another's weight. ignored: those that transformers
+    passes over, or that are of another model stored beside this one. parameters: tensor name -> the
+    live model's own name of it, where known to be another.
+    """
+
+    architecture: str
+    shapes: Mapping[str, tuple[int, ...]]
+    dtype: DType
+    tied: bool
+    stacks: tuple[Stack, ...]
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    repeated: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+    parameters: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        assert self.stacks
+        if not self.dtypes:
+            object.__setattr__(self, "dtypes", dict.fromkeys(self.shapes, self.dtype))
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of the main stack."""
+        return self.stacks[0].depth
+
+    @property
+    def layer_prefix(self) -> str:
+        """What the names of the main stack's tensors start with, before the number."""
+        return self.stacks[0].prefix
+
+    def stack_of(self, tensor_name: str) -> Stack | None:
+        """The stack a tensor belongs to; None for tensors outside the layers."""
+        for stack in self.stacks:
+            if stack.layer_of(tensor_name) is not None:
+                return stack
+        return None
+
+    def layer_of(self, tensor_name: str) -> int | None:
+        """The number of a tensor's layer in its stack; None for tensors outside the layers."""
+        stack = self.stack_of(tensor_name)
+        return None if stack is None else stack.layer_of(tensor_name)
+
+    def position_of(self, tensor_name: str) -> float:
+        """i/(L-1) for layer i of the L in the tensor's stack, 1 when L is 1, 0 outside."""
+        for stack in self.stacks:
+            layer = stack.layer_of(tensor_name)
+            if layer is not None:
+                return 1.0 if stack.depth == 1 else layer / (stack.depth - 1)
+        return 0.0
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """Names of the tensors outside the layers."""
+        return tuple(name for name in self.shapes if self.layer_of(name) is None)
+
+
+# What everything downstream knows of a model to be merged.
 
 
 class Source(Protocol):

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evomerge.sources.correspondence import HEAD
-from evomerge.sources.layers import DRAFT_KEY, split_at_number
-from evomerge.sources.meta_model import (
+from evomerge.sources.layers import DRAFT_KEY, setting, split_at_number
+from evomerge.sources.meta import (
     MetaModel,
     UnbuildableModelError,
     UnknownModelError,
     meta_model,
     pretraining_model,
 )
-from evomerge.sources.settings import setting
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -13,27 +13,6 @@ trial or none of it. All that is kept has a digest, which is checked where it is
 does not know how candidates are proposed, built or scored.
 """
 
-from evomerge.study.digests import digest_items
-from evomerge.study.opening import (
-    check_trusted,
-    create_study,
-    read_study,
-    refuse_existing,
-    resume_study,
-)
-from evomerge.study.storage import write_whole
-from evomerge.study.study import Study
-from evomerge.study.trial import Parameter, Trial
+from lazy_loader import attach_stub
 
-__all__ = [
-    "Parameter",
-    "Study",
-    "Trial",
-    "check_trusted",
-    "create_study",
-    "digest_items",
-    "read_study",
-    "refuse_existing",
-    "resume_study",
-    "write_whole",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

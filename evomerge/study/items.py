@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evomerge.candidate import Candidate, CandidateKey, Cost, Scored, TaskItems
 from evomerge.errors import RunError
-from evomerge.study.digests import digest_items, digest_text
+from evomerge.evaluate import Candidate, CandidateKey, Cost, Scored, TaskItems
 from evomerge.study.storage import storage_errors, write_whole
+from evomerge.study.trial import digest_items, digest_text
 
 _COST, _OF, _SEAL = "cost", "of", "sha256"
 

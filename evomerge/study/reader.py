@@ -14,11 +14,19 @@ from typing import Any
 
 from sqlalchemy import Engine, Select, column, select, table
 
-from evomerge.candidate import CandidateKey
 from evomerge.errors import RunError
-from evomerge.study.digests import digest_parameters, digest_result, is_sealed, unsealed
+from evomerge.evaluate import CandidateKey
 from evomerge.study.storage import damaged, reading_errors
-from evomerge.study.trial import ATTRIBUTES, DIGESTS, Trial, read_trial
+from evomerge.study.trial import (
+    ATTRIBUTES,
+    DIGESTS,
+    Trial,
+    digest_parameters,
+    digest_result,
+    is_sealed,
+    read_trial,
+    unsealed,
+)
 
 SCHEMA = "v3.2.0.a"
 """Optuna's name of the tables that are read here."""

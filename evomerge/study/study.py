@@ -13,16 +13,24 @@ from typing import Any
 
 import filelock
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Kind, Outcome, Scored, TaskItems
 from evomerge.errors import RunError
-from evomerge.evaluate.objective import Means, means_of
+from evomerge.evaluate import (
+    Candidate,
+    CandidateKey,
+    Failed,
+    Kind,
+    Means,
+    Outcome,
+    Scored,
+    TaskItems,
+    means_of,
+)
 from evomerge.job import JobSpec
-from evomerge.study.digests import digest_items
 from evomerge.study.items import ItemFiles
 from evomerge.study.notes import NoteName
 from evomerge.study.reader import Contents, Record
 from evomerge.study.storage import remove_begun, storage_errors, write_whole
-from evomerge.study.trial import Parameter, Trial
+from evomerge.study.trial import Parameter, Trial, digest_items
 from evomerge.study.writer import Writer
 
 

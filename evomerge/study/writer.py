@@ -14,10 +14,18 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.trial import TrialState, create_trial
 
 from evomerge.errors import RunError
-from evomerge.study.digests import digest_parameters, digest_result, sealed
 from evomerge.study.postgres import WriterLock
 from evomerge.study.reader import CONTENTS, FINALISTS, Contents
-from evomerge.study.trial import ATTRIBUTES, DIGESTS, Parameter, Trial, attributes_of
+from evomerge.study.trial import (
+    ATTRIBUTES,
+    DIGESTS,
+    Parameter,
+    Trial,
+    attributes_of,
+    digest_parameters,
+    digest_result,
+    sealed,
+)
 
 Direction = Literal["maximize", "minimize"]
 

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.sources import Adapter, Source, Structure
-from evomerge.sources.files import read_json
+from evomerge.sources import Adapter, Source, Structure, read_json
 from evomerge.vocabulary.rows import ABSENT, RowPlan
 from evomerge.vocabulary.settings import TokenSettings, generation_file, with_settings
 

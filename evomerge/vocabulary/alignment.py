@@ -13,18 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from evomerge.errors import RecipeError
 from evomerge.recipe import Recipe, TokenizerSpec
-from evomerge.sources import Source, correspond, lead_of
-from evomerge.sources.settings import vocabulary_size
+from evomerge.sources import Source, correspond, lead_of, vocabulary_size
 from evomerge.vocabulary.aligned_source import AlignedSource, AlignedTensor
 from evomerge.vocabulary.chat_templates import chosen_template
 from evomerge.vocabulary.rows import RowPlan, plan_rows
 from evomerge.vocabulary.settings import TokenSettings, settings_for
-from evomerge.vocabulary.tokenizers import (
-    TokenizerReader,
-    Tokens,
-    without_tokens_beyond,
-)
-from evomerge.vocabulary.union import add_union
+from evomerge.vocabulary.tokenizers import TokenizerReader, Tokens, add_union, without_tokens_beyond
 
 BLOCK_KEY = "vocabulary"
 """Under `evomerge:` in a recipe: the models whose tokens count, the base first."""

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SourceError
-from evomerge.sources import Adapter, Source
-from evomerge.sources.files import read_json
-from evomerge.sources.settings import setting, with_setting
+from evomerge.sources import Adapter, Source, read_json, setting, with_setting
 
 GENERATION_CONFIG = "generation_config.json"
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +18,7 @@ import tokenizers
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 
 from evomerge.errors import SourceError, one_line
-from evomerge.sources import Adapter, Source
-from evomerge.sources.settings import vocabulary_size
+from evomerge.sources import Adapter, Source, read_json, vocabulary_size
 
 TOKENIZER_FILES = (
     "*token*.json",
@@ -203,3 +202,78 @@ def _digest(folder: Path) -> str:
             digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+# The tokens that end the answers of several models, as rows of the model that they are merged to.
+#
+# A row of one model may be another token's row in the result. Nothing here decides what the
+# result ends with.
+
+
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def end_rows(
+    models: Mapping[str, Source],
+    ends: Callable[[Source], Sequence[int]],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    reader: TokenizerReader,
+) -> dict[str, tuple[int, ...]]:
+    """Model -> the end tokens of its own files, as rows of the result; those it lacks are left out.
+
+    models: as their own files are, the first being whose tokenizer those without one have. ends:
+    what a model's configurations say. tokenizer: of the result; None where every model keeps its
+    rows. Where the models' tokenizers name other ends, those count too. Raises SourceError.
+    """
+    first = next(iter(models.values()))
+    apart = len({_named_end(source) for source in models.values()}) > 1
+    after = None if tokenizer is None else tokenizer.get_vocab()
+    found: dict[str, tuple[int, ...]] = {}
+    for name, source in models.items():
+        rows = list(ends(source))
+        if apart and tokenizer_folder(source) is not None:
+            own = reader.load(source).eos_token_id
+            rows += [] if own is None else [own]
+        if after is not None:
+            known = reader.tokens(source, otherwise=first).ids
+            before = {row: token for token, row in known.items()}
+            rows = [after[before[row]] for row in rows if before.get(row) in after]
+        found[name] = tuple(dict.fromkeys(rows))
+    return found
+
+
+def _named_end(source: Source) -> str | None:
+    """The end token that a model's tokenizer names, without loading it."""
+    folder = tokenizer_folder(source)
+    file = None if folder is None else folder / _TOKENIZER_CONFIG
+    if file is None or not file.is_file():
+        return None
+    end = read_json(file, source.reference).get("eos_token")
+    return str(end.get("content")) if isinstance(end, Mapping) else end and str(end)
+
+
+# The union of tokenizers: one that knows every token of several.
+#
+# Added are tokens, not merges: a text is cut as the first tokenizer cuts it, and a word of
+# another counts as one token wherever it occurs. It is what mergekit's `union` makes, in a fixed
+# order.
+
+
+def add_union(tokenizer: PreTrainedTokenizerBase, models: Sequence[Tokens]) -> None:
+    """Add the tokens of all models to the tokenizer of the first of them, which keeps its own.
+
+    First come the words of the others, then what they have added; model after model, by row. Of a
+    token that several add with different settings the first counts.
+    """
+    before = tokenizer.get_vocab()
+    beside = {token.content for model in models for token in model.added}
+    words: dict[str, None] = {}
+    added: dict[str, AddedToken] = {}
+    for model in models:
+        own = {token.content for token in model.added}
+        words |= dict.fromkeys(token for token in model.ids if token not in own)
+        for token in model.added:
+            added.setdefault(token.content, token)
+    tokenizer.add_tokens([word for word in words if word not in before and word not in beside])
+    tokenizer.add_tokens(list(added.values()))

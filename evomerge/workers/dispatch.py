@@ -13,16 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from evomerge.candidate import (
-    Candidate,
-    CandidateKey,
-    Failed,
-    Outcome,
-    Say,
-    Scored,
-    count_items,
-)
 from evomerge.errors import WorkerError
+from evomerge.evaluate import Candidate, CandidateKey, Failed, Outcome, Say, Scored, count_items
 from evomerge.workers.pool import in_order, in_short, ran_short
 from evomerge.workers.worker import PAUSES_S
 

@@ -20,24 +20,23 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from evomerge.evaluate.engines.base import Engine
-from evomerge.evaluate.engines.routed import RoutedEngine
-from evomerge.evaluate.engines.transformers import TransformersEngine
-from evomerge.merge.engine import MergeEngine
-from evomerge.merge.facts import Facts
-from evomerge.merge.forward_settings import pass_key
-from evomerge.merge.generation_settings import (
+from evomerge.evaluate import Engine, RoutedEngine, TransformersEngine
+from evomerge.merge import (
+    Facts,
+    MergeEngine,
     generation_config,
     lead_reference,
+    merged_config,
     merged_generation,
+    open_stages,
+    pass_key,
 )
-from evomerge.merge.merged_config import merged_config
-from evomerge.merge.merged_source import open_stages
-from evomerge.preparation import ModelAlone, Preparation
 from evomerge.recipe import Recipe
 from evomerge.sources import Source
 from evomerge.vocabulary import config_folder, settings_of
-from evomerge.workers.served_models import ServedModels
+from evomerge.workers.preparation.models_alone import ModelAlone
+from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.vllm_models import ServedModels
 
 
 class LiveModels:

@@ -8,19 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from evomerge.candidate import Candidate, CandidateKey, Observer, Outcome, Say, hush, ignore
 from evomerge.errors import WorkerError
-from evomerge.preparation import Preparation
-from evomerge.route import hops_of
-from evomerge.route.prefixes import order_by_prefix
-from evomerge.workers.worker import (
-    PAUSES_S,
-    Checked,
-    Shortage,
-    Worker,
-    choose_device,
-    forget,
-)
+from evomerge.evaluate import Candidate, CandidateKey, Observer, Outcome, Say, hush, ignore
+from evomerge.route import hops_of, order_by_prefix
+from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.worker import PAUSES_S, Checked, Shortage, Worker, choose_device, forget
 
 
 class Pool(ABC):

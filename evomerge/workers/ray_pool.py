@@ -17,26 +17,23 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from evomerge.candidate import Candidate, Observer, Outcome, Say, hush, ignore
-from evomerge.errors import EvomergeError, JobError, WorkerError, one_line
-from evomerge.evaluate.self_check import SelfCheck
+from evomerge.errors import EvomergeError, JobError, WorkerError, is_shortage, one_line
+from evomerge.evaluate import Candidate, Observer, Outcome, Say, SelfCheck, hush, ignore
 from evomerge.job import ComputeSpec, JobSpec
-from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe
-from evomerge.shortage import is_shortage
-from evomerge.workers.dispatch import (
-    Answered,
-    Died,
-    Dispatch,
-    Event,
-    Look,
-    Patience,
-    Ready,
-    Short,
-)
+from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Look, Patience, Ready, Short
 from evomerge.workers.pool import Pool
-from evomerge.workers.processes import look_at, shortage_kills
-from evomerge.workers.ray_session import RaySession, check_room, count_room, join_cluster, nodes
+from evomerge.workers.preparation.preparation import prepare
+from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.ray_session import (
+    RaySession,
+    check_room,
+    count_room,
+    join_cluster,
+    look_at,
+    nodes,
+    shortage_kills,
+)
 from evomerge.workers.worker import Checked, Shortage, Worker, choose_device, forget
 
 _FIRST_START_S = 1800.0

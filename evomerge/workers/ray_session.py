@@ -21,7 +21,53 @@ from typing import Any, TypeVar
 import ray
 
 from evomerge.errors import Interrupt, JobError, WorkerError, one_line
-from evomerge.workers.processes import kill_writers
+from evomerge.workers.dispatch import Look
+
+# Processes as the kernel sees them: what stands still, what ran out of memory, what is ours.
+
+
+def look_at(process_id: int) -> Look | None:
+    """A process of this machine; None where it is gone, or where there is no /proc."""
+    try:
+        said = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return None
+    fields = said.rpartition(")")[2].split()  # the name before may hold anything
+    ticks = int(fields[11]) + int(fields[12])
+    return Look(stopped=fields[0] in "TtZX", cpu_s=ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def shortage_kills() -> int:
+    """How many processes the kernel has ended on this machine for want of memory, so far."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def kill_writers(folder: str) -> None:
+    """Kill all other processes of this machine that write to a file below a folder of that name.
+
+    Finds also what has outlived its parent; nothing where there is no /proc.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) != os.getpid() and _writes_below(process, folder):
+            with contextlib.suppress(OSError):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _writes_below(process: Path, folder: str) -> bool:
+    with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+        for opened in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if folder in Path(os.readlink(opened)).parts:
+                    said = (process / "fdinfo" / opened.name).read_text()
+                    flags = int(said.partition("flags:")[2].split()[0], 8)
+                    if flags & os.O_ACCMODE != os.O_RDONLY:
+                        return True
+    return False
+
 
 _Answer = TypeVar("_Answer")
 

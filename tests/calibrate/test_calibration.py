@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from evomerge.calibrate import Calibration, live_source
 from evomerge.cli import app
 from evomerge.errors import InputError, SelfCheckError, SourceError
+from evomerge.merge.statistics import Statistics
 from evomerge.sources import open_source
-from evomerge.statistics import Statistics
 from tests.architectures import ARCHITECTURES, save_architecture
 from tests.calibrate.conftest import run, write_words
 from tests.checkpoints import (

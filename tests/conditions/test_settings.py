@@ -7,7 +7,7 @@ import pytest
 from evomerge.conditions import parse_conditions
 from evomerge.conditions.form import Json
 from evomerge.conditions.language import Language
-from evomerge.conditions.length import Length
+from evomerge.conditions.prose import Length
 from evomerge.errors import TaskError
 
 

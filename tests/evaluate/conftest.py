@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evomerge.evaluate.engines.base import Continuation, Engine, LogLikelihood, Prompt
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.suite import TaskSuite
 from tests.checkpoints import load_tensors, save_tiny_llama, word_tokenizer
 

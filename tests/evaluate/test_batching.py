@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from evomerge.evaluate.engines.batching import cut, pad, probe_tokens, tree_limits
+from evomerge.evaluate.engines.transformers.batching import cut, pad, probe_tokens, tree_limits
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=60).map(lambda lengths: sorted(lengths)[::-1])
 

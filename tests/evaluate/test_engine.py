@@ -23,7 +23,7 @@ from transformers import (
 
 from evomerge.errors import SourceError, TaskError
 from evomerge.evaluate.engines.base import Continuation, NonFiniteLogits, Prompt
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from tests.checkpoints import WORDS, load_tensors, save_tiny_llama, word_tokenizer
 
 _SHAPE = {

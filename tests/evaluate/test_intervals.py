@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evomerge.candidate import TaskItems
-from evomerge.evaluate.intervals import mean_intervals, resample_terms, score_interval
-from evomerge.evaluate.metric import Metric
-from evomerge.evaluate.objective import Objective, Term
+from evomerge.evaluate.candidate import TaskItems
+from evomerge.evaluate.inference.intervals import mean_intervals, resample_terms, score_interval
+from evomerge.evaluate.objective import Metric, Objective, Term
 
 TASKS = ("a", "b")
 

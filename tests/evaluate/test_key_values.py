@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evomerge.evaluate.engines.key_values import AnswerCache
+from evomerge.evaluate.engines.transformers.key_values import AnswerCache
 
 LENGTHS = [3, 1, 5, 2, 4, 5]
 

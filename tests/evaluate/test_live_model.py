@@ -12,7 +12,7 @@ from evomerge.errors import SourceError
 from evomerge.evaluate.engines import live_model
 from evomerge.evaluate.engines.live_model import build_model, check_model
 from evomerge.evaluate.engines.placement import Placement
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.sources import open_source
 from evomerge.vocabulary import TokenSettings
 from tests.architectures import (

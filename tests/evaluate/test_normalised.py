@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from evomerge.candidate import TaskItems
 from evomerge.errors import TaskError
-from evomerge.evaluate.metric import Metric
-from evomerge.evaluate.normalised import NormalisedScores, Share
+from evomerge.evaluate.candidate import TaskItems
+from evomerge.evaluate.inference.normalised import NormalisedScores, Share
+from evomerge.evaluate.objective import Metric
 
 
 def metric(task: str, *, key: str = "acc", higher: bool = True) -> Metric:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.suite import TaskSuite
 from tests.checkpoints import word_tokenizer
 from tests.evaluate.conftest import TASKS

@@ -13,9 +13,9 @@ import torch
 from transformers import DynamicCache
 
 from evomerge.errors import SourceError
-from evomerge.evaluate.engines.decoding import Rows
-from evomerge.evaluate.engines.forward_options import ForwardOptions
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.decoding import Rows
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.transformers.forward_options import ForwardOptions
 from tests.architectures import (
     ARCHITECTURES,
     OTHER_PASTS,

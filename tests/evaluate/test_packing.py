@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from evomerge.evaluate.engines import packing_limits, tree_passes
 from evomerge.evaluate.engines.base import Continuation, Prompt
-from evomerge.evaluate.engines.token_tree import Pass
-from evomerge.evaluate.engines.transformers import TransformersEngine
-from evomerge.evaluate.engines.wanted_cells import WantedCells
+from evomerge.evaluate.engines.transformers import limits as packing_limits
+from evomerge.evaluate.engines.transformers import tree_passes
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.transformers.token_tree import Pass
+from evomerge.evaluate.engines.transformers.wanted_cells import WantedCells
 from tests.architectures import load_whole, save_architecture
 from tests.checkpoints import load_tensors, word_tokenizer
 from tests.evaluate.test_engine import continuation, generated, prompt

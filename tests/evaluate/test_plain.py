@@ -8,10 +8,9 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from evomerge.evaluate.engines.base import NonFiniteLogits
-from evomerge.evaluate.engines.choosing import Choosing
-from evomerge.evaluate.engines.plain import plain_answer, plain_logits
-from evomerge.evaluate.engines.stopping import Stopping
+from evomerge.evaluate.engines.base import NonFiniteLogits, Stopping
+from evomerge.evaluate.engines.transformers.decoding import Choosing
+from evomerge.evaluate.engines.transformers.plain import plain_answer, plain_logits
 from tests.architectures import load_whole, save_architecture
 from tests.checkpoints import word_tokenizer
 from tests.evaluate.test_engine import generated, prompt

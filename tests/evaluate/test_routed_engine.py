@@ -11,8 +11,8 @@ import torch
 from transformers import DynamicCache
 
 from evomerge.errors import RecipeError, SourceError
-from evomerge.evaluate.engines.routed import RoutedEngine
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.transformers.routed import RoutedEngine
 from evomerge.route import Hop
 from evomerge.route.prefixes import order_by_prefix
 from evomerge.sources import open_source

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from evomerge.candidate import Split
 from evomerge.errors import SelfCheckError, TaskError
-from evomerge.evaluate.engines import tree_passes
-from evomerge.evaluate.engines.key_values import TrunkCache
-from evomerge.evaluate.engines.plain_model import load_plain
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.candidate import Split
+from evomerge.evaluate.engines.transformers import tree_passes
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.transformers.key_values import TrunkCache
+from evomerge.evaluate.engines.transformers.plain import load_plain
 from evomerge.evaluate.self_check import Expected, check_engine, choose_items, expect
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import SplitSpec

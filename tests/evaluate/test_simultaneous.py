@@ -9,15 +9,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from evomerge.candidate import TaskItems
-from evomerge.evaluate.intervals import resample_terms
-from evomerge.evaluate.metric import Metric
-from evomerge.evaluate.objective import Objective, Term
-from evomerge.evaluate.simultaneous import (
+from evomerge.evaluate.candidate import TaskItems
+from evomerge.evaluate.inference.intervals import resample_terms
+from evomerge.evaluate.inference.simultaneous import (
     Difference,
     read_difference,
     simultaneous_differences,
 )
+from evomerge.evaluate.objective import Metric, Objective, Term
 
 Model = dict[str, TaskItems]
 

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM
 
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.suite import TaskSuite
 from tests.checkpoints import load_tensors, word_tokenizer
 from tests.evaluate.conftest import SCORABLE, TASKS, Recorder

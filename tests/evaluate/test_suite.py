@@ -16,7 +16,7 @@ import yaml
 from evomerge.errors import TaskError
 from evomerge.evaluate.catalogue import TaskCatalogue
 from evomerge.evaluate.engines.base import NonFiniteLogits, Unscorable
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import SplitSpec
 from tests.checkpoints import load_tensors, word_tokenizer

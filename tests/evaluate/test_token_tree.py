@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.evaluate.engines.token_tree import Limits, Pass, Plan, plan_passes
+from evomerge.evaluate.engines.transformers.token_tree import Limits, Pass, Plan, plan_passes
 
 SMALL = Limits(pass_tokens=24, row_tokens=8, packed_tokens=8)
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from evomerge.errors import SourceError
 from evomerge.evaluate.engines.placement import Placement
-from evomerge.evaluate.engines.vllm_weights import CheckedStream, blank_layers, refuse_several_runs
+from evomerge.evaluate.engines.vllm.weights import CheckedStream, blank_layers, refuse_several_runs
 from evomerge.sources import open_source
 from tests.architectures import save_architecture
 from tests.checkpoints import load_tensors, save_tiny_llama

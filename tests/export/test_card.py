@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from evomerge.evaluate.intervals import Interval
-from evomerge.export.card import MIXED_LICENCE, CardScores, Effort, Story
+from evomerge.evaluate.inference.intervals import Interval
+from evomerge.evaluate.inference.summary import Role, Standing
+from evomerge.export.card import MIXED_LICENCE, CardScores, Effort, Story, use_of
 from evomerge.export.card import write_card as write_merge_card
 from evomerge.export.origins import FileFacts, Licence, Origin, public_names, trace
-from evomerge.export.use import use_of
-from evomerge.merge.methods import METHODS
-from evomerge.outcome import ConstraintCheck
+from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import Recipe
-from evomerge.standing import Role, Standing
+from evomerge.search.results.selection import ConstraintCheck
 from tests.export.conftest import Family, make_family, write_card
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

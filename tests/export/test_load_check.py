@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from evomerge.errors import MergeError, RecipeError
-from evomerge.merge.loadable import check_loadable
+from evomerge.merge.soundness import check_loadable
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.sources import open_source
 from tests.architectures import ARCHITECTURES, save_architecture

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoConfig
 
 from evomerge.errors import RecipeError
-from evomerge.export.model_config import write_configs
+from evomerge.export.checkpoint import write_configs
 from evomerge.merge.engine import MergeEngine
-from evomerge.merge.layer_settings import with_layers
-from evomerge.merge.pieces import Layer
+from evomerge.merge.plan.pieces import Layer
+from evomerge.merge.settings.layers import with_layers
 from evomerge.recipe import Recipe
 from evomerge.sources import Source, Stack, Structure, open_source
 from tests.architectures import load_whole, save_architecture, save_expert, write_tensors

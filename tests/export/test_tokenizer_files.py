@@ -11,7 +11,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.errors import SourceError
-from evomerge.export.tokenizer_files import copy_tokenizer, write_generation_config
+from evomerge.export.checkpoint import copy_tokenizer, write_generation_config
 from evomerge.sources import open_source
 from tests.checkpoints import load_tensors
 from tests.export.conftest import contents

@@ -13,20 +13,22 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
 from evomerge.errors import RunError
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
 from evomerge.evaluate.stock import StockOptions, score_stock
-from evomerge.export import ExportReport, Verification, export_winner, merge_recipe, verify
-from evomerge.export.verify import MOST_DIFFERING, TaskComparison
+from evomerge.export import ExportReport, Verification, export_winner, merge_recipe
+from evomerge.export import verification as verify
+from evomerge.export.verification import MOST_DIFFERING, TaskComparison
 from evomerge.job import JobSpec
-from evomerge.ledger import Ledger
-from evomerge.outcome import Selection
-from evomerge.preparation import Preparation, pin, prepare
 from evomerge.recipe import read_recipe
-from evomerge.search import run_search
-from evomerge.selection import select_winner
+from evomerge.search.ledger import Ledger
+from evomerge.search.loop import run_search
+from evomerge.search.results.selection import Selection
+from evomerge.search.selection.winner import select_winner
 from evomerge.study import Parameter, Study, create_study
 from evomerge.workers.pool import LocalPool
+from evomerge.workers.preparation.preparation import pin, prepare
+from evomerge.workers.preparation.prepared_job import Preparation
 from tests.checkpoints import load_tensors
 from tests.export.conftest import Family, contents, make_family
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from evomerge.candidate import Candidate, Observer, ignore
-from evomerge.events import Observe, unobserved
+from evomerge.evaluate.candidate import Candidate, Observer, ignore
 from evomerge.grid import GridRun, facts_of_grid, keep_grid, open_grid_study, pin_grid
-from evomerge.preparation import Preparation, prepare
+from evomerge.search.events import Observe, unobserved
 from evomerge.study import Study
+from evomerge.workers.preparation.preparation import prepare
+from evomerge.workers.preparation.prepared_job import Preparation
 from tests.grid.grids import HashingPool, make_grid, write_models, write_tasks
 
 OpenRun = Callable[..., Any]

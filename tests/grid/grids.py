@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from evomerge.candidate import (
+from evomerge.evaluate.candidate import (
     Candidate,
     Cost,
     Failed,
@@ -26,7 +26,7 @@ from evomerge.candidate import (
 from evomerge.grid import GridSpec, parse_grid
 from evomerge.workers.pool import Pool
 from tests.checkpoints import save_tiny_llama
-from tests.searching.jobs import TASKS
+from tests.search.jobs import TASKS
 
 SOURCES = ("first", "second", "third")
 HELD_IN = {"sums_one": "first", "sums_two": "second", "sums_three": "third"}

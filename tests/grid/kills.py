@@ -2,7 +2,7 @@
 
     python -m tests.grid.kills FOLDER KILLS
 
-As tests/searching/kills.py: a process of its own that forks, so that an instant is the same step of
+As tests/search/kills.py: a process of its own that forks, so that an instant is the same step of
 the same grid every time. The grid has a search among its methods.
 """
 
@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 
-from evomerge.candidate import CandidateKey, Observer, Step
-from evomerge.events import CandidateDone, Event, Observe, Progress
+from evomerge.evaluate.candidate import CandidateKey, Observer, Step
 from evomerge.grid import GridRun, facts_of_grid, open_grid_study, pin_grid
-from evomerge.preparation import Preparation, prepare
+from evomerge.search.events import CandidateDone, Event, Observe, Progress
 from evomerge.study import read_study
+from evomerge.workers.preparation.preparation import prepare
+from evomerge.workers.preparation.prepared_job import Preparation
 from tests.grid.grids import EVOLVED, HashingPool, make_grid, write_models, write_tasks
-from tests.searching.kills import in_fork, was_killed
+from tests.search.kills import in_fork, was_killed
 
 CHANGES: dict[str, Any] = {
     "methods": ["linear", "dare_ties", {**EVOLVED, "budget": {"candidates": 4}}],

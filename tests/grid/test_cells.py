@@ -10,7 +10,7 @@ import pytest
 from evomerge.grid import cells_of, label_of, pin_grid
 from evomerge.grid.cells import subsets_of
 from evomerge.grid.specification import ExpertsSpec
-from evomerge.optimize.baselines import Baselines
+from evomerge.search.baselines import Baselines
 from tests.grid.grids import EVOLVED, make_grid
 
 

@@ -14,10 +14,10 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from evomerge.candidate import CandidateKey
 from evomerge.cli import app
+from evomerge.evaluate.candidate import CandidateKey
 from evomerge.grid import GridOutcome
-from evomerge.report.grid_tables import grid_lines
+from evomerge.grid.tables import grid_lines
 from evomerge.study import read_study
 from tests.grid.grids import grid_document
 

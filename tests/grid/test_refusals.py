@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from evomerge.cli import app
 from evomerge.errors import WorkerError
 from evomerge.grid import open_grid_study, pin_grid
-from evomerge.preparation import Preparation
+from evomerge.search import run
+from evomerge.workers.preparation.prepared_job import Preparation
 from tests.grid.grids import EVOLVED, grid_document, make_grid
-from tests.searching.jobs import job_document
-from tests.searching.jobs import write_models as write_search_models
+from tests.search.jobs import job_document
+from tests.search.jobs import write_models as write_search_models
 
 
 def refusal(*arguments: str) -> str:
@@ -121,7 +122,7 @@ def test_workers_that_cannot_be_had_leave_nothing(
     def refuse(*_: object, **__: object) -> None:
         raise WorkerError("--ray-address here: no cluster answers")
 
-    monkeypatch.setattr("evomerge.run.open_job_pool", refuse)
+    monkeypatch.setattr(run, "open_job_pool", refuse)
     grid = tmp_path / "grid.yaml"
     grid.write_text(yaml.safe_dump(grid_document(models)))
     mine = tmp_path / "mine"  # a folder that was there stays, and so does the grid that lies in it

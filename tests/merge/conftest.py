@@ -15,7 +15,7 @@ from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 
 from evomerge.merge.engine import MergeEngine
-from evomerge.merge.facts import Facts
+from evomerge.merge.tensor_cache import Facts
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.sources import Source, open_source
 from tests.architectures import save_architecture, save_expert

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from evomerge.merge.engine import MergeEngine
-from evomerge.merge.facts import Facts
-from evomerge.merge.methods import METHODS
+from evomerge.merge.methods.registry import METHODS
+from evomerge.merge.statistics import MEAN_SUFFIX, NORM_NAME, Header, weights_sha256
+from evomerge.merge.tensor_cache import Facts
 from evomerge.sources import Stack, Structure
-from evomerge.statistics import MEAN_SUFFIX, NORM_NAME, Header, weights_sha256
 from tests.merge.conftest import Document, Tensors, as_recipe
 
 _DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}

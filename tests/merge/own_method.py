@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import evomerge
-from evomerge.merge.methods import GROUP, METHODS
+from evomerge.merge.methods.registry import GROUP, METHODS
 
 EXAMPLE = Path(evomerge.__file__).parents[1] / "examples" / "own_method"
 

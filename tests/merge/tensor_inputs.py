@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from evomerge.merge.method import Inputs, Method, Value
+from evomerge.merge.methods.base import Inputs, Method, Value
 
 FLOAT32 = 1e-5
 """Absolute, of values of order 1: a few roundings of float32 and sums of a few dozen terms."""

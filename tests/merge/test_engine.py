@@ -12,7 +12,7 @@ import torch
 
 from evomerge.errors import RecipeError
 from evomerge.merge.engine import MergeEngine
-from evomerge.merge.methods import METHODS
+from evomerge.merge.methods.registry import METHODS
 from evomerge.sources import open_source
 from tests.checkpoints import replace_tensors, save_tiny_llama
 from tests.merge.conftest import Document, Family, as_recipe, make_family

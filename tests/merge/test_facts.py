@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evomerge.merge.facts import Facts
+from evomerge.merge.tensor_cache import Facts
 
 LARGE = 2**17  # elements of 8 bytes: past what stays in memory
 

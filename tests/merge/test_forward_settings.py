@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evomerge.merge.forward_settings import differing_settings, pass_key
+from evomerge.merge.settings.forward import differing_settings, pass_key
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

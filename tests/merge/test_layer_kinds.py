@@ -13,8 +13,8 @@ from transformers import PreTrainedConfig
 
 from evomerge.errors import RecipeError
 from evomerge.merge.engine import MergeEngine
-from evomerge.merge.loadable import check_loadable
-from evomerge.merge.merged_config import merged_config
+from evomerge.merge.settings.config import merged_config
+from evomerge.merge.soundness import check_loadable
 from evomerge.recipe import Recipe, Slice, SliceSource
 from evomerge.sources import open_source
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from evomerge.errors import EvomergeError
-from evomerge.merge.methods import METHODS
-from evomerge.merge.model_stock import stock_ratio
-from evomerge.merge.spherical import (
+from evomerge.merge.methods.geometry import stock_ratio
+from evomerge.merge.methods.registry import METHODS
+from evomerge.merge.methods.spherical import (
     karcher_coefficients,
     multislerp_coefficients,
     nuslerp_coefficients,

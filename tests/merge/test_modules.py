@@ -7,8 +7,8 @@ from mergekit.architecture.base import ModuleDefinition
 from mergekit.architecture.json_definitions import JSON_ARCHITECTURES, JsonModuleArchitecture
 
 from evomerge.errors import RecipeError
-from evomerge.merge.modules import parts_named
-from evomerge.merge.slices import is_before_layers
+from evomerge.merge.plan.modules import parts_named
+from evomerge.merge.plan.slices import is_before_layers
 from evomerge.sources import Stack, Structure
 
 

@@ -11,11 +11,12 @@ import yaml
 from mergekit.merge_methods import registered_methods
 
 import evomerge
-from evomerge.merge import methods
-from evomerge.preparation import facts_of, prepare
+from evomerge.merge.methods import registry as methods
+from evomerge.workers.preparation.fingerprints import facts_of
+from evomerge.workers.preparation.preparation import prepare
 from tests.checkpoints import load_tensors
 from tests.merge.own_method import installed, installed_example, write_metadata
-from tests.searching.jobs import job_document, make_job, write_models
+from tests.search.jobs import job_document, make_job, write_models
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,10 @@ def test_a_name_that_is_none_is_refused_with_those_that_are(
     ("code", "words"),
     [
         ("raise ImportError('no library')", r"of broken 2.0, cannot be imported \(no library\)"),
-        ("BROKEN = 3", "of broken 2.0: broken_method:BROKEN is no evomerge.merge.method.Method"),
+        (
+            "BROKEN = 3",
+            "of broken 2.0: broken_method:BROKEN is no evomerge.merge.Method",
+        ),
     ],
 )
 def test_a_package_that_cannot_be_used_is_named_where_it_is_asked_for(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evomerge.merge.methods import METHODS
+from evomerge.merge.methods.registry import METHODS
 from tests.merge.conftest import (
     TOLERANCE,
     Document,

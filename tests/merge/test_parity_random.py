@@ -10,7 +10,7 @@ import torch
 from mergekit.merge_methods import get as published_method
 from mergekit.merge_methods.base import TensorGroup
 
-from evomerge.merge.methods import METHODS
+from evomerge.merge.methods.registry import METHODS
 from tests.architectures import write_tensors
 from tests.merge.conftest import (
     TOLERANCE,

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from evomerge.errors import RecipeError
-from evomerge.merge.copying import COPY
-from evomerge.merge.methods import METHODS
-from evomerge.merge.pieces import Layer
-from evomerge.merge.plan import Member, check_recipe, plan_merge
+from evomerge.merge.methods.averages import COPY
+from evomerge.merge.methods.registry import METHODS
+from evomerge.merge.plan.pieces import Layer
+from evomerge.merge.plan.plan import Member, check_recipe, plan_merge
 from evomerge.sources import Stack, Structure
 from tests.merge.conftest import Document, as_recipe
 from tests.merge.memory_sources import document_of

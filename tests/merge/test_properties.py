@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.merge.methods import METHODS
+from evomerge.merge.methods.registry import METHODS
 from tests.merge.conftest import Document, Tensors
 from tests.merge.memory_sources import document_of, merge, merge_one
 
@@ -429,10 +429,10 @@ def restored_threads() -> Iterator[None]:
 
 
 BLOCKS = {
-    "evomerge.merge.kernels.blocks._BLOCK": (2**10, 3 * 2**10),
+    "evomerge.merge.kernels.threads._BLOCK": (2**10, 3 * 2**10),
     "evomerge.merge.kernels.inner_products._ROW_ELEMENTS": (2**9, 2**14),
-    "evomerge.merge.geometry._BLOCK_ELEMENTS": (2**9, 2**14),
-    "evomerge.merge.arcee_fusion._BLOCK_ELEMENTS": (2**9, 2**14),
+    "evomerge.merge.methods.geometry._BLOCK_ELEMENTS": (2**9, 2**14),
+    "evomerge.merge.methods.swaps._BLOCK_ELEMENTS": (2**9, 2**14),
 }
 """Sizes of blocks that are set in Python; compiled ones are cut by the threads."""
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from evomerge.errors import EvomergeError
-from evomerge.merge.method import Method
-from evomerge.merge.singular_values import ISO_C, TSV, decorrelate_task_matrices
+from evomerge.merge.methods.base import Method
+from evomerge.merge.methods.singular_values import ISO_C, TSV, decorrelate_task_matrices
 from tests.merge.tensor_inputs import FLOAT32, TensorInputs, merged, normal, run
 
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.errors import EvomergeError
-from evomerge.merge.fisher import FISHER
-from evomerge.merge.gradient_matching import GRADIENT_MATCHING
-from evomerge.merge.method import Method
-from evomerge.merge.regmean import REGMEAN
-from evomerge.merge.singular_values import ISO_C, TSV
+from evomerge.merge.methods.base import Method
+from evomerge.merge.methods.fisher import FISHER, GRADIENT_MATCHING
+from evomerge.merge.methods.regmean import REGMEAN
+from evomerge.merge.methods.singular_values import ISO_C, TSV
 from tests.merge.tensor_inputs import FLOAT32, Stats, informations, normal, run
 
 

@@ -5,7 +5,7 @@ import optuna
 
 from evomerge.job import OptimizerSpec
 from evomerge.optimize import make_pareto_optimizer
-from evomerge.optimize.opening import first_population
+from evomerge.optimize.start import first_population
 
 
 def test_it_is_optunas_sampler_asked_in_batches_after_the_opening():

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from evomerge.evaluate.inference.fronts import hypervolume
 from evomerge.job import OptimizerSpec
 from evomerge.optimize import ParetoOptimizer, choose_algorithm, make_pareto_optimizer
-from evomerge.optimize.dominance import hypervolume
 from evomerge.optimize.registry import MOST_CONTINUOUS, PARETO_OPTIMIZERS
 
 LEARNERS = sorted(PARETO_OPTIMIZERS.keys() - {"random"})

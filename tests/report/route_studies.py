@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from evomerge.candidate import CandidateKey, Step
+from evomerge.evaluate.candidate import CandidateKey, Step
 from evomerge.job import JobSpec
-from evomerge.outcome import Selection
 from evomerge.recipe import Recipe
+from evomerge.search.results.selection import Selection
 from evomerge.space import SearchSpace, build_space
 from evomerge.study import Parameter, Study
 from evomerge.study.notes import STAGES

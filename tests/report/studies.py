@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 
-from evomerge.candidate import (
+from evomerge.evaluate.candidate import (
     MOST_FINALISTS,
     Candidate,
     CandidateKey,
@@ -20,12 +20,12 @@ from evomerge.candidate import (
     Step,
     TaskItems,
 )
-from evomerge.evaluate.intervals import Interval
+from evomerge.evaluate.inference.intervals import Interval
+from evomerge.evaluate.inference.summary import Role, Standing
 from evomerge.job import JobSpec
-from evomerge.outcome import ConstraintCheck, Selection
 from evomerge.recipe import Condition, Recipe, RecipeModel, Setting
+from evomerge.search.results.selection import ConstraintCheck, Selection
 from evomerge.sources import Stack, Structure
-from evomerge.standing import Role, Standing
 from evomerge.study import Parameter, Study
 
 BASE = "/models/kana/base"

@@ -6,10 +6,11 @@ import html
 import re
 from dataclasses import replace
 
-from evomerge.evaluate.intervals import Interval
-from evomerge.evaluate.simultaneous import Difference
-from evomerge.outcome import Comparison, LeftOut, Selection
+from evomerge.evaluate.inference.intervals import Interval
+from evomerge.evaluate.inference.simultaneous import Difference
 from evomerge.report.html import render_report
+from evomerge.search.results.claim import Comparison, LeftOut
+from evomerge.search.results.selection import Selection
 from evomerge.study import Study
 from evomerge.study.notes import SELECTION
 from tests.report.studies import make_selection

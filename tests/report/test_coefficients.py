@@ -5,7 +5,7 @@ import pytest
 from evomerge.recipe import Condition, Recipe, RecipeModel
 from evomerge.report.coefficients import coefficients_of
 from evomerge.sources import Stack, Structure
-from evomerge.space.components import Components
+from evomerge.space.parameters.components import Components
 from tests.report.studies import BASE, SOURCES, layered, make_structure, merge_of
 
 FIRST, SECOND = SOURCES

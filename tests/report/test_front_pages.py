@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from evomerge.report.front import front_parts, rows_of
-from evomerge.report.front_figures import front_figures
-from tests.test_points import AXES, SCORES, make_front
+from evomerge.report.front import front_figures, front_parts, rows_of
+from tests.search.test_points import AXES, SCORES, make_front
 
 
 def test_more_than_two_axes_are_drawn_pair_by_pair() -> None:

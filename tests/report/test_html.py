@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from evomerge.errors import StorageError
-from evomerge.outcome import ConstraintCheck, Selection
 from evomerge.report.html import render_report, write_report
+from evomerge.search.results.selection import ConstraintCheck, Selection
 from evomerge.study import Study
 from evomerge.study.notes import SELECTION
 from tests.report.studies import (

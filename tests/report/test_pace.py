@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge.candidate import CandidateKey, Cost
+from evomerge.evaluate.candidate import CandidateKey, Cost
 from evomerge.job import JobSpec
 from evomerge.report.pace import Pace
 from evomerge.study import Trial

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from evomerge.evaluate.intervals import Interval
-from evomerge.outcome import Selection
+from evomerge.evaluate.inference.intervals import Interval
+from evomerge.evaluate.inference.summary import Role, Standing
 from evomerge.report.result_table import HEADING, show_result
-from evomerge.standing import Role, Standing
+from evomerge.search.results.selection import Selection
 from tests.report.studies import make_selection
 
 ROWS = [("sums", "acc"), ("poems", "perplexity")]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from evomerge.outcome import Selection
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.report.html import write_report
 from evomerge.route import hops_of
+from evomerge.search.results.selection import Selection
 from evomerge.study import Study, create_study
 from evomerge.study.notes import SELECTION
 from tests.report.route_studies import (

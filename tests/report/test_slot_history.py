@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evomerge.candidate import CandidateKey, Cost, Kind
-from evomerge.report.slot_figures import depths_figure, slot_groups, slots_figure
+from evomerge.evaluate.candidate import CandidateKey, Cost, Kind
+from evomerge.report.recipe_views import depths_figure, slot_groups, slots_figure
 from evomerge.report.slot_history import Known, SlotHistory, Switch, depths_of, slot_history
 from evomerge.space import SearchSpace, build_space
 from evomerge.study import Trial

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from evomerge.candidate import MOST_FINALISTS, CandidateKey
+from evomerge.evaluate.candidate import MOST_FINALISTS, CandidateKey
 from evomerge.job import BudgetSpec
 from evomerge.report.tally import (
     Spending,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from evomerge.candidate import MOST_FINALISTS, CandidateKey, Step
+from evomerge.evaluate.candidate import MOST_FINALISTS, CandidateKey, Step
 from evomerge.report.pace import FinalItems
 from evomerge.report.terminal import SearchProgress
 from evomerge.study import Study, create_study, read_study, resume_study

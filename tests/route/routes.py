@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from evomerge.evaluate.engines.routed import RoutedEngine
+from evomerge.evaluate.engines.transformers.routed import RoutedEngine
 from evomerge.merge.engine import MergeEngine
-from evomerge.merge.merged_config import merged_config
+from evomerge.merge.settings.config import merged_config
 from evomerge.recipe import Recipe
 from evomerge.route import Hop, stretches_of
 from evomerge.sources import Source, open_source

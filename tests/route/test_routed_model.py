@@ -10,8 +10,8 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.errors import SourceError
+from evomerge.evaluate.engines.transformers.routed_layers import check_moved, check_settings
 from evomerge.route import Hop
-from evomerge.route.routed_limits import check_moved, check_settings
 from evomerge.route.routed_model import RoutedModel
 from evomerge.sources import open_source
 from tests.architectures import save_architecture

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 
 from evomerge.errors import JobError
-from evomerge.optimize.baselines import Baselines
 from evomerge.recipe import Recipe, RecipeModel, Stretch, read_recipe
 from evomerge.route import hops_of
+from evomerge.search.baselines import Baselines
 from evomerge.space import build_space, read_space
 from tests.space.building import BASE, ONE, TWO, build
 from tests.space.routes import (

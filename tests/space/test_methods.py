@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from evomerge.errors import JobError
-from evomerge.merge.methods import METHODS
-from evomerge.merge.plan import check_recipe
+from evomerge.merge.methods.registry import METHODS
+from evomerge.merge.plan.plan import check_recipe
 from evomerge.recipe import Recipe, RecipeModel
-from evomerge.space.methods import rule_of
+from evomerge.space.parameters.methods import rule_of
 from tests.space.building import BASE, ONE, TWO, build
 from tests.space.structures import llama
 

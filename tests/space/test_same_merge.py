@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from evomerge.merge.engine import MergeEngine
-from evomerge.optimize.baselines import (
+from evomerge.search.baselines import (
     BASE,
     DARE_TIES,
     SLERP,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.space.slots import Slots
+from evomerge.space.routes.layout import Slots
 
 A, B = "models/a", "models/b"
 

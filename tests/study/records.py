@@ -6,11 +6,11 @@ import json
 import sqlite3
 from pathlib import Path
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
 from evomerge.job import JobSpec
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.study import Parameter, Study, create_study
-from tests.searching.jobs import make_job
+from tests.search.jobs import make_job
 
 SCORED = Scored(
     tasks={"sums_choice": TaskItems(ids=(0, 2, 5), metrics={"acc": (1.0, 0.1 + 0.2, 0.0)})}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from evomerge.candidate import CandidateKey, Cost
 from evomerge.cli import app
 from evomerge.errors import RunError
+from evomerge.evaluate.candidate import CandidateKey, Cost
 from evomerge.study import digest_items, read_study, resume_study
 from evomerge.study.items import ItemFiles
 from tests.study.records import (

@@ -12,13 +12,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from evomerge.candidate import Candidate, CandidateKey, Failed
 from evomerge.cli import app
 from evomerge.errors import RunError, StorageError
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.study import create_study, read_study, resume_study
 from tests.postgres import PASSWORD, USER, Server, serve
-from tests.searching.jobs import job_document, make_job, write_models
+from tests.search.jobs import job_document, make_job, write_models
 
 
 @pytest.fixture(scope="module")

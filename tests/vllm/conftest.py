@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from evomerge.evaluate.engines.vllm import VllmEngine
+from evomerge.evaluate.engines.vllm.engine import VllmEngine
 from evomerge.evaluate.suite import TaskSuite
 
 collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]

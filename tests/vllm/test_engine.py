@@ -17,9 +17,9 @@ from lm_eval.tasks import TaskManager
 
 from evomerge.errors import SourceError, TaskError
 from evomerge.evaluate.engines.base import Continuation, NonFiniteLogits, Prompt
-from evomerge.evaluate.engines.transformers import TransformersEngine
-from evomerge.evaluate.engines.vllm import VllmEngine
-from evomerge.evaluate.engines.vllm_start import start_vllm
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.vllm.engine import VllmEngine
+from evomerge.evaluate.engines.vllm.start import start_vllm
 from evomerge.evaluate.suite import TaskSuite
 from tests.checkpoints import WORDS, load_tensors, save_tiny_llama, word_tokenizer
 from tests.evaluate.conftest import Recorder

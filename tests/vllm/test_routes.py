@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evomerge.candidate import TaskItems
 from evomerge.errors import JobError
+from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.engines.base import Engine
-from evomerge.evaluate.engines.routed import RoutedEngine
+from evomerge.evaluate.engines.transformers.routed import RoutedEngine
 from evomerge.job import parse_job
-from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.route import Hop, stretches_of
 from evomerge.workers.live_models import LiveModels
-from evomerge.workers.served_models import check_job
+from evomerge.workers.preparation.preparation import prepare
+from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.vllm_models import check_job
 from tests.evaluate.conftest import Recorder
 from tests.vllm.conftest import KANA, MODELS
 from tests.vllm.test_engine import ROUNDING

@@ -17,8 +17,7 @@ from evomerge.errors import RecipeError, SourceError
 from evomerge.recipe import Recipe
 from evomerge.sources import Source, check_compatible, open_source
 from evomerge.vocabulary import AlignedSource, Alignment, align, settings_of, vocabulary_models
-from evomerge.vocabulary.tokenizers import tokens_of
-from evomerge.vocabulary.union import add_union
+from evomerge.vocabulary.tokenizers import add_union, tokens_of
 from tests.checkpoints import load_tensors
 from tests.vocabulary.models import (
     EMBEDDING,

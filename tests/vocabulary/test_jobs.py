@@ -10,19 +10,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge.candidate import Candidate, CandidateKey, Scored
 from evomerge.errors import JobError, RunError
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Scored
 from evomerge.export import export_winner, merge_recipe
-from evomerge.ledger import Ledger
-from evomerge.outcome import Selection
-from evomerge.preparation import Preparation, check_unchanged, facts_of, pin, prepare
 from evomerge.recipe import Recipe, load_recipe
-from evomerge.search import run_search
-from evomerge.selection import select_winner
+from evomerge.search.ledger import Ledger
+from evomerge.search.loop import run_search
+from evomerge.search.results.selection import Selection
+from evomerge.search.selection.winner import select_winner
 from evomerge.study import Study, create_study
 from evomerge.workers.pool import LocalPool
+from evomerge.workers.preparation.fingerprints import check_unchanged, facts_of
+from evomerge.workers.preparation.preparation import pin, prepare
+from evomerge.workers.preparation.prepared_job import Preparation
 from tests.checkpoints import load_tensors
-from tests.searching.jobs import make_job
+from tests.search.jobs import make_job
 from tests.vocabulary.models import (
     EMBEDDING,
     HEAD,
@@ -33,7 +35,7 @@ from tests.vocabulary.models import (
 )
 
 EVALUATION = {
-    "task_folders": [str(Path(__file__).parents[1] / "searching" / "tasks")],
+    "task_folders": [str(Path(__file__).parents[1] / "search" / "tasks")],
     "items_per_generation": 8,
     "items_for_baselines": 8,
     "finalists": 0,

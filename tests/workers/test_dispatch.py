@@ -7,19 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
 from evomerge.errors import WorkerError
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
 from evomerge.recipe import Recipe, RecipeModel
-from evomerge.workers.dispatch import (
-    Answered,
-    Died,
-    Dispatch,
-    Event,
-    Look,
-    Patience,
-    Ready,
-    Short,
-)
+from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Look, Patience, Ready, Short
 
 DONE = Scored(tasks={})
 Behaviour = Callable[[Candidate, int], Event | float | None]

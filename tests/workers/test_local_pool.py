@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Outcome, Scored, TaskItems
 from evomerge.errors import SourceError, WorkerError
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Outcome, Scored, TaskItems
 from evomerge.evaluate.suite import TaskSuite
-from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.live_models import LiveModels
 from evomerge.workers.pool import LocalPool
-from tests.searching.jobs import make_job, write_models
+from evomerge.workers.preparation.preparation import prepare
+from evomerge.workers.preparation.prepared_job import Preparation
+from tests.search.jobs import make_job, write_models
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,19 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge.candidate import Candidate, CandidateKey, Scored, TaskItems
 from evomerge.errors import SourceError, TaskError
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Scored, TaskItems
 from evomerge.evaluate.stock import StockOptions, score_stock
 from evomerge.export import merge_recipe
 from evomerge.export.checkpoint import write_checkpoint
 from evomerge.job import parse_job
 from evomerge.merge.merged_source import open_stages
-from evomerge.optimize.baselines import only
-from evomerge.preparation import Preparation, pin, prepare
 from evomerge.recipe import Recipe, load_recipe
-from evomerge.workers.opening import check_models
+from evomerge.search.baselines import only
 from evomerge.workers.pool import LocalPool
+from evomerge.workers.pool_choice import check_models
+from evomerge.workers.preparation.preparation import pin, prepare
+from evomerge.workers.preparation.prepared_job import Preparation
 from tests.vocabulary.models import WORDS, save_adapter, save_model, word_tokenizer
 
 ITEMS = 60

@@ -19,14 +19,15 @@ import psutil
 import pytest
 import torch
 
-from evomerge.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
 from evomerge.errors import JobError, WorkerError
-from evomerge.preparation import Preparation, prepare
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.dispatch import Patience
-from evomerge.workers.opening import open_pool, set_up_ray
 from evomerge.workers.pool import LocalPool, Pool
-from tests.searching.jobs import make_job, write_models
+from evomerge.workers.pool_choice import open_pool, set_up_ray
+from evomerge.workers.preparation.preparation import prepare
+from evomerge.workers.preparation.prepared_job import Preparation
+from tests.search.jobs import make_job, write_models
 
 HERE = Path(__file__).parent
 

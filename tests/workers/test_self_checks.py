@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.candidate import Candidate, CandidateKey, Scored
 from evomerge.errors import SelfCheckError
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Scored
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood
-from evomerge.evaluate.engines.transformers import TransformersEngine
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.self_check import SelfCheck
-from evomerge.optimize.baselines import only
-from evomerge.preparation import Preparation, prepare
 from evomerge.recipe import Recipe, RecipeModel
-from evomerge.run import keep_check
+from evomerge.search.baselines import only
+from evomerge.search.run import keep_check
 from evomerge.study import read_study, resume_study
 from evomerge.workers.pool import LocalPool
+from evomerge.workers.preparation.preparation import prepare
+from evomerge.workers.preparation.prepared_job import Preparation
 from tests.evaluate.test_self_check import keep_passes
-from tests.searching.jobs import make_job, write_models
+from tests.search.jobs import make_job, write_models
 from tests.study.records import write_record
 
 

@@ -12,8 +12,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from lm_eval.models.utils import postprocess_generated_text
 from numpy.typing import NDArray
 from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from evomerge.errors import TaskError
 
 Tokens = NDArray[np.int64]
 """Token ids, shape (n,)."""
@@ -153,3 +156,84 @@ class Engine(Protocol):
 
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
         """One text a request, in order. Raises NonFiniteLogits, TaskError where too long."""
+
+
+# What of a request fits a model's context: texts are cut from the left, as lm-eval cuts them.
+#
+# Nothing here knows a model beyond the length of its context.
+
+
+def read_of(request: Continuation, *, context_tokens: int) -> Tokens:
+    """What the model reads to score the continuation: all but the last token, (n,).
+
+    Raises TaskError for a continuation longer than the context.
+    """
+    if request.scored > context_tokens:
+        raise TaskError(
+            f"a continuation of {request.scored} tokens is longer than the model's context of "
+            f"{context_tokens}; leave the item out of the task"
+        )
+    return request.tokens[-(context_tokens + 1) : -1]
+
+
+def prompt_of(request: Prompt, *, context_tokens: int) -> Tokens:
+    """The end of the prompt that leaves room for an answer, (n,).
+
+    Raises TaskError where that is none.
+    """
+    room = context_tokens - request.reserved_tokens
+    if room < 1:
+        raise TaskError(
+            f"max_gen_toks: {request.reserved_tokens} leaves no room for a prompt in the model's "
+            f"context of {context_tokens} tokens; set it lower in the task"
+        )
+    return request.tokens[-room:]
+
+
+# When a generated answer ends, and what its text is.
+#
+# Decoding a text after every token would cost more than a small model's forward pass, so a text
+# is decoded only after a token that could complete one of the stop texts.
+
+
+_UNDECODED = "\ufffd"
+"""What a tokenizer shows for bytes that are no whole character yet."""
+
+
+class Stopping:
+    """Stop texts and end tokens of one tokenizer, whose own end token is one of these."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, end_tokens: Iterable[int]) -> None:
+        self._tokenizer = tokenizer
+        own = tokenizer.eos_token_id
+        self.end_tokens = frozenset(end_tokens) | (set() if own is None else {own})
+        self._may_complete: dict[tuple[int, tuple[str, ...]], bool] = {}
+
+    def ended(self, tokens: Sequence[int], stop: tuple[str, ...]) -> bool:
+        """Whether an answer of these tokens (at least one) is complete with its last one."""
+        last = tokens[-1]
+        if last in self.end_tokens:
+            return True
+        key = (last, stop)
+        may_complete = self._may_complete.get(key)
+        if may_complete is None:
+            may_complete = self._may_complete[key] = self._completes_some(last, stop)
+        if not may_complete:
+            return False
+        text = self._tokenizer.decode(tokens, skip_special_tokens=False)
+        return any(phrase in text for phrase in stop if phrase)
+
+    def text(self, tokens: Sequence[int], stop: tuple[str, ...]) -> str:
+        """The answer: without special tokens, cut at the stop texts as lm-eval cuts it."""
+        text = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return str(postprocess_generated_text(text, list(stop), None))
+
+    def _completes_some(self, token: int, stop: tuple[str, ...]) -> bool:
+        """Whether the token's text holds the last character of a stop text.
+
+        The token is decoded alone and after itself: some tokenizers drop a leading space at the
+        beginning of a text.
+        """
+        piece = self._tokenizer.decode([token], skip_special_tokens=False)
+        piece += self._tokenizer.decode([token, token], skip_special_tokens=False)
+        return _UNDECODED in piece or any(phrase[-1] in piece for phrase in stop if phrase)

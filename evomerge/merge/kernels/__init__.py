@@ -1,7 +1,6 @@
 """What merge methods are made of: passes over memory, compiled, on all threads of a CPU."""
 
 from evomerge.merge.kernels.averaging import weighted_sum
-from evomerge.merge.kernels.blocks import blockwise
 from evomerge.merge.kernels.draws import sum_below, sums_by_draw
 from evomerge.merge.kernels.inner_products import gram, row_gram
 from evomerge.merge.kernels.magnitudes import (
@@ -13,6 +12,7 @@ from evomerge.merge.kernels.magnitudes import (
 )
 from evomerge.merge.kernels.masks import KEEP_ALL, KEEP_BAND, KEEP_RANDOM, KEEP_RANKED, Mask
 from evomerge.merge.kernels.task_vectors import absolute_sums, combine_task_vectors
+from evomerge.merge.kernels.threads import blockwise
 
 __all__ = [
     "KEEP_ALL",

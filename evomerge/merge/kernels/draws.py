@@ -12,9 +12,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels import portable
-from evomerge.merge.kernels.masks import draw_of
+from evomerge.merge.kernels.masks import DRAW_BITS, LIMIT_BITS, draw_limit, draw_of
 from evomerge.merge.kernels.storage import BLOCK, Flat, operands, value_of
-from evomerge.merge.random_mask import DRAW_BITS, LIMIT_BITS, draw_limit
 
 _BINS = 2**LIMIT_BITS
 

@@ -6,7 +6,8 @@ sums of units are added in order, so that no cut of the work changes the order o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -114,3 +115,21 @@ def _dots(
             x, y = value_of(a[position]) - origin, value_of(b[position]) - origin
             lanes[position - whole] += np.float64(x) * np.float64(y)
         sums[unit] = np.sum(lanes)
+
+
+# Decompositions and products of matrices that do not depend on the number of threads.
+#
+# A library that solves on several threads adds up in another order than on one, and a search, its
+# workers and an export may have different numbers of threads. So each solves on one: slower, and
+# the same bytes.
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let the linear algebra inside run on one thread of this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

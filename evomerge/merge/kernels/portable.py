@@ -15,8 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evomerge.merge.kernels.masks import KEEP_BAND, KEEP_RANDOM, KEEP_RANKED, Mask
-from evomerge.merge.random_mask import DRAW_BITS, LIMIT_BITS, draw_at
+from evomerge.merge.kernels.masks import (
+    DRAW_BITS,
+    KEEP_BAND,
+    KEEP_RANDOM,
+    KEEP_RANKED,
+    LIMIT_BITS,
+    Mask,
+    draw_at,
+)
 
 Pass = Callable[..., torch.Tensor]
 

@@ -7,6 +7,8 @@ as bits: uint16 stands for bfloat16, int16 for float16.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,32 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from evomerge.merge.kernels.freshness import drop_stale
+# Compiled code that is kept on disk must be of the sources that are there now.
+#
+# numba keeps what it compiled beside each file and looks at that file alone, but kernels are made
+# of functions from several files. So what was kept is dropped when any of them has changed.
+
+
+_STAMP = "kernels.sha256"
+
+
+def drop_stale(folder: Path) -> bool:
+    """Delete what numba kept in `folder`/__pycache__ of other sources; returns whether it did."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.read_bytes())
+    kept = folder / "__pycache__"
+    stamp = kept / _STAMP
+    with contextlib.suppress(OSError):  # where nothing can be written, nothing was kept either
+        if stamp.exists() and stamp.read_text() == digest.hexdigest():
+            return False
+        for file in kept.glob("*.nb[ic]"):
+            file.unlink(missing_ok=True)
+        kept.mkdir(exist_ok=True)
+        stamp.write_text(digest.hexdigest())
+        return True
+    return False
+
 
 BLOCK = 1024
 """Elements of a block: the accumulators of every kernel fit the first-level cache together."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from evomerge.merge.method import Inputs, Method, ParameterSpec
+from evomerge.merge import Inputs, Method, ParameterSpec
 
 
 def merge_agreement(inputs: Inputs, out: torch.Tensor) -> None:

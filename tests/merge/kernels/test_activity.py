@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evomerge.merge.kernels.activity import add_active, count_active
+from evomerge.merge.kernels.across_models import add_active, count_active
 
 STORED = [torch.float32, torch.bfloat16, torch.float16]
 

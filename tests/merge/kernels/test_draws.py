@@ -14,7 +14,7 @@ from evomerge.merge.kernels import (
     sum_below,
     sums_by_draw,
 )
-from evomerge.merge.random_mask import draw_key, draw_limit
+from evomerge.merge.kernels.masks import draw_key, draw_limit
 from tests.merge.kernels.test_task_vectors import family
 
 KEY = draw_key(seed=4, place=1, tensor_name="w")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge.merge.kernels.freshness import drop_stale
+from evomerge.merge.kernels.storage import drop_stale
 
 
 @pytest.fixture

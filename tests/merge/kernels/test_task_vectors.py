@@ -17,7 +17,7 @@ from evomerge.merge.kernels import (
     combine_task_vectors,
     row_ranks,
 )
-from evomerge.merge.random_mask import draw, draw_key, draw_limit
+from evomerge.merge.kernels.masks import draw, draw_key, draw_limit
 
 COUNT = 70_001  # no multiple of a block, and enough for two threads
 

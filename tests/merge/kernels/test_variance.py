@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evomerge.merge.kernels.variance import add_selected, selected_squares, variances
+from evomerge.merge.kernels.across_models import add_selected, selected_squares, variances
 
 STORED = [torch.float32, torch.bfloat16, torch.float16]
 WEIGHTS = [0.2, 0.5, 0.3]

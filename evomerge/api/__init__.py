@@ -1,0 +1,5 @@
+"""What a user of the library calls; the command line is a thin caller of the same."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from .grids import grid as grid
+from .models import calibrate as calibrate
+from .models import evaluate as evaluate
+from .models import merge as merge
+from .result import Gain as Gain
+from .result import SearchResult as SearchResult
+from .result import Winner as Winner
+from .searches import export as export
+from .searches import open_run as open_run
+from .searches import report as report
+from .searches import resume as resume
+from .searches import search as search

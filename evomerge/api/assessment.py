@@ -1,0 +1,115 @@
+"""Scoring one model, or the merge of a recipe, by the tasks of a job: no search, no record.
+
+A model runs as its own files say, and a merge as `evomerge merge` would write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from evomerge.errors import SourceError, WorkerError
+from evomerge.evaluate import Candidate, CandidateKey, Failed, Say, Split, Standing, hush, stand
+from evomerge.job import JobSpec
+from evomerge.merge import align_models, open_models, shared_settings
+from evomerge.recipe import Recipe, load_recipe
+from evomerge.search import only
+from evomerge.sources import Source, open_source
+from evomerge.vocabulary import TokenizerReader
+from evomerge.workers import LocalPool, Preparation, check_models, pin, pinned_reference, prepare
+
+
+def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -> Standing:
+    """Score one model, or the merge of a recipe file, on all items of a split of a job's tasks.
+
+    model: a folder, a hub id, or the path of a recipe; it may be deeper or shallower than the
+    models of the job, and have a vocabulary of its own. say: is told what the models of a recipe
+    disagree on, and where the machine runs short and is tried again. Raises InputError,
+    WorkerError.
+    """
+    preparation = prepare(pin(job))
+    check_models(preparation)
+    recipe, ready = _made_ready(model, preparation, say)
+    ready.check_rows()
+    suite = preparation.suite
+    candidate = Candidate(
+        key=CandidateKey(0, 0),
+        kind="finalist",
+        label=model,
+        recipe=recipe,
+        items={task: suite.items(task, split) for task in job.all_tasks},
+    )
+    with LocalPool(ready, say=say) as pool:
+        [(_, outcome)] = pool.evaluate([candidate])
+    if isinstance(outcome, Failed):
+        raise WorkerError(f"{model}: cannot be scored: {outcome.reason}")
+    seed = job.optimizer.seed
+    return stand(model, "model", outcome.tasks, objective=preparation.objective, seed=seed)
+
+
+def _made_ready(
+    model: str, preparation: Preparation, say: Callable[[str], object]
+) -> tuple[Recipe, Preparation]:
+    """What is scored, and the preparation that holds its models."""
+    out_dtype = preparation.out_dtype
+    if model.endswith((".yaml", ".yml")):
+        recipe = load_recipe(Path(model)).model_copy(update={"out_dtype": out_dtype})
+        opened = open_models(recipe)
+        if recipe.alone is None:
+            return recipe, _ready_to_merge(recipe, opened, preparation, say)
+        source = opened[recipe.alone]
+    else:
+        reference = pinned_reference(open_source(model, where="MODEL"))
+        source = open_source(reference, where="MODEL")  # named as the recipe names it
+        recipe = only(reference, out_dtype=out_dtype)
+        if reference in preparation.alone:
+            return recipe, preparation
+    _check_fits(source, preparation)
+    alone = {recipe.models[0].model: preparation.models_alone.make(source)}
+    return recipe, replace(preparation, alone={**preparation.alone, **alone})
+
+
+def _ready_to_merge(
+    recipe: Recipe,
+    opened: dict[str, Source],
+    preparation: Preparation,
+    say: Callable[[str], object],
+) -> Preparation:
+    """The models of a recipe with its vocabulary, and the tasks as its tokenizer asks them."""
+    for source in opened.values():
+        _check_fits(source, preparation)
+    alignment = align_models(recipe, opened)
+    settings = shared_settings(recipe, opened, alignment)
+    for note in settings.notes(recipe):
+        say(note)
+    trusting = preparation.job.models.trust_remote_code
+    tokenizer = alignment.tokenizer
+    if tokenizer is None:
+        reader = TokenizerReader(trust_remote_code=trusting)
+        tokenizer = reader.load(alignment.tokenizer_source)
+    suite = preparation.models_alone.suite_for(tokenizer)
+    return replace(
+        preparation,
+        sources=alignment.sources,
+        suite=suite,
+        tokenizer=tokenizer,
+        alone={},
+        settings=settings,
+    )
+
+
+def _check_fits(source: Source, preparation: Preparation) -> None:
+    """Raise SourceError for a model of another architecture than all of the job's.
+
+    Or for one whose weights are not finite, which would be scored for long before that shows.
+    """
+    source.sha256()
+    ours = [other.structure.architecture for other in preparation.sources.values()]
+    theirs = source.structure.architecture
+    if theirs not in ours:
+        raise SourceError(
+            f"{source.reference} does not fit {preparation.base.reference}: it is a {theirs}, not "
+            f"a {ours[0]}; "
+            "give a model of the job's family"
+        )

@@ -1,0 +1,92 @@
+"""Grids of merge methods, by number of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.api.arguments import Changes, as_yaml, plain, read_folder, written_changes
+from evomerge.api.searches import begin_checks, ignore
+from evomerge.errors import JobError
+
+if TYPE_CHECKING:
+    from evomerge.evaluate import Say
+    from evomerge.grid import GridOutcome, GridSpec, WatchGrid
+    from evomerge.search import Observe
+
+
+def grid(
+    grid: str | Path | Mapping[str, Any] | GridSpec,
+    run_dir: str | Path | None = None,
+    *,
+    set: Changes = None,
+    observe: Observe = ignore,
+    say: Say | None = None,
+    watch: WatchGrid | None = None,
+    ray_address: str | None = None,
+    trust_code: bool = False,
+) -> GridOutcome:
+    """Compare merge methods by how many experts they merge, with normalised scores.
+
+    Run again, it goes on, also with more methods, sizes or seeds.
+
+    Args:
+        grid: path of a grid file, its content as a mapping, or a GridSpec.
+        run_dir: where to keep the grid; `runs/NAME` if not given.
+        set: changes of the grid.
+        observe: told that what the grid names is checked; its searches tell `watch`.
+        say: called with a line for what should be known before work begins.
+        watch: makes what shows how far it is, from the record.
+        ray_address: as in `search`.
+        trust_code: as in `resume`.
+
+    Returns:
+        Normalised scores of every method and number of experts.
+
+    Raises:
+        InputError, WorkerError, StorageError: as `search`.
+    """
+    from evomerge.grid import GridSpec, load_grid, parse_grid
+
+    file = None
+    if isinstance(grid, GridSpec):
+        if set:
+            raise JobError("set: changes a grid file; change the GridSpec itself")
+        asked = grid
+    elif isinstance(grid, Mapping):
+        text = as_yaml(plain(grid, "grid"))
+        asked = parse_grid(text, where="grid", overrides=written_changes(set))
+    else:
+        file = Path(grid)
+        asked = load_grid(file, overrides=written_changes(set))
+    from evomerge.api.arguments import check_names_of
+    from evomerge.study import refuse_search
+
+    where = read_folder(Path("runs") / asked.name if run_dir is None else run_dir)
+    refuse_search(where)
+    inside = file is not None and file.resolve().parent == where.resolve()
+    if inside and (where / "job.yaml").exists():
+        from evomerge.study import check_own
+
+        check_own(where, asked.job(), trust=trust_code)
+    check_names_of(asked.job())
+    from evomerge.evaluate import hush
+    from evomerge.grid import Unwatched, check_grid, pin_grid, run_grid, write_grid_page
+    from evomerge.workers import check_models, prepare
+
+    begin_checks(asked.compute, observe, ray_address)
+    spec = pin_grid(asked)
+    preparation = prepare(spec.job())
+    check_grid(spec, preparation)
+    check_models(preparation)
+    outcome = run_grid(
+        spec,
+        preparation,
+        where,
+        say=say or hush,
+        watch=watch or Unwatched,
+        ray_address=ray_address,
+    )
+    write_grid_page(outcome, run_dir=where)
+    return outcome

@@ -1,0 +1,143 @@
+"""One model at a time: merge a recipe, score a model, compute statistics of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from evomerge.api.arguments import Job, as_yaml, plain, read_folder, read_job
+from evomerge.errors import InputError
+from evomerge.recipe import Recipe, load_recipe, read_recipe
+
+if TYPE_CHECKING:
+    from evomerge.calibrate import Written
+    from evomerge.evaluate import Say, Split, Standing
+    from evomerge.export import Weights
+
+
+def merge(
+    recipe: str | Path | Mapping[str, Any] | Recipe, out: str | Path, *, say: Say | None = None
+) -> Weights:
+    """Execute a recipe: the same recipe always gives the same bytes.
+
+    Args:
+        recipe: path of a recipe or mergekit YAML, its content as a mapping, or a Recipe.
+        out: folder to make for the model.
+        say: called with a line for what the models disagree on.
+
+    Returns:
+        How many tensors and bytes were written, and notes on them.
+
+    Raises:
+        RecipeError, SourceError, RunError, StorageError, MergeError: as they say.
+    """
+    if isinstance(recipe, Recipe):
+        loaded = recipe
+    elif isinstance(recipe, Mapping):
+        loaded = read_recipe(as_yaml(plain(recipe, "recipe")), where="recipe")
+    else:
+        loaded = load_recipe(Path(recipe))
+    from evomerge.api.arguments import check_models_of
+
+    check_models_of(loaded)
+    from evomerge.evaluate import hush
+    from evomerge.export import merge_recipe
+
+    return merge_recipe(loaded, read_folder(out), say=say or hush)
+
+
+def evaluate(
+    model: str | Path, job: Job, *, split: Split = "test", say: Say | None = None
+) -> Standing:
+    """Score one model, or the merge of a recipe, on the tasks of a job.
+
+    Args:
+        model: folder, hub id, or path of a recipe.
+        job: as in `search`; its models give the architecture and its tasks the items.
+        split: which items: "search", "validation" or "test".
+        say: called with a line where something should be known.
+
+    Returns:
+        Scores with 95% intervals, combined and for each task and metric.
+
+    Raises:
+        InputError: the model does not fit the job, or either cannot be used.
+        WorkerError: the model cannot be scored.
+    """
+    spec = read_job(job)
+    if split not in ("search", "validation", "test"):
+        raise InputError(f"split: {split} is none; give search, validation or test")
+    from evomerge.api.arguments import check_names_of
+
+    check_names_of(spec)
+    from evomerge.api.assessment import evaluate_model
+    from evomerge.evaluate import hush
+
+    return evaluate_model(str(model), spec, split=split, say=say or hush)
+
+
+def calibrate(
+    models: str | Path | Sequence[str | Path],
+    text: str | Path,
+    out: str | Path,
+    *,
+    fisher: bool = True,
+    inputs: bool = True,
+    sequences: int = 128,
+    tokens: int = 512,
+    seed: int = 0,
+    batch: int = 4,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    say: Callable[[Written], object] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Written]:
+    """Compute once what fisher, gradient_matching and regmean need to know of models.
+
+    Args:
+        models: folders, hub ids or adapters.
+        text: UTF-8 text, or .jsonl with a text a line.
+        out: folder to keep the statistics in; what is there for the same is kept.
+        fisher: the diagonals that fisher and gradient_matching need.
+        inputs: the second moments of inputs that regmean needs.
+        sequences: the most sequences to read.
+        tokens: of a sequence; at most the model's context.
+        seed: of the draw where the text has more.
+        batch: sequences read at once; fewer take less memory.
+        dtype: of the model while it reads.
+        device: "auto", "cpu" or "cuda".
+        trust_remote_code: let a model's own code run.
+        say: called with each file as soon as it is there.
+        progress: called with a file's label, the sequences done, and how many there are.
+
+    Returns:
+        The files, in order.
+
+    Raises:
+        InputError, StorageError: as they say.
+    """
+    from evomerge.calibrate import Calibration
+    from evomerge.calibrate import calibrate as compute
+
+    calibration = Calibration(
+        fisher=fisher,
+        inputs=inputs,
+        sequences=sequences,
+        tokens=tokens,
+        seed=seed,
+        batch=batch,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    written = []
+    shown = progress or (lambda label, done, count: None)
+    asked = [models] if isinstance(models, str | Path) else models
+    references = [str(model) for model in asked]
+    for file in compute(references, Path(text), read_folder(out), calibration, shown):
+        written.append(file)
+        if say is not None:
+            say(file)
+    return written

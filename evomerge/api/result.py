@@ -1,0 +1,312 @@
+"""What a search has come to, for who calls it from Python: values, tables, and the next steps."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.errors import RunError
+from evomerge.evaluate import CandidateKey, Interval, Say, Standing, hush
+from evomerge.job import JobSpec
+from evomerge.recipe import Recipe
+from evomerge.search import Front, Outcome, Point, Selection, Verdict, chosen_outcome, outcome_of
+from evomerge.study import Study, Trial, check_trusted, read_study, refuse_grid
+
+if TYPE_CHECKING:
+    import pandas
+
+    from evomerge.export import ExportReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """The winner minus the best parent on the test items.
+
+    value, low, high: the difference of the combined scores and its interval. against: the best
+    parent. settled: whether the winner is surely above every parent and above the best that the
+    search began with; below that nothing may be claimed.
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    against: str
+    settled: bool
+
+    def __str__(self) -> str:
+        said = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}] against {self.against}"
+        return said if self.settled else f"{said}, not settled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winner:
+    """What a search delivers.
+
+    label: what it was before it won. candidate: its record on the test items. genome: (n,) float64
+    in [0, 1]; None for what the search space cannot express. scores: on the test items.
+    """
+
+    label: str
+    candidate: CandidateKey
+    recipe: Recipe
+    genome: tuple[float, ...] | None
+    scores: Standing
+
+
+class SearchResult:
+    """A search as its record says it stands: finished, stopped, or still running elsewhere.
+
+    Made by `evomerge.search`, `evomerge.resume` and `evomerge.open_run`. The outcome is what the
+    record said then; the tables are read when they are asked for.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.run_dir: Path = study.run_dir
+        self.job: JobSpec = study.job
+        self.outcome: Outcome | None = outcome_of(study)
+        self.candidates = len(study.trials_of("genome"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is an outcome."""
+        return self.outcome is not None
+
+    @property
+    def better(self) -> bool:
+        """Whether there is anything above the best parent (or above the parents' front) at all."""
+        return self.outcome is not None and self.outcome.better
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """ "gained", "not settled" or "no gain"; None before the search has ended."""
+        return None if self.outcome is None else self.outcome.verdict
+
+    @property
+    def headline(self) -> str:
+        """What may be said of the outcome, in honest sentences."""
+        if self.outcome is None:
+            return f"Not finished: {self.candidates} candidates are recorded."
+        return self.outcome.headline()
+
+    @property
+    def gain(self) -> Gain | None:
+        """Winner minus best parent; None before the end, and for a front (see `outcome.gain`)."""
+        if not isinstance(self.outcome, Selection):
+            return None
+        interval = self.outcome.gain
+        return Gain(
+            value=interval.value,
+            low=interval.low,
+            high=interval.high,
+            confidence=interval.confidence,
+            against=self.outcome.best_parent,
+            settled=self.outcome.verdict == "gained",
+        )
+
+    @property
+    def winner(self) -> Winner:
+        """The winner. Raises RunError before the search has ended, and where it has a front."""
+        if isinstance(self.outcome, Front):
+            raise RunError(f"{self.run_dir}: it ended with a front; see `front`")
+        if self.outcome is None:
+            raise RunError(f"{self.run_dir}: the search has not ended; see evomerge.resume")
+        return Winner(
+            label=self.outcome.winner,
+            candidate=self.outcome.test_key,
+            recipe=self.outcome.recipe,
+            genome=self.outcome.genome,
+            scores=self.outcome.test[0],
+        )
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """The points of the front, the worst on the first axis first; empty for one winner."""
+        return self.outcome.points if isinstance(self.outcome, Front) else ()
+
+    def scores(self) -> pandas.DataFrame:
+        """Test scores: a row a model, columns (task/metric, value | low | high), 95% intervals.
+
+        "score" is the combined objective. A model may stand twice: as the winner, and as what it
+        was before. Empty before the search has ended.
+        """
+        import pandas
+
+        tested = self._tested()
+        rows = [_cells(standing) for standing in tested]
+        columns = list(dict.fromkeys(column for cells in rows for column in cells))
+        table = pandas.DataFrame(
+            [[cells.get(column) for column in columns] for cells in rows],
+            index=pandas.Index([standing.label for standing in tested], name="model"),
+            columns=pandas.MultiIndex.from_tuples(columns, names=["metric", ""])
+            if columns
+            else None,
+            dtype=float,
+        )
+        table.insert(0, ("role", ""), [standing.role for standing in tested])
+        return table
+
+    def trials_dataframe(self) -> pandas.DataFrame:
+        """Every candidate: a row each, in the order of generation and place, finalists first.
+
+        Scores are on the items that the candidate was given; `task/metric` columns hold the means,
+        `gene: NAME` columns the genes as people read them.
+        """
+        import pandas
+
+        with read_study(self.run_dir) as study:
+            return pandas.DataFrame([_row(trial) for trial in study.trials])
+
+    def items_dataframe(
+        self, candidates: str | CandidateKey | Iterable[str | CandidateKey] | None = None
+    ) -> pandas.DataFrame:
+        """Every item outcome: candidate, task, item, metric, value.
+
+        candidates: one or some (as `trials_dataframe` names them); all if not given. Raises
+        RunError for a candidate that is not recorded, or whose item results are lost or damaged.
+        """
+        import pandas
+
+        if isinstance(candidates, str | CandidateKey):
+            candidates = [candidates]
+        with read_study(self.run_dir) as study:
+            wanted = (
+                [trial for trial in study.trials if trial.failure is None]
+                if candidates is None
+                else [study.trial(CandidateKey.parse(str(name))) for name in candidates]
+            )
+            tables = [
+                pandas.DataFrame(
+                    {
+                        "candidate": str(trial.key),
+                        "task": task,
+                        "item": items.ids,
+                        "metric": metric,
+                        "value": values,
+                    }
+                )
+                for trial in wanted
+                if trial.failure is None
+                for task, items in study.items_of(trial.key).items()
+                for metric, values in items.metrics.items()
+            ]
+        if not tables:
+            return pandas.DataFrame(columns=["candidate", "task", "item", "metric", "value"])
+        return pandas.concat(tables, ignore_index=True)
+
+    def export(
+        self,
+        out: str | Path,
+        *,
+        verify: bool = False,
+        trial: str | CandidateKey | None = None,
+        point: str | None = None,
+    ) -> ExportReport:
+        """Write the winner, or a point of the front; see `evomerge.export`."""
+        named = None if trial is None else str(trial)
+        return export_run(self.run_dir, Path(out), verify=verify, trial=named, point=point)
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write one HTML file that shows the whole search; see `evomerge.report`."""
+        return report_run(self.run_dir, None if out is None else Path(out))
+
+    def _tested(self) -> tuple[Standing, ...]:
+        if isinstance(self.outcome, Selection):
+            return self.outcome.test
+        if isinstance(self.outcome, Front):
+            return (*(point.test for point in self.outcome.points), *self.outcome.rivals)
+        return ()
+
+    def __repr__(self) -> str:
+        return f"<SearchResult {self.run_dir}: {self.headline}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the headline and the test scores."""
+        head = f"<p><b>{html.escape(self.job.name)}</b>: {html.escape(self.headline)}</p>"
+        rows = "".join(
+            "<tr>"
+            f"<td>{html.escape(standing.label)}</td><td>{html.escape(standing.role)}</td>"
+            f"<td>{standing.score.value:.3f}</td>"
+            f"<td>[{standing.score.low:.3f}, {standing.score.high:.3f}]</td>"
+            "</tr>"
+            for standing in self._tested()
+        )
+        if not rows:
+            return head
+        names = "<tr><th>model</th><th>role</th><th>test score</th><th>95% interval</th></tr>"
+        return f"{head}<table>{names}{rows}</table>"
+
+
+def export_run(
+    run_dir: Path,
+    out: Path,
+    *,
+    trial: str | None = None,
+    point: str | None = None,
+    verify: bool = False,
+    trust_code: bool = False,
+    say: Say | None = None,
+) -> ExportReport:
+    """Write what a search delivers; see `evomerge.export`."""
+    refuse_grid(run_dir)
+    check_trusted(run_dir, trust=trust_code)
+    with read_study(run_dir) as study:
+        key = None if trial is None else CandidateKey.parse(trial)
+        if trial is not None and point is not None:
+            raise RunError("--point: --trial names a candidate already; give one of them")
+        chosen = chosen_outcome(study, point) if key is None else None
+        from evomerge.export import check_free, export_winner
+        from evomerge.workers import prepare
+
+        check_free(out)
+        return export_winner(
+            prepare(study.job), study, chosen, out, trial=key, verify=verify, say=say or hush
+        )
+
+
+def report_run(run_dir: Path, out: Path | None) -> Path:
+    """Write the HTML report of a search; see `evomerge.report`."""
+    refuse_grid(run_dir)
+    with read_study(run_dir) as study:
+        from evomerge.report import write_report
+        from evomerge.sources import open_source
+
+        structure = open_source(study.job.models.base, where="models.base").structure
+        return write_report(study, structure=structure, out=out or run_dir / "report.html")
+
+
+def _cells(standing: Standing) -> Mapping[tuple[str, str], float]:
+    scores: dict[str, Interval] = {"score": standing.score}
+    for task, metrics in standing.tasks.items():
+        for metric, interval in metrics.items():
+            scores[f"{task}/{metric}"] = interval
+    return {
+        (name, part): value
+        for name, interval in scores.items()
+        for part, value in (
+            ("value", interval.value),
+            ("low", interval.low),
+            ("high", interval.high),
+        )
+    }
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    return {
+        "candidate": str(trial.key),
+        "phase": trial.key.phase,
+        "generation": trial.key.generation,
+        "kind": trial.kind,
+        "label": trial.label,
+        "stage": trial.stage,
+        "score": trial.score,
+        "items": trial.item_count,
+        "merge_s": trial.cost.merge_s,
+        "evaluate_s": trial.cost.evaluate_s,
+        "failure": trial.failure,
+        **{f"{t}/{m}": mean for t, means in trial.means.items() for m, mean in means.items()},
+        **{f"gene: {name}": value for name, value in trial.parameters.items()},
+    }

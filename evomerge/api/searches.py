@@ -1,0 +1,271 @@
+"""Searches: launch, resume, open, export, report; what a user of the library calls.
+
+Each function refuses bad input before any large library is imported, and raises an EvomergeError
+whose text is one line: what, where, and the mend.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.api.arguments import Changes, Job, read_folder, read_job, written_changes
+
+if TYPE_CHECKING:
+    from evomerge.api.result import SearchResult
+    from evomerge.evaluate import CandidateKey, Say
+    from evomerge.export import ExportReport
+    from evomerge.job import ComputeSpec
+    from evomerge.search import Observe
+    from evomerge.study import Study
+    from evomerge.workers import Preparation
+
+
+def ignore(event: object) -> None:
+    """As `events.unobserved`, without what that module imports before the input is checked."""
+
+
+def search(
+    job: Job,
+    run_dir: str | Path | None = None,
+    *,
+    set: Changes = None,
+    observe: Observe = ignore,
+    ray_address: str | None = None,
+) -> SearchResult:
+    """Launch a search: baselines, generations, then the final selection.
+
+    An interrupt (Ctrl-C) leaves a record that `resume` goes on with, to the same result.
+
+    Args:
+        job: path of a job file, its content as a mapping, or a JobSpec.
+        run_dir: where to keep the search; `runs/NAME` if not given. It must not hold one.
+        set: changes of the job, as `{"optimizer.seed": 1}`.
+        observe: called with every event (see `evomerge.search`); what it raises ends the search.
+        ray_address: of a Ray cluster to join, instead of starting workers here.
+
+    Returns:
+        What was found, and whether it may be called a gain.
+
+    Raises:
+        InputError: the job, a model, a task or the run directory cannot be used; nothing is begun.
+        WorkerError, StorageError, SelfCheckError: the search stopped; `resume` goes on.
+
+    Example:
+        >>> import evomerge
+        >>> result = evomerge.search("job.yaml", "runs/first", set={"optimizer.seed": 1})
+        >>> result.verdict in ("gained", "not settled", "no gain")
+        True
+        >>> result.winner.recipe.to_yaml().startswith("merge_method: ")
+        True
+    """
+    study, preparation = _begin(job, run_dir, set, observe, ray_address)
+    return _run(study, preparation, observe, ray_address)
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    set: Changes = None,
+    observe: Observe = ignore,
+    ray_address: str | None = None,
+    trust_code: bool = False,
+) -> SearchResult:
+    """Go on with a search from its first candidate without a result.
+
+    A finished search gives its result again, or goes on where `set` raises its budget.
+
+    Args:
+        run_dir: of the search.
+        set: changes of the job: budget, workers and devices may change.
+        observe: as in `search`.
+        ray_address: as in `search`.
+        trust_code: run the code of tasks and models that the job names, though another user began
+            the search.
+
+    Returns:
+        As `search`.
+
+    Raises:
+        RunError: there is no search, another process runs it, or what it depends on has changed.
+        WorkerError, StorageError, SelfCheckError: the search stopped again.
+
+    Example:
+        >>> import evomerge
+        >>> result = evomerge.resume("runs/first", set={"budget.candidates": 16})
+        >>> result.job.budget.candidates
+        16
+    """
+    study, preparation = _go_on(read_folder(run_dir), set, observe, ray_address, trust_code)
+    return _run(study, preparation, observe, ray_address)
+
+
+def open_run(run_dir: str | Path) -> SearchResult:
+    """A search as it stands, to look at; also while another process runs it.
+
+    Args:
+        run_dir: of the search.
+
+    Returns:
+        Its outcome where it has one, and tables of what is recorded.
+
+    Raises:
+        RunError: there is no search, or its record is damaged.
+
+    Example:
+        >>> import evomerge
+        >>> result = evomerge.open_run("runs/first")
+        >>> result.finished
+        True
+        >>> list(result.trials_dataframe().columns[:3])
+        ['candidate', 'phase', 'generation']
+    """
+    from evomerge.study import read_study, refuse_grid
+
+    run_dir = read_folder(run_dir)
+    refuse_grid(run_dir)
+    with read_study(run_dir) as study:
+        from evomerge.api.result import SearchResult
+
+        return SearchResult(study)
+
+
+def export(
+    run_dir: str | Path,
+    out: str | Path,
+    *,
+    trial: str | CandidateKey | None = None,
+    point: str | None = None,
+    verify: bool = False,
+    trust_code: bool = False,
+    say: Say | None = None,
+) -> ExportReport:
+    """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest.
+
+    Args:
+        run_dir: of the search.
+        out: folder to make for the model.
+        trial: a candidate to export instead of the winner, such as "g0012-i003".
+        point: of a front: a name, weights ("TASK=0.7,OTHER=0.3") or bounds ("TASK>=0.9").
+        verify: load the folder by plain transformers and score it by stock lm-eval.
+        trust_code: as in `resume`.
+        say: called with a line where something takes long.
+
+    Returns:
+        Where it is, what may be said of it, and what `verify` found.
+
+    Raises:
+        RunError: nothing to export, a source that changed, or a folder that is there.
+        RecipeError, SourceError, StorageError, TaskError: as they say.
+    """
+    from evomerge.api.result import export_run
+
+    return export_run(
+        read_folder(run_dir),
+        read_folder(out),
+        trial=None if trial is None else str(trial),
+        point=point,
+        verify=verify,
+        trust_code=trust_code,
+        say=say,
+    )
+
+
+def report(run_dir: str | Path, out: str | Path | None = None) -> Path:
+    """Write one HTML file that shows the whole search.
+
+    Args:
+        run_dir: of the search, which may still run.
+        out: where to write it; `RUN_DIR/report.html` if not given.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RunError: there is no search. StorageError: the file cannot be written.
+    """
+    from evomerge.api.result import report_run
+
+    return report_run(read_folder(run_dir), None if out is None else read_folder(out))
+
+
+def begin_checks(compute: ComputeSpec, observe: Observe, ray_address: str | None) -> None:
+    """Check that the workers can be had, and tell that models and tasks are checked next.
+
+    Loading those takes many seconds; what is wrong with the workers is known at once.
+    Raises InputError.
+    """
+    from evomerge.search import Checking
+    from evomerge.workers import check_workers
+
+    check_workers(compute, ray_address=ray_address)
+    observe(Checking())
+
+
+def _begin(
+    job: Job,
+    run_dir: str | Path | None,
+    changes: Changes,
+    observe: Observe,
+    ray_address: str | None,
+) -> tuple[Study, Preparation]:
+    """The record of a new search, and its job made ready. Raises InputError, StorageError."""
+    spec = read_job(job, changes)
+    from evomerge.api.arguments import check_names_of
+    from evomerge.study import create_study, refuse_existing, refuse_grid
+
+    where = read_folder(Path("runs") / spec.name if run_dir is None else run_dir)
+    refuse_grid(where)
+    refuse_existing(where)
+    check_names_of(spec)
+    from evomerge.workers import check_models, facts_of, pin, prepare
+
+    begin_checks(spec.compute, observe, ray_address)
+    preparation = prepare(pin(spec))
+    check_models(preparation)
+    study = create_study(
+        where,
+        preparation.job,
+        directions=preparation.objective.directions,
+        facts=facts_of(preparation),
+    )
+    return study, preparation
+
+
+def _go_on(
+    run_dir: Path,
+    changes: Changes,
+    observe: Observe,
+    ray_address: str | None,
+    trust_code: bool,
+) -> tuple[Study, Preparation]:
+    """The record of a search that has begun, and its job made ready. Raises InputError."""
+    from evomerge.study import check_trusted, refuse_grid, resume_study
+
+    refuse_grid(run_dir)
+    check_trusted(run_dir, trust=trust_code)
+    study = resume_study(run_dir, overrides=written_changes(changes))
+    try:
+        from evomerge.workers import check_models, prepare
+
+        begin_checks(study.job.compute, observe, ray_address)
+        preparation = prepare(study.job)
+        check_models(preparation)
+    except BaseException:
+        study.close()
+        raise
+    return study, preparation
+
+
+def _run(
+    study: Study,
+    preparation: Preparation,
+    observe: Observe,
+    ray_address: str | None,
+) -> SearchResult:
+    from evomerge.api.result import SearchResult
+    from evomerge.search import run_study
+
+    with study:
+        run_study(study, preparation, observe=observe, ray_address=ray_address)
+        return SearchResult(study)

@@ -1,0 +1,180 @@
+"""Greedy decoding without batches: a row that ends gives its place to the next prompt.
+
+Prompts are read as one tree, so what they share is read once, and every answer then has a row of
+keys and values of its own. Equal to transformers' `generate` with sampling off, run prompt by
+prompt. It does not know how texts are decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from evomerge.evaluate.engines.base import Prompt, Tokens
+from evomerge.evaluate.engines.transformers.batching import pad
+from evomerge.evaluate.engines.transformers.decoding import Choosing, Forward
+from evomerge.evaluate.engines.transformers.key_values import AnswerCache, States
+from evomerge.evaluate.engines.transformers.token_tree import Plan
+from evomerge.evaluate.engines.transformers.tree_passes import RunPass, run_passes, run_step
+
+
+@dataclass(kw_only=True, eq=False)
+class _Answer:
+    """tokens: those so far. seen: (vocabulary,) tokens of the prompt and the answer.
+
+    longest: tokens of the prompt and the longest answer.
+    """
+
+    request: Prompt
+    tokens: list[int]
+    seen: torch.Tensor | None
+    longest: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Begun:
+    """Answers with a first token, and the states and lengths of their prompts."""
+
+    answers: Sequence[_Answer]
+    states: States
+    lengths: Sequence[int]
+
+
+class ContinuousDecoder:
+    """Greedy answers of one model.
+
+    forward: a pass of one token a row. run: a pass of prompts. dtype: of masks, the model's.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        run: RunPass,
+        choosing: Choosing,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._forward = forward
+        self._run = run
+        self._choosing = choosing
+        self._device = device
+        self._dtype = dtype
+
+    def answer(
+        self,
+        prompts: Sequence[Tokens],
+        owners: Sequence[Sequence[int]],
+        requests: Sequence[Prompt],
+        plan: Plan,
+        *,
+        limit_tokens: int,
+    ) -> list[list[int]]:
+        """The tokens of each request's answer, the one that ended it included.
+
+        prompts: distinct, as the plan was made of them. owners: the requests of each. limit_tokens:
+        rows times the longest of them, at most. Raises NonFiniteLogits.
+        """
+        answers: list[list[int]] = [[] for _ in requests]
+        begun = self._begin(prompts, owners, requests, plan, answers, limit_tokens)
+        upcoming = next(begun, None)
+        active: list[_Answer] = []
+        cache = AnswerCache(device=self._device)
+        while upcoming is not None or active:
+            while upcoming is not None and (
+                not active or _rows_within([*active, *upcoming.answers], limit_tokens)
+            ):
+                room = max(answer.longest for answer in upcoming.answers)
+                cache.add(upcoming.states, upcoming.lengths, room=room)
+                active += upcoming.answers
+                upcoming = next(begun, None)
+            self._step(active, cache)
+        return answers
+
+    def _begin(
+        self,
+        prompts: Sequence[Tokens],
+        owners: Sequence[Sequence[int]],
+        requests: Sequence[Prompt],
+        plan: Plan,
+        answers: Sequence[list[int]],
+        limit_tokens: int,
+    ) -> Iterator[_Begun]:
+        """Read prompts, pass by pass as they are asked for, and give what goes on after a token.
+
+        No more answers at once than there may be.
+        """
+        wanted = {
+            number: np.array([plan.places[text].cells[-1] for text in each.texts], dtype=np.int64)
+            for number, each in enumerate(plan.passes)
+        }
+        for number, logits, trunk in run_passes(plan, wanted, self._run, device=self._device):
+            texts = plan.passes[number].texts
+            if not texts:
+                continue
+            seen = self._seen([prompts[text] for text in texts])
+            tokens = self._choosing.best(logits, seen).tolist()
+            going: list[tuple[int, _Answer]] = []
+            for row, text in enumerate(texts):
+                for index in owners[text]:
+                    answers[index].append(tokens[row])
+                    if self._choosing.ended(answers[index], requests[index]):
+                        continue
+                    answer = _Answer(
+                        request=requests[index],
+                        tokens=answers[index],
+                        seen=None if seen is None else seen[row].clone(),
+                        longest=len(prompts[text]) + requests[index].limit_tokens,
+                    )
+                    going.append((text, answer))
+            while going:
+                count = len(going)
+                while not _rows_within([answer for _, answer in going[:count]], limit_tokens):
+                    count -= 1
+                places = [plan.places[text] for text, _ in going[:count]]
+                cells = torch.from_numpy(pad([place.cells for place in places], side="right"))
+                yield _Begun(
+                    answers=[answer for _, answer in going[:count]],
+                    states=trunk.paths(places[0].past, cells.to(self._device)),
+                    lengths=[place.past + len(place.cells) for place in places],
+                )
+                going = going[count:]
+
+    def _step(self, active: list[_Answer], cache: AnswerCache) -> None:
+        """One more token for every answer; those that end with it leave."""
+        last = torch.tensor([answer.tokens[-1] for answer in active], device=self._device)
+        logits = run_step(self._forward, last, cache, device=self._device, dtype=self._dtype)
+        seen = None
+        if self._choosing.penalised:
+            for answer, token in zip(active, last.tolist(), strict=True):
+                assert answer.seen is not None
+                answer.seen[token] = True
+            seen = torch.stack([answer.seen for answer in active if answer.seen is not None])
+        tokens = self._choosing.best(logits, seen).tolist()
+        ended = set()
+        for row, answer in enumerate(active):
+            answer.tokens.append(tokens[row])
+            if self._choosing.ended(answer.tokens, answer.request):
+                ended.add(row)
+        for source, target in cache.remove(ended):
+            active[target] = active[source]
+        del active[len(active) - len(ended) :]
+
+    def _seen(self, prompts: Sequence[Tokens]) -> torch.Tensor | None:
+        """(prompts, vocabulary): the tokens of each, where a repetition penalty asks for them."""
+        if not self._choosing.penalised:
+            return None
+        seen = torch.zeros((len(prompts), self._choosing.vocabulary), dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            seen[row, torch.from_numpy(prompt)] = True
+        return seen.to(self._device)
+
+
+def _rows_within(answers: Sequence[_Answer], limit_tokens: int) -> bool:
+    """Whether so many rows, each as long as the longest may get, keep to the limit; one does."""
+    return len(answers) < 2 or (
+        len(answers) * max(answer.longest for answer in answers) <= limit_tokens
+    )

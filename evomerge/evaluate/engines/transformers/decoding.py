@@ -1,0 +1,176 @@
+"""Greedy decoding of left-padded batches with the model's own kind of cache.
+
+For models whose past is no list of keys and values that a mask could part: state spaces, sliding
+windows. What of it is exact for a model is found by trying, see `padding_limits`. Equal to
+transformers' `generate` with sampling off, run prompt by prompt: a row leaves its batch when its
+answer ends. It does not know how requests are batched or how texts are decoded.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedConfig
+
+from evomerge.evaluate.engines.base import NonFiniteLogits, Prompt, Stopping, Tokens
+from evomerge.evaluate.engines.transformers.batching import pad
+
+# Which token comes next in a greedy answer, and whether the answer has ended with it.
+#
+# Equal to transformers' `generate` with sampling off: a repetition penalty of the checkpoint
+# counts the prompt and the answer. It does not know how prompts are batched or cached.
+
+
+class Chooses(Protocol):
+    """What decoding asks of whoever chooses tokens, see `Choosing`."""
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the choice depends on the tokens that were seen."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are to choose from."""
+
+    def best(self, logits: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """The next token of each row."""
+
+    def ended(self, answer: Sequence[int], request: Prompt) -> bool:
+        """Whether an answer is complete with its last token."""
+
+
+class Choosing:
+    """Greedy choices of one model; `stopping` says when an answer ends.
+
+    penalised: whether a repetition penalty asks for the tokens that were seen. limit_tokens: the
+    checkpoint's own longest answer, see Prompt.up_to.
+    """
+
+    limit_tokens: int | None
+
+    def __init__(
+        self, *, generation_config: GenerationConfig, stopping: Stopping, vocabulary: int
+    ) -> None:
+        self.stopping = stopping
+        self.vocabulary = vocabulary
+        penalty = generation_config.repetition_penalty
+        self.limit_tokens = generation_config.max_new_tokens
+        self._penalty = 1.0 if penalty is None else float(penalty)
+        self.penalised = self._penalty != 1.0
+
+    def best(self, logits: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """The next token of each row, (rows,).
+
+        logits: (rows, vocabulary). seen: (rows, vocabulary), which tokens each row holds; None
+        without a penalty. Raises NonFiniteLogits.
+        """
+        logits = logits.float()
+        if seen is not None:
+            penalised = torch.where(logits < 0, logits * self._penalty, logits / self._penalty)
+            logits = torch.where(seen, penalised, logits)
+        best, tokens = logits.max(dim=-1)
+        # A NaN anywhere in a row is its maximum.
+        if not bool(torch.isfinite(best).all()):
+            raise NonFiniteLogits
+        return tokens
+
+    def ended(self, answer: Sequence[int], request: Prompt) -> bool:
+        """Whether an answer of at least one token is complete with its last one."""
+        return len(answer) >= request.limit_tokens or self.stopping.ended(answer, request.stop)
+
+
+class Forward(Protocol):
+    """A forward pass: ids (rows, length) to logits (rows, kept, vocabulary)."""
+
+    def __call__(self, ids: torch.Tensor, *, keep: int, **options: object) -> torch.Tensor:
+        """Run it; keep: how many last places. `options` are the model's own arguments."""
+
+
+class Rows(enum.Enum):
+    """Which rows may stand in one batch of a model; each is answered as if it were alone."""
+
+    PADDED = "rows of any lengths"
+    PADDED_AT_FIRST = "rows of any lengths, of whose padding only the first pass is told"
+    EQUAL = "rows of one length"
+    SINGLE = "one row"
+
+
+class PaddedDecoder:
+    """Greedy answers of one model, a batch at a time.
+
+    rows: which are in a batch; never SINGLE. positions: whether the model is told places.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        choosing: Chooses,
+        *,
+        config: PreTrainedConfig,
+        rows: Rows,
+        positions: bool,
+    ) -> None:
+        self._forward = forward
+        self._choosing = choosing
+        self._config = config
+        self._rows = rows
+        self._positions = positions and rows is not Rows.EQUAL
+
+    def answer(
+        self, prompts: Sequence[Tokens], requests: Sequence[Prompt], *, device: torch.device
+    ) -> list[list[int]]:
+        """The tokens of each answer, the one that ended it included.
+
+        prompts: token ids as the model reads them, one array a request. Raises NonFiniteLogits.
+        """
+        ids = torch.from_numpy(pad(prompts, side="left")).to(device)  # (rows, longest)
+        ones = [np.ones(len(prompt), dtype=np.int64) for prompt in prompts]
+        mask = torch.from_numpy(pad(ones, side="left")).to(device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        seen = self._seen(ids, mask)
+        cache = DynamicCache(config=self._config)
+        answers: list[list[int]] = [[] for _ in prompts]
+        active = list(range(len(prompts)))
+        told = self._rows is not Rows.EQUAL
+        while True:
+            logits = self._forward(
+                ids,
+                keep=1,
+                use_cache=True,
+                attention_mask=mask if told else None,
+                position_ids=positions if self._positions else None,
+                past=cache,
+            )
+            told = self._rows is Rows.PADDED
+            tokens = self._choosing.best(logits[:, -1], seen)
+            going = []
+            for row, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
+                answers[index].append(token)
+                if not self._choosing.ended(answers[index], requests[index]):
+                    going.append(row)
+            if not going:
+                return answers
+            if len(going) < len(active):
+                kept = torch.tensor(going, device=device)
+                # As beam search moves rows, which every kind of cache can do.
+                cache.reorder_cache(kept)
+                tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
+                seen = seen[kept] if seen is not None else None
+                active = [active[row] for row in going]
+            if seen is not None:
+                seen.scatter_(1, tokens[:, None], True)
+            ids = tokens[:, None]
+            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+            positions = positions[:, -1:] + 1
+
+    def _seen(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+        """(rows, vocabulary): the tokens of each prompt, where a repetition penalty asks for it."""
+        if not self._choosing.penalised:
+            return None
+        shape = len(ids), self._choosing.vocabulary
+        counts = torch.zeros(shape, dtype=torch.long, device=ids.device)
+        return counts.scatter_add_(1, ids, mask) > 0

@@ -1,0 +1,181 @@
+"""The in-process engine for routes: layers of several models around the first one's embeddings.
+
+Each model's layers are loaded once; a route is put together of them in milliseconds, without a copy
+of a weight. Log-likelihoods begin where an earlier route's states can be shared. Numbers are those
+of `TransformersEngine` for the model that the route is, up to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from evomerge.errors import RecipeError
+from evomerge.evaluate.engines.base import Continuation, LogLikelihood
+from evomerge.evaluate.engines.live_model import build_model
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.transformers.key_values import TrunkCache
+from evomerge.evaluate.engines.transformers.routed_layers import RoutedLayers
+from evomerge.evaluate.engines.transformers.token_tree import Pass, Plan
+from evomerge.evaluate.engines.transformers.tree_passes import score_tree
+from evomerge.recipe import DType, Recipe
+from evomerge.route import Hop, PrefixStates, RoutedModel, check_route, hops_of
+from evomerge.sources import Source
+from evomerge.vocabulary import TokenSettings, config_folder
+
+
+class RoutedEngine(TransformersEngine):
+    """One live model on one device, and the layers of every other model that a route has named.
+
+    first: the model whose embeddings, final norm and head all routes have; routes begin with one of
+    its layers. prefix_bytes: of hidden states, kept on the device for routes to come. The rest as
+    of TransformersEngine. A reference means the same weights as long as the engine lives.
+    Raises SourceError where no model can be built, or its layers cannot be moved.
+    """
+
+    def __init__(
+        self,
+        first: Source,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        dtype: DType,
+        device: str = "cpu",
+        batch_size: int | Literal["auto"] = "auto",
+        trust_remote_code: bool = False,
+        settings: TokenSettings | None = None,
+        prefix_bytes: int = 0,
+    ) -> None:
+        folder = config_folder(first)
+        super().__init__(
+            folder,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            device=device,
+            batch_size=batch_size,
+            trust_remote_code=trust_remote_code,
+            settings=settings,
+            config=first.config,
+        )
+        build = partial(
+            build_model,
+            folder,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            settings=settings,
+        )
+        if self._wanted is not None:
+            self._wanted.keep_last_layer()
+        self._first = first
+        self._layers = RoutedLayers(
+            first, self.model, self._placement, build=build, device=self.device
+        )
+        self._routed = RoutedModel(
+            self.model, stack=self._layers.list_name, settings=self._layers.settings_of
+        )
+        self._routed.add(first.reference, self._layers.own)
+        self._prefixes = PrefixStates(limit_bytes=prefix_bytes)
+        self._depth = 0  # of the route; 0 where the live model is none
+        self._holds_first = False
+
+    def follow(self, recipe: Recipe, sources: Mapping[str, Source]) -> None:
+        """Make the recipe's route the live model's layers.
+
+        sources: opened models by reference, stages among them; the layers of each are loaded when a
+        route names it for the first time. Raises RecipeError, SourceError.
+        """
+        hops = hops_of(recipe)
+        used = {hop.model: sources[hop.model] for hop in hops}
+        if used[hops[0].model].reference != self._first.reference:
+            raise RecipeError(
+                f"route.0.model: {hops[0].model} is not {self._first.reference}, whose embeddings "
+                "the live model has; begin the route with a layer of that"
+            )
+        check_route(recipe, {name: source.structure for name, source in used.items()})
+        if not self._holds_first:
+            names = self._first.structure.shapes
+            super().load((name, self._first.tensor(name)) for name in names)
+            self._holds_first = True
+        for name, source in used.items():
+            if name not in self._routed:
+                self._routed.add(name, self._layers.load(name, source))
+        self._routed.follow(hops)
+        self._prefixes.follow(hops)
+        self._depth = len(hops)
+
+    def expect(self, recipes: Sequence[Recipe]) -> None:
+        """Say which recipes will be followed next, on the same items; no score depends on it.
+
+        A recipe that was not expected before means other items.
+        """
+        self._prefixes.expect([hops_of(recipe) for recipe in recipes if recipe.route is not None])
+
+    def load(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Become the first model with other weights, until a route is followed; see Engine.load."""
+        self._holds_first = False
+        own = self._first
+        self._routed.follow([Hop(own.reference, layer) for layer in range(own.structure.depth)])
+        self._prefixes.follow(())
+        self._depth = 0
+        super().load(stream)
+
+    def _score(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
+        batch = hashlib.blake2b(padded.tobytes() + repr(padded.shape).encode()).digest()
+        start, states = self._prefixes.deepest(batch)
+        with self._passing(batch, start, states):
+            return super()._score(padded, keep=keep)
+
+    def _score_plan(
+        self, requests: Sequence[Continuation], owners: Sequence[Sequence[int]], plan: Plan
+    ) -> list[LogLikelihood]:
+        """A trunk and the passes that read it begin at one hop: it has no keys before that."""
+        beginnings: dict[Pass, tuple[bytes, int, torch.Tensor | None]] = {}
+        for group in _groups(plan):
+            start, states = self._prefixes.deepest_of_all(list(group.values()))
+            for each, batch in group.items():
+                beginnings[each] = batch, start, states.get(batch)
+
+        def run(each: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
+            with self._passing(*beginnings[each]):
+                return self._run_pass(each, cache, cells)
+
+        return score_tree(requests, owners, plan, run, device=self.device)
+
+    @contextmanager
+    def _passing(self, batch: bytes, start: int, states: torch.Tensor | None) -> Iterator[None]:
+        """Within, a pass over a batch begins at hop `start`; what later routes need is kept."""
+        watchers = {
+            depth: partial(self._prefixes.keep, depth, batch)
+            for depth in self._prefixes.wanted
+            if depth > start
+        }
+        with self._routed.passing(start, states, watchers):
+            yield
+        self.hops += self._depth
+        self.shared_hops += start
+
+
+def _groups(plan: Plan) -> Iterator[dict[Pass, bytes]]:
+    """Passes that hang together, and what says that a pass of another plan is the same.
+
+    That is all there is in it and in the passes of its group before it.
+    """
+    group: dict[Pass, bytes] = {}
+    read = hashlib.blake2b()
+    for each in plan.passes:
+        if each.past == 0:
+            if group:
+                yield group
+            group, read = {}, hashlib.blake2b()
+        read.update(repr((each.past, each.trunk, each.ids.shape)).encode())
+        for cells in (each.ids, each.depths, each.ends):
+            read.update(cells.tobytes())
+        group[each] = read.digest()
+    yield group

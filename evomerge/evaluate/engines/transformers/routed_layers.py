@@ -1,0 +1,218 @@
+"""The layers of further models for a live one, built as its own are and loaded by themselves.
+
+The configuration is the first model's, as around a route; a layer only brings along what is said of
+it by layer. Embeddings, norms and heads of the further models are never read, nor given memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from evomerge.errors import RecipeError, SourceError
+from evomerge.evaluate.engines.placement import Placement
+from evomerge.merge import Layer, stack_settings, with_layers
+from evomerge.route import Hop
+from evomerge.sources import Source, is_part, split_at_number
+
+# Which models' layers can be moved at all: those that compute the same under any number.
+#
+# A layer may know its number by a factor, a kind or a shape that follows from it, and share what
+# it computes with other layers. It is found by comparing a model with one whose layers have
+# moved.
+
+
+_KNOWN = {
+    "scale_attn_by_inverse_layer_idx": "attention is scaled by the number of the layer",
+    "num_kv_shared_layers": "layers read the keys and values of others",
+}
+"""Settings that, where they are set, say that layers belong where they are."""
+
+_NUMBER = "layer_idx"
+"""What a layer calls its place in the cache; every hop gets its own."""
+
+
+def check_settings(model: PreTrainedModel, *, named: str) -> None:
+    """Raise SourceError, in one line, for settings that are known to tie layers to their places.
+
+    named: the model, for the message.
+    """
+    config = model.config.get_text_config(decoder=True)
+    for key, reason in _KNOWN.items():
+        value = getattr(config, key, None)
+        if value:
+            raise _fixed(named, f"config.json says {key}: {value} ({reason})")
+
+
+def check_moved(
+    model: PreTrainedModel,
+    moved: PreTrainedModel,
+    *,
+    stack: str,
+    origins: Sequence[int],
+    named: str,
+) -> None:
+    """Raise SourceError, in one line, for what is another once layers have moved.
+
+    moved: the model with layer `origins[i]` as layer i; parameters are not read. stack: name of the
+    list of layers in both. named: the model, for the message.
+    """
+    layers, there = (each.get_submodule(stack) for each in (model, moved))
+    assert isinstance(layers, nn.ModuleList) and isinstance(there, nn.ModuleList)
+    for place, origin in enumerate(origins):
+        differs = _difference(_facts(layers[origin]), _facts(there[place]))
+        if differs:
+            raise _fixed(named, f"{differs} of a layer follows from its number")
+    differs = _difference(_facts(model, but=f"{stack}."), _facts(moved, but=f"{stack}."))
+    if differs:
+        raise _fixed(named, f"{differs}, outside the layers, follows from how many there are")
+
+
+def _fixed(named: str, reason: str) -> SourceError:
+    return SourceError(
+        f"{named}: {reason}, so its layers make no routes; search a space of parameters instead"
+    )
+
+
+def _difference(facts: dict[str, object], others: dict[str, object]) -> str | None:
+    return next((name for name in {**facts, **others} if facts.get(name) != others.get(name)), None)
+
+
+def _facts(module: nn.Module, *, but: str = "\0") -> dict[str, object]:
+    """Plain attributes, and shapes of parameters and buffers, by name; `but`: not those within."""
+    facts: dict[str, object] = {}
+    for prefix, part in module.named_modules():
+        path = f"{prefix}." if prefix else ""
+        if path.startswith(but):
+            continue
+        for name, value in vars(part).items():
+            plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
+            if plain and name != _NUMBER and not name.startswith("_"):
+                facts[path + name] = value
+        tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        facts.update((path + name, tuple(tensor.shape)) for name, tensor in tensors)
+    return facts
+
+
+class Build(Protocol):
+    """Builds the first model's class, see `live_model.build_model`."""
+
+    def __call__(
+        self, *, config: Mapping[str, Any], device: torch.device, only: str = ""
+    ) -> PreTrainedModel:
+        """A model of this configuration with memory on `device` for one module of it."""
+
+
+class RoutedLayers:
+    """Loads the layers that routes name, each model's once.
+
+    first: the source of the live `model`; placement: of its tensors in it. list_name: what the list
+    of layers is called in the model. Raises SourceError where the layers cannot be moved.
+    """
+
+    def __init__(
+        self,
+        first: Source,
+        model: PreTrainedModel,
+        placement: Placement,
+        *,
+        build: Build,
+        device: torch.device,
+    ) -> None:
+        self._first = first
+        self._stack = first.structure.stacks[0]
+        self._sources: dict[str, Source] = {first.reference: first}
+        self._build = build
+        self._device = device
+        self._kinds = _kinds(model)
+        self.list_name = self._find_list(placement)
+        self.own = _children(model, self.list_name)
+        self._check_that_layers_move(model)
+
+    def settings_of(self, hops: Sequence[Hop]) -> Mapping[str, object]:
+        """What the language model's configuration says of these layers, of models loaded here."""
+        layers = [Layer(hop.model, hop.layer) for hop in hops]
+        return stack_settings(self._first.config, self._stack, layers, self._first, self._sources)
+
+    def load(self, name: str, source: Source) -> Sequence[nn.Module]:
+        """The layers of a model, which routes call `name`. Raises RecipeError, SourceError."""
+        if source.reference == self._first.reference:
+            self._sources[name] = source
+            return self.own
+        self._refuse_other_architecture(name, source)
+        layers = [Layer(name, number) for number in range(source.structure.depth)]
+        config = self._config_of(layers, {**self._sources, name: source})
+        model = self._build(config=config, device=self._device, only=self.list_name)
+        self._refuse_other_kinds(name, model)
+        try:
+            Placement(model).fill(self._tensors_of(source), within=f"{self.list_name}.")
+        except SourceError as error:
+            raise SourceError(f"{name}: {error}") from error
+        self._sources[name] = source
+        return _children(model, self.list_name)
+
+    def _tensors_of(self, source: Source) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of a model's layers, by the names that the first model has for such."""
+        stack = source.structure.stacks[0]
+        for name in source.structure.shapes:
+            if stack.layer_of(name) is not None:
+                yield self._stack.prefix + name[len(stack.prefix) :], source.tensor(name)
+
+    def _config_of(
+        self, layers: Sequence[Layer], sources: Mapping[str, Source]
+    ) -> Mapping[str, Any]:
+        return with_layers(
+            dict(self._first.config), {self._stack.prefix: layers}, self._first, sources
+        )
+
+    def _find_list(self, placement: Placement) -> str:
+        """What the live model calls the list of layers, whose name in checkpoints may be older."""
+        inner = (
+            name for name in self._first.structure.shapes if self._stack.layer_of(name) is not None
+        )
+        owner = next(found for name in inner if (found := placement.owner(name)) is not None)
+        split = split_at_number(owner)
+        assert split is not None, owner
+        return split[0].rstrip(".")
+
+    def _check_that_layers_move(self, model: PreTrainedModel) -> None:
+        """With every layer twice, all but the first have another number, and none an odd place."""
+        check_settings(model, named=self._first.reference)
+        origins = [number for number in range(self._stack.depth) for _ in range(2)]
+        layers = [Layer(self._first.reference, number) for number in origins]
+        moved = self._build(
+            config=self._config_of(layers, self._sources), device=torch.device("meta")
+        )
+        check_moved(
+            model, moved, stack=self.list_name, origins=origins, named=self._first.reference
+        )
+
+    def _refuse_other_architecture(self, name: str, source: Source) -> None:
+        ours, theirs = self._first.structure, source.structure
+        if theirs.architecture != ours.architecture and not is_part(theirs, ours):
+            raise RecipeError(
+                f"route: {name} is a {theirs.architecture} and {self._first.reference} a "
+                f"{ours.architecture}; take the layers from models of one architecture"
+            )
+
+    def _refuse_other_kinds(self, name: str, model: PreTrainedModel) -> None:
+        """What is around the layers is made for the kinds that the first model has."""
+        unknown = sorted(_kinds(model) - self._kinds)
+        if unknown:
+            raise RecipeError(
+                f"route: {name} has layers of {unknown[0]} and {self._first.reference} has none; "
+                "take the layers from models that are built alike"
+            )
+
+
+def _kinds(model: PreTrainedModel) -> frozenset[str]:
+    config = model.config.get_text_config(decoder=True)
+    return frozenset(getattr(config, "layer_types", None) or ())
+
+
+def _children(model: PreTrainedModel, name: str) -> tuple[nn.Module, ...]:
+    return tuple(model.get_submodule(name).children())

@@ -1,0 +1,1 @@
+"""The vLLM engine, where it is installed and serves the model."""

@@ -1,0 +1,1 @@
+"""What scores allow to say: intervals, differences, shares of a reference, fronts."""

@@ -1,0 +1,127 @@
+"""How sure a score is: intervals of one model's scores by a Bayesian bootstrap.
+
+Every item gets a random weight (Rubin 1981), and so do two items that nobody saw, one at each end
+of what the metric can be. Of items that are right or wrong, the weighted mean is then exactly the
+posterior of the share that is right under a uniform prior, so sixty items that are all right leave
+room for some that are not, where a plain bootstrap leaves none. Weights are drawn task by task, the
+same for all models of a task. Everything is drawn from a seed. It does not know where scores come
+from; how sure a difference is, is told elsewhere (`simultaneous.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.evaluate.candidate import TaskItems
+from evomerge.evaluate.objective import Objective, Scores, means_of
+
+RESAMPLES = 10_000
+_CHUNK_VALUES = 4_000_000
+"""Numbers held at once while resampling: 32 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A score, and a percentile interval around it, which holds it.
+
+    Only where every item says the same by a metric without known ends is the interval one point.
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+
+
+def score_interval(
+    objective: Objective,
+    scores: Scores,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Interval of one model's combined score."""
+    drawn = resample_terms(objective, [scores], seed=seed, resamples=resamples)[0]
+    return _interval(objective.score(means_of(scores)), objective.combine(drawn), confidence)
+
+
+def mean_intervals(
+    scores: Scores, *, seed: int, confidence: float = 0.95, resamples: int = RESAMPLES
+) -> dict[tuple[str, str], Interval]:
+    """(task, metric) -> interval of the task's score by that metric."""
+    intervals = {}
+    for ordinal, (task, items) in enumerate(sorted(scores.items())):
+        if not items.metrics or not items.ids:
+            continue
+        values = np.array(list(items.metrics.values()), dtype=np.float64).T  # (items, metrics)
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
+        means = resample_means(values, generator, resamples)  # (resamples, metrics)
+        for column, metric in enumerate(items.metrics):
+            intervals[task, metric] = _interval(items.mean(metric), means[:, column], confidence)
+    return intervals
+
+
+def resample_terms(
+    objective: Objective, models: Sequence[Scores], *, seed: int, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """Score by each term (models, resamples, terms), every model by the same weights of items."""
+    tasks = sorted({term.metric.task for term in objective.terms})
+    means = np.empty((len(models), resamples, len(objective.terms)))
+    for ordinal, task in enumerate(tasks):
+        columns = [i for i, term in enumerate(objective.terms) if term.metric.task == task]
+        keys = [objective.terms[column].metric.key for column in columns]
+        ids = models[0][task].ids
+        assert all(model[task].ids == ids for model in models), "models differ in their items"
+        values = np.concatenate([_columns(model[task], keys) for model in models], axis=1)
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
+        drawn = resample_means(values, generator, resamples)
+        means[:, :, columns] = np.moveaxis(drawn.reshape(resamples, len(models), -1), 1, 0)
+    return means
+
+
+def _columns(items: TaskItems, keys: Sequence[str]) -> NDArray[np.float64]:
+    """(items, metrics) of one model."""
+    metrics: Mapping[str, tuple[float, ...]] = items.metrics
+    return np.array([metrics[key] for key in keys], dtype=np.float64).T
+
+
+def resample_means(
+    values: NDArray[np.float64], generator: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """Means (resamples, columns) of `values` (items, columns) by random weights of the rows."""
+    with_ends = np.concatenate([values, value_ends(values)])
+    count = len(with_ends)
+    means = np.empty((resamples, values.shape[1]))
+    chunk = max(1, _CHUNK_VALUES // count)
+    for start in range(0, resamples, chunk):
+        stop = min(resamples, start + chunk)
+        weights = generator.standard_exponential((stop - start, count))
+        means[start:stop] = weights @ with_ends / weights.sum(axis=1, keepdims=True)
+    return means
+
+
+def value_ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The least and the most that each column (items, columns) can be, (2, columns).
+
+    0 and 1 of a column that lies between them, as shares do; of any other, what was seen.
+    """
+    least, most = values.min(axis=0), values.max(axis=0)
+    share = (least >= 0.0) & (most <= 1.0)
+    return np.array([np.where(share, 0.0, least), np.where(share, 1.0, most)])
+
+
+def _interval(value: float, drawn: NDArray[np.float64], confidence: float) -> Interval:
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(drawn, [tail, 1.0 - tail])
+    # Weights lean to the middle: a score at the end of its range is no draw's.
+    return Interval(
+        value=value,
+        low=min(value, float(low)),
+        high=max(value, float(high)),
+        confidence=confidence,
+    )

@@ -1,0 +1,69 @@
+"""How one model stands on one split: its combined score and its tasks' scores, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from evomerge.evaluate.candidate import TaskItems
+from evomerge.evaluate.inference.intervals import Interval, mean_intervals, score_interval
+from evomerge.evaluate.objective import Objective
+
+Role = Literal["winner", "finalist", "base", "parent", "baseline", "stage", "model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One model on one split.
+
+    score: the combined objective. tasks: task -> metric -> mean. All with 95% intervals.
+    """
+
+    label: str
+    role: Role
+    score: Interval
+    tasks: Mapping[str, Mapping[str, Interval]]
+
+    def lines(self) -> list[str]:
+        """The scores for a terminal, one a line."""
+        rows = [("objective", self.score)]
+        rows += [
+            (f"{task}/{metric}", interval)
+            for task, metrics in self.tasks.items()
+            for metric, interval in metrics.items()
+        ]
+        width = max(len(name) for name, _ in rows)
+        return [
+            f"{name:<{width}}  {interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+            for name, interval in rows
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `read_standing` reads back equal."""
+        return asdict(self)
+
+
+def stand(
+    label: str, role: Role, scores: Mapping[str, TaskItems], *, objective: Objective, seed: int
+) -> Standing:
+    """The standing of a model with these item results; `seed` is that of the bootstrap."""
+    tasks: dict[str, dict[str, Interval]] = {task: {} for task in scores}
+    for (task, metric), interval in mean_intervals(scores, seed=seed).items():
+        tasks[task][metric] = interval
+    return Standing(
+        label=label, role=role, score=score_interval(objective, scores, seed=seed), tasks=tasks
+    )
+
+
+def read_standing(entry: Mapping[str, Any]) -> Standing:
+    """A standing kept as JSON."""
+    return Standing(
+        label=entry["label"],
+        role=entry["role"],
+        score=Interval(**entry["score"]),
+        tasks={
+            task: {metric: Interval(**interval) for metric, interval in metrics.items()}
+            for task, metrics in entry["tasks"].items()
+        },
+    )

@@ -1,0 +1,117 @@
+"""Job files: read, overridden, checked, and what is wrong with one said in a line."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from evomerge.documents import load_text, parse_mapping, parse_value, problem_text, written_parts
+from evomerge.errors import JobError
+from evomerge.job.job import JobSpec
+from evomerge.job.sections import Section
+
+S = TypeVar("S", bound=Section)
+
+
+def load_job(path: Path, *, overrides: Iterable[str] = ()) -> JobSpec:
+    """Read and check a job file.
+
+    overrides: `dotted.key=value` pairs, the value read as YAML. Raises JobError in one line.
+    """
+    text = load_text(path, kind="a job", error=JobError)
+    return parse_job(text, where=str(path), overrides=overrides)
+
+
+def parse_job(text: str, *, where: str, overrides: Iterable[str] = ()) -> JobSpec:
+    """The same as load_job for the text of a job; `where` names it in messages."""
+    expected = "name, models, objectives and budget"
+    return parse_sections(JobSpec, text, where=where, expected=expected, overrides=overrides)
+
+
+def parse_sections(
+    kind: type[S], text: str, *, where: str, expected: str, overrides: Iterable[str] = ()
+) -> S:
+    """A document of sections, checked; `expected` names the keys that it needs.
+
+    overrides: as in load_job. Raises JobError in one line.
+    """
+    document = parse_mapping(text, where=where, expected=expected, error=JobError)
+    for override in overrides:
+        _apply_override(document, override)
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise JobError(f"{where}: {_describe(error, kind)}") from error
+
+
+def _apply_override(document: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise JobError(f"--set {override}: write it as key.subkey=value")
+    value = parse_value(text, where=f"--set {override}", error=JobError)
+    *parents, last = key.split(".")
+    target: Any = document
+    for parent in parents:
+        target = target.setdefault(parent, {}) if isinstance(target, dict) else None
+    if not isinstance(target, dict):
+        raise JobError(
+            f"--set {override}: {'.'.join(parents)} is not a mapping in the job; a list is given "
+            "whole, as in --set 'report=[a, b]'"
+        )
+    target[last] = value
+
+
+def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first problem in one line; unknown keys come first, for they explain missing ones."""
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    first = problems[0]
+    location = written_parts(first)
+    field = ".".join(str(part) for part in location)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(kind, location[:-1])
+        nearest = difflib.get_close_matches(str(location[-1]), known, n=1)
+        mend = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+        return f"{field}: unknown key; {mend}"
+    message = problem_text(first)
+    value = first.get("input")
+    if isinstance(value, (str, int, float)) and str(value) not in message:
+        return f"{field}: {value}: {message}"
+    return f"{field}: {message}" if field else message
+
+
+def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the section at `location`, found by walking the annotations of `kind`."""
+    section = kind
+    for part in location:
+        if isinstance(part, str) and part in section.model_fields:
+            found = _section_in(section.model_fields[part].annotation)
+            if found is None:
+                return []
+            section = found
+    return list(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (tuple, Union, types.UnionType, Annotated):
+        for argument in get_args(annotation):
+            found = _section_in(argument)
+            if found is not None:
+                return found
+    return None
+
+
+# Where the ready-made files lie that ship with evomerge.
+
+
+def shipped_folder(kind: Literal["search_spaces", "evals"]) -> Path:
+    """The folder of ready-made files that ships with evomerge: in the wheel, or the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    shipped = package / "_shipped" / kind
+    return shipped if shipped.is_dir() else package.parent / kind

@@ -1,0 +1,331 @@
+"""Merges of task vectors: base + λ · consensus(weight · sparsify(θ - base)).
+
+A task vector is what fine-tuning added to the base (Ilharco et al. 2023). The methods of this
+family differ in what they keep of each vector and in how they settle disagreement, and are written
+as pairs of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+
+from evomerge.errors import EvomergeError
+from evomerge.merge.kernels import (
+    KEEP_ALL,
+    KEEP_BAND,
+    KEEP_RANDOM,
+    KEEP_RANKED,
+    Mask,
+    absolute_sums,
+    combine_task_vectors,
+    count_magnitudes,
+    low_bits_in_order,
+    magnitude_at,
+    row_ranks,
+    sum_below,
+    sums_by_draw,
+)
+from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
+
+Sparsify = Callable[[Inputs, int, float], Mask | None]
+"""(inputs, member, density in (0, 1)) -> what to keep of its task vector; None for nothing."""
+
+_TABLED = 2**17
+"""Elements from which sums over random masks are looked up: their table has 2**16 entries."""
+
+_SMALLEST_SUM = 1e-7  # |δ| sums under this are not rescaled
+
+
+def keep_largest(inputs: Inputs, member: int, density: float) -> Mask:
+    """The largest ⌊density·n⌋ magnitudes, one at least (Yadav et al. 2023, trim).
+
+    Magnitudes equal to the smallest of these are all kept: none is preferred by its position.
+    """
+    count = _elements(inputs)
+    return _band(inputs, member, count - max(1, int(density * count)), count - 1)
+
+
+def keep_without_outliers(inputs: Inputs, member: int, density: float) -> Mask | None:
+    """The largest ⌊density·n⌋ magnitudes after the ⌊gamma·n⌋ outliers (Davari, Belilovsky 2024).
+
+    Fewer outliers are dropped where there would not be enough left. Magnitudes equal to the bounds
+    are kept.
+    """
+    count = _elements(inputs)
+    kept = int(density * count)
+    lowest = max(0, count - kept - int(inputs.number("gamma", member) * count))
+    return _band(inputs, member, lowest, lowest + kept - 1) if kept else None
+
+
+def keep_random(inputs: Inputs, member: int, density: float) -> Mask:
+    """Each element by itself with probability `density` (Yu et al. 2024, drop)."""
+    return Mask(kind=KEEP_RANDOM, key=inputs.draw_key(member), probability=density)
+
+
+def keep_by_rank(inputs: Inputs, member: int, density: float) -> Mask:
+    """Each with a probability that grows with its magnitude's rank in its row, from density - ε to
+    density + ε (Deep et al. 2024, MAGPRUNE).
+
+    Raises EvomergeError where a probability is not inside (0, 1).
+    """
+    epsilon = inputs.number("epsilon", member)
+    if not (density - epsilon > 0.0 and density + epsilon < 1.0):
+        raise EvomergeError(
+            f"epsilon: density {density:g} ± {epsilon:g} leaves (0, 1) for {inputs.name}; "
+            "give a smaller epsilon"
+        )
+    assert inputs.base is not None
+    shape = inputs.shape
+    width = _elements(inputs) // shape[0] if len(shape) > 1 else _elements(inputs)
+    if width < 2:
+        return Mask(kind=KEEP_RANDOM, key=inputs.draw_key(member), probability=density)
+    base = inputs.stored(inputs.base)
+    ranks = inputs.fact(
+        f"ranks in rows of {width}",
+        (member, inputs.base),
+        lambda: row_ranks(base, inputs.stored(member), width),
+    )
+    return Mask(
+        kind=KEEP_RANKED,
+        key=inputs.draw_key(member),
+        probability=density - epsilon,
+        slope=2.0 * epsilon / (width - 1),
+        ranks=ranks,
+    )
+
+
+def _band(inputs: Inputs, member: int, lowest: int, highest: int) -> Mask:
+    """What lies between two places of the magnitudes in ascending order, both included."""
+    assert inputs.base is not None
+    pair = (member, inputs.base)
+    base, expert = inputs.stored(inputs.base), inputs.stored(member)
+    counts = inputs.fact("magnitudes counted", pair, lambda: count_magnitudes(base, expert))
+    low_bits = None
+    if inputs.keeps("magnitudes in order", pair, 2 * base.numel()):
+        low_bits = inputs.fact("magnitudes in order", pair, lambda: low_bits_in_order(base, expert))
+    low = magnitude_at(lowest, counts, low_bits, base, expert)
+    if highest == base.numel() - 1:
+        return Mask(kind=KEEP_BAND, low=low)
+    return Mask(kind=KEEP_BAND, low=low, high=magnitude_at(highest, counts, low_bits, base, expert))
+
+
+def _elements(inputs: Inputs) -> int:
+    return int(np.prod(inputs.shape, dtype=np.int64))
+
+
+def merge_task_vectors(
+    inputs: Inputs, out: torch.Tensor, *, sparsify: Sparsify | None, elect: bool
+) -> None:
+    """Write base + λ · consensus of the sparsified task vectors into `out`.
+
+    elect: whether only what agrees with the sign of the sum counts (Yadav et al. 2023); zero counts
+    as positive in the vote and never as agreeing.
+    """
+    assert inputs.base is not None
+    base = inputs.stored(inputs.base)
+    weights = {member: inputs.number("weight", member) for member in inputs.experts}
+    masks = {
+        member: _mask(inputs, member, sparsify)
+        for member in inputs.experts
+        if weights[member] != 0.0 and base.numel() > 0
+    }
+    kept = {member: mask for member, mask in masks.items() if mask is not None}
+    if not kept:
+        out.copy_(base)
+        return
+    # Without an election normalising divides by all weights, also of what was dropped whole.
+    rest = sum(np.float32(weight) for member, weight in weights.items() if member not in kept)
+    factors = _rescalings(inputs, kept, sparsify)
+    combine_task_vectors(
+        base,
+        [inputs.stored(member) for member in kept],
+        [weights[member] * factor for member, factor in zip(kept, factors, strict=True)],
+        list(kept.values()),
+        out,
+        weights=[weights[member] for member in kept],
+        left_out=0.0 if elect else float(rest),
+        elect=elect,
+        normalize=inputs.switch("normalize"),
+        strength=inputs.number("lambda"),
+    )
+
+
+def _mask(inputs: Inputs, member: int, sparsify: Sparsify | None) -> Mask | None:
+    if sparsify is None:
+        return Mask(kind=KEEP_ALL)
+    density = inputs.number("density", member)
+    if density >= 1.0:
+        return Mask(kind=KEEP_ALL)
+    return sparsify(inputs, member, density) if density > 0.0 else None
+
+
+def _rescalings(
+    inputs: Inputs, masks: Mapping[int, Mask], sparsify: Sparsify | None
+) -> list[float]:
+    """What makes up for the dropped elements of each member's task vector."""
+    rescale = "none" if sparsify is None else inputs.choice("rescale")
+    masked = [member for member, mask in masks.items() if mask.kind != KEEP_ALL]
+    factors = dict.fromkeys(masks, 1.0)
+    if rescale == "density":
+        factors |= {member: 1.0 / inputs.number("density", member) for member in masked}
+    if rescale == "l1":
+        for member in masked:
+            before, after = _magnitudes(inputs, member, masks[member])
+            if min(before, after) >= _SMALLEST_SUM:
+                factors[member] = before / after
+    return list(factors.values())
+
+
+def _magnitudes(inputs: Inputs, member: int, mask: Mask) -> tuple[float, float]:
+    """Σ |δ| of a member's task vector, and over what its mask keeps."""
+    assert inputs.base is not None
+    pair = (member, inputs.base)
+    base, expert = inputs.stored(inputs.base), inputs.stored(member)
+    # By the shape alone: whether a table is kept must not change the last bit.
+    if mask.kind == KEEP_RANDOM and base.numel() >= _TABLED:
+        table = inputs.fact(
+            f"magnitudes by draw of {mask.key}", pair, lambda: sums_by_draw(base, expert, mask.key)
+        )
+        return float(table[-1]), sum_below(table, mask.probability)
+    before = inputs.fact("sum of magnitudes", pair, lambda: absolute_sums(base, [expert], [Mask()]))
+    return float(before[0]), float(absolute_sums(base, [expert], [mask])[0])
+
+
+def _parameters(
+    *, normalize: bool, rescale: str | None, **more: ParameterSpec
+) -> Mapping[str, ParameterSpec]:
+    """Parameters of a method of the family; no `density` and `rescale` where nothing is dropped."""
+    parameters = {
+        "weight": ParameterSpec(kind="number", scope="model", search=(0.0, 1.5)),
+        "lambda": ParameterSpec(kind="number", scope="recipe", default=1.0, search=(0.5, 2.0)),
+        "normalize": ParameterSpec(kind="switch", scope="recipe", default=normalize),
+        **more,
+    }
+    if rescale is None:
+        return parameters
+    return parameters | {
+        "density": ParameterSpec(
+            kind="number",
+            scope="model",
+            default=1.0,
+            allowed=(0.0, 1.0),
+            mend="give the fraction of parameters to keep (mergekit reads more than 1 as 1)",
+            search=(0.1, 1.0),
+        ),
+        # true and false, as mergekit writes it, are l1 and none.
+        "rescale": ParameterSpec(
+            kind="choice", scope="recipe", default=rescale, choices=("l1", "density", "none")
+        ),
+    }
+
+
+_GAMMA = ParameterSpec(
+    kind="number",
+    scope="model",
+    default=0.01,
+    allowed=(0.0, 1.0),
+    mend="give the fraction of the largest magnitudes to drop",
+    search=(0.0, 0.05),
+)
+_EPSILON = ParameterSpec(
+    kind="number",
+    scope="model",
+    default=0.15,
+    allowed=(0.0, 0.5),
+    mend="give how far probabilities go from the density, at most 0.5",
+    search=(0.0, 0.2),
+)
+
+
+def _method(
+    name: str,
+    citation: str,
+    sparsify: Sparsify | None,
+    *,
+    elect: bool,
+    normalize: bool,
+    rescale: str | None,
+    ignored: frozenset[str] = frozenset(),
+    **more: ParameterSpec,
+) -> Method:
+    return Method(
+        name=name,
+        citation=citation,
+        parameters=_parameters(normalize=normalize, rescale=rescale, **more),
+        merge=partial(merge_task_vectors, sparsify=sparsify, elect=elect),
+        needs_base=True,
+        weighs_base=False,
+        ignored=ignored,
+        on_device=True,
+        random=sparsify in (keep_random, keep_by_rank),
+        sums="elected" if elect else "any",
+        mergekit=True,
+    )
+
+
+_DARE = "Yu et al. 2024, Language models are super Mario (DARE), arXiv:2311.03099"
+_BREADCRUMBS = "Davari, Belilovsky 2024, Model breadcrumbs, arXiv:2312.06795"
+_DELLA = "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617"
+_ELECTED = "; signs elected as in TIES"
+
+TASK_ARITHMETIC = _method(
+    "task_arithmetic",
+    "Ilharco et al. 2023, Editing models with task arithmetic, arXiv:2212.04089",
+    None,
+    elect=False,
+    normalize=False,
+    rescale=None,
+    ignored=frozenset({"density", "rescale"}),
+)
+TIES = _method(
+    "ties",
+    "Yadav et al. 2023, TIES-Merging, arXiv:2306.01708",
+    keep_largest,
+    elect=True,
+    normalize=True,
+    rescale="none",
+)
+DARE_LINEAR = _method("dare_linear", _DARE, keep_random, elect=False, normalize=False, rescale="l1")
+DARE_TIES = _method(
+    "dare_ties", _DARE + _ELECTED, keep_random, elect=True, normalize=False, rescale="l1"
+)
+BREADCRUMBS = _method(
+    "breadcrumbs",
+    _BREADCRUMBS,
+    keep_without_outliers,
+    elect=False,
+    normalize=False,
+    rescale="none",
+    gamma=_GAMMA,
+)
+BREADCRUMBS_TIES = _method(
+    "breadcrumbs_ties",
+    _BREADCRUMBS + _ELECTED,
+    keep_without_outliers,
+    elect=True,
+    normalize=False,
+    rescale="none",
+    gamma=_GAMMA,
+)
+DELLA_LINEAR = _method(
+    "della_linear",
+    _DELLA,
+    keep_by_rank,
+    elect=False,
+    normalize=False,
+    rescale="l1",
+    epsilon=_EPSILON,
+)
+DELLA = _method(
+    "della",
+    _DELLA + _ELECTED,
+    keep_by_rank,
+    elect=True,
+    normalize=True,
+    rescale="l1",
+    epsilon=_EPSILON,
+)

@@ -1,0 +1,1 @@
+"""Settings of a merged model: its configuration, and where the sources disagree."""

@@ -1,0 +1,175 @@
+"""The configuration of a merged model: the leading model's, with what the merge changed put right.
+
+Nothing is written here; tokenizers and generation settings are known elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from evomerge.errors import RecipeError
+from evomerge.merge.plan.pieces import Layer
+from evomerge.merge.plan.plan import Plan
+from evomerge.merge.plan.slices import modules_of_the_first
+from evomerge.merge.settings.layers import with_layers
+from evomerge.recipe import Recipe
+from evomerge.sources import (
+    MetaModel,
+    Source,
+    Stack,
+    UnbuildableModelError,
+    UnknownModelError,
+    meta_model,
+    short,
+    split_at_number,
+)
+
+# Whether every layer of a rebuilt stack is of the kind that it had where it comes from.
+#
+# A configuration may say the kinds of layers by a rule (every eighth has attention, the first
+# three no experts), which is another rule when the layers lie elsewhere. transformers' own
+# classes tell: a layer is built by the old configuration and by the new one, without memory, and
+# the two compared.
+
+
+_OF_THE_PLACE = re.compile(r"^_|idx|index|layer_id|layer_number|layers$|^training$|^name")
+"""Settings of a module that say where it lies, or nothing."""
+
+_BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)
+"""Settings by which a layer computes otherwise at another place, though it is built alike."""
+
+_RULE = re.compile(
+    r"layer_(period|offset)|interval|(start|end)_index|pattern|first_k|block_types|sparse_step"
+    r"|scale_attn_by"
+)
+"""Names of settings that say the kinds of layers by their number."""
+
+_Kind = tuple[object, ...]
+
+
+def check_kinds(
+    config: Mapping[str, Any],
+    layers: Mapping[str, Sequence[Layer]],
+    lead: Source,
+    sources: Mapping[str, Source],
+) -> None:
+    """Compare every layer of the result with the one that it is made of.
+
+    config: of the result. layers: prefix of a stack -> where each layer comes from. Raises
+    RecipeError for the first that is of another kind; models that transformers cannot build are
+    left alone.
+    """
+    try:
+        made = meta_model(config)
+        of = {name: meta_model(sources[name].config) for name in _used(layers)}
+    except UnknownModelError:
+        return
+    except UnbuildableModelError as error:
+        raise RecipeError(
+            "slices: config.json cannot say what the layers are in this order "
+            f"({short(error)}); keep the order of the model's own layers"
+        ) from error
+    for prefix, rebuilt in layers.items():
+        stack = next(stack for stack in lead.structure.stacks if stack.prefix == prefix)
+        kinds: dict[Layer, _Kind | None] = {}
+        for number, layer in enumerate(rebuilt):
+            if layer not in kinds:
+                source = sources[layer.reference]
+                kinds[layer] = _kind(
+                    of[layer.reference], source, _like(stack, source), layer.number
+                )
+            now = _kind(made, lead, stack, number)
+            if now != kinds[layer] or _by_number(config, layer.number != number):
+                raise RecipeError(
+                    f"slices: layer {number} of the result is layer {layer.number} of "
+                    f"{layer.reference}, and config.json, which says the kinds of layers by a "
+                    f"rule{_rules(config)}, would make it another kind there; keep layers where "
+                    "their kind is"
+                )
+
+
+def _used(layers: Mapping[str, Sequence[Layer]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(layer.reference for rebuilt in layers.values() for layer in rebuilt))
+
+
+def _like(stack: Stack, source: Source) -> Stack:
+    """The source's stack of that prefix, else its main one."""
+    stacks = source.structure.stacks
+    return next((found for found in stacks if found.prefix == stack.prefix), stacks[0])
+
+
+def _by_number(config: Mapping[str, Any], moved: bool) -> bool:
+    return moved and any(config.get(key) for key in _BY_NUMBER)
+
+
+def _rules(config: Mapping[str, Any]) -> str:
+    """The settings that look like such rules, in brackets."""
+    found = [key for key, value in config.items() if value and _RULE.search(key)]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _kind(model: MetaModel, source: Source, stack: Stack, number: int) -> _Kind | None:
+    """What a layer is built of: classes, shapes and settings; None where it is not found."""
+    first = next((name for name in source.structure.shapes if stack.layer_of(name) == 0), None)
+    place = None if first is None else split_at_number(model.rename(first).name)
+    if place is None:
+        return None
+    try:
+        module = model.module.get_submodule(f"{place[0]}{number}")
+    except AttributeError:
+        return None
+    first_only = modules_of_the_first(source.structure, stack)
+    return tuple(
+        (name, type(each).__name__, _shapes_of(each), _settings_of(each, first_only))
+        for name, each in module.named_modules()
+        if name not in first_only
+    )
+
+
+def _shapes_of(module: torch.nn.Module) -> tuple[object, ...]:
+    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return tuple((name, tuple(tensor.shape)) for name, tensor in own)
+
+
+def _settings_of(module: torch.nn.Module, first_only: frozenset[str]) -> tuple[object, ...]:
+    """Its plain settings, but for those of its place and of modules that the first layer has."""
+    owned = [name.rpartition(".")[2] for name in first_only]
+    return tuple(
+        (key, value)
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, bool | int | float | str | None)
+        and not _OF_THE_PLACE.search(key)
+        and not any(name in key for name in owned)
+    )
+
+
+def merged_config(recipe: Recipe, plan: Plan, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """What the merged model's config.json says; of slices, each layer brings its own settings.
+
+    plan: of the recipe over these sources, by reference. Raises RecipeError where a configuration
+    cannot say how the layers lie now.
+    """
+    lead = sources[plan.lead]
+    config = dict(lead.config)
+    # An old transformers wrote the place a model was loaded from: a path of someone's machine.
+    config.pop("_name_or_path", None)
+    dtype = recipe.out_dtype or lead.structure.dtype
+    config = {**_with_dtype(config, dtype), "dtype": dtype}
+    for key, nested in config.items():
+        if key.endswith("_config") and isinstance(nested, Mapping):
+            config[key] = _with_dtype(nested, dtype)
+    if not plan.layers:
+        return config
+    config = with_layers(config, plan.layers, lead, sources)
+    check_kinds(config, plan.layers, lead, sources)
+    return config
+
+
+def _with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """The new storage dtype under whichever keys the config says it: old and new transformers."""
+    said = {key: dtype for key in ("dtype", "torch_dtype") if key in config}
+    return {**config, **said}

@@ -1,0 +1,130 @@
+"""How models generate: what generation_config.json says, of a model and of a merge.
+
+A model by itself has its own settings. A merge has those of the model that leads it, except that
+its answers end where those of any of its models do; a recipe says what was decided under
+`evomerge.generation`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import GenerationConfig
+
+from evomerge.errors import RecipeError, one_line
+from evomerge.merge.plan.plan import lead_among
+from evomerge.recipe import Recipe
+from evomerge.sources import Source, setting
+from evomerge.vocabulary import stated_generation
+
+GENERATION_KEY = "generation"
+"""Under `evomerge:` in a recipe: generation settings of the result beside its leading model's."""
+
+END_TOKENS = "eos_token_id"
+
+_WITHOUT_EFFECT = frozenset(
+    {
+        "transformers_version",
+        "_from_model_config",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        END_TOKENS,
+    }
+)
+
+
+def lead_reference(recipe: Recipe, sources: Mapping[str, Source]) -> str:
+    """The model whose configuration a merge takes; a stage by its name."""
+    structures = {name: sources[name].structure for name in recipe.references}
+    return lead_among(recipe.references, structures)
+
+
+def changed_generation(recipe: Recipe) -> Mapping[str, Any]:
+    """What a recipe says of the result's generation settings. Raises RecipeError."""
+    changes = recipe.evomerge.get(GENERATION_KEY)
+    if changes is None:
+        return {}
+    if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
+        raise RecipeError(
+            f"evomerge.{GENERATION_KEY}: expected a mapping of generation settings, such as "
+            "eos_token_id; mend it, or take it out of the recipe's `evomerge:` block"
+        )
+    return changes
+
+
+def merged_generation(changes: Mapping[str, Any], lead: Source) -> Mapping[str, Any] | None:
+    """What generation_config.json of a merge says; None where it has none.
+
+    changes: beside what it says of `lead`, which leads the merge, in the result's vocabulary.
+    """
+    stated = stated_generation(lead)
+    if not changes:
+        return stated
+    if stated is None:
+        stated = generation_config(None, lead.config, where=lead.reference).to_diff_dict()
+        stated.pop("_from_model_config", None)
+    return {**stated, **changes}
+
+
+def generation_config(
+    stated: Mapping[str, Any] | None, config: Mapping[str, Any], *, where: str
+) -> GenerationConfig:
+    """What transformers would decode with.
+
+    stated: generation_config.json, or None where config.json alone says it. Raises RecipeError for
+    settings that transformers does not take.
+    """
+    try:
+        if stated is not None:
+            return GenerationConfig.from_dict(dict(stated))
+        # As transformers reads a folder without the file: what config.json says, and no defaults of
+        # the model's class, whose configuration drops what it says of generation.
+        return GenerationConfig.from_model_config(copy.deepcopy(dict(config)))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{where}: its generation settings cannot be read ({one_line(error)}); mend "
+            "generation_config.json"
+        ) from error
+
+
+def end_tokens(source: Source) -> tuple[int, ...]:
+    """The tokens that a model's answers end with, by its own files alone."""
+    ends = _settings(source).get(END_TOKENS)
+    listed = ends if isinstance(ends, list) else [ends]
+    return tuple(end for end in listed if isinstance(end, int))
+
+
+def united(own: Sequence[int], others: Sequence[Sequence[int]]) -> int | list[int] | None:
+    """End tokens of a merge as a file says them, the lead's first; None where nothing is added."""
+    ends = list(dict.fromkeys([*own, *(end for each in others for end in each)]))
+    if set(ends) == set(own):
+        return None
+    return ends if len(ends) > 1 else ends[0]
+
+
+def differing_generation(models: Mapping[str, Source]) -> dict[str, dict[str, Any]]:
+    """Setting -> model -> its value, for those in which models differ; end tokens apart."""
+    found = {name: _settings(source) for name, source in models.items()}
+    keys = dict.fromkeys(key for settings in found.values() for key in settings)
+    values = {key: {name: settings.get(key) for name, settings in found.items()} for key in keys}
+    return {
+        key: of
+        for key, of in values.items()
+        if key not in _WITHOUT_EFFECT and len({str(value) for value in of.values()}) > 1
+    }
+
+
+def _settings(source: Source) -> Mapping[str, Any]:
+    """What a model generates with; only what is written, of one that transformers cannot read.
+
+    Merging asks no model to generate, so a model that does not is no error here.
+    """
+    stated = stated_generation(source)
+    try:
+        found = generation_config(stated, source.config, where=source.reference).to_diff_dict()
+    except Exception:  # such as a configuration of several language models
+        found = {END_TOKENS: setting(source.config, END_TOKENS)} if stated is None else stated
+    return dict(found)

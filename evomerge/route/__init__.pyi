@@ -1,0 +1,10 @@
+from .architectures import require_foldable as require_foldable
+from .folding import fold as fold
+from .folding import published as published
+from .prefixes import PrefixStates as PrefixStates
+from .prefixes import order_by_prefix as order_by_prefix
+from .route import Hop as Hop
+from .route import check_route as check_route
+from .route import hops_of as hops_of
+from .route import stretches_of as stretches_of
+from .routed_model import RoutedModel as RoutedModel

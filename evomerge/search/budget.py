@@ -1,0 +1,131 @@
+"""What a search may still spend: when it ends, and how many items a generation can afford.
+
+Only what is recorded counts. It does not know why a generation wants how many items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.job import BudgetSpec
+from evomerge.study import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """The budget of a stage.
+
+    budget: the limits. each: items that a candidate has on the average. population: genomes of a
+    generation. elites: candidates that are scored again with them, at most.
+    """
+
+    budget: BudgetSpec
+    each: int
+    population: int
+    elites: int = 0
+
+    def affordable(self, spent: Sequence[Trial]) -> float:
+        """Items of each candidate of the next generation that leave as many to all that follow.
+
+        Where candidates are limited they have `each` items on the average, over the whole search;
+        where only items or hours are, fewer generations follow, and any number is affordable.
+        """
+        if self.budget.candidates is None:
+            return math.inf
+        genomes = sum(trial.kind == "genome" for trial in spent)
+        genomes_left = max(self.population, self.budget.candidates - genomes)
+        following = genomes_left * (1.0 + self.elites / self.population)
+        total = self.budget.candidates * self.each
+        if self.budget.items is not None:
+            total = min(total, self.budget.items)
+        return (total - items_of(spent)) / following
+
+    def end(self, spent: Sequence[Trial], items: int) -> str | None:
+        """Why the next generation, of `items` a candidate, is not begun; None where it is."""
+        budget = self.budget
+        genomes = sum(trial.kind == "genome" for trial in spent)
+        if budget.candidates is not None and genomes + self.population > budget.candidates:
+            scored = f"{genomes} of {budget.candidates} candidates scored"
+            full = genomes >= budget.candidates
+            return scored if full else f"{scored}; a generation of {self.population} does not fit"
+        used = items_of(spent)
+        needed = (self.population + self.elites) * items
+        if budget.items is not None and used + needed > budget.items:
+            scored = f"{used:,} of {budget.items:,} items scored"
+            return f"{scored}; a generation of {needed:,} does not fit"
+        hours = sum(trial.cost.merge_s + trial.cost.evaluate_s for trial in spent) / 3600
+        if budget.hours is not None and hours >= budget.hours:
+            return f"{hours:.2f} of {budget.hours:g} worker hours spent"
+        return None
+
+
+def items_of(spent: Sequence[Trial]) -> int:
+    """Items that these were scored on, each as often as it was."""
+    return sum(trial.item_count for trial in spent)
+
+
+# How many items a generation is scored on, from how noisy the last ones were.
+#
+# Early candidates differ much and few items tell them apart; as the search closes in they differ
+# less than the noise of a few items. The measure is the reliability of a generation's scores: the
+# variance of true differences over that of measured ones. It does not know items or candidates.
+
+
+RELIABILITY = 0.35
+"""Share of the variance of scores that is to be signal. Evolution averages over generations, so it
+wants more of them rather than surer ones."""
+
+MEMORY = 0.9
+"""Weight of what was known before a generation's own variances, after the first ten: those count
+alike. The signal is a small difference of two variances, so it takes many generations to see."""
+
+RANGE = 4.0
+"""A generation takes between a RANGE-th and RANGE times the items that the job names."""
+
+
+class Fidelity:
+    """Items of the next generation.
+
+    start: items that the job names, of which half are taken until something is known. least, most:
+    bounds.
+    """
+
+    def __init__(self, start: int, *, least: int, most: int) -> None:
+        self._least = max(least, math.ceil(start / RANGE))
+        self._most = max(self._least, min(most, int(start * RANGE)))
+        self._start = start
+        self._generations = 0
+        self._signal = 0.0
+        self._noise = 0.0  # variance of a difference from the generation's mean, of one item
+
+    def learn(self, resampled: NDArray[np.float64], items: int) -> None:
+        """What a generation's first block of `items` said.
+
+        resampled: (resamples, n) fitness of its candidates, paired, as in racing.
+        """
+        if resampled.shape[1] < 2 or not np.isfinite(resampled).all():
+            return
+        centred = resampled - resampled.mean(axis=1, keepdims=True)
+        free = resampled.shape[1] / (resampled.shape[1] - 1)
+        noise = float(centred.var(axis=0).mean()) * free
+        seen = float(np.square(centred.mean(axis=0)).mean()) * free
+        signal = seen - noise  # below 0 by chance; cut there it would seem larger than it is
+        self._generations += 1
+        new = max(1.0 - MEMORY, 1.0 / self._generations)
+        self._signal = (1.0 - new) * self._signal + new * signal
+        self._noise = (1.0 - new) * self._noise + new * noise * items
+
+    def items(self, *, affordable: float = math.inf) -> int:
+        """How many the next generation is scored on, at most `affordable`, at least the least."""
+        if self._generations == 0:
+            wanted = self._start / 2
+        elif self._signal <= 0.0:
+            wanted = float(self._most)
+        else:
+            wanted = RELIABILITY / (1.0 - RELIABILITY) * self._noise / self._signal
+        return max(self._least, int(min(wanted, self._most, affordable)))

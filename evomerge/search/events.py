@@ -1,0 +1,150 @@
+"""What happens in a search, as typed events: what displays, logs and a user's own code are told.
+
+    Checking      the job is read; models, tasks and search space are opened and checked
+    Started       the job is ready and its record open; workers are started, work begins
+    Note          a line for the user, such as that a worker was lost and replaced
+    Planned       models that the final selection scores next, and on how many items each
+    Progress      a step inside a generation: asked, merged, scored, told
+    CandidateDone a baseline, a genome or a finalist is recorded, with its scores
+    GenerationDone all candidates of a generation are recorded
+    Finished      the winner or the front, and what may be said of it
+
+Events come in order. Candidates that a resumed search takes from its record are not told again,
+nor are their generations; that it asks and tells its optimiser over the record is. `to_json` gives
+plain values, the same that `events.jsonl` holds, and what may be sent to another process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.evaluate import CandidateKey, Phase, Step
+from evomerge.search.results.points import Outcome
+from evomerge.study import Study
+
+if TYPE_CHECKING:
+    from evomerge.workers import Preparation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened in a search."""
+
+    @property
+    def name(self) -> str:
+        """What kind of event it is, as JSON names it: `candidate_done`."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the kind first under `event`."""
+        shown = {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
+        return {"event": self.name, **{name: _plain(value) for name, value in shown.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checking(Event):
+    """What the job names is opened and checked; before there is a record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Event):
+    """Work begins.
+
+    recorded: candidates that are taken from the record. study, preparation: the record as it is
+    written and the job made ready, for displays; when the search has ended the record can only be
+    read.
+    """
+
+    job: str
+    run_dir: Path
+    recorded: int
+    study: Study = field(repr=False, compare=False)
+    preparation: Preparation = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(Event):
+    """A line for the user; the search goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Event):
+    """Models that are scored next, on so many items each."""
+
+    phase: Phase
+    candidates: tuple[CandidateKey, ...]
+    items: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Event):
+    """A step of a candidate, or of a generation ("asked" and "told": the key's place is 0)."""
+
+    step: Step
+    candidate: CandidateKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateDone(Event):
+    """A candidate is recorded.
+
+    score: the combined objective, higher is better; None where it failed. means: task -> metric ->
+    mean over its items. failure: why it has no score.
+    """
+
+    phase: Phase
+    candidate: CandidateKey
+    label: str
+    score: float | None
+    means: Mapping[str, Mapping[str, float]]
+    items: int
+    failure: str | None
+    merge_s: float
+    evaluate_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationDone(Event):
+    """A generation is recorded and told to the optimiser; best, mean: of its combined scores."""
+
+    generation: int
+    scored: int
+    failed: int
+    best: float | None
+    mean: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """The search has ended; its record holds the outcome.
+
+    reason: why it ended. better: whether there is anything above the best parent.
+    """
+
+    generations: int
+    reason: str
+    better: bool
+    headline: str
+    outcome: Outcome = field(repr=False, compare=False)
+
+
+Observe = Callable[[Event], object]
+"""Called with every event, in order; what it raises ends the search, which can be resumed."""
+
+
+def unobserved(event: Event) -> None:
+    """Tells nobody."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, CandidateKey | Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -1,0 +1,323 @@
+"""One run of a search: from an open record and a job made ready to the outcome.
+
+The command line, a grid's searches and Python all go this way, whether a search begins or goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import EvomergeError, RunError, StorageError
+from evomerge.evaluate import CandidateKey, Say, SelfCheck, Step
+from evomerge.recipe import Recipe, read_recipe
+from evomerge.search.events import (
+    CandidateDone,
+    Event,
+    Finished,
+    GenerationDone,
+    Note,
+    Observe,
+    Planned,
+    Progress,
+    Started,
+)
+from evomerge.search.ledger import Ledger
+from evomerge.search.loop import Ending, run_search
+from evomerge.search.results.points import Outcome
+from evomerge.search.selection.front import select_front
+from evomerge.search.selection.winner import select_winner, winner_of_stage
+from evomerge.study import FACTS, SELF_CHECKS, STAGES, Study, storage_errors
+from evomerge.workers import Pool, Preparation, check_unchanged, facts_folder, facts_of, next_stage
+from evomerge.workers import open_pool as open_job_pool
+
+# A whole job: its stages one after another, then the selection.
+#
+# What a stage ended with is kept in the record before the next begins, so that a resumed job goes
+# on in the stage where it was, also with another budget. A job without stages is one stage.
+
+
+def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
+    """Search every stage and select the winner of the last, or the front. Raises WorkerError."""
+    job, after = ledger.preparation.job, 0
+    for stage in job.searches[:-1]:
+        ended = _ended(ledger, stage.name)
+        if ended is None:
+            ending = run_search(ledger, after=after)
+            winner = winner_of_stage(ledger, ending)
+            ended = {
+                "name": stage.name,
+                "generations": ending.last,
+                "reason": ending.reason,
+                "winner": winner.label,
+                "recipe": winner.recipe.to_yaml(),
+            }
+            ledger.study.note(STAGES, [*(ledger.study.noted(STAGES) or ()), ended])
+        elif _lost(ledger, through=ended["generations"]):
+            winner_of_stage(ledger, run_search(ledger, after=after, until=ended["generations"]))
+        after = int(ended["generations"])
+        ledger = replace(ledger, preparation=next_stage(ledger.preparation, _winner(ended)))
+    ending = run_search(ledger, after=after)
+    select = select_front if job.mode == "pareto" else select_winner
+    return ending, select(ledger, ending)
+
+
+def at_stage(preparation: Preparation, study: Study, stage: int) -> Preparation:
+    """The job in its stage number `stage`, from 0; the record holds how those before it ended."""
+    for ended in (study.noted(STAGES) or ())[:stage]:
+        preparation = next_stage(preparation, _winner(ended))
+    return preparation
+
+
+def _lost(ledger: Ledger, *, through: int) -> bool:
+    """Whether item results of a stage that has ended are lost: then it is run over its record."""
+    study = ledger.study
+    return any(study.lacks(one.key) for one in study.trials if one.key.generation <= through)
+
+
+def _winner(ended: Mapping[str, Any]) -> Recipe:
+    return read_recipe(ended["recipe"], where=f"the winner of {ended['name']}")
+
+
+def _ended(ledger: Ledger, name: str) -> dict[str, Any] | None:
+    noted = ledger.study.noted(STAGES) or ()
+    return next((dict(ended) for ended in noted if ended["name"] == name), None)
+
+
+EVENTS_FILE = "events.jsonl"
+
+_GENERATION_DONE = re.compile(rb'"event": "generation_done", "generation": (\d{1,9}),')
+
+OpenPool = Callable[[Preparation, Path], Pool]
+"""(what is scored, the folder for large facts about the sources) -> the workers."""
+
+_READ_BYTES = 2**24
+"""Of the end of the file; more than the events of any generation."""
+
+_UNCHECKED = (
+    "note: it was begun by a version that kept no digests; damage to what was recorded then is not "
+    "noticed"
+)
+
+
+def run_study(
+    study: Study,
+    preparation: Preparation,
+    *,
+    observe: Observe,
+    ray_address: str | None = None,
+    facts_dir: Path | None = None,
+    open_pool: OpenPool | None = None,
+) -> tuple[Ending, Outcome]:
+    """Search, or go on, until there is an outcome; the study stays open.
+
+    observe: told of every event, which RUN_DIR/events.jsonl holds too. ray_address: of a cluster to
+    join. facts_dir: the run directory that holds large facts about the sources; its own if not
+    given. open_pool: opens other workers than those that the job asks for.
+    Raises RunError where what the search depends on has changed, WorkerError, StorageError.
+    """
+    now = facts_of(preparation)
+    with _EventLog(study.run_dir) as log:
+
+        def tell(event: Event) -> None:
+            log.append(event)
+            observe(event)
+
+        events = SearchEvents(study, tell, concluded=log.generations)
+        go_on(study, now, what="search", say=events.say)
+        study.keep_job()
+        for note in preparation.notes:
+            events.say(f"note: {note}")
+        tell(
+            Started(
+                job=study.job.name,
+                run_dir=study.run_dir,
+                recorded=len(study.trials),
+                study=study,
+                preparation=preparation,
+            )
+        )
+        folder = facts_folder(facts_dir or study.run_dir, now)
+
+        def open_own(ready: Preparation, folder: Path) -> Pool:
+            return open_workers(study, ready, folder, events.say, ray_address)
+
+        with (open_pool or open_own)(preparation, folder) as pool:
+            ledger = Ledger(
+                preparation=preparation,
+                study=study,
+                pool=pool,
+                observe=events.step,
+                say=events.say,
+                plan=events.plan,
+            )
+            ending, outcome = run_job(ledger)
+        tell(
+            Finished(
+                generations=ending.last,
+                reason=ending.reason,
+                better=outcome.better,
+                headline=outcome.headline(),
+                outcome=outcome,
+            )
+        )
+    return ending, outcome
+
+
+def open_workers(
+    study: Study,
+    preparation: Preparation,
+    facts_folder: Path,
+    say: Say,
+    ray_address: str | None = None,
+) -> Pool:
+    """The workers of a search or a grid; self-checks that hold are noted in its record.
+
+    Nothing is left of what begins in this process where its workers cannot be had.
+    """
+    with _undone_if_refused(study):
+        return open_job_pool(
+            preparation,
+            ray_address=ray_address,
+            facts_folder=facts_folder,
+            say=say,
+            checked=keep_check(study, say),
+        )
+
+
+def go_on(study: Study, now: Mapping[str, Any], *, what: str, say: Say) -> None:
+    """Say what changed since a search or a grid began.
+
+    now: facts of its preparation. Raises RunError where they are not those of its beginning.
+    """
+    before = study.noted(FACTS)
+    if before is None:
+        study.note(FACTS, now)
+        return
+    for change in check_unchanged(before, now, where=str(study.run_dir)):
+        say(f"note: {change} since the {what} began")
+    if study.unchecked:
+        say(_UNCHECKED)
+
+
+class SearchEvents:
+    """What a ledger tells (see candidate.Observer, Say and Plan), as events."""
+
+    def __init__(self, study: Study, tell: Callable[[Event], None], *, concluded: int = 0) -> None:
+        """concluded: the last generation of which it was told that it is done."""
+        self._study = study
+        self._tell = tell
+        self._concluded = concluded
+
+    def step(self, step: Step, key: CandidateKey) -> None:
+        """A step of the search."""
+        if step == "recorded":
+            self._recorded(key)
+            return
+        self._tell(Progress(step=step, candidate=key))
+        if step == "told" and key.generation > self._concluded:
+            self._concluded = key.generation
+            self._tell(self._generation(key.generation))
+
+    def say(self, line: str) -> None:
+        """A line for the user."""
+        self._tell(Note(text=line))
+
+    def plan(self, keys: Sequence[CandidateKey], items: int) -> None:
+        """Models that are scored next."""
+        if any(self._study.find(key) is None for key in keys):
+            self._tell(Planned(phase=keys[0].phase, candidates=tuple(keys), items=items))
+
+    def _recorded(self, key: CandidateKey) -> None:
+        trial = self._study.trial(key)
+        self._tell(
+            CandidateDone(
+                phase=key.phase,
+                candidate=key,
+                label=trial.label,
+                score=trial.score,
+                means=trial.means,
+                items=trial.item_count,
+                failure=trial.failure,
+                merge_s=trial.cost.merge_s,
+                evaluate_s=trial.cost.evaluate_s,
+            )
+        )
+
+    def _generation(self, number: int) -> GenerationDone:
+        trials = [one for one in self._study.trials_of("genome") if one.key.generation == number]
+        scores = [trial.score for trial in trials if trial.score is not None]
+        return GenerationDone(
+            generation=number,
+            scored=len(scores),
+            failed=len(trials) - len(scores),
+            best=max(scores, default=None),
+            mean=sum(scores) / len(scores) if scores else None,
+        )
+
+
+class _EventLog:
+    """A line of JSON for every event, with the time; for people and programs.
+
+    generations: how many it says are done, so that each is told once, whatever process ended.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.generations = 0
+        self._run_dir = run_dir
+        self._file = -1
+
+    def __enter__(self) -> _EventLog:
+        with storage_errors(self._run_dir):
+            # A stranger's run directory may have a link in its place.
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(self._run_dir / EVENTS_FILE, flags, 0o644)
+            size = os.fstat(self._file).st_size
+            before = os.pread(self._file, _READ_BYTES, max(0, size - _READ_BYTES))
+            self.generations = max(map(int, _GENERATION_DONE.findall(before)), default=0)
+            if before and not before.endswith(b"\n"):  # a kill cut a line short
+                os.write(self._file, b"\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def append(self, event: Event) -> None:
+        """Write one line."""
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"at": at, **event.to_json()}, ensure_ascii=False)
+        with storage_errors(self._run_dir):
+            os.write(self._file, (line + "\n").encode("utf-8", "surrogatepass"))
+
+
+def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
+    """What notes self-checks that held in the record, and tells of them."""
+
+    def keep(check: SelfCheck) -> None:
+        noted = study.noted(SELF_CHECKS) or {}
+        study.note(SELF_CHECKS, {**noted, check.label: check.to_json()})
+        tell(str(check))
+
+    return keep
+
+
+@contextlib.contextmanager
+def _undone_if_refused(study: Study) -> Iterator[None]:
+    """Leave nothing of a search that begins in this process where its workers cannot be had."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except EvomergeError as error:
+        if not study.new or study.trials:
+            raise
+        study.discard()
+        # There is nothing to go on with.
+        raise RunError(f"{error}; nothing was begun") from error

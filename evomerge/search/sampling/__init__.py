@@ -1,0 +1,1 @@
+"""Which items a generation is scored on, and what a few items say of all."""

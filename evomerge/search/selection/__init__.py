@@ -1,0 +1,1 @@
+"""Which candidate really won: finalists on validation items, the winner on test items."""

@@ -1,0 +1,10 @@
+from .base import SearchSpace as SearchSpace
+from .base import short_names as short_names
+from .base import switches_of as switches_of
+from .builder import build_space as build_space
+from .document import read_space as read_space
+from .parameters.components import component_of as component_of
+from .parameters.methods import rule_of as rule_of
+from .routes.data_flow import DataFlowSpace as DataFlowSpace
+from .routes.layout import Layer as Layer
+from .routes.layout import Slots as Slots

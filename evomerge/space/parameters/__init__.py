@@ -1,0 +1,1 @@
+"""Parameter spaces: genes are the coefficients of a merge method."""

@@ -1,0 +1,192 @@
+"""The genes of one parameter: which tensors of which model take their value from which of them.
+
+A track is a run of genes over depth, for one parameter, one model (or all) and one component. It
+turns values into the setting that a recipe writes. It does not know the unit box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.errors import JobError
+from evomerge.recipe import Gradient, Setting
+from evomerge.space.base import Component, Gene
+from evomerge.space.parameters.components import Components, absent
+from evomerge.space.parameters.specification import Profile, Searched
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """A run of genes over depth.
+
+    kept: which values of the profile have a gene; the others reach no tensor (a layer without
+        attention), and a recipe writes `start` for them.
+    first: index of the first gene in the genome.
+    """
+
+    component: Component
+    profile: Profile
+    kept: tuple[int, ...]
+    first: int
+    start: float
+
+    def setting(self, values: Sequence[float]) -> float | Gradient:
+        """The track's part of a recipe; `values` are of the whole genome."""
+        all_values = [self.start] * self.profile.count
+        for offset, index in enumerate(self.kept):
+            all_values[index] = values[self.first + offset]
+        return self.profile.setting(tuple(all_values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterTracks:
+    """All tracks of one parameter of one model; `source` is None when all models share them."""
+
+    parameter: str
+    source: str | None
+    searched: Searched
+    tracks: tuple[Track, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of genes."""
+        return sum(len(track.kept) for track in self.tracks)
+
+    def setting(self, values: Sequence[float], components: Components) -> Setting:
+        """What the recipe says of this parameter; `values` (n,) in the parameters' units."""
+        parts = {track.component: track.setting(values) for track in self.tracks}
+        # A part without a gene is not listed, or no tensor is in it and any value will do.
+        default = self.searched.start
+        elsewhere = self.searched.elsewhere if self.searched.elsewhere is not None else default
+        layers = parts.get("all", parts.get("rest", elsewhere))
+        outer = parts.get("outer", layers)
+        return components.setting(
+            attention=None if "all" in parts else parts.get("attention", elsewhere),
+            mlp=None if "all" in parts else parts.get("mlp", elsewhere),
+            layers=layers,
+            outer=outer if isinstance(outer, float) else default,
+        )
+
+    def intended(self, components: Components) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What each tensor's value is to be, as (matrix, constant).
+
+        matrix: (tensors, genes of this parameter and model), constant: (tensors,); the value of
+        the tensors, in the structure's order, is matrix @ values + constant.
+        """
+        places: dict[Component, tuple[slice, NDArray[np.float64]]] = {}
+        before = 0
+        for track in self.tracks:
+            columns = slice(before, before + len(track.kept))
+            places[track.component] = columns, track.profile.basis()[:, list(track.kept)]
+            before = columns.stop
+        matrix = np.zeros((len(components.of), self.count))
+        constant = np.zeros(len(components.of))
+        for row, (name, component) in enumerate(components.of.items()):
+            own = "rest" if component == "outer" and component not in places else component
+            place = places.get(own, places.get("all"))
+            if place is None:
+                assert self.searched.elsewhere is not None
+                constant[row] = self.searched.elsewhere
+                continue
+            columns, basis = place
+            matrix[row, columns] = basis[components.structure.layer_of(name) or 0]
+        return matrix, constant
+
+
+def lay_tracks(
+    parameter: str,
+    searched: Searched,
+    sources: Sequence[str | None],
+    components: Components,
+    names: Mapping[str, str],
+    first: int,
+) -> tuple[list[ParameterTracks], list[Gene]]:
+    """The tracks and genes of one parameter, the genes numbered from `first`.
+
+    sources: the models that have genes of their own, [None] when all share them.
+    Raises JobError when the structure has no such layers or components.
+    """
+    missing = absent(components, searched.components)
+    if missing is not None:
+        raise JobError(
+            f"{searched.where}.components: {missing}: no tensor of "
+            f"{components.structure.architecture} is known as that; write components: all"
+        )
+    laid: list[ParameterTracks] = []
+    genes: list[Gene] = []
+    for source in sources:
+        tracks: list[Track] = []
+        for component in _components_of(searched):
+            track = _track(component, searched, components, first + len(genes))
+            if track.kept:
+                tracks.append(track)
+                genes += _genes(parameter, source, track, searched, names)
+        laid.append(
+            ParameterTracks(
+                parameter=parameter, source=source, searched=searched, tracks=tuple(tracks)
+            )
+        )
+    return laid, genes
+
+
+def _components_of(searched: Searched) -> tuple[Component, ...]:
+    """Components with tracks of their own; tensors outside the layers join `all` or `rest`
+    unless the layers differ."""
+    own = searched.components
+    joined = searched.layers.kind == "all" or ("all" not in own and "rest" not in own)
+    return own if joined else (*own, "outer")
+
+
+def _track(component: Component, searched: Searched, components: Components, first: int) -> Track:
+    depth = components.structure.depth
+    grain = searched.layers
+    if grain.size > depth:
+        raise JobError(f"{grain.where}: {grain.size} is more than the {depth} layers; give fewer")
+    if component == "outer":
+        has_tensors = "outer" in components.of.values()
+        profile = Profile(kind="all", depth=depth)
+        return Track(
+            component=component,
+            profile=profile,
+            kept=(0,) if has_tensors else (),
+            first=first,
+            start=searched.start,
+        )
+    profile = Profile(kind=grain.kind, depth=depth, size=grain.size)
+    reached = np.abs(profile.basis()[list(components.layers(component))]).sum(axis=0)
+    if grain.kind == "all":
+        reached = np.ones(1)  # the rest may have tensors outside the layers only
+    kept = tuple(int(index) for index in np.flatnonzero(reached))
+    return Track(component=component, profile=profile, kept=kept, first=first, start=searched.start)
+
+
+def _genes(
+    parameter: str,
+    source: str | None,
+    track: Track,
+    searched: Searched,
+    names: Mapping[str, str],
+) -> list[Gene]:
+    labels, spans = track.profile.labels, track.profile.spans
+    component = "" if track.component == "all" else track.component
+    genes: list[Gene] = []
+    for index in track.kept:
+        parts = [parameter, names[source] if source else "", component, labels[index]]
+        genes.append(
+            Gene(
+                name=".".join(part for part in parts if part),
+                low=searched.low,
+                high=searched.high,
+                scale=searched.scale,
+                start=searched.start,
+                parameter=parameter,
+                source=source,
+                component=track.component,
+                layers=None if track.component == "outer" else spans[index],
+            )
+        )
+    return genes

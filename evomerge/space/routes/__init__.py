@@ -1,0 +1,1 @@
+"""Data-flow spaces: genes are the layers that a token passes through."""

@@ -1,0 +1,130 @@
+"""Which pool a job runs on: how many workers, and whether they are in this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+
+from evomerge.errors import JobError
+from evomerge.evaluate import Say, check_model, hush
+from evomerge.job import ComputeSpec
+from evomerge.merge import pass_key
+from evomerge.vocabulary import settings_of
+from evomerge.workers.dispatch import Patience
+from evomerge.workers.pool import LocalPool, Pool
+from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.vllm_models import check_job
+from evomerge.workers.worker import Checked, choose_device, forget
+
+
+def count_workers(compute: ComputeSpec) -> int:
+    """Workers a job runs with here: as many as it says, else one for each GPU, else one."""
+    if isinstance(compute.workers, int):
+        return compute.workers
+    if choose_device(compute.device).startswith("cuda"):
+        return max(1, torch.cuda.device_count())
+    return 1
+
+
+def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> None:
+    """Raise JobError when the job's engine, or the Ray that its workers need, is not installed.
+
+    A cluster is joined, and refused where it does not answer or has no room for the workers.
+    """
+    check_engine(compute)
+    workers = count_workers(compute)
+    if workers == 1 and ray_address is None:
+        return
+    if importlib.util.find_spec("ray") is None:
+        raise JobError(
+            "compute.workers: more than one worker, or a cluster, needs Ray; install the extra "
+            "`ray` (pip install 'evomerge[ray]', in a checkout '.[ray]'), or set it to 1"
+        )
+    if ray_address is not None:
+        set_up_ray(local=False)
+        from evomerge.workers.ray_pool import check_cluster
+
+        check_cluster(compute, ray_address, workers=workers)
+
+
+def set_up_ray(*, local: bool) -> None:
+    """What Ray reads in the environment as it is imported.
+
+    Its own messages about the session go to stdout, where results go, unless they are left out.
+    """
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    if local:  # everything listens on 127.0.0.1, on Linux too
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def check_engine(compute: ComputeSpec) -> None:
+    """Raise JobError when the job's engine is not installed; imports nothing of it."""
+    if compute.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise JobError(
+            "compute.engine: vllm is not installed; install the extra `vllm` into an environment "
+            "of its own (pip install 'evomerge[vllm]', in a checkout '.[vllm]'), or set it to "
+            "transformers"
+        )
+
+
+def check_models(preparation: Preparation) -> None:
+    """Raise InputError when the job's engine is not installed or does not serve its models.
+
+    Or where its tasks ask with tokens that a model has no rows for, or a weight is not finite:
+    every byte is read, and hashed for later. Nothing is started, so it can come before a run has a
+    folder.
+    """
+    for source in preparation.sources.values():
+        source.sha256()
+    compute = preparation.job.compute
+    check_engine(compute)
+    if compute.engine == "vllm":
+        check_job(preparation, device=choose_device(compute.device))
+    else:
+        alone = [model.source for model in preparation.alone.values()]
+        kinds = {pass_key(source.config): source for source in (*alone, preparation.lead)}
+        for source in kinds.values():
+            check_model(
+                source,
+                trust_remote_code=preparation.job.models.trust_remote_code,
+                settings=settings_of(source),
+            )
+    preparation.check_rows()
+
+
+def open_pool(
+    preparation: Preparation,
+    *,
+    ray_address: str | None = None,
+    facts_folder: Path | None = None,
+    say: Say = hush,
+    checked: Checked = forget,
+    patience: Patience | None = None,
+) -> Pool:
+    """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster.
+
+    facts_folder: where workers keep large facts about the sources, such as sorted magnitudes. say:
+    told of what goes wrong and is tried again, such as a worker that is lost. checked: told of
+    self-checks that held. patience: with the workers of Ray.
+    Raises InputError where the job's engine does not serve its models.
+    """
+    check_models(preparation)
+    compute = preparation.job.compute
+    workers = count_workers(compute)
+    if workers == 1 and ray_address is None:
+        return LocalPool(preparation, facts_folder=facts_folder, say=say, checked=checked)
+    set_up_ray(local=ray_address is None)
+    from evomerge.workers.ray_pool import RayPool
+
+    return RayPool(
+        preparation,
+        workers=workers,
+        address=ray_address,
+        facts_folder=facts_folder,
+        say=say,
+        checked=checked,
+        patience=patience,
+    )

@@ -1,0 +1,1 @@
+"""A job made ready: sources opened, tasks built, space and objective made, everything checked."""

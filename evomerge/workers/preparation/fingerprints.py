@@ -1,0 +1,178 @@
+"""What a result depends on beyond the job, hashed, and whether it is still what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import RunError
+from evomerge.evaluate import WRITTEN, hash_opened, vllm_version
+from evomerge.job import JobSpec
+from evomerge.merge import METHODS, read_header
+from evomerge.workers.preparation.prepared_job import Preparation
+
+_PINNED = ("torch", "transformers", "lm-eval", "cma", "cmaes", "optuna", "numpy")
+"""Packages whose version can change a genome or a score."""
+
+_WHERE_INSTALLED = (
+    *("tokenizers", "sentencepiece", "safetensors", "datasets", "evaluate", "jinja2", "scipy"),
+    *("numba", "scikit-learn", "py3langid", "sacrebleu", "rouge-score", "nltk", "sympy"),
+    *("math-verify", "antlr4-python3-runtime", "latex2sympy2-extended", "pandas", "fugashi"),
+)
+"""Those that prompts, merges and metrics are made with, many of which only some tasks ask for."""
+
+
+def facts_of(preparation: Preparation) -> dict[str, Any]:
+    """Hashes of everything a result depends on, and the versions it was made with."""
+    return {
+        "job": preparation.job.fingerprint(),
+        "sources": {
+            reference: dict(source.sha256()) for reference, source in preparation.sources.items()
+        },
+        "tasks": dict(preparation.task_files),
+        "opened": opened_files_of(preparation),
+        "statistics": _statistics_files(preparation.job),
+        "versions": _versions(preparation.job),
+    }
+
+
+def facts_folder(run_dir: Path, facts: Mapping[str, Any]) -> Path:
+    """Where a run keeps large facts about its sources, such as sorted magnitudes.
+
+    facts: from `facts_of`. The folder is named for what the sources hold in the job's vocabulary.
+    """
+    text = json.dumps([facts["sources"], facts["job"]["models"]], sort_keys=True)
+    return run_dir / "facts" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> list[str]:
+    """Refuse to go on with a search whose job, tasks or sources are not those of its start.
+
+    Returns the versions that changed, in words: they may change scores, so the user is told, but
+    they do not stop a search. Raises RunError with the first difference named.
+    """
+    meanings = {"job": "the job's", "tasks": "task file", "sources": "source"}
+    meanings["statistics"] = "the statistics"
+    for part, meaning in meanings.items():
+        old, new = before.get(part, {}), now[part]
+        if part == "sources" and "opened" not in before:
+            new = _known_before(old, new)
+        changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        if changed:
+            detail = changed[0]
+            if part == "sources":
+                files = {**old.get(detail, {}), **new.get(detail, {})}
+                differs = [
+                    name
+                    for name in sorted(files)
+                    if old.get(detail, {}).get(name) != new.get(detail, {}).get(name)
+                ]
+                detail = f"{detail}/{differs[0]}"
+            raise RunError(
+                f"{where}: {meaning} {detail} changed since the search began; put it back as it "
+                "was, or start a new search"
+            )
+    # Older records do not have it.
+    _check_opened(before["opened"] if "opened" in before else now["opened"], now["opened"], where)
+    old, new = before["versions"], now["versions"]
+    return [
+        f"{package} {old.get(package, 'not used')} -> {new.get(package, 'not used')}"
+        for package in {**old, **new}
+        # Older records name fewer packages.
+        if old.get(package) != new.get(package) and package in (*old, *_PINNED, "vllm")
+    ]
+
+
+def _known_before(
+    old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """The files of each source that an older record knows, which hashed fewer of them."""
+    return {
+        reference: {
+            name: digest for name, digest in files.items() if name in old.get(reference, {})
+        }
+        for reference, files in new.items()
+    }
+
+
+def opened_files_of(preparation: Preparation) -> dict[str, dict[str, str]]:
+    """What the tasks' code has read until now: at the start, and more as answers are scored."""
+    suites = [preparation.suite, *(model.suite for model in preparation.alone.values())]
+    return {
+        name: asdict(file)
+        for suite in reversed(suites)
+        for name, file in suite.opened_files.items()
+    }
+
+
+def opened_count(preparation: Preparation) -> int:
+    """A number that grows when the tasks' code has read more."""
+    suites = {id(s): s for s in (preparation.suite, *(m.suite for m in preparation.alone.values()))}
+    return sum(suite.opened_count for suite in suites.values())
+
+
+def _check_opened(
+    before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]], where: str
+) -> None:
+    """Refuse what was read and is another now, and what was not read before.
+
+    What is read only while answers are scored is looked for where it lay, or lies beside the tasks.
+    """
+    roots = {file["root"] for file in now.values()}
+    for name in sorted({*before, *now}):
+        if name not in before:
+            raise RunError(
+                f"{where}: a task reads {name} now, and did not when the search began; take it "
+                "away, or start a new search"
+            )
+        old = before[name]
+        new = now[name]["sha256"] if name in now else _hash_where(old, roots)
+        if old["sha256"] != new and WRITTEN not in (old["sha256"], new):
+            raise RunError(
+                f"{where}: task file {name} changed since the search began; put it back as it "
+                "was, or start a new search"
+            )
+
+
+def _hash_where(file: Mapping[str, str], roots: Iterable[str]) -> str | None:
+    """The present hash of a file that is not read yet; None where it is gone."""
+    for root in (*sorted(roots), file["root"]):
+        path = Path(os.path.normpath(Path(root, file["place"])))
+        if path.is_file():
+            return hash_opened(path)
+    return None
+
+
+def _versions(job: JobSpec) -> dict[str, str]:
+    versions = {
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PINNED},
+    }
+    for package in _WHERE_INSTALLED:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    versions.update(METHODS.versions())
+    if job.compute.engine == "vllm":
+        versions["vllm"] = vllm_version()
+    return versions
+
+
+def _statistics_files(job: JobSpec) -> dict[str, str]:
+    """What a job's statistics were computed of, file by file; their values follow from that."""
+    folder = job.models.statistics
+    if folder is None:
+        return {}
+    headers = {file.name: read_header(file) for file in sorted(Path(folder).glob("*.safetensors"))}
+    return {
+        name: json.dumps(header.to_metadata(), sort_keys=True)
+        for name, header in headers.items()
+        if header is not None
+    }

@@ -1,0 +1,309 @@
+"""From a job to its preparation: everything opened and checked, cheapest checks first."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evomerge.errors import JobError, RecipeError
+from evomerge.evaluate import Objective, TaskSuite
+from evomerge.job import JobSpec, parse_job
+from evomerge.merge import (
+    MergeEngine,
+    SharedSettings,
+    check_loadable,
+    end_tokens,
+    merged_config,
+    open_stages,
+)
+from evomerge.optimize import choose_population
+from evomerge.recipe import DType, Recipe, Slice, SliceSource, TokenizerSpec
+from evomerge.sources import Adapter, Source, check_compatible, open_source, shared_structure
+from evomerge.space import DataFlowSpace, SearchSpace, read_space, switches_of
+from evomerge.vocabulary import (
+    Alignment,
+    TokenizerReader,
+    align_sources,
+    end_rows,
+    vocabularies_agree,
+)
+from evomerge.workers.preparation.models_alone import ModelsAlone
+from evomerge.workers.preparation.prepared_job import Preparation, stage_space
+
+# The models of a job, opened.
+
+
+def open_models_of(job: JobSpec) -> dict[str, Source]:
+    """Every model of the job by its reference, the base first; adapters are opened over the base.
+
+    Raises SourceError.
+    """
+    models = job.models
+    base = open_source(models.base, where="models.base")
+    experts = {
+        reference: open_source(reference, where=f"models.sources.{place}", base=base)
+        for place, reference in enumerate(models.sources)
+    }
+    return {models.base: base, **experts}
+
+
+def prepare(job: JobSpec) -> Preparation:
+    """Open and check everything a job names. Raises InputError in one line."""
+    _check_device(job.compute.device)
+    models = job.models
+    reader = TokenizerReader(trust_remote_code=models.trust_remote_code)
+    opened = open_models_of(job)
+    structure = check_compatible(list(opened.values()), vocabularies_may_differ=True)
+    dtype = job.compute.dtype
+    out_dtype: DType = structure.dtype if dtype == "auto" else dtype
+    alignment, vocabulary = _align(job, opened, reader)
+    sources, tokenizer = alignment.sources, alignment.tokenizer
+    assert tokenizer is not None
+    spaces = _check_spaces(job, sources, out_dtype)
+    evaluation = job.evaluation
+    load = partial(
+        TaskSuite.load,
+        job.all_tasks,
+        folders=tuple(Path(folder) for folder in evaluation.task_folders),
+        num_fewshot=evaluation.num_fewshot,
+        apply_chat_template=evaluation.apply_chat_template,
+        split=evaluation.split,
+    )
+    suite = load(tokenizer=tokenizer)
+    models_alone = ModelsAlone(
+        suite,
+        load=lambda own: load(tokenizer=own),
+        reader=reader,
+        otherwise=opened[models.base],
+        chat=evaluation.apply_chat_template,
+    )
+    objective = Objective.build(
+        job.objectives, aggregate=job.aggregate, constraints=job.constraints, find=suite.metric
+    )
+    _check_items(job, suite)
+    _check_budget(job, suite, spaces)
+    return Preparation(
+        job=job,
+        sources=sources,
+        structure=shared_structure(list(sources.values())),
+        out_dtype=out_dtype,
+        space=spaces[0],
+        tokenizer=tokenizer,
+        tokenizer_source=alignment.tokenizer_source,
+        vocabulary=vocabulary,
+        suite=suite,
+        objective=objective,
+        alone={name: models_alone.make(source) for name, source in opened.items()},
+        models_alone=models_alone,
+        settings=_settings(job, opened, alignment, vocabulary, reader),
+    )
+
+
+def _check_spaces(
+    job: JobSpec, sources: Mapping[str, Source], out_dtype: DType
+) -> list[SearchSpace]:
+    """The space of every stage, where each one's start stands for its winner.
+
+    Refuses what cannot be merged, such as models that were not calibrated; reads no tensor.
+    """
+    structure = shared_structure(list(sources.values()))
+    spaces: list[SearchSpace] = []
+    winners: dict[str, Recipe] = {}
+    for stage, search in enumerate(job.searches):
+        space = stage_space(job, stage, structure=structure, out_dtype=out_dtype, winners=winners)
+        start = space.decode(space.start)
+        opened = open_stages(start, sources)
+        _check_merge(start, opened)
+        if isinstance(space, DataFlowSpace):
+            _check_moved_layers(opened[start.references[0]])
+        winners[search.name] = start.model_copy(update={"stages": {}})
+        spaces.append(space)
+    return spaces
+
+
+def _check_merge(recipe: Recipe, sources: Mapping[str, Source]) -> None:
+    """Refuse a merge that cannot be made, or that transformers would not load whole."""
+    engine = MergeEngine(sources)
+    engine.execute(recipe)
+    plan = engine.plan(recipe)
+    shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
+    check_loadable(merged_config(recipe, plan, sources), shapes)
+
+
+def _check_moved_layers(source: Source) -> None:
+    """Routes put layers elsewhere, so the configuration must be able to say what they are there."""
+    depth = source.structure.depth
+    slices = tuple(
+        Slice(sources=(SliceSource(model=source.reference, layer_range=(start, depth)),))
+        for start in (0, 1)
+        if start < depth
+    )
+    moved = Recipe(merge_method="passthrough", slices=slices)
+    try:
+        sources = {source.reference: source}
+        merged_config(moved, MergeEngine(sources).plan(moved), sources)
+    except RecipeError as error:
+        raise JobError(
+            f"search_space: routes change the order of layers, which {source.reference} does not "
+            f"allow ({error}); search a space of merge weights"
+        ) from error
+
+
+def _check_device(device: str) -> None:
+    if device == "auto":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise JobError(
+            f"compute.device: {device}: no such device; write auto, cpu or cuda"
+        ) from error
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise JobError(f"compute.device: {device}: not usable here; write auto or cpu")
+
+
+def _settings(
+    job: JobSpec,
+    opened: Mapping[str, Source],
+    alignment: Alignment,
+    vocabulary: TokenizerSpec | None,
+    reader: TokenizerReader,
+) -> SharedSettings:
+    """What merges have of the settings that the models disagree on."""
+    tokenizer = None if vocabulary is None else alignment.tokenizer
+    ends = end_rows(opened, end_tokens, tokenizer=tokenizer, reader=reader)
+    return SharedSettings(opened, ends, unite=job.models.tokenizer in ("base", "union"))
+
+
+def _align(
+    job: JobSpec, sources: Mapping[str, Source], reader: TokenizerReader
+) -> tuple[Alignment, TokenizerSpec | None]:
+    """The models with the vocabulary of the job, and what says the same in a recipe.
+
+    The base's tokenizer asks for nothing where all models agree on it.
+    """
+    models = job.models
+    base = sources[models.base]
+    if models.tokenizer == "base" and vocabularies_agree(sources, reader):
+        alignment = Alignment(sources=sources, tokenizer=reader.load(base), tokenizer_source=base)
+        return alignment, None
+    # A recipe may have no base, so the model is named.
+    spec = TokenizerSpec(source=models.base if models.tokenizer == "base" else models.tokenizer)
+    return align_sources(spec, sources, base=models.base, reader=reader), spec
+
+
+def _check_items(job: JobSpec, suite: TaskSuite) -> None:
+    """Every task has items in every split it is used in, and a generation reaches every task."""
+    for task in job.search_tasks:
+        suite.items(task, "search")
+        suite.items(task, "validation")
+    for task in job.all_tasks:
+        suite.items(task, "test")
+    for field in ("items_per_generation", "items_for_baselines"):
+        count = getattr(job.evaluation, field)
+        if count != "auto" and count < len(job.search_tasks):
+            raise JobError(
+                f"evaluation.{field}: {count} items cannot cover {len(job.search_tasks)} tasks; "
+                f"give at least {len(job.search_tasks)}"
+            )
+
+
+def _items_of_first_generation(job: JobSpec, suite: TaskSuite, space: SearchSpace) -> int:
+    """Items that each candidate has by rights; all where anchors are still to be chosen."""
+    size = sum(len(suite.items(task, "search")) for task in job.search_tasks)
+    if job.evaluation.draws in ("all", "anchors"):
+        return size
+    return min(size, job.items_each(len(space.genes)))
+
+
+def _check_budget(job: JobSpec, suite: TaskSuite, spaces: Sequence[SearchSpace]) -> None:
+    """Every stage's part of the budget pays for at least one whole generation."""
+    spent = {"candidates": 0, "items": 0}
+    for stage, (search, space) in enumerate(zip(job.searches, spaces, strict=True)):
+        population = choose_population(job.optimizer_of(search), switches_of(space))
+        items = _items_of_first_generation(job, suite, space)
+        limit = job.budget_after(stage)
+        for field, needed in (("candidates", population), ("items", population * items)):
+            given = getattr(limit, field)
+            if given is None:
+                continue
+            part = given - spent[field]
+            if part < needed:
+                of = f" of stage {search.name}" if job.stages else ""
+                shares = sum(other.share for other in job.searches) / search.share
+                in_all = math.ceil(needed * shares)
+                left = f"{part} of {getattr(job.budget, field)}" if job.stages else str(part)
+                raise JobError(
+                    f"budget.{field}: {left} does not pay for one generation{of} ({population} "
+                    f"candidates); give at least {in_all}"
+                )
+            spent[field] = given
+
+
+# A job with nothing left that could mean something else tomorrow or in another folder.
+
+
+def pin(job: JobSpec) -> JobSpec:
+    """The job with nothing left that could mean something else tomorrow or in another folder.
+
+    Local paths become absolute, hub ids carry their commit, a named search space is written out.
+    """
+    sources = {name: pinned_reference(source) for name, source in open_models_of(job).items()}
+    models = job.models.model_copy(
+        update={
+            "base": sources[job.models.base],
+            "sources": tuple(sources[reference] for reference in job.models.sources),
+            "tokenizer": _pinned_tokenizer(job.models.tokenizer, sources),
+            "statistics": _absolute(job.models.statistics),
+        }
+    )
+    folders = tuple(str(Path(folder).resolve()) for folder in job.evaluation.task_folders)
+    evaluation = job.evaluation.model_copy(update={"task_folders": folders})
+    written = [
+        search.model_copy(update={"search_space": _pin_space(search.search_space, sources)})
+        for search in job.searches
+    ]
+    searched = (
+        {"stages": tuple(written)} if job.stages else {"search_space": written[0].search_space}
+    )
+    pinned = job.model_copy(update={"models": models, "evaluation": evaluation, **searched})
+    # Two spellings of one folder are the same model now.
+    return parse_job(pinned.to_yaml(), where="job")
+
+
+def _pinned_tokenizer(written: str, pinned: Mapping[str, str]) -> str:
+    """The words of a job mean what they say, also beside a model's folder of that name."""
+    return written if written in ("base", "union") else pinned[written]
+
+
+def _pin_space(spec: str | Mapping[str, Any], pinned: Mapping[str, str]) -> dict[str, Any]:
+    """A space written out, its models named as the pinned job names them."""
+    space = read_space(spec)
+    routes = space.get("routes")
+    if isinstance(routes, Mapping) and isinstance(models := routes.get("models"), list):
+        space["routes"] = {**routes, "models": [pinned.get(name, name) for name in models]}
+    return space
+
+
+def pinned_reference(source: Source) -> str:
+    """How to name a model so that it means the same everywhere on this machine.
+
+    An adapter is named with its base, as recipes write it.
+    """
+    reference = (
+        source.reference.rpartition("+")[2] if isinstance(source, Adapter) else source.reference
+    )
+    own = str(source.folder)
+    if source.revision is not None:
+        own = f"{reference.partition('@')[0]}@{source.revision}"
+    return f"{pinned_reference(source.base)}+{own}" if isinstance(source, Adapter) else own
+
+
+def _absolute(folder: str | None) -> str | None:
+    return None if folder is None else str(Path(os.path.expanduser(folder)).resolve())

@@ -1,0 +1,202 @@
+"""What a search, a worker and an export need of a job, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from evomerge.errors import JobError
+from evomerge.evaluate import Objective, TaskSuite
+from evomerge.job import JobSpec, OptimizerSpec, StageSpec
+from evomerge.merge import SharedSettings, open_stages
+from evomerge.recipe import DType, Recipe, TokenizerSpec
+from evomerge.sources import Source, Structure, lead_of
+from evomerge.space import DataFlowSpace, SearchSpace, build_space
+from evomerge.vocabulary import BLOCK_KEY
+from evomerge.workers.preparation.models_alone import ModelAlone, ModelsAlone, check_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What a search, a worker and an export need of a job, in one of its stages.
+
+    sources: reference as written in the job -> opened model, the base first, with the vocabulary
+    of the merged models. out_dtype: storage dtype of every merged model, scored or exported.
+    tokenizer: of the merged models. tokenizer_source: the model that it is from, as an export takes
+    it. vocabulary: what a recipe must say of the tokenizer; None where it is the base's and the
+    models agree on it. suite: the tasks as merges are asked them. alone: every model of the job by
+    itself, by reference. models_alone: makes more of them. settings: what merges have where the
+    models disagree. space: of the present stage, which is number `stage` from 0. winners: of the
+    stages before it, by name.
+    """
+
+    job: JobSpec
+    sources: Mapping[str, Source]
+    structure: Structure
+    out_dtype: DType
+    space: SearchSpace
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_source: Source
+    vocabulary: TokenizerSpec | None
+    suite: TaskSuite
+    objective: Objective
+    alone: Mapping[str, ModelAlone]
+    models_alone: ModelsAlone
+    settings: SharedSettings
+    stage: int = 0
+    winners: Mapping[str, Recipe] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Source:
+        """The base model."""
+        return self.sources[self.job.models.base]
+
+    @property
+    def lead(self) -> Source:
+        """The model that the merged ones are built like: the base, or what it is a part of."""
+        return lead_of(list(self.sources.values()))
+
+    @property
+    def search(self) -> StageSpec:
+        """What is searched in the present stage."""
+        return self.job.searches[self.stage]
+
+    @property
+    def items_each(self) -> int:
+        """Items of a candidate in the present stage."""
+        return self.job.items_each(len(self.space.genes))
+
+    @property
+    def optimizer(self) -> OptimizerSpec:
+        """Who proposes the genomes of the present stage."""
+        return self.job.optimizer_of(self.search)
+
+    @property
+    def task_files(self) -> Mapping[str, str]:
+        """What defines the tasks, hashed, and their items as every tokenizer asks them."""
+        own = {
+            f"items of {task}, asked of {name}": model.suite.task_files[f"items of {task}"]
+            for name, model in self.alone.items()
+            if model.suite is not self.suite
+            for task in model.suite.tasks
+        }
+        return {**self.suite.task_files, **own}
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest request, with its answer, whichever tokenizer asks it."""
+        suites = [self.suite, *(model.suite for model in self.alone.values())]
+        return max(suite.longest_tokens for suite in suites)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the models disagree on and what becomes of it, a sentence each."""
+        lent = [name for name, model in self.alone.items() if model.chat_template is not None]
+        said = f"{' and '.join(lent)} by itself is asked with the job's chat template, having none"
+        return (*self.settings.notes(), *([said] if lent else []))
+
+    def check_rows(self) -> None:
+        """Raise TaskError where a task asks with tokens that a model has no rows for."""
+        check_rows(self.suite, self.lead)
+        for model in self.alone.values():
+            check_rows(model.suite, model.source)
+
+    def alone_in(self, recipe: Recipe) -> ModelAlone | None:
+        """The model that a recipe is unchanged; None for a merge."""
+        return None if recipe.alone is None else self.alone.get(recipe.alone)
+
+    def exported(self, recipe: Recipe) -> Preparation:
+        """The preparation as an export of a recipe takes it: a model alone has its own files."""
+        model = self._exported_alone(recipe)
+        if model is None:
+            return self
+        sources = {**self.sources, model.source.reference: model.source}
+        return replace(self, sources=sources, tokenizer_source=model.tokenizer_source)
+
+    def _exported_alone(self, recipe: Recipe) -> ModelAlone | None:
+        """The model that a recipe is unchanged, unless it has the vocabulary of merges anyway."""
+        model = self.alone_in(recipe)
+        if model is None or (
+            model.as_merged and self.sources.get(model.source.reference) is model.source
+        ):
+            return None
+        return model
+
+    def in_vocabulary(self, recipe: Recipe) -> Recipe:
+        """A recipe of this job with the job's dtype and vocabulary."""
+        complete = recipe.model_copy(update={"out_dtype": recipe.out_dtype or self.out_dtype})
+        if self.vocabulary is None:
+            return complete
+        # A merge that leaves models out has the tokens of all of them nevertheless.
+        block = {**recipe.evomerge, BLOCK_KEY: list(self.sources)}
+        return complete.model_copy(update={"tokenizer": self.vocabulary, "evomerge": block})
+
+    def standing_alone(self, recipe: Recipe) -> Recipe:
+        """A recipe of this job with all that the job says beside it.
+
+        That is dtype, vocabulary and the settings that its models disagree on; a model by itself
+        keeps its own.
+        """
+        model = self._exported_alone(recipe)
+        if model is not None:
+            alone: dict[str, Any] = {"out_dtype": recipe.out_dtype or self.out_dtype}
+            if model.chat_template is not None:
+                alone["chat_template"] = model.chat_template
+            return recipe.model_copy(update=alone)
+        sources = open_stages(recipe, self.sources) if recipe.stages else self.sources
+        return self.in_vocabulary(self.settings.complete(recipe, sources))
+
+
+# The stages of a job: each searches over the winner of the one before and the job's sources.
+
+
+def next_stage(preparation: Preparation, winner: Recipe) -> Preparation:
+    """The job in its next stage, where `winner` is the first source; by its recipe, not a copy."""
+    alone = preparation.in_vocabulary(winner.model_copy(update={"stages": {}}))
+    winners = {**preparation.winners, preparation.search.name: alone}
+    space = stage_space(
+        preparation.job,
+        preparation.stage + 1,
+        structure=preparation.structure,
+        out_dtype=preparation.out_dtype,
+        winners=winners,
+    )
+    return replace(preparation, space=space, stage=preparation.stage + 1, winners=winners)
+
+
+def stage_space(
+    job: JobSpec,
+    stage: int,
+    *,
+    structure: Structure,
+    out_dtype: DType,
+    winners: Mapping[str, Recipe],
+) -> SearchSpace:
+    """What stage number `stage`, from 0, searches. Raises JobError in one line."""
+    models = job.models
+    space = build_space(
+        job.searches[stage].search_space,
+        base=models.base,
+        sources=(*list(winners)[-1:], *models.sources),
+        structure=structure,
+        out_dtype=out_dtype,
+        seed=job.optimizer.seed,
+        statistics=models.statistics,
+        stages=winners,
+    )
+    where = f"stages.{stage}.search_space" if job.stages else "search_space"
+    routes = isinstance(space, DataFlowSpace)
+    if routes and stage + 1 < len(job.searches):
+        raise JobError(
+            f"{where}: routes change how deep the model is, so they come last; put this stage at "
+            "the end"
+        )
+    if models.base in models.sources and not routes:
+        raise JobError(
+            f"models.sources: {models.base} is the base too, so there is nothing to merge; name "
+            "the experts, or a search space of routes"
+        )
+    return space

@@ -1,0 +1,241 @@
+"""The commands as a user runs them, one after another, on a whole small search."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from evomerge.cli import app
+from tests.search.jobs import job_document, write_models
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    write_models(folder)
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(job_document(folder, report=["sums_choice"])))
+    return path
+
+
+@pytest.fixture(scope="module")
+def searched(job: Path) -> tuple[Path, Result]:
+    """A finished search and what the command said."""
+    run_dir = job.parent / "run"
+    return run_dir, run("search", str(job), "--run-dir", str(run_dir))
+
+
+def test_a_search_says_first_what_was_gained(searched: tuple[Path, Result]) -> None:
+    _, result = searched
+    headline = result.stdout.splitlines()[0]
+    gained = headline.startswith(("Gained", "Not settled"))
+    assert gained or headline.startswith("No gain")
+    assert result.exit_code == (0 if gained else 3)
+    assert "generation 3: 4 scored on 16 items" in result.stderr
+    assert "\x1b" not in result.stderr, "no control characters where there is no terminal"
+
+
+def test_a_search_without_a_terminal_says_what_it_checks_and_how_long_each_phase_takes(
+    searched: tuple[Path, Result],
+) -> None:
+    _, result = searched
+    lines = result.stderr.splitlines()
+    checks = [line for line in lines if line.startswith("self-check: ")]
+    assert len(checks) == 2, "of a model by itself and of a merge"
+    assert all("scores as plain transformers does on" in line for line in checks)
+    [searching] = [line for line in lines if line.startswith("generation 1:")]
+    assert searching.endswith("left, validation and test included")
+    for phase in ("validation", "test"):
+        begun = next(line for line in lines if line.startswith(f"{phase}: "))
+        assert re.match(rf"{phase}: \d+ models on \d+ items each, .* left", begun)
+
+
+def test_resuming_a_finished_search_says_the_same(searched: tuple[Path, Result]) -> None:
+    run_dir, first = searched
+    again = run("resume", str(run_dir))
+    assert again.stdout == first.stdout
+    assert again.exit_code == first.exit_code
+
+
+def unseen(said: str) -> str:
+    """An outcome without what it says of test items that an earlier selection scored models on."""
+    assert "The test items were seen before: 1 selection" in said
+    lines = [line for line in said.splitlines() if not line.startswith("The test items were seen")]
+    return "\n".join(lines).replace("test items that were seen before", "unseen test items") + "\n"
+
+
+def test_a_finished_search_goes_on_with_a_larger_budget(
+    searched: tuple[Path, Result], job: Path, tmp_path: Path
+) -> None:
+    larger = ("--set", "budget.candidates=16")
+    whole = run("search", str(job), "--run-dir", str(tmp_path / "whole"), *larger)
+    run("search", str(job), "--run-dir", str(tmp_path / "parts"))
+    parts = run("resume", str(tmp_path / "parts"), *larger)
+    assert unseen(parts.stdout).replace("parts", "whole") == whole.stdout
+    for name in ("parts", "whole"):
+        exported = run("export", str(tmp_path / name), "--out", str(tmp_path / f"{name} merged"))
+        assert exported.exit_code == 0
+        card = (tmp_path / f"{name} merged" / "README.md").read_text()
+        assert ("scored once on test items" in card) == (name == "whole")
+
+
+def test_status_tells_people_and_programs(searched: tuple[Path, Result]) -> None:
+    run_dir, _ = searched
+    assert "12 of 12 candidates" in run("status", str(run_dir)).stdout
+    said = json.loads(run("status", str(run_dir), "--json").stdout)
+    assert said["name"] == "sums"
+
+
+def test_a_winner_is_exported_verified_and_built_again(
+    searched: tuple[Path, Result], tmp_path: Path
+) -> None:
+    run_dir, _ = searched
+    exported = run("export", str(run_dir), "--out", str(tmp_path / "merged"), "--verify")
+    assert exported.exit_code == 0
+    assert "verified: 0 of" in exported.stdout
+    recipe = tmp_path / "merged" / "recipe.yaml"
+    again = run("merge", str(recipe), "--out", str(tmp_path / "again"))
+    assert again.exit_code == 0
+    weights = [tmp_path / name / "model.safetensors" for name in ("merged", "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_any_candidate_can_be_exported(searched: tuple[Path, Result], tmp_path: Path) -> None:
+    run_dir, _ = searched
+    out = tmp_path / "merged"
+    assert run("export", str(run_dir), "--out", str(out), "--trial", "g0002-i001").exit_code == 0
+    assert "g0002-i001" in (out / "README.md").read_text()
+    unknown = run("export", str(run_dir), "--out", str(tmp_path / "x"), "--trial", "g0099-i000")
+    assert unknown.exit_code == 2
+
+
+def test_an_exported_model_scores_what_the_record_says(
+    searched: tuple[Path, Result], job: Path, tmp_path: Path
+) -> None:
+    run_dir, result = searched
+    run("export", str(run_dir), "--out", str(tmp_path / "merged"))
+    folder = run("evaluate", str(tmp_path / "merged"), str(job))
+    recipe = run("evaluate", str(tmp_path / "merged" / "recipe.yaml"), str(job), "--json")
+    score = json.loads(recipe.stdout)["score"]["value"]
+    assert folder.stdout.splitlines()[1].split()[:2] == ["objective", f"{score:.4f}"]
+    winner = next(line for line in result.stdout.splitlines() if line.endswith("winner"))
+    assert f"{score:.3f}" in winner
+
+
+def test_a_report_is_one_file(searched: tuple[Path, Result]) -> None:
+    run_dir, _ = searched
+    assert run("report", str(run_dir)).stdout.strip() == f"report: {run_dir / 'report.html'}"
+    assert "<html" in (run_dir / "report.html").read_text()
+
+
+def test_workers_without_ray_are_refused_before_anything_begins(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    run_dir = tmp_path / "run"
+    result = run("search", str(job), "--run-dir", str(run_dir), "--set", "compute.workers=2")
+    assert result.exit_code == 2
+    assert "evomerge[ray]" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not run_dir.exists()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """Half a second is for Python, typer and the text; one heavy import would take it all."""
+    check = (
+        "import sys, evomerge.cli; "
+        "print([name for name in ('torch', 'transformers', 'lm_eval', 'optuna', 'pydantic', "
+        "'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_says_how_to_go_on(
+    job: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-c", "from evomerge.cli import main; main()", "search", str(job)]
+    with subprocess.Popen(
+        [*command, "--run-dir", str(run_dir), "--set", "budget.candidates=100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A job of a shell that runs in the background is begun with interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "generation 1" in line:
+                process.send_signal(how)
+                break
+        rest = process.stderr.read()
+        process.wait(timeout=60)
+    assert process.returncode == 130, rest
+    assert f"evomerge resume {run_dir}" in rest
+    assert "Traceback" not in rest
+
+
+def test_a_larger_budget_is_kept_through_a_kill(job: Path, tmp_path: Path) -> None:
+    """What `resume --set` asked for holds for the next plain `resume` too."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    larger = ("--set", "budget.candidates=20")
+    expected = run("search", str(job), "--run-dir", str(whole), *larger)
+    run("search", str(job), "--run-dir", str(parts))
+    command = [sys.executable, "-c", "from evomerge.cli import main; main()"]
+    with subprocess.Popen(
+        [*command, "resume", str(parts), *larger], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "generation 4" in line:
+                process.kill()
+                break
+    said = run("resume", str(parts)).stdout
+    assert unseen(said).replace("parts", "whole") == expected.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("compute.device=banana", "compute.device: banana"),
+        ("budget.hours=.inf", "budget.hours"),
+        ("evaluation.finalists=5000", "evaluation.finalists"),
+        ("compute.gpus_per_worker=-1", "compute.gpus_per_worker"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_before_anything_begins(
+    job: Path, tmp_path: Path, change: str, said: str
+) -> None:
+    result = run("search", str(job), "--run-dir", str(tmp_path / "run"), "--set", change)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_folder_under_two_spellings_is_refused(job: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load(job.read_text())
+    first = document["models"]["sources"][0]
+    document["models"]["sources"] = [first, f"{Path(first).parent}/./{Path(first).name}"]
+    twice = tmp_path / "twice.yaml"
+    twice.write_text(yaml.safe_dump(document))
+    result = run("search", str(twice), "--run-dir", str(tmp_path / "run"))
+    assert result.exit_code == 2
+    assert "listed twice" in result.stderr
