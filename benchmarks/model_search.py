@@ -17,7 +17,7 @@ from evomerge.search.loop import SPACE_START
 from evomerge.search.selection.finalists import Entrant
 from evomerge.workers.pool import LocalPool
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 
 JOB = Path(__file__).parents[1] / "examples" / "kana" / "job.yaml"
 SPLIT = {"search": 0.16, "validation": 0.01, "test": 0.83}
@@ -89,7 +89,7 @@ class ModelProblem:
 
 
 @cache
-def _prepared(job: str) -> Preparation:
+def _prepared(job: str) -> PreparedJob:
     return prepare(JobSpec.model_validate_json(job))
 
 

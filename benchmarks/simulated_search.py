@@ -18,9 +18,9 @@ from evomerge.evaluate.candidate import (
     Candidate,
     CandidateKey,
     Cost,
+    Evaluation,
     Kind,
     Observer,
-    Outcome,
     Scored,
     TaskItems,
     count_items,
@@ -141,7 +141,7 @@ class MemoryStudy:
         """See Study."""
         return key not in self._trials
 
-    def outcome_of(self, key: CandidateKey) -> Outcome:
+    def outcome_of(self, key: CandidateKey) -> Evaluation:
         """See Study."""
         return Scored(tasks=self._results[key])
 
@@ -168,7 +168,7 @@ class MemoryStudy:
     def record(
         self,
         candidate: Candidate,
-        outcome: Outcome,
+        outcome: Evaluation,
         *,
         score: float | None,
         means: Means | None = None,
@@ -203,7 +203,7 @@ class FormulaPool:
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         """See Pool."""
         for candidate in candidates:
             genome = self.genome_of(candidate.recipe, candidate.genome)

@@ -10,17 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from evomerge.errors import SourceError, WorkerError
-from evomerge.evaluate import Candidate, CandidateKey, Failed, Say, Split, Standing, hush, stand
+from evomerge.evaluate import (
+    Candidate,
+    CandidateKey,
+    Failed,
+    Say,
+    ScoreSummary,
+    Split,
+    hush,
+    summarise,
+)
 from evomerge.job import JobSpec
 from evomerge.merge import align_models, open_models, shared_settings
 from evomerge.recipe import Recipe, load_recipe
 from evomerge.search import only
 from evomerge.sources import Source, open_source
 from evomerge.vocabulary import TokenizerReader
-from evomerge.workers import LocalPool, Preparation, check_models, pin, pinned_reference, prepare
+from evomerge.workers import LocalPool, PreparedJob, check_models, pin, pinned_reference, prepare
 
 
-def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -> Standing:
+def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -> ScoreSummary:
     """Score one model, or the merge of a recipe file, on all items of a split of a job's tasks.
 
     model: a folder, a hub id, or the path of a recipe; it may be deeper or shallower than the
@@ -45,12 +54,12 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -
     if isinstance(outcome, Failed):
         raise WorkerError(f"{model}: cannot be scored: {outcome.reason}")
     seed = job.optimizer.seed
-    return stand(model, "model", outcome.tasks, objective=preparation.objective, seed=seed)
+    return summarise(model, "model", outcome.tasks, objective=preparation.objective, seed=seed)
 
 
 def _made_ready(
-    model: str, preparation: Preparation, say: Callable[[str], object]
-) -> tuple[Recipe, Preparation]:
+    model: str, preparation: PreparedJob, say: Callable[[str], object]
+) -> tuple[Recipe, PreparedJob]:
     """What is scored, and the preparation that holds its models."""
     out_dtype = preparation.out_dtype
     if model.endswith((".yaml", ".yml")):
@@ -73,9 +82,9 @@ def _made_ready(
 def _ready_to_merge(
     recipe: Recipe,
     opened: dict[str, Source],
-    preparation: Preparation,
+    preparation: PreparedJob,
     say: Callable[[str], object],
-) -> Preparation:
+) -> PreparedJob:
     """The models of a recipe with its vocabulary, and the tasks as its tokenizer asks them."""
     for source in opened.values():
         _check_fits(source, preparation)
@@ -99,7 +108,7 @@ def _ready_to_merge(
     )
 
 
-def _check_fits(source: Source, preparation: Preparation) -> None:
+def _check_fits(source: Source, preparation: PreparedJob) -> None:
     """Raise SourceError for a model of another architecture than all of the job's.
 
     Or for one whose weights are not finite, which would be scored for long before that shows.

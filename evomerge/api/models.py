@@ -12,7 +12,7 @@ from evomerge.recipe import Recipe, load_recipe, read_recipe
 
 if TYPE_CHECKING:
     from evomerge.calibrate import Written
-    from evomerge.evaluate import Say, Split, Standing
+    from evomerge.evaluate import Say, ScoreSummary, Split
     from evomerge.export import Weights
 
 
@@ -49,7 +49,7 @@ def merge(
 
 def evaluate(
     model: str | Path, job: Job, *, split: Split = "test", say: Say | None = None
-) -> Standing:
+) -> ScoreSummary:
     """Score one model, or the merge of a recipe, on the tasks of a job.
 
     Args:

@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, Interval, Say, Standing, hush
+from evomerge.evaluate import CandidateKey, Interval, Say, ScoreSummary, hush
 from evomerge.job import JobSpec
 from evomerge.recipe import Recipe
-from evomerge.search import Front, Outcome, Point, Selection, Verdict, chosen_outcome, outcome_of
+from evomerge.search import (
+    Front,
+    Point,
+    SearchOutcome,
+    Selection,
+    Verdict,
+    chosen_outcome,
+    outcome_of,
+)
 from evomerge.study import Study, Trial, check_trusted, read_study, refuse_grid
 
 if TYPE_CHECKING:
@@ -54,7 +62,7 @@ class Winner:
     candidate: CandidateKey
     recipe: Recipe
     genome: tuple[float, ...] | None
-    scores: Standing
+    scores: ScoreSummary
 
 
 class SearchResult:
@@ -67,7 +75,7 @@ class SearchResult:
     def __init__(self, study: Study) -> None:
         self.run_dir: Path = study.run_dir
         self.job: JobSpec = study.job
-        self.outcome: Outcome | None = outcome_of(study)
+        self.outcome: SearchOutcome | None = outcome_of(study)
         self.candidates = len(study.trials_of("genome"))
 
     @property
@@ -136,17 +144,17 @@ class SearchResult:
         import pandas
 
         tested = self._tested()
-        rows = [_cells(standing) for standing in tested]
+        rows = [_cells(summary) for summary in tested]
         columns = list(dict.fromkeys(column for cells in rows for column in cells))
         table = pandas.DataFrame(
             [[cells.get(column) for column in columns] for cells in rows],
-            index=pandas.Index([standing.label for standing in tested], name="model"),
+            index=pandas.Index([summary.label for summary in tested], name="model"),
             columns=pandas.MultiIndex.from_tuples(columns, names=["metric", ""])
             if columns
             else None,
             dtype=float,
         )
-        table.insert(0, ("role", ""), [standing.role for standing in tested])
+        table.insert(0, ("role", ""), [summary.role for summary in tested])
         return table
 
     def trials_dataframe(self) -> pandas.DataFrame:
@@ -213,7 +221,7 @@ class SearchResult:
         """Write one HTML file that shows the whole search; see `evomerge.report`."""
         return report_run(self.run_dir, None if out is None else Path(out))
 
-    def _tested(self) -> tuple[Standing, ...]:
+    def _tested(self) -> tuple[ScoreSummary, ...]:
         if isinstance(self.outcome, Selection):
             return self.outcome.test
         if isinstance(self.outcome, Front):
@@ -228,11 +236,11 @@ class SearchResult:
         head = f"<p><b>{html.escape(self.job.name)}</b>: {html.escape(self.headline)}</p>"
         rows = "".join(
             "<tr>"
-            f"<td>{html.escape(standing.label)}</td><td>{html.escape(standing.role)}</td>"
-            f"<td>{standing.score.value:.3f}</td>"
-            f"<td>[{standing.score.low:.3f}, {standing.score.high:.3f}]</td>"
+            f"<td>{html.escape(summary.label)}</td><td>{html.escape(summary.role)}</td>"
+            f"<td>{summary.score.value:.3f}</td>"
+            f"<td>[{summary.score.low:.3f}, {summary.score.high:.3f}]</td>"
             "</tr>"
-            for standing in self._tested()
+            for summary in self._tested()
         )
         if not rows:
             return head
@@ -278,9 +286,9 @@ def report_run(run_dir: Path, out: Path | None) -> Path:
         return write_report(study, structure=structure, out=out or run_dir / "report.html")
 
 
-def _cells(standing: Standing) -> Mapping[tuple[str, str], float]:
-    scores: dict[str, Interval] = {"score": standing.score}
-    for task, metrics in standing.tasks.items():
+def _cells(summary: ScoreSummary) -> Mapping[tuple[str, str], float]:
+    scores: dict[str, Interval] = {"score": summary.score}
+    for task, metrics in summary.tasks.items():
         for metric, interval in metrics.items():
             scores[f"{task}/{metric}"] = interval
     return {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evomerge.job import ComputeSpec
     from evomerge.search import Observe
     from evomerge.study import Study
-    from evomerge.workers import Preparation
+    from evomerge.workers import PreparedJob
 
 
 def ignore(event: object) -> None:
@@ -208,7 +208,7 @@ def _begin(
     changes: Changes,
     observe: Observe,
     ray_address: str | None,
-) -> tuple[Study, Preparation]:
+) -> tuple[Study, PreparedJob]:
     """The record of a new search, and its job made ready. Raises InputError, StorageError."""
     spec = read_job(job, changes)
     from evomerge.api.arguments import check_names_of
@@ -218,7 +218,7 @@ def _begin(
     refuse_grid(where)
     refuse_existing(where)
     check_names_of(spec)
-    from evomerge.workers import check_models, facts_of, pin, prepare
+    from evomerge.workers import check_models, fingerprints_of, pin, prepare
 
     begin_checks(spec.compute, observe, ray_address)
     preparation = prepare(pin(spec))
@@ -227,7 +227,7 @@ def _begin(
         where,
         preparation.job,
         directions=preparation.objective.directions,
-        facts=facts_of(preparation),
+        facts=fingerprints_of(preparation),
     )
     return study, preparation
 
@@ -238,7 +238,7 @@ def _go_on(
     observe: Observe,
     ray_address: str | None,
     trust_code: bool,
-) -> tuple[Study, Preparation]:
+) -> tuple[Study, PreparedJob]:
     """The record of a search that has begun, and its job made ready. Raises InputError."""
     from evomerge.study import check_trusted, refuse_grid, resume_study
 
@@ -259,7 +259,7 @@ def _go_on(
 
 def _run(
     study: Study,
-    preparation: Preparation,
+    preparation: PreparedJob,
     observe: Observe,
     ray_address: str | None,
 ) -> SearchResult:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.errors import SourceError, one_line
-from evomerge.evaluate import Placement, build_model
+from evomerge.evaluate import WeightLoader, build_model
 from evomerge.recipe import DType
 from evomerge.sources import Adapter, Source
 
@@ -48,10 +48,10 @@ class LiveSource:
     ) -> None:
         self.source = source
         self.model = _build(source, dtype, device, trust_remote_code)
-        placement = Placement(self.model)
+        loader = WeightLoader(self.model)
         structure = source.structure
-        placement.fill((name, source.tensor(name)) for name in structure.shapes)
-        self.parts = _parts(self.model, placement, structure.shapes)
+        loader.fill((name, source.tensor(name)) for name in structure.shapes)
+        self.parts = _parts(self.model, loader, structure.shapes)
 
 
 def _build(
@@ -73,7 +73,7 @@ def _build(
 
 
 def _parts(
-    model: PreTrainedModel, placement: Placement, names: Mapping[str, tuple[int, ...]]
+    model: PreTrainedModel, loader: WeightLoader, names: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[Part, ...]]:
     owners = {
         parameter.untyped_storage().data_ptr(): (name, parameter)
@@ -81,7 +81,7 @@ def _parts(
     }
     parts: dict[str, list[Part]] = defaultdict(list)
     for name in names:
-        view = placement.destination(name)
+        view = loader.destination(name)
         owner = None if view is None else owners.get(view.untyped_storage().data_ptr())
         if view is None or owner is None:  # tied to another, or a buffer
             continue

@@ -314,12 +314,12 @@ def evaluate(
     with answering():
         from evomerge.api import evaluate as score
 
-        standing = score(model, job, split=split.value, say=say_note)
+        summary = score(model, job, split=split.value, say=say_note)
         if as_json:
-            say_json(standing.to_json())
+            say_json(summary.to_json())
             return
         say(f"{model}: all {split.value} items; in brackets 95% intervals")
-        for line in standing.lines():
+        for line in summary.lines():
             say(line)
 
 

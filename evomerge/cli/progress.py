@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from evomerge.report import FinalItems, SearchProgress
     from evomerge.search import Event, Finished, Started
     from evomerge.study import Study
-    from evomerge.workers import Preparation
+    from evomerge.workers import PreparedJob
 
 
 class SearchScreen:
@@ -87,7 +87,7 @@ def say_checking() -> None:
         say("Checking models, tasks and search space ...", err=True)
 
 
-def _final_items(preparation: Preparation) -> FinalItems:
+def _final_items(preparation: PreparedJob) -> FinalItems:
     from evomerge.report import FinalItems
 
     suite, job = preparation.suite, preparation.job
@@ -97,7 +97,7 @@ def _final_items(preparation: Preparation) -> FinalItems:
     )
 
 
-def _metrics_shown(preparation: Preparation) -> list[tuple[str, str]]:
+def _metrics_shown(preparation: PreparedJob) -> list[tuple[str, str]]:
     """What is searched for, then what the constraints hold, then all that is only reported."""
     objective, suite, job = preparation.objective, preparation.suite, preparation.job
     asked = [*(term.metric for term in objective.terms), *(c.metric for c in objective.constraints)]

@@ -2,11 +2,11 @@ from .candidate import MOST_FINALISTS as MOST_FINALISTS
 from .candidate import Candidate as Candidate
 from .candidate import CandidateKey as CandidateKey
 from .candidate import Cost as Cost
+from .candidate import Evaluation as Evaluation
 from .candidate import Failed as Failed
 from .candidate import ItemIds as ItemIds
 from .candidate import Kind as Kind
 from .candidate import Observer as Observer
-from .candidate import Outcome as Outcome
 from .candidate import Phase as Phase
 from .candidate import Plan as Plan
 from .candidate import Say as Say
@@ -23,7 +23,6 @@ from .engines.base import Unscorable as Unscorable
 from .engines.live_model import build_model as build_model
 from .engines.live_model import check_greedy as check_greedy
 from .engines.live_model import check_model as check_model
-from .engines.placement import Placement as Placement
 from .engines.transformers.engine import TransformersEngine as TransformersEngine
 from .engines.transformers.plain import load_plain as load_plain
 from .engines.transformers.routed import RoutedEngine as RoutedEngine
@@ -33,6 +32,7 @@ from .engines.vllm.start import check_served as check_served
 from .engines.vllm.start import vllm_version as vllm_version
 from .engines.vllm.weights import blank_layers as blank_layers
 from .engines.vllm.weights import refuse_several_runs as refuse_several_runs
+from .engines.weight_loader import WeightLoader as WeightLoader
 from .inference.fronts import box_of as box_of
 from .inference.fronts import front_gain as front_gain
 from .inference.fronts import front_order as front_order
@@ -45,9 +45,9 @@ from .inference.simultaneous import Difference as Difference
 from .inference.simultaneous import read_difference as read_difference
 from .inference.simultaneous import simultaneous_differences as simultaneous_differences
 from .inference.summary import Role as Role
-from .inference.summary import Standing as Standing
-from .inference.summary import read_standing as read_standing
-from .inference.summary import stand as stand
+from .inference.summary import ScoreSummary as ScoreSummary
+from .inference.summary import read_summary as read_summary
+from .inference.summary import summarise as summarise
 from .objective import PENALTY as PENALTY
 from .objective import Means as Means
 from .objective import Metric as Metric

@@ -136,7 +136,7 @@ class Failed:
     cost: Cost = field(default_factory=Cost)
 
 
-Outcome = Scored | Failed
+Evaluation = Scored | Failed
 
 Step = Literal["asked", "merged", "scored", "recorded", "told"]
 """What has just happened. "asked" and "told" concern a generation: the key's place is 0."""

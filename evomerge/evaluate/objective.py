@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import TaskError
-from evomerge.evaluate.candidate import Failed, Outcome, TaskItems
+from evomerge.evaluate.candidate import Evaluation, Failed, TaskItems
 from evomerge.job import Aggregate, ConstraintSpec, ObjectiveSpec
 
 # A metric of a task, as scores name it.
@@ -159,7 +159,7 @@ class Objective:
         """The combined score, higher is better. Raises TaskError where a metric is missing."""
         return float(self.combine(np.array([_mean(means, term.metric) for term in self.terms])))
 
-    def score_of(self, outcome: Outcome) -> float | None:
+    def score_of(self, outcome: Evaluation) -> float | None:
         """The combined score of an outcome, None where the candidate failed."""
         return None if isinstance(outcome, Failed) else self.score(means_of(outcome.tasks))
 

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers.models.auto import modeling_auto
 
 from evomerge.documents import code, plain
-from evomerge.evaluate import Interval, Standing
+from evomerge.evaluate import Interval, ScoreSummary
 from evomerge.export.origins import Origin, all_languages, common_licence
 from evomerge.merge import METHODS
 from evomerge.recipe import Recipe
@@ -98,14 +98,14 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class CardScores:
-    """What a model scores: the first standing is the model itself, the others stand beside it.
+    """What a model scores: the first summary is of the model itself, the others stand beside it.
 
     said: in words, on which items. constraints: as the model itself kept them. differences: the
     model itself minus those beside it, by their labels. remarks: what the scores rest on.
     """
 
     said: str
-    standings: tuple[Standing, ...]
+    summaries: tuple[ScoreSummary, ...]
     constraints: tuple[ConstraintCheck, ...] = ()
     differences: Mapping[str, Interval] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -238,15 +238,15 @@ def _merge(recipe: Recipe, public: _Public, stages: Mapping[str, Recipe]) -> str
 
 def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
     """A column a model, so that the table stays narrow however many tasks there are."""
-    labels = [public.text(standing.label) for standing in scores.standings]
-    rows = [["objective", *(_interval(standing.score) for standing in scores.standings)]]
+    labels = [public.text(summary.label) for summary in scores.summaries]
+    rows = [["objective", *(_interval(summary.score) for summary in scores.summaries)]]
     if scores.differences:
         words = {label: interval_words(one) for label, one in scores.differences.items()}
-        beside = [words.get(standing.label, "–") for standing in scores.standings[1:]]
+        beside = [words.get(summary.label, "–") for summary in scores.summaries[1:]]
         rows.append([f"{labels[0]} minus it", "–", *beside])
-    for task, metrics in scores.standings[0].tasks.items():
+    for task, metrics in scores.summaries[0].tasks.items():
         for metric in metrics:
-            found = [s.tasks.get(task, {}).get(metric) for s in scores.standings]
+            found = [s.tasks.get(task, {}).get(metric) for s in scores.summaries]
             rows.append([plain(f"{task}: {metric}"), *map(_interval, found)])
     yield "## Scores"
     yield f"{plain(scores.said)} In brackets: 95% intervals."

@@ -18,9 +18,9 @@ from evomerge.export.folder import copy_files, copy_into, write_json
 from evomerge.export.shards import SHARD_BYTES, Form, Weights, write_weights
 from evomerge.merge import (
     Destination,
-    Facts,
     MergeEngine,
     Plan,
+    TensorCache,
     changed_generation,
     check_finite,
     check_loadable,
@@ -131,7 +131,7 @@ def write_checkpoint(
     not finite.
     """
     # A model is merged once here, so what the engine would keep for the next one is not wanted.
-    engine = MergeEngine(sources, facts=Facts(limit_bytes=0))
+    engine = MergeEngine(sources, cache=TensorCache(limit_bytes=0))
     plan = engine.plan(recipe)
     beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
     check_tokenizer(tokenizer_source)

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, Standing, stand
+from evomerge.evaluate import CandidateKey, ScoreSummary, summarise
 from evomerge.export.card import CardScores
 from evomerge.recipe import Recipe
 from evomerge.search import TEST, VALIDATION, ChosenPoint, Selection
 from evomerge.study import Study
-from evomerge.workers import Preparation
+from evomerge.workers import PreparedJob
 
 _FLATTERED = " A candidate that was picked for its score on them looks better there than it is."
 
@@ -37,7 +37,7 @@ class Choice:
 
 
 def choose(
-    preparation: Preparation,
+    preparation: PreparedJob,
     study: Study,
     chosen: Selection | ChosenPoint | None,
     trial: CandidateKey | None,
@@ -58,10 +58,10 @@ def choose(
 
 def _winner(selection: Selection) -> Choice:
     validation = [entry for entry in selection.validation if entry.label == selection.winner]
-    standings = {"validation": validation[:1], "test": [selection.standing(selection.winner)]}
+    summaries = {"validation": validation[:1], "test": [selection.summary(selection.winner)]}
     scores = {
         split: _stated(found[0], selection.items[split])
-        for split, found in standings.items()
+        for split, found in summaries.items()
         if found
     }
     return Choice(
@@ -72,7 +72,7 @@ def _winner(selection: Selection) -> Choice:
         scores=CardScores(
             said="On test items that no candidate was proposed or chosen by "
             f"({_counted(selection.items['test'])}).",
-            standings=selection.test,
+            summaries=selection.test,
             constraints=selection.constraints,
             differences={one.label: one.difference.interval for one in selection.comparisons},
             remarks=tuple(selection.remarks()),
@@ -101,7 +101,7 @@ def _point(chosen: ChosenPoint) -> Choice:
                 "On test items that no candidate was proposed or chosen by "
                 f"({_counted(front.items['test'])}). The points of the front stand first."
             ),
-            standings=(point.test, *(other.test for other in others), *beside),
+            summaries=(point.test, *(other.test for other in others), *beside),
             constraints=point.constraints,
             remarks=tuple(front.remarks()),
         ),
@@ -116,13 +116,13 @@ def _point(chosen: ChosenPoint) -> Choice:
     )
 
 
-def _by_hand(preparation: Preparation, study: Study, key: CandidateKey) -> Choice:
+def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choice:
     trial = study.find(key)
     if trial is None:
         raise RunError(f"--trial {key}: no such candidate in {study.run_dir}; see its report")
     if trial.failure is not None:
         raise RunError(f"--trial {key}: it failed ({trial.failure}); choose another")
-    standing = stand(
+    summary = summarise(
         trial.label,
         "model",
         study.items_of(key),
@@ -141,9 +141,9 @@ def _by_hand(preparation: Preparation, study: Study, key: CandidateKey) -> Choic
         scores=CardScores(
             said=f"On {split} items ({_counted(trial.items)})."
             f"{'' if split == 'test' else _FLATTERED}",
-            standings=(standing,),
+            summaries=(summary,),
         ),
-        block=_block(trial.label, trial.genome, {split: _stated(standing, trial.items)}),
+        block=_block(trial.label, trial.genome, {split: _stated(summary, trial.items)}),
     )
 
 
@@ -155,14 +155,14 @@ def _block(
     return {"candidate": label, **stated, "scores": dict(scores)}
 
 
-def _stated(standing: Standing, items: Mapping[str, int]) -> dict[str, Any]:
-    """A standing as plain values."""
+def _stated(summary: ScoreSummary, items: Mapping[str, int]) -> dict[str, Any]:
+    """A summary as plain values."""
     return {
         "items": dict(items),
-        "objective": asdict(standing.score),
+        "objective": asdict(summary.score),
         "tasks": {
             task: {metric: asdict(interval) for metric, interval in metrics.items()}
-            for task, metrics in standing.tasks.items()
+            for task, metrics in summary.tasks.items()
         },
     }
 

@@ -26,7 +26,7 @@ from evomerge.merge import open_stages
 from evomerge.search import TEST, ChosenPoint, Selection, algorithm_of, at_stage, tested_before
 from evomerge.space import read_space
 from evomerge.study import ALGORITHMS, FACTS, Study
-from evomerge.workers import Preparation, choose_device
+from evomerge.workers import PreparedJob, choose_device
 
 CPU_ROWS = 32
 """Rows of lm-eval's batches on a CPU where the job leaves it open; its own probing is for GPUs."""
@@ -62,7 +62,7 @@ class ExportReport:
 
 
 def export_winner(
-    preparation: Preparation,
+    preparation: PreparedJob,
     study: Study,
     chosen: Selection | ChosenPoint | None,
     out: Path,
@@ -135,7 +135,7 @@ def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
                 )
 
 
-def _effort(preparation: Preparation, study: Study, key: CandidateKey) -> Effort:
+def _effort(preparation: PreparedJob, study: Study, key: CandidateKey) -> Effort:
     genomes = study.trials_of("genome")
     job = preparation.job
     stages = {trial.stage: trial for trial in genomes}  # one candidate of each
@@ -175,7 +175,7 @@ def _space_name(spec: str | Mapping[str, Any]) -> str:
     return next(names, f"one of its own, by {spec.get('method', 'routes')}")
 
 
-def _options(preparation: Preparation) -> StockOptions:
+def _options(preparation: PreparedJob) -> StockOptions:
     job = preparation.job
     device = choose_device(job.compute.device)
     rows = job.evaluation.batch_size

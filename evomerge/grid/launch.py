@@ -20,12 +20,12 @@ from evomerge.job import BudgetSpec
 from evomerge.merge import MergeEngine, open_stages
 from evomerge.search import Observe, go_on, open_workers, unobserved
 from evomerge.study import Study
-from evomerge.workers import Pool, Preparation, facts_folder, prepare
+from evomerge.workers import Pool, PreparedJob, cache_folder, prepare
 
 # What can be wrong with a grid, found before anything is scored; and what it will cost.
 
 
-def check_grid(grid: GridSpec, preparation: Preparation) -> None:
+def check_grid(grid: GridSpec, preparation: PreparedJob) -> None:
     """Refuse a pinned grid that cannot run as it stands; reads no tensor. Raises InputError.
 
     Every method is tried with the first subset of each size: the others differ in nothing that
@@ -45,7 +45,7 @@ def check_grid(grid: GridSpec, preparation: Preparation) -> None:
             raise JobError(f"methods: {kind[0]} of {kind[1]} experts: {error}") from error
 
 
-def _check_cell(grid: GridSpec, cell: Cell, preparation: Preparation) -> None:
+def _check_cell(grid: GridSpec, cell: Cell, preparation: PreparedJob) -> None:
     if cell.recipe is None:
         prepare(job_of(grid, cell))
         return
@@ -129,7 +129,7 @@ WatchGrid = Callable[[Study], GridWatcher]
 
 def run_grid(
     spec: GridSpec,
-    preparation: Preparation,
+    preparation: PreparedJob,
     run_dir: Path,
     *,
     say: Say,
@@ -149,14 +149,14 @@ def run_grid(
             say(f"note: {note}")
         watcher = watch(study)
 
-        def open_pool(ready: Preparation, folder: Path) -> Pool:
+        def open_pool(ready: PreparedJob, folder: Path) -> Pool:
             return open_workers(study, ready, folder, watcher.say, ray_address)
 
         run = GridRun(
             grid=spec,
             preparation=preparation,
             study=study,
-            facts_folder=facts_folder(run_dir, now),
+            cache_folder=cache_folder(run_dir, now),
             open_pool=open_pool,
             watch_scoring=watcher.scoring,
             watch_search=watcher.searching,

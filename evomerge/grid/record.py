@@ -31,10 +31,10 @@ from evomerge.study import (
     storage_errors,
     write_whole,
 )
-from evomerge.workers import Preparation, facts_of, pin
+from evomerge.workers import PreparedJob, fingerprints_of, pin
 
 
-def open_grid_study(run_dir: Path, grid: GridSpec, preparation: Preparation) -> Study:
+def open_grid_study(run_dir: Path, grid: GridSpec, preparation: PreparedJob) -> Study:
     """The record of a pinned grid, begun or gone on with. Raises RunError, StorageError."""
     refuse_search(run_dir)
     if not (run_dir / "job.yaml").exists():
@@ -53,7 +53,7 @@ def open_grid_study(run_dir: Path, grid: GridSpec, preparation: Preparation) -> 
     return study
 
 
-def write_recipes(study: Study, preparation: Preparation) -> None:
+def write_recipes(study: Study, preparation: PreparedJob) -> None:
     """Write every merge that was scored as a recipe that stands alone. Raises StorageError."""
     folder = study.run_dir / "recipes"
     with storage_errors(study.run_dir):
@@ -87,9 +87,9 @@ def _write(path: Path, text: str) -> None:
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def facts_of_grid(grid: GridSpec, preparation: Preparation) -> dict[str, Any]:
-    """What every score of the grid depends on, as preparation.facts_of says it for a search."""
-    facts = facts_of(preparation)
+def facts_of_grid(grid: GridSpec, preparation: PreparedJob) -> dict[str, Any]:
+    """What every score of the grid depends on, like `fingerprints_of` for a search."""
+    facts = fingerprints_of(preparation)
     own = {"held_in": [held.model_dump() for held in grid.held_in], "split": grid.split}
     hashed = {
         key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -19,10 +19,10 @@ from evomerge.errors import WorkerError
 from evomerge.evaluate import (
     Candidate,
     CandidateKey,
+    Evaluation,
     ItemIds,
     Objective,
     Observer,
-    Outcome,
     Scored,
     means_of,
 )
@@ -42,7 +42,7 @@ from evomerge.search import (
     run_study,
 )
 from evomerge.study import SEARCHES, Study, Trial, create_study, resume_study
-from evomerge.workers import Preparation, facts_of, pin, prepare
+from evomerge.workers import PreparedJob, fingerprints_of, pin, prepare
 
 # The searches of a grid: each an ordinary search over one subset, in a run directory of its own.
 #
@@ -90,7 +90,7 @@ def find(
     name = search_name(grid, cell)
     run_dir = study.run_dir / _FOLDER / name
     preparation = prepare(job_of(grid, cell))
-    now = facts_of(preparation)
+    now = fingerprints_of(preparation)
     with _open(run_dir, preparation.job, now) as search:
         search.job = preparation.job
         with watch(search) as observe:
@@ -98,7 +98,7 @@ def find(
                 search,
                 preparation,
                 observe=observe,
-                facts_dir=study.run_dir,
+                cache_dir=study.run_dir,
                 open_pool=open_pool,
             )
     assert isinstance(selection, Selection), "a grid's searches have one objective"
@@ -132,7 +132,7 @@ class HeldInMean(Objective):
     It is what the record shows as the score of a merge, before it is normalised.
     """
 
-    def score_of(self, outcome: Outcome) -> float | None:
+    def score_of(self, outcome: Evaluation) -> float | None:
         """The mean, None where the model could not be scored."""
         if not isinstance(outcome, Scored):
             return None
@@ -144,14 +144,14 @@ class HeldInMean(Objective):
 class GridRun:
     """A pinned grid over its record.
 
-    facts_folder: for large facts about the sources. watch_scoring, watch_search: what shows it as
-    it goes.
+    cache_folder: for large arrays of the tensor cache. watch_scoring, watch_search: what shows it
+    as it goes.
     """
 
     grid: GridSpec
-    preparation: Preparation
+    preparation: PreparedJob
     study: Study
-    facts_folder: Path
+    cache_folder: Path
     open_pool: OpenPool
     watch_scoring: WatchScoring
     watch_search: WatchSearch
@@ -250,7 +250,7 @@ class GridRun:
         )
         with (
             self.watch_scoring(missing) as observe,
-            self.open_pool(self.preparation, self.facts_folder) as pool,
+            self.open_pool(self.preparation, self.cache_folder) as pool,
         ):
             ledger = Ledger(preparation=preparation, study=self.study, pool=pool, observe=observe)
             ledger.complete(missing, all_needed=all_needed)

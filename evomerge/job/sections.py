@@ -253,8 +253,8 @@ class ComputeSpec(Section):
     dtype: DType | Literal["auto"] = "auto"
     """Of the merged model. `auto`: that of the base."""
     cache_gb: float = Field(default=4.0, ge=0.0, le=1e9)
-    """What a worker may keep beside the run of facts about the sources, such as sorted magnitudes
-    (`RUN_DIR/facts`; may be deleted at any time)."""
+    """How much of what sources alone decide, such as sorted magnitudes, a worker may keep beside
+    the run (`RUN_DIR/facts`; may be deleted at any time)."""
     prefix_gb: float = Field(default=1.0, ge=0.0, le=1e9)
     """Hidden states that a worker may keep in memory for routes that begin alike; 0 computes each
     from the start."""

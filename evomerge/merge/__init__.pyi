@@ -34,4 +34,4 @@ from .statistics import Header as Header
 from .statistics import model_name as model_name
 from .statistics import read_header as read_header
 from .statistics import weights_sha256 as weights_sha256
-from .tensor_cache import Facts as Facts
+from .tensor_cache import TensorCache as TensorCache

@@ -22,7 +22,7 @@ from evomerge.merge.methods.base import Inputs, Method
 from evomerge.merge.plan.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.soundness import why_not_finite
 from evomerge.merge.statistics import Statistics
-from evomerge.merge.tensor_cache import Facts
+from evomerge.merge.tensor_cache import TensorCache
 from evomerge.recipe import Recipe
 from evomerge.sources import Source, Structure, not_finite
 
@@ -35,7 +35,7 @@ _SHARE = 0.4
 """Of a device's memory that is free when merging begins; the rest is for activations and caches."""
 
 
-class Residence:
+class DeviceCache:
     """Tensors of sources on one device.
 
     What fits stays there for the next candidate; the rest is copied over each time. What came first
@@ -88,24 +88,24 @@ Destination = Callable[[str], torch.Tensor | None]
 class MergeEngine:
     """Executes recipes over one set of opened sources.
 
-    facts: where what no candidate changes is kept between merges; it changes speed only. device:
-    where methods that can merge there do, and sources that fit stay.
+    cache: keeps what no candidate changes between merges; it changes speed only. device: where
+    methods that can merge there do, and sources that fit stay.
     """
 
     def __init__(
         self,
         sources: Mapping[str, Source],
         *,
-        facts: Facts | None = None,
+        cache: TensorCache | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         """Sources by reference as recipes name them."""
         self._sources = dict(sources)
         self._structures = {name: source.structure for name, source in sources.items()}
-        self._facts = Facts() if facts is None else facts
+        self._cache = TensorCache() if cache is None else cache
         self._statistics: dict[str, Statistics] = {}
-        self._here = Residence(torch.device("cpu"))
-        self._there = Residence(torch.device(device))
+        self._here = DeviceCache(torch.device("cpu"))
+        self._there = DeviceCache(torch.device(device))
         self._read = False
         # Sources that the page cache holds are read from disk once; larger ones each time.
         size_bytes = sum(_size_bytes(structure) for structure in self._structures.values())
@@ -146,12 +146,12 @@ class MergeEngine:
     def _merged(
         self, recipe: Recipe, tensor: TensorPlan, statistics: Statistics | None, into: Destination
     ) -> torch.Tensor:
-        residence = self._there if tensor.method.on_device else self._here
+        device_cache = self._there if tensor.method.on_device else self._here
         inputs = _TensorInputs(
-            self._sources, tensor, recipe.seed, self._facts, statistics, residence
+            self._sources, tensor, recipe.seed, self._cache, statistics, device_cache
         )
         dtype = merged_dtype(tensor, recipe, self._structures)
-        out = _memory(into(tensor.name), tensor.shape, dtype, residence.device)
+        out = _memory(into(tensor.name), tensor.shape, dtype, device_cache.device)
         if dtype.is_floating_point:
             _merge(tensor.method, inputs, out)
             # Finite numbers leave float16 alone soon; a model's own answers tell of the rest.
@@ -252,9 +252,9 @@ class _TensorInputs:
         sources: Mapping[str, Source],
         plan: TensorPlan,
         seed: int,
-        facts: Facts,
+        cache: TensorCache,
         statistics: Statistics | None,
-        residence: Residence,
+        device_cache: DeviceCache,
     ) -> None:
         self.name = plan.name
         self.shape = plan.shape
@@ -264,9 +264,9 @@ class _TensorInputs:
         self._sources = sources
         self._plan = plan
         self._seed = seed
-        self._facts = facts
+        self._cache = cache
         self._statistics = statistics
-        self._residence = residence
+        self._device_cache = device_cache
 
     def number(self, parameter: str, member: int | None = None) -> float:
         plan = self._plan
@@ -288,7 +288,7 @@ class _TensorInputs:
     def stored(self, member: int) -> torch.Tensor:
         of = self._plan.members[member]
         stored = self._sources[of.reference].tensor(of.tensor)
-        return self._residence.place(of.reference, of.tensor, stored)
+        return self._device_cache.place(of.reference, of.tensor, stored)
 
     def tensor(self, member: int) -> torch.Tensor:
         return self.stored(member).float()
@@ -302,13 +302,13 @@ class _TensorInputs:
         place = self.experts.index(member)
         return draw_key(seed=self._seed, place=place, tensor_name=self.name)
 
-    def fact(
+    def cached(
         self, kind: str, members: tuple[int, ...], make: Callable[[], NDArray[Any]]
     ) -> NDArray[Any]:
-        return self._facts.get(self._key(kind, members), make)
+        return self._cache.get(self._key(kind, members), make)
 
     def keeps(self, kind: str, members: tuple[int, ...], size_bytes: int) -> bool:
-        return self._facts.keeps(self._key(kind, members), size_bytes)
+        return self._cache.keeps(self._key(kind, members), size_bytes)
 
     def _key(self, kind: str, members: tuple[int, ...]) -> tuple[str, ...]:
         of = [self._plan.members[member] for member in members]

@@ -18,7 +18,7 @@ from evomerge.merge.engine import MergeEngine, merged_dtype
 from evomerge.merge.methods.registry import METHODS
 from evomerge.merge.plan.plan import Plan
 from evomerge.merge.settings.config import merged_config
-from evomerge.merge.tensor_cache import Facts
+from evomerge.merge.tensor_cache import TensorCache
 from evomerge.recipe import DType, Recipe
 from evomerge.sources import Source, Structure, find_stacks
 from evomerge.vocabulary import AlignedSource, TokenSettings, settings_of, tokenizer_folder
@@ -38,7 +38,7 @@ class MergedSource:
         self.reference = name
         self._recipe = recipe
         # A tensor is merged once or twice, so what would serve the next time is not kept.
-        self._engine = MergeEngine(sources, facts=Facts(limit_bytes=0))
+        self._engine = MergeEngine(sources, cache=TensorCache(limit_bytes=0))
         plan = self._engine.plan(recipe)
         self._tensors = {tensor.name: tensor for tensor in plan.tensors}
         self._sources = dict(sources)

@@ -1,8 +1,8 @@
-"""What a merge computes once: facts of the sources that no candidate changes.
+"""A cache of arrays that a merge computes once, from the sources alone.
 
 Small ones stay in memory; large ones are files beside the run, mapped, so that they take no memory
 of their own, serve every worker of a machine and survive an interruption. A limit holds for all of
-them together. Nothing here knows what the facts are.
+them together. Nothing here knows what the arrays mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _IN_MEMORY_BYTES = 2**18
-"""Facts up to this size are not worth a file."""
+"""Arrays up to this size are not worth a file."""
 
 _FORM = "1"
 """Part of every file's name; another number makes files of older releases unknown."""
@@ -27,12 +27,12 @@ _FORM = "1"
 Key = tuple[str, ...]
 
 
-class Facts:
+class TensorCache:
     """Arrays by key, up to a limit.
 
     limit_bytes: of all arrays together; 0 keeps none. folder: where large ones are
     written, made when needed; None keeps them in memory. What came first stays: a search asks for
-    the same facts in the same order every time, where dropping the oldest would drop each just
+    the same arrays in the same order every time, where dropping the oldest would drop each just
     before it is wanted again.
     """
 
@@ -45,11 +45,11 @@ class Facts:
         self._remove_leftovers()
 
     def keeps(self, key: Key, size_bytes: int) -> bool:
-        """Whether a fact of this size is kept already or would be."""
+        """Whether an array of this size is kept already or would be."""
         return key in self._arrays or size_bytes <= self._left_bytes
 
     def get(self, key: Key, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The fact of that key; made, and kept if there is room, where it is not known."""
+        """The array of that key; made, and kept if there is room, where it is not known."""
         known = self._arrays.get(key)
         if known is not None:
             return known

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from evomerge.evaluate import Interval, Role, Standing
+from evomerge.evaluate import Interval, Role, ScoreSummary
 from evomerge.report.figures import Figure, layout_of, safe_text, spec_of, spread_of, titled
 from evomerge.report.words import one_line, score_text
 from evomerge.search import Axis, Front, Point
@@ -57,10 +57,10 @@ def _pair(front: Front, across: Axis, up: Axis) -> Figure:
     )
 
 
-def _mark(standing: Standing, across: Axis, up: Axis, *, on_front: bool) -> go.Scatter:
-    x, y = across.of(standing), up.of(standing)
+def _mark(summary: ScoreSummary, across: Axis, up: Axis, *, on_front: bool) -> go.Scatter:
+    x, y = across.of(summary), up.of(summary)
     colour = "var(--accent)" if on_front else "var(--neutral)"
-    name = safe_text(standing.label, wrap=_WRAP_LETTERS)
+    name = safe_text(summary.label, wrap=_WRAP_LETTERS)
     bar = {"type": "data", "symmetric": False, "color": colour, "thickness": 1, "width": 0}
     return go.Scatter(
         x=[x.value],
@@ -143,5 +143,5 @@ def _row_of(front: Front, point: Point) -> FrontRow:
     )
 
 
-def _scores(front: Front, standing: Standing) -> dict[str, Interval]:
-    return {str(axis): axis.of(standing) for axis in front.axes}
+def _scores(front: Front, summary: ScoreSummary) -> dict[str, Interval]:
+    return {str(axis): axis.of(summary) for axis in front.axes}

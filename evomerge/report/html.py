@@ -16,7 +16,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from evomerge.errors import StorageError
-from evomerge.evaluate import Standing
+from evomerge.evaluate import ScoreSummary
 from evomerge.job import JobSpec
 from evomerge.report.figures import Figure, interval_figure, spread_of
 from evomerge.report.front import front_parts
@@ -25,7 +25,7 @@ from evomerge.report.search_curve import search_figure
 from evomerge.report.tally import (
     Generation,
     SearchPhase,
-    Spending,
+    Spent,
     best_of,
     failures_of,
     generations_of,
@@ -46,7 +46,7 @@ from evomerge.report.words import (
     range_text,
     score_text,
 )
-from evomerge.search import Front, Outcome, Selection, Verdict, outcome_of
+from evomerge.search import Front, SearchOutcome, Selection, Verdict, outcome_of
 from evomerge.sources import Structure
 from evomerge.study import ESTIMATES, FACTS, Study, Trial, write_whole
 from evomerge.version import __version__
@@ -165,7 +165,7 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
     }
 
 
-def _verdict(outcome: Outcome | None, phase: SearchPhase) -> tuple[str, str]:
+def _verdict(outcome: SearchOutcome | None, phase: SearchPhase) -> tuple[str, str]:
     """Two or three words for the outcome, and the tone in which the page shows them."""
     if outcome is None:
         return ("Not started" if phase == "not started" else "Not finished", "open")
@@ -181,8 +181,8 @@ def _test_figures(selection: Selection) -> TestFigures:
     """Every figure of one metric of one task shares its axis only where scores are shares."""
     measures = {
         (task, metric): None
-        for standing in selection.test
-        for task, metrics in standing.tasks.items()
+        for summary in selection.test
+        for task, metrics in summary.tasks.items()
         for metric in metrics
     }
     combined = [(_called(entry), entry.score) for entry in selection.test]
@@ -215,8 +215,8 @@ def _interval_figure(
     )
 
 
-def _called(standing: Standing) -> str:
-    return _WINNER if standing.role == "winner" else standing.label
+def _called(summary: ScoreSummary) -> str:
+    return _WINNER if summary.role == "winner" else summary.label
 
 
 def _validation_rows(selection: Selection) -> list[dict[str, Any]]:
@@ -250,7 +250,7 @@ def _draws_sentence(job: JobSpec, generations: Sequence[Generation]) -> str:
     return f"Every generation is scored on a fresh draw of search items{more}; the last on {last}."
 
 
-def _costs(trials: Sequence[Trial]) -> list[tuple[str, Spending]]:
+def _costs(trials: Sequence[Trial]) -> list[tuple[str, Spent]]:
     """What each phase took, and all of them; phases that have not begun are left out."""
     phases = {
         "baselines": [trial for trial in trials if trial.kind == "baseline"],

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from evomerge.errors import visible
-from evomerge.evaluate import Standing
+from evomerge.evaluate import ScoreSummary
 from evomerge.report.words import one_line, score_text
 from evomerge.search import Selection
 
@@ -65,13 +65,13 @@ def _higher(task: str, metric: str, directions: Directions) -> bool:
     return directions.get(task, {}).get(metric, True)
 
 
-def _score(standing: Standing, task: str, metric: str) -> Text:
-    interval = standing.tasks.get(task, {}).get(metric)
+def _score(summary: ScoreSummary, task: str, metric: str) -> Text:
+    interval = summary.tasks.get(task, {}).get(metric)
     return Text(score_text(None if interval is None else interval.value))
 
 
 def _parent_column(
-    parent: Standing, won: Standing, rows: Sequence[tuple[str, str]], directions: Directions
+    parent: ScoreSummary, won: ScoreSummary, rows: Sequence[tuple[str, str]], directions: Directions
 ) -> Column:
     label = visible(one_line(parent.label))
     if cell_len(label) > _LABEL_COLUMNS:

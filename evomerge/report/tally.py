@@ -48,7 +48,7 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spending:
+class Spent:
     """What candidates took: how many, their items, and wall seconds of workers by part.
 
     hops, shared_hops: see candidate.Cost.
@@ -199,11 +199,11 @@ def searched(trials: Iterable[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.kind in ("genome", "elite")]
 
 
-def spending_of(trials: Iterable[Trial]) -> Spending:
+def spending_of(trials: Iterable[Trial]) -> Spent:
     """Sums over trials, failed ones included; one that was scored again is one candidate."""
     counted = list(trials)
     forward = sum(trial.cost.forward_s for trial in counted)
-    return Spending(
+    return Spent(
         candidates=sum(trial.kind != "elite" for trial in counted),
         failed=sum(trial.failure is not None for trial in counted),
         items=sum(trial.cost.items for trial in counted),
@@ -215,7 +215,7 @@ def spending_of(trials: Iterable[Trial]) -> Spending:
     )
 
 
-def limits_of(budget: BudgetSpec, spent: Spending) -> tuple[Limit, ...]:
+def limits_of(budget: BudgetSpec, spent: Spent) -> tuple[Limit, ...]:
     """Every limit the budget sets, the one nearest to its end first."""
     limits: list[Limit] = []
     if budget.candidates is not None:
@@ -228,7 +228,7 @@ def limits_of(budget: BudgetSpec, spent: Spending) -> tuple[Limit, ...]:
 
 
 def remaining_worker_s(
-    budget: BudgetSpec, spent: Spending, *, candidate_s: float, candidate_items: float
+    budget: BudgetSpec, spent: Spent, *, candidate_s: float, candidate_items: float
 ) -> float:
     """Worker seconds until the first limit, when a candidate takes so many seconds and items."""
     left = [float("inf")]

@@ -28,7 +28,7 @@ from .results.front import Axis as Axis
 from .results.front import Front as Front
 from .results.front import Point as Point
 from .results.points import ChosenPoint as ChosenPoint
-from .results.points import Outcome as Outcome
+from .results.points import SearchOutcome as SearchOutcome
 from .results.points import chosen_outcome as chosen_outcome
 from .results.points import outcome_of as outcome_of
 from .results.selection import ConstraintCheck as ConstraintCheck

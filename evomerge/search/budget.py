@@ -17,7 +17,7 @@ from evomerge.study import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spending:
+class Budget:
     """The budget of a stage.
 
     budget: the limits. each: items that a candidate has on the average. population: genomes of a

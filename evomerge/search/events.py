@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluate import CandidateKey, Phase, Step
-from evomerge.search.results.points import Outcome
+from evomerge.search.results.points import SearchOutcome
 from evomerge.study import Study
 
 if TYPE_CHECKING:
-    from evomerge.workers import Preparation
+    from evomerge.workers import PreparedJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Started(Event):
     run_dir: Path
     recorded: int
     study: Study = field(repr=False, compare=False)
-    preparation: Preparation = field(repr=False, compare=False)
+    preparation: PreparedJob = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class Finished(Event):
     reason: str
     better: bool
     headline: str
-    outcome: Outcome = field(repr=False, compare=False)
+    outcome: SearchOutcome = field(repr=False, compare=False)
 
 
 Observe = Callable[[Event], object]

@@ -18,12 +18,12 @@ from evomerge.evaluate import (
     Candidate,
     CandidateKey,
     Cost,
+    Evaluation,
     Failed,
     ItemIds,
     Kind,
     Means,
     Observer,
-    Outcome,
     Plan,
     Say,
     Scored,
@@ -36,14 +36,14 @@ from evomerge.evaluate import (
 )
 from evomerge.search.baselines import BASE, parent_labels
 from evomerge.study import FACTS, Parameter, Study, Trial, digest_items
-from evomerge.workers import Pool, Preparation, opened_count, opened_files_of
+from evomerge.workers import Pool, PreparedJob, opened_count, opened_files_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
     """Where candidates of one search are scored and their trials kept."""
 
-    preparation: Preparation
+    preparation: PreparedJob
     study: Study
     pool: Pool
     observe: Observer = ignore
@@ -86,7 +86,7 @@ class Ledger:
             raise WorkerError(f"no {some_of} could be scored: {failed[0][1].reason}")
         return [self._recorded(candidate) for candidate in candidates]
 
-    def _record(self, candidate: Candidate, outcome: Outcome) -> None:
+    def _record(self, candidate: Candidate, outcome: Evaluation) -> None:
         self.study.record(
             candidate,
             outcome,
@@ -135,7 +135,7 @@ class Ledger:
         cost = Cost(items=count_items(items))
         return Scored(tasks={t: _part(recorded[t], ids) for t, ids in items.items()}, cost=cost)
 
-    def _check_block(self, key: CandidateKey, number: int, outcome: Outcome) -> None:
+    def _check_block(self, key: CandidateKey, number: int, outcome: Evaluation) -> None:
         """Refuse results of a block that was lost where they are not what they were."""
         trial = self.study.find(key)
         if trial is None:
@@ -145,7 +145,7 @@ class Ledger:
         if trial.blocks is not None and trial.blocks[number:][:1] != (digest_items(outcome.tasks),):
             raise self.study.items.unlike(key)
 
-    def _check_scored(self, key: CandidateKey, outcome: Outcome) -> None:
+    def _check_scored(self, key: CandidateKey, outcome: Evaluation) -> None:
         if isinstance(outcome, Failed):
             raise RunError(
                 f"{self.study.run_dir}: the item results of {key} were lost or damaged, and it "
@@ -153,7 +153,7 @@ class Ledger:
             )
 
     def _restore(
-        self, candidate: Candidate, outcome: Outcome, *, means: Means | None = None
+        self, candidate: Candidate, outcome: Evaluation, *, means: Means | None = None
     ) -> None:
         self._check_scored(candidate.key, outcome)
         assert isinstance(outcome, Scored)
@@ -163,7 +163,7 @@ class Ledger:
     def conclude(
         self,
         candidate: Candidate,
-        outcome: Outcome,
+        outcome: Evaluation,
         *,
         means: Means,
         blocks: Sequence[Scored] | None = None,

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from evomerge.errors import WorkerError
 from evomerge.evaluate import Candidate, CandidateKey, ItemIds, Objective, draw
 from evomerge.search.baselines import Baseline, Baselines
-from evomerge.search.budget import Spending
+from evomerge.search.budget import Budget
 from evomerge.search.generation import Generations
 from evomerge.search.ledger import Ledger
 from evomerge.search.proposer import Propose, make_proposer
 from evomerge.study import Trial
-from evomerge.workers import Preparation
+from evomerge.workers import PreparedJob
 
 BASELINES = 0
 """The generation of the baselines; the optimiser's own count from 1, on through the stages."""
@@ -74,7 +74,7 @@ def run_search(
     least = max([after + 1, *(trial.key.generation for trial in recorded)])
     generation = after
     generations = Generations(ledger, thresholds)
-    spending = Spending(
+    spending = Budget(
         budget=preparation.job.budget_after(preparation.stage),
         each=preparation.items_each,
         population=optimizer.population,
@@ -158,7 +158,7 @@ def _remark_on(baselines: Sequence[Trial], objective: Objective) -> str | None:
 
 
 def _candidates(
-    preparation: Preparation, generation: int, genomes: NDArray[np.float64]
+    preparation: PreparedJob, generation: int, genomes: NDArray[np.float64]
 ) -> list[Candidate]:
     """The genomes of a generation, their items still to be drawn."""
     return [
@@ -190,7 +190,7 @@ def _baseline_candidates(
     ]
 
 
-def _baseline_items(preparation: Preparation) -> ItemIds:
+def _baseline_items(preparation: PreparedJob) -> ItemIds:
     """A draw of their own; all items where anchors are to be chosen by their answers."""
     job = preparation.job
     pools = {task: preparation.suite.items(task, "search") for task in job.search_tasks}

@@ -19,7 +19,7 @@ from evomerge.search.baselines import model_labels, only
 from evomerge.search.ledger import Ledger
 from evomerge.space import switches_of
 from evomerge.study import ALGORITHMS, Trial
-from evomerge.workers import Preparation
+from evomerge.workers import PreparedJob
 
 
 class Proposer(Protocol):
@@ -145,7 +145,7 @@ class ParetoProposer:
         return self._optimizer.stop
 
 
-def algorithm_of(preparation: Preparation) -> Algorithm:
+def algorithm_of(preparation: PreparedJob) -> Algorithm:
     """The algorithm that the present stage is searched by."""
     job = preparation.job
     return choose_algorithm(

@@ -31,11 +31,18 @@ from evomerge.search.events import (
 )
 from evomerge.search.ledger import Ledger
 from evomerge.search.loop import Ending, run_search
-from evomerge.search.results.points import Outcome
+from evomerge.search.results.points import SearchOutcome
 from evomerge.search.selection.front import select_front
 from evomerge.search.selection.winner import select_winner, winner_of_stage
 from evomerge.study import FACTS, SELF_CHECKS, STAGES, Study, storage_errors
-from evomerge.workers import Pool, Preparation, check_unchanged, facts_folder, facts_of, next_stage
+from evomerge.workers import (
+    Pool,
+    PreparedJob,
+    cache_folder,
+    check_unchanged,
+    fingerprints_of,
+    next_stage,
+)
 from evomerge.workers import open_pool as open_job_pool
 
 # A whole job: its stages one after another, then the selection.
@@ -44,7 +51,7 @@ from evomerge.workers import open_pool as open_job_pool
 # on in the stage where it was, also with another budget. A job without stages is one stage.
 
 
-def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
+def run_job(ledger: Ledger) -> tuple[Ending, SearchOutcome]:
     """Search every stage and select the winner of the last, or the front. Raises WorkerError."""
     job, after = ledger.preparation.job, 0
     for stage in job.searches[:-1]:
@@ -69,7 +76,7 @@ def run_job(ledger: Ledger) -> tuple[Ending, Outcome]:
     return ending, select(ledger, ending)
 
 
-def at_stage(preparation: Preparation, study: Study, stage: int) -> Preparation:
+def at_stage(preparation: PreparedJob, study: Study, stage: int) -> PreparedJob:
     """The job in its stage number `stage`, from 0; the record holds how those before it ended."""
     for ended in (study.noted(STAGES) or ())[:stage]:
         preparation = next_stage(preparation, _winner(ended))
@@ -95,8 +102,8 @@ EVENTS_FILE = "events.jsonl"
 
 _GENERATION_DONE = re.compile(rb'"event": "generation_done", "generation": (\d{1,9}),')
 
-OpenPool = Callable[[Preparation, Path], Pool]
-"""(what is scored, the folder for large facts about the sources) -> the workers."""
+OpenPool = Callable[[PreparedJob, Path], Pool]
+"""(what is scored, the folder for large arrays of the tensor cache) -> the workers."""
 
 _READ_BYTES = 2**24
 """Of the end of the file; more than the events of any generation."""
@@ -109,21 +116,21 @@ _UNCHECKED = (
 
 def run_study(
     study: Study,
-    preparation: Preparation,
+    preparation: PreparedJob,
     *,
     observe: Observe,
     ray_address: str | None = None,
-    facts_dir: Path | None = None,
+    cache_dir: Path | None = None,
     open_pool: OpenPool | None = None,
-) -> tuple[Ending, Outcome]:
+) -> tuple[Ending, SearchOutcome]:
     """Search, or go on, until there is an outcome; the study stays open.
 
     observe: told of every event, which RUN_DIR/events.jsonl holds too. ray_address: of a cluster to
-    join. facts_dir: the run directory that holds large facts about the sources; its own if not
+    join. cache_dir: the run directory that holds large arrays of the tensor cache; its own if not
     given. open_pool: opens other workers than those that the job asks for.
     Raises RunError where what the search depends on has changed, WorkerError, StorageError.
     """
-    now = facts_of(preparation)
+    now = fingerprints_of(preparation)
     with _EventLog(study.run_dir) as log:
 
         def tell(event: Event) -> None:
@@ -144,9 +151,9 @@ def run_study(
                 preparation=preparation,
             )
         )
-        folder = facts_folder(facts_dir or study.run_dir, now)
+        folder = cache_folder(cache_dir or study.run_dir, now)
 
-        def open_own(ready: Preparation, folder: Path) -> Pool:
+        def open_own(ready: PreparedJob, folder: Path) -> Pool:
             return open_workers(study, ready, folder, events.say, ray_address)
 
         with (open_pool or open_own)(preparation, folder) as pool:
@@ -173,8 +180,8 @@ def run_study(
 
 def open_workers(
     study: Study,
-    preparation: Preparation,
-    facts_folder: Path,
+    preparation: PreparedJob,
+    cache_folder: Path,
     say: Say,
     ray_address: str | None = None,
 ) -> Pool:
@@ -186,7 +193,7 @@ def open_workers(
         return open_job_pool(
             preparation,
             ray_address=ray_address,
-            facts_folder=facts_folder,
+            cache_folder=cache_folder,
             say=say,
             checked=keep_check(study, say),
         )

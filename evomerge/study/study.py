@@ -17,10 +17,10 @@ from evomerge.errors import RunError
 from evomerge.evaluate import (
     Candidate,
     CandidateKey,
+    Evaluation,
     Failed,
     Kind,
     Means,
-    Outcome,
     Scored,
     TaskItems,
     means_of,
@@ -96,7 +96,7 @@ class Study:
     def record(
         self,
         candidate: Candidate,
-        outcome: Outcome,
+        outcome: Evaluation,
         *,
         score: float | None,
         means: Means | None = None,
@@ -146,7 +146,7 @@ class Study:
             raise RunError(f"{self.run_dir}: no candidate {key} is recorded; see study.db")
         return trial
 
-    def outcome_of(self, key: CandidateKey) -> Outcome:
+    def outcome_of(self, key: CandidateKey) -> Evaluation:
         """A recorded candidate's outcome, to the last bit as it was recorded."""
         trial = self.trial(key)
         if trial.failure is not None:

@@ -3,14 +3,14 @@ from .pool import Pool as Pool
 from .pool_choice import check_models as check_models
 from .pool_choice import check_workers as check_workers
 from .pool_choice import open_pool as open_pool
+from .preparation.fingerprints import cache_folder as cache_folder
 from .preparation.fingerprints import check_unchanged as check_unchanged
-from .preparation.fingerprints import facts_folder as facts_folder
-from .preparation.fingerprints import facts_of as facts_of
+from .preparation.fingerprints import fingerprints_of as fingerprints_of
 from .preparation.fingerprints import opened_count as opened_count
 from .preparation.fingerprints import opened_files_of as opened_files_of
 from .preparation.preparation import pin as pin
 from .preparation.preparation import pinned_reference as pinned_reference
 from .preparation.preparation import prepare as prepare
-from .preparation.prepared_job import Preparation as Preparation
+from .preparation.prepared_job import PreparedJob as PreparedJob
 from .preparation.prepared_job import next_stage as next_stage
 from .worker import choose_device as choose_device

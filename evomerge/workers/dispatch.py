@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from evomerge.errors import WorkerError
-from evomerge.evaluate import Candidate, CandidateKey, Failed, Outcome, Say, Scored, count_items
+from evomerge.evaluate import Candidate, CandidateKey, Evaluation, Failed, Say, Scored, count_items
 from evomerge.workers.pool import in_order, in_short, ran_short
 from evomerge.workers.worker import PAUSES_S
 
@@ -55,7 +55,7 @@ class Answered:
     """A worker has an outcome."""
 
     worker: int
-    outcome: Outcome
+    outcome: Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class Dispatch:
         self._shorts: Counter[CandidateKey] = Counter()
         self._not_before: dict[CandidateKey, float] = {}
 
-    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Outcome]]:
+    def run(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Evaluation]]:
         """Keep every worker busy until all candidates have an outcome. Raises WorkerError."""
         self._waiting = in_order(candidates)
         self._deaths.clear()
@@ -197,7 +197,7 @@ class Dispatch:
             worker.begin(now_s, due[0], ready=True)
             self._crew.give(number, due[0])
 
-    def _take(self, event: Event) -> tuple[Candidate, Outcome] | None:
+    def _take(self, event: Event) -> tuple[Candidate, Evaluation] | None:
         """Act on what has happened; the candidate that has its outcome by it, if one has."""
         worker, now_s = self._workers[event.worker], self._clock()
         candidate, took_s = worker.asked, now_s - worker.since_s
@@ -220,7 +220,7 @@ class Dispatch:
             return None
         return self._again(candidate)
 
-    def _again(self, candidate: Candidate) -> tuple[Candidate, Outcome] | None:
+    def _again(self, candidate: Candidate) -> tuple[Candidate, Evaluation] | None:
         """Hand out anew what took a worker down, unless it has done so too often."""
         self._deaths[candidate.key] += 1
         if self._deaths[candidate.key] < self._patience.deaths:
@@ -262,7 +262,7 @@ class Dispatch:
         likely = [took_s * max(1.0, items / max(1, on)) for took_s, on in self._taken]
         return max(self._patience.least_s, self._patience.medians * statistics.median(likely))
 
-    def _replace_late(self) -> Iterator[tuple[Candidate, Outcome] | None]:
+    def _replace_late(self) -> Iterator[tuple[Candidate, Evaluation] | None]:
         for number, worker in enumerate(self._workers):
             if worker.candidate is None:
                 continue

@@ -22,8 +22,8 @@ from transformers import GenerationConfig
 
 from evomerge.evaluate import Engine, RoutedEngine, TransformersEngine
 from evomerge.merge import (
-    Facts,
     MergeEngine,
+    TensorCache,
     generation_config,
     lead_reference,
     merged_config,
@@ -35,20 +35,20 @@ from evomerge.recipe import Recipe
 from evomerge.sources import Source
 from evomerge.vocabulary import config_folder, settings_of
 from evomerge.workers.preparation.models_alone import ModelAlone
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from evomerge.workers.vllm_models import ServedModels
 
 
 class LiveModels:
     """Engines on one device, made when the first recipe of their kind comes.
 
-    facts_folder: where facts about the sources that are large are kept beside the run.
+    cache_folder: where large arrays of the tensor cache are kept, beside the run.
     """
 
-    def __init__(self, preparation: Preparation, *, device: str, facts_folder: Path | None) -> None:
+    def __init__(self, preparation: PreparedJob, *, device: str, cache_folder: Path | None) -> None:
         self._preparation = preparation
         self._device = device
-        self._facts_folder = facts_folder
+        self._facts_folder = cache_folder
         self._prefix_bytes = int(preparation.job.compute.prefix_gb * 10**9)
         self._stages: Mapping[str, Recipe] = {}
         self._sources: Mapping[str, Source] = preparation.sources
@@ -97,7 +97,7 @@ class LiveModels:
         source = model.source
         sources = {source.reference: source}
         known = self._sources.get(source.reference) is source
-        merge = self._merge if known else MergeEngine(sources, facts=Facts(limit_bytes=0))
+        merge = self._merge if known else MergeEngine(sources, cache=TensorCache(limit_bytes=0))
         engine: Engine
         if self._served is not None:
             engine = self._served.hold(recipe, sources=sources, merge=merge)
@@ -119,7 +119,7 @@ class LiveModels:
         return self._generations[key]
 
     def release(self) -> None:
-        """Give back the memory of the live models and of facts; they are made again when needed."""
+        """Give back the memory of live models and cache; they are made again when needed."""
         live = self._plain or self._sliced or self._routed
         self._plain = self._sliced = self._routed = None
         self._merge = self._engine_over(self._sources)
@@ -145,8 +145,8 @@ class LiveModels:
         if folder is not None and self._stages:
             stated = "".join(stage.to_yaml() for stage in self._stages.values())
             folder = folder / hashlib.sha256(stated.encode()).hexdigest()[:16]
-        facts = Facts(limit_bytes=int(compute.cache_gb * 10**9), folder=folder)
-        return MergeEngine(sources, facts=facts, device=self._device)
+        cache = TensorCache(limit_bytes=int(compute.cache_gb * 10**9), folder=folder)
+        return MergeEngine(sources, cache=cache, device=self._device)
 
     def _make_room(self) -> None:
         """Before another kind of live model on a GPU: it may not hold both."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from evomerge.errors import WorkerError
-from evomerge.evaluate import Candidate, CandidateKey, Observer, Outcome, Say, hush, ignore
+from evomerge.evaluate import Candidate, CandidateKey, Evaluation, Observer, Say, hush, ignore
 from evomerge.route import hops_of, order_by_prefix
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from evomerge.workers.worker import PAUSES_S, Checked, Shortage, Worker, choose_device, forget
 
 
@@ -21,7 +21,7 @@ class Pool(ABC):
     @abstractmethod
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         """Score each candidate once and yield it with its outcome as soon as it is there.
 
         Raises WorkerError where the workers or the machine fail, which says nothing of a candidate.
@@ -73,30 +73,30 @@ class LocalPool(Pool):
 
     def __init__(
         self,
-        preparation: Preparation,
+        preparation: PreparedJob,
         *,
-        facts_folder: Path | None = None,
+        cache_folder: Path | None = None,
         say: Say = hush,
         checked: Checked = forget,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         device = choose_device(preparation.job.compute.device)
         self._worker = Worker(
-            preparation, device=device, facts_folder=facts_folder, checked=checked
+            preparation, device=device, cache_folder=cache_folder, checked=checked
         )
         self._say = say
         self._sleep = sleep
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         """Score the candidates one after another, routes that begin alike together."""
         ordered = in_order(candidates)
         self._worker.expect([candidate.recipe for candidate in ordered])
         for candidate in ordered:
             yield candidate, self._evaluate(candidate, observe)
 
-    def _evaluate(self, candidate: Candidate, observe: Observer) -> Outcome:
+    def _evaluate(self, candidate: Candidate, observe: Observer) -> Evaluation:
         reason = ""
         for pause_s in (0.0, *PAUSES_S):
             if reason:

@@ -15,7 +15,7 @@ from evomerge.merge import pass_key
 from evomerge.vocabulary import settings_of
 from evomerge.workers.dispatch import Patience
 from evomerge.workers.pool import LocalPool, Pool
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from evomerge.workers.vllm_models import check_job
 from evomerge.workers.worker import Checked, choose_device, forget
 
@@ -70,7 +70,7 @@ def check_engine(compute: ComputeSpec) -> None:
         )
 
 
-def check_models(preparation: Preparation) -> None:
+def check_models(preparation: PreparedJob) -> None:
     """Raise InputError when the job's engine is not installed or does not serve its models.
 
     Or where its tasks ask with tokens that a model has no rows for, or a weight is not finite:
@@ -96,17 +96,17 @@ def check_models(preparation: Preparation) -> None:
 
 
 def open_pool(
-    preparation: Preparation,
+    preparation: PreparedJob,
     *,
     ray_address: str | None = None,
-    facts_folder: Path | None = None,
+    cache_folder: Path | None = None,
     say: Say = hush,
     checked: Checked = forget,
     patience: Patience | None = None,
 ) -> Pool:
     """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster.
 
-    facts_folder: where workers keep large facts about the sources, such as sorted magnitudes. say:
+    cache_folder: where workers keep large arrays, such as sorted magnitudes. say:
     told of what goes wrong and is tried again, such as a worker that is lost. checked: told of
     self-checks that held. patience: with the workers of Ray.
     Raises InputError where the job's engine does not serve its models.
@@ -115,7 +115,7 @@ def open_pool(
     compute = preparation.job.compute
     workers = count_workers(compute)
     if workers == 1 and ray_address is None:
-        return LocalPool(preparation, facts_folder=facts_folder, say=say, checked=checked)
+        return LocalPool(preparation, cache_folder=cache_folder, say=say, checked=checked)
     set_up_ray(local=ray_address is None)
     from evomerge.workers.ray_pool import RayPool
 
@@ -123,7 +123,7 @@ def open_pool(
         preparation,
         workers=workers,
         address=ray_address,
-        facts_folder=facts_folder,
+        cache_folder=cache_folder,
         say=say,
         checked=checked,
         patience=patience,

@@ -18,13 +18,13 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evomerge.errors import EvomergeError, JobError, WorkerError, is_shortage, one_line
-from evomerge.evaluate import Candidate, Observer, Outcome, Say, SelfCheck, hush, ignore
+from evomerge.evaluate import Candidate, Evaluation, Observer, Say, SelfCheck, hush, ignore
 from evomerge.job import ComputeSpec, JobSpec
 from evomerge.recipe import Recipe
 from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Look, Patience, Ready, Short
 from evomerge.workers.pool import Pool
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from evomerge.workers.ray_session import (
     RaySession,
     check_room,
@@ -59,14 +59,14 @@ class _Ran(str):
 class _Actor:
     """What runs in the other process: the same Worker, made from the job."""
 
-    def __init__(self, job_text: str, threads: int, device: str, facts_folder: Path | None) -> None:
+    def __init__(self, job_text: str, threads: int, device: str, cache_folder: Path | None) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and ends this
         torch.set_num_threads(threads)
         preparation = prepare(JobSpec.model_validate_json(job_text))
         self._checks: list[SelfCheck] = []
         self._worker = Worker(
-            preparation, device=device, facts_folder=facts_folder, checked=self._checks.append
+            preparation, device=device, cache_folder=cache_folder, checked=self._checks.append
         )
 
     def ready(self) -> tuple[int, str]:
@@ -76,7 +76,7 @@ class _Actor:
     def expect(self, recipes: Sequence[Recipe]) -> None:
         self._worker.expect(recipes)
 
-    def evaluate(self, candidate: Candidate) -> tuple[Outcome, list[SelfCheck]] | _Ran:
+    def evaluate(self, candidate: Candidate) -> tuple[Evaluation, list[SelfCheck]] | _Ran:
         """The outcome, and the self-checks that came before it."""
         self._checks.clear()
         try:
@@ -227,11 +227,11 @@ class RayPool(Pool):
 
     def __init__(
         self,
-        preparation: Preparation,
+        preparation: PreparedJob,
         *,
         workers: int,
         address: str | None = None,
-        facts_folder: Path | None = None,
+        cache_folder: Path | None = None,
         say: Say = hush,
         checked: Checked = forget,
         patience: Patience | None = None,
@@ -246,7 +246,7 @@ class RayPool(Pool):
             actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Actor)
             text = job.model_dump_json()
             self._crew = RayCrew(
-                lambda: actor.remote(text, threads, device, facts_folder),
+                lambda: actor.remote(text, threads, device, cache_folder),
                 workers=workers,
                 gpus=gpus,
                 checked=checked,
@@ -266,7 +266,7 @@ class RayPool(Pool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         """Keep every worker busy until all candidates have an outcome."""
         if self._crew is not None and candidates:
             self._crew.expect([candidate.recipe for candidate in candidates])

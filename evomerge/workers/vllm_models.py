@@ -37,7 +37,7 @@ from evomerge.route import fold, hops_of
 from evomerge.sources import Source
 from evomerge.space import read_space
 from evomerge.vocabulary import config_folder, settings_of
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class _Deep:
     engine: VllmEngine
 
 
-def check_job(preparation: Preparation, *, device: str) -> None:
+def check_job(preparation: PreparedJob, *, device: str) -> None:
     """Raise InputError, in one line, for a job that vLLM cannot run here; starts nothing."""
     job, lead = preparation.job, preparation.lead
     if job.models.trust_remote_code:
@@ -72,7 +72,7 @@ def check_job(preparation: Preparation, *, device: str) -> None:
 class ServedModels:
     """Engines on one device, made when the first recipe of their kind comes."""
 
-    def __init__(self, preparation: Preparation, *, device: str) -> None:
+    def __init__(self, preparation: PreparedJob, *, device: str) -> None:
         self._preparation = preparation
         self._device = device
         self._plain: tuple[str, VllmEngine] | None = None

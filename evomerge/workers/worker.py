@@ -20,9 +20,9 @@ from evomerge.evaluate import (
     Candidate,
     Cost,
     Engine,
+    Evaluation,
     Failed,
     Observer,
-    Outcome,
     Scored,
     SelfCheck,
     TaskItems,
@@ -38,7 +38,7 @@ from evomerge.merge import pass_key
 from evomerge.recipe import Recipe
 from evomerge.sources import Checkpoint
 from evomerge.workers.live_models import LiveModels
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 
 # Which candidates are checked against plain transformers, and how one is.
 #
@@ -47,7 +47,7 @@ from evomerge.workers.preparation.prepared_job import Preparation
 # One of each kind of live model is checked, before the first of its kind is scored.
 
 
-def kind_of(recipe: Recipe, preparation: Preparation) -> str:
+def kind_of(recipe: Recipe, preparation: PreparedJob) -> str:
     """The same for recipes whose live models are of one kind; one check serves them all."""
     alone = preparation.alone_in(recipe)
     if alone is not None:
@@ -58,7 +58,7 @@ def kind_of(recipe: Recipe, preparation: Preparation) -> str:
 
 
 def check_candidate(
-    candidate: Candidate, preparation: Preparation, models: LiveModels, *, device: str
+    candidate: Candidate, preparation: PreparedJob, models: LiveModels, *, device: str
 ) -> SelfCheck | None:
     """Check the live model of a candidate; None where it has no score, or nothing to be held to.
 
@@ -125,13 +125,13 @@ class Worker:
 
     def __init__(
         self,
-        preparation: Preparation,
+        preparation: PreparedJob,
         *,
         device: str,
-        facts_folder: Path | None = None,
+        cache_folder: Path | None = None,
         checked: Checked = forget,
     ) -> None:
-        """facts_folder: where facts about the sources that are large are kept beside the run.
+        """facts_folder: where large arrays of the tensor cache are kept, beside the run.
 
         checked: told of self-checks that held.
         """
@@ -144,7 +144,7 @@ class Worker:
         self._device = device
         self._checked = checked
         self._kinds: set[str] = set()  # of live models that were checked
-        self._models = LiveModels(preparation, device=device, facts_folder=facts_folder)
+        self._models = LiveModels(preparation, device=device, cache_folder=cache_folder)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
         """Which recipes come next, on the same items; it changes what they cost, never a score.
@@ -154,7 +154,7 @@ class Worker:
         with contextlib.suppress(Exception):
             self._models.expect(recipes)
 
-    def evaluate(self, candidate: Candidate, observe: Observer = ignore) -> Outcome:
+    def evaluate(self, candidate: Candidate, observe: Observer = ignore) -> Evaluation:
         """Build and score one candidate. What goes wrong with it is a Failed, never an exception.
 
         What is not the candidate's fault passes: an InputError, for a source that became unreadable
@@ -195,7 +195,7 @@ class Worker:
         """Give back all memory that can be made again."""
         self._models.release()
 
-    def _score(self, candidate: Candidate, engine: Engine, *, merge_s: float) -> Outcome:
+    def _score(self, candidate: Candidate, engine: Engine, *, merge_s: float) -> Evaluation:
         """Score the live model; an InputError and a Shortage pass."""
         start = time.perf_counter()
         before = engine.forward_s, engine.hops, engine.shared_hops

@@ -197,7 +197,7 @@ def test_a_result_holds_what_the_record_says(
     assert result.winner.recipe.to_yaml() == outcome.recipe.to_yaml()
     assert result.headline in repr(result)
     scores = result.scores()
-    assert list(scores.index) == [standing.label for standing in outcome.test]
+    assert list(scores.index) == [summary.label for summary in outcome.test]
     row = scores.iloc[0]
     assert row["role", ""] == "winner"
     assert row["score", "value"] == outcome.test[0].score.value
@@ -241,8 +241,8 @@ def test_the_winner_is_exported_merged_again_evaluated_and_reported(
     first, second = (load_tensors(tmp_path / name) for name in ("exported", "merged"))
     assert {n: t.tolist() for n, t in first.items()} == {n: t.tolist() for n, t in second.items()}
     assert exported.verified
-    standing = evomerge.evaluate(tmp_path / "exported", document)
-    assert standing.score == result.winner.scores.score
+    summary = evomerge.evaluate(tmp_path / "exported", document)
+    assert summary.score == result.winner.scores.score
     assert result.report(tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 

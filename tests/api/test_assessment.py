@@ -15,7 +15,7 @@ from evomerge.export import merge_recipe
 from evomerge.job import JobSpec
 from evomerge.recipe import load_recipe
 from evomerge.workers.preparation.preparation import pin, prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.checkpoints import save_tiny_llama
 from tests.evaluate.conftest import TASKS as TOYS
 from tests.search.jobs import TASKS as SUMS
@@ -43,7 +43,7 @@ def job(models: Path) -> JobSpec:
 
 
 @pytest.fixture(scope="module")
-def preparation(job: JobSpec) -> Preparation:
+def preparation(job: JobSpec) -> PreparedJob:
     return prepare(pin(job))
 
 
@@ -76,15 +76,15 @@ def documents(models: Path, kind: str) -> list[Document]:
 
 def scores(model: Path, job: JobSpec) -> dict[tuple[str, str], float]:
     """Of the items that there are most of."""
-    standing = evaluate_model(str(model), job, split="search")
+    summary = evaluate_model(str(model), job, split="search")
     return {
         (task, metric): interval.value
-        for task, found in standing.tasks.items()
+        for task, found in summary.tasks.items()
         for metric, interval in found.items()
     }
 
 
-def stock_scores(model: Path, preparation: Preparation) -> dict[tuple[str, str], float]:
+def stock_scores(model: Path, preparation: PreparedJob) -> dict[tuple[str, str], float]:
     items = {task: preparation.suite.items(task, "search") for task in METRICS}
     options = StockOptions(dtype="float32", device="cpu", batch_size=32, task_folders=FOLDERS)
     stock = score_stock(model, items, METRICS, options)
@@ -97,7 +97,7 @@ def stock_scores(model: Path, preparation: Preparation) -> dict[tuple[str, str],
 
 @pytest.mark.parametrize("kind", ["plain", "slices", "route"])
 def test_a_recipe_and_the_model_it_makes_score_what_stock_tools_say(
-    models: Path, job: JobSpec, preparation: Preparation, tmp_path: Path, kind: str
+    models: Path, job: JobSpec, preparation: PreparedJob, tmp_path: Path, kind: str
 ) -> None:
     path, out = tmp_path / "recipe.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump_all(documents(models, kind)))
@@ -109,7 +109,7 @@ def test_a_recipe_and_the_model_it_makes_score_what_stock_tools_say(
 
 
 def test_a_deeper_model_of_more_words_is_scored_as_stock_tools_score_it(
-    job: JobSpec, preparation: Preparation, tmp_path: Path
+    job: JobSpec, preparation: PreparedJob, tmp_path: Path
 ) -> None:
     odd = save_tiny_llama(tmp_path / "odd", seed=1, layers=3, vocabulary=200)
     assert scores(odd, job) == pytest.approx(stock_scores(odd, preparation))
@@ -124,8 +124,8 @@ def test_a_model_is_scored_by_a_path_that_counts_from_here(
     (tmp_path / "alone.yaml").write_text(yaml.safe_dump({**alone, "dtype": "float32"}))
     monkeypatch.chdir(tmp_path)
     assert scores(Path(written), job) == scores(odd, job)
-    standing = evaluate_model(written, job, split="search")
-    assert standing.label == written
+    summary = evaluate_model(written, job, split="search")
+    assert summary.label == written
 
 
 def test_a_model_of_another_architecture_is_refused(job: JobSpec, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from evomerge.errors import SourceError
 from evomerge.evaluate.engines import live_model
 from evomerge.evaluate.engines.live_model import build_model, check_model
-from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.sources import open_source
 from evomerge.vocabulary import TokenSettings
 from tests.architectures import (
@@ -113,7 +113,7 @@ def test_one_module_alone_may_have_memory(tmp_path: Path, name: str) -> None:
         only=only,
     )
     placed = {key: value for key, value in load_tensors(folder).items() if _in_layers(key)}
-    Placement(model).fill(placed.items(), within=f"{only}.")
+    WeightLoader(model).fill(placed.items(), within=f"{only}.")
     for key, value in [*model.named_parameters(), *model.named_buffers()]:
         assert value.is_meta == (not key.startswith(f"{only}."))
     whole = load_whole(folder, name)
@@ -122,7 +122,7 @@ def test_one_module_alone_may_have_memory(tmp_path: Path, name: str) -> None:
         assert torch.equal(value, expected[key])
     short = dict(list(placed.items())[1:])
     with pytest.raises(SourceError, match="no tensor was given for it"):
-        Placement(model).fill(short.items(), within=f"{only}.")
+        WeightLoader(model).fill(short.items(), within=f"{only}.")
 
 
 def _in_layers(name: str) -> bool:

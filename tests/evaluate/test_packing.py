@@ -15,8 +15,8 @@ from evomerge.evaluate.engines.base import Continuation, Prompt
 from evomerge.evaluate.engines.transformers import limits as packing_limits
 from evomerge.evaluate.engines.transformers import tree_passes
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.transformers.logit_selection import LogitSelection
 from evomerge.evaluate.engines.transformers.token_tree import Pass
-from evomerge.evaluate.engines.transformers.wanted_cells import WantedCells
 from tests.architectures import load_whole, save_architecture
 from tests.checkpoints import load_tensors, word_tokenizer
 from tests.evaluate.test_engine import continuation, generated, prompt
@@ -162,15 +162,15 @@ def test_a_part_that_is_wrong_without_its_other_cells_stays_whole(
     folder = save_architecture(tmp_path, "llama")
     asked = likely_requests()
     expected = [value for value, _ in engine_of(folder, batch_size=1).loglikelihood(asked)]
-    right = getattr(WantedCells, part)
+    right = getattr(LogitSelection, part)
 
-    def wrong(self: WantedCells, *given: object) -> object:
+    def wrong(self: LogitSelection, *given: object) -> object:
         out = right(self, *given)
         if isinstance(out, tuple):
             return (torch.flip(out[0], dims=[1]), *out[1:])
         return None if out is None else torch.zeros_like(out)
 
-    monkeypatch.setattr(WantedCells, part, wrong)
+    monkeypatch.setattr(LogitSelection, part, wrong)
     engine = engine_of(folder)
     assert engine._longest_packed is None
     assert engine._wanted is not None

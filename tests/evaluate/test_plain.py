@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from evomerge.evaluate.engines.base import NonFiniteLogits, Stopping
-from evomerge.evaluate.engines.transformers.decoding import Choosing
+from evomerge.evaluate.engines.transformers.decoding import GreedyChoice
 from evomerge.evaluate.engines.transformers.plain import plain_answer, plain_logits
 from tests.architectures import load_whole, save_architecture
 from tests.checkpoints import word_tokenizer
@@ -19,8 +19,8 @@ from tests.evaluate.test_live_model import words
 CONTEXT = 64
 
 
-def choosing(**settings: object) -> Choosing:
-    return Choosing(
+def choice(**settings: object) -> GreedyChoice:
+    return GreedyChoice(
         generation_config=GenerationConfig(**settings),
         stopping=Stopping(word_tokenizer(), end_tokens=[2]),
         vocabulary=40,
@@ -49,7 +49,7 @@ def test_answers_are_those_that_transformers_generates(
         found = plain_answer(
             model,
             prompt(tokens, limit_tokens=7),
-            choosing(repetition_penalty=penalty),
+            choice(repetition_penalty=penalty),
             context_tokens=CONTEXT,
         )
         assert found == generated(model, tokens, max_new_tokens=7, repetition_penalty=penalty)
@@ -59,14 +59,14 @@ def test_an_answer_ends_with_its_stop_text_whatever_the_checkpoint_says(tmp_path
     save_architecture(tmp_path, "llama")
     model = load_whole(tmp_path, "llama").eval()
     whole = plain_answer(
-        model, prompt(words(6, seed=1), limit_tokens=8), choosing(), context_tokens=CONTEXT
+        model, prompt(words(6, seed=1), limit_tokens=8), choice(), context_tokens=CONTEXT
     )
     model.generation_config.eos_token_id = whole[0]
     text = word_tokenizer().decode([whole[2]])
     ended = plain_answer(
         model,
         prompt(words(6, seed=1), stop=(text,), limit_tokens=8),
-        choosing(),
+        choice(),
         context_tokens=CONTEXT,
     )
     assert ended == whole[: whole.index(whole[2]) + 1]
@@ -78,4 +78,4 @@ def test_logits_that_are_not_finite_are_no_answer(tmp_path: Path) -> None:
     model = load_whole(tmp_path, "llama").eval()
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
     with pytest.raises(NonFiniteLogits):
-        plain_answer(model, prompt(words(5, seed=0)), choosing(), context_tokens=CONTEXT)
+        plain_answer(model, prompt(words(5, seed=0)), choice(), context_tokens=CONTEXT)

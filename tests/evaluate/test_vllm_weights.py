@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from evomerge.errors import SourceError
-from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.vllm.weights import CheckedStream, blank_layers, refuse_several_runs
+from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.sources import open_source
 from tests.architectures import save_architecture
 from tests.checkpoints import load_tensors, save_tiny_llama
@@ -21,14 +21,14 @@ EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 GAIN = "model.layers.1.input_layernorm.weight"
 
 
-def placement_of(folder: Path) -> Placement:
+def loader_into(folder: Path) -> WeightLoader:
     with torch.device("meta"):
-        return Placement(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)))
+        return WeightLoader(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)))
 
 
 def test_a_stream_that_fits_passes_as_it_is(base: Path) -> None:
     tensors = load_tensors(base)
-    stream = CheckedStream(tensors.items(), placement_of(base), heads={})
+    stream = CheckedStream(tensors.items(), loader_into(base), heads={})
     passed = dict(stream)
     stream.check()
     assert passed.keys() == tensors.keys()
@@ -43,7 +43,7 @@ def test_a_tied_head_is_given_beside_the_embeddings_by_whichever_name_it_is_stor
     tensors = load_tensors(folder)
     shared = tensors.pop(EMBEDDINGS)
     stream = CheckedStream(
-        {**tensors, stored: shared}.items(), placement_of(folder), heads={EMBEDDINGS: HEAD}
+        {**tensors, stored: shared}.items(), loader_into(folder), heads={EMBEDDINGS: HEAD}
     )
     passed = dict(stream)
     stream.check()
@@ -64,7 +64,7 @@ def test_a_stream_that_does_not_fit_ends_and_is_refused_by_name(
     tensors: dict[str, torch.Tensor | None] = {**load_tensors(base), name: tensor}
     stream = CheckedStream(
         [(name, given) for name, given in tensors.items() if given is not None],
-        placement_of(base),
+        loader_into(base),
         heads={},
     )
     passed = dict(stream)
@@ -78,7 +78,7 @@ def test_what_breaks_a_merge_is_raised_once_the_stream_has_ended(base: Path) -> 
         yield EMBEDDINGS, load_tensors(base)[EMBEDDINGS]
         raise ZeroDivisionError
 
-    stream = CheckedStream(breaking(), placement_of(base), heads={})
+    stream = CheckedStream(breaking(), loader_into(base), heads={})
     assert list(dict(stream)) == [EMBEDDINGS]
     with pytest.raises(ZeroDivisionError):
         stream.check()

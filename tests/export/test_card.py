@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from evomerge.evaluate.inference.intervals import Interval
-from evomerge.evaluate.inference.summary import Role, Standing
+from evomerge.evaluate.inference.summary import Role, ScoreSummary
 from evomerge.export.card import MIXED_LICENCE, CardScores, Effort, Story, use_of
 from evomerge.export.card import write_card as write_merge_card
 from evomerge.export.origins import FileFacts, Licence, Origin, public_names, trace
@@ -30,9 +30,9 @@ def card_of(family: Family, recipe: Recipe | None = None, **story: object) -> st
     return write_merge_card(recipe, trace(sources, names), story=Story(**fields))  # type: ignore[arg-type]
 
 
-def standing(label: str, role: Role, value: float) -> Standing:
+def summary(label: str, role: Role, value: float) -> ScoreSummary:
     interval = Interval(value=value, low=value - 0.05, high=value + 0.05)
-    return Standing(
+    return ScoreSummary(
         label=label,
         role=role,
         score=interval,
@@ -43,10 +43,10 @@ def standing(label: str, role: Role, value: float) -> Standing:
 def scores_of(family: Family) -> CardScores:
     return CardScores(
         said="On unseen items.",
-        standings=(
-            standing("mean of the second half", "winner", 0.625),
-            standing(str(family.base), "base", 0.25),
-            standing(f"soup of {family.arithmetic} + {family.japanese}", "baseline", 0.5),
+        summaries=(
+            summary("mean of the second half", "winner", 0.625),
+            summary(str(family.base), "base", 0.25),
+            summary(f"soup of {family.arithmetic} + {family.japanese}", "baseline", 0.5),
         ),
         constraints=(
             ConstraintCheck(task="count", metric="acc", score=0.5, wanted=0.9),
@@ -241,7 +241,7 @@ def test_nothing_in_a_name_shapes_the_page(tmp_path: Path) -> None:
     effort = Effort(space=evil, genes=1, optimizer=evil, seed=3, candidates=2, items=12)
     scores = CardScores(
         said=f"On {evil}.",
-        standings=(standing(evil, "winner", 0.6), standing(str(named), "base", 0.2)),
+        summaries=(summary(evil, "winner", 0.6), summary(str(named), "base", 0.2)),
         constraints=(ConstraintCheck(task=evil, metric=evil, score=0.5, wanted=0.9),),
         remarks=(evil,),
     )

@@ -28,7 +28,7 @@ from evomerge.search.selection.winner import select_winner
 from evomerge.study import Parameter, Study, create_study
 from evomerge.workers.pool import LocalPool
 from evomerge.workers.preparation.preparation import pin, prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.checkpoints import load_tensors
 from tests.export.conftest import Family, contents, make_family
 
@@ -67,7 +67,7 @@ def nats(doc, results):
 
 @dataclass(frozen=True)
 class Searched:
-    preparation: Preparation
+    preparation: PreparedJob
     study: Study
     selection: Selection
 
@@ -139,9 +139,9 @@ def test_the_card_opens_with_the_headline_and_shows_every_test_score(
     lines = card.text.strip().splitlines()
     assert lines[0] == "# toy"
     assert lines[2] == searched.selection.headline()
-    for standing in searched.selection.test:
-        assert standing.label in card.text
-        interval = standing.score
+    for summary in searched.selection.test:
+        assert summary.label in card.text
+        interval = summary.score
         shown = f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
         assert shown in card.text
     assert "`one_weight_per_model` (2 genes), 8 candidates scored on 32 items" in card.text
@@ -173,7 +173,7 @@ def test_the_recipe_says_what_the_search_knew(
         assert tuple(block["genome"]) == selection.genome
     test = block["scores"]["test"]
     assert test["items"] == selection.items["test"]
-    assert test["objective"] == dataclasses.asdict(selection.standing(selection.winner).score)
+    assert test["objective"] == dataclasses.asdict(selection.summary(selection.winner).score)
     assert set(block["scores"]) == {"validation", "test"}
     hashes = {entry["model"]: entry["sha256"] for entry in block["sources"]}
     for reference, source in searched.preparation.sources.items():

@@ -14,7 +14,7 @@ from evomerge.grid import GridRun, facts_of_grid, keep_grid, open_grid_study, pi
 from evomerge.search.events import Observe, unobserved
 from evomerge.study import Study
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.grid.grids import HashingPool, make_grid, write_models, write_tasks
 
 OpenRun = Callable[..., Any]
@@ -30,14 +30,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(models: Path) -> Preparation:
+def prepared(models: Path) -> PreparedJob:
     """What all grids over these models and tasks share."""
     return prepare(pin_grid(make_grid(models)).job())
 
 
 @contextmanager
 def opened(
-    run_dir: Path, models: Path, preparation: Preparation, pool: HashingPool, **changes: Any
+    run_dir: Path, models: Path, preparation: PreparedJob, pool: HashingPool, **changes: Any
 ) -> Iterator[GridRun]:
     """A grid over its record, as the command opens it."""
     grid = pin_grid(make_grid(models, **changes))
@@ -48,7 +48,7 @@ def opened(
             grid=grid,
             preparation=preparation,
             study=study,
-            facts_folder=run_dir / "facts",
+            cache_folder=run_dir / "facts",
             open_pool=lambda _preparation, _folder: pool,
             watch_scoring=watch_nothing,
             watch_search=watch_no_search,

@@ -15,9 +15,9 @@ import yaml
 from evomerge.evaluate.candidate import (
     Candidate,
     Cost,
+    Evaluation,
     Failed,
     Observer,
-    Outcome,
     Scored,
     TaskItems,
     count_items,
@@ -114,13 +114,13 @@ class HashingPool(Pool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         for candidate in candidates:
             observe("merged", candidate.key)
             self.scored.append(candidate)
             yield candidate, self._outcome(candidate)
 
-    def _outcome(self, candidate: Candidate) -> Outcome:
+    def _outcome(self, candidate: Candidate) -> Evaluation:
         if candidate.recipe.merge_method in self._failing:
             return Failed(reason="no logits")
         tasks = {

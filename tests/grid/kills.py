@@ -25,7 +25,7 @@ from evomerge.grid import GridRun, facts_of_grid, open_grid_study, pin_grid
 from evomerge.search.events import CandidateDone, Event, Observe, Progress
 from evomerge.study import read_study
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.grid.grids import EVOLVED, HashingPool, make_grid, write_models, write_tasks
 from tests.search.kills import in_fork, was_killed
 
@@ -69,7 +69,7 @@ def main() -> None:
 def _run(
     folder: Path,
     run_dir: Path,
-    preparation: Preparation,
+    preparation: PreparedJob,
     *,
     die_at: int | None = None,
     steps_file: Path | None = None,
@@ -104,7 +104,7 @@ def _run(
             grid=grid,
             preparation=preparation,
             study=study,
-            facts_folder=run_dir / "facts",
+            cache_folder=run_dir / "facts",
             open_pool=lambda _preparation, _folder: HashingPool(),
             watch_scoring=watch,
             watch_search=watch_search,

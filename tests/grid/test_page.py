@@ -16,8 +16,8 @@ from evomerge.evaluate.candidate import (
     Candidate,
     CandidateKey,
     Cost,
+    Evaluation,
     Failed,
-    Outcome,
     Scored,
     TaskItems,
 )
@@ -139,7 +139,7 @@ class Clock:
 def score(study: Study, candidate: Candidate, *, fails: bool = False) -> None:
     ids = candidate.items["sums"]
     scored = Scored(tasks={"sums": TaskItems(ids=ids, metrics={"acc": (1.0,) * len(ids)})})
-    outcome: Outcome = Failed(reason="no\nlogits", cost=Cost()) if fails else scored
+    outcome: Evaluation = Failed(reason="no\nlogits", cost=Cost()) if fails else scored
     study.record(candidate, outcome, score=None if fails else 1.0)
 
 

@@ -13,7 +13,7 @@ from evomerge.cli import app
 from evomerge.errors import WorkerError
 from evomerge.grid import open_grid_study, pin_grid
 from evomerge.search import run
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.grid.grids import EVOLVED, grid_document, make_grid
 from tests.search.jobs import job_document
 from tests.search.jobs import write_models as write_search_models
@@ -106,7 +106,7 @@ def test_a_search_is_not_taken_for_a_grid_nor_a_grid_for_a_search(
 
 
 def test_a_strangers_grid_runs_its_code_only_where_that_is_said(
-    tmp_path: Path, models: Path, prepared: Preparation, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, models: Path, prepared: PreparedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_grid_study(tmp_path / "run", pin_grid(make_grid(models)), prepared).close()
     again = ("grid", str(tmp_path / "run" / "grid.yaml"), "--run-dir", str(tmp_path / "run"))

@@ -11,7 +11,7 @@ import pytest
 from evomerge.errors import WorkerError
 from evomerge.grid import GridOutcome, Row
 from evomerge.study import Study
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.grid.conftest import opened
 from tests.grid.grids import EVOLVED, HELD_IN, HELD_OUT, SOURCES, HashingPool
 
@@ -29,7 +29,7 @@ def row_of(outcome: GridOutcome, method: str, experts: int) -> Row:
 
 
 def test_the_numbers_are_those_of_the_item_results(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     with opened(tmp_path / "run", models, prepared, HashingPool()) as run:
         outcome = run.run()
@@ -62,7 +62,7 @@ def test_the_numbers_are_those_of_the_item_results(
 
 
 def test_the_references_are_one_of_themselves(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     with opened(tmp_path / "run", models, prepared, HashingPool()) as run:
         outcome = run.run()
@@ -73,7 +73,7 @@ def test_the_references_are_one_of_themselves(
 
 
 def test_a_task_that_the_base_cannot_do_is_left_out_and_named(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     with opened(tmp_path / "run", models, prepared, HashingPool()) as run:
         outcome = run.run()
@@ -82,7 +82,7 @@ def test_a_task_that_the_base_cannot_do_is_left_out_and_named(
 
 
 def test_every_model_is_scored_once_and_merges_on_their_own_tasks(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     pool = HashingPool()
     with opened(tmp_path / "run", models, prepared, pool) as run:
@@ -100,7 +100,7 @@ def test_every_model_is_scored_once_and_merges_on_their_own_tasks(
 
 
 def test_all_items_are_scored_where_asked(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     pool = HashingPool()
     changes = {"split": "all", "methods": ["linear"], "experts": {"sizes": [3]}}
@@ -110,7 +110,7 @@ def test_all_items_are_scored_where_asked(
 
 
 def test_an_extended_grid_scores_only_what_is_new_and_is_the_same_as_one_of_that_size(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     small = {"methods": ["linear", "dare_ties"], "seeds": [1], "experts": {"sizes": [3]}}
     with opened(tmp_path / "grown", models, prepared, HashingPool(), **small) as run:
@@ -125,7 +125,7 @@ def test_an_extended_grid_scores_only_what_is_new_and_is_the_same_as_one_of_that
 
 
 def test_two_methods_that_make_one_merge_share_its_score(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     pool = HashingPool()
     again = {"label": "again", "method": "linear"}
@@ -141,7 +141,7 @@ def test_two_methods_that_make_one_merge_share_its_score(
 
 
 def test_merges_that_fail_are_counted_and_named_and_the_rest_stands(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     with opened(tmp_path / "run", models, prepared, HashingPool(failing=["ties"])) as run:
         outcome = run.run()
@@ -152,7 +152,7 @@ def test_merges_that_fail_are_counted_and_named_and_the_rest_stands(
 
 
 def test_a_grid_whose_experts_cannot_be_scored_ends(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     pool = HashingPool(failing=["linear"])
     with (
@@ -163,7 +163,7 @@ def test_a_grid_whose_experts_cannot_be_scored_ends(
 
 
 def test_a_search_is_one_more_method_scored_like_the_rest(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     pool = HashingPool()
     changes = {
@@ -189,7 +189,7 @@ def test_a_search_is_one_more_method_scored_like_the_rest(
 
 
 def test_a_search_that_has_ended_is_not_run_again_but_goes_on_with_more_budget(
-    tmp_path: Path, models: Path, prepared: Preparation
+    tmp_path: Path, models: Path, prepared: PreparedJob
 ) -> None:
     base = {"experts": {"sizes": [2], "subsets": 1}, "seeds": [4]}
     with opened(

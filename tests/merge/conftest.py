@@ -15,7 +15,7 @@ from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 
 from evomerge.merge.engine import MergeEngine
-from evomerge.merge.tensor_cache import Facts
+from evomerge.merge.tensor_cache import TensorCache
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.sources import Source, open_source
 from tests.architectures import save_architecture, save_expert
@@ -42,7 +42,7 @@ class Family:
         return load_tensors(Path(reference))
 
     def merge(self, document: Document, *, limit_bytes: int = 2**30) -> Tensors:
-        engine = MergeEngine(self.sources, facts=Facts(limit_bytes=limit_bytes))
+        engine = MergeEngine(self.sources, cache=TensorCache(limit_bytes=limit_bytes))
         return dict(engine.execute(as_recipe(document)))
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from evomerge.merge.engine import MergeEngine
 from evomerge.merge.methods.registry import METHODS
 from evomerge.merge.statistics import MEAN_SUFFIX, NORM_NAME, Header, weights_sha256
-from evomerge.merge.tensor_cache import Facts
+from evomerge.merge.tensor_cache import TensorCache
 from evomerge.sources import Stack, Structure
 from tests.merge.conftest import Document, Tensors, as_recipe
 
@@ -75,7 +75,7 @@ def sources_of(models: Models) -> dict[str, MemorySource]:
 
 
 def engine_over(models: Models, *, limit_bytes: int = 2**30) -> MergeEngine:
-    return MergeEngine(sources_of(models), facts=Facts(limit_bytes=limit_bytes))
+    return MergeEngine(sources_of(models), cache=TensorCache(limit_bytes=limit_bytes))
 
 
 def merge(models: Models, document: Document, *, limit_bytes: int = 2**30) -> Tensors:

@@ -64,7 +64,7 @@ class TensorInputs:
     def draw_key(self, member: int) -> int:
         raise AssertionError("these methods draw nothing")
 
-    def fact(
+    def cached(
         self, kind: str, members: tuple[int, ...], make: Callable[[], NDArray[Any]]
     ) -> NDArray[Any]:
         key = kind, members

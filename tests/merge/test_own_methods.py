@@ -12,7 +12,7 @@ from mergekit.merge_methods import registered_methods
 
 import evomerge
 from evomerge.merge.methods import registry as methods
-from evomerge.workers.preparation.fingerprints import facts_of
+from evomerge.workers.preparation.fingerprints import fingerprints_of
 from evomerge.workers.preparation.preparation import prepare
 from tests.checkpoints import load_tensors
 from tests.merge.own_method import installed, installed_example, write_metadata
@@ -64,7 +64,7 @@ def test_a_search_has_it_in_its_space_and_its_version_in_its_record(
     result = evomerge.search(document, tmp_path / "run")
     trials = result.trials_dataframe()
     assert trials[trials["kind"] == "genome"]["failure"].isna().all()
-    facts = facts_of(prepare(make_job(models, search_space=space)))
+    facts = fingerprints_of(prepare(make_job(models, search_space=space)))
     said = facts["versions"]["merge method agreement"]
     assert said.startswith("evomerge-agreement 1.0 (sha256 ")
 

@@ -13,15 +13,15 @@ from evomerge.evaluate.candidate import (
     Candidate,
     CandidateKey,
     Cost,
+    Evaluation,
     Failed,
     Kind,
-    Outcome,
     Scored,
     Step,
     TaskItems,
 )
 from evomerge.evaluate.inference.intervals import Interval
-from evomerge.evaluate.inference.summary import Role, Standing
+from evomerge.evaluate.inference.summary import Role, ScoreSummary
 from evomerge.job import JobSpec
 from evomerge.recipe import Condition, Recipe, RecipeModel, Setting
 from evomerge.search.results.selection import ConstraintCheck, Selection
@@ -238,7 +238,7 @@ class MadeUpSearch:
         quality: float,
         failing: bool,
         hops: tuple[int, int],
-    ) -> Outcome:
+    ) -> Evaluation:
         items = sum(map(len, share.values()))
         merge_s = self._draw.uniform(0.8, 1.2)
         if failing:
@@ -278,17 +278,17 @@ def make_selection(
     tasks = (*TASKS, "kana_counting", "kana_translation")
     parent = QUALITY["japanese"]
     finalists = [
-        standing(winner, "finalist", parent + gain + 0.01, tasks[:3]),
-        standing("last mean", "finalist", 0.46, tasks[:3]),
-        standing("g0006-i004", "finalist", 0.45, tasks[:3]),
-        standing("task arithmetic", "baseline", 0.44, tasks[:3]),
+        summary(winner, "finalist", parent + gain + 0.01, tasks[:3]),
+        summary("last mean", "finalist", 0.46, tasks[:3]),
+        summary("g0006-i004", "finalist", 0.45, tasks[:3]),
+        summary("task arithmetic", "baseline", 0.44, tasks[:3]),
     ]
     tested = [
-        standing(winner, "winner", parent + gain, tasks),
-        standing("base", "base", QUALITY["base"], tasks),
-        standing("arithmetic", "parent", QUALITY["arithmetic"], tasks),
-        standing("japanese", "parent", parent, tasks),
-        standing("uniform soup", "baseline", MERGES["uniform soup"], tasks),
+        summary(winner, "winner", parent + gain, tasks),
+        summary("base", "base", QUALITY["base"], tasks),
+        summary("arithmetic", "parent", QUALITY["arithmetic"], tasks),
+        summary("japanese", "parent", parent, tasks),
+        summary("uniform soup", "baseline", MERGES["uniform soup"], tasks),
     ]
     soup = parent + gain - MERGES["uniform soup"]
     return Selection(
@@ -311,9 +311,9 @@ def make_selection(
     )
 
 
-def standing(label: str, role: Role, quality: float, tasks: tuple[str, ...]) -> Standing:
+def summary(label: str, role: Role, quality: float, tasks: tuple[str, ...]) -> ScoreSummary:
     draw = random.Random(f"{label} {role}")
-    return Standing(
+    return ScoreSummary(
         label=label,
         role=role,
         score=interval(quality, 0.035),

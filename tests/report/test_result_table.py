@@ -8,7 +8,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from evomerge.evaluate.inference.intervals import Interval
-from evomerge.evaluate.inference.summary import Role, Standing
+from evomerge.evaluate.inference.summary import Role, ScoreSummary
 from evomerge.report.result_table import HEADING, show_result
 from evomerge.search.results.selection import Selection
 from tests.report.studies import make_selection
@@ -17,16 +17,16 @@ ROWS = [("sums", "acc"), ("poems", "perplexity")]
 DIRECTIONS = {"sums": {"acc": True}, "poems": {"perplexity": False}}
 
 
-def standing(label: str, role: Role, acc: float, perplexity: float) -> Standing:
+def summary(label: str, role: Role, acc: float, perplexity: float) -> ScoreSummary:
     def at(value: float) -> Interval:
         return Interval(value=value, low=value, high=value)
 
     tasks = {"sums": {"acc": at(acc)}, "poems": {"perplexity": at(perplexity)}}
-    return Standing(label=label, role=role, score=at(acc), tasks=tasks)
+    return ScoreSummary(label=label, role=role, score=at(acc), tasks=tasks)
 
 
-def selection(*parents: Standing) -> Selection:
-    return replace(make_selection(), test=(standing("mean", "winner", 0.5, 9.0), *parents))
+def selection(*parents: ScoreSummary) -> Selection:
+    return replace(make_selection(), test=(summary("mean", "winner", 0.5, 9.0), *parents))
 
 
 def shown(outcome: Selection, *, width: int = 80, colour: bool = False) -> str:
@@ -44,7 +44,7 @@ def shown(outcome: Selection, *, width: int = 80, colour: bool = False) -> str:
 
 
 def test_a_loss_against_a_parent_has_its_sign_whichever_way_the_metric_is_better() -> None:
-    parents = (standing("first", "parent", 0.612, 9.5), standing("second", "parent", 0.4, 8.0))
+    parents = (summary("first", "parent", 0.612, 9.5), summary("second", "parent", 0.4, 8.0))
     heading, labels, sums, poems = shown(selection(*parents)).splitlines()
     assert heading == HEADING
     assert labels.split() == ["winner", "first", "second"]
@@ -54,7 +54,7 @@ def test_a_loss_against_a_parent_has_its_sign_whichever_way_the_metric_is_better
 
 
 def test_only_a_loss_has_a_colour_and_only_in_a_terminal() -> None:
-    parents = (standing("first", "parent", 0.612, 9.5), standing("second", "parent", 0.4, 9.5))
+    parents = (summary("first", "parent", 0.612, 9.5), summary("second", "parent", 0.4, 9.5))
     assert "\x1b" not in shown(selection(*parents))
     coloured = shown(selection(*parents), colour=True)
     assert coloured.count("\x1b[31m") == 1
@@ -62,11 +62,11 @@ def test_only_a_loss_has_a_colour_and_only_in_a_terminal() -> None:
 
 
 def test_nothing_in_a_label_acts_on_a_terminal() -> None:
-    assert "\x1b" not in shown(selection(standing("\x1b[2Jfirst", "parent", 0.4, 9.5)))
+    assert "\x1b" not in shown(selection(summary("\x1b[2Jfirst", "parent", 0.4, 9.5)))
 
 
 def test_parents_that_do_not_fit_come_in_further_blocks() -> None:
-    parents = [standing(f"parent number {i}", "parent", 0.4, 9.5) for i in range(6)]
+    parents = [summary(f"parent number {i}", "parent", 0.4, 9.5) for i in range(6)]
     text = shown(selection(*parents))
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("sums/acc") > 1

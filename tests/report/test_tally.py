@@ -7,7 +7,7 @@ import pytest
 from evomerge.evaluate.candidate import MOST_FINALISTS, CandidateKey
 from evomerge.job import BudgetSpec
 from evomerge.report.tally import (
-    Spending,
+    Spent,
     best_of,
     failures_of,
     finalists_after,
@@ -23,7 +23,7 @@ from evomerge.study import Study
 from evomerge.study.notes import SELECTION
 from tests.report.studies import BASE, FAILURE, SOURCES, MadeUpSearch, make_selection, run_through
 
-SPENT = Spending(candidates=6, failed=0, items=600, merge_s=900.0, forward_s=800.0, other_s=100.0)
+SPENT = Spent(candidates=6, failed=0, items=600, merge_s=900.0, forward_s=800.0, other_s=100.0)
 
 
 def test_generations_average_the_scored_and_count_the_failed(searched: Study) -> None:

@@ -14,8 +14,8 @@ import yaml
 from evomerge.evaluate.candidate import (
     Candidate,
     Cost,
+    Evaluation,
     Observer,
-    Outcome,
     Scored,
     TaskItems,
     count_items,
@@ -107,7 +107,7 @@ class LightPool(Pool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         for candidate in candidates:
             observe("merged", candidate.key)
             tasks = {

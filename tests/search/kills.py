@@ -32,7 +32,7 @@ from evomerge.search.run import run_job
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.search.jobs import JOBS, LightPool, make_job, write_models
 
 FEW = 6
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def kill_and_resume(
-    folder: Path, preparation: Preparation, open_pool: Callable[[], Pool], kills: int
+    folder: Path, preparation: PreparedJob, open_pool: Callable[[], Pool], kills: int
 ) -> dict[str, Any]:
     """Search undisturbed once, then once for every kill; what differs."""
     folder.mkdir()
@@ -111,7 +111,7 @@ def instants(steps: list[str], kills: int) -> list[int]:
 
 def _run(
     run_dir: Path,
-    preparation: Preparation,
+    preparation: PreparedJob,
     open_pool: Callable[[], Pool],
     *,
     die_at: int | None = None,

@@ -11,8 +11,8 @@ import pytest
 from evomerge.evaluate.candidate import (
     Candidate,
     Cost,
+    Evaluation,
     Observer,
-    Outcome,
     Scored,
     TaskItems,
     ignore,
@@ -37,7 +37,7 @@ class KnownPool(Pool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         for candidate in candidates:
             solved = float(candidate.label in self._best)
             tasks = {

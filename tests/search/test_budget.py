@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.job import BudgetSpec
-from evomerge.search.budget import Spending
+from evomerge.search.budget import Budget
 from evomerge.study import create_study
 from tests.report.studies import MadeUpSearch, make_job, run_through
 
@@ -25,7 +25,7 @@ def test_a_search_says_how_large_the_generation_is_that_does_not_fit(
     tmp_path: Path, budget: BudgetSpec, reason: str | None
 ) -> None:
     made_up = tmp_path / "run"
-    spending = Spending(budget=budget, each=64, population=4)
+    spending = Budget(budget=budget, each=64, population=4)
     with create_study(made_up, make_job(budget={"candidates": 12})) as study:
         search = MadeUpSearch(study, generations=3, population=4)
         for number in (1, 2, 3):

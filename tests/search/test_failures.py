@@ -15,9 +15,9 @@ from evomerge.cli import app
 from evomerge.errors import WorkerError
 from evomerge.evaluate.candidate import (
     Candidate,
+    Evaluation,
     Failed,
     Observer,
-    Outcome,
     Scored,
     TaskItems,
     ignore,
@@ -26,7 +26,7 @@ from evomerge.search.ledger import Ledger
 from evomerge.search.loop import run_search
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.search.jobs import TASKS, LightPool, job_document, make_job, write_models
 
 Fails = Callable[[Candidate], bool]
@@ -42,7 +42,7 @@ class FailingPool(LightPool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         for candidate, outcome in super().evaluate(candidates, observe):
             self.asked.append(candidate)
             if self.fails(candidate):
@@ -66,14 +66,14 @@ def _all_alike(outcome: Scored, score: float) -> Scored:
 
 
 @pytest.fixture(scope="module")
-def preparation(tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+def preparation(tmp_path_factory: pytest.TempPathFactory) -> PreparedJob:
     folder = tmp_path_factory.mktemp("models")
     write_models(folder)
     return prepare(make_job(folder))
 
 
 def run(
-    run_dir: Path, preparation: Preparation, pool: FailingPool, said: list[str] | None = None
+    run_dir: Path, preparation: PreparedJob, pool: FailingPool, said: list[str] | None = None
 ) -> None:
     fresh = not (run_dir / "job.yaml").exists()
     study = create_study(run_dir, preparation.job) if fresh else resume_study(run_dir)
@@ -88,7 +88,7 @@ def record(run_dir: Path) -> list[Any]:
 
 
 def test_a_generation_that_fails_as_a_whole_ends_the_search_and_is_tried_again(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     run(tmp_path / "whole", preparation, FailingPool())
     second = FailingPool(lambda candidate: candidate.key.generation == 2)
@@ -102,7 +102,7 @@ def test_a_generation_that_fails_as_a_whole_ends_the_search_and_is_tried_again(
 
 
 def test_candidates_that_fail_beside_others_are_recorded_as_failed(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     some = FailingPool(lambda one: one.key.generation > 0 and one.key.place < 3)
     run(tmp_path / "run", preparation, some)
@@ -114,7 +114,7 @@ def test_candidates_that_fail_beside_others_are_recorded_as_failed(
 
 
 def test_baselines_that_all_fail_end_the_search_and_are_tried_again(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     run(tmp_path / "whole", preparation, FailingPool())
     with pytest.raises(
@@ -127,7 +127,7 @@ def test_baselines_that_all_fail_end_the_search_and_are_tried_again(
 
 
 def test_baselines_that_fail_beside_others_are_recorded_as_failed(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     run(tmp_path / "run", preparation, FailingPool(lambda one: one.label in ("TIES", "base")))
     failed = [failure for *_, failure in record(tmp_path / "run") if failure is not None]
@@ -165,7 +165,7 @@ def test_a_task_that_exits_ends_the_search_with_its_name_and_the_way_on(tmp_path
     ],
 )
 def test_baselines_that_leave_nothing_to_find_are_remarked_on(
-    tmp_path: Path, preparation: Preparation, score: float | None, remark: str | None
+    tmp_path: Path, preparation: PreparedJob, score: float | None, remark: str | None
 ) -> None:
     said: list[str] = []
     run(tmp_path / "run", preparation, FailingPool(score=score), said)

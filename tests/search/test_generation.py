@@ -13,8 +13,8 @@ from evomerge.evaluate.candidate import (
     Candidate,
     CandidateKey,
     Cost,
+    Evaluation,
     Observer,
-    Outcome,
     Scored,
     TaskItems,
     count_items,
@@ -27,7 +27,7 @@ from evomerge.search.race import join_results
 from evomerge.study import Study, create_study, resume_study
 from evomerge.workers.pool import Pool
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.search.jobs import job_document, make_job, write_models
 
 EVALUATION = {"items_per_generation": 64, "items_for_baselines": 64, "finalists": 2, "elites": 1}
@@ -41,7 +41,7 @@ class GradedPool(Pool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         for candidate in candidates:
             quality = 1.0 - float(np.mean(candidate.genome or (0.5,)))
             tasks = {
@@ -66,7 +66,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(models: Path, **changes: Any) -> Preparation:
+def prepared(models: Path, **changes: Any) -> PreparedJob:
     evaluation = {**job_document(models)["evaluation"], **EVALUATION, **changes}
     return prepare(
         make_job(
@@ -78,7 +78,7 @@ def prepared(models: Path, **changes: Any) -> Preparation:
     )
 
 
-def searched(preparation: Preparation, run_dir: Path) -> Study:
+def searched(preparation: PreparedJob, run_dir: Path) -> Study:
     opening = resume_study if (run_dir / "job.yaml").exists() else create_study
     study = (
         resume_study(run_dir) if opening is resume_study else create_study(run_dir, preparation.job)

@@ -14,9 +14,9 @@ from evomerge.errors import RunError
 from evomerge.evaluate.candidate import (
     Candidate,
     CandidateKey,
+    Evaluation,
     Failed,
     Observer,
-    Outcome,
     Scored,
     ignore,
 )
@@ -24,7 +24,7 @@ from evomerge.search.ledger import Ledger
 from evomerge.search.run import run_job
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.search.jobs import JOBS, LightPool, job_document, make_job, write_models
 
 EVALUATION = {"items_per_generation": 64, "items_for_baselines": 32, "finalists": 2}
@@ -38,19 +38,19 @@ class CountingPool(LightPool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         for candidate, outcome in super().evaluate(candidates, observe):
             self.asked[str(candidate.key)] += 1
             yield candidate, self.changed(candidate, outcome)
 
-    def changed(self, candidate: Candidate, outcome: Outcome) -> Outcome:
+    def changed(self, candidate: Candidate, outcome: Evaluation) -> Evaluation:
         return outcome
 
 
 class OtherPool(CountingPool):
     """A machine that scores otherwise than the one where the search began."""
 
-    def changed(self, candidate: Candidate, outcome: Outcome) -> Outcome:
+    def changed(self, candidate: Candidate, outcome: Evaluation) -> Evaluation:
         assert isinstance(outcome, Scored)
         tasks = {
             name: replace(
@@ -68,7 +68,7 @@ class FailingPool(CountingPool):
         super().__init__()
         self._fails, self._blocks = fails, blocks
 
-    def changed(self, candidate: Candidate, outcome: Outcome) -> Outcome:
+    def changed(self, candidate: Candidate, outcome: Evaluation) -> Evaluation:
         fails = str(candidate.key) == self._fails and self.asked[self._fails] > self._blocks
         return Failed(reason="memory ran out") if fails else outcome
 
@@ -80,12 +80,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(models: Path, job: str) -> Preparation:
+def prepared(models: Path, job: str) -> PreparedJob:
     evaluation = {**job_document(models)["evaluation"], **EVALUATION}
     return prepare(make_job(models, **{"evaluation": evaluation, **JOBS[job]}))
 
 
-def run(run_dir: Path, preparation: Preparation, pool: LightPool) -> str:
+def run(run_dir: Path, preparation: PreparedJob, pool: LightPool) -> str:
     fresh = not (run_dir / "job.yaml").exists()
     study = create_study(run_dir, preparation.job) if fresh else resume_study(run_dir)
     with study, pool:

@@ -85,8 +85,8 @@ def test_no_point_of_the_front_beats_another_on_the_validation_items(front: Fron
 
 
 def test_nothing_that_was_validated_and_kept_the_constraints_beats_a_point(front: Front) -> None:
-    for standing in front.validated:
-        scores = [axis.of(standing).value for axis in front.axes]
+    for summary in front.validated:
+        scores = [axis.of(summary).value for axis in front.axes]
         if scores[0] < 0.3:
             continue
         for point in front.points:

@@ -10,7 +10,7 @@ import pytest
 from evomerge.errors import RunError
 from evomerge.evaluate.candidate import CandidateKey
 from evomerge.evaluate.inference.intervals import Interval
-from evomerge.evaluate.inference.summary import Role, Standing
+from evomerge.evaluate.inference.summary import Role, ScoreSummary
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.search.results.claim import LeftOut
 from evomerge.search.results.front import Axis, Front, Point
@@ -29,11 +29,11 @@ def exactly(value: float) -> Interval:
     return Interval(value=value, low=value - 0.1, high=value + 0.1)
 
 
-def standing(label: str, role: Role, scores: tuple[float, ...]) -> Standing:
+def summary(label: str, role: Role, scores: tuple[float, ...]) -> ScoreSummary:
     tasks: dict[str, dict[str, Interval]] = {}
     for axis, score in zip(AXES, scores, strict=True):
         tasks.setdefault(axis.task, {})[axis.metric] = exactly(score)
-    return Standing(label=label, role=role, score=exactly(scores[0]), tasks=tasks)
+    return ScoreSummary(label=label, role=role, score=exactly(scores[0]), tasks=tasks)
 
 
 def point(place: int, label: str) -> Point:
@@ -48,8 +48,8 @@ def point(place: int, label: str) -> Point:
         ),
         genome=None if role == "parent" else (0.25, 0.5),
         test_key=CandidateKey(-2, place),
-        validation=standing(label, role, SCORES[label]),
-        test=standing(label, role, tested),
+        validation=summary(label, role, SCORES[label]),
+        test=summary(label, role, tested),
         constraints=(ConstraintCheck(task="sums", metric="acc", score=0.5, wanted=0.6),),
         dominates=("second",) if place == 0 else (),
         surely=(),
@@ -60,8 +60,8 @@ def make_front(**changes: object) -> Front:
     front = Front(
         axes=AXES,
         points=tuple(point(place, label) for place, label in enumerate(SCORES)),
-        rivals=(standing("first", "parent", SCORES["first"]),),
-        validated=(standing("first", "parent", SCORES["first"]),),
+        rivals=(summary("first", "parent", SCORES["first"]),),
+        validated=(summary("first", "parent", SCORES["first"]),),
         volume=0.5,
         gain=Interval(value=0.2, low=0.1, high=0.3),
         over_starts=Interval(value=0.1, low=0.05, high=0.3),

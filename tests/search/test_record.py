@@ -21,9 +21,9 @@ from evomerge.cli import app
 from evomerge.evaluate.candidate import (
     Candidate,
     CandidateKey,
+    Evaluation,
     Failed,
     Observer,
-    Outcome,
     Scored,
     TaskItems,
     ignore,
@@ -34,7 +34,7 @@ from evomerge.search.loop import run_search
 from evomerge.search.results.selection import read_selection
 from evomerge.search.selection.winner import select_winner
 from evomerge.study import Parameter, create_study, read_study, resume_study, write_whole
-from evomerge.workers.preparation.fingerprints import facts_of
+from evomerge.workers.preparation.fingerprints import fingerprints_of
 from evomerge.workers.preparation.preparation import prepare
 from tests.search.jobs import TASKS, LightPool, make_job, write_models
 
@@ -117,7 +117,7 @@ def run_light(run_dir: Path, models: Path, tasks: Path) -> None:
     evaluation = job.evaluation.model_copy(update={"task_folders": (str(tasks),)})
     preparation = prepare(job.model_copy(update={"evaluation": evaluation}))
     with create_study(run_dir, preparation.job) as study, LightPool() as pool:
-        study.note("facts", facts_of(preparation))
+        study.note("facts", fingerprints_of(preparation))
         ledger = Ledger(preparation=preparation, study=study, pool=pool)
         selection = select_winner(ledger, run_search(ledger))
         assert read_selection(study.noted("selection")) == selection
@@ -220,7 +220,7 @@ class LatePool(LightPool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         yield from reversed(list(super().evaluate(candidates, observe)))
 
 
@@ -241,7 +241,7 @@ def test_a_candidate_that_fails_is_a_value_and_the_search_goes_on(
     class FaultyPool(LightPool):
         def evaluate(
             self, candidates: Sequence[Candidate], observe: Observer = ignore
-        ) -> Iterator[tuple[Candidate, Outcome]]:
+        ) -> Iterator[tuple[Candidate, Evaluation]]:
             for candidate, outcome in super().evaluate(candidates, observe):
                 fails = candidate.kind == "genome" and candidate.key.place != 1
                 yield candidate, Failed(reason="logits are not finite") if fails else outcome

@@ -17,7 +17,7 @@ from evomerge.search.run import at_stage, run_job
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation, next_stage
+from evomerge.workers.preparation.prepared_job import PreparedJob, next_stage
 from tests.search.jobs import JOBS, PARAMETERS, LightPool, make_job, write_models
 
 
@@ -28,12 +28,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(models: Path, **changes: Any) -> Preparation:
+def prepared(models: Path, **changes: Any) -> PreparedJob:
     return prepare(make_job(models, **{**JOBS["hybrid"], **changes}))
 
 
 def run(
-    run_dir: Path, preparation: Preparation, *overrides: str, pool: Pool | None = None
+    run_dir: Path, preparation: PreparedJob, *overrides: str, pool: Pool | None = None
 ) -> tuple[Ending, Selection]:
     """Search, or go on with `overrides`, as the commands do."""
     fresh = not (run_dir / "job.yaml").exists()

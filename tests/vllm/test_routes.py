@@ -18,7 +18,7 @@ from evomerge.recipe import Recipe, RecipeModel
 from evomerge.route import Hop, stretches_of
 from evomerge.workers.live_models import LiveModels
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from evomerge.workers.vllm_models import check_job
 from tests.evaluate.conftest import Recorder
 from tests.vllm.conftest import KANA, MODELS
@@ -36,7 +36,7 @@ ROUTES = {
 }
 
 
-def job_of(*, engine: str) -> Preparation:
+def job_of(*, engine: str) -> PreparedJob:
     document = yaml.safe_load((KANA / "data_flow.yaml").read_text())
     models = document["models"]
     models["base"] = str(MODELS / Path(models["base"]).name)
@@ -50,20 +50,20 @@ def recipe_of(hops: list[Hop]) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def preparation() -> Preparation:
+def preparation() -> PreparedJob:
     return job_of(engine="vllm")
 
 
-def scored(preparation: Preparation, engine: Engine) -> tuple[Recorder, Mapping[str, TaskItems]]:
+def scored(preparation: PreparedJob, engine: Engine) -> tuple[Recorder, Mapping[str, TaskItems]]:
     recorder = Recorder(engine)
     return recorder, preparation.suite.score(
         recorder, {task: tuple(range(40)) for task in preparation.suite.tasks}
     )
 
 
-def test_routes_score_as_the_engine_for_routes_scores_them(preparation: Preparation) -> None:
-    served = LiveModels(preparation, device="cpu", facts_folder=None)
-    routed = LiveModels(job_of(engine="transformers"), device="cpu", facts_folder=None)
+def test_routes_score_as_the_engine_for_routes_scores_them(preparation: PreparedJob) -> None:
+    served = LiveModels(preparation, device="cpu", cache_folder=None)
+    routed = LiveModels(job_of(engine="transformers"), device="cpu", cache_folder=None)
     served.expect([recipe_of(hops) for hops in ROUTES.values()])
     said = []
     for hops in ROUTES.values():
@@ -83,14 +83,14 @@ def test_routes_score_as_the_engine_for_routes_scores_them(preparation: Preparat
     assert len(set(said)) == len(ROUTES), "otherwise stale layers would go unnoticed"
 
 
-def test_layers_that_are_left_over_change_no_bit(preparation: Preparation) -> None:
+def test_layers_that_are_left_over_change_no_bit(preparation: PreparedJob) -> None:
     """A model of its own depth, a live one that is deeper, and one that had to become deeper."""
     plain = Recipe(
         merge_method="linear",
         models=(RecipeModel(model=FIRST, parameters={"weight": 1.0}),),
         out_dtype="float32",
     )
-    models = LiveModels(preparation, device="cpu", facts_folder=None)
+    models = LiveModels(preparation, device="cpu", cache_folder=None)
     whole, _ = scored(preparation, models.hold(plain))
     fitting, _ = scored(preparation, models.hold(recipe_of(ROUTES["its own"])))
     deeper = models.hold(recipe_of(ROUTES["deeper"]))
@@ -102,21 +102,21 @@ def test_layers_that_are_left_over_change_no_bit(preparation: Preparation) -> No
     assert whole.said == fitting.said == padded.said
 
 
-def test_a_job_of_routes_is_checked_before_anything_is_started(preparation: Preparation) -> None:
+def test_a_job_of_routes_is_checked_before_anything_is_started(preparation: PreparedJob) -> None:
     check_job(preparation, device="cpu")
     with pytest.raises(JobError, match="the vllm that is installed runs on cpu"):
         check_job(preparation, device="cuda")
 
 
 def test_a_live_model_that_is_replaced_takes_none_of_the_others_with_it(
-    preparation: Preparation,
+    preparation: PreparedJob,
 ) -> None:
     plain = Recipe(
         merge_method="linear",
         models=(RecipeModel(model=FIRST, parameters={"weight": 1.0}),),
         out_dtype="float32",
     )
-    models = LiveModels(preparation, device="cpu", facts_folder=None)
+    models = LiveModels(preparation, device="cpu", cache_folder=None)
     first, _ = scored(preparation, models.hold(plain))
     shallow = models.hold(recipe_of(ROUTES["shorter"]))
     ended = weakref.ref(shallow)

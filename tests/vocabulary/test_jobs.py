@@ -20,9 +20,9 @@ from evomerge.search.results.selection import Selection
 from evomerge.search.selection.winner import select_winner
 from evomerge.study import Study, create_study
 from evomerge.workers.pool import LocalPool
-from evomerge.workers.preparation.fingerprints import check_unchanged, facts_of
+from evomerge.workers.preparation.fingerprints import check_unchanged, fingerprints_of
 from evomerge.workers.preparation.preparation import pin, prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.checkpoints import load_tensors
 from tests.search.jobs import make_job
 from tests.vocabulary.models import (
@@ -42,7 +42,7 @@ EVALUATION = {
 }
 
 
-def prepared(family: Family, **models: object) -> Preparation:
+def prepared(family: Family, **models: object) -> PreparedJob:
     job = make_job(
         family.base.parent,
         models={
@@ -60,7 +60,7 @@ def prepared(family: Family, **models: object) -> Preparation:
 
 @dataclass(frozen=True)
 class Searched:
-    preparation: Preparation
+    preparation: PreparedJob
     study: Study
     selection: Selection
 
@@ -134,16 +134,19 @@ def test_a_model_by_itself_keeps_its_own_vocabulary(
 
 def test_a_changed_tokenizer_ends_a_search_that_depends_on_it(tmp_path: Path) -> None:
     family = make_family(tmp_path)
-    before = facts_of(prepared(family, tokenizer="union"))
-    assert check_unchanged(before, facts_of(prepared(family, tokenizer="union")), where="run") == []
+    before = fingerprints_of(prepared(family, tokenizer="union"))
+    assert (
+        check_unchanged(before, fingerprints_of(prepared(family, tokenizer="union")), where="run")
+        == []
+    )
     tokenizer = AutoTokenizer.from_pretrained(family.first)
     tokenizer.add_tokens(["<more>"])
     tokenizer.save_pretrained(family.first)
     with pytest.raises(RunError, match=r"first/tokenizer\.json changed"):
-        check_unchanged(before, facts_of(prepared(family, tokenizer="union")), where="run")
+        check_unchanged(before, fingerprints_of(prepared(family, tokenizer="union")), where="run")
 
 
-def score(preparation: Preparation, reference: str) -> Scored:
+def score(preparation: PreparedJob, reference: str) -> Scored:
     recipe = {
         "merge_method": "linear",
         "models": [{"model": reference, "parameters": {"weight": 1.0}}],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from evomerge.errors import WorkerError
-from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Evaluation, Failed, Scored
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Look, Patience, Ready, Short
 
@@ -77,7 +77,9 @@ def candidates(count: int) -> list[Candidate]:
     ]
 
 
-def run(crew: ScriptedCrew, count: int = 4, patience: Patience | None = None) -> dict[int, Outcome]:
+def run(
+    crew: ScriptedCrew, count: int = 4, patience: Patience | None = None
+) -> dict[int, Evaluation]:
     dispatch = Dispatch(
         crew,
         workers=crew.workers,
@@ -85,7 +87,7 @@ def run(crew: ScriptedCrew, count: int = 4, patience: Patience | None = None) ->
         clock=lambda: crew.now_s,
         patience=patience,
     )
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Evaluation] = {}
     for candidate, outcome in dispatch.run(candidates(count)):
         assert candidate.key.place not in outcomes, "scored twice"
         outcomes[candidate.key.place] = outcome

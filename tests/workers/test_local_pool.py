@@ -8,24 +8,31 @@ import pytest
 import torch
 
 from evomerge.errors import SourceError, WorkerError
-from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Outcome, Scored, TaskItems
+from evomerge.evaluate.candidate import (
+    Candidate,
+    CandidateKey,
+    Evaluation,
+    Failed,
+    Scored,
+    TaskItems,
+)
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.live_models import LiveModels
 from evomerge.workers.pool import LocalPool
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.search.jobs import make_job, write_models
 
 
 @pytest.fixture(scope="module")
-def preparation(tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+def preparation(tmp_path_factory: pytest.TempPathFactory) -> PreparedJob:
     folder = tmp_path_factory.mktemp("models")
     write_models(folder)
     return prepare(make_job(folder))
 
 
-def candidate(preparation: Preparation) -> Candidate:
+def candidate(preparation: PreparedJob) -> Candidate:
     base, first, _ = preparation.sources
     return Candidate(
         key=CandidateKey(1, 0),
@@ -57,7 +64,7 @@ class Attempts:
         return call
 
 
-def outcome_of(preparation: Preparation) -> tuple[Outcome, list[str], list[float]]:
+def outcome_of(preparation: PreparedJob) -> tuple[Evaluation, list[str], list[float]]:
     said: list[str] = []
     slept: list[float] = []
     with LocalPool(preparation, say=said.append, sleep=slept.append) as pool:
@@ -65,7 +72,7 @@ def outcome_of(preparation: Preparation) -> tuple[Outcome, list[str], list[float
     return outcome, said, slept
 
 
-def scores_of(outcome: Outcome) -> Mapping[str, TaskItems]:
+def scores_of(outcome: Evaluation) -> Mapping[str, TaskItems]:
     assert isinstance(outcome, Scored), outcome
     return outcome.tasks
 
@@ -80,7 +87,7 @@ SHORT = [
 @pytest.mark.parametrize("error", SHORT, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("part", [(LiveModels, "hold"), (TaskSuite, "score")])
 def test_what_a_machine_lacks_for_a_while_changes_no_score(
-    preparation: Preparation,
+    preparation: PreparedJob,
     monkeypatch: pytest.MonkeyPatch,
     part: tuple[type, str],
     error: BaseException,
@@ -95,7 +102,7 @@ def test_what_a_machine_lacks_for_a_while_changes_no_score(
 
 
 def test_a_machine_that_stays_short_fails_no_candidate(
-    preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+    preparation: PreparedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         TaskSuite, "score", Attempts(TaskSuite.score, MemoryError("72 GB"), times=99)
@@ -107,7 +114,7 @@ def test_a_machine_that_stays_short_fails_no_candidate(
 
 
 def test_a_source_that_cannot_be_read_for_a_while_is_read_again(
-    preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+    preparation: PreparedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = SourceError("first: cannot be read")
     error.__cause__ = OSError(5, "Input/output error")
@@ -121,7 +128,7 @@ def test_a_source_that_cannot_be_read_for_a_while_is_read_again(
 
 
 def test_an_error_of_the_candidate_fails_it_at_once(
-    preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+    preparation: PreparedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         LiveModels, "hold", Attempts(LiveModels.hold, RecursionError("too deep"), 99)
@@ -133,7 +140,7 @@ def test_an_error_of_the_candidate_fails_it_at_once(
 
 
 def test_a_metric_that_some_item_lacks_fails_the_candidate_by_name(
-    preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+    preparation: PreparedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def score(*_: object) -> dict[str, TaskItems]:
         return {

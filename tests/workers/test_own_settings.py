@@ -26,7 +26,7 @@ from evomerge.search.baselines import only
 from evomerge.workers.pool import LocalPool
 from evomerge.workers.pool_choice import check_models
 from evomerge.workers.preparation.preparation import pin, prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.vocabulary.models import WORDS, save_adapter, save_model, word_tokenizer
 
 ITEMS = 60
@@ -108,7 +108,7 @@ def changed(folder: Path, of: Path, name: str, **fields: Any) -> Path:
     return folder
 
 
-def prepared(base: Path, sources: Sequence[Path], tasks: Path, **changes: Any) -> Preparation:
+def prepared(base: Path, sources: Sequence[Path], tasks: Path, **changes: Any) -> PreparedJob:
     evaluation = {
         "task_folders": [str(tasks)],
         "split": {"search": 0.4, "validation": 0.3, "test": 0.3},
@@ -134,7 +134,7 @@ def prepared(base: Path, sources: Sequence[Path], tasks: Path, **changes: Any) -
     return prepare(pin(parse_job(yaml.safe_dump(document), where="job.yaml")))
 
 
-def scored(preparation: Preparation, *recipes: Recipe) -> list[dict[str, TaskItems]]:
+def scored(preparation: PreparedJob, *recipes: Recipe) -> list[dict[str, TaskItems]]:
     """Item results of recipes on all items, one after another on one worker."""
     items = {task: tuple(range(ITEMS)) for task in METRICS}
     candidates = [
@@ -158,7 +158,7 @@ def stock(folder: Path, tasks: Path, *, chat: bool = False) -> dict[str, TaskIte
     return dict(score_stock(folder, items, METRICS, options))
 
 
-def written(preparation: Preparation, recipe: Recipe, out: Path) -> Path:
+def written(preparation: PreparedJob, recipe: Recipe, out: Path) -> Path:
     """The checkpoint of a recipe as an export writes it."""
     out.mkdir()
     delivered, stated = preparation.exported(recipe), preparation.standing_alone(recipe)

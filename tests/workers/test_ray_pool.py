@@ -20,13 +20,13 @@ import pytest
 import torch
 
 from evomerge.errors import JobError, WorkerError
-from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Outcome, Scored
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Evaluation, Failed, Scored
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.dispatch import Patience
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.pool_choice import open_pool, set_up_ray
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.search.jobs import make_job, write_models
 
 HERE = Path(__file__).parent
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def preparation(folder: Path) -> Preparation:
+def preparation(folder: Path) -> PreparedJob:
     job = make_job(
         folder,
         objectives=[{"task": "deadly", "metric": "exact_match"}],
@@ -59,7 +59,7 @@ def said() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def pool(preparation: Preparation, said: list[str]) -> Iterator[Pool]:
+def pool(preparation: PreparedJob, said: list[str]) -> Iterator[Pool]:
     patience = Patience(least_s=4.0, medians=2.0, deaths=2, restarts=100)
     with open_pool(preparation, say=said.append, patience=patience) as pool:
         assert len(process_ids(pool)) == 2
@@ -71,7 +71,7 @@ def process_ids(pool: Pool) -> tuple[int, ...]:
     return found
 
 
-def candidates(preparation: Preparation, count: int) -> list[Candidate]:
+def candidates(preparation: PreparedJob, count: int) -> list[Candidate]:
     base, first, second = preparation.sources
     items = {"deadly": preparation.suite.items("deadly", "search")}
     return [
@@ -94,7 +94,7 @@ def candidates(preparation: Preparation, count: int) -> list[Candidate]:
     ]
 
 
-def scores(outcomes: Iterator[tuple[Candidate, Outcome]]) -> dict[CandidateKey, object]:
+def scores(outcomes: Iterator[tuple[Candidate, Evaluation]]) -> dict[CandidateKey, object]:
     found = {}
     for candidate, outcome in outcomes:
         assert isinstance(outcome, Scored), outcome
@@ -114,7 +114,7 @@ def test_a_process_may_have_one_session_after_another() -> None:
         assert not ray_session.ray.is_initialized()
 
 
-def test_two_workers_give_the_scores_of_one(preparation: Preparation, pool: Pool) -> None:
+def test_two_workers_give_the_scores_of_one(preparation: PreparedJob, pool: Pool) -> None:
     asked = candidates(preparation, 5)
     before = torch.get_num_threads()
     with LocalPool(preparation) as alone:
@@ -124,7 +124,7 @@ def test_two_workers_give_the_scores_of_one(preparation: Preparation, pool: Pool
 
 
 def test_a_killed_worker_costs_a_retry_and_nothing_else(
-    preparation: Preparation, pool: Pool, folder: Path
+    preparation: PreparedJob, pool: Pool, folder: Path
 ) -> None:
     asked = candidates(preparation, 4)
     undisturbed = scores(pool.evaluate(asked))
@@ -134,7 +134,7 @@ def test_a_killed_worker_costs_a_retry_and_nothing_else(
 
 
 def test_a_candidate_that_kills_every_worker_is_recorded_as_failed(
-    preparation: Preparation, pool: Pool, folder: Path
+    preparation: PreparedJob, pool: Pool, folder: Path
 ) -> None:
     (folder / "kill-always").touch()
     try:
@@ -147,7 +147,7 @@ def test_a_candidate_that_kills_every_worker_is_recorded_as_failed(
 
 
 def test_a_worker_that_is_stopped_is_replaced_and_its_candidate_is_scored_by_another(
-    preparation: Preparation, pool: Pool, said: list[str]
+    preparation: PreparedJob, pool: Pool, said: list[str]
 ) -> None:
     asked = candidates(preparation, 4)
     undisturbed = scores(pool.evaluate(asked))
@@ -161,7 +161,7 @@ def test_a_worker_that_is_stopped_is_replaced_and_its_candidate_is_scored_by_ano
 
 
 def test_a_shortage_of_memory_that_passes_fails_no_candidate(
-    preparation: Preparation, pool: Pool, folder: Path, said: list[str]
+    preparation: PreparedJob, pool: Pool, folder: Path, said: list[str]
 ) -> None:
     asked = candidates(preparation, 3)
     undisturbed = scores(pool.evaluate(asked))
@@ -175,7 +175,7 @@ def test_a_shortage_of_memory_that_passes_fails_no_candidate(
 
 
 def test_a_task_that_exits_fails_the_candidate_and_keeps_the_worker(
-    preparation: Preparation, pool: Pool, folder: Path
+    preparation: PreparedJob, pool: Pool, folder: Path
 ) -> None:
     before = process_ids(pool)
     (folder / "exit").touch()
@@ -190,7 +190,7 @@ def test_a_task_that_exits_fails_the_candidate_and_keeps_the_worker(
 
 
 def test_more_workers_than_there_is_room_for_are_refused_at_once(
-    preparation: Preparation, pool: Pool
+    preparation: PreparedJob, pool: Pool
 ) -> None:
     from evomerge.workers.ray_pool import RayPool
 

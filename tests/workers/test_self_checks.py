@@ -18,14 +18,14 @@ from evomerge.search.run import keep_check
 from evomerge.study import read_study, resume_study
 from evomerge.workers.pool import LocalPool
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.evaluate.test_self_check import keep_passes
 from tests.search.jobs import make_job, write_models
 from tests.study.records import write_record
 
 
 @pytest.fixture(scope="module")
-def preparation(tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+def preparation(tmp_path_factory: pytest.TempPathFactory) -> PreparedJob:
     folder = tmp_path_factory.mktemp("models")
     write_models(folder)
     return prepare(make_job(folder))
@@ -44,7 +44,7 @@ def merge(base: str, model: str, weight: float) -> Recipe:
     )
 
 
-def score(preparation: Preparation, *recipes: Recipe) -> list[SelfCheck]:
+def score(preparation: PreparedJob, *recipes: Recipe) -> list[SelfCheck]:
     """Score recipes one after another; the self-checks that were told of."""
     checks: list[SelfCheck] = []
     items = {"sums_choice": (0, 1, 2), "sums_said": (0, 1)}
@@ -62,7 +62,7 @@ def score(preparation: Preparation, *recipes: Recipe) -> list[SelfCheck]:
     return checks
 
 
-def test_the_first_of_each_kind_of_live_model_is_checked(preparation: Preparation) -> None:
+def test_the_first_of_each_kind_of_live_model_is_checked(preparation: PreparedJob) -> None:
     base, first, second = preparation.sources
     recipes = [alone(base), alone(first), merge(base, first, 0.4), merge(base, second, 0.7)]
     checks = score(preparation, *recipes)
@@ -72,7 +72,7 @@ def test_the_first_of_each_kind_of_live_model_is_checked(preparation: Preparatio
 
 @pytest.mark.parametrize("kind", ["a model by itself", "a merge"])
 def test_a_wrong_engine_scores_nothing(
-    preparation: Preparation, monkeypatch: pytest.MonkeyPatch, kind: str
+    preparation: PreparedJob, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     likely = TransformersEngine.loglikelihood
 
@@ -87,7 +87,7 @@ def test_a_wrong_engine_scores_nothing(
 
 
 def test_what_is_kept_of_the_weights_before_is_found(
-    preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+    preparation: PreparedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_passes(monkeypatch)
     base, first, _ = preparation.sources

@@ -34,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from evomerge.errors import SourceError, one_line
-from evomerge.evaluate.engines.placement import Placement
+from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.recipe import DType
 from evomerge.sources import Source
 from evomerge.vocabulary import TokenSettings, config_folder
@@ -120,10 +120,10 @@ def check_model(source: Source, *, trust_remote_code: bool, settings: TokenSetti
     )
     model = _without_memory(folder, read, torch.float32, trust_remote_code=trust_remote_code)
     model.tie_weights()
-    placement = Placement(model)
+    loader = WeightLoader(model)
     try:
         for name in source.structure.shapes:
-            placement.owner(name)
+            loader.owner(name)
     except SourceError as error:
         raise SourceError(f"{source.reference}: {error}") from error
 

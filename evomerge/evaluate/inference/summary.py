@@ -14,7 +14,7 @@ Role = Literal["winner", "finalist", "base", "parent", "baseline", "stage", "mod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class ScoreSummary:
     """One model on one split.
 
     score: the combined objective. tasks: task -> metric -> mean. All with 95% intervals.
@@ -40,25 +40,25 @@ class Standing:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `read_standing` reads back equal."""
+        """Plain values that `read_summary` reads back equal."""
         return asdict(self)
 
 
-def stand(
+def summarise(
     label: str, role: Role, scores: Mapping[str, TaskItems], *, objective: Objective, seed: int
-) -> Standing:
-    """The standing of a model with these item results; `seed` is that of the bootstrap."""
+) -> ScoreSummary:
+    """What a model scores, from its item results; `seed` is that of the bootstrap."""
     tasks: dict[str, dict[str, Interval]] = {task: {} for task in scores}
     for (task, metric), interval in mean_intervals(scores, seed=seed).items():
         tasks[task][metric] = interval
-    return Standing(
+    return ScoreSummary(
         label=label, role=role, score=score_interval(objective, scores, seed=seed), tasks=tasks
     )
 
 
-def read_standing(entry: Mapping[str, Any]) -> Standing:
-    """A standing kept as JSON."""
-    return Standing(
+def read_summary(entry: Mapping[str, Any]) -> ScoreSummary:
+    """A summary kept as JSON."""
+    return ScoreSummary(
         label=entry["label"],
         role=entry["role"],
         score=Interval(**entry["score"]),

@@ -122,7 +122,7 @@ class Inputs(Protocol):
     def draw_key(self, member: int) -> int:
         """The 64-bit key of a member's random draws for this tensor; see `random_mask`."""
 
-    def fact(
+    def cached(
         self, kind: str, members: tuple[int, ...], make: Callable[[], NDArray[Any]]
     ) -> NDArray[Any]:
         """What `make` returns: computed once for these members' tensors and kept between merges.
@@ -132,7 +132,7 @@ class Inputs(Protocol):
         """
 
     def keeps(self, kind: str, members: tuple[int, ...], size_bytes: int) -> bool:
-        """Whether a fact of this size is kept, or making it would serve one merge only."""
+        """Whether an array of this size is kept; if not, making it serves one merge only."""
 
     def statistic(self, member: int, kind: str) -> torch.Tensor | None:
         """What `evomerge calibrate` stored of a member's tensor; None where it stored none.

@@ -45,7 +45,7 @@ def inner_products(
             return gram(tensors, base)
         return row_gram(tensors, base, dim=0 if vectors == "rows" else 1)
 
-    products: NDArray[np.float64] = inputs.fact(kind, pair, make)
+    products: NDArray[np.float64] = inputs.cached(kind, pair, make)
     return products
 
 

@@ -30,7 +30,7 @@ def merge_ramplus_tl(inputs: Inputs, out: torch.Tensor) -> None:
         return
     epsilon, r, alpha = (inputs.number(name) for name in ("epsilon", "r", "alpha"))
     base, *experts = _stored(inputs)
-    counts = inputs.fact(
+    counts = inputs.cached(
         f"shared and own beyond {epsilon!r}",
         (*inputs.experts, inputs.base),
         lambda: count_active(base, experts, epsilon),

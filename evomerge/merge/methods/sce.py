@@ -43,7 +43,7 @@ def _weights(
         squares = selected_squares(base, experts, least)
     else:
         members = (*inputs.experts, inputs.base)
-        squares = inputs.fact(
+        squares = inputs.cached(
             "squares of task vectors", members, lambda: selected_squares(base, experts, 0.0)
         )
     total = float(squares.sum())
@@ -64,7 +64,7 @@ def _least_variance(
         return 0.0
     members = (*inputs.experts, inputs.base)
     zeros = torch.zeros(1).expand(count)
-    varying = inputs.fact(
+    varying = inputs.cached(
         "elements that vary",
         members,
         lambda: np.array([int(torch.count_nonzero(variances(base, experts)))]),
@@ -72,13 +72,13 @@ def _least_variance(
     selected = int(int(varying[0]) * share)
     if selected == 0:
         return None
-    counts = inputs.fact(
+    counts = inputs.cached(
         "variances counted", members, lambda: count_magnitudes(zeros, variances(base, experts))
     )
     place = count - selected
     if not inputs.keeps("variances in order", members, 2 * count):
         return magnitude_at(place, counts, None, zeros, variances(base, experts))
-    order = inputs.fact(
+    order = inputs.cached(
         "variances in order", members, lambda: low_bits_in_order(zeros, variances(base, experts))
     )
     return magnitude_at(place, counts, order, zeros, zeros)

@@ -63,7 +63,7 @@ def merge_singular_vectors(inputs: Inputs, out: torch.Tensor) -> None:
         _add_mean(inputs, out)
         return
     members = (*inputs.experts, inputs.base)
-    parts = inputs.fact(
+    parts = inputs.cached(
         "decorrelated task matrices", members, lambda: decorrelate_task_matrices(inputs)
     )
     strength = inputs.number("lambda")

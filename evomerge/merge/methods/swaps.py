@@ -29,8 +29,10 @@ def merge_arcee_fusion(inputs: Inputs, out: torch.Tensor) -> None:
     members = (other, inputs.base)
     width = inputs.shape[-1] if inputs.shape else 1
     base, expert = (inputs.stored(of).reshape(-1, width) for of in (inputs.base, other))
-    divergences = inputs.fact("divergence of rows", members, lambda: row_divergences(base, expert))
-    threshold = inputs.fact(
+    divergences = inputs.cached(
+        "divergence of rows", members, lambda: row_divergences(base, expert)
+    )
+    threshold = inputs.cached(
         "least importance fused",
         members,
         lambda: np.array([_threshold(base, expert, divergences)]),

@@ -84,7 +84,7 @@ def keep_by_rank(inputs: Inputs, member: int, density: float) -> Mask:
     if width < 2:
         return Mask(kind=KEEP_RANDOM, key=inputs.draw_key(member), probability=density)
     base = inputs.stored(inputs.base)
-    ranks = inputs.fact(
+    ranks = inputs.cached(
         f"ranks in rows of {width}",
         (member, inputs.base),
         lambda: row_ranks(base, inputs.stored(member), width),
@@ -103,10 +103,12 @@ def _band(inputs: Inputs, member: int, lowest: int, highest: int) -> Mask:
     assert inputs.base is not None
     pair = (member, inputs.base)
     base, expert = inputs.stored(inputs.base), inputs.stored(member)
-    counts = inputs.fact("magnitudes counted", pair, lambda: count_magnitudes(base, expert))
+    counts = inputs.cached("magnitudes counted", pair, lambda: count_magnitudes(base, expert))
     low_bits = None
     if inputs.keeps("magnitudes in order", pair, 2 * base.numel()):
-        low_bits = inputs.fact("magnitudes in order", pair, lambda: low_bits_in_order(base, expert))
+        low_bits = inputs.cached(
+            "magnitudes in order", pair, lambda: low_bits_in_order(base, expert)
+        )
     low = magnitude_at(lowest, counts, low_bits, base, expert)
     if highest == base.numel() - 1:
         return Mask(kind=KEEP_BAND, low=low)
@@ -187,11 +189,13 @@ def _magnitudes(inputs: Inputs, member: int, mask: Mask) -> tuple[float, float]:
     base, expert = inputs.stored(inputs.base), inputs.stored(member)
     # By the shape alone: whether a table is kept must not change the last bit.
     if mask.kind == KEEP_RANDOM and base.numel() >= _TABLED:
-        table = inputs.fact(
+        table = inputs.cached(
             f"magnitudes by draw of {mask.key}", pair, lambda: sums_by_draw(base, expert, mask.key)
         )
         return float(table[-1]), sum_below(table, mask.probability)
-    before = inputs.fact("sum of magnitudes", pair, lambda: absolute_sums(base, [expert], [Mask()]))
+    before = inputs.cached(
+        "sum of magnitudes", pair, lambda: absolute_sums(base, [expert], [Mask()])
+    )
     return float(before[0]), float(absolute_sums(base, [expert], [mask])[0])
 
 

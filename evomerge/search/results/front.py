@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.evaluate import CandidateKey, Interval, Role, Standing, read_standing
+from evomerge.evaluate import CandidateKey, Interval, Role, ScoreSummary, read_summary
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search.results.claim import (
     START_ROLES,
@@ -36,9 +36,9 @@ class Axis:
     def __str__(self) -> str:
         return f"{self.task}/{self.metric}"
 
-    def of(self, standing: Standing) -> Interval:
+    def of(self, summary: ScoreSummary) -> Interval:
         """A model's score on this axis."""
-        return standing.tasks[self.task][self.metric]
+        return summary.tasks[self.task][self.metric]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ class Point:
     recipe: Recipe
     genome: tuple[float, ...] | None
     test_key: CandidateKey
-    validation: Standing
-    test: Standing
+    validation: ScoreSummary
+    test: ScoreSummary
     constraints: tuple[ConstraintCheck, ...]
     dominates: tuple[str, ...]
     surely: tuple[str, ...]
@@ -84,8 +84,8 @@ class Front:
 
     axes: tuple[Axis, ...]
     points: tuple[Point, ...]
-    rivals: tuple[Standing, ...]
-    validated: tuple[Standing, ...]
+    rivals: tuple[ScoreSummary, ...]
+    validated: tuple[ScoreSummary, ...]
     volume: float
     gain: Interval
     over_starts: Interval
@@ -139,9 +139,9 @@ class Front:
             f"Test scores with 95% intervals ({axes}), the points of the front first:",
             *(
                 f"  {label:<{width}}  "
-                + "  ".join(_score_words(axis.of(standing)) for axis in self.axes)
+                + "  ".join(_score_words(axis.of(summary)) for axis in self.axes)
                 + f"  {note}"
-                for label, standing, note in rows
+                for label, summary, note in rows
             ),
             *(
                 f"  constraint {check.task}/{check.metric} NOT KEPT by {point.label}: "
@@ -216,8 +216,8 @@ def read_front(document: Mapping[str, Any]) -> Front:
     return Front(
         axes=tuple(Axis(**axis) for axis in document["axes"]),
         points=tuple(_read_point(point) for point in document["points"]),
-        rivals=tuple(read_standing(entry) for entry in document["rivals"]),
-        validated=tuple(read_standing(entry) for entry in document["validated"]),
+        rivals=tuple(read_summary(entry) for entry in document["rivals"]),
+        validated=tuple(read_summary(entry) for entry in document["validated"]),
         volume=document["volume"],
         gain=Interval(**document["gain"]),
         over_starts=Interval(**document["over_starts"]),
@@ -236,8 +236,8 @@ def _read_point(document: Mapping[str, Any]) -> Point:
         recipe=read_recipe(document["recipe"], where=f"the recipe of {document['label']}"),
         genome=None if genome is None else tuple(genome),
         test_key=CandidateKey(**document["test_key"]),
-        validation=read_standing(document["validation"]),
-        test=read_standing(document["test"]),
+        validation=read_summary(document["validation"]),
+        test=read_summary(document["test"]),
         constraints=tuple(ConstraintCheck(**check) for check in document["constraints"]),
         dominates=tuple(document["dominates"]),
         surely=tuple(document["surely"]),

@@ -18,17 +18,17 @@ from evomerge.study import SELECTION, Study
 # The outcome of a job, a winner or a front, as the record keeps it under one name.
 
 
-Outcome = Selection | Front
+SearchOutcome = Selection | Front
 """What a search comes to: in `mode: single` a winner, in `mode: pareto` a front."""
 
 
-def outcome_of(study: Study) -> Outcome | None:
+def outcome_of(study: Study) -> SearchOutcome | None:
     """What a search ended with, a winner or a front; None before there is one."""
     document = study.noted(SELECTION)
     return None if document is None else read_outcome(document)
 
 
-def read_outcome(document: Mapping[str, Any]) -> Outcome:
+def read_outcome(document: Mapping[str, Any]) -> SearchOutcome:
     """The outcome as a record keeps it."""
     return read_front(document) if document.get("mode") == MODE else read_selection(document)
 

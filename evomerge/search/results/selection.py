@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.evaluate import CandidateKey, Interval, Role, Standing, read_standing
+from evomerge.evaluate import CandidateKey, Interval, Role, ScoreSummary, read_summary
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search.results.claim import (
     START_ROLES,
@@ -70,8 +70,8 @@ class Selection:
     recipe: Recipe
     genome: tuple[float, ...] | None
     test_key: CandidateKey  # the winner's record on the test items
-    validation: tuple[Standing, ...]
-    test: tuple[Standing, ...]
+    validation: tuple[ScoreSummary, ...]
+    test: tuple[ScoreSummary, ...]
     best_parent: str
     gain: Interval
     gain_over_soup: Interval | None
@@ -115,7 +115,7 @@ class Selection:
     def _claim(self) -> str:
         on = f"on {test_items_words(self.tested_before)}"
         against = f"against the best parent ({self.best_parent}) {on}"
-        if self.standing(self.best_parent).role not in ("parent", "winner"):
+        if self.summary(self.best_parent).role not in ("parent", "winner"):
             against = f"against {self.best_parent} (no parent could be scored) {on}"
         gain = f"{interval_words(self.gain)} {against}"
         if not self.feasible:
@@ -153,7 +153,7 @@ class Selection:
         said = [
             settling,
             f"The untuned merge {self.best_untuned} scores "
-            f"{self.standing(self.best_untuned).score.value:.3f}, above the winner."
+            f"{self.summary(self.best_untuned).score.value:.3f}, above the winner."
             if above and self.best_untuned is not None and self.best_untuned != self.best_start
             else "",
             *(f"Left out: {out}." for out in self.left_out if out.role == "winner"),
@@ -226,7 +226,7 @@ class Selection:
         """What exports the winner."""
         return f"evomerge export {run_dir} --out DIR"
 
-    def standing(self, label: str) -> Standing:
+    def summary(self, label: str) -> ScoreSummary:
         """A model's scores on the test items."""
         return next(entry for entry in self.test if entry.label == label)
 
@@ -248,8 +248,8 @@ def read_selection(document: Mapping[str, Any]) -> Selection:
         recipe=read_recipe(document["recipe"], where="the winner's recipe"),
         genome=None if genome is None else tuple(genome),
         test_key=CandidateKey(**document["test_key"]),
-        validation=tuple(read_standing(entry) for entry in document["validation"]),
-        test=tuple(read_standing(entry) for entry in document["test"]),
+        validation=tuple(read_summary(entry) for entry in document["validation"]),
+        test=tuple(read_summary(entry) for entry in document["test"]),
         best_parent=document["best_parent"],
         gain=Interval(**document["gain"]),
         gain_over_soup=None if soup is None else Interval(**soup),

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from evomerge.errors import WorkerError
 from evomerge.evaluate import (
     MOST_FINALISTS,
+    ScoreSummary,
     Split,
-    Standing,
     TaskItems,
     box_of,
     front_gain,
     front_order,
     fronts,
-    stand,
+    summarise,
 )
 from evomerge.search.baselines import UNIFORM_SOUP, model_labels
 from evomerge.search.ledger import Ledger
@@ -245,10 +245,10 @@ def _conclude(
     )
 
 
-def _stand(ledger: Ledger, entrant: Entrant, trial: Trial) -> Standing:
+def _stand(ledger: Ledger, entrant: Entrant, trial: Trial) -> ScoreSummary:
     items: Mapping[str, TaskItems] = items_of(ledger, trial)
     preparation = ledger.preparation
-    return stand(
+    return summarise(
         entrant.label,
         entrant.role,
         items,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from evomerge.errors import WorkerError
-from evomerge.evaluate import means_of, simultaneous_differences, stand
+from evomerge.evaluate import means_of, simultaneous_differences, summarise
 from evomerge.search.baselines import UNIFORM_SOUP
 from evomerge.search.ledger import Ledger
 from evomerge.search.loop import Ending
@@ -123,11 +123,11 @@ def _conclude(ledger: Ledger, validation: Validation, tested: _Tested, *, last: 
         genome=winner.genome,
         test_key=trial.key,
         validation=tuple(
-            stand(e.label, e.role, items_of(ledger, t), objective=objective, seed=seed)
+            summarise(e.label, e.role, items_of(ledger, t), objective=objective, seed=seed)
             for e, t in validation.ranked
         ),
         test=tuple(
-            stand(e.label, e.role, items_of(ledger, t), objective=objective, seed=seed)
+            summarise(e.label, e.role, items_of(ledger, t), objective=objective, seed=seed)
             for e, t in (tested.winner, *tested.others)
         ),
         best_parent=best_parent,

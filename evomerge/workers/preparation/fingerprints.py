@@ -17,7 +17,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate import WRITTEN, hash_opened, vllm_version
 from evomerge.job import JobSpec
 from evomerge.merge import METHODS, read_header
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 
 _PINNED = ("torch", "transformers", "lm-eval", "cma", "cmaes", "optuna", "numpy")
 """Packages whose version can change a genome or a score."""
@@ -30,7 +30,7 @@ _WHERE_INSTALLED = (
 """Those that prompts, merges and metrics are made with, many of which only some tasks ask for."""
 
 
-def facts_of(preparation: Preparation) -> dict[str, Any]:
+def fingerprints_of(preparation: PreparedJob) -> dict[str, Any]:
     """Hashes of everything a result depends on, and the versions it was made with."""
     return {
         "job": preparation.job.fingerprint(),
@@ -44,10 +44,10 @@ def facts_of(preparation: Preparation) -> dict[str, Any]:
     }
 
 
-def facts_folder(run_dir: Path, facts: Mapping[str, Any]) -> Path:
-    """Where a run keeps large facts about its sources, such as sorted magnitudes.
+def cache_folder(run_dir: Path, facts: Mapping[str, Any]) -> Path:
+    """Where a run keeps large arrays of its tensor cache, such as sorted magnitudes.
 
-    facts: from `facts_of`. The folder is named for what the sources hold in the job's vocabulary.
+    facts: from `fingerprints_of`. The folder's name tells the sources and the vocabulary.
     """
     text = json.dumps([facts["sources"], facts["job"]["models"]], sort_keys=True)
     return run_dir / "facts" / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -103,7 +103,7 @@ def _known_before(
     }
 
 
-def opened_files_of(preparation: Preparation) -> dict[str, dict[str, str]]:
+def opened_files_of(preparation: PreparedJob) -> dict[str, dict[str, str]]:
     """What the tasks' code has read until now: at the start, and more as answers are scored."""
     suites = [preparation.suite, *(model.suite for model in preparation.alone.values())]
     return {
@@ -113,7 +113,7 @@ def opened_files_of(preparation: Preparation) -> dict[str, dict[str, str]]:
     }
 
 
-def opened_count(preparation: Preparation) -> int:
+def opened_count(preparation: PreparedJob) -> int:
     """A number that grows when the tasks' code has read more."""
     suites = {id(s): s for s in (preparation.suite, *(m.suite for m in preparation.alone.values()))}
     return sum(suite.opened_count for suite in suites.values())

@@ -34,7 +34,7 @@ from evomerge.vocabulary import (
     vocabularies_agree,
 )
 from evomerge.workers.preparation.models_alone import ModelsAlone
-from evomerge.workers.preparation.prepared_job import Preparation, stage_space
+from evomerge.workers.preparation.prepared_job import PreparedJob, stage_space
 
 # The models of a job, opened.
 
@@ -53,7 +53,7 @@ def open_models_of(job: JobSpec) -> dict[str, Source]:
     return {models.base: base, **experts}
 
 
-def prepare(job: JobSpec) -> Preparation:
+def prepare(job: JobSpec) -> PreparedJob:
     """Open and check everything a job names. Raises InputError in one line."""
     _check_device(job.compute.device)
     models = job.models
@@ -88,7 +88,7 @@ def prepare(job: JobSpec) -> Preparation:
     )
     _check_items(job, suite)
     _check_budget(job, suite, spaces)
-    return Preparation(
+    return PreparedJob(
         job=job,
         sources=sources,
         structure=shared_structure(list(sources.values())),

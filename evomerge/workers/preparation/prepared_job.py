@@ -20,7 +20,7 @@ from evomerge.workers.preparation.models_alone import ModelAlone, ModelsAlone, c
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
+class PreparedJob:
     """What a search, a worker and an export need of a job, in one of its stages.
 
     sources: reference as written in the job -> opened model, the base first, with the vocabulary
@@ -108,7 +108,7 @@ class Preparation:
         """The model that a recipe is unchanged; None for a merge."""
         return None if recipe.alone is None else self.alone.get(recipe.alone)
 
-    def exported(self, recipe: Recipe) -> Preparation:
+    def exported(self, recipe: Recipe) -> PreparedJob:
         """The preparation as an export of a recipe takes it: a model alone has its own files."""
         model = self._exported_alone(recipe)
         if model is None:
@@ -153,7 +153,7 @@ class Preparation:
 # The stages of a job: each searches over the winner of the one before and the job's sources.
 
 
-def next_stage(preparation: Preparation, winner: Recipe) -> Preparation:
+def next_stage(preparation: PreparedJob, winner: Recipe) -> PreparedJob:
     """The job in its next stage, where `winner` is the first source; by its recipe, not a copy."""
     alone = preparation.in_vocabulary(winner.model_copy(update={"stages": {}}))
     winners = {**preparation.winners, preparation.search.name: alone}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from evomerge.evaluate.candidate import (
     Candidate,
     Cost,
+    Evaluation,
     Failed,
     Observer,
-    Outcome,
     Scored,
     TaskItems,
     ignore,
@@ -36,13 +36,13 @@ class ScriptedPool(Pool):
 
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
-    ) -> Iterator[tuple[Candidate, Outcome]]:
+    ) -> Iterator[tuple[Candidate, Evaluation]]:
         for candidate in candidates:
             split = {VALIDATION: "validation", TEST: "test"}.get(candidate.key.generation, "search")
             self.scored.append((candidate.label, split))
             yield candidate, self._outcome(candidate, split)
 
-    def _outcome(self, candidate: Candidate, split: str) -> Outcome:
+    def _outcome(self, candidate: Candidate, split: str) -> Evaluation:
         tasks = {}
         for task, ids in candidate.items.items():
             share = self._quality(candidate.label, split, task)

@@ -15,7 +15,7 @@ from evomerge.search.run import run_job
 from evomerge.search.selection.validation import AVERAGE
 from evomerge.study import create_study, read_study, resume_study
 from evomerge.workers.preparation.preparation import prepare
-from evomerge.workers.preparation.prepared_job import Preparation
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.search.jobs import JOBS, make_job, write_models
 from tests.search.selection.scripted import Quality, ScriptedPool
 
@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def preparation(models: Path) -> Preparation:
+def preparation(models: Path) -> PreparedJob:
     return prepare(make_job(models, **BUDGET))
 
 
@@ -64,7 +64,7 @@ def script(
     return quality
 
 
-def run(run_dir: Path, preparation: Preparation, pool: ScriptedPool) -> Selection:
+def run(run_dir: Path, preparation: PreparedJob, pool: ScriptedPool) -> Selection:
     fresh = not (run_dir / "job.yaml").exists()
     study = create_study(run_dir, preparation.job) if fresh else resume_study(run_dir)
     with study, pool:
@@ -79,7 +79,7 @@ def validated(selection: Selection) -> list[str]:
 
 
 def test_a_clear_gain_is_claimed_over_every_parent_and_the_best_start(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     selection = run(tmp_path / "run", preparation, ScriptedPool(script(0.9)))
     assert selection.winner == AVERAGE
@@ -99,7 +99,7 @@ def test_a_clear_gain_is_claimed_over_every_parent_and_the_best_start(
 
 
 def test_a_start_that_the_search_items_hid_wins_on_validation(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     """TIES is not the best of the search items, nor ruled out by them."""
     quality = script(0.6, {("TIES", "validation"): 0.8})
@@ -115,7 +115,7 @@ def test_a_start_that_the_search_items_hid_wins_on_validation(
 
 
 def test_what_is_surely_below_the_best_start_is_not_scored_again(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     poor = {(label, "search"): 0.02 for label in ("first", "TIES", "base")}
     selection = run(tmp_path / "run", preparation, ScriptedPool(script(0.9, poor)))
@@ -125,7 +125,7 @@ def test_what_is_surely_below_the_best_start_is_not_scored_again(
 
 
 def test_of_equals_a_start_wins_and_the_first_of_them(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     selection = run(tmp_path / "run", preparation, ScriptedPool(lambda *_: 0.5))
     assert (selection.winner, selection.origin) == ("base", "base")
@@ -136,7 +136,7 @@ def test_of_equals_a_start_wins_and_the_first_of_them(
 
 
 def test_a_parent_that_wins_is_scored_once_and_stands_as_parent_too(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     pool = ScriptedPool(script(0.2, {("second", "validation"): 0.9, ("first", "test"): 0.7}))
     selection = run(tmp_path / "run", preparation, pool)
@@ -148,7 +148,7 @@ def test_a_parent_that_wins_is_scored_once_and_stands_as_parent_too(
     assert selection.gain.value < 0
 
 
-def test_a_gain_over_parents_alone_is_not_claimed(tmp_path: Path, preparation: Preparation) -> None:
+def test_a_gain_over_parents_alone_is_not_claimed(tmp_path: Path, preparation: PreparedJob) -> None:
     """The soup that the search began with is as good as what it found."""
     quality = script(0.9, {("uniform soup", "test"): 0.9, ("uniform soup", "validation"): 0.7})
     selection = run(tmp_path / "run", preparation, ScriptedPool(quality))
@@ -161,7 +161,7 @@ def test_a_gain_over_parents_alone_is_not_claimed(tmp_path: Path, preparation: P
 
 
 def test_what_is_not_settled_says_how_many_items_would_settle_it(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     quality = script(0.6, {(AVERAGE, "test"): 0.6, ("uniform soup", "test"): 0.55})
     selection = run(tmp_path / "run", preparation, ScriptedPool(quality))
@@ -229,7 +229,7 @@ def test_it_is_said_first_when_nothing_keeps_the_constraints(tmp_path: Path, mod
 
 
 def test_a_parent_that_fails_is_left_out_with_its_reason(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     quality = script(0.9, {("second", "test"): None, ("base", "validation"): None})
     selection = run(tmp_path / "run", preparation, ScriptedPool(quality))
@@ -244,7 +244,7 @@ def test_a_parent_that_fails_is_left_out_with_its_reason(
 
 
 def test_the_next_best_takes_the_place_of_a_winner_that_fails(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     quality = script(0.9, {(AVERAGE, "test"): None})
     selection = run(tmp_path / "run", preparation, ScriptedPool(quality))
@@ -257,7 +257,7 @@ def test_the_next_best_takes_the_place_of_a_winner_that_fails(
 
 
 def test_without_any_parent_the_winner_stands_beside_what_is_left(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     quality = script(0.9, {("first", "test"): None, ("second", "test"): None})
     selection = run(tmp_path / "run", preparation, ScriptedPool(quality))
@@ -267,7 +267,7 @@ def test_without_any_parent_the_winner_stands_beside_what_is_left(
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_where_everything_failed_a_resume_tries_again(
-    tmp_path: Path, preparation: Preparation, split: str
+    tmp_path: Path, preparation: PreparedJob, split: str
 ) -> None:
     def broken(label: str, at: str, task: str) -> float | None:
         return None if at == split else STARTS.get(label, 0.9)
@@ -292,7 +292,7 @@ def test_a_stage_ends_with_a_start_where_that_is_the_best(tmp_path: Path, models
 
 
 def test_a_record_from_before_there_were_comparisons_claims_by_its_gain(
-    tmp_path: Path, preparation: Preparation
+    tmp_path: Path, preparation: PreparedJob
 ) -> None:
     selection = run(tmp_path / "run", preparation, ScriptedPool(script(0.9)))
     document = selection.to_json()
@@ -340,7 +340,7 @@ def test_the_average_does_not_pass_a_start_that_is_no_worse(tmp_path: Path, mode
 
 
 def test_a_search_that_went_on_after_its_end_says_that_the_test_items_were_seen(
-    tmp_path: Path, preparation: Preparation, models: Path
+    tmp_path: Path, preparation: PreparedJob, models: Path
 ) -> None:
     first = run(tmp_path / "run", preparation, ScriptedPool(script(0.9)))
     assert first.tested_before == 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evomerge.errors import RunError
-from evomerge.workers.preparation.fingerprints import check_unchanged, facts_of
+from evomerge.workers.preparation.fingerprints import check_unchanged, fingerprints_of
 from evomerge.workers.preparation.preparation import prepare
 from tests.search.jobs import TASKS, make_job, write_models
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def facts(folder: Path, *, engine: str) -> dict[str, Any]:
     compute = {"engine": engine, "device": "cpu"}
-    return facts_of(prepare(make_job(folder, compute=compute)))
+    return fingerprints_of(prepare(make_job(folder, compute=compute)))
 
 
 def test_a_package_of_another_version_is_told(folder: Path) -> None:
@@ -87,11 +87,11 @@ def test_a_change_of_code_that_an_included_file_names_is_refused(
         objectives=[{"task": "asked", "metric": "acc"}],
         evaluation={"task_folders": [str(mine)]},
     )
-    before = facts_of(prepare(job))
-    assert check_unchanged(before, facts_of(prepare(job)), where="run") == []
+    before = fingerprints_of(prepare(job))
+    assert check_unchanged(before, fingerprints_of(prepare(job)), where="run") == []
     code.write_text(code.read_text() + "\n# another metric\n")
     with pytest.raises(RunError, match=r"run: task file .*metrics\.py changed since"):
-        check_unchanged(before, facts_of(prepare(job)), where="run")
+        check_unchanged(before, fingerprints_of(prepare(job)), where="run")
 
 
 def test_an_older_record_is_compared_by_the_files_that_it_knows(folder: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from evomerge.evaluate.engines.base import Prompt, Tokens
 from evomerge.evaluate.engines.transformers.batching import pad
-from evomerge.evaluate.engines.transformers.decoding import Choosing, Forward
+from evomerge.evaluate.engines.transformers.decoding import Forward, GreedyChoice
 from evomerge.evaluate.engines.transformers.key_values import AnswerCache, States
 from evomerge.evaluate.engines.transformers.token_tree import Plan
 from evomerge.evaluate.engines.transformers.tree_passes import RunPass, run_passes, run_step
@@ -53,14 +53,14 @@ class ContinuousDecoder:
         self,
         forward: Forward,
         run: RunPass,
-        choosing: Choosing,
+        choice: GreedyChoice,
         *,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         self._forward = forward
         self._run = run
-        self._choosing = choosing
+        self._choice = choice
         self._device = device
         self._dtype = dtype
 
@@ -116,12 +116,12 @@ class ContinuousDecoder:
             if not texts:
                 continue
             seen = self._seen([prompts[text] for text in texts])
-            tokens = self._choosing.best(logits, seen).tolist()
+            tokens = self._choice.best(logits, seen).tolist()
             going: list[tuple[int, _Answer]] = []
             for row, text in enumerate(texts):
                 for index in owners[text]:
                     answers[index].append(tokens[row])
-                    if self._choosing.ended(answers[index], requests[index]):
+                    if self._choice.ended(answers[index], requests[index]):
                         continue
                     answer = _Answer(
                         request=requests[index],
@@ -148,16 +148,16 @@ class ContinuousDecoder:
         last = torch.tensor([answer.tokens[-1] for answer in active], device=self._device)
         logits = run_step(self._forward, last, cache, device=self._device, dtype=self._dtype)
         seen = None
-        if self._choosing.penalised:
+        if self._choice.penalised:
             for answer, token in zip(active, last.tolist(), strict=True):
                 assert answer.seen is not None
                 answer.seen[token] = True
             seen = torch.stack([answer.seen for answer in active if answer.seen is not None])
-        tokens = self._choosing.best(logits, seen).tolist()
+        tokens = self._choice.best(logits, seen).tolist()
         ended = set()
         for row, answer in enumerate(active):
             answer.tokens.append(tokens[row])
-            if self._choosing.ended(answer.tokens, answer.request):
+            if self._choice.ended(answer.tokens, answer.request):
                 ended.add(row)
         for source, target in cache.remove(ended):
             active[target] = active[source]
@@ -165,9 +165,9 @@ class ContinuousDecoder:
 
     def _seen(self, prompts: Sequence[Tokens]) -> torch.Tensor | None:
         """(prompts, vocabulary): the tokens of each, where a repetition penalty asks for them."""
-        if not self._choosing.penalised:
+        if not self._choice.penalised:
             return None
-        seen = torch.zeros((len(prompts), self._choosing.vocabulary), dtype=torch.bool)
+        seen = torch.zeros((len(prompts), self._choice.vocabulary), dtype=torch.bool)
         for row, prompt in enumerate(prompts):
             seen[row, torch.from_numpy(prompt)] = True
         return seen.to(self._device)

@@ -26,7 +26,7 @@ from evomerge.evaluate.engines.transformers.batching import pad
 
 
 class Chooses(Protocol):
-    """What decoding asks of whoever chooses tokens, see `Choosing`."""
+    """What decoding asks of whoever chooses tokens, see `GreedyChoice`."""
 
     @property
     def penalised(self) -> bool:
@@ -43,7 +43,7 @@ class Chooses(Protocol):
         """Whether an answer is complete with its last token."""
 
 
-class Choosing:
+class GreedyChoice:
     """Greedy choices of one model; `stopping` says when an answer ends.
 
     penalised: whether a repetition penalty asks for the tokens that were seen. limit_tokens: the
@@ -108,14 +108,14 @@ class PaddedDecoder:
     def __init__(
         self,
         forward: Forward,
-        choosing: Chooses,
+        choice: Chooses,
         *,
         config: PreTrainedConfig,
         rows: Rows,
         positions: bool,
     ) -> None:
         self._forward = forward
-        self._choosing = choosing
+        self._choice = choice
         self._config = config
         self._rows = rows
         self._positions = positions and rows is not Rows.EQUAL
@@ -146,11 +146,11 @@ class PaddedDecoder:
                 past=cache,
             )
             told = self._rows is Rows.PADDED
-            tokens = self._choosing.best(logits[:, -1], seen)
+            tokens = self._choice.best(logits[:, -1], seen)
             going = []
             for row, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
                 answers[index].append(token)
-                if not self._choosing.ended(answers[index], requests[index]):
+                if not self._choice.ended(answers[index], requests[index]):
                     going.append(row)
             if not going:
                 return answers
@@ -169,8 +169,8 @@ class PaddedDecoder:
 
     def _seen(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
         """(rows, vocabulary): the tokens of each prompt, where a repetition penalty asks for it."""
-        if not self._choosing.penalised:
+        if not self._choice.penalised:
             return None
-        shape = len(ids), self._choosing.vocabulary
+        shape = len(ids), self._choice.vocabulary
         counts = torch.zeros(shape, dtype=torch.long, device=ids.device)
         return counts.scatter_add_(1, ids, mask) > 0

@@ -35,7 +35,6 @@ from evomerge.evaluate.engines.live_model import (
     end_tokens_of,
     read_generation_config,
 )
-from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.transformers.batching import (
     CPU_GENERATION_TOKENS,
     CPU_SCORING_TOKENS,
@@ -43,16 +42,17 @@ from evomerge.evaluate.engines.transformers.batching import (
     tree_limits,
 )
 from evomerge.evaluate.engines.transformers.continuous import ContinuousDecoder
-from evomerge.evaluate.engines.transformers.decoding import Choosing
+from evomerge.evaluate.engines.transformers.decoding import GreedyChoice
 from evomerge.evaluate.engines.transformers.forward_options import ForwardOptions, randomise
 from evomerge.evaluate.engines.transformers.key_values import TrunkCache
 from evomerge.evaluate.engines.transformers.limits import longest_packed, packs_exactly
+from evomerge.evaluate.engines.transformers.logit_selection import LogitSelection
 from evomerge.evaluate.engines.transformers.plain import PlainModel, plain_answer
 from evomerge.evaluate.engines.transformers.row_batches import RowBatches
 from evomerge.evaluate.engines.transformers.scoring import Scores, read_texts
 from evomerge.evaluate.engines.transformers.token_tree import KeptPlans, Pass, Plan
 from evomerge.evaluate.engines.transformers.tree_passes import run_pass, score_tree
-from evomerge.evaluate.engines.transformers.wanted_cells import WantedCells
+from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.recipe import DType
 from evomerge.vocabulary import TokenSettings
 
@@ -100,15 +100,15 @@ class TransformersEngine:
         self._tokenizer = tokenizer
         self._generation: GenerationConfig | None = None  # what the folder says
         self._where = str(folder)
-        self._placement = Placement(self.model)
+        self._loader = WeightLoader(self.model)
         self._options = ForwardOptions(self.model)
         self._rows = None if batch_size == "auto" else batch_size
         self._tokens: tuple[int, int] | None = None  # of a batch: scoring, generation
         if self._rows is None and self.device.type != "cuda":
             self._tokens = CPU_SCORING_TOKENS, CPU_GENERATION_TOKENS
-        self._choosing: Choosing | None = None
+        self._choice: GreedyChoice | None = None
         self._plans = KeptPlans()
-        self._wanted: WantedCells | None = None  # where texts are packed
+        self._wanted: LogitSelection | None = None  # where texts are packed
         randomise(self.model)  # its parameters come later
         self._longest_packed = self._try_packing()
         self._batches = None if self._longest_packed is None else self._try_rows()
@@ -121,7 +121,7 @@ class TransformersEngine:
         longest = longest_packed(self.model.config, self._options)
         if longest == 0:
             return 0
-        wanted = self._wanted = WantedCells(self.model)
+        wanted = self._wanted = LogitSelection(self.model)
         exact = self._packs_exactly()
         for keep in (wanted.keep_last_layer, wanted.keep_head):
             if not exact and keep():
@@ -142,7 +142,7 @@ class TransformersEngine:
             return
         self._tokenizer, self._generation, self._where = tokenizer, generation, where
         self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
-        self._choosing = None
+        self._choice = None
 
     def plain(self) -> PlainModel:
         """The live model read one text at a time; see Engine.plain."""
@@ -153,11 +153,11 @@ class TransformersEngine:
 
     def destination(self, name: str) -> torch.Tensor | None:
         """Memory of the live model for a tensor of the checkpoint; see Engine.destination."""
-        return self._placement.destination(name)
+        return self._loader.destination(name)
 
     def load(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take the weights of a candidate in place; see Engine.load."""
-        self._placement.fill(stream)
+        self._loader.fill(stream)
 
     def prepare(self, *, longest_tokens: int, longest_scored: int) -> None:
         """Find once how many tokens of a batch fit on a GPU, from its longest request."""
@@ -232,8 +232,8 @@ class TransformersEngine:
         """
         if not requests:
             return []
-        choosing = self._prepare_choosing()
-        requests = [request.up_to(choosing.limit_tokens) for request in requests]
+        choice = self._prepare_choosing()
+        requests = [request.up_to(choice.limit_tokens) for request in requests]
         prompts = [prompt_of(request, context_tokens=self.context_tokens) for request in requests]
         shared: dict[bytes, list[int]] = {}
         for index, prompt in enumerate(prompts):
@@ -247,24 +247,24 @@ class TransformersEngine:
             return self._batches.answer(
                 prompts,
                 requests,
-                choosing,
-                partial(self._answer_alone, choosing=choosing),
+                choice,
+                partial(self._answer_alone, choice=choice),
                 tokens=None if self._tokens is None else self._tokens[True],
             )
         assert self._tokens is not None
         decoder = ContinuousDecoder(
             self._forward,
             self._run_pass,
-            choosing,
+            choice,
             device=self.device,
             dtype=self.model.dtype,
         )
         return decoder.answer(texts, owners, requests, plan, limit_tokens=self._tokens[True])
 
-    def _answer_alone(self, request: Prompt, *, choosing: Choosing) -> list[int]:
+    def _answer_alone(self, request: Prompt, *, choice: GreedyChoice) -> list[int]:
         """The tokens of one answer, as plain transformers gives it; timed as a whole."""
         started = time.perf_counter()
-        answer = plain_answer(self.model, request, choosing, context_tokens=self.context_tokens)
+        answer = plain_answer(self.model, request, choice, context_tokens=self.context_tokens)
         self.forward_s += time.perf_counter() - started
         return answer
 
@@ -313,16 +313,16 @@ class TransformersEngine:
         longest = max(needed, *(each.past + each.ids.shape[1] for each in plan.passes))
         return plan if self._longest_packed is None or longest <= self._longest_packed else None
 
-    def _prepare_choosing(self) -> Choosing:
-        if self._choosing is None:
+    def _prepare_choosing(self) -> GreedyChoice:
+        if self._choice is None:
             config = self._generation
             if config is None:
                 config = read_generation_config(self._folder, self._stated, self._settings)
             check_greedy(config, where=self._where)
             stopping = Stopping(self._tokenizer, end_tokens=end_tokens_of(config))
-            self._choosing = Choosing(
+            self._choice = GreedyChoice(
                 generation_config=config,
                 stopping=stopping,
                 vocabulary=self.model.config.get_text_config().vocab_size,
             )
-        return self._choosing
+        return self._choice

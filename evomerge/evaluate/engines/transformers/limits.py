@@ -94,7 +94,7 @@ def packs_exactly(
 ) -> bool:
     """Whether a tree of random texts gets the logits that each text gets by itself.
 
-    Also where only some of a pass's logits are asked for and `WantedCells` leaves out the rest.
+    Also where only some of a pass's logits are asked for and `LogitSelection` leaves out the rest.
     model: with random weights.
     """
     draw = RandomTexts(model).draw

@@ -48,14 +48,14 @@ def plain_logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 def plain_answer(
-    model: PreTrainedModel, request: Prompt, choosing: Chooses, *, context_tokens: int
+    model: PreTrainedModel, request: Prompt, choice: Chooses, *, context_tokens: int
 ) -> list[int]:
     """The tokens of one greedy answer, the one that ended it included.
 
     Raises NonFiniteLogits, TaskError where no prompt fits beside the answer.
     """
     prompt = torch.from_numpy(prompt_of(request, context_tokens=context_tokens)).to(model.device)
-    chooser = _Chooser(choosing, request)
+    chooser = _Chooser(choice, request)
     _generate(model, prompt, chooser, tokens=request.limit_tokens)
     return chooser.answer
 
@@ -80,25 +80,25 @@ def _generate(
 
 
 class _Chooser(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
-    """Makes `generate` take the token that `Choosing` takes; answer: the tokens so far."""
+    """Makes `generate` take the token that `GreedyChoice` takes; answer: the tokens so far."""
 
-    def __init__(self, choosing: Chooses, request: Prompt) -> None:
+    def __init__(self, choice: Chooses, request: Prompt) -> None:
         self.answer: list[int] = []
-        self._choosing = choosing
+        self._choice = choice
         self._request = request
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (1, vocabulary) of which that token's is the highest."""
         seen = None
-        if self._choosing.penalised:
+        if self._choice.penalised:
             seen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids, True)
-        token = self._choosing.best(scores, seen)
+        token = self._choice.best(scores, seen)
         self.answer.append(int(token))
         return torch.full_like(scores, -1.0).scatter_(1, token[:, None], 1.0)
 
     def ended(self) -> bool:
         """Whether the answer is complete."""
-        return self._choosing.ended(self.answer, self._request)
+        return self._choice.ended(self.answer, self._request)
 
 
 class _Ended(StoppingCriteria):  # type: ignore[misc]  # transformers has no types

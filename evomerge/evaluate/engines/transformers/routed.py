@@ -75,7 +75,7 @@ class RoutedEngine(TransformersEngine):
             self._wanted.keep_last_layer()
         self._first = first
         self._layers = RoutedLayers(
-            first, self.model, self._placement, build=build, device=self.device
+            first, self.model, self._loader, build=build, device=self.device
         )
         self._routed = RoutedModel(
             self.model, stack=self._layers.list_name, settings=self._layers.settings_of

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from evomerge.errors import RecipeError, SourceError
-from evomerge.evaluate.engines.placement import Placement
+from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.merge import Layer, stack_settings, with_layers
 from evomerge.route import Hop
 from evomerge.sources import Source, is_part, split_at_number
@@ -118,7 +118,7 @@ class RoutedLayers:
         self,
         first: Source,
         model: PreTrainedModel,
-        placement: Placement,
+        loader: WeightLoader,
         *,
         build: Build,
         device: torch.device,
@@ -129,7 +129,7 @@ class RoutedLayers:
         self._build = build
         self._device = device
         self._kinds = _kinds(model)
-        self.list_name = self._find_list(placement)
+        self.list_name = self._find_list(loader)
         self.own = _children(model, self.list_name)
         self._check_that_layers_move(model)
 
@@ -149,7 +149,7 @@ class RoutedLayers:
         model = self._build(config=config, device=self._device, only=self.list_name)
         self._refuse_other_kinds(name, model)
         try:
-            Placement(model).fill(self._tensors_of(source), within=f"{self.list_name}.")
+            WeightLoader(model).fill(self._tensors_of(source), within=f"{self.list_name}.")
         except SourceError as error:
             raise SourceError(f"{name}: {error}") from error
         self._sources[name] = source
@@ -169,12 +169,12 @@ class RoutedLayers:
             dict(self._first.config), {self._stack.prefix: layers}, self._first, sources
         )
 
-    def _find_list(self, placement: Placement) -> str:
+    def _find_list(self, loader: WeightLoader) -> str:
         """What the live model calls the list of layers, whose name in checkpoints may be older."""
         inner = (
             name for name in self._first.structure.shapes if self._stack.layer_of(name) is not None
         )
-        owner = next(found for name in inner if (found := placement.owner(name)) is not None)
+        owner = next(found for name in inner if (found := loader.owner(name)) is not None)
         split = split_at_number(owner)
         assert split is not None, owner
         return split[0].rstrip(".")

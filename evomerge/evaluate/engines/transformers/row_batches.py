@@ -63,7 +63,7 @@ class RowBatches:
         self,
         prompts: Sequence[Tokens],
         requests: Sequence[Prompt],
-        choosing: Chooses,
+        choice: Chooses,
         answer_alone: Callable[[Prompt], list[int]],
         *,
         tokens: int | None,
@@ -93,7 +93,7 @@ class RowBatches:
                 found = [answer_alone(requests[i]) for i in batch]
             else:
                 found = self._answer_batch(
-                    [prompts[i] for i in batch], [requests[i] for i in batch], choosing, rows
+                    [prompts[i] for i in batch], [requests[i] for i in batch], choice, rows
                 )
             for index, answer in zip(batch, found, strict=True):
                 answers[index] = answer
@@ -103,12 +103,12 @@ class RowBatches:
         self,
         prompts: Sequence[Tokens],
         requests: Sequence[Prompt],
-        choosing: Chooses,
+        choice: Chooses,
         rows: Rows,
     ) -> list[list[int]]:
         decoder = PaddedDecoder(
             self._forward,
-            choosing,
+            choice,
             config=self._model.config,
             rows=rows,
             positions=self._options.takes("position_ids"),

@@ -35,9 +35,9 @@ from evomerge.evaluate.engines.live_model import (
     end_tokens_of,
     read_generation_config,
 )
-from evomerge.evaluate.engines.placement import Placement
 from evomerge.evaluate.engines.vllm.start import start_vllm
 from evomerge.evaluate.engines.vllm.weights import CheckedStream, Tensors
+from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.recipe import DType
 from evomerge.vocabulary import TokenSettings
 
@@ -116,12 +116,12 @@ class VllmEngine:
         self.forward_s = 0.0
         self.hops = self.shared_hops = 0
         self.context_tokens = int(resolve_max_length(described.config, tokenizer))
-        self._placement = Placement(described)
+        self._loader = WeightLoader(described)
         live_config = copy.deepcopy(described.config)
         live_config.tie_word_embeddings = False
         self._heads: dict[str, str] = {}
         if described.config.tie_word_embeddings:
-            owner = self._placement.owner(_HEAD)
+            owner = self._loader.owner(_HEAD)
             assert owner is not None and owner != _HEAD, owner
             self._heads[owner] = _HEAD
         # Beside what fits, the one token that vLLM always says.
@@ -160,7 +160,7 @@ class VllmEngine:
 
     def load(self, stream: Tensors) -> None:
         """Take the weights of a candidate in place; see Engine.load."""
-        checked = CheckedStream(stream, self._placement, heads=self._heads)
+        checked = CheckedStream(stream, self._loader, heads=self._heads)
         self._live.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(checked)})
         checked.check()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 
 from evomerge.errors import SourceError
-from evomerge.evaluate.engines.placement import Placement
+from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.recipe import DType
 from evomerge.sources import Structure
 
@@ -27,9 +27,9 @@ class CheckedStream:
     heads: embeddings that a tied head shares, by name -> the head, which is given apart.
     """
 
-    def __init__(self, stream: Tensors, placement: Placement, *, heads: Mapping[str, str]) -> None:
+    def __init__(self, stream: Tensors, loader: WeightLoader, *, heads: Mapping[str, str]) -> None:
         self._stream = stream
-        self._placement = placement
+        self._loader = loader
         self._heads = heads
         self._given: list[tuple[str, torch.Tensor]] = []  # without values
         self._broke: Exception | None = None
@@ -41,15 +41,15 @@ class CheckedStream:
         try:
             for name, tensor in self._stream:
                 self._given.append((name, tensor.to("meta")))
-                place = self._placement.destination(name)
+                place = self._loader.destination(name)
                 if place is None:
-                    owner = self._placement.owner(name)
+                    owner = self._loader.owner(name)
                     if owner is not None:
                         aliases[owner] = tensor
                     continue
                 if place.shape != tensor.shape:
                     return
-                owner = str(self._placement.owner(name))
+                owner = str(self._loader.owner(name))
                 yielded.add(owner)
                 yield name, tensor
                 if owner in self._heads:
@@ -67,7 +67,7 @@ class CheckedStream:
         """Raise what broke the stream, or SourceError for tensors that do not make the model."""
         if self._broke is not None:
             raise self._broke
-        self._placement.fill(self._given)
+        self._loader.fill(self._given)
 
 
 def blank_layers(

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 _MLP = ("mlp", "ffn", "feed_forward", "block_sparse_moe", "moe")
 
 
-class WantedCells:
+class LogitSelection:
     """Hooks on a model's head and on its last layer's MLP, which act within `only`."""
 
     def __init__(self, model: PreTrainedModel) -> None:

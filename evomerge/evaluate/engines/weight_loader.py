@@ -35,7 +35,7 @@ class _Place:
     """Whether the name is a second one of a tied parameter."""
 
 
-class Placement:
+class WeightLoader:
     """Copies checkpoints into one live model, in place, and checks that nothing is left over."""
 
     def __init__(self, model: PreTrainedModel) -> None:
