@@ -25,7 +25,7 @@ from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import read_recipe
 from evomerge.space.parameters.specification import parse_space
 from evomerge.space.routes.specification import parse_routes
-from tests.merge.own_method import installed_example
+from tests.own_parts import installed_example
 from tests.search.jobs import job_document, write_models
 
 TOP = Path(evomerge.__file__).parents[1]
@@ -182,7 +182,7 @@ def test_scripts_that_are_named_are_there(name: str) -> None:
 
 
 def test_jobs_spaces_and_recipes_to_paste_are_read(tmp_path: Path) -> None:
-    with installed_example(tmp_path):
+    with installed_example("own_method", tmp_path):
         assert read_all() >= 13
 
 

@@ -20,6 +20,7 @@ PROJECT = PACKAGE.parent
 ORDER = (
     "errors",
     "version",
+    "registry",
     "documents",
     "conditions",
     "recipe",

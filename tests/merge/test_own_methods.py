@@ -15,13 +15,13 @@ from evomerge.merge.methods import registry as methods
 from evomerge.workers.preparation.fingerprints import fingerprints_of
 from evomerge.workers.preparation.preparation import prepare
 from tests.checkpoints import load_tensors
-from tests.merge.own_method import installed, installed_example, write_metadata
+from tests.own_parts import installed, installed_example, write_metadata
 from tests.search.jobs import job_document, make_job, write_models
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with installed_example(tmp_path_factory.mktemp("site")):
+    with installed_example("own_method", tmp_path_factory.mktemp("site")):
         yield
 
 
@@ -92,7 +92,8 @@ def test_a_package_that_cannot_be_used_is_named_where_it_is_asked_for(
     models: Path, tmp_path: Path, code: str, words: str
 ) -> None:
     site = tmp_path / "site"
-    write_metadata(site, "broken", "2.0", broken="broken_method:BROKEN", linear="broken_method:X")
+    points = {"broken": "broken_method:BROKEN", "linear": "broken_method:X"}
+    write_metadata(site, "broken", "2.0", {methods.METHODS.group: points})
     (site / "broken_method.py").write_text(code)
     with installed(site):
         file = tmp_path / "recipe.yaml"

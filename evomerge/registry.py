@@ -1,0 +1,117 @@
+"""A registry: evomerge's own parts of one kind by name, then those of installed packages.
+
+Packages offer parts by entry points of the kind's group, each the name of a part and where it is.
+One is imported when it is asked for by name, and not before. A name that evomerge has itself stays
+evomerge's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from evomerge.errors import InputError, one_line
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Every part of one kind by name. Looking one up raises where its package cannot be used.
+
+    key: of a document, where the name is given, as errors name it. group: of entry points.
+    built_in: evomerge's own parts. read: the part that an entry point of a name gives; None where
+    it is not of the kind. wanted: what it must be, as errors say it. code: of a part, the object
+    whose file is hashed. error: what is raised.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        group: str,
+        built_in: Mapping[str, T],
+        read: Callable[[object, str], T | None],
+        wanted: str,
+        code: Callable[[T], Any] = lambda part: part,
+        error: type[InputError] = InputError,
+    ) -> None:
+        self.group = group
+        self._key = key
+        self._built_in = built_in
+        self._read = read
+        self._wanted = wanted
+        self._code = code
+        self._error = error
+        self._loaded: dict[str, tuple[T, EntryPoint]] = {}
+
+    @cached_property
+    def _offered(self) -> dict[str, EntryPoint]:
+        found = {point.name: point for point in entry_points(group=self.group)}
+        return {name: found[name] for name in sorted(found) if name not in self._built_in}
+
+    def __getitem__(self, name: str) -> T:
+        if name in self._built_in:
+            return self._built_in[name]
+        if name not in self._loaded:
+            point = self._offered[name]
+            self._loaded[name] = self._load(point), point
+        return self._loaded[name][0]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._built_in or name in self._offered
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._built_in
+        yield from self._offered
+
+    def __len__(self) -> int:
+        return len(self._built_in) + len(self._offered)
+
+    def forget(self) -> None:
+        """Look for installed packages anew, as a process that begins does."""
+        self._loaded.clear()
+        vars(self).pop("_offered", None)
+
+    def versions(self) -> dict[str, str]:
+        """Part -> version of its package and digest of its file, of those in use not our own."""
+        kind = self._key.rpartition(".")[2].replace("_", " ")
+        return {
+            f"{kind} {name}": f"{_package(point)} (sha256 {_digest(self._code(part))})"
+            for name, (part, point) in sorted(self._loaded.items())
+        }
+
+    def _load(self, point: EntryPoint) -> T:
+        where = f"{self._key}: {point.name}, of {_package(point)}"
+        try:
+            found = point.load()
+        except Exception as error:
+            raise self._error(f"{where}, cannot be imported ({one_line(error)})") from error
+        part = self._read(found, point.name)
+        if part is None:
+            raise self._error(
+                f"{where}: {point.value} is no {self._wanted}; mend the package's entry point in "
+                f"{self.group}"
+            )
+        return part
+
+
+def offered_names(group: str) -> list[str]:
+    """The names that installed packages offer in a group; none is imported."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def _package(point: EntryPoint) -> str:
+    return "a package" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+
+
+def _digest(code: Any) -> str:
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(code))
+    except TypeError:
+        file = None
+    return "unknown" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
