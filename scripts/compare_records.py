@@ -41,6 +41,9 @@ TRIAL_DIGESTS = "sha256"
 TIMES_AND_PLACES = frozenset({"at", "run_dir", "root", "versions"})
 """Keys left out wherever they stand, beside those that end in `_s`, which are seconds."""
 
+REFUSED = "refused"
+"""The part that stands for a record that `evomerge.open_run` or its tables refuse."""
+
 OUTCOME = ("finished", "better", "verdict", "headline", "candidates", "gain")
 """What is compared of a search's result, beside its winner or front and its tables."""
 
@@ -188,7 +191,7 @@ def _as_opened(run_dir: Path) -> dict[str, Entries]:
             "table of items": dict(_rows_of_candidates(result.items_dataframe())),
         }
     except evomerge.EvomergeError as error:
-        return {"outcome": {"refused": str(error)}}
+        return {REFUSED: {"said": str(error)}}
 
 
 def _trials(study: optuna.Study) -> Iterator[tuple[str, Any]]:
@@ -246,10 +249,15 @@ def _rows_of_candidates(table: Any) -> Iterator[tuple[str, Any]]:
 
 
 def compare(before: Mapping[str, Part], after: Mapping[str, Part]) -> list[Comparison]:
-    """Every part of either record, in the order of the first."""
+    """Every part of either record, in the order of the first.
+
+    Where the package refuses one of them, that is the difference, and not all that it would say.
+    """
+    parts = dict.fromkeys([*before, *after])
+    if REFUSED in parts:
+        parts = {part: None for part in parts if part in before and part in after} | {REFUSED: None}
     return [
-        _compare_part(part, before.get(part, Part()), after.get(part, Part()))
-        for part in dict.fromkeys([*before, *after])
+        _compare_part(part, before.get(part, Part()), after.get(part, Part())) for part in parts
     ]
 
 
@@ -299,7 +307,7 @@ def main() -> int:
     comparisons = compare(before, after)
     for line in lines(comparisons, most=asked.most):
         print(line)
-    differing = [one.part for one in comparisons if one.differences]
+    differing = [one.part for one in comparisons if one.differences or one.part == REFUSED]
     print(f"DIFFERENT in {', '.join(differing)}" if differing else "EQUAL")
     return 1 if differing else 0
 
