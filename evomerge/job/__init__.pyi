@@ -1,9 +1,12 @@
 from .file import load_job as load_job
+from .file import load_recorded_job as load_recorded_job
 from .file import parse_job as parse_job
 from .file import parse_sections as parse_sections
 from .file import shipped_folder as shipped_folder
 from .job import JobSpec as JobSpec
 from .job import StageSpec as StageSpec
+from .sections import ANYWHERE as ANYWHERE
+from .sections import ENGINES_GROUP as ENGINES_GROUP
 from .sections import Aggregate as Aggregate
 from .sections import Algorithm as Algorithm
 from .sections import BudgetSpec as BudgetSpec
@@ -20,3 +23,4 @@ from .sections import Section as Section
 from .sections import SingleAlgorithm as SingleAlgorithm
 from .sections import SplitSpec as SplitSpec
 from .sections import StageOptimizerSpec as StageOptimizerSpec
+from .sections import engine_problem as engine_problem

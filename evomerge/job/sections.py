@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -11,11 +12,13 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from evomerge.recipe import DType, PlainName
+from evomerge.registry import unknown_part
 
 Aggregate = Literal["mean", "geometric", "min"]
 Draws = Literal["informative", "fresh", "anchors", "fixed", "all"]
@@ -237,12 +240,42 @@ class BudgetSpec(Section):
         return self
 
 
+BuiltInEngine = Literal["auto", "transformers", "vllm"]
+ENGINES_GROUP = "evomerge.engines"
+"""Of entry points, by which installed packages offer engines of their own."""
+
+ANYWHERE: Mapping[str, Any] = {"parts": "of any machine"}
+"""Context in which a job is validated that is only read: a package it names may be missing here."""
+
+
+def engine_problem(name: str) -> str | None:
+    """Why a name is no engine, and the mend; None where it is one."""
+    return unknown_part(name, kind="engine", built_in=get_args(BuiltInEngine), group=ENGINES_GROUP)
+
+
+def _an_engine(name: str, info: ValidationInfo) -> str:
+    problem = None if info.context is ANYWHERE else engine_problem(name)
+    if problem is not None:
+        raise ValueError(problem)
+    return name
+
+
+_Engine = Annotated[
+    str,
+    AfterValidator(_an_engine),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(get_args(BuiltInEngine)), "type": "string"}, {"type": "string"}]}
+    ),
+]
+
+
 class ComputeSpec(Section):
     """Where candidates are built and scored, and the dtype of the merged model."""
 
-    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    engine: _Engine = "auto"
     """What runs the models. `auto` is transformers everywhere; `vllm`, where it is installed, is
-    taken only by name, as it has never been run on a GPU."""
+    taken only by name, as it has never been run on a GPU; any other name is an engine of an
+    installed package."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     workers: int | Literal["auto"] = "auto"

@@ -1,3 +1,6 @@
+from .built_models import BuiltModels as BuiltModels
+from .built_models import check_buildable as check_buildable
+from .engines import ENGINES as ENGINES
 from .pool import LocalPool as LocalPool
 from .pool import Pool as Pool
 from .pool_choice import check_models as check_models
@@ -13,4 +16,6 @@ from .preparation.preparation import pinned_reference as pinned_reference
 from .preparation.preparation import prepare as prepare
 from .preparation.prepared_job import PreparedJob as PreparedJob
 from .preparation.prepared_job import next_stage as next_stage
+from .scoring_engine import EngineModels as EngineModels
+from .scoring_engine import ScoringEngine as ScoringEngine
 from .worker import choose_device as choose_device

@@ -9,14 +9,12 @@ from pathlib import Path
 import torch
 
 from evomerge.errors import JobError
-from evomerge.evaluate import Say, check_model, hush
+from evomerge.evaluate import Say, hush
 from evomerge.job import ComputeSpec
-from evomerge.merge import pass_key
-from evomerge.vocabulary import settings_of
 from evomerge.workers.dispatch import Patience
+from evomerge.workers.engines import engine_of
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.preparation.prepared_job import PreparedJob
-from evomerge.workers.vllm_models import check_job
 from evomerge.workers.worker import Checked, choose_device, forget
 
 
@@ -61,13 +59,8 @@ def set_up_ray(*, local: bool) -> None:
 
 
 def check_engine(compute: ComputeSpec) -> None:
-    """Raise JobError when the job's engine is not installed; imports nothing of it."""
-    if compute.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise JobError(
-            "compute.engine: vllm is not installed; install the extra `vllm` into an environment "
-            "of its own (pip install 'evomerge[vllm]', in a checkout '.[vllm]'), or set it to "
-            "transformers"
-        )
+    """Raise JobError when the job's engine is not installed; imports nothing that it needs."""
+    engine_of(compute).check_installed()
 
 
 def check_models(preparation: PreparedJob) -> None:
@@ -81,17 +74,7 @@ def check_models(preparation: PreparedJob) -> None:
         source.sha256()
     compute = preparation.job.compute
     check_engine(compute)
-    if compute.engine == "vllm":
-        check_job(preparation, device=choose_device(compute.device))
-    else:
-        alone = [model.source for model in preparation.alone.values()]
-        kinds = {pass_key(source.config): source for source in (*alone, preparation.lead)}
-        for source in kinds.values():
-            check_model(
-                source,
-                trust_remote_code=preparation.job.models.trust_remote_code,
-                settings=settings_of(source),
-            )
+    engine_of(compute).check_job(preparation, device=choose_device(compute.device))
     preparation.check_rows()
 
 

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evomerge.errors import EvomergeError, JobError, WorkerError, is_shortage, one_line
 from evomerge.evaluate import Candidate, Evaluation, Observer, Say, SelfCheck, hush, ignore
-from evomerge.job import ComputeSpec, JobSpec
+from evomerge.job import ANYWHERE, ComputeSpec, JobSpec
 from evomerge.recipe import Recipe
 from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Look, Patience, Ready, Short
 from evomerge.workers.pool import Pool
@@ -63,7 +63,7 @@ class _Actor:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and ends this
         torch.set_num_threads(threads)
-        preparation = prepare(JobSpec.model_validate_json(job_text))
+        preparation = prepare(JobSpec.model_validate_json(job_text, context=ANYWHERE))
         self._checks: list[SelfCheck] = []
         self._worker = Worker(
             preparation, device=device, cache_folder=cache_folder, checked=self._checks.append

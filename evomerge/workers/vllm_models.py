@@ -22,6 +22,7 @@ from evomerge.evaluate import (
     check_answers,
     check_served,
     refuse_several_runs,
+    vllm_version,
 )
 from evomerge.merge import (
     Layer,
@@ -38,6 +39,7 @@ from evomerge.sources import Source
 from evomerge.space import read_space
 from evomerge.vocabulary import config_folder, settings_of
 from evomerge.workers.preparation.prepared_job import PreparedJob
+from evomerge.workers.scoring_engine import ScoringEngine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ def check_job(preparation: PreparedJob, *, device: str) -> None:
 
 
 class ServedModels:
-    """Engines on one device, made when the first recipe of their kind comes."""
+    """Engines on one device; see EngineModels."""
 
     def __init__(self, preparation: PreparedJob, *, device: str) -> None:
         self._preparation = preparation
@@ -79,17 +81,14 @@ class ServedModels:
         self._deep: _Deep | None = None
         self._longest_route = 0
 
-    def expect(self, routes: Sequence[Recipe]) -> None:
+    def expect(self, routes: Sequence[Recipe], *, sources: Mapping[str, Source]) -> None:
         """Which routes come next, so that a live model made for one is deep enough for all."""
         self._longest_route = max(len(hops_of(recipe)) for recipe in routes)
 
     def hold(
         self, recipe: Recipe, *, sources: Mapping[str, Source], merge: MergeEngine
     ) -> VllmEngine:
-        """The engine with the recipe's model in it. Raises RecipeError, SourceError.
-
-        sources: opened models by reference, stages among them. merge: executes over these.
-        """
+        """The engine with the recipe's model in it; see EngineModels."""
         structures = {name: sources[name].structure for name in recipe.references}
         if recipe.route is not None:
             for name in structures:
@@ -111,6 +110,12 @@ class ServedModels:
         )
         deep.engine.load(itertools.chain(merge.execute(flat), blanks))
         return deep.engine
+
+    def forget_stages(self) -> None:
+        """Every recipe is loaded whole, so nothing is kept of a stage."""
+
+    def release(self) -> None:
+        """Nothing: to start vLLM anew takes longer than all else that is done for a candidate."""
 
     def _plain_for(self, lead: Source) -> VllmEngine:
         """A live model with the configuration of `lead`; only one is kept."""
@@ -187,3 +192,20 @@ def _check_route_through(source: Source, *, where: str) -> None:
             f"{where}: its layers are of several kinds, and vllm fixes the kind of each place; set "
             "compute.engine to transformers"
         )
+
+
+def _versions() -> dict[str, str]:
+    return {"vllm": vllm_version()}
+
+
+VLLM = ScoringEngine(
+    name="vllm",
+    open_models=ServedModels,
+    check_job=check_job,
+    module="vllm",
+    install=(
+        "install the extra `vllm` into an environment of its own (pip install 'evomerge[vllm]', in "
+        "a checkout '.[vllm]')"
+    ),
+    versions=_versions,
+)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RunError
-from evomerge.evaluate import WRITTEN, hash_opened, vllm_version
+from evomerge.evaluate import WRITTEN, hash_opened
 from evomerge.job import JobSpec
 from evomerge.merge import METHODS, read_header
+from evomerge.workers.engines import engine_versions
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
 _PINNED = ("torch", "transformers", "lm-eval", "cma", "cmaes", "optuna", "numpy")
@@ -87,7 +88,8 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
         f"{package} {old.get(package, 'not used')} -> {new.get(package, 'not used')}"
         for package in {**old, **new}
         # Older records name fewer packages.
-        if old.get(package) != new.get(package) and package in (*old, *_PINNED, "vllm")
+        if old.get(package) != new.get(package)
+        and (package in old or package not in ("python", *_WHERE_INSTALLED))
     ]
 
 
@@ -160,8 +162,7 @@ def _versions(job: JobSpec) -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     versions.update(METHODS.versions())
-    if job.compute.engine == "vllm":
-        versions["vllm"] = vllm_version()
+    versions.update(engine_versions(job.compute))
     return versions
 
 

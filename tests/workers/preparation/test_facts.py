@@ -41,7 +41,7 @@ def test_the_engine_that_scores_is_one_of_them(
     said = {}
     for number in ("1.0", "2.0"):
         monkeypatch.setattr(
-            "evomerge.workers.preparation.fingerprints.vllm_version", lambda number=number: number
+            "evomerge.workers.vllm_models.vllm_version", lambda number=number: number
         )
         said[number] = facts(folder, engine="vllm")
     assert check_unchanged(said["1.0"], said["1.0"], where="run") == []
