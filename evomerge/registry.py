@@ -119,7 +119,7 @@ def unknown_part(name: str, *, kind: str, built_in: Sequence[str], group: str) -
     known = (*built_in, *offered)
     nearest = difflib.get_close_matches(name, known, n=1)
     mend = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
-    return f"no {kind} of that name is installed; {mend}"
+    return f"{name} is no {kind} that is installed; {mend}"
 
 
 def _package(point: EntryPoint) -> str:

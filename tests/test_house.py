@@ -137,6 +137,21 @@ def test_a_heavy_dependency_is_imported_by_its_owner_alone(path: Path) -> None:
             assert place.startswith(allowed), f"{place} imports {name}"
 
 
+def test_no_module_asks_which_engine_of_evomerges_own_it_has() -> None:
+    """What differs between engines is in their rows, so that one more changes nothing else."""
+    rows = ("workers/vllm_models.py", "workers/transformers_models.py")
+    naming = {"job/sections.py", "workers/engines.py"}  # the list of names, the list of rows
+    for path in modules():
+        place = path.relative_to(PACKAGE).as_posix()
+        text = path.read_text(encoding="utf-8")
+        if place not in rows and not place.startswith("evaluate/engines/vllm/"):
+            assert "vllm" not in text.lower() or place in naming, place
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Compare | ast.Match):
+                compared = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+                assert not compared & {"vllm", "transformers"}, f"{place}:{node.lineno}"
+
+
 def test_every_module_says_its_purpose() -> None:
     for path in modules():
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path

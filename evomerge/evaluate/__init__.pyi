@@ -25,6 +25,7 @@ from .engines.base import NonFiniteLogits as NonFiniteLogits
 from .engines.base import Prompt as Prompt
 from .engines.base import Stopping as Stopping
 from .engines.base import Unscorable as Unscorable
+from .engines.base import prompt_of as prompt_of
 from .engines.base import read_of as read_of
 from .engines.live_model import build_model as build_model
 from .engines.live_model import check_greedy as check_greedy

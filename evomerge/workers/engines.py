@@ -47,7 +47,7 @@ def engine_of(compute: ComputeSpec) -> ScoringEngine:
         return AUTO
     problem = engine_problem(compute.engine)
     if problem is not None:
-        raise JobError(f"compute.engine: {compute.engine}: {problem}")
+        raise JobError(f"compute.engine: {problem}")
     return ENGINES[compute.engine]
 
 
