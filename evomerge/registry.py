@@ -118,7 +118,8 @@ def unknown_part(name: str, *, kind: str, built_in: Sequence[str], group: str) -
         return None
     known = (*built_in, *offered)
     nearest = difflib.get_close_matches(name, known, n=1)
-    mend = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+    others = f"install its package, or name one of {', '.join(known)}"
+    mend = f"did you mean {nearest[0]}?" if nearest else others
     return f"{name} is no {kind} that is installed; {mend}"
 
 

@@ -198,7 +198,7 @@ def test_a_name_that_is_none_is_refused_with_the_nearest(example: None, models: 
     for name, mend in (
         ("one_by_on", "did you mean one_by_one?"),
         ("vlm", "did you mean vllm?"),
-        ("Q", "known here: auto, transformers, vllm, one_by_one"),
+        ("Q", "install its package, or name one of auto, transformers, vllm, one_by_one"),
     ):
         text = yaml.safe_dump(job_document(models, compute={"engine": name}))
         with pytest.raises(JobError) as refused:
