@@ -12,8 +12,7 @@
     ├── WorkerError                a worker cannot be started or kept alive (exit 2)
     └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
 
-Nothing here knows how the errors are shown; the command line prints `str(error)` as one line. No
-password or token that a user wrote is part of it.
+No password or token that a user wrote is part of it.
 """
 
 from __future__ import annotations

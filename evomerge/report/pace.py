@@ -20,7 +20,7 @@ _BESIDE = 3
 """Merges on the test items beside base, parents and winner: the uniform soup, the best starts."""
 
 _FRONT = 4
-"""How many times more finalists a front has (see selection.select_front)."""
+"""How many times more finalists a front has (see `search/selection/front.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

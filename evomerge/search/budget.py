@@ -1,6 +1,6 @@
 """What a search may still spend: when it ends, and how many items a generation can afford.
 
-Only what is recorded counts. It does not know why a generation wants how many items.
+Only what is recorded counts.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def items_of(spent: Sequence[Trial]) -> int:
 #
 # Early candidates differ much and few items tell them apart; as the search closes in they differ
 # less than the noise of a few items. The measure is the reliability of a generation's scores: the
-# variance of true differences over that of measured ones. It does not know items or candidates.
+# variance of true differences over that of measured ones.
 
 
 RELIABILITY = 0.35

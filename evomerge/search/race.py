@@ -32,8 +32,7 @@ from evomerge.study import Trial
 #
 # Races stop losers early so that their items go to candidates whose order is open (Maron & Moore
 # 1997; Birattari et al. 2002). The test is a paired bootstrap: candidates are compared on the
-# same resampled items, whatever the objective makes of them. It does not know where results come
-# from.
+# same resampled items, whatever the objective makes of them.
 
 
 ERROR_RATE = 0.1
