@@ -1,4 +1,4 @@
-"""YAML documents that users write: read within bounds, and what is wrong with one said in a line.
+"""YAML that users write, read within bounds; text of others, made safe for Markdown.
 
 A document is untrusted: its size, its depth and what its aliases amount to are bounded before
 anything is built of it, and only plain values come out: texts, numbers, switches, lists, and

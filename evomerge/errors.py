@@ -1,4 +1,4 @@
-"""What can go wrong, as a user meets it.
+"""What can go wrong, as a user meets it: errors, and failures of the machine that may pass.
 
     EvomergeError                  every error this package raises on purpose
     ├── InputError                 bad input: one line that says what, where and the mend (exit 2)

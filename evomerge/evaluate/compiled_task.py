@@ -1,4 +1,4 @@
-"""Jinja templates of a task, compiled once.
+"""A task's templates, filters and conditions, compiled once while the task is loaded.
 
 lm-eval compiles a template at every call, which takes longer than a small model's share of an item.
 A task's fields may be functions too, so each template becomes a function that holds it compiled and

@@ -1,4 +1,4 @@
-"""How fast candidates are scored, and so how long the rest of the search may take.
+"""How fast candidates are scored, and how long the rest of the search may take.
 
 It guesses from what candidates cost so far. It knows the budget, not the optimiser's own reasons to
 stop; how many models the final selection will score it guesses too.

@@ -20,7 +20,7 @@ from evomerge.study import Trial
 class Budget:
     """The budget of a stage.
 
-    budget: the limits. each: items that a candidate has on the average. population: genomes of a
+    budget: the limits. each: items that a candidate has on average. population: genomes of a
     generation. elites: candidates that are scored again with them, at most.
     """
 
@@ -32,7 +32,7 @@ class Budget:
     def affordable(self, spent: Sequence[Trial]) -> float:
         """Items of each candidate of the next generation that leave as many to all that follow.
 
-        Where candidates are limited they have `each` items on the average, over the whole search;
+        Where candidates are limited they have `each` items on average, over the whole search;
         where only items or hours are, fewer generations follow, and any number is affordable.
         """
         if self.budget.candidates is None:

@@ -98,7 +98,7 @@ def test_losers_are_stopped_and_what_they_leave_goes_to_others(
             if trial.key.generation == generation
         ]
         assert sum(counts) <= 8 * 64
-        # The better half is never stopped, so it has at least what each candidate has by rights.
+        # The better half is never stopped, so it has at least what is planned for each candidate.
         assert sorted(counts)[3] >= 64
     everyone = [trial.item_count for trial in study.trials_of("genome")]
     assert min(everyone) < 64 < max(everyone)

@@ -1,4 +1,4 @@
-"""Spares a model what no wanted logit depends on.
+"""Computes only the logits that are wanted, and only what they depend on.
 
 Of a pass over many texts only some cells' logits are wanted: the last token of each prompt, the
 tokens before those of a continuation. The head is run on these alone, and so is the MLP of the last

@@ -1,4 +1,4 @@
-"""Starting vLLM in this process: quietly, with settings under which answers repeat to the last bit.
+"""Starts vLLM in this process: quietly, with settings under which answers repeat bit for bit.
 
 vLLM reads its settings from the environment, writes to the terminal and seeds every generator; all
 of that is kept to this file.
