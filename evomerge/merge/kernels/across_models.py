@@ -1,5 +1,4 @@
-"""Passes over how much models differ in each element, with elected signs.
-signs."""
+"""Passes over how much models differ in each element, with elected signs."""
 
 from __future__ import annotations
 
