@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evomerge.evaluate.engines.transformers import token_tree as kept_plans
+from evomerge.evaluate.engines.transformers import token_tree
 from evomerge.evaluate.engines.transformers.token_tree import KeptPlans, Limits, plan_passes
 
 LIMITS = Limits(pass_tokens=16, row_tokens=8, packed_tokens=8)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evomerge.evaluate.engines.base import Continuation, Prompt
-from evomerge.evaluate.engines.transformers import limits as packing_limits
+from evomerge.evaluate.engines.transformers import limits
 from evomerge.evaluate.engines.transformers import tree_passes
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.engines.transformers.logit_selection import LogitSelection
