@@ -66,7 +66,8 @@ def search(models: Path, run_dir: Path, compute: Mapping[str, Any]) -> None:
     document |= {"budget": {"candidates": 12}, "compute": compute}
     document["evaluation"] |= {
         "split": {"search": 0.9, "validation": 0.05, "test": 0.05},
-        "items_for_baselines": 16,
+        "items_per_generation": 8,
+        "items_for_baselines": 8,
         "finalists": 1,
     }
     evomerge.search(document, run_dir)
