@@ -23,7 +23,7 @@ from evomerge.export.verification import Verification
 from evomerge.export.verification import verify as verify_folder
 from evomerge.job import shipped_folder
 from evomerge.merge import open_stages
-from evomerge.search import TEST, ChosenPoint, Selection, algorithm_of, at_stage, tested_before
+from evomerge.search import TEST, ChosenPoint, Selection, tested_before
 from evomerge.space import read_space
 from evomerge.study import ALGORITHMS, FACTS, Study
 from evomerge.workers import PreparedJob, choose_device
@@ -141,11 +141,7 @@ def _effort(preparation: PreparedJob, study: Study, key: CandidateKey) -> Effort
     stages = {trial.stage: trial for trial in genomes}  # one candidate of each
     searched = [(job.searches[stage], trial) for stage, trial in sorted(stages.items())]
     kept = study.noted(ALGORITHMS) or {}
-    algorithms = [
-        # Older records do not have it.
-        kept.get(str(stage)) or algorithm_of(at_stage(preparation, study, stage))
-        for stage in sorted(stages)
-    ]
+    algorithms = [kept[str(stage)] for stage in sorted(stages)]
     return Effort(
         space=", then ".join(_space_name(search.search_space) for search, _ in searched),
         genes=sum(len(trial.genome or ()) for _, trial in searched),

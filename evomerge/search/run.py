@@ -108,11 +108,6 @@ OpenPool = Callable[[PreparedJob, Path], Pool]
 _READ_BYTES = 2**24
 """Of the end of the file; more than the events of any generation."""
 
-_UNCHECKED = (
-    "note: it was begun by a version that kept no digests; damage to what was recorded then is not "
-    "noticed"
-)
-
 
 def run_study(
     study: Study,
@@ -210,8 +205,6 @@ def go_on(study: Study, now: Mapping[str, Any], *, what: str, say: Say) -> None:
         return
     for change in check_unchanged(before, now, where=str(study.run_dir)):
         say(f"note: {change} since the {what} began")
-    if study.unchecked:
-        say(_UNCHECKED)
 
 
 class SearchEvents:

@@ -86,8 +86,7 @@ def create_study(
             directions=directions,
         )
         undo.callback(writer.close)
-        found = Reader(storage.engine, run_dir).read(job.name)
-        if found.trials or found.notes:
+        if not Reader(storage.engine, run_dir).is_empty(job.name):
             raise RunError(
                 f"storage: {job.storage}: holds a study named {job.name} already; "
                 "give the job another name"

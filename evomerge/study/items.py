@@ -147,12 +147,12 @@ def _read(path: Path, *, of: str | None = None) -> Scored | None:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
         said = {key.decode(): text.decode() for key, text in metadata.items()}
-        cost, of_file = said.get(_COST, "{}"), said.get(_OF, "")
+        cost, of_file = said[_COST], said[_OF]
         if of not in (None, of_file):
             return None
         tasks = _tasks_of(file.read().to_pydict())
         seal = digest_text(digest_items(tasks), cost, of_file)
-        if said.get(_SEAL, seal) != seal:  # a file of before there were digests has none
+        if said[_SEAL] != seal:
             return None
         return Scored(tasks=tasks, cost=Cost(**json.loads(cost)))
     except _DAMAGE:

@@ -62,12 +62,10 @@ _INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf")}
 class Contents:
     """What a study should hold at least; a kill may leave a trial or a note more.
 
-    trials: of the search and of the finalists. unchecked: the first of them, which are of before
-    there were digests. notes: the names.
+    trials: of the search and of the finalists. notes: the names.
     """
 
     trials: tuple[int, int] = (0, 0)
-    unchecked: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
 
 
@@ -75,13 +73,13 @@ class Contents:
 class Record:
     """What a study holds: trials, how many of the search and of finalists, notes.
 
-    contents: what it says of itself; None where it is of before there were digests.
+    contents: what it says of itself.
     """
 
     trials: Mapping[CandidateKey, Trial] = field(default_factory=dict)
     counts: tuple[int, int] = (0, 0)
     notes: Mapping[str, Any] = field(default_factory=dict)
-    contents: Contents | None = None
+    contents: Contents = Contents()
 
 
 class Reader:
@@ -104,6 +102,13 @@ class Reader:
             raise self._damaged(
                 f"its schema is {schema}, not {SCHEMA}: unless another version of Optuna wrote it"
             )
+
+    def is_empty(self, name: str) -> bool:
+        """Whether nothing is recorded under a name, as when its studies have just been made."""
+        studies = [self._study_id(each) for each in (name, name + FINALISTS)]
+        trials = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id.in_(studies))
+        notes = select(_NOTES.c.key).where(_NOTES.c.study_id.in_(studies))
+        return not self._rows(trials) and not self._rows(notes)
 
     def read(self, name: str) -> Record:
         """All that is recorded under a name.
@@ -130,27 +135,25 @@ class Reader:
             raise self._damaged(f"it holds no study named {name}")
         return int(found[0][0])
 
-    def _notes(self, study: int) -> tuple[dict[str, Any], Contents | None]:
+    def _notes(self, study: int) -> tuple[dict[str, Any], Contents]:
         query = select(_NOTES.c.key, _NOTES.c.value_json).where(_NOTES.c.study_id == study)
         documents = {key: json.loads(text) for key, text in self._rows(query)}
-        contents = None
-        if CONTENTS in documents:
-            said = unsealed(documents.pop(CONTENTS))
-            contents = Contents(**{name: tuple(value) for name, value in said.items()})
-        elif any(map(is_sealed, documents.values())):
+        if not is_sealed(documents.get(CONTENTS)):
             raise self._damaged("what it should hold is missing")
-        for name in () if contents is None else contents.notes:
+        said = unsealed(documents.pop(CONTENTS))
+        contents = Contents(trials=tuple(said["trials"]), notes=tuple(said["notes"]))
+        for name in {*documents, *contents.notes}:
             if not is_sealed(documents.get(name)):
                 raise self._damaged(f"its note of {name} is missing")
-        return {n: unsealed(d) if is_sealed(d) else d for n, d in documents.items()}, contents
+        return {name: unsealed(document) for name, document in documents.items()}, contents
 
-    def _trials(self, study: int, contents: Contents | None, place: int) -> list[Trial]:
+    def _trials(self, study: int, contents: Contents, place: int) -> list[Trial]:
         """Trials of the search (place 0) or of finalists (1), in the order of recording."""
         query = select(_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state)
         query = query.where(_TRIALS.c.study_id == study).order_by(_TRIALS.c.trial_id)
         rows = self._rows(query)
-        least = 0 if contents is None else contents.trials[place]
-        if len(rows) < least or [number for _, number, _ in rows] != list(range(len(rows))):
+        numbers = [number for _, number, _ in rows]
+        if len(rows) < contents.trials[place] or numbers != list(range(len(rows))):
             raise self._damaged("some of its trials are missing")
         values = defaultdict(list)
         for trial, _, value, kind in self._of_trials(_VALUES, study, "objective"):
@@ -159,25 +162,19 @@ class Reader:
         for trial, key, text in self._of_trials(_ATTRIBUTES, study, "key"):
             texts[trial][key] = text
         parameters = self._parameters(study)
-        unchecked = len(rows) if contents is None else contents.unchecked[place]
         found = []
         for trial, number, state in rows:
             kept = [texts[trial][key] for key in ATTRIBUTES]
-            digests = json.loads(texts[trial].get(DIGESTS, "null"))
-            if digests is None and number >= unchecked:
+            if DIGESTS not in texts[trial]:
                 raise self._damaged(f"the digests of trial {number} are missing")
-            if digests is not None:
-                if contents is None:
-                    raise self._damaged("what it should hold is missing")
-                if digests["result"] != digest_result(state, values[trial], kept):
-                    raise self._damaged(f"trial {number} is not what was recorded")
+            digests = json.loads(texts[trial][DIGESTS])
+            if digests["result"] != digest_result(state, values[trial], kept):
+                raise self._damaged(f"trial {number} is not what was recorded")
             found.append(
                 read_trial(
                     dict(zip(ATTRIBUTES, map(json.loads, kept), strict=True)),
                     values=values[trial] if state == "COMPLETE" else (),
-                    parameters=self._later(
-                        parameters, trial, None if digests is None else digests["parameters"]
-                    ),
+                    parameters=self._later(parameters, trial, digests["parameters"]),
                 )
             )
         return found
@@ -198,11 +195,11 @@ class Reader:
         self,
         parameters: Callable[[], Mapping[int, Sequence[tuple[Any, ...]]]],
         trial: int,
-        digest: str | None,
+        digest: str,
     ) -> Callable[[], Mapping[str, float]]:
         def read() -> Mapping[str, float]:
             rows = parameters().get(trial, ())
-            if digest is not None and digest_parameters(rows) != digest:
+            if digest_parameters(rows) != digest:
                 raise self._damaged("the parameters of a trial are not what was recorded")
             return {name: value for name, value, _ in rows}
 

@@ -28,7 +28,7 @@ from evomerge.evaluate import (
 from evomerge.job import JobSpec
 from evomerge.study.items import ItemFiles
 from evomerge.study.notes import NoteName
-from evomerge.study.reader import Contents, Record
+from evomerge.study.reader import Record
 from evomerge.study.storage import remove_begun, storage_errors, write_whole
 from evomerge.study.trial import Parameter, Trial, digest_items
 from evomerge.study.writer import Writer
@@ -79,11 +79,6 @@ class Study:
     @cached_property
     def _in_order(self) -> tuple[Trial, ...]:
         return tuple(self._trials[key] for key in sorted(self._trials))
-
-    @property
-    def unchecked(self) -> bool:
-        """Whether it was begun before records had digests: damage to that part is not noticed."""
-        return self._contents is None or any(self._contents.unchecked)
 
     def find(self, key: CandidateKey) -> Trial | None:
         """The record of a candidate, or None when it has no result yet."""
@@ -210,10 +205,6 @@ class Study:
         with storage_errors(self.run_dir):
             writer.check(sum(self._counts), run_dir=self.run_dir)
             before = self._contents
-            if before is None:
-                counts = self._counts[0], self._counts[1]
-                before = Contents(trials=counts, unchecked=counts)
-                writer.keep(before)
             yield writer
             self._contents = replace(
                 before,

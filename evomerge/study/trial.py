@@ -129,23 +129,21 @@ def read_trial(
     """
     said = attributes["candidate"]
     key = CandidateKey(said["generation"], said["place"])
-    genome, blocks = said["genome"], said.get("blocks")
-    # Optuna's values are not the combined score where the axes are kept apart.
-    score = said["score"] if "score" in said else next(iter(values), None)
+    genome, blocks = said["genome"], said["blocks"]
     return Trial(
         key=key,
         kind=said["kind"],
         label=attributes["label"],
         recipe=lambda: read_recipe(said["recipe"], where=f"recipe of {key}"),
         genome=None if genome is None else tuple(genome),
-        score=score,
+        score=said["score"],
         means=attributes["scores"],
         items=said["items"],
         cost=Cost(**said["cost"]),
         failure=said["failure"],
         parameters=parameters,
-        stage=said.get("stage", 0),
-        results=said.get("results"),
+        stage=said["stage"],
+        results=said["results"],
         blocks=None if blocks is None else tuple(blocks),
     )
 
@@ -189,7 +187,7 @@ def sealed(value: Any) -> dict[str, Any]:
 
 
 def is_sealed(document: Any) -> bool:
-    """Whether a value was kept with its digest, as all are since there are digests."""
+    """Whether a value was kept with its digest."""
     return isinstance(document, dict) and set(document) == {_DIGEST, _VALUE}
 
 

@@ -242,11 +242,8 @@ def test_the_card_names_the_algorithm_whatever_the_models_are_called(
     with create_study(tmp_path / "run", preparation.job) as study:
         values = {name: Parameter(value=0.5, low=0.0, high=1.0) for name in names}
         study.record(candidate, scored, score=1.0, parameters=values)
-        # As an older record, which does not say it; and as one that was searched by another.
-        export_winner(preparation, study, None, tmp_path / "older", trial=key)
         study.note("algorithms", {"0": "tpe"})
         export_winner(preparation, study, None, tmp_path / "said", trial=key)
-    assert "search: `cma_es` (seed 0)" in (tmp_path / "older" / "README.md").read_text("utf-8")
     assert "search: `tpe` (seed 0)" in (tmp_path / "said" / "README.md").read_text("utf-8")
 
 

@@ -22,7 +22,6 @@ from tests.study.records import (
     candidate,
     contents_of,
     execute,
-    record_one,
     write_record,
 )
 
@@ -149,7 +148,7 @@ def test_parameters_that_are_not_what_was_recorded_are_refused(tmp_path: Path) -
 
 
 def without_digests(run_dir: Path) -> None:
-    """The record as it was before there were digests."""
+    """Take away all that tells damage."""
     plain = "json_extract(value_json, '$.value')"
     execute(
         run_dir,
@@ -159,26 +158,19 @@ def without_digests(run_dir: Path) -> None:
     )
 
 
-def test_a_record_of_before_there_were_digests_opens_and_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_record_without_digests_is_damaged(tmp_path: Path) -> None:
     run_dir = write_record(tmp_path / "run")
-    with read_study(run_dir) as study:
-        before = contents_of(study)
-        assert not study.unchecked
     without_digests(run_dir)
-    with read_study(run_dir) as study:
-        assert contents_of(study) == before
-        assert study.unchecked
-    with resume_study(run_dir) as study:
-        assert contents_of(study) == before
-        record_one(study, 3)
-        study.note("stages", [1])
-    with read_study(run_dir) as study:
-        assert study.unchecked
-        assert [trial.key.place for trial in study.trials] == [0, 1, 2, 3]
-        assert study.noted("stages") == [1]
+    for begin in (read_study, resume_study):
+        with pytest.raises(RunError, match="what it should hold is missing"):
+            begin(run_dir)
+
+
+def test_a_trial_without_its_digests_is_damaged(tmp_path: Path) -> None:
+    run_dir = write_record(tmp_path / "run")
     newest = "trial_id = (SELECT max(trial_id) FROM trials)"
     execute(run_dir, f"DELETE FROM trial_user_attributes WHERE key = 'sha256' AND {newest}")
-    with pytest.raises(RunError, match="is damaged"):
+    with pytest.raises(RunError, match=r"the digests of trial \d+ are missing"):
         read_study(run_dir)
 
 

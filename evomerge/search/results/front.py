@@ -224,7 +224,7 @@ def read_front(document: Mapping[str, Any]) -> Front:
         feasible=document["feasible"],
         left_out=tuple(LeftOut(**out) for out in document["left_out"]),
         items=document["items"],
-        tested_before=document.get("tested_before", 0),
+        tested_before=document["tested_before"],
     )
 
 

@@ -242,7 +242,7 @@ class Selection:
 def read_selection(document: Mapping[str, Any]) -> Selection:
     """The selection kept in a record under `study.notes.SELECTION`."""
     genome, soup = document["genome"], document["gain_over_soup"]
-    on_validation = document.get("on_validation")
+    on_validation = document["on_validation"]
     return Selection(
         winner=document["winner"],
         recipe=read_recipe(document["recipe"], where="the winner's recipe"),
@@ -255,13 +255,13 @@ def read_selection(document: Mapping[str, Any]) -> Selection:
         gain_over_soup=None if soup is None else Interval(**soup),
         constraints=tuple(ConstraintCheck(**check) for check in document["constraints"]),
         items=document["items"],
-        origin=document.get("origin", "finalist"),
-        comparisons=tuple(read_comparison(entry) for entry in document.get("comparisons", ())),
+        origin=document["origin"],
+        comparisons=tuple(read_comparison(entry) for entry in document["comparisons"]),
         on_validation=None if on_validation is None else read_comparison(on_validation),
-        best_start=document.get("best_start"),
-        best_untuned=document.get("best_untuned"),
-        feasible=document.get("feasible", True),
-        left_out=tuple(LeftOut(**entry) for entry in document.get("left_out", ())),
-        objective_items=document.get("objective_items", 0),
-        tested_before=document.get("tested_before", 0),
+        best_start=document["best_start"],
+        best_untuned=document["best_untuned"],
+        feasible=document["feasible"],
+        left_out=tuple(LeftOut(**entry) for entry in document["left_out"]),
+        objective_items=document["objective_items"],
+        tested_before=document["tested_before"],
     )

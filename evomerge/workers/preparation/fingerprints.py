@@ -60,12 +60,13 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
     Returns the versions that changed, in words: they may change scores, so the user is told, but
     they do not stop a search. Raises RunError with the first difference named.
     """
+    missing = sorted({*now} - {*before})
+    if missing:
+        raise RunError(f"{where}: its record has no {missing[0]}; start a new search")
     meanings = {"job": "the job's", "tasks": "task file", "sources": "source"}
     meanings["statistics"] = "the statistics"
     for part, meaning in meanings.items():
-        old, new = before.get(part, {}), now[part]
-        if part == "sources" and "opened" not in before:
-            new = _known_before(old, new)
+        old, new = before[part], now[part]
         changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         if changed:
             detail = changed[0]
@@ -81,28 +82,13 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
                 f"{where}: {meaning} {detail} changed since the search began; put it back as it "
                 "was, or start a new search"
             )
-    # Older records do not have it.
-    _check_opened(before["opened"] if "opened" in before else now["opened"], now["opened"], where)
+    _check_opened(before["opened"], now["opened"], where)
     old, new = before["versions"], now["versions"]
     return [
         f"{package} {old.get(package, 'not used')} -> {new.get(package, 'not used')}"
         for package in {**old, **new}
-        # Older records name fewer packages.
         if old.get(package) != new.get(package)
-        and (package in old or package not in ("python", *_WHERE_INSTALLED))
     ]
-
-
-def _known_before(
-    old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
-) -> dict[str, dict[str, str]]:
-    """The files of each source that an older record knows, which hashed fewer of them."""
-    return {
-        reference: {
-            name: digest for name, digest in files.items() if name in old.get(reference, {})
-        }
-        for reference, files in new.items()
-    }
 
 
 def opened_files_of(preparation: PreparedJob) -> dict[str, dict[str, str]]:
