@@ -20,7 +20,6 @@ from .events import Progress as Progress
 from .events import Started as Started
 from .events import unobserved as unobserved
 from .ledger import Ledger as Ledger
-from .proposer import algorithm_of as algorithm_of
 from .results.claim import Verdict as Verdict
 from .results.claim import interval_words as interval_words
 from .results.claim import seen_words as seen_words
@@ -34,7 +33,6 @@ from .results.points import outcome_of as outcome_of
 from .results.selection import ConstraintCheck as ConstraintCheck
 from .results.selection import Selection as Selection
 from .run import OpenPool as OpenPool
-from .run import at_stage as at_stage
 from .run import go_on as go_on
 from .run import open_workers as open_workers
 from .run import run_study as run_study

@@ -76,13 +76,6 @@ def run_job(ledger: Ledger) -> tuple[Ending, SearchOutcome]:
     return ending, select(ledger, ending)
 
 
-def at_stage(preparation: PreparedJob, study: Study, stage: int) -> PreparedJob:
-    """The job in its stage number `stage`, from 0; the record holds how those before it ended."""
-    for ended in (study.noted(STAGES) or ())[:stage]:
-        preparation = next_stage(preparation, _winner(ended))
-    return preparation
-
-
 def _lost(ledger: Ledger, *, through: int) -> bool:
     """Whether item results of a stage that has ended are lost: then it is run over its record."""
     study = ledger.study
