@@ -8,14 +8,16 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import evomerge
 from evomerge.merge import METHODS
+from evomerge.optimize import ALGORITHMS
 from evomerge.registry import Registry
 
 EXAMPLES = Path(evomerge.__file__).parents[1] / "examples"
 
-REGISTRIES: tuple[Registry[object], ...] = (METHODS,)
+REGISTRIES: tuple[Registry[Any], ...] = (METHODS, ALGORITHMS)
 """All that packages can add to."""
 
 

@@ -5,7 +5,6 @@ from .file import shipped_folder as shipped_folder
 from .job import JobSpec as JobSpec
 from .job import StageSpec as StageSpec
 from .sections import Aggregate as Aggregate
-from .sections import Algorithm as Algorithm
 from .sections import BudgetSpec as BudgetSpec
 from .sections import ComputeSpec as ComputeSpec
 from .sections import ConstraintSpec as ConstraintSpec
@@ -14,9 +13,7 @@ from .sections import EvaluationSpec as EvaluationSpec
 from .sections import ModelsSpec as ModelsSpec
 from .sections import ObjectiveSpec as ObjectiveSpec
 from .sections import OptimizerSpec as OptimizerSpec
-from .sections import ParetoAlgorithm as ParetoAlgorithm
 from .sections import RecordPlace as RecordPlace
 from .sections import Section as Section
-from .sections import SingleAlgorithm as SingleAlgorithm
 from .sections import SplitSpec as SplitSpec
 from .sections import StageOptimizerSpec as StageOptimizerSpec

@@ -17,6 +17,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate import WRITTEN, hash_opened, vllm_version
 from evomerge.job import JobSpec
 from evomerge.merge import METHODS, read_header
+from evomerge.optimize import ALGORITHMS
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
 _PINNED = ("torch", "transformers", "lm-eval", "cma", "cmaes", "optuna", "numpy")
@@ -160,6 +161,7 @@ def _versions(job: JobSpec) -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     versions.update(METHODS.versions())
+    versions.update(ALGORITHMS.versions())
     if job.compute.engine == "vllm":
         versions["vllm"] = vllm_version()
     return versions
