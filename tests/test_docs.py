@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import evomerge
 from evomerge.cli import app
-from evomerge.job import load_job, parse_job
+from evomerge.job import OptimizerSpec, load_job, parse_job
 from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import read_recipe
 from evomerge.space.parameters.specification import parse_space
@@ -182,8 +182,11 @@ def test_scripts_that_are_named_are_there(name: str) -> None:
 
 
 def test_jobs_spaces_and_recipes_to_paste_are_read(tmp_path: Path) -> None:
-    with installed_example("own_method", tmp_path):
-        assert read_all() >= 13
+    with (
+        installed_example("own_method", tmp_path / "method"),
+        installed_example("own_optimizer", tmp_path / "optimizer"),
+    ):
+        assert read_all() >= 14
 
 
 def read_all() -> int:
@@ -192,6 +195,9 @@ def read_all() -> int:
     for page, document, block in jobs():
         if "objectives" in document:
             parse_job(block, where=page)
+            read += 1
+        elif "optimizer" in document:
+            OptimizerSpec.model_validate(document["optimizer"])
             read += 1
         if "merge_method" in document:
             read_recipe(block, where=page)
@@ -206,13 +212,12 @@ def read_all() -> int:
     return read
 
 
-def test_the_own_method_is_shown_as_it_is() -> None:
-    folder = TOP / "examples" / "own_method"
-    [code, project] = blocks(PAGES["extending.md"], "python") + blocks(
-        PAGES["extending.md"], "toml"
-    )
-    assert code == text_of(folder / "evomerge_agreement" / "__init__.py")
-    assert project == text_of(folder / "pyproject.toml")
+@pytest.mark.parametrize("folder", sorted((TOP / "examples").glob("own_*")), ids=lambda f: f.name)
+def test_an_own_part_is_shown_as_it_is(folder: Path) -> None:
+    page = PAGES["extending.md"]
+    [code] = folder.glob("evomerge_*/__init__.py")
+    assert text_of(code) in blocks(page, "python")
+    assert text_of(folder / "pyproject.toml") in blocks(page, "toml")
 
 
 def test_the_demos_job_is_shown_as_it_is() -> None:

@@ -8,6 +8,7 @@ from .choice import choose_population as choose_population
 from .choice import make_optimizer as make_optimizer
 from .choice import make_pareto_optimizer as make_pareto_optimizer
 from .registry import ALGORITHMS as ALGORITHMS
+from .registry import BUILT_IN as BUILT_IN
 from .registry import is_package_algorithm as is_package_algorithm
 from .registry import limit_problem as limit_problem
 from .registry import mode_problem as mode_problem

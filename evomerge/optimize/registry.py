@@ -94,7 +94,7 @@ BUILT_IN: dict[str, Algorithm] = {
             name="cma_es",
             single=_cma_es,
             purpose="few weights, and more than 500; switches are its integer variables",
-            citation="Hansen & Ostermeier 2001, arXiv:1604.00772",
+            citation="Hansen & Ostermeier 2001; Hansen 2016, arXiv:1604.00772",
             population=_twice_for_many_weights,
         ),
         Algorithm(
@@ -123,7 +123,7 @@ BUILT_IN: dict[str, Algorithm] = {
             name="tpe",
             single=_tpe,
             purpose="to compare with",
-            citation="Bergstra et al. 2011, arXiv:2304.11127",
+            citation="Bergstra et al. 2011; Watanabe 2023, arXiv:2304.11127",
         ),
         Algorithm(
             name="nsga2",
