@@ -1,8 +1,8 @@
-"""YAML documents that users write: read within bounds, and what is wrong with one said in a line.
+"""YAML that users write, read within bounds; text of others, made safe for Markdown.
 
-What the keys of a document mean is not known here. A document is untrusted: its size, its depth
-and what its aliases amount to are bounded before anything is built of it, and only plain values
-come out: texts, numbers, switches, lists, and mappings whose keys are texts.
+A document is untrusted: its size, its depth and what its aliases amount to are bounded before
+anything is built of it, and only plain values come out: texts, numbers, switches, lists, and
+mappings whose keys are texts.
 """
 
 from __future__ import annotations
@@ -349,8 +349,6 @@ def problem_text(problem: Mapping[str, Any]) -> str:
 
 
 # Text of others in Markdown: names, labels and reasons that shape nothing of the page.
-#
-# Nothing here knows what the text is about.
 
 
 _SHAPING = re.compile(r"!(?=\[)|(?<=\])[(\[]|[`|]")

@@ -1,4 +1,4 @@
-"""What can go wrong, as a user meets it.
+"""What can go wrong, as a user meets it: errors, and failures of the machine that may pass.
 
     EvomergeError                  every error this package raises on purpose
     ├── InputError                 bad input: one line that says what, where and the mend (exit 2)
@@ -12,8 +12,7 @@
     ├── WorkerError                a worker cannot be started or kept alive (exit 2)
     └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
 
-Nothing here knows how the errors are shown; the command line prints `str(error)` as one line. No
-password or token that a user wrote is part of it.
+No password or token that a user wrote is part of it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -26,13 +28,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+MEMORY = "/dev/shm"
+ROOM = 6 << 30
+"""Bytes that are to be free there; what a test that passed wrote is removed at once."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # A record waits for the disk after each trial, half of what a search takes where models are
+    # tiny. What a kill leaves behind is the same in memory: only a loss of power tells them apart.
+    if config.option.basetemp is None and has_room(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
     if config.getoption("--faults"):
         config.option.timeout = 3600
 
 
-LONG = ("test_ray_pool.py", "test_resume.py", "test_pareto.py", "test_cli.py")
+def has_room(folder: str) -> bool:
+    """Whether tests may write there as they would to a disk, and run what they wrote."""
+    try:
+        mounted = os.statvfs(folder)
+    except OSError:
+        return False
+    closed = mounted.f_flag & (os.ST_RDONLY | os.ST_NOEXEC) or not os.access(folder, os.W_OK)
+    return not closed and shutil.disk_usage(folder).free >= ROOM
+
+
+LONG = ("test_ray_pool.py", "test_resume.py", "test_pareto.py", "test_cli.py", "test_notebook.py")
 """Begun first, so that none is left for the end, or begun by both processes of pytest-xdist."""
 
 
@@ -62,6 +83,15 @@ def _signals_are_heard() -> None:
     for number, handler in usual.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _machine_is_not_described() -> Iterator[None]:
+    """lm-eval does with everything that it scores, by a dozen commands that take a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "torch" in sys.modules:
+            patch.setattr("torch.utils.collect_env.get_pretty_env_info", str)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,4 +1,4 @@
-"""What a search has come to, for who calls it from Python: values, tables, and the next steps."""
+"""The result of a search in Python: values, tables, and the next steps."""
 
 from __future__ import annotations
 

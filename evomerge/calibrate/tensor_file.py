@@ -1,7 +1,7 @@
 """A safetensors file that is filled in place, so that sums may be larger than memory.
 
 The tensors are pages of the file: the system writes them out when memory runs short. The file
-appears whole or not at all. Nothing here knows what the tensors are.
+appears whole or not at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands. Everything heavy is imported inside them, after all that can be refused without it.
+"""The commands. They import large libraries late, after all that can be refused without them.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 2 bad input, in one line;
 3 ended with no candidate better than the best parent, or no front than the parents'; 130

@@ -1,7 +1,7 @@
 """The language of an answer, by py3langid's model, which comes with the library.
 
-Identified is the language of the prose of a whole text, among the languages that are likely here:
-a choice among all 140 that the model knows calls `18 eggs` Hungarian. It does not know tasks.
+Identified is the language of the prose of a whole text, among the languages that are likely here: a
+choice among all 140 that the model knows calls `18 eggs` Hungarian.
 """
 
 from __future__ import annotations

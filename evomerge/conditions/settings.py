@@ -5,7 +5,7 @@
       - {length: characters, at_most: 400}
       - {format: json, keys: [name, age]}
 
-What is wrong with settings is said in one line. Task files are not known here.
+What is wrong with settings is said in one line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The values that pass between rooms: a candidate on its way out, an outcome on its way back.
+"""A candidate on its way to a worker, and what comes back: its evaluation.
 
-Plain data, cheap to send to another process. Nothing here knows how a candidate is proposed,
-merged, scored or recorded.
+Plain data, cheap to send to another process.
 """
 
 from __future__ import annotations

@@ -65,27 +65,25 @@ class TaskCatalogue:
         Raises TaskError for a group (with its members), an unknown name (with the nearest ones),
         and a task whose files or data cannot be loaded.
         """
-        for manager in self._local:
-            if name in manager.task_index:
-                return self._load(manager, name, own=False)
-        for folder in self._users:
-            _say_why_left_out(name, folder)
-        check_names([name], self._users)
-        if name in self._own.task_index:
-            return self._load(self._own, name, own=True)
-        raise unknown_task(name, self._users)
+        manager = self._manager_of(name)
+        return self._load(manager, name, own=manager not in self._local)
 
     def file_of(self, name: str) -> Path:
-        """The YAML that defines the task of this name; Path() where there is none."""
-        manager = self._manager_of(name)
-        file = None if manager is None else manager.task_index[name].yaml_path
+        """The YAML that defines the task of this name; Path() if none does. Raises TaskError."""
+        file = self._manager_of(name).task_index[name].yaml_path
         return Path(file) if file else Path()
 
-    def _manager_of(self, name: str) -> TaskManager | None:
+    def _manager_of(self, name: str) -> TaskManager:
         for manager in self._local:
             if name in manager.task_index:
                 return manager
-        return self._own if name in self._own.task_index else None
+        for folder in self._users:
+            _say_why_left_out(name, folder)
+        check_names([name], self._users)
+        # lm-eval takes seconds to list its own tasks, so all other answers come first.
+        if name in self._own.task_index:
+            return self._own
+        raise unknown_task(name, self._users)
 
     def _load(self, manager: TaskManager, name: str, *, own: bool) -> FoundTask:
         entry = manager.task_index[name]

@@ -1,4 +1,4 @@
-"""Jinja templates of a task, compiled once.
+"""A task's templates, filters and conditions, compiled once while the task is loaded.
 
 lm-eval compiles a template at every call, which takes longer than a small model's share of an item.
 A task's fields may be functions too, so each template becomes a function that holds it compiled and
@@ -74,7 +74,7 @@ def _choices(template: str) -> Render:
 # Settings of a task's filters and conditions, read once while the task is loaded.
 #
 # lm-eval reads them with the first answers, which is after a search has been set up and models
-# have been merged. It does not know what the settings mean.
+# have been merged.
 
 
 def check_settings(task: Task, *, where: str) -> None:

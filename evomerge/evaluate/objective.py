@@ -1,7 +1,7 @@
 """What a search maximises: scores of tasks, combined or apart, and the constraints to be kept.
 
 Only this module turns "higher is better" into a fitness or losses to be minimised, and flips the
-sign of metrics that are better when lower. It does not know lm-eval or where scores come from.
+sign of metrics that are better when lower.
 """
 
 from __future__ import annotations

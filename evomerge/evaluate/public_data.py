@@ -1,7 +1,6 @@
 """Rows of a public data set: from a file that the user has, or from the hub by its name.
 
-The shipped tasks over public data sets load their items with it, wherever lm-eval runs them. What
-the rows mean is not known here.
+The shipped tasks over public data sets load their items with it, wherever lm-eval runs them.
 """
 
 from __future__ import annotations

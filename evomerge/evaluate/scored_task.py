@@ -1,7 +1,6 @@
 """One lm-eval task, built once: its items, their requests, and how answers become scores.
 
-It drives lm-eval's own task object (prompts, filters, metrics), so numbers are lm-eval's. It does
-not know engines: it is given answers.
+It drives lm-eval's own task object (prompts, filters, metrics), so numbers are lm-eval's.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A few items of each task are scored twice, by the engine as it will run and by `PlainModel`. What
 differs by more than rounding would be a wrong score in every candidate: a cache that a new version
-of a library does not take, a mask, a position, a state left over from other weights. It does not
-know where models come from.
+of a library does not take, a mask, a position, a state left over from other weights.
 """
 
 from __future__ import annotations

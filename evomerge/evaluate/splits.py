@@ -1,7 +1,7 @@
 """Which items belong to search, validation and test, and which of them a generation sees.
 
 An item's place follows from its content alone, so the same question in two tasks, or in another
-order tomorrow, is always on the same side. Nothing here knows lm-eval or models.
+order tomorrow, is always on the same side.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 The check that our own way of scoring is judged by, so nothing of that is used here: lm-eval loads
 the folder, builds the tasks and runs them. A vision-language model, which its `hf` does not load
-and whose pictures its `hf-multimodal` asks for, is loaded by transformers and handed to `hf`. It
-does not know what the folder is or who compares.
+and whose pictures its `hf-multimodal` asks for, is loaded by transformers and handed to `hf`.
 """
 
 from __future__ import annotations

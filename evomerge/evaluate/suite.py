@@ -1,7 +1,6 @@
 """The task suite: every task of a job built once, then scored for candidate after candidate.
 
 It joins tasks to an engine: draws of items go out as requests, answers come back as item scores.
-It does not know how a candidate is merged, nor what its scores add up to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A merged checkpoint on disk, as transformers itself would have saved it.
 
 The merge engine's stream goes into safetensors shards; beside them go the leading model's
-configuration and a tokenizer. Nothing here knows scores or cards.
+configuration and a tokenizer.
 """
 
 from __future__ import annotations

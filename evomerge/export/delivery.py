@@ -1,14 +1,12 @@
 """A merge as a folder that explains itself, made whole or not at all.
 
-    OUT/
-    ├── model.safetensors        or shards and their index
-    ├── config.json              with generation_config.json and the tokenizer's files
-    ├── recipe.yaml              what `evomerge merge` and mergekit execute
-    ├── README.md                the model card
-    ├── ...                      what the leading model has beside its weights
-    └── manifest.json            sha256 of every file and of every source
-
-It does not know whether the recipe comes from a search or from a file.
+OUT/
+├── model.safetensors        or shards and their index
+├── config.json              with generation_config.json and the tokenizer's files
+├── recipe.yaml              what `evomerge merge` and mergekit execute
+├── README.md                the model card
+├── ...                      what the leading model has beside its weights
+└── manifest.json            sha256 of every file and of every source
 """
 
 from __future__ import annotations

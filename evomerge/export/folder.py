@@ -2,7 +2,7 @@
 
 Everything is written to a hidden folder beside it, synced, and renamed in one step, so that a kill
 or a full disk at any instant leaves no half-made model behind. A hidden lock beside both is held
-all the while. Nothing here knows what is written.
+all the while.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The manifest of an exported folder: what every file of it, and of its sources, hashes to.
 
 It holds no time and no path of the machine, so that two exports of one recipe are equal to the
-byte. It does not know what the files mean.
+byte.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Verification of an exported folder: is it whole, does anyone's runtime load it, does it score so.
 
 It trusts nothing of the export but its manifest: transformers loads the folder and lm-eval scores
-it, both as they are published. It does not know how the folder was made.
+it, both as they are published.
 """
 
 from __future__ import annotations

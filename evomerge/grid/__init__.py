@@ -2,7 +2,7 @@
 
 Yadav et al. 2024, "What matters for model merging at scale?" (arXiv 2410.03617), for the user's own
 models: what is kept of each expert's skill (held-in) and what becomes of other tasks (held-out), by
-method and number of experts. Nothing here knows how an outcome is shown.
+method and number of experts.
 """
 
 from lazy_loader import attach_stub

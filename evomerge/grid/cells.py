@@ -1,7 +1,6 @@
 """The cells of a grid: every method on every subset of experts, with every seed that counts.
 
-A cell of a merge method is a recipe; that of a search gets one when its search has ended. Nothing
-here scores or records anything.
+A cell of a merge method is a recipe; that of a search gets one when its search has ended.
 """
 
 from __future__ import annotations

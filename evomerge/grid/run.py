@@ -1,7 +1,7 @@
 """Running a grid: the models alone, the merges, the searches, and what they came to.
 
 What has a record is taken as it is recorded, so a grid that was killed goes on when it is run again
-over the same record. Nothing here knows files, devices or processes.
+over the same record.
 """
 
 from __future__ import annotations

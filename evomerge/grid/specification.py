@@ -1,7 +1,6 @@
 """The grid file: which methods merge which of the experts, and what they are scored on.
 
-It checks what can be known without opening a checkpoint or a task; it does not know how a cell is
-merged or scored.
+It checks what can be known without opening a checkpoint or a task.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class EvaluationSpec(Section):
     better known."""
     items_per_generation: int | Literal["auto"] = "auto"
     """Items of a candidate, over all objectives and constraints together, evenly by task; where
-    they grow or candidates race, at most that on the average. `auto`: 64, from 48 genes on 32;
+    they grow or candidates race, at most that on average. `auto`: 64, from 48 genes on 32;
     8 a task at least."""
     items_for_baselines: int = Field(default=512, ge=1)
     """Items of each baseline (with `anchors` it is all search items, for the first generation

@@ -27,8 +27,6 @@ from evomerge.recipe import Recipe
 from evomerge.sources import Source, Structure, not_finite
 
 # Where sources' tensors are while they are merged: mapped files, or copies that stay on a device.
-#
-# Nothing here knows what is done with a tensor.
 
 
 _SHARE = 0.4

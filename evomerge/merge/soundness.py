@@ -1,4 +1,4 @@
-"""Whether what a merge writes is loaded whole, known from names, shapes and configuration alone."""
+"""Whether what a merge writes can be loaded whole, and is finite."""
 
 from __future__ import annotations
 

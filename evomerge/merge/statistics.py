@@ -1,8 +1,7 @@
 """Statistics of the sources on a user's text: which there are, how they are stored, reading them.
 
 One safetensors file holds one kind of one model, under the tensor names of its checkpoint; its
-metadata say which weights and which text it was computed of. Nothing here computes a statistic or
-knows what a merge method does with one.
+metadata say which weights and which text it was computed of.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Small ones stay in memory; large ones are files beside the run, mapped, so that they take no memory
 of their own, serve every worker of a machine and survive an interruption. A limit holds for all of
-them together. Nothing here knows what the arrays mean.
+them together.
 """
 
 from __future__ import annotations

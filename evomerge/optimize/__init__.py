@@ -1,4 +1,4 @@
-"""Ask/tell optimisers over the unit box, and the default merges that they must beat."""
+"""Ask/tell optimisers over the unit box: they see numbers alone."""
 
 from lazy_loader import attach_stub
 

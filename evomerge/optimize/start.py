@@ -1,4 +1,4 @@
-"""The first population of a search that begins at several places.
+"""How an optimiser starts: its first population, and its switches, genes with two values.
 
 Knows the unit box and its switches only.
 """

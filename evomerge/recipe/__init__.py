@@ -1,7 +1,6 @@
 """The recipe: what to merge and how, as a mergekit YAML document and as a typed value.
 
-A recipe says everything that the merge engine needs and nothing about scores. Nothing here opens
-checkpoints or knows the mathematics of the methods.
+A recipe says everything that the merge engine needs and nothing about scores.
 
 Its YAML is valid for `mergekit-yaml`, that of a merge of merges for `mergekit-multi`; our own facts
 (the mask seed, hashes of the sources, the genome, the scores) are under the key `evomerge:`, which

@@ -21,8 +21,7 @@ from evomerge.space import component_of
 # A recipe's coefficients as they act: per parameter, model, component and layer.
 #
 # Every value is resolved through the recipe itself, tensor by tensor, as the merge engine
-# resolves it, so nothing is assumed of the search space that wrote it. How they are drawn is not
-# known here.
+# resolves it, so nothing is assumed of the search space that wrote it.
 
 
 _COMPONENTS = {"attention": "attention", "mlp": "MLP"}

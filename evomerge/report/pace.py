@@ -1,4 +1,4 @@
-"""How fast candidates are scored, and so how long the rest of the search may take.
+"""How fast candidates are scored, and how long the rest of the search may take.
 
 It guesses from what candidates cost so far. It knows the budget, not the optimiser's own reasons to
 stop; how many models the final selection will score it guesses too.
@@ -20,7 +20,7 @@ _BESIDE = 3
 """Merges on the test items beside base, parents and winner: the uniform soup, the best starts."""
 
 _FRONT = 4
-"""How many times more finalists a front has (see selection.select_front)."""
+"""How many times more finalists a front has (see `search/selection/front.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

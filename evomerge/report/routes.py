@@ -1,6 +1,6 @@
 """A route as a picture needs it: columns of layers, and the points that its line passes through.
 
-Column c stands at x = c, layer i at y = i. Colours, widths and words are not known here.
+Column c stands at x = c, layer i at y = i.
 """
 
 from __future__ import annotations

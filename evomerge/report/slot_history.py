@@ -1,7 +1,7 @@
 """How routes changed over a search: which slots its candidates took, and how deep they were.
 
-A slot is one layer in one pass over the models (see space/slots.py); all but two have a switch.
-Read from the record alone; how it is drawn is not known here.
+A slot is one layer in one pass over the models (`space/routes/layout.py`). All but two have a
+switch. It reads the record alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """How far a search is, in one value: for `evomerge status`, as text or as JSON.
 
-Read from the record alone, so it answers while another process writes. It does not know whether
-such a process is alive.
+Read from the record alone, so it answers while another process writes.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Generation:
 class Spent:
     """What candidates took: how many, their items, and wall seconds of workers by part.
 
-    hops, shared_hops: see candidate.Cost.
+    hops, shared_hops: see `evaluate.Cost`.
     """
 
     candidates: int

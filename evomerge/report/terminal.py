@@ -2,7 +2,7 @@
 
 In a terminal a live display; elsewhere plain lines: one for a generation or a stage, and in the
 other phases one now and then, so that no log is silent for long. It is told of steps and looks at
-the record; it never changes either, and knows no model or task.
+the record; it never changes either.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class SearchProgress:
                 self.say(text)
 
     def plan(self, keys: Sequence[CandidateKey], items: int) -> None:
-        """Take note of the models that are scored next (see candidate.Plan), and say so."""
+        """Take note of the models that are scored next (see `evaluate.Plan`), and say so."""
         if not keys:
             return
         self._enter(keys[0])

@@ -1,8 +1,7 @@
 """What routes with the same beginning share: the order to run them in, and states that are kept.
 
 After the same hops over the same tokens every route has the same hidden states. They are kept where
-later routes go on from them, and each of those then begins at the deepest it finds. Nothing here
-knows a model or runs one; it changes what routes cost and never what they compute.
+later routes go on from them, and each of those then begins at the deepest it finds.
 """
 
 from __future__ import annotations

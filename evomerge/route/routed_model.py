@@ -2,7 +2,7 @@
 
 Every hop is a twin of a layer: modules of its own over the layer's own parameters, so that the same
 layer may come twice, each time with its own place in the cache and its own scale. Embeddings, final
-norm and head are those of one model. Nothing here loads weights or reads a checkpoint.
+norm and head are those of one model.
 """
 
 from __future__ import annotations

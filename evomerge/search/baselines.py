@@ -1,7 +1,7 @@
 """The merges that people make without a search, which a search must beat.
 
-They come in stages, because a greedy soup depends on scores: ask for the next stage with all
-scores so far, until there is none. Nothing here scores or remembers anything.
+They come in stages, because a greedy soup depends on scores: ask for the next stage with all scores
+so far, until there is none.
 """
 
 from __future__ import annotations

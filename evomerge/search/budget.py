@@ -1,6 +1,6 @@
 """What a search may still spend: when it ends, and how many items a generation can afford.
 
-Only what is recorded counts. It does not know why a generation wants how many items.
+Only what is recorded counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evomerge.study import Trial
 class Budget:
     """The budget of a stage.
 
-    budget: the limits. each: items that a candidate has on the average. population: genomes of a
+    budget: the limits. each: items that a candidate has on average. population: genomes of a
     generation. elites: candidates that are scored again with them, at most.
     """
 
@@ -32,7 +32,7 @@ class Budget:
     def affordable(self, spent: Sequence[Trial]) -> float:
         """Items of each candidate of the next generation that leave as many to all that follow.
 
-        Where candidates are limited they have `each` items on the average, over the whole search;
+        Where candidates are limited they have `each` items on average, over the whole search;
         where only items or hours are, fewer generations follow, and any number is affordable.
         """
         if self.budget.candidates is None:
@@ -73,7 +73,7 @@ def items_of(spent: Sequence[Trial]) -> int:
 #
 # Early candidates differ much and few items tell them apart; as the search closes in they differ
 # less than the noise of a few items. The measure is the reliability of a generation's scores: the
-# variance of true differences over that of measured ones. It does not know items or candidates.
+# variance of true differences over that of measured ones.
 
 
 RELIABILITY = 0.35

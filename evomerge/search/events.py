@@ -56,7 +56,7 @@ class Started(Event):
 
     recorded: candidates that are taken from the record. study, preparation: the record as it is
     written and the job made ready, for displays; when the search has ended the record can only be
-    read.
+    read. An event that was sent to another process does not have them.
     """
 
     job: str
@@ -64,6 +64,11 @@ class Started(Event):
     recorded: int
     study: Study = field(repr=False, compare=False)
     preparation: PreparedJob = field(repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        """What can be sent to another process: an open record cannot."""
+        here = ("study", "preparation")
+        return {name: value for name, value in vars(self).items() if name not in here}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class Generations:
         return self._elites.best(self._evaluation.finalists)
 
     def items(self, generation: int, *, affordable: float = math.inf) -> int:
-        """Items that each candidate of a generation has by rights, at most `affordable`.
+        """Items that are planned for each candidate of a generation, at most `affordable`.
 
         Of a generation that was begun before it is the number it was begun with: the budget, which
         may have changed, is no part of a search's identity.
@@ -96,7 +96,7 @@ class Generations:
         return dict(self._ledger.study.noted(GENERATION_ITEMS) or {})
 
     def count(self, items: int) -> int:
-        """How many items a candidate really has by rights: some tasks may have fewer."""
+        """How many items a candidate can really have: some tasks have fewer."""
         return sum(self._draws.counts(items).values())
 
     def score(
@@ -104,7 +104,7 @@ class Generations:
     ) -> ScoredGeneration:
         """Score the candidates, and the elites so far, on the generation's own draw.
 
-        candidates: without items, places from 0. items: by rights of each; see `items`.
+        candidates: without items, places from 0. items: planned for each; see `items`.
         """
         if self._grows:
             begun = {**self._begun, str(generation): items}

@@ -1,8 +1,7 @@
 """The ledger of a search: candidates in, recorded trials out, and what the records say of them.
 
 A candidate that has a record is taken as it is recorded; any other is scored and recorded. That is
-what lets a search and its selection be run again over a record. The ledger does not know why a
-candidate is scored or what is done with its score.
+what lets a search and its selection be run again over a record.
 """
 
 from __future__ import annotations

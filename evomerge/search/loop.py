@@ -74,15 +74,15 @@ def run_search(
     least = max([after + 1, *(trial.key.generation for trial in recorded)])
     generation = after
     generations = Generations(ledger, thresholds)
-    spending = Budget(
+    budget = Budget(
         budget=preparation.job.budget_after(preparation.stage),
         each=preparation.items_each,
         population=optimizer.population,
         elites=preparation.job.evaluation.elites,
     )
     while True:
-        items = generations.items(generation + 1, affordable=spending.affordable(spent))
-        reason = spending.end(spent, generations.count(items)) if generation >= least else None
+        items = generations.items(generation + 1, affordable=budget.affordable(spent))
+        reason = budget.end(spent, generations.count(items)) if generation >= least else None
         reason = "it has ended" if generation == until else reason or optimizer.stop
         if reason is not None:
             break

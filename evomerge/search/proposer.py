@@ -1,7 +1,7 @@
-"""Who proposes the genomes of a search: its optimiser, begun where the baselines scored well.
+"""The proposer of genomes: an optimiser that starts where the baselines scored well.
 
 One seam for one score and for several: a generation's trials go in, and what the optimiser is told
-of them, a fitness or losses, is decided here. It does not know how candidates are scored.
+of them, a fitness or losses, is decided here.
 """
 
 from __future__ import annotations

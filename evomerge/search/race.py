@@ -1,4 +1,4 @@
-"""The blocks of one generation: who is scored on which, and who is stopped.
+"""The race of one generation: who is scored on which block of items, and who is stopped.
 
 Everything follows from the candidates and their results, which come from the record where they are
 there: run again over a record, a race decides the same.
@@ -32,8 +32,7 @@ from evomerge.study import Trial
 #
 # Races stop losers early so that their items go to candidates whose order is open (Maron & Moore
 # 1997; Birattari et al. 2002). The test is a paired bootstrap: candidates are compared on the
-# same resampled items, whatever the objective makes of them. It does not know where results come
-# from.
+# same resampled items, whatever the objective makes of them.
 
 
 ERROR_RATE = 0.1
@@ -118,7 +117,7 @@ LEAST_OF_TASK = 8
 """Items of a task in a block of a race, at least: fewer make no resample."""
 
 MOST_BLOCKS = 4
-"""Blocks of what a candidate is scored on by rights; a race has as many again to give."""
+"""Blocks that a candidate is scored on without a race; a race has as many again to give."""
 
 _STREAM = 0x72616365
 """Sets the random bits of races apart from those of draws."""

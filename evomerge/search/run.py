@@ -215,7 +215,7 @@ def go_on(study: Study, now: Mapping[str, Any], *, what: str, say: Say) -> None:
 
 
 class SearchEvents:
-    """What a ledger tells (see candidate.Observer, Say and Plan), as events."""
+    """What a ledger tells (see `evaluate.Observer`, `Say` and `Plan`), as events."""
 
     def __init__(self, study: Study, tell: Callable[[Event], None], *, concluded: int = 0) -> None:
         """concluded: the last generation of which it was told that it is done."""

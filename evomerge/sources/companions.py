@@ -1,7 +1,6 @@
 """What lies beside a model's weights and belongs to it, and that no link leads out of its folder.
 
 Processors, tokenizers, pooling, chat templates, code, terms of use: whatever no rule here names.
-Nothing here reads what the files hold, but the list of a model's modules.
 """
 
 from __future__ import annotations

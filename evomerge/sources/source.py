@@ -1,4 +1,4 @@
-"""How a model is built, as its tensors' names and shapes tell; no file is read here."""
+"""A model to be merged: its tensors, and how it is built, by their names and shapes."""
 
 from __future__ import annotations
 

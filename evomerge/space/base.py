@@ -1,7 +1,6 @@
 """What every search space offers: genes, and the way from a genome to a recipe and back.
 
-A space knows the unit box and recipes. It does not know how genomes are proposed, nor what a
-recipe scores.
+A space knows the unit box and recipes.
 """
 
 from __future__ import annotations
@@ -110,8 +109,7 @@ def switches_of(space: SearchSpace) -> NDArray[np.bool_]:
 
 # Short names of models, for genes, labels and figures.
 #
-# A name is the end of a reference, as short as keeps the models apart. It does not know what the
-# references point to.
+# A name is the end of a reference, as short as keeps the models apart.
 
 
 def short_names(references: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:

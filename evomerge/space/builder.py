@@ -34,7 +34,8 @@ def build_space(
     """The search space of a job.
 
     spec: a name in search_spaces/, a path, or a mapping; one with the key `routes` is a data-flow
-    space (routes_specification.py has its keys), any other a parameter space (specification.py).
+    space (`routes/specification.py` has its keys), any other a parameter space
+    (`parameters/specification.py`).
     base, sources: references as the recipes are to write them. out_dtype: storage dtype of every
     recipe. seed: of every random mask, one for the whole search, so that a genome is always the
     same model. statistics: folder of those of base and sources, which some methods need. stages:

@@ -20,8 +20,6 @@ from evomerge.job import shipped_folder
 from evomerge.recipe import load_recipe
 
 # Checks of single keys and values in the YAML of a space, each said in one line with its mend.
-#
-# What the keys mean is not known here.
 
 
 _WIDEST = 1e9

@@ -5,12 +5,11 @@
     ├── study.db             the Optuna study (or a PostgreSQL study, where the job names one)
     ├── items/KEY.parquet    what every item said of candidate KEY
     ├── events.jsonl         what happened and when, a line of JSON each; nothing reads it here
-    ├── run.mark             says to who began it that it is theirs (see ownership)
+    ├── run.mark             says to who began it that it is theirs (see run_folder)
     └── run.lock             held by the one process that owns the directory
 
 A trial is written in one transaction, after its item results, so a kill leaves either the whole
-trial or none of it. All that is kept has a digest, which is checked where it is read. The record
-does not know how candidates are proposed, built or scored.
+trial or none of it. All that is kept has a digest, which is checked where it is read.
 """
 
 from lazy_loader import attach_stub

@@ -1,8 +1,8 @@
 """Where each row of an embedding over the vocabulary of the result comes from.
 
-A model's own row is taken by its token, wherever it lies there. A token that a model lacks gets,
-as in mergekit: the row that the recipe states for it; else that of the only model that has it; else
-that of the base; else the mean of those that have it. Nothing here reads a tensor or a tokenizer.
+A model's own row is taken by its token, wherever it lies there. A token that a model lacks gets, as
+in mergekit: the row that the recipe states for it; else that of the only model that has it; else
+that of the base; else the mean of those that have it.
 """
 
 from __future__ import annotations

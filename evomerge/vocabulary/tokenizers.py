@@ -1,6 +1,6 @@
 """Tokenizers of models: loaded from their folders, and which row of the model is which token's.
 
-Tokens are compared by their text alone. Nothing here knows of weights.
+Tokens are compared by their text alone.
 """
 
 from __future__ import annotations
@@ -206,8 +206,7 @@ def _digest(folder: Path) -> str:
 
 # The tokens that end the answers of several models, as rows of the model that they are merged to.
 #
-# A row of one model may be another token's row in the result. Nothing here decides what the
-# result ends with.
+# A row of one model may be another token's row in the result.
 
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"

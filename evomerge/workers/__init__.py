@@ -1,4 +1,4 @@
-"""Workers: one candidate on one device, built and scored; and the pools that hold them."""
+"""Workers: a job made ready, one candidate built and scored on one device, and their pools."""
 
 from lazy_loader import attach_stub
 

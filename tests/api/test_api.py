@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -372,6 +373,7 @@ def test_what_is_kept_of_a_search_cannot_write_its_record(
         started.study.note("facts", {})
     with pytest.raises(evomerge.RunError, match="the record is closed"):
         started.study.keep_job()
+    assert pickle.loads(pickle.dumps(kept)) == kept, "events can be sent to another process"
 
 
 def test_each_generation_is_told_once_whenever_a_process_ends(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from evomerge.cli import app
+from tests.processes import begin, command
 from tests.search.jobs import job_document, write_models
 
 
@@ -39,6 +41,16 @@ def searched(job: Path) -> tuple[Path, Result]:
     """A finished search and what the command said."""
     run_dir = job.parent / "run"
     return run_dir, run("search", str(job), "--run-dir", str(run_dir))
+
+
+LARGER = ("--set", "budget.candidates=20")
+
+
+@pytest.fixture(scope="module")
+def whole_run(job: Path) -> tuple[Path, Result]:
+    """A search that had the larger budget from its beginning."""
+    run_dir = job.parent / "whole"
+    return run_dir, run("search", str(job), "--run-dir", str(run_dir), *LARGER)
 
 
 def test_a_search_says_first_what_was_gained(searched: tuple[Path, Result]) -> None:
@@ -81,18 +93,18 @@ def unseen(said: str) -> str:
 
 
 def test_a_finished_search_goes_on_with_a_larger_budget(
-    searched: tuple[Path, Result], job: Path, tmp_path: Path
+    searched: tuple[Path, Result], whole_run: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    larger = ("--set", "budget.candidates=16")
-    whole = run("search", str(job), "--run-dir", str(tmp_path / "whole"), *larger)
-    run("search", str(job), "--run-dir", str(tmp_path / "parts"))
-    parts = run("resume", str(tmp_path / "parts"), *larger)
-    assert unseen(parts.stdout).replace("parts", "whole") == whole.stdout
-    for name in ("parts", "whole"):
-        exported = run("export", str(tmp_path / name), "--out", str(tmp_path / f"{name} merged"))
-        assert exported.exit_code == 0
-        card = (tmp_path / f"{name} merged" / "README.md").read_text()
-        assert ("scored once on test items" in card) == (name == "whole")
+    whole, expected = whole_run
+    parts = shutil.copytree(searched[0], tmp_path / "parts")
+    said = run("resume", str(parts), *LARGER).stdout
+    assert unseen(said).replace(str(parts), str(whole)) == expected.stdout
+    for run_dir in (parts, whole):
+        out = tmp_path / f"{run_dir.name} merged"
+        assert run("export", str(run_dir), "--out", str(out)).exit_code == 0
+        assert ("scored once on test items" in (out / "README.md").read_text()) == (
+            run_dir == whole
+        )
 
 
 def test_status_tells_people_and_programs(searched: tuple[Path, Result]) -> None:
@@ -167,14 +179,12 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_says_how_to_go_on(
-    job: Path, tmp_path: Path, how: signal.Signals
-) -> None:
+def test_an_interrupted_search_says_how_to_go_on(job: Path, tmp_path: Path) -> None:
+    """As a shell begins it: all that a process does as it ends is there, too."""
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-c", "from evomerge.cli import main; main()", "search", str(job)]
+    plain = [sys.executable, "-c", "from evomerge.cli import main; main()", "search", str(job)]
     with subprocess.Popen(
-        [*command, "--run-dir", str(run_dir), "--set", "budget.candidates=100000"],
+        [*plain, "--run-dir", str(run_dir), "--set", "budget.candidates=100000"],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -184,7 +194,7 @@ def test_an_interrupted_search_says_how_to_go_on(
         assert process.stderr is not None
         for line in process.stderr:
             if "generation 1" in line:
-                process.send_signal(how)
+                process.send_signal(signal.SIGINT)
                 break
         rest = process.stderr.read()
         process.wait(timeout=60)
@@ -193,23 +203,33 @@ def test_an_interrupted_search_says_how_to_go_on(
     assert "Traceback" not in rest
 
 
-def test_a_larger_budget_is_kept_through_a_kill(job: Path, tmp_path: Path) -> None:
+def test_a_search_that_is_to_end_says_how_to_go_on(job: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    larger = ("--set", "budget.candidates=100000")
+    with begin(command, "search", str(job), "--run-dir", str(run_dir), *larger) as begun:
+        for line in begun.said:
+            if "generation 1" in line:
+                begun.send(signal.SIGTERM)
+                break
+        rest = begun.said.read()
+        assert begun.wait() == 130, rest
+    assert f"evomerge resume {run_dir}" in rest
+    assert "Traceback" not in rest
+
+
+def test_a_larger_budget_is_kept_through_a_kill(
+    searched: tuple[Path, Result], whole_run: tuple[Path, Result], tmp_path: Path
+) -> None:
     """What `resume --set` asked for holds for the next plain `resume` too."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    larger = ("--set", "budget.candidates=20")
-    expected = run("search", str(job), "--run-dir", str(whole), *larger)
-    run("search", str(job), "--run-dir", str(parts))
-    command = [sys.executable, "-c", "from evomerge.cli import main; main()"]
-    with subprocess.Popen(
-        [*command, "resume", str(parts), *larger], stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
+    whole, expected = whole_run
+    parts = shutil.copytree(searched[0], tmp_path / "parts")
+    with begin(command, "resume", str(parts), *LARGER) as begun:
+        for line in begun.said:
             if "generation 4" in line:
-                process.kill()
+                begun.send(signal.SIGKILL)
                 break
     said = run("resume", str(parts)).stdout
-    assert unseen(said).replace("parts", "whole") == expected.stdout
+    assert unseen(said).replace(str(parts), str(whole)) == expected.stdout
 
 
 @pytest.mark.parametrize(

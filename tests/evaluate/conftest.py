@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import lm_eval.tasks
 import pytest
 import torch
+from lm_eval.tasks._index import Entry, TaskIndex
 
 from evomerge.evaluate.engines.base import Continuation, Engine, LogLikelihood, Prompt
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
@@ -51,6 +55,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_tasks_are_listed_once() -> Iterator[None]:
+    """lm-eval reads ten thousand files of its own for its list, and no test changes them."""
+    own, build = [Path(lm_eval.tasks.__file__).parent], TaskIndex.build
+    listed = functools.cache(lambda: pickle.dumps(build(own)))
+
+    def build_once(paths: Iterable[Path], **options: bool) -> dict[str, Entry]:
+        folders = list(paths)
+        if folders != own or options:
+            return build(folders, **options)
+        index: dict[str, Entry] = pickle.loads(listed())
+        return index
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TaskIndex, "build", staticmethod(build_once))
+        yield
 
 
 @pytest.fixture(scope="session")

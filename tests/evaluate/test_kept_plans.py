@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evomerge.evaluate.engines.transformers import token_tree as kept_plans
+from evomerge.evaluate.engines.transformers import token_tree
 from evomerge.evaluate.engines.transformers.token_tree import KeptPlans, Limits, plan_passes
 
 LIMITS = Limits(pass_tokens=16, row_tokens=8, packed_tokens=8)
@@ -22,7 +22,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(texts))
         return plan_passes(texts, limits)
 
-    monkeypatch.setattr(kept_plans, "plan_passes", count)
+    monkeypatch.setattr(token_tree, "plan_passes", count)
     return counts
 
 
@@ -58,7 +58,7 @@ def test_other_texts_and_other_limits_have_their_own_plan(
 def test_a_plan_not_asked_for_in_a_while_is_forgotten(
     made: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_plans, "_KEPT_CELLS", 8)
+    monkeypatch.setattr(token_tree, "_KEPT_CELLS", 8)
     kept = KeptPlans()
     for _ in range(2):  # the first is asked for between the others, and stays
         for word in range(12):
@@ -70,7 +70,7 @@ def test_a_plan_not_asked_for_in_a_while_is_forgotten(
 def test_the_latest_plan_is_kept_however_large_it_is(
     made: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_plans, "_KEPT_CELLS", 2)
+    monkeypatch.setattr(token_tree, "_KEPT_CELLS", 2)
     kept = KeptPlans()
     for _ in range(2):
         kept.plan(texts_of([1, 2, 3], [4, 5]), LIMITS)

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from evomerge.evaluate.engines.base import Continuation, Prompt
-from evomerge.evaluate.engines.transformers import limits as packing_limits
-from evomerge.evaluate.engines.transformers import tree_passes
+from evomerge.evaluate.engines.transformers import limits, tree_passes
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.engines.transformers.logit_selection import LogitSelection
 from evomerge.evaluate.engines.transformers.token_tree import Pass
@@ -128,7 +127,7 @@ def test_a_model_that_reads_a_tree_wrongly_is_found_out(
         }[mistake]
         return run_pass(forward, dataclasses.replace(each, **changed), *rest, **options)
 
-    monkeypatch.setattr(packing_limits, "run_pass", wrong)
+    monkeypatch.setattr(limits, "run_pass", wrong)
     assert engine_of(folder, dtype=dtype)._longest_packed == 0
 
 

@@ -12,8 +12,7 @@ from transformers import LlamaConfig
 
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.stock import StockOptions, score_stock
-from evomerge.export import Verification, merge_recipe
-from evomerge.export import verification as verify
+from evomerge.export import Verification, merge_recipe, verify
 from evomerge.recipe import read_recipe
 from tests.architectures import ARCHITECTURES, save_architecture, save_expert
 from tests.checkpoints import WORDS, save_tiny_llama, word_tokenizer

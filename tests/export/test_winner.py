@@ -16,8 +16,7 @@ from huggingface_hub import ModelCard
 from evomerge.errors import RunError
 from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
 from evomerge.evaluate.stock import StockOptions, score_stock
-from evomerge.export import ExportReport, Verification, export_winner, merge_recipe
-from evomerge.export import verification as verify
+from evomerge.export import ExportReport, Verification, export_winner, merge_recipe, verify
 from evomerge.export.verification import MOST_DIFFERING, TaskComparison
 from evomerge.job import JobSpec
 from evomerge.recipe import read_recipe

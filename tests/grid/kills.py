@@ -1,6 +1,4 @@
-"""Kills grids with SIGKILL and runs them again; run as a program, it prints what came of it.
-
-    python -m tests.grid.kills FOLDER KILLS
+"""Kills grids with SIGKILL and runs them again; what came of it is in FOLDER/report.json.
 
 As tests/search/kills.py: a process of its own that forks, so that an instant is the same step of
 the same grid every time. The grid has a search among its methods.
@@ -13,12 +11,9 @@ import gc
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from evomerge.evaluate.candidate import CandidateKey, Observer, Step
 from evomerge.grid import GridRun, facts_of_grid, open_grid_study, pin_grid
@@ -36,11 +31,8 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def main() -> None:
-    """Run undisturbed once; then once for every kill; print what differs as JSON."""
-    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
-    # Threads do not survive a fork: nothing here may start any.
-    torch.set_num_threads(1)
+def kill_grids(folder: Path, kills: int) -> None:
+    """Run undisturbed once; then once for every kill; what differs."""
     write_models(folder)
     write_tasks(folder / "tasks")
     preparation = prepare(pin_grid(make_grid(folder, **CHANGES)).job())
@@ -63,7 +55,8 @@ def main() -> None:
                 "differs": [part for part in expected if expected[part] != found[part]],
             }
         )
-    print(json.dumps({"trials": len(expected["trials"]), "kills": report}))
+    result = {"trials": len(expected["trials"]), "kills": report}
+    (folder / "report.json").write_text(json.dumps(result))
 
 
 def _run(
@@ -127,7 +120,3 @@ def _contents(run_dir: Path) -> dict[str, Any]:
             "outcome": (run_dir / "outcome.json").read_text(),
             "folders": sorted(path.name for path in (run_dir / "searches").iterdir()),
         }
-
-
-if __name__ == "__main__":
-    main()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from evomerge.grid import GridOutcome
 from evomerge.grid.tables import grid_lines
 from evomerge.study import read_study
 from tests.grid.grids import grid_document
+from tests.processes import begin, command
 
 SMALL = {"methods": ["linear", "dare_ties"], "experts": {"sizes": [2, 3], "subsets": 1}}
 
@@ -124,23 +122,13 @@ def test_an_interrupted_grid_says_how_to_go_on_and_does(
 ) -> None:
     whole, expected = done
     parts = tmp_path / "parts"
-    command = [sys.executable, "-c", "from evomerge.cli import main; main()", "grid", str(file)]
-    with subprocess.Popen(
-        [*command, "--run-dir", str(parts)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        # A job of a shell that runs in the background is begun with interrupts ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
+    with begin(command, "grid", str(file), "--run-dir", str(parts)) as begun:
+        for line in begun.said:
             if "scored" in line:
-                process.send_signal(signal.SIGINT)
+                begun.send(signal.SIGINT)
                 break
-        rest = process.stderr.read()
-        process.wait(timeout=60)
-    assert process.returncode == 130, rest
+        rest = begun.said.read()
+        assert begun.wait() == 130, rest
     assert f"go on with: evomerge grid {file} --run-dir {parts}" in rest
     assert "Traceback" not in rest
     again = run("grid", str(file), "--run-dir", str(parts))

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.grid.kills import kill_grids
+from tests.processes import finish
 
 
 def test_a_killed_grid_goes_on_to_the_same_record(tmp_path: Path, faults: bool) -> None:
     kills = 20 if faults else 4
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.grid.kills", str(tmp_path), str(kills)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+    finish(kill_grids, tmp_path, kills)
+    result = json.loads((tmp_path / "report.json").read_text())
     # Base and three experts; a pair's soup and its DARE-TIES; what the search found, where that is
     # neither of them.
     assert result["trials"] >= 4 + 2

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from evomerge.errors import WorkerError
-from evomerge.grid import GridOutcome, Row
+from evomerge.evaluate.candidate import Candidate
+from evomerge.grid import GridOutcome, GridRun, Row
 from evomerge.study import Study
 from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.grid.conftest import opened
@@ -28,71 +31,77 @@ def row_of(outcome: GridOutcome, method: str, experts: int) -> Row:
     return next(r for r in outcome.rows if (r.method, r.experts) == (method, experts))
 
 
-def test_the_numbers_are_those_of_the_item_results(
-    tmp_path: Path, models: Path, prepared: PreparedJob
-) -> None:
-    with opened(tmp_path / "run", models, prepared, HashingPool()) as run:
-        outcome = run.run()
-        by_label = {model.label: model for model in outcome.models}
-        for method in ("uniform soup", "TIES", "DARE-TIES"):
-            merges = [m for m in outcome.models if m.method == method and len(m.experts) == 2]
-            held_in, held_out = [], []
-            for merge in merges:
-                tasks = [task for task, expert in HELD_IN.items() if expert in merge.experts]
-                ratios = [
-                    mean_of(run.study, outcome, merge.candidate, task)
-                    / mean_of(run.study, outcome, by_label[HELD_IN[task]].candidate, task)
-                    for task in tasks
-                ]
-                assert len(ratios) == 2
-                held_in.append(sum(ratios) / 2)
-                held_out.append(
-                    mean_of(run.study, outcome, merge.candidate, "sums_other")
-                    / mean_of(run.study, outcome, by_label["base"].candidate, "sums_other")
-                )
-                found = merge.normalised.held_in
-                assert found is not None and found.value == pytest.approx(held_in[-1])
-            row = row_of(outcome, method, 2)
-            assert row.merges == len(merges) == (6 if method == "DARE-TIES" else 3)
-            assert row.normalised.held_in is not None and row.normalised.held_out is not None
-            assert row.normalised.held_in.value == pytest.approx(statistics.mean(held_in))
-            assert row.normalised.held_out.value == pytest.approx(statistics.mean(held_out))
-            assert row.spread_held_in == pytest.approx(statistics.stdev(held_in))
-            assert row.spread_held_out == pytest.approx(statistics.stdev(held_out))
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A grid that has run, and is still open; `scored` are the candidates that its pool had."""
+
+    run: GridRun
+    outcome: GridOutcome
+    scored: list[Candidate]
 
 
-def test_the_references_are_one_of_themselves(
-    tmp_path: Path, models: Path, prepared: PreparedJob
-) -> None:
-    with opened(tmp_path / "run", models, prepared, HashingPool()) as run:
-        outcome = run.run()
+@pytest.fixture(scope="module")
+def whole(
+    models: Path, prepared: PreparedJob, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Whole]:
+    pool = HashingPool()
+    with opened(tmp_path_factory.mktemp("whole") / "run", models, prepared, pool) as run:
+        yield Whole(run=run, outcome=run.run(), scored=pool.scored)
+
+
+def test_the_numbers_are_those_of_the_item_results(whole: Whole) -> None:
+    run, outcome = whole.run, whole.outcome
+    by_label = {model.label: model for model in outcome.models}
+    for method in ("uniform soup", "TIES", "DARE-TIES"):
+        merges = [m for m in outcome.models if m.method == method and len(m.experts) == 2]
+        held_in, held_out = [], []
+        for merge in merges:
+            tasks = [task for task, expert in HELD_IN.items() if expert in merge.experts]
+            ratios = [
+                mean_of(run.study, outcome, merge.candidate, task)
+                / mean_of(run.study, outcome, by_label[HELD_IN[task]].candidate, task)
+                for task in tasks
+            ]
+            assert len(ratios) == 2
+            held_in.append(sum(ratios) / 2)
+            held_out.append(
+                mean_of(run.study, outcome, merge.candidate, "sums_other")
+                / mean_of(run.study, outcome, by_label["base"].candidate, "sums_other")
+            )
+            found = merge.normalised.held_in
+            assert found is not None and found.value == pytest.approx(held_in[-1])
+        row = row_of(outcome, method, 2)
+        assert row.merges == len(merges) == (6 if method == "DARE-TIES" else 3)
+        assert row.normalised.held_in is not None and row.normalised.held_out is not None
+        assert row.normalised.held_in.value == pytest.approx(statistics.mean(held_in))
+        assert row.normalised.held_out.value == pytest.approx(statistics.mean(held_out))
+        assert row.spread_held_in == pytest.approx(statistics.stdev(held_in))
+        assert row.spread_held_out == pytest.approx(statistics.stdev(held_out))
+
+
+def test_the_references_are_one_of_themselves(whole: Whole) -> None:
+    outcome = whole.outcome
     base = next(model for model in outcome.models if model.role == "base")
     assert base.normalised.held_out is not None
     assert base.normalised.held_out.value == base.normalised.held_out.high == 1.0
     assert outcome.held_in == {f"{task}/acc": expert for task, expert in HELD_IN.items()}
 
 
-def test_a_task_that_the_base_cannot_do_is_left_out_and_named(
-    tmp_path: Path, models: Path, prepared: PreparedJob
-) -> None:
-    with opened(tmp_path / "run", models, prepared, HashingPool()) as run:
-        outcome = run.run()
-    assert len(outcome.notes) == 1
-    assert "sums_rare/acc" in outcome.notes[0] and "left out" in outcome.notes[0]
+def test_a_task_that_the_base_cannot_do_is_left_out_and_named(whole: Whole) -> None:
+    notes = whole.outcome.notes
+    assert len(notes) == 1
+    assert "sums_rare/acc" in notes[0] and "left out" in notes[0]
 
 
 def test_every_model_is_scored_once_and_merges_on_their_own_tasks(
-    tmp_path: Path, models: Path, prepared: PreparedJob
+    whole: Whole, prepared: PreparedJob
 ) -> None:
-    pool = HashingPool()
-    with opened(tmp_path / "run", models, prepared, pool) as run:
-        run.run()
-        run.run()
-    labels = Counter(candidate.label for candidate in pool.scored)
+    whole.run.run()
+    labels = Counter(candidate.label for candidate in whole.scored)
     assert set(labels.values()) == {1}
     assert len(labels) == 4 + 4 * (1 + 1 + 2)
     test_items = {task: prepared.suite.items(task, "test") for task in (*HELD_IN, *HELD_OUT)}
-    for candidate in pool.scored:
+    for candidate in whole.scored:
         held_in = [task for task, expert in HELD_IN.items() if expert in candidate.label]
         alone = candidate.label in ("base", *SOURCES)
         assert set(candidate.items) == {*(HELD_IN if alone else held_in), *HELD_OUT}
@@ -110,7 +119,7 @@ def test_all_items_are_scored_where_asked(
 
 
 def test_an_extended_grid_scores_only_what_is_new_and_is_the_same_as_one_of_that_size(
-    tmp_path: Path, models: Path, prepared: PreparedJob
+    tmp_path: Path, models: Path, prepared: PreparedJob, whole: Whole
 ) -> None:
     small = {"methods": ["linear", "dare_ties"], "seeds": [1], "experts": {"sizes": [3]}}
     with opened(tmp_path / "grown", models, prepared, HashingPool(), **small) as run:
@@ -119,9 +128,7 @@ def test_an_extended_grid_scores_only_what_is_new_and_is_the_same_as_one_of_that
     with opened(tmp_path / "grown", models, prepared, pool) as run:
         grown = run.run()
     assert len(pool.scored) == 4 * (1 + 1 + 2) - 2
-    with opened(tmp_path / "whole", models, prepared, HashingPool()) as run:
-        whole = run.run()
-    assert grown.rows == whole.rows
+    assert grown.rows == whole.outcome.rows
 
 
 def test_two_methods_that_make_one_merge_share_its_score(

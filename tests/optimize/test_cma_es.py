@@ -103,7 +103,7 @@ def test_replay_survives_a_disturbed_global_generator_in_every_dimension(n):
     for disturbed in (False, True):
         optimizer = make_optimizer(OptimizerSpec(seed=3), start=np.linspace(0.0, 1.0, n))
         genomes = []
-        for generation in range(10):
+        for generation in range(4):  # a draw that is not the optimizer's own shows in the second
             if disturbed:
                 np.random.seed(generation)
             genomes.append(optimizer.ask())

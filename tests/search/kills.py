@@ -1,10 +1,9 @@
-"""Kills searches with SIGKILL and resumes them; run as a program, it prints what came of it.
+"""Kills searches with SIGKILL and resumes them; what came of it is in FOLDER/report.json.
 
-    python -m tests.search.kills FOLDER JOB [light|real]:KILLS...
-
-A process of its own, because it forks: it loads libraries and tasks once, and each search runs in
-a fork that is killed at one step, then in another that resumes. Steps are counted by the observer
-of the search (asked, merged, scored, recorded, told), so an instant is the same every time.
+In a process of its own, because it forks: it loads libraries and tasks once, and each search runs
+in a fork that is killed at one step, then in another that resumes. Steps are counted by the
+observer of the search (asked, merged, scored, recorded, told), so an instant is the same every
+time.
 
 light: candidates are scored by a hash, real: by models. A kill takes nothing back that was
 written, so where there are many, most are what one more search left behind at their steps: its run
@@ -18,13 +17,11 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 
 from evomerge.evaluate.candidate import CandidateKey, Step
 from evomerge.search.ledger import Ledger
@@ -39,12 +36,8 @@ FEW = 6
 """So many kills are all real ones; of more, every fourth."""
 
 
-def main() -> None:
-    """For each kind of pool, search undisturbed, then once for every kill; print what differs."""
-    folder, job = Path(sys.argv[1]), sys.argv[2]
-    kinds = {kind: int(kills) for kind, kills in (each.split(":") for each in sys.argv[3:])}
-    # Threads do not survive a fork: nothing here may start any.
-    torch.set_num_threads(1)
+def kill_searches(folder: Path, job: str, kinds: Mapping[str, int]) -> None:
+    """For each kind of pool, search undisturbed, then so many times killed; what differs."""
     write_models(folder / "models")
     preparation = prepare(make_job(folder / "models", **JOBS[job]))
     pools: dict[str, Callable[[], Pool]] = {
@@ -56,7 +49,7 @@ def main() -> None:
         kind: kill_and_resume(folder / kind, preparation, pools[kind], kills)
         for kind, kills in kinds.items()
     }
-    print(json.dumps(report))
+    (folder / "report.json").write_text(json.dumps(report))
 
 
 def kill_and_resume(
@@ -185,7 +178,3 @@ def _contents(run_dir: Path) -> dict[str, Any]:
 
 def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return [part for part in expected if expected[part] != found[part]]
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from typer.testing import CliRunner
 from evomerge.cli import app
 from evomerge.errors import WorkerError
 from evomerge.search import run
+from evomerge.study import create_study
 from tests.checkpoints import save_tiny_llama
-from tests.search.jobs import job_document, write_models
+from tests.processes import begin
+from tests.search.jobs import job_document, make_job, write_models
 
 Change = dict[str, Any]
 
@@ -173,31 +174,19 @@ def test_a_folder_without_a_search_is_refused(tmp_path: Path, command: str) -> N
     assert "no search here" in refusal([command, str(tmp_path)])
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from evomerge.study import create_study
-from tests.search.jobs import make_job
-study = create_study(Path(sys.argv[1]), make_job(Path(sys.argv[2])))
-print("held", flush=True)
-sys.stdin.read()
-"""
+def hold(run_dir: Path, models: Path) -> None:
+    with create_study(run_dir, make_job(models)):
+        print("held", flush=True)
+        signal.pause()
 
 
 @pytest.fixture
 def held_run(tmp_path: Path, models: Path) -> Iterator[Path]:
     """A run directory that another process owns."""
     run_dir = tmp_path / "held"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run_dir), str(models)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+    with begin(hold, run_dir, models) as begun:
+        assert begun.said.readline() == "held\n"
         yield run_dir
-        process.kill()
 
 
 def test_a_second_process_on_the_same_run_is_refused(held_run: Path) -> None:

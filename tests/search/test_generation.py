@@ -87,10 +87,19 @@ def searched(preparation: PreparedJob, run_dir: Path) -> Study:
     return study
 
 
-def test_losers_are_stopped_and_what_they_leave_goes_to_others(
-    models: Path, tmp_path: Path
-) -> None:
-    study = searched(prepared(models), tmp_path / "run")
+@pytest.fixture(scope="module")
+def raced(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return searched(prepared(models), tmp_path_factory.mktemp("raced") / "run")
+
+
+@pytest.fixture(scope="module")
+def unraced(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    preparation = prepared(models, racing=False)
+    return searched(preparation, tmp_path_factory.mktemp("unraced") / "run")
+
+
+def test_losers_are_stopped_and_what_they_leave_goes_to_others(raced: Study) -> None:
+    study = raced
     for generation in range(1, 6):
         counts = [
             trial.item_count
@@ -98,24 +107,22 @@ def test_losers_are_stopped_and_what_they_leave_goes_to_others(
             if trial.key.generation == generation
         ]
         assert sum(counts) <= 8 * 64
-        # The better half is never stopped, so it has at least what each candidate has by rights.
+        # The better half is never stopped, so it has at least what is planned for each candidate.
         assert sorted(counts)[3] >= 64
     everyone = [trial.item_count for trial in study.trials_of("genome")]
     assert min(everyone) < 64 < max(everyone)
 
 
-def test_without_a_race_all_have_the_same_items(models: Path, tmp_path: Path) -> None:
-    study = searched(prepared(models, racing=False), tmp_path / "run")
+def test_without_a_race_all_have_the_same_items(unraced: Study) -> None:
+    study = unraced
     assert {trial.item_count for trial in study.trials_of("genome")} == {64}
     keys = [trial.key for trial in study.trials_of("genome") if trial.key.generation == 2]
     drawn = [{task: items.ids for task, items in study.items_of(key).items()} for key in keys]
     assert all(one == drawn[0] for one in drawn)
 
 
-def test_the_best_are_scored_again_on_items_of_each_generation(
-    models: Path, tmp_path: Path
-) -> None:
-    study = searched(prepared(models), tmp_path / "run")
+def test_the_best_are_scored_again_on_items_of_each_generation(raced: Study) -> None:
+    study = raced
     elites = study.trials_of("elite")
     assert [trial.key for trial in elites] == [CandidateKey(g, 8) for g in range(2, 6)]
     for trial in elites:
@@ -174,9 +181,9 @@ def test_a_budget_of_items_is_kept_with_elites_too(models: Path, tmp_path: Path)
     assert sum(trial.item_count for trial in spent) <= 2000
 
 
-def test_no_block_is_left_of_a_candidate_that_is_recorded(models: Path, tmp_path: Path) -> None:
-    searched(prepared(models), tmp_path / "run")
-    assert not list((tmp_path / "run" / "items").glob("*block*"))
+def test_no_block_is_left_of_a_candidate_that_is_recorded(raced: Study) -> None:
+    assert list((raced.run_dir / "items").iterdir())
+    assert not list((raced.run_dir / "items").glob("*block*"))
 
 
 def test_a_generation_gives_fitness_that_ranks_the_stopped_last(
@@ -208,9 +215,8 @@ def test_a_generation_gives_fitness_that_ranks_the_stopped_last(
     assert (np.diff(counts[order]) <= 0).all()
 
 
-def test_results_of_blocks_join_in_the_order_of_items(models: Path, tmp_path: Path) -> None:
-    study = searched(prepared(models, racing=False), tmp_path / "run")
-    whole = study.items_of(CandidateKey(1, 0))
+def test_results_of_blocks_join_in_the_order_of_items(unraced: Study) -> None:
+    whole = unraced.items_of(CandidateKey(1, 0))
     halves = [
         {
             task: type(items)(

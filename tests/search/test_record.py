@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
-import subprocess
-import sys
+import signal
 import wsgiref.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 from evomerge.cli import app
+from evomerge.errors import StorageError
 from evomerge.evaluate.candidate import (
     Candidate,
     CandidateKey,
@@ -36,6 +37,7 @@ from evomerge.search.selection.winner import select_winner
 from evomerge.study import Parameter, create_study, read_study, resume_study, write_whole
 from evomerge.workers.preparation.fingerprints import fingerprints_of
 from evomerge.workers.preparation.preparation import prepare
+from tests.processes import finish
 from tests.search.jobs import TASKS, LightPool, make_job, write_models
 
 
@@ -163,26 +165,17 @@ def test_a_changed_job_is_refused_at_resume(finished: Path) -> None:
     assert "aggregate" in line
 
 
-FILL = """
-import resource, signal, sys
-from pathlib import Path
-from evomerge.errors import StorageError
-from evomerge.study import resume_study
-from tests.search.test_record import SCORED, candidate
-
-study = resume_study(Path(sys.argv[1]))
-room = int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-place = 1
-try:
-    while place < 2000:
-        study.record(candidate(place, genome=(0.5,) * 200), SCORED, score=0.5)
-        place += 1
-except StorageError as error:
-    print(place)
-    print(error)
-"""
+def fill(run_dir: Path, room: int, said: Path) -> None:
+    study = resume_study(run_dir)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    place = 1
+    try:
+        while place < 2000:
+            study.record(candidate(place, genome=(0.5,) * 200), SCORED, score=0.5)
+            place += 1
+    except StorageError as error:
+        said.write_text(f"{place}\n{error}")
 
 
 def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path, models: Path) -> None:
@@ -191,13 +184,8 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path, models: 
     with create_study(run_dir, make_job(models)) as study:
         study.record(candidate(0), SCORED, score=0.5)
     room = (run_dir / "study.db").stat().st_size + 40_000
-    done = subprocess.run(
-        [sys.executable, "-c", FILL, str(run_dir), str(room)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    place, line = done.stdout.strip().splitlines()
+    finish(fill, run_dir, room, tmp_path / "said")
+    place, line = (tmp_path / "said").read_text().splitlines()
     assert "make room" in line
     assert f"evomerge resume {run_dir}" in line
     with resume_study(run_dir) as study:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.processes import finish
+from tests.search.kills import kill_searches
+
 
 def kill_and_resume(folder: Path, job: str, kills: Mapping[str, int]) -> dict[str, Any]:
     """What came of so many kills for each kind of pool; see kills.py."""
-    kinds = [f"{kind}:{number}" for kind, number in kills.items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.search.kills", str(folder), job, *kinds],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    finish(kill_searches, folder, job, kills)
+    result: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return result
 
 

@@ -59,7 +59,19 @@ def said() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def pool(preparation: PreparedJob, said: list[str]) -> Iterator[Pool]:
+def earlier() -> tuple[int, bool]:
+    """A session of this process that has ended: its machines, and whether Ray has gone on."""
+    set_up_ray(local=True)
+    from evomerge.workers import ray_session
+
+    session = ray_session.RaySession(workers=2, address=None)
+    machines = len(ray_session.nodes())
+    session.close()
+    return machines, ray_session.ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def pool(earlier: tuple[int, bool], preparation: PreparedJob, said: list[str]) -> Iterator[Pool]:
     patience = Patience(least_s=4.0, medians=2.0, deaths=2, restarts=100)
     with open_pool(preparation, say=said.append, patience=patience) as pool:
         assert len(process_ids(pool)) == 2
@@ -103,15 +115,14 @@ def scores(outcomes: Iterator[tuple[Candidate, Evaluation]]) -> dict[CandidateKe
     return found
 
 
-def test_a_process_may_have_one_session_after_another() -> None:
-    set_up_ray(local=True)
+def test_a_process_may_have_one_session_after_another(
+    earlier: tuple[int, bool], pool: Pool
+) -> None:
     from evomerge.workers import ray_session
 
-    for _ in range(2):
-        session = ray_session.RaySession(workers=2, address=None)
-        assert len(ray_session.nodes()) == 1
-        session.close()
-        assert not ray_session.ray.is_initialized()
+    assert earlier == (1, False)
+    assert ray_session.ray.is_initialized()
+    assert len(ray_session.nodes()) == 1
 
 
 def test_two_workers_give_the_scores_of_one(preparation: PreparedJob, pool: Pool) -> None:

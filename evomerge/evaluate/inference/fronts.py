@@ -3,7 +3,7 @@
 The hypervolume of many noisy scores is too large, for it is made of the luckiest on each axis, and
 a bootstrap of it is no help (an interval of percentiles leaves out the truth half of the time for
 copies of the parents). So the low end of its interval puts every member at the low end of what is
-known of it, for all members, others and axes at once. It does not know where scores come from.
+known of it, for all members, others and axes at once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from evomerge.evaluate.objective import Objective, Scores, Term, means_of
 
 # Which of several losses are worth having together: domination, crowding and hypervolume.
 #
-# Losses are (n, m) float64, a row a candidate and a column an objective, lower is better. Nothing
-# here knows an optimiser or where losses come from.
+# Losses are (n, m) float64, a row a candidate and a column an objective, lower is better.
 
 
 def dominated_by(

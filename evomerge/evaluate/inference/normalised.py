@@ -3,8 +3,7 @@
 Yadav et al. 2024 (arXiv 2410.03617): a merged model's score on a held-in task is divided by that of
 the expert trained for the task, on a held-out task by the base model's, and the shares are averaged
 over tasks. Intervals are percentiles of a Bayesian bootstrap (`intervals.py`): a share's two scores
-are taken by the same weights of the items, and so are all models that are averaged. It does not
-know where scores come from.
+are taken by the same weights of the items, and so are all models that are averaged.
 """
 
 from __future__ import annotations

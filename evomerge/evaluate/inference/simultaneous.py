@@ -1,13 +1,13 @@
 """Differences between models on the same items, as sure as a family of them at once may be.
 
-The best of several differences is the luckiest of them, so their intervals are widened until all
-of them hold together, whichever is looked at. The null distribution is that of models swapped item
-by item: every paired difference keeps its size and takes a random sign, the same in the whole
-family, which is exact for one difference of right-or-wrong items however few they are, where a
-bootstrap claims too much. The largest of the differences in units of their own spread under it
-gives the critical value (single-step maxT, Westfall & Young 1993; in those units the family is
-balanced, Romano & Wolf 2005). However few items differ, an interval is at least as wide as what as
-many items can rule out that all agree. It does not know which models are compared, or why.
+The best of several differences is the luckiest of them, so their intervals are widened until all of
+them hold together, whichever is looked at. The null distribution is that of models swapped item by
+item: every paired difference keeps its size and takes a random sign, the same in the whole family,
+which is exact for one difference of right-or-wrong items however few they are, where a bootstrap
+claims too much. The largest of the differences in units of their own spread under it gives the
+critical value (single-step maxT, Westfall & Young 1993; in those units the family is balanced,
+Romano & Wolf 2005). However few items differ, an interval is at least as wide as what as many items
+can rule out that all agree.
 """
 
 from __future__ import annotations

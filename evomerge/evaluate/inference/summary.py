@@ -1,4 +1,4 @@
-"""How one model stands on one split: its combined score and its tasks' scores, with intervals."""
+"""The score summary of one model on one split: combined and for each task, with intervals."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Passes over how much the models differ in an element: what varies enough counts, with elected
-signs."""
+"""Passes over how much models differ in each element, with elected signs."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _read_ranked(
 
 @njit(inline="always")
 def draw_of(index: Any, k0: Any, k1: Any) -> Any:
-    """The draw of an element, in compiled code; see random_mask."""
+    """The draw of an element, in compiled code; see `draw_key`."""
     h = np.uint32(index ^ k0)
     h1 = np.uint32((h ^ (h >> np.uint32(17))) * np.uint32(0xED5AD4BB))
     h2 = np.uint32((np.uint32(h1 ^ (h1 >> np.uint32(11))) + k1) * np.uint32(0xAC4C1B51))

@@ -1,4 +1,4 @@
-"""Weighted averages of models, on the line between them."""
+"""Weighted averages of models, and what keeps a tensor as it is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a merge method is: its parameters, the models it takes, and how it merges one tensor.
-
-Nothing here knows a particular method, nor where tensors and values come from.
-"""
+"""What a merge method is: its parameters, the models it takes, and how it merges one tensor."""
 
 from __future__ import annotations
 
@@ -120,7 +117,7 @@ class Inputs(Protocol):
         """A member's tensor minus the base's, float32; never to be written to."""
 
     def draw_key(self, member: int) -> int:
-        """The 64-bit key of a member's random draws for this tensor; see `random_mask`."""
+        """The 64-bit key of a member's random draws for this tensor; see `kernels/masks.py`."""
 
     def cached(
         self, kind: str, members: tuple[int, ...], make: Callable[[], NDArray[Any]]

@@ -1,4 +1,4 @@
-"""Fisher-weighted averages: each element counts by how sure the model is of it."""
+"""Merges by Fisher information: averages weighted by it, and gradient matching."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors as vectors: their inner products, kept between merges, and weighted sums of them.
+"""Tensors as vectors: inner products that are kept between merges, and Model Stock.
 
 A method on the sphere needs the lengths of vectors and the angles between them, and gives a
 weighted sum: with the inner products at hand it is one pass over memory. Which weights, the methods

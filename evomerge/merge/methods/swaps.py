@@ -1,4 +1,4 @@
-"""Arcee Fusion: of one model's changes, those that matter most by a measure of its own.
+"""Methods that take elements from one of two models: Arcee Fusion and NearSwap.
 
 It has no parameter, so all but the last pass is computed once.
 """

@@ -13,8 +13,7 @@ from evomerge.sources import Structure
 # The parameters of a recipe: checked against a method's, and resolved for one tensor.
 #
 # A scope is a place of the recipe that holds parameters (a source of a slice, the slice, a
-# module, the recipe itself); the innermost that has a value for a tensor decides. Which tensors
-# there are is not known here.
+# module, the recipe itself); the innermost that has a value for a tensor decides.
 
 
 Values = Mapping[str, Value]

@@ -1,6 +1,6 @@
 """Attention, MLP and the rest: which tensors belong to which, and how a recipe filters them.
 
-Found from the names of a checkpoint's tensors. Nothing here knows parameters or genes.
+Found from the names of a checkpoint's tensors.
 """
 
 from __future__ import annotations

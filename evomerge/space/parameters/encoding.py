@@ -2,7 +2,7 @@
 
 A recipe of the space's own method is read parameter by parameter; any other goes by its shares
 (shares.py). Both say what value each tensor must get, and the genes follow from that by least
-squares; the fit must be exact. Nothing here executes a recipe.
+squares; the fit must be exact.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ from evomerge.space.parameters.tracks import ParameterTracks
 #
 # The weights of a tensor add up to 1, the base's included. Averages, task arithmetic and single
 # models are such sums, so each can be written as any other where the numbers allow it; a method
-# that drops elements or elects signs is one only where a single model is left. Nothing here knows
-# genes.
+# that drops elements or elects signs is one only where a single model is left.
 
 
 Shares = Mapping[str, Values]

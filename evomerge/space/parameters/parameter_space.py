@@ -1,7 +1,7 @@
 """The parameter space: genes are coefficients of a merge method, by model, depth and component.
 
 Akiba et al. 2025 (arXiv 2403.13187), "merging in the parameter space". It turns genomes into
-recipes and back; it does not execute them, and does not know how genomes are proposed.
+recipes and back; it does not execute them.
 """
 
 from __future__ import annotations

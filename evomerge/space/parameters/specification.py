@@ -12,8 +12,6 @@ may have `start` (the middle), `scale` (linear | log), `per` (source | all), `la
 and `elsewhere`: the value of the tensors of components that are not listed. The whole space may
 have `start_from` (a recipe that the search starts from) and, for methods that need no base,
 `include_base`: averages weigh it too, nuslerp and multislerp work on the differences from it.
-
-Nothing here knows the models: what depends on them is checked by the space itself.
 """
 
 from __future__ import annotations

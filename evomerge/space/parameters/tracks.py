@@ -1,7 +1,7 @@
 """The genes of one parameter: which tensors of which model take their value from which of them.
 
 A track is a run of genes over depth, for one parameter, one model (or all) and one component. It
-turns values into the setting that a recipe writes. It does not know the unit box.
+turns values into the setting that a recipe writes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The data-flow space: genes are the layers that a token passes through, and their scales.
 
 Akiba et al. 2025 (arXiv 2403.13187), "merging in the data flow space". It turns genomes into
-recipes of a route and back; it does not run or fold them, and does not know how genomes are
-proposed.
+recipes of a route and back; it does not run or fold them.
 """
 
 from __future__ import annotations

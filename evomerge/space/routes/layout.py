@@ -25,7 +25,7 @@ from evomerge.space.routes.specification import RoutesSpec, Scales
 # The places of a route: which layer each one has, and which of them a genome takes.
 #
 # The layers of all models are laid end to end, and that several times over (Akiba et al. 2025,
-# arXiv 2403.13187, section "merging in the data flow space"). It knows no scales and no recipes.
+# arXiv 2403.13187, section "merging in the data flow space").
 
 
 Layer = tuple[str, int]

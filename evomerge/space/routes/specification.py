@@ -11,8 +11,6 @@
 `per` is hop (the default: a scale for every place of a layer on the route) or pair (one for every
 two layers that may follow each other); `scale` is log (the default) or linear. The whole space may
 have `start_from` (a recipe that the search starts from) beside `routes`.
-
-Nothing here knows the models: what depends on them is checked by the space itself.
 """
 
 from __future__ import annotations

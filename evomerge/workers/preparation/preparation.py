@@ -216,7 +216,7 @@ def _check_items(job: JobSpec, suite: TaskSuite) -> None:
 
 
 def _items_of_first_generation(job: JobSpec, suite: TaskSuite, space: SearchSpace) -> int:
-    """Items that each candidate has by rights; all where anchors are still to be chosen."""
+    """Items that are planned for each candidate; all where anchors are still to be chosen."""
     size = sum(len(suite.items(task, "search")) for task in job.search_tasks)
     if job.evaluation.draws in ("all", "anchors"):
         return size

@@ -1,7 +1,7 @@
 """How requests are cut into padded batches: by length, within a budget of tokens.
 
 Batches depend on the requests and the budget alone, never on time or on other workers, so a
-candidate's rounding errors are the same wherever it is scored. Nothing here knows a model.
+candidate's rounding errors are the same wherever it is scored.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Prompts are read as one tree, so what they share is read once, and every answer then has a row of
 keys and values of its own. Equal to transformers' `generate` with sampling off, run prompt by
-prompt. It does not know how texts are decoded.
+prompt.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Greedy decoding of left-padded batches with the model's own kind of cache.
 
 For models whose past is no list of keys and values that a mask could part: state spaces, sliding
-windows. What of it is exact for a model is found by trying, see `padding_limits`. Equal to
+windows. What of it is exact for a model is found by trying, see `limits`. Equal to
 transformers' `generate` with sampling off, run prompt by prompt: a row leaves its batch when its
-answer ends. It does not know how requests are batched or how texts are decoded.
+answer ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evomerge.evaluate.engines.transformers.batching import pad
 # Which token comes next in a greedy answer, and whether the answer has ended with it.
 #
 # Equal to transformers' `generate` with sampling off: a repetition penalty of the checkpoint
-# counts the prompt and the answer. It does not know how prompts are batched or cached.
+# counts the prompt and the answer.
 
 
 class Chooses(Protocol):

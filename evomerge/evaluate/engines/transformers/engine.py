@@ -3,8 +3,7 @@
 Numbers are those of lm-eval's own Hugging Face model at a batch size of one, up to rounding:
 log-probabilities in the model's dtype, greedy decoding with the checkpoint's repetition penalty,
 texts cut from the left to the model's context. Texts are read as a tree, each shared token once,
-where that is exact for the model, and in padded batches where it is not. It does not know tasks,
-metrics or merges.
+where that is exact for the model, and in padded batches where it is not.
 """
 
 from __future__ import annotations

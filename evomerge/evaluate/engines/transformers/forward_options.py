@@ -1,4 +1,4 @@
-"""What the forward pass of one model takes, by the names that its class has for it.
+"""What the forward pass of one model takes, and trials of it with random weights.
 
 Releases of transformers and architectures call the past differently, and some take no mask or no
 places. An option that an answer depends on is never left out in silence.

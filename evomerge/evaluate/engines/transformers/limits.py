@@ -1,4 +1,4 @@
-"""Whether a model may read texts as a tree: known obstacles, and a trial with random weights.
+"""What a model reads exactly: texts as a tree, rows in one batch. Trials tell, by random weights.
 
 A mask of ancestors is exact where a token's past is the keys and values that its mask shows, and
 its place is what position ids say. State-space models carry a state that no mask parts, and some

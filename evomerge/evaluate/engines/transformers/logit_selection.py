@@ -1,9 +1,9 @@
-"""Spares a model what no wanted logit depends on.
+"""Computes only the logits that are wanted, and only what they depend on.
 
 Of a pass over many texts only some cells' logits are wanted: the last token of each prompt, the
 tokens before those of a continuation. The head is run on these alone, and so is the MLP of the last
 layer, whose output nothing reads but the final norm and the head; the keys and values of all cells
-are there as before. Whether a model takes that is found by trying, see `packing_limits`.
+are there as before. Whether a model takes that is found by trying, see `limits`.
 """
 
 from __future__ import annotations

@@ -116,8 +116,7 @@ def _parameters(model: PreTrainedModel) -> frozenset[str]:
 # A model read the plain way: one text at a time, its forward pass alone.
 #
 # No cache, no padding, no mask, no positions and no sharing: what transformers makes of
-# `input_ids` by itself. It is slow and hard to get wrong, so the engines are held to it. It does
-# not know engines, tasks or merges.
+# `input_ids` by itself. It is slow and hard to get wrong, so the engines are held to it.
 
 
 class PlainModel:

@@ -110,7 +110,7 @@ class Build(Protocol):
 class RoutedLayers:
     """Loads the layers that routes name, each model's once.
 
-    first: the source of the live `model`; placement: of its tensors in it. list_name: what the list
+    first: the source of the live `model`; loader: that puts tensors in it. list_name: what the list
     of layers is called in the model. Raises SourceError where the layers cannot be moved.
     """
 

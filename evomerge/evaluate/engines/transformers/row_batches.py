@@ -1,7 +1,7 @@
 """Requests answered in batches of whole rows: the plain way, where texts are not read as a tree.
 
-Which rows stand in one batch depends on what the model reads exactly, see `padding_limits`, and on
-the lengths of the requests, never on time. It does not know what a forward pass does.
+Which rows stand in one batch depends on what the model reads exactly, see `limits`, and on
+the lengths of the requests, never on time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """From logits to log-likelihoods: the scored tokens of many requests, as passes bring them.
 
-Numbers are lm-eval's: log-probabilities and their sums in the dtype of the logits. It does not know
-how requests share passes, nor a model.
+Numbers are lm-eval's: log-probabilities and their sums in the dtype of the logits.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ than one pass holds is a trunk: it is passed through once, and passes after it r
 Everything else is packed: branches end to end in one row, kept apart by a mask of ancestors. What
 is shared is found from the token ids alone, so few-shot examples, system prompts and contexts of
 several choices are one case. The plan depends on the texts and the limits alone, never on time, so
-rounding errors repeat. Nothing here knows a model.
+rounding errors repeat.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A mask of ancestors keeps the texts of a row apart, positions say how deep in its text each token
 is, and a cache holds the trunk. Keys and values live as long as one run: no weight ever changes
-under them. It does not know what the logits are for.
+under them.
 """
 
 from __future__ import annotations

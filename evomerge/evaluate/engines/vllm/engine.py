@@ -1,8 +1,7 @@
 """The vLLM engine: one live model in this process, whose weights are replaced in place.
 
 Numbers are those of `TransformersEngine` up to rounding; log-probabilities are float32 whatever the
-model's dtype, as lm-eval's own vLLM model has them. It was run on CPUs, never on a GPU. It does not
-know tasks, metrics or merges, nor how vLLM is started.
+model's dtype, as lm-eval's own vLLM model has them. It was run on CPUs, never on a GPU.
 """
 
 from __future__ import annotations

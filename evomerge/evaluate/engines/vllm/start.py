@@ -1,7 +1,7 @@
-"""Starting vLLM in this process: quietly, with settings under which answers repeat to the last bit.
+"""Starts vLLM in this process: quietly, with settings under which answers repeat bit for bit.
 
 vLLM reads its settings from the environment, writes to the terminal and seeds every generator; all
-of that is kept to this file. It does not know requests or where weights come from.
+of that is kept to this file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What becomes of a checkpoint's stream on its way into vLLM: checked, untied, and made deeper.
 
 vLLM itself leaves out unknown tensors, keeps old ones where new ones are missing, keeps the old
-head where it shares the embeddings, and cannot go on after a stream that broke off. Nothing here
-imports it.
+head where it shares the embeddings, and cannot go on after a stream that broke off.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Tensors = Iterable[tuple[str, torch.Tensor]]
 class CheckedStream:
     """A stream that ends at the first tensor that does not fit; `check` then says what was wrong.
 
-    placement: of the names in a model of the same configuration, of which only shapes are used.
+    loader: into a model of the same configuration, of which only shapes are used.
     heads: embeddings that a tied head shares, by name -> the head, which is given apart.
     """
 
