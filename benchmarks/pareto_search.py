@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.evaluate.inference.fronts import front_order, hypervolume
-from evomerge.job import OptimizerSpec, ParetoAlgorithm
+from evomerge.job import OptimizerSpec
 from evomerge.optimize import ParetoOptimizer, default_population, make_pareto_optimizer
 from evomerge.optimize.start import first_population
 
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 SEARCHES = ((6, 0, 2), (16, 0, 2), (40, 0, 2), (40, 30, 2), (6, 0, 3), (40, 0, 3))
 """Genes, how many of them are switches, and objectives."""
 
-PARETO_ALGORITHMS: dict[str, ParetoAlgorithm] = {
+PARETO_ALGORITHMS: dict[str, str] = {
     "random": "random",
     "nsga2": "nsga2",
     "como_cat_cma_es": "como_cat_cma_es",

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from evomerge.job import Algorithm, OptimizerSpec
+from evomerge.job import OptimizerSpec
 from evomerge.optimize import Optimizer, default_population, make_optimizer
 
 Array = NDArray[np.float64]
@@ -136,7 +136,7 @@ class Entry:
     seeds: its most, where it is too slow for all.
     """
 
-    algorithm: Algorithm
+    algorithm: str
     factor: int = 1
     conditional: bool = True
     seeds: int | None = None

@@ -2,8 +2,9 @@
 
     .venv/bin/python scripts/write_docs.py
 
-The keys of a job come from its schema, the merge methods from their registry, the search spaces
-from their files, the rooms from their docstrings. tests/test_docs.py holds the pages to this.
+The keys of a job come from its schema, the merge methods and optimisers from their registries, the
+search spaces from their files, the rooms from their docstrings. tests/test_docs.py holds the pages
+to this.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from evomerge.merge import (  # noqa: E402
     Method,
     ParameterSpec,
 )
+from evomerge.optimize import BUILT_IN, Mode  # noqa: E402
 
 FORMULAS: Mapping[str, tuple[str, str]] = {
     "linear": (
@@ -197,7 +199,30 @@ def job() -> str:
     for name, prefix in _sections(schema):
         section = schema["$defs"][name]
         parts.append(f"## `{prefix}`\n\n{_flat(section['description'])}\n\n{_keys('', section)}")
+        if prefix == "optimizer":
+            parts.append(optimizers())
     return "\n\n".join(parts)
+
+
+def optimizers() -> str:
+    """A table of every optimiser in the registry."""
+    modes: tuple[Mode, ...] = ("single", "pareto")
+    rows = [
+        (
+            f"`{name}`",
+            ", ".join(f"`{mode}`" for mode in modes if row.serves(mode)),
+            row.purpose,
+            "; ".join(
+                [
+                    *([f"{row.objectives} objectives"] if row.objectives else []),
+                    *([f"population {row.least_population} or more"] * (row.least_population > 4)),
+                ]
+            ),
+            _linked(row.citation),
+        )
+        for name, row in BUILT_IN.items()
+    ]
+    return _table(("algorithm", "mode", "use it for", "limits", "source"), rows)
 
 
 def _sections(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

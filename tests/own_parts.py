@@ -12,12 +12,13 @@ from typing import Any
 
 import evomerge
 from evomerge.merge import METHODS
+from evomerge.optimize import ALGORITHMS
 from evomerge.registry import Registry
 from evomerge.workers import ENGINES
 
 EXAMPLES = Path(evomerge.__file__).parents[1] / "examples"
 
-REGISTRIES: tuple[Registry[Any], ...] = (METHODS, ENGINES)
+REGISTRIES: tuple[Registry[Any], ...] = (METHODS, ALGORITHMS, ENGINES)
 """All that packages can add to."""
 
 

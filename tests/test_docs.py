@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import evomerge
 from evomerge.cli import app
-from evomerge.job import load_job, parse_job
+from evomerge.job import OptimizerSpec, load_job, parse_job
 from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import read_recipe
 from evomerge.space.parameters.specification import parse_space
@@ -182,8 +182,11 @@ def test_scripts_that_are_named_are_there(name: str) -> None:
 
 
 def test_jobs_spaces_and_recipes_to_paste_are_read(tmp_path: Path) -> None:
-    with installed_example("own_method", tmp_path):
-        assert read_all() >= 13
+    with (
+        installed_example("own_method", tmp_path / "method"),
+        installed_example("own_optimizer", tmp_path / "optimizer"),
+    ):
+        assert read_all() >= 14
 
 
 def read_all() -> int:
@@ -192,6 +195,9 @@ def read_all() -> int:
     for page, document, block in jobs():
         if "objectives" in document:
             parse_job(block, where=page)
+            read += 1
+        elif "optimizer" in document:
+            OptimizerSpec.model_validate(document["optimizer"])
             read += 1
         if "merge_method" in document:
             read_recipe(block, where=page)

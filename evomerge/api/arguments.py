@@ -124,7 +124,11 @@ def as_yaml(document: Any, *, flow: bool = False) -> str:
 
 
 def check_names_of(job: JobSpec) -> None:
-    """Refuse models and tasks that are not where the job says. Raises InputError in one line."""
+    """Refuse models and tasks that are not where the job says, and optimisers that cannot be used.
+
+    Raises InputError in one line.
+    """
+    job.check_package_algorithms()
     check_names(job.all_tasks, [Path(folder) for folder in job.evaluation.task_folders])
     _check_model(job.models.base, "models.base")
     for place, reference in enumerate(job.models.sources):

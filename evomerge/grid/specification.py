@@ -28,6 +28,7 @@ from evomerge.job import (
     StageOptimizerSpec,
     parse_sections,
 )
+from evomerge.optimize import is_package_algorithm, mode_problem
 from evomerge.space import short_names
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -180,6 +181,13 @@ class GridSpec(Section):
         for label in [*labels, *plain]:
             if [*labels, *plain].count(label) > 1:
                 raise ValueError(f"methods: {label} is listed twice; give each a label of its own")
+        for place, method in enumerate(self.methods):
+            name = (method.optimizer and method.optimizer.algorithm) or "auto"
+            if is_package_algorithm(name):
+                continue  # it is asked, and its package imported, before the first search begins
+            problem = mode_problem(name, "single", where=f"methods.{place}.optimizer")
+            if problem is not None:
+                raise ValueError(problem)
         searched = next((m.label for m in self.methods if m.search_space is not None), None)
         if searched is not None and self.split == "all":
             raise ValueError(

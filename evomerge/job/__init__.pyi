@@ -8,7 +8,6 @@ from .job import StageSpec as StageSpec
 from .sections import ANYWHERE as ANYWHERE
 from .sections import ENGINES_GROUP as ENGINES_GROUP
 from .sections import Aggregate as Aggregate
-from .sections import Algorithm as Algorithm
 from .sections import BudgetSpec as BudgetSpec
 from .sections import ComputeSpec as ComputeSpec
 from .sections import ConstraintSpec as ConstraintSpec
@@ -17,10 +16,8 @@ from .sections import EvaluationSpec as EvaluationSpec
 from .sections import ModelsSpec as ModelsSpec
 from .sections import ObjectiveSpec as ObjectiveSpec
 from .sections import OptimizerSpec as OptimizerSpec
-from .sections import ParetoAlgorithm as ParetoAlgorithm
 from .sections import RecordPlace as RecordPlace
 from .sections import Section as Section
-from .sections import SingleAlgorithm as SingleAlgorithm
 from .sections import SplitSpec as SplitSpec
 from .sections import StageOptimizerSpec as StageOptimizerSpec
 from .sections import engine_problem as engine_problem

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from evomerge.errors import JobError
 from evomerge.job.sections import (
     Aggregate,
     BudgetSpec,
     ComputeSpec,
     ConstraintSpec,
     EvaluationSpec,
-    Mode,
     ModelsSpec,
     ObjectiveSpec,
     OptimizerSpec,
-    ParetoAlgorithm,
     RecordPlace,
     Section,
-    SingleAlgorithm,
     StageOptimizerSpec,
 )
+from evomerge.optimize import Mode, is_package_algorithm, limit_problem, mode_problem
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -103,18 +103,13 @@ class JobSpec(Section):
 
     @model_validator(mode="after")
     def _one_front(self) -> JobSpec:
-        known = get_args(SingleAlgorithm if self.mode == "single" else ParetoAlgorithm)
-        for where, algorithm in (
-            ("optimizer", self.optimizer.algorithm),
-            *((f"stages.{i}.optimizer", s.optimizer.algorithm) for i, s in enumerate(self.stages)),
-        ):
-            if algorithm not in (None, "auto", *known):
-                raise ValueError(
-                    f"{where}.algorithm: {algorithm} is not for mode: {self.mode}; write auto or "
-                    f"one of {', '.join(known)}"
-                )
-        if self.mode == "single":
-            return self
+        self._refuse_algorithms("mode", of_packages=False)
+        if self.mode == "pareto":
+            self._refuse_beside_a_front()
+        self._refuse_algorithms("limits", of_packages=False)
+        return self
+
+    def _refuse_beside_a_front(self) -> None:
         for field in ("racing", "growing", "elites"):
             if getattr(self.evaluation, field) not in (False, "auto"):
                 raise ValueError(
@@ -136,17 +131,6 @@ class JobSpec(Section):
                 "stages: each begins from one winner, and mode: pareto ends with a front; give one "
                 "search_space, or leave mode out"
             )
-        if self.optimizer.algorithm == "como_cat_cma_es" and self.optimizer.population == 4:
-            raise ValueError(
-                "optimizer.population: 4 is below 5, the least for como_cat_cma_es; give more, or "
-                "write nsga2"
-            )
-        if self.optimizer.algorithm == "como_cat_cma_es" and len(self.axes) != 2:
-            raise ValueError(
-                f"optimizer.algorithm: como_cat_cma_es is for two objectives, not {len(self.axes)};"
-                " write nsga2"
-            )
-        return self
 
     @model_validator(mode="after")
     def _one_metric_of_anchored_tasks(self) -> JobSpec:
@@ -163,10 +147,45 @@ class JobSpec(Section):
             )
         return self
 
+    def check_package_algorithms(self) -> None:
+        """Refuse optimisers of packages that cannot be imported, or are not for this job.
+
+        evomerge's own are refused when the job is read, which imports no package. Raises JobError.
+        """
+        try:
+            self._refuse_algorithms("mode", of_packages=True)
+            self._refuse_algorithms("limits", of_packages=True)
+        except ValueError as error:
+            raise JobError(str(error)) from error
+
+    def _refuse_algorithms(self, why: Literal["mode", "limits"], *, of_packages: bool) -> None:
+        for where, optimizer in self._optimizers():
+            name = optimizer.algorithm
+            if is_package_algorithm(name) != of_packages:
+                continue
+            if why == "mode":
+                problem = mode_problem(name, self.mode, where=where)
+            else:
+                axes = len(self.axes)
+                problem = limit_problem(optimizer, self.mode, objectives=axes, where=where)
+            if problem is not None:
+                raise ValueError(problem)
+
+    def _optimizers(self) -> Iterator[tuple[str, OptimizerSpec]]:
+        """Every optimiser of the job, with the section that it is given in."""
+        yield "optimizer", self.optimizer
+        for place, stage in enumerate(self.stages):
+            yield f"stages.{place}.optimizer", self.optimizer_of(stage)
+
     @property
     def axes(self) -> tuple[ObjectiveSpec, ...]:
         """The objectives of positive weight: the axes of the front in `mode: pareto`."""
         return tuple(objective for objective in self.objectives if objective.weight > 0.0)
+
+    @property
+    def front_objectives(self) -> int:
+        """How many losses an optimiser is told: the axes of the front, or one score."""
+        return len(self.axes) if self.mode == "pareto" else 1
 
     @property
     def races(self) -> bool:

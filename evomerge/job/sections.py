@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
@@ -17,15 +18,12 @@ from pydantic import (
     model_validator,
 )
 
+from evomerge.optimize import ALGORITHMS
 from evomerge.recipe import DType, PlainName
 from evomerge.registry import unknown_part
 
 Aggregate = Literal["mean", "geometric", "min"]
 Draws = Literal["informative", "fresh", "anchors", "fixed", "all"]
-Mode = Literal["single", "pareto"]
-SingleAlgorithm = Literal["cma_es", "cma_es_threshold", "cat_cma_es", "lra_cma_es", "tpe", "random"]
-ParetoAlgorithm = Literal["nsga2", "como_cat_cma_es", "random"]
-Algorithm = Literal[SingleAlgorithm, ParetoAlgorithm]
 
 
 class Section(BaseModel):
@@ -203,16 +201,27 @@ def _at_least_four(value: int | str) -> int | str:
 _Population = Annotated[int | Literal["auto"], AfterValidator(_at_least_four)]
 
 
+def _known_algorithm(name: str) -> str:
+    if name == "auto" or name in ALGORITHMS:
+        return name
+    near = difflib.get_close_matches(name, ["auto", *ALGORITHMS], n=1)
+    mend = f"did you mean {near[0]}?" if near else f"write auto or one of {', '.join(ALGORITHMS)}"
+    raise ValueError(
+        f"{name or 'nothing'} is no optimiser of evomerge, nor of an installed package; {mend}"
+    )
+
+
+_AlgorithmName = Annotated[str, AfterValidator(_known_algorithm)]
+
+
 class OptimizerSpec(Section):
     """Who proposes genomes."""
 
-    algorithm: Algorithm | Literal["auto"] = "auto"
-    """`cma_es`, `lra_cma_es`, `tpe`, `random`; for the switches of routes also `cat_cma_es` (CatCMA
-    with margin) and `cma_es_threshold` (as the paper did); for fronts `como_cat_cma_es` (two
-    objectives), `nsga2`, `random`. `auto` is the one that measured best: `cma_es` for few weights,
-    `lra_cma_es` (which adapts its learning rates to the noise) for 16 to 500, `cma_es` at half
-    learning rates above, `cat_cma_es` for routes; for fronts, `como_cat_cma_es` with two objectives
-    and `nsga2` with more."""
+    algorithm: _AlgorithmName = "auto"
+    """One of the optimisers below, or of an installed package; `auto` is the one that measured
+    best: `cma_es` for few weights, `lra_cma_es` for 16 to 500, `cma_es` at half learning rates
+    above, `cat_cma_es` for routes; for fronts, `como_cat_cma_es` with two objectives and `nsga2`
+    with more."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of everything that is drawn: the same job and seed give the same search."""
     sigma: float = Field(default=1 / 6, gt=0.0, le=1.0)
@@ -303,7 +312,7 @@ class ComputeSpec(Section):
 class StageOptimizerSpec(Section):
     """What a stage's optimiser has otherwise than the job's."""
 
-    algorithm: Algorithm | Literal["auto"] | None = None
+    algorithm: _AlgorithmName | None = None
     """As in `optimizer`."""
     sigma: float | None = Field(default=None, gt=0.0, le=1.0)
     """As in `optimizer`."""

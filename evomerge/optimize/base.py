@@ -8,7 +8,6 @@ is how a search resumes.
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import numpy as np
@@ -83,15 +82,6 @@ class ParetoOptimizer(Protocol):
     def stop(self) -> str | None:
         """Why going on cannot help, in words; None while it can. A budget is not its business."""
         ...
-
-
-MANY_GENES = 16
-"""Genes from which each matters so little that the noise of few items leads CMA-ES astray."""
-
-
-def default_population(n: int) -> int:
-    """Population for n genes: 4 + floor(3 ln n) (Hansen 2016, eq. 48), whatever the workers."""
-    return 4 + math.floor(3 * math.log(n))
 
 
 def check_fitness(fitness: NDArray[np.float64], population: int) -> list[float]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.optimize.base import MANY_GENES, check_fitness, inactive_genes, neutral_shift
+from evomerge.optimize.algorithm import MANY_GENES
+from evomerge.optimize.base import check_fitness, inactive_genes, neutral_shift
 from evomerge.optimize.start import place
 
 with warnings.catch_warnings():

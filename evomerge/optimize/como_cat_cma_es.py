@@ -16,14 +16,8 @@ from evomerge.optimize.base import check_losses
 from evomerge.optimize.cat_cma_es import DAMPING
 from evomerge.optimize.start import chances, first_population
 
-OBJECTIVES = 2
-"""The hypervolume improvement that it ranks by is known to cmaes for two."""
-
 KERNELS = 3
 """Distributions; each is updated once in so many generations. Measured: benchmarks/RESULTS.md."""
-
-LEAST_POPULATION = 5
-"""Of a generation: a distribution of fewer than four has one parent and learns no covariance."""
 
 BEYOND = 0.1
 """Reference point beyond the worst loss seen, in ranges (Ishibuchi et al. 2011)."""
@@ -53,9 +47,8 @@ class ComoCatCmaEs:
         binary: NDArray[np.bool_],
         objectives: int,
     ) -> None:
-        assert objectives == OBJECTIVES, f"{objectives} objectives"
-        assert population >= LEAST_POPULATION, f"a population of {population}"
         self.population = population
+        self._objectives = objectives
         self._binary = binary
         self._worst: NDArray[np.float64] | None = None
         self._best: NDArray[np.float64] | None = None
@@ -92,7 +85,7 @@ class ComoCatCmaEs:
 
     def tell(self, losses: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         """Losses of the genomes just asked for, (population, objectives); violation: see base."""
-        check_losses(losses, violation, self.population, OBJECTIVES)
+        check_losses(losses, violation, self.population, self._objectives)
         assert self._asked, "ask first"
         reference = self._reference(losses[violation <= 0.0])
         self._strategy._fixed_ref_point = reference
@@ -111,7 +104,7 @@ class ComoCatCmaEs:
             self._worst = worst if self._worst is None else np.maximum(self._worst, worst)
             self._best = best if self._best is None else np.minimum(self._best, best)
         if self._worst is None or self._best is None:
-            return np.zeros(OBJECTIVES)
+            return np.zeros(self._objectives)
         reference: NDArray[np.float64] = self._worst + BEYOND * np.maximum(
             self._worst - self._best, 1e-7
         )

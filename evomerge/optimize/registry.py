@@ -1,152 +1,217 @@
-"""The optimisers by the name that a job gives them."""
+"""The optimisers by the name that a job gives them; a new one is a row here, and a file beside it.
+
+A row is read long before its optimiser is made, so what makes it imports its file only then.
+Installed packages add rows by entry points of the group `evomerge.optimizers`, each the name of an
+optimiser and where its `Algorithm` is. One is imported when a search by it begins, and not before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from evomerge.errors import JobError
+from evomerge.optimize.algorithm import (
+    MANY_GENES,
+    Algorithm,
+    Mode,
+    OptimizerSettings,
+    default_population,
+)
+from evomerge.registry import Registry
 
-from evomerge.job import Algorithm, OptimizerSpec, ParetoAlgorithm, SingleAlgorithm
-from evomerge.optimize.base import MANY_GENES, Optimizer, ParetoOptimizer, default_population
-from evomerge.optimize.cat_cma_es import CatCmaEs
-from evomerge.optimize.cma_es import CmaEs
-from evomerge.optimize.como_cat_cma_es import LEAST_POPULATION, OBJECTIVES, ComoCatCmaEs
-from evomerge.optimize.lra_cma_es import LraCmaEs
-from evomerge.optimize.nsga2 import Nsga2
-from evomerge.optimize.random_search import ParetoRandomSearch, RandomSearch
-from evomerge.optimize.tpe import Tpe
-
-OPTIMIZERS: dict[SingleAlgorithm, Callable[..., Optimizer]] = {
-    "cma_es": CmaEs,
-    "cma_es_threshold": partial(CmaEs, integers=False),
-    "cat_cma_es": CatCmaEs,
-    "lra_cma_es": LraCmaEs,
-    "tpe": Tpe,
-    "random": RandomSearch,
-}
-
-PARETO_OPTIMIZERS: dict[ParetoAlgorithm, Callable[..., ParetoOptimizer]] = {
-    "nsga2": Nsga2,
-    "como_cat_cma_es": ComoCatCmaEs,
-    "random": ParetoRandomSearch,
-}
+if TYPE_CHECKING:
+    from evomerge.optimize.base import Optimizer, ParetoOptimizer
 
 MOST_CONTINUOUS = 500
 """Genes beside the switches above which a full covariance of cmaes' takes seconds a generation."""
 
 
-def choose_algorithm(
-    spec: OptimizerSpec, binary: NDArray[np.bool_] | None = None, *, objectives: int = 1
-) -> Algorithm:
-    """The algorithm of a job; `auto` is the one that measured best for genes like these.
+def _cma_es(**settings: Any) -> Optimizer:
+    from evomerge.optimize.cma_es import CmaEs
 
-    binary: (n,) bool, which genes are switches; None where none is. objectives: the axes of the
-    front; 1 where they are combined into one score. benchmarks/RESULTS.md has the measurements.
+    return CmaEs(**settings)
+
+
+def _cma_es_threshold(**settings: Any) -> Optimizer:
+    return _cma_es(**settings, integers=False)
+
+
+def _cat_cma_es(**settings: Any) -> Optimizer:
+    from evomerge.optimize.cat_cma_es import CatCmaEs
+
+    return CatCmaEs(**settings)
+
+
+def _lra_cma_es(**settings: Any) -> Optimizer:
+    from evomerge.optimize.lra_cma_es import LraCmaEs
+
+    return LraCmaEs(**settings)
+
+
+def _tpe(**settings: Any) -> Optimizer:
+    from evomerge.optimize.tpe import Tpe
+
+    return Tpe(**settings)
+
+
+def _random(**settings: Any) -> Optimizer:
+    from evomerge.optimize.random_search import RandomSearch
+
+    return RandomSearch(**settings)
+
+
+def _nsga2(**settings: Any) -> ParetoOptimizer:
+    from evomerge.optimize.nsga2 import Nsga2
+
+    return Nsga2(**settings)
+
+
+def _como_cat_cma_es(**settings: Any) -> ParetoOptimizer:
+    from evomerge.optimize.como_cat_cma_es import ComoCatCmaEs
+
+    return ComoCatCmaEs(**settings)
+
+
+def _pareto_random(**settings: Any) -> ParetoOptimizer:
+    from evomerge.optimize.random_search import ParetoRandomSearch
+
+    return ParetoRandomSearch(**settings)
+
+
+def _twice_for_many_weights(genes: int, switches: int) -> int:
+    """pycma's CMA-ES of many coefficients takes twice the default number.
+
+    One that adapts its learning rates to the noise needs no more. benchmarks/RESULTS.md.
     """
-    if objectives == 1:
-        return _single_algorithm(spec, np.zeros(0, dtype=np.bool_) if binary is None else binary)
-    assert binary is not None, "how many genes there are is not known"
-    return _pareto_algorithm(spec, binary, objectives)
+    many = genes >= MANY_GENES and switches == 0
+    return default_population(genes) * (2 if many else 1)
 
 
-def make_optimizer(
-    spec: OptimizerSpec,
-    *,
-    start: NDArray[np.float64],
-    binary: NDArray[np.bool_] | None = None,
-) -> Optimizer:
-    """The optimiser of a job, ready to be asked.
+BUILT_IN: dict[str, Algorithm] = {
+    row.name: row
+    for row in (
+        Algorithm(
+            name="cma_es",
+            single=_cma_es,
+            purpose="few weights, and more than 500; switches are its integer variables",
+            citation="Hansen & Ostermeier 2001; Hansen 2016, arXiv:1604.00772",
+            population=_twice_for_many_weights,
+        ),
+        Algorithm(
+            name="cma_es_threshold",
+            single=_cma_es_threshold,
+            purpose="switches read off plain coordinates, as the paper on merging by evolution did",
+            citation="Akiba et al. 2024, arXiv:2403.13187",
+        ),
+        Algorithm(
+            name="cat_cma_es",
+            single=_cat_cma_es,
+            purpose="routes: a probability for each switch (CatCMA with margin)",
+            citation="Hamano et al. 2025, arXiv:2504.07884",
+            least_switches=1,
+            most_continuous=MOST_CONTINUOUS,
+        ),
+        Algorithm(
+            name="lra_cma_es",
+            single=_lra_cma_es,
+            purpose="16 to 500 weights: it adapts its learning rates to the noise",
+            citation="Nomura et al. 2023, arXiv:2304.03473",
+            least_genes=MANY_GENES,
+            most_continuous=MOST_CONTINUOUS,
+        ),
+        Algorithm(
+            name="tpe",
+            single=_tpe,
+            purpose="to compare with",
+            citation="Bergstra et al. 2011; Watanabe 2023, arXiv:2304.11127",
+        ),
+        Algorithm(
+            name="nsga2",
+            pareto=_nsga2,
+            purpose="fronts over three objectives or more",
+            citation="Deb et al. 2002",
+        ),
+        Algorithm(
+            name="como_cat_cma_es",
+            pareto=_como_cat_cma_es,
+            purpose="fronts over two objectives",
+            citation="Hamano et al. 2025, arXiv:2504.07884",
+            # A distribution of fewer than four has one parent and learns no covariance, and one
+            # more of a generation is the mean of the distribution before.
+            least_population=5,
+            objectives=2,  # cmaes knows the hypervolume improvement that it ranks by for two
+            most_continuous=MOST_CONTINUOUS,
+        ),
+        Algorithm(
+            name="random",
+            single=_random,
+            pareto=_pareto_random,
+            purpose="what every other must beat",
+            citation="Bergstra & Bengio 2012",
+        ),
+    )
+}
+"""optimizer.algorithm of a job -> what there is to know of it, of evomerge's own."""
 
-    start: (n,) float64 in [0, 1], where the search distribution is centred; TPE and random search,
-    which have none, take only n and the switches from it. binary: (n,) bool, which genes are
-    switches, on above 1/2; None where none is.
-    """
-    assert start.ndim == 1 and start.size > 0, f"start has shape {start.shape}"
-    assert ((start >= 0.0) & (start <= 1.0)).all(), "start is outside the unit box"
-    switches = _switches(binary, start.size)
-    return OPTIMIZERS[_single_algorithm(spec, switches)](
-        start=start.astype(np.float64),
-        sigma=spec.sigma,
-        population=choose_population(spec, switches),
-        seed=spec.seed,
-        binary=switches,
+AUTO: dict[Mode, tuple[str, ...]] = {
+    "single": ("cat_cma_es", "lra_cma_es", "cma_es"),
+    "pareto": ("como_cat_cma_es", "nsga2"),
+}
+"""What `auto` takes: the first that suits; the last suits any. benchmarks/RESULTS.md."""
+
+
+def _read(found: object, name: str) -> Algorithm | None:
+    if not isinstance(found, Algorithm) or found.name != name:
+        return None
+    return found if found.serves("single") or found.serves("pareto") else None
+
+
+ALGORITHMS: Registry[Algorithm] = Registry(
+    key="optimizer.algorithm",
+    group="evomerge.optimizers",
+    built_in=BUILT_IN,
+    read=_read,
+    wanted="evomerge.optimize.Algorithm of that name that makes an optimiser",
+    code=lambda row: row.single or row.pareto,
+    error=JobError,
+)
+
+
+def is_package_algorithm(name: str) -> bool:
+    """Whether an installed package has to offer it; evomerge has no such optimiser itself."""
+    return name != "auto" and name not in BUILT_IN
+
+
+def mode_problem(name: str, mode: Mode, *, where: str) -> str | None:
+    """Why an optimiser is not for jobs of a mode, in a line; None where it is."""
+    if name == "auto" or ALGORITHMS[name].serves(mode):
+        return None
+    known = [row.name for row in BUILT_IN.values() if row.serves(mode)]
+    return (
+        f"{where}.algorithm: {name} is not for mode: {mode}; write auto or one of "
+        f"{', '.join(known)}"
     )
 
 
-def make_pareto_optimizer(
-    spec: OptimizerSpec,
-    *,
-    starts: NDArray[np.float64],
-    objectives: int,
-    binary: NDArray[np.bool_] | None = None,
-) -> ParetoOptimizer:
-    """The optimiser of a job in `mode: pareto`, ready to be asked.
+def limit_problem(
+    settings: OptimizerSettings, mode: Mode, *, objectives: int, where: str
+) -> str | None:
+    """What a job asks of an optimiser beyond its limits, in a line; None where nothing.
 
-    starts: (k, n) float64 in [0, 1], where the search begins, the most important first. objectives:
-    columns of the losses that it will be told. binary: as in `make_optimizer`.
+    objectives: the axes of the front in `mode: pareto`. where: the section of the job.
     """
-    assert starts.ndim == 2 and starts.size > 0, f"starts have shape {starts.shape}"
-    assert ((starts >= 0.0) & (starts <= 1.0)).all(), "a start is outside the unit box"
-    assert objectives >= 2, f"{objectives} objectives"
-    n = starts.shape[1]
-    switches = _switches(binary, n)
-    algorithm = _pareto_algorithm(spec, switches, objectives)
-    population = _population(spec, n)
-    if algorithm == "como_cat_cma_es":  # asked for by name, over a single gene
-        population = max(population, LEAST_POPULATION)
-    return PARETO_OPTIMIZERS[algorithm](
-        starts=starts.astype(np.float64),
-        sigma=spec.sigma,
-        population=population,
-        seed=spec.seed,
-        binary=switches,
-        objectives=objectives,
-    )
-
-
-def _single_algorithm(spec: OptimizerSpec, binary: NDArray[np.bool_]) -> SingleAlgorithm:
-    if spec.algorithm != "auto":
-        assert spec.algorithm != "nsga2" and spec.algorithm != "como_cat_cma_es", spec.algorithm
-        return spec.algorithm
-    if (~binary).sum() > MOST_CONTINUOUS:
-        return "cma_es"
-    if binary.any():
-        return "cat_cma_es"
-    return "lra_cma_es" if binary.size >= MANY_GENES else "cma_es"
-
-
-def _pareto_algorithm(
-    spec: OptimizerSpec, binary: NDArray[np.bool_], objectives: int
-) -> ParetoAlgorithm:
-    if spec.algorithm == "nsga2" or spec.algorithm == "como_cat_cma_es":
-        return spec.algorithm
-    assert spec.algorithm == "auto" or spec.algorithm == "random", spec.algorithm
-    if spec.algorithm == "random":
-        return "random"
-    fits = objectives == OBJECTIVES and _population(spec, binary.size) >= LEAST_POPULATION
-    return "como_cat_cma_es" if fits and (~binary).sum() <= MOST_CONTINUOUS else "nsga2"
-
-
-def choose_population(spec: OptimizerSpec, binary: NDArray[np.bool_]) -> int:
-    """Genomes in a generation of a job in mode single; `auto` is what measured best.
-
-    binary: (n,) bool, which genes are switches. pycma's CMA-ES of many coefficients takes twice the
-    default number; one that adapts its learning rates to the noise needs no more.
-    """
-    if spec.population != "auto":
-        return spec.population
-    population = default_population(binary.size)
-    many = binary.size >= MANY_GENES and not binary.any()
-    return 2 * population if many and _single_algorithm(spec, binary) == "cma_es" else population
-
-
-def _population(spec: OptimizerSpec, n: int) -> int:
-    return default_population(n) if spec.population == "auto" else spec.population
-
-
-def _switches(binary: NDArray[np.bool_] | None, n: int) -> NDArray[np.bool_]:
-    switches = np.zeros(n, dtype=np.bool_) if binary is None else binary
-    assert switches.shape == (n,) and switches.dtype == np.bool_, "binary is not (n,) bool"
-    return switches
+    if settings.algorithm == "auto":
+        return None
+    row, instead = ALGORITHMS[settings.algorithm], AUTO[mode][-1]
+    if settings.population != "auto" and settings.population < row.least_population:
+        return (
+            f"{where}.population: {settings.population} is below {row.least_population}, the least "
+            f"for {row.name}; give more, or write {instead}"
+        )
+    if mode == "pareto" and not row.is_for(objectives):
+        wanted = {2: "two"}.get(row.objectives or 0, str(row.objectives))
+        return (
+            f"{where}.algorithm: {row.name} is for {wanted} objectives, not {objectives}; write "
+            f"{instead}"
+        )
+    return None

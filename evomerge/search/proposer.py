@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.evaluate import front_order, fronts
-from evomerge.job import Algorithm
 from evomerge.optimize import choose_algorithm, make_optimizer, make_pareto_optimizer
 from evomerge.search.baselines import model_labels, only
 from evomerge.search.ledger import Ledger
@@ -145,13 +144,11 @@ class ParetoProposer:
         return self._optimizer.stop
 
 
-def algorithm_of(preparation: PreparedJob) -> Algorithm:
+def algorithm_of(preparation: PreparedJob) -> str:
     """The algorithm that the present stage is searched by."""
-    job = preparation.job
+    switches = switches_of(preparation.space)
     return choose_algorithm(
-        preparation.optimizer,
-        switches_of(preparation.space),
-        objectives=len(job.axes) if job.mode == "pareto" else 1,
+        preparation.optimizer, switches, objectives=preparation.job.front_objectives
     )
 
 

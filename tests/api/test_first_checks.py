@@ -69,6 +69,8 @@ def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path:
         ("search", str(job), "--set", "models.base=~nobody/x"): "models.base: ~nobody/x: no such",
         ("search", str(job), "--set", f"models.base={'a' * 300}"): "no such folder",
         ("search", str(job), "--set", 'models.base="a\\nb"'): "line break",
+        ("search", str(job), "--set", "optimizer.algorithm=cma"): "did you mean cma_es?",
+        ("search", str(job), "--set", "optimizer.algorithm=nsga2"): "not for mode: single",
         ("search", str(job), "--set", "report=[kana_aritmetic_en]"): "did you mean kana_arithmetic",
         ("search", str(job), "--set", f"budget={'[' * 500}"): "within each other",
         ("search", str(job), "--set", f"evaluation.task_folders=[{nowhere}]"): "is no folder",

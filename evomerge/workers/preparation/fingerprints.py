@@ -17,6 +17,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate import WRITTEN, hash_opened
 from evomerge.job import JobSpec
 from evomerge.merge import METHODS, read_header
+from evomerge.optimize import ALGORITHMS
 from evomerge.workers.engines import engine_versions
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
@@ -149,6 +150,7 @@ def _versions(job: JobSpec) -> dict[str, str]:
             versions[package] = version(package)
     versions.update(METHODS.versions())
     versions.update(engine_versions(job.compute))
+    versions.update(ALGORITHMS.versions())
     return versions
 
 

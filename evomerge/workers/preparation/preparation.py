@@ -56,6 +56,7 @@ def open_models_of(job: JobSpec) -> dict[str, Source]:
 def prepare(job: JobSpec) -> PreparedJob:
     """Open and check everything a job names. Raises InputError in one line."""
     _check_device(job.compute.device)
+    job.check_package_algorithms()
     models = job.models
     reader = TokenizerReader(trust_remote_code=models.trust_remote_code)
     opened = open_models_of(job)
@@ -226,7 +227,9 @@ def _check_budget(job: JobSpec, suite: TaskSuite, spaces: Sequence[SearchSpace])
     """Every stage's part of the budget pays for at least one whole generation."""
     spent = {"candidates": 0, "items": 0}
     for stage, (search, space) in enumerate(zip(job.searches, spaces, strict=True)):
-        population = choose_population(job.optimizer_of(search), switches_of(space))
+        population = choose_population(
+            job.optimizer_of(search), switches_of(space), objectives=job.front_objectives
+        )
         items = _items_of_first_generation(job, suite, space)
         limit = job.budget_after(stage)
         for field, needed in (("candidates", population), ("items", population * items)):

@@ -1,0 +1,155 @@
+"""The optimisers of packages, held to the contract: what one does wrong is an error in one line.
+
+evomerge's own are held to it by its tests. Genomes of a wrong shape or outside the unit box would
+end a search far from here, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.errors import JobError, is_shortage
+from evomerge.optimize.base import Optimizer, ParetoOptimizer, check_fitness, check_losses
+from evomerge.optimize.base import inactive_genes as check_active
+
+T = TypeVar("T")
+
+
+class HeldOptimizer:
+    """An Optimizer of a package. Each of its functions raises JobError where the other fails."""
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[..., Optimizer],
+        given: Mapping[str, Any],
+        *,
+        population: int,
+        genes: int,
+    ) -> None:
+        self.population = population
+        self._contract = _Contract(name, population, genes)
+        self._optimizer = self._contract.call("it cannot be made", lambda: make(**given))
+        self._contract.words(lambda: self._optimizer.stop)
+        self._contract.mean(lambda: self._optimizer.mean)
+
+    def ask(self) -> NDArray[np.float64]:
+        """The next generation, (population, n) float64 in [0, 1]."""
+        return self._contract.genomes(self._optimizer.ask)
+
+    def tell(self, fitness: NDArray[np.float64], active: NDArray[np.bool_] | None = None) -> None:
+        """Fitness of the genomes just asked for, (population,); active: (population, n)."""
+        check_fitness(fitness, self.population)
+        check_active(active, self.population, self._contract.genes)
+        own = None if active is None else active.copy()
+        self._contract.call("its tell failed", lambda: self._optimizer.tell(fitness.copy(), own))
+
+    @property
+    def mean(self) -> NDArray[np.float64] | None:
+        """Mean of the search distribution, (n,) in [0, 1]; None where there is no distribution."""
+        return self._contract.mean(lambda: self._optimizer.mean)
+
+    @property
+    def stop(self) -> str | None:
+        """Why going on cannot help, in words."""
+        return self._contract.words(lambda: self._optimizer.stop)
+
+
+class HeldParetoOptimizer:
+    """A ParetoOptimizer of a package; else like HeldOptimizer."""
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[..., ParetoOptimizer],
+        given: Mapping[str, Any],
+        *,
+        population: int,
+        genes: int,
+        objectives: int,
+    ) -> None:
+        self.population = population
+        self._objectives = objectives
+        self._contract = _Contract(name, population, genes)
+        self._optimizer = self._contract.call("it cannot be made", lambda: make(**given))
+        self._contract.words(lambda: self._optimizer.stop)
+
+    def ask(self) -> NDArray[np.float64]:
+        """The next generation, (population, n) float64 in [0, 1]."""
+        return self._contract.genomes(self._optimizer.ask)
+
+    def tell(self, losses: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
+        """Losses of the genomes just asked for, (population, objectives); violation: see base."""
+        check_losses(losses, violation, self.population, self._objectives)
+        told = losses.copy(), violation.copy()
+        self._contract.call("its tell failed", lambda: self._optimizer.tell(*told))
+
+    @property
+    def stop(self) -> str | None:
+        """Why going on cannot help, in words."""
+        return self._contract.words(lambda: self._optimizer.stop)
+
+
+class _Contract:
+    """What an optimiser of a name must give, for so many genes."""
+
+    def __init__(self, name: str, population: int, genes: int) -> None:
+        self.genes = genes
+        self._name = name
+        self._population = population
+
+    def call(self, failed: str, ask: Callable[[], T]) -> T:
+        """What it gives. Raises JobError where it fails, unless the machine ran short."""
+        try:
+            return ask()
+        except Exception as error:
+            if is_shortage(error):
+                raise
+            raise self._broken(f"{failed} ({type(error).__name__}: {error})") from error
+
+    def genomes(self, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """A generation of our own, (population, n) float64 in [0, 1]."""
+        shape = self._population, self.genes
+        genomes = self._numbers("its ask failed", ask)
+        if genomes.shape != shape:
+            raise self._broken(
+                f"it asked for genomes of shape {genomes.shape}, not {shape}: (population, genes)"
+            )
+        self._check_box(genomes, "it asked for a genome with")
+        return genomes
+
+    def mean(self, ask: Callable[[], NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+        """A mean of our own, (n,) float64 in [0, 1]; None where there is none."""
+        found = self.call("its mean failed", ask)
+        if found is None:
+            return None
+        mean = self._numbers("its mean failed", lambda: found)
+        if mean.shape != (self.genes,):
+            raise self._broken(f"its mean has shape {mean.shape}, not {(self.genes,)}: (genes,)")
+        self._check_box(mean, "its mean has")
+        return mean
+
+    def words(self, ask: Callable[[], str | None]) -> str | None:
+        """Why it stops; None where it does not."""
+        stop = self.call("its stop failed", ask)
+        if stop is not None and not isinstance(stop, str):
+            raise self._broken(f"its stop is of type {type(stop).__name__}, and no text or None")
+        return stop
+
+    def _numbers(self, failed: str, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+        return self.call(failed, lambda: np.array(ask(), dtype=np.float64))
+
+    def _check_box(self, values: NDArray[np.float64], said: str) -> None:
+        outside = values[~((values >= 0.0) & (values <= 1.0))]  # NaN is on neither side
+        if outside.size:
+            raise self._broken(f"{said} the gene {outside[0]:g}, outside [0, 1]")
+
+    def _broken(self, problem: str) -> JobError:
+        return JobError(
+            f"optimizer.algorithm: {self._name}: {problem}; mend the package that offers it, or "
+            "write auto"
+        )
