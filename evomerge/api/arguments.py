@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from evomerge.errors import JobError, RunError
 from evomerge.evaluate import check_names
-from evomerge.job import JobSpec, load_job, parse_job
+from evomerge.job import JobSpec, load_draws, load_job, parse_job
 from evomerge.recipe import Recipe
 from evomerge.sources import locate
 
@@ -124,7 +124,8 @@ def as_yaml(document: Any, *, flow: bool = False) -> str:
 
 
 def check_names_of(job: JobSpec) -> None:
-    """Refuse models and tasks that are not where the job says. Raises InputError in one line."""
+    """Refuse what is not where the job says, or cannot be used. Raises InputError in one line."""
+    load_draws(job.evaluation.draws)
     check_names(job.all_tasks, [Path(folder) for folder in job.evaluation.task_folders])
     _check_model(job.models.base, "models.base")
     for place, reference in enumerate(job.models.sources):

@@ -149,17 +149,17 @@ class JobSpec(Section):
         return self
 
     @model_validator(mode="after")
-    def _one_metric_of_anchored_tasks(self) -> JobSpec:
+    def _one_metric_where_draws_stand_for_one(self) -> JobSpec:
         named = {
             *((objective.task, objective.metric) for objective in self.objectives),
             *((constraint.task, constraint.metric) for constraint in self.constraints),
         }
         tasks = sorted(task for task, _ in named)
         several = [task for task in tasks if tasks.count(task) > 1]
-        if self.evaluation.draws == "anchors" and several:
+        if several and self.evaluation.draw_facts.one_metric:
             raise ValueError(
-                f"evaluation.draws: anchors stand for one metric of a task, and {several[0]} has "
-                "several; name one, or set draws to another kind"
+                f"evaluation.draws: {self.evaluation.draws} stand for one metric of a task, and "
+                f"{several[0]} has several; name one, or set draws to another kind"
             )
         return self
 
@@ -171,8 +171,8 @@ class JobSpec(Section):
     @property
     def races(self) -> bool:
         """Whether losers of a generation are stopped early: where one score says who loses."""
-        asked = self.evaluation.racing is not False and self.evaluation.draws != "anchors"
-        return self.mode == "single" and asked
+        asked = self.mode == "single" and self.evaluation.racing is not False
+        return asked and not self.evaluation.draw_facts.whole_only
 
     @property
     def searches(self) -> tuple[StageSpec, ...]:

@@ -15,10 +15,10 @@ from pydantic import (
     model_validator,
 )
 
+from evomerge.job.draws import DrawFacts, Draws, load_draws
 from evomerge.recipe import DType, PlainName
 
 Aggregate = Literal["mean", "geometric", "min"]
-Draws = Literal["informative", "fresh", "anchors", "fixed", "all"]
 Mode = Literal["single", "pareto"]
 SingleAlgorithm = Literal["cma_es", "cma_es_threshold", "cat_cma_es", "lra_cma_es", "tpe", "random"]
 ParetoAlgorithm = Literal["nsga2", "como_cat_cma_es", "random"]
@@ -110,9 +110,6 @@ class SplitSpec(Section):
         return self
 
 
-_ONE_DRAW: tuple[Draws, ...] = ("anchors", "fixed", "all")
-
-
 class EvaluationSpec(Section):
     """How candidates are scored."""
 
@@ -156,22 +153,27 @@ class EvaluationSpec(Section):
     @model_validator(mode="after")
     def _fit(self) -> EvaluationSpec:
         for field in ("growing", "elites"):
-            if getattr(self, field) and self.draws in _ONE_DRAW:
+            if getattr(self, field) and not self.draws_afresh:
                 raise ValueError(
                     f"{field}: with draws: {self.draws} every generation has the same items; leave "
                     "it out, or set draws to informative or fresh"
                 )
-        if self.racing is True and self.draws == "anchors":
+        if self.racing is True and self.draw_facts.whole_only:
             raise ValueError(
-                "racing: anchors stand for a task all together, so no part of them tells who "
+                f"racing: {self.draws} stand for a task all together, so no part of them tells who "
                 "loses; leave it out, or set draws to another kind"
             )
         return self
 
     @property
+    def draw_facts(self) -> DrawFacts:
+        """What is known of the way to draw. Raises JobError where its package cannot be used."""
+        return load_draws(self.draws)
+
+    @property
     def draws_afresh(self) -> bool:
         """Whether every generation has items of its own."""
-        return self.draws not in _ONE_DRAW
+        return not self.draw_facts.same_items
 
     def items_each(self, *, genes: int, tasks: int) -> int:
         """Items of a candidate, of which `auto` is the number that measured best.

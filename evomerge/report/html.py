@@ -241,13 +241,7 @@ def _draws_sentence(job: JobSpec, generations: Sequence[Generation]) -> str:
     if not generations:
         return ""
     last = range_text(generations[-1].least, generations[-1].most, "item")
-    if job.evaluation.draws == "all":
-        return "Every candidate that is not stopped before is scored on all search items."
-    if not job.evaluation.draws_afresh:
-        return f"Every generation is scored on the same {last} of the search items."
-    weighted = job.evaluation.draws == "informative"
-    more = ", those on which candidates disagree more often and weighted for it" if weighted else ""
-    return f"Every generation is scored on a fresh draw of search items{more}; the last on {last}."
+    return job.evaluation.draw_facts.sentence(last)
 
 
 def _costs(trials: Sequence[Trial]) -> list[tuple[str, Spent]]:

@@ -191,10 +191,10 @@ def _baseline_candidates(
 
 
 def _baseline_items(preparation: PreparedJob) -> ItemIds:
-    """A draw of their own; all items where anchors are to be chosen by their answers."""
+    """A draw of their own; all items where those to come are chosen by their answers."""
     job = preparation.job
     pools = {task: preparation.suite.items(task, "search") for task in job.search_tasks}
-    if job.evaluation.draws == "anchors":
+    if job.evaluation.draw_facts.asks_all_first:
         return pools
     total = job.evaluation.items_for_baselines
     return draw(pools, total, seed=job.optimizer.seed, generation=BASELINES)

@@ -15,7 +15,7 @@ from typing import Any
 
 from evomerge.errors import RunError
 from evomerge.evaluate import WRITTEN, hash_opened, vllm_version
-from evomerge.job import JobSpec
+from evomerge.job import DRAWS, JobSpec
 from evomerge.merge import METHODS, read_header
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
@@ -160,6 +160,7 @@ def _versions(job: JobSpec) -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     versions.update(METHODS.versions())
+    versions.update(DRAWS.versions())
     if job.compute.engine == "vllm":
         versions["vllm"] = vllm_version()
     return versions

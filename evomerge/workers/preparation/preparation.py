@@ -13,7 +13,7 @@ import torch
 
 from evomerge.errors import JobError, RecipeError
 from evomerge.evaluate import Objective, TaskSuite
-from evomerge.job import JobSpec, parse_job
+from evomerge.job import JobSpec, load_draws, parse_job
 from evomerge.merge import (
     MergeEngine,
     SharedSettings,
@@ -56,6 +56,7 @@ def open_models_of(job: JobSpec) -> dict[str, Source]:
 def prepare(job: JobSpec) -> PreparedJob:
     """Open and check everything a job names. Raises InputError in one line."""
     _check_device(job.compute.device)
+    load_draws(job.evaluation.draws)
     models = job.models
     reader = TokenizerReader(trust_remote_code=models.trust_remote_code)
     opened = open_models_of(job)
@@ -215,9 +216,10 @@ def _check_items(job: JobSpec, suite: TaskSuite) -> None:
 
 
 def _items_of_first_generation(job: JobSpec, suite: TaskSuite, space: SearchSpace) -> int:
-    """Items that each candidate has by rights; all where anchors are still to be chosen."""
+    """Items that each candidate has by rights; all where those to come are chosen by them."""
     size = sum(len(suite.items(task, "search")) for task in job.search_tasks)
-    if job.evaluation.draws in ("all", "anchors"):
+    facts = job.evaluation.draw_facts
+    if facts.every_item or facts.asks_all_first:
         return size
     return min(size, job.items_each(len(space.genes)))
 
