@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import evomerge
+from evomerge.job import DRAWS
 from evomerge.merge import METHODS
 from evomerge.registry import Registry
 
 EXAMPLES = Path(evomerge.__file__).parents[1] / "examples"
 
-REGISTRIES: tuple[Registry[object], ...] = (METHODS,)
+REGISTRIES: tuple[Registry[object], ...] = (METHODS, DRAWS)
 """All that packages can add to."""
 
 

@@ -105,7 +105,7 @@ def _known(name: str) -> str:
         return name
     near = difflib.get_close_matches(name, DRAWS, n=1)
     mend = f"did you mean {near[0]}?" if near else f"known here are {', '.join(DRAWS)}"
-    raise ValueError(f"no such way to draw items; {mend}")
+    raise ValueError(f"{name}: no such way to draw items; {mend}")
 
 
 Draws = Annotated[

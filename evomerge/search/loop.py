@@ -20,6 +20,7 @@ from evomerge.search.budget import Budget
 from evomerge.search.generation import Generations
 from evomerge.search.ledger import Ledger
 from evomerge.search.proposer import Propose, make_proposer
+from evomerge.search.sampling.registry import sampler_of
 from evomerge.study import Trial
 from evomerge.workers import PreparedJob
 
@@ -61,6 +62,7 @@ def run_search(
     then nothing else could be either.
     """
     preparation = ledger.preparation
+    sampler_of(preparation.job.evaluation.draws)  # what cannot be used is refused before any cost
     if preparation.stage == 0:
         _score_baselines(ledger)
     thresholds = ledger.thresholds()
