@@ -7,9 +7,10 @@ evomerge's.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -103,6 +104,22 @@ class Registry(Mapping[str, T], Generic[T]):
 def offered_names(group: str) -> list[str]:
     """The names that installed packages offer in a group; none is imported."""
     return sorted({point.name for point in entry_points(group=group)})
+
+
+def unknown_part(name: str, *, kind: str, built_in: Sequence[str], group: str) -> str | None:
+    """Why a name is no part of a kind, and the mend; None where it is one. None is imported.
+
+    built_in: evomerge's own names, which packages are not asked for.
+    """
+    if name in built_in:
+        return None
+    offered = offered_names(group)
+    if name in offered:
+        return None
+    known = (*built_in, *offered)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    mend = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+    return f"{name} is no {kind} that is installed; {mend}"
 
 
 def _package(point: EntryPoint) -> str:

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import evomerge
 from evomerge.job import DRAWS
@@ -16,7 +17,7 @@ from evomerge.registry import Registry
 
 EXAMPLES = Path(evomerge.__file__).parents[1] / "examples"
 
-REGISTRIES: tuple[Registry[object], ...] = (METHODS, DRAWS)
+REGISTRIES: tuple[Registry[Any], ...] = (METHODS, DRAWS)
 """All that packages can add to."""
 
 

@@ -206,13 +206,12 @@ def read_all() -> int:
     return read
 
 
-def test_the_own_method_is_shown_as_it_is() -> None:
-    folder = TOP / "examples" / "own_method"
-    [code, project] = blocks(PAGES["extending.md"], "python") + blocks(
-        PAGES["extending.md"], "toml"
-    )
-    assert code == text_of(folder / "evomerge_agreement" / "__init__.py")
-    assert project == text_of(folder / "pyproject.toml")
+@pytest.mark.parametrize("folder", sorted((TOP / "examples").glob("own_*")), ids=lambda f: f.name)
+def test_a_part_of_ones_own_is_shown_as_it_is(folder: Path) -> None:
+    page = PAGES["extending.md"]
+    [code] = folder.glob("evomerge_*/__init__.py")
+    assert text_of(code) in blocks(page, "python")
+    assert text_of(folder / "pyproject.toml") in blocks(page, "toml")
 
 
 def test_the_demos_job_is_shown_as_it_is() -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from evomerge.errors import JobError, RunError
 from evomerge.evaluate import check_names
-from evomerge.job import JobSpec, load_draws, load_job, parse_job
+from evomerge.job import JobSpec, load_job, parse_job
 from evomerge.recipe import Recipe
 from evomerge.sources import locate
 
@@ -125,7 +125,7 @@ def as_yaml(document: Any, *, flow: bool = False) -> str:
 
 def check_names_of(job: JobSpec) -> None:
     """Refuse what is not where the job says, or cannot be used. Raises InputError in one line."""
-    load_draws(job.evaluation.draws)
+    job.check_draws()
     check_names(job.all_tasks, [Path(folder) for folder in job.evaluation.task_folders])
     _check_model(job.models.base, "models.base")
     for place, reference in enumerate(job.models.sources):

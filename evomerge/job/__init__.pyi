@@ -3,6 +3,7 @@ from .draws import DrawFacts as DrawFacts
 from .draws import Draws as Draws
 from .draws import load_draws as load_draws
 from .file import load_job as load_job
+from .file import load_recorded_job as load_recorded_job
 from .file import parse_job as parse_job
 from .file import parse_sections as parse_sections
 from .file import shipped_folder as shipped_folder

@@ -7,15 +7,14 @@ points of the group `evomerge.samplers`, each a name for `evaluation.draws` and 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import WithJsonSchema
 
 from evomerge.errors import JobError
-from evomerge.registry import Registry
+from evomerge.registry import Registry, unknown_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,22 +94,19 @@ DRAWS: Registry[DrawFacts] = Registry(
 )
 
 
+def draws_problem(name: str) -> str | None:
+    """Why a name is no way to draw items, and the mend; None where it is one."""
+    return unknown_part(name, kind="way to draw items", built_in=list(BUILT_IN), group=DRAWS.group)
+
+
 def load_draws(name: str) -> DrawFacts:
     """The facts of a way to draw. Raises JobError where the package that has it cannot be used."""
+    if name not in DRAWS:
+        raise JobError(f"evaluation.draws: {name}: its package is not installed here; install it")
     return DRAWS[name]
 
 
-def _known(name: str) -> str:
-    if name in DRAWS:
-        return name
-    near = difflib.get_close_matches(name, DRAWS, n=1)
-    mend = f"did you mean {near[0]}?" if near else f"known here are {', '.join(DRAWS)}"
-    raise ValueError(f"{name}: no such way to draw items; {mend}")
-
-
 Draws = Annotated[
-    str,
-    AfterValidator(_known),
-    WithJsonSchema({"anyOf": [{"enum": list(BUILT_IN)}, {"type": "string"}]}),
+    str, WithJsonSchema({"anyOf": [{"enum": list(BUILT_IN), "type": "string"}, {"type": "string"}]})
 ]
 """A way to draw items by its name: evomerge's own, or one that an installed package offers."""

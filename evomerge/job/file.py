@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from evomerge.documents import load_text, parse_mapping, parse_value, problem_text, written_parts
 from evomerge.errors import JobError
 from evomerge.job.job import JobSpec
-from evomerge.job.sections import Section
+from evomerge.job.sections import ANYWHERE, Section
 
 S = TypeVar("S", bound=Section)
 
@@ -27,24 +27,39 @@ def load_job(path: Path, *, overrides: Iterable[str] = ()) -> JobSpec:
     return parse_job(text, where=str(path), overrides=overrides)
 
 
+def load_recorded_job(path: Path) -> JobSpec:
+    """The job of a search that is only read: the packages that it ran with may be gone."""
+    text = load_text(path, kind="a job", error=JobError)
+    return parse_sections(JobSpec, text, where=str(path), expected=_NEEDED, context=ANYWHERE)
+
+
 def parse_job(text: str, *, where: str, overrides: Iterable[str] = ()) -> JobSpec:
     """The same as load_job for the text of a job; `where` names it in messages."""
-    expected = "name, models, objectives and budget"
-    return parse_sections(JobSpec, text, where=where, expected=expected, overrides=overrides)
+    return parse_sections(JobSpec, text, where=where, expected=_NEEDED, overrides=overrides)
+
+
+_NEEDED = "name, models, objectives and budget"
+"""Keys that a job must have."""
 
 
 def parse_sections(
-    kind: type[S], text: str, *, where: str, expected: str, overrides: Iterable[str] = ()
+    kind: type[S],
+    text: str,
+    *,
+    where: str,
+    expected: str,
+    overrides: Iterable[str] = (),
+    context: Mapping[str, Any] | None = None,
 ) -> S:
     """A document of sections, checked; `expected` names the keys that it needs.
 
-    overrides: as in load_job. Raises JobError in one line.
+    overrides: as in load_job. context: of the validation. Raises JobError in one line.
     """
     document = parse_mapping(text, where=where, expected=expected, error=JobError)
     for override in overrides:
         _apply_override(document, override)
     try:
-        return kind.model_validate(document)
+        return kind.model_validate(document, context=context)
     except ValidationError as error:
         raise JobError(f"{where}: {_describe(error, kind)}") from error
 

@@ -9,6 +9,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from evomerge.errors import JobError
+from evomerge.job.draws import BUILT_IN, load_draws
 from evomerge.job.sections import (
     Aggregate,
     BudgetSpec,
@@ -149,7 +151,12 @@ class JobSpec(Section):
         return self
 
     @model_validator(mode="after")
-    def _one_metric_where_draws_stand_for_one(self) -> JobSpec:
+    def _metrics_for_draws(self) -> JobSpec:
+        if self.evaluation.draws in BUILT_IN:
+            self._refuse_second_metric()
+        return self
+
+    def _refuse_second_metric(self) -> None:
         named = {
             *((objective.task, objective.metric) for objective in self.objectives),
             *((constraint.task, constraint.metric) for constraint in self.constraints),
@@ -161,7 +168,21 @@ class JobSpec(Section):
                 f"evaluation.draws: {self.evaluation.draws} stand for one metric of a task, and "
                 f"{several[0]} has several; name one, or set draws to another kind"
             )
-        return self
+
+    def check_draws(self) -> None:
+        """Refuse a package's way to draw that cannot be used, or does not go with the job.
+
+        evomerge's own are checked when the job is read, which imports no package. Raises JobError.
+        """
+        load_draws(self.evaluation.draws)
+        try:
+            self.evaluation.refuse_unfit()
+        except ValueError as error:
+            raise JobError(f"evaluation.{error}") from error
+        try:
+            self._refuse_second_metric()
+        except ValueError as error:
+            raise JobError(str(error)) from error
 
     @property
     def axes(self) -> tuple[ObjectiveSpec, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from evomerge.job.draws import DrawFacts, Draws, load_draws
+from evomerge.job.draws import BUILT_IN, DrawFacts, Draws, draws_problem, load_draws
 from evomerge.recipe import DType, PlainName
 
 Aggregate = Literal["mean", "geometric", "min"]
@@ -119,7 +120,8 @@ class EvaluationSpec(Section):
     """Which items a generation is scored on: `informative` (fresh ones, those on which candidates
     disagree more often), `fresh` (all alike), `anchors` (a weighted subset or an IRT estimate,
     whichever measures better on models left out; chosen once by what the baselines and the first
-    generation answered), `fixed` (any subset), `all`."""
+    generation answered), `fixed` (any subset), `all`; or [one of your
+    own](extending.md#your-own-way-to-draw-items), of an installed package."""
     racing: bool | Literal["auto"] = "auto"
     """Stop candidates that surely are not in the better half, and score the others on more items
     where there are more. `auto`: in mode `single`, but for anchors."""
@@ -150,8 +152,22 @@ class EvaluationSpec(Section):
     apply_chat_template: bool = False
     """As in lm-eval."""
 
+    @field_validator("draws")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        problem = None if info.context is ANYWHERE else draws_problem(name)
+        if problem is not None:
+            raise ValueError(problem)
+        return name
+
     @model_validator(mode="after")
     def _fit(self) -> EvaluationSpec:
+        if self.draws in BUILT_IN:
+            self.refuse_unfit()
+        return self
+
+    def refuse_unfit(self) -> None:
+        """Raise ValueError for what does not go with the way to draw; a package's is imported."""
         for field in ("growing", "elites"):
             if getattr(self, field) and not self.draws_afresh:
                 raise ValueError(
@@ -163,7 +179,6 @@ class EvaluationSpec(Section):
                 f"racing: {self.draws} stand for a task all together, so no part of them tells who "
                 "loses; leave it out, or set draws to another kind"
             )
-        return self
 
     @property
     def draw_facts(self) -> DrawFacts:
@@ -237,6 +252,10 @@ class BudgetSpec(Section):
         if self.candidates is None and self.hours is None and self.items is None:
             raise ValueError("no limit is given; set candidates, hours or items")
         return self
+
+
+ANYWHERE: Mapping[str, Any] = {"parts": "of any machine"}
+"""Context in which a job is validated that is only read: a package it names may be missing here."""
 
 
 class ComputeSpec(Section):

@@ -16,7 +16,7 @@ import sqlalchemy
 import sqlalchemy.exc
 
 from evomerge.errors import JobError, RunError
-from evomerge.job import JobSpec, load_job
+from evomerge.job import JobSpec, load_job, load_recorded_job
 from evomerge.study.notes import FACTS
 from evomerge.study.postgres import WriterLock
 from evomerge.study.reader import Contents, Reader, Record
@@ -113,7 +113,7 @@ def create_study(
 
 def check_trusted(run_dir: Path, *, trust: bool) -> None:
     """Refuse a search whose job names code to run, and that this user did not begin (RunError)."""
-    check_own(run_dir, load_job(_job_path(run_dir)), trust=trust)
+    check_own(run_dir, load_recorded_job(_job_path(run_dir)), trust=trust)
 
 
 def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
@@ -152,7 +152,7 @@ def read_study(run_dir: Path) -> Study:
 
     Nothing is written, so the directory may be one that cannot be written to.
     """
-    job = load_job(_job_path(run_dir))
+    job = load_recorded_job(_job_path(run_dir))
     with contextlib.ExitStack() as held:
         engine = _engine(run_dir, job, mode="ro")
         held.callback(engine.dispose)

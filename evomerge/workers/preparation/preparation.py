@@ -13,7 +13,7 @@ import torch
 
 from evomerge.errors import JobError, RecipeError
 from evomerge.evaluate import Objective, TaskSuite
-from evomerge.job import JobSpec, load_draws, parse_job
+from evomerge.job import JobSpec, parse_job
 from evomerge.merge import (
     MergeEngine,
     SharedSettings,
@@ -56,7 +56,7 @@ def open_models_of(job: JobSpec) -> dict[str, Source]:
 def prepare(job: JobSpec) -> PreparedJob:
     """Open and check everything a job names. Raises InputError in one line."""
     _check_device(job.compute.device)
-    load_draws(job.evaluation.draws)
+    job.check_draws()
     models = job.models
     reader = TokenizerReader(trust_remote_code=models.trust_remote_code)
     opened = open_models_of(job)

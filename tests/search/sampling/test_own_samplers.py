@@ -12,7 +12,6 @@ import pytest
 import evomerge
 from evomerge.evaluate.candidate import (
     Candidate,
-    CandidateKey,
     Evaluation,
     Observer,
     TaskItems,
@@ -166,18 +165,34 @@ def test_the_report_says_which_items_it_prefers(example: None, models: Path) -> 
     )
 
 
-def test_a_job_is_read_without_its_package(tmp_path: Path, models: Path) -> None:
-    """What is broken is said where it is used; a record of the search can still be listed."""
+def test_a_job_is_read_without_importing_its_package(tmp_path: Path, models: Path) -> None:
     with package(tmp_path, "raise ImportError('no library')"):
-        job = make_job(models, evaluation=evaluation(models, "broken"))
-        assert job.evaluation.draws == "broken"
+        given = evaluation(models, "broken", growing=True, racing=True)
+        assert make_job(models, evaluation=given).evaluation.draws == "broken"
+
+
+def test_a_record_is_read_where_the_package_is_gone_and_goes_on_where_it_is_there(
+    tmp_path: Path, models: Path
+) -> None:
+    run = tmp_path / "run"
+    with package(tmp_path, SAMPLER.format(facts="", code="return sample")):
+        preparation = prepare(make_job(models, evaluation=evaluation(models, "broken")))
+        with searched(create_study(run, preparation.job), preparation) as study:
+            count = len(study.trials)
+    assert len(evomerge.open_run(run).trials_dataframe()) == count
+    page = evomerge.report(run)
+    assert "drawn by a package that is not installed here" in page.read_text()
+    with pytest.raises(evomerge.JobError, match="broken is no way to draw items that is installed"):
+        evomerge.resume(run)
 
 
 def test_a_name_that_is_none_is_refused_with_the_nearest(example: None, models: Path) -> None:
     for written, near in (("disputd", "disputed"), ("informativ", "informative")):
-        with pytest.raises(evomerge.JobError, match=f"evaluation.draws: {written}: .*mean {near}?"):
+        with pytest.raises(
+            evomerge.JobError, match=f"evaluation.draws: {written} is .* mean {near}"
+        ):
             make_job(models, evaluation=evaluation(models, written))
-    with pytest.raises(evomerge.JobError, match="known here are informative, .*, all, disputed"):
+    with pytest.raises(evomerge.JobError, match=r"known here: informative, .*, all, disputed"):
         make_job(models, evaluation=evaluation(models, "xyz"))
 
 
@@ -279,7 +294,7 @@ def test_a_class_that_is_no_sampler_is_refused_before_baselines_are_scored(
     with package(tmp_path, code):
         preparation = prepare(make_job(models, evaluation=evaluation(models, "broken")))
         study = create_study(tmp_path / "run", preparation.job)
-        with pytest.raises(evomerge.JobError, match="its class is no evomerge.search.ItemSampler"):
+        with pytest.raises(evomerge.JobError, match=r"its class is no evomerge.search.ItemSampler"):
             searched(study, preparation)
         assert not study.trials
 
@@ -297,9 +312,10 @@ def test_its_facts_refuse_what_does_not_go_with_it(
 ) -> None:
     with (
         package(tmp_path, SAMPLER.format(facts=facts, code="return sample")),
-        pytest.raises(evomerge.JobError, match=words),
+        pytest.raises(evomerge.JobError, match=words) as refused,
     ):
-        make_job(models, evaluation=evaluation(models, "broken", **changes))
+        prepare(make_job(models, evaluation=evaluation(models, "broken", **changes)))
+    assert "\n" not in str(refused.value)
 
 
 def test_what_asks_for_all_items_first_has_them_from_everyone_before(

@@ -30,25 +30,23 @@ def test_every_way_to_draw_has_a_class_with_its_facts() -> None:
         assert sampler.facts is DRAWS[name]
 
 
-def compared(path: Path) -> Iterator[tuple[int, ast.AST]]:
-    """What stands on a side of a comparison, or in a case, in the code of a module."""
+def comparisons(path: Path) -> Iterator[tuple[int, list[ast.AST]]]:
+    """The line of every comparison, and of every case, in a module, and all that stands in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Compare):
-            for side in (node.left, *node.comparators):
-                yield from ((node.lineno, inner) for inner in ast.walk(side))
-        elif isinstance(node, ast.MatchValue):
-            yield node.lineno, node.value
+        if isinstance(node, ast.Compare | ast.MatchValue):
+            yield (node.left if isinstance(node, ast.Compare) else node).lineno, [*ast.walk(node)]
 
 
 def test_no_code_goes_by_the_name_of_a_way_to_draw() -> None:
     """Facts are asked instead. How anchors estimate is chosen by names of its own."""
-    names = {"informative", "fresh", "anchors"}  # `fixed` and `all` are words of other things too
+    telling = {"informative", "fresh", "anchors"}  # the others are words of other things too
     for path in sorted(PACKAGE.rglob("*.py")):
         place = path.relative_to(PACKAGE).as_posix()
-        for line, inner in compared(path):
-            assert not (isinstance(inner, ast.Attribute) and inner.attr == "draws"), (place, line)
-            named = isinstance(inner, ast.Constant) and inner.value in names
-            assert not named or place == "search/sampling/estimators.py", (place, line)
+        for line, parts in comparisons(path):
+            said = {part.value for part in parts if isinstance(part, ast.Constant)}
+            of_draws = any(isinstance(p, ast.Attribute) and p.attr == "draws" for p in parts)
+            assert not (of_draws and said & set(BUILT_IN)), (place, line)
+            assert not said & telling or place == "search/sampling/estimators.py", (place, line)
 
 
 @pytest.mark.parametrize("draws", ["anchors", "fixed", "all"])
