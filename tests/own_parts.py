@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import evomerge
+from evomerge.job import DRAWS
 from evomerge.merge import METHODS
 from evomerge.optimize import ALGORITHMS
 from evomerge.registry import Registry
@@ -18,7 +19,7 @@ from evomerge.workers import ENGINES
 
 EXAMPLES = Path(evomerge.__file__).parents[1] / "examples"
 
-REGISTRIES: tuple[Registry[Any], ...] = (METHODS, ALGORITHMS, ENGINES)
+REGISTRIES: tuple[Registry[Any], ...] = (METHODS, ALGORITHMS, ENGINES, DRAWS)
 """All that packages can add to."""
 
 

@@ -124,11 +124,9 @@ def as_yaml(document: Any, *, flow: bool = False) -> str:
 
 
 def check_names_of(job: JobSpec) -> None:
-    """Refuse models and tasks that are not where the job says, and optimisers that cannot be used.
-
-    Raises InputError in one line.
-    """
+    """Refuse what is not where the job says, or cannot be used. Raises InputError in one line."""
     job.check_package_algorithms()
+    job.check_draws()
     check_names(job.all_tasks, [Path(folder) for folder in job.evaluation.task_folders])
     _check_model(job.models.base, "models.base")
     for place, reference in enumerate(job.models.sources):

@@ -1,3 +1,7 @@
+from .draws import DRAWS as DRAWS
+from .draws import DrawFacts as DrawFacts
+from .draws import Draws as Draws
+from .draws import load_draws as load_draws
 from .file import load_job as load_job
 from .file import load_recorded_job as load_recorded_job
 from .file import parse_job as parse_job
@@ -11,7 +15,6 @@ from .sections import Aggregate as Aggregate
 from .sections import BudgetSpec as BudgetSpec
 from .sections import ComputeSpec as ComputeSpec
 from .sections import ConstraintSpec as ConstraintSpec
-from .sections import Draws as Draws
 from .sections import EvaluationSpec as EvaluationSpec
 from .sections import ModelsSpec as ModelsSpec
 from .sections import ObjectiveSpec as ObjectiveSpec

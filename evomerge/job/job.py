@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from evomerge.errors import JobError
+from evomerge.job.draws import BUILT_IN, load_draws
 from evomerge.job.sections import (
     Aggregate,
     BudgetSpec,
@@ -133,19 +134,38 @@ class JobSpec(Section):
             )
 
     @model_validator(mode="after")
-    def _one_metric_of_anchored_tasks(self) -> JobSpec:
+    def _metrics_for_draws(self) -> JobSpec:
+        if self.evaluation.draws in BUILT_IN:
+            self._refuse_second_metric()
+        return self
+
+    def _refuse_second_metric(self) -> None:
         named = {
             *((objective.task, objective.metric) for objective in self.objectives),
             *((constraint.task, constraint.metric) for constraint in self.constraints),
         }
         tasks = sorted(task for task, _ in named)
         several = [task for task in tasks if tasks.count(task) > 1]
-        if self.evaluation.draws == "anchors" and several:
+        if several and self.evaluation.draw_facts.one_metric:
             raise ValueError(
-                f"evaluation.draws: anchors stand for one metric of a task, and {several[0]} has "
-                "several; name one, or set draws to another kind"
+                f"evaluation.draws: {self.evaluation.draws} stand for one metric of a task, and "
+                f"{several[0]} has several; name one, or set draws to another kind"
             )
-        return self
+
+    def check_draws(self) -> None:
+        """Refuse a package's way to draw that cannot be used, or does not go with the job.
+
+        evomerge's own are checked when the job is read, which imports no package. Raises JobError.
+        """
+        load_draws(self.evaluation.draws)
+        try:
+            self.evaluation.refuse_unfit()
+        except ValueError as error:
+            raise JobError(f"evaluation.{error}") from error
+        try:
+            self._refuse_second_metric()
+        except ValueError as error:
+            raise JobError(str(error)) from error
 
     def check_package_algorithms(self) -> None:
         """Refuse optimisers of packages that cannot be imported, or are not for this job.
@@ -190,8 +210,8 @@ class JobSpec(Section):
     @property
     def races(self) -> bool:
         """Whether losers of a generation are stopped early: where one score says who loses."""
-        asked = self.evaluation.racing is not False and self.evaluation.draws != "anchors"
-        return self.mode == "single" and asked
+        asked = self.mode == "single" and self.evaluation.racing is not False
+        return asked and not self.evaluation.draw_facts.whole_only
 
     @property
     def searches(self) -> tuple[StageSpec, ...]:

@@ -18,12 +18,15 @@ from pydantic import (
     model_validator,
 )
 
+from evomerge.job.draws import BUILT_IN, DrawFacts, Draws, draws_problem, load_draws
 from evomerge.optimize import ALGORITHMS
 from evomerge.recipe import DType, PlainName
 from evomerge.registry import unknown_part
 
 Aggregate = Literal["mean", "geometric", "min"]
-Draws = Literal["informative", "fresh", "anchors", "fixed", "all"]
+
+ANYWHERE: Mapping[str, Any] = {"parts": "of any machine"}
+"""Context in which a job is validated that is only read: a package it names may be missing here."""
 
 
 class Section(BaseModel):
@@ -111,9 +114,6 @@ class SplitSpec(Section):
         return self
 
 
-_ONE_DRAW: tuple[Draws, ...] = ("anchors", "fixed", "all")
-
-
 class EvaluationSpec(Section):
     """How candidates are scored."""
 
@@ -123,7 +123,8 @@ class EvaluationSpec(Section):
     """Which items a generation is scored on: `informative` (fresh ones, those on which candidates
     disagree more often), `fresh` (all alike), `anchors` (a weighted subset or an IRT estimate,
     whichever measures better on models left out; chosen once by what the baselines and the first
-    generation answered), `fixed` (any subset), `all`."""
+    generation answered), `fixed` (any subset), `all`; or [one of your
+    own](extending.md#your-own-way-to-draw-items), of an installed package."""
     racing: bool | Literal["auto"] = "auto"
     """Stop candidates that surely are not in the better half, and score the others on more items
     where there are more. `auto`: in mode `single`, but for anchors."""
@@ -154,25 +155,43 @@ class EvaluationSpec(Section):
     apply_chat_template: bool = False
     """As in lm-eval."""
 
+    @field_validator("draws")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        problem = None if info.context is ANYWHERE else draws_problem(name)
+        if problem is not None:
+            raise ValueError(problem)
+        return name
+
     @model_validator(mode="after")
     def _fit(self) -> EvaluationSpec:
+        if self.draws in BUILT_IN:
+            self.refuse_unfit()
+        return self
+
+    def refuse_unfit(self) -> None:
+        """Raise ValueError for what does not go with the way to draw; a package's is imported."""
         for field in ("growing", "elites"):
-            if getattr(self, field) and self.draws in _ONE_DRAW:
+            if getattr(self, field) and not self.draws_afresh:
                 raise ValueError(
                     f"{field}: with draws: {self.draws} every generation has the same items; leave "
                     "it out, or set draws to informative or fresh"
                 )
-        if self.racing is True and self.draws == "anchors":
+        if self.racing is True and self.draw_facts.whole_only:
             raise ValueError(
-                "racing: anchors stand for a task all together, so no part of them tells who "
+                f"racing: {self.draws} stand for a task all together, so no part of them tells who "
                 "loses; leave it out, or set draws to another kind"
             )
-        return self
+
+    @property
+    def draw_facts(self) -> DrawFacts:
+        """What is known of the way to draw. Raises JobError where its package cannot be used."""
+        return load_draws(self.draws)
 
     @property
     def draws_afresh(self) -> bool:
         """Whether every generation has items of its own."""
-        return self.draws not in _ONE_DRAW
+        return not self.draw_facts.same_items
 
     def items_each(self, *, genes: int, tasks: int) -> int:
         """Items of a candidate, of which `auto` is the number that measured best.
@@ -201,8 +220,8 @@ def _at_least_four(value: int | str) -> int | str:
 _Population = Annotated[int | Literal["auto"], AfterValidator(_at_least_four)]
 
 
-def _known_algorithm(name: str) -> str:
-    if name == "auto" or name in ALGORITHMS:
+def _known_algorithm(name: str, info: ValidationInfo) -> str:
+    if name == "auto" or name in ALGORITHMS or info.context is ANYWHERE:
         return name
     near = difflib.get_close_matches(name, ["auto", *ALGORITHMS], n=1)
     mend = f"did you mean {near[0]}?" if near else f"write auto or one of {', '.join(ALGORITHMS)}"
@@ -252,9 +271,6 @@ class BudgetSpec(Section):
 BuiltInEngine = Literal["auto", "transformers", "vllm"]
 ENGINES_GROUP = "evomerge.engines"
 """Of entry points, by which installed packages offer engines of their own."""
-
-ANYWHERE: Mapping[str, Any] = {"parts": "of any machine"}
-"""Context in which a job is validated that is only read: a package it names may be missing here."""
 
 
 def engine_problem(name: str) -> str | None:

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from evomerge.errors import StorageError
 from evomerge.evaluate import ScoreSummary
-from evomerge.job import JobSpec
+from evomerge.job import DRAWS, JobSpec
 from evomerge.report.figures import Figure, interval_figure, spread_of
 from evomerge.report.front import front_parts
 from evomerge.report.recipe_views import merged_so_far, published_form, routes_of
@@ -241,13 +241,9 @@ def _draws_sentence(job: JobSpec, generations: Sequence[Generation]) -> str:
     if not generations:
         return ""
     last = range_text(generations[-1].least, generations[-1].most, "item")
-    if job.evaluation.draws == "all":
-        return "Every candidate that is not stopped before is scored on all search items."
-    if not job.evaluation.draws_afresh:
-        return f"Every generation is scored on the same {last} of the search items."
-    weighted = job.evaluation.draws == "informative"
-    more = ", those on which candidates disagree more often and weighted for it" if weighted else ""
-    return f"Every generation is scored on a fresh draw of search items{more}; the last on {last}."
+    if job.evaluation.draws not in DRAWS:
+        return f"Items are drawn by a package that is not installed here; the last are {last}."
+    return job.evaluation.draw_facts.sentence(last)
 
 
 def _costs(trials: Sequence[Trial]) -> list[tuple[str, Spent]]:

@@ -36,6 +36,9 @@ from .run import OpenPool as OpenPool
 from .run import go_on as go_on
 from .run import open_workers as open_workers
 from .run import run_study as run_study
+from .sampling.responses import Responses as Responses
+from .sampling.sample import TaskSample as TaskSample
+from .sampling.sampler import ItemSampler as ItemSampler
 from .selection.finalists import TEST as TEST
 from .selection.finalists import VALIDATION as VALIDATION
 from .selection.finalists import tested_before as tested_before

@@ -20,6 +20,7 @@ from evomerge.search.budget import Budget
 from evomerge.search.generation import Generations
 from evomerge.search.ledger import Ledger
 from evomerge.search.proposer import Propose, make_proposer
+from evomerge.search.sampling.registry import sampler_of
 from evomerge.study import Trial
 from evomerge.workers import PreparedJob
 
@@ -61,6 +62,7 @@ def run_search(
     then nothing else could be either.
     """
     preparation = ledger.preparation
+    sampler_of(preparation.job.evaluation.draws)  # what cannot be used is refused before any cost
     if preparation.stage == 0:
         _score_baselines(ledger)
     thresholds = ledger.thresholds()
@@ -191,10 +193,10 @@ def _baseline_candidates(
 
 
 def _baseline_items(preparation: PreparedJob) -> ItemIds:
-    """A draw of their own; all items where anchors are to be chosen by their answers."""
+    """A draw of their own; all items where those to come are chosen by their answers."""
     job = preparation.job
     pools = {task: preparation.suite.items(task, "search") for task in job.search_tasks}
-    if job.evaluation.draws == "anchors":
+    if job.evaluation.draw_facts.asks_all_first:
         return pools
     total = job.evaluation.items_for_baselines
     return draw(pools, total, seed=job.optimizer.seed, generation=BASELINES)

@@ -25,7 +25,7 @@ from evomerge.evaluate import (
     shortfall_unit,
 )
 from evomerge.search.ledger import Ledger
-from evomerge.search.sampling.draws import Sample
+from evomerge.search.sampling.sample import Sample
 from evomerge.study import Trial
 
 # When a candidate of a generation has been scored enough to be out of its better half.

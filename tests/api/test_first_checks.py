@@ -74,6 +74,15 @@ def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path:
         ("search", str(job), "--set", "report=[kana_aritmetic_en]"): "did you mean kana_arithmetic",
         ("search", str(job), "--set", f"budget={'[' * 500}"): "within each other",
         ("search", str(job), "--set", f"evaluation.task_folders=[{nowhere}]"): "is no folder",
+        ("search", str(job), "--set", "evaluation.draws=informativ"): "did you mean informative?",
+        (
+            *("search", str(job), "--set", "evaluation.draws=fixed"),
+            *("--set", "evaluation.growing=true"),
+        ): "growing: with draws: fixed every generation has the same items; leave it out",
+        (
+            *("search", str(job), "--set", "evaluation.draws=anchors"),
+            *("--set", "evaluation.racing=true"),
+        ): "racing: anchors stand for a task all together, so no part of them tells who loses",
         ("grid", nowhere): "cannot be read",
         ("grid", str(grid)): "name stands twice, in line 1 and in line 2",
         ("evaluate", nowhere, nowhere): "cannot be read",

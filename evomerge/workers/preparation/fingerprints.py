@@ -15,7 +15,7 @@ from typing import Any
 
 from evomerge.errors import RunError
 from evomerge.evaluate import WRITTEN, hash_opened
-from evomerge.job import JobSpec
+from evomerge.job import DRAWS, JobSpec
 from evomerge.merge import METHODS, read_header
 from evomerge.optimize import ALGORITHMS
 from evomerge.workers.engines import engine_versions
@@ -151,6 +151,7 @@ def _versions(job: JobSpec) -> dict[str, str]:
     versions.update(METHODS.versions())
     versions.update(engine_versions(job.compute))
     versions.update(ALGORITHMS.versions())
+    versions.update(DRAWS.versions())
     return versions
 
 

@@ -57,6 +57,7 @@ def prepare(job: JobSpec) -> PreparedJob:
     """Open and check everything a job names. Raises InputError in one line."""
     _check_device(job.compute.device)
     job.check_package_algorithms()
+    job.check_draws()
     models = job.models
     reader = TokenizerReader(trust_remote_code=models.trust_remote_code)
     opened = open_models_of(job)
@@ -216,9 +217,10 @@ def _check_items(job: JobSpec, suite: TaskSuite) -> None:
 
 
 def _items_of_first_generation(job: JobSpec, suite: TaskSuite, space: SearchSpace) -> int:
-    """Items that are planned for each candidate; all where anchors are still to be chosen."""
+    """Items that are planned for each candidate; all where those to come are chosen by them."""
     size = sum(len(suite.items(task, "search")) for task in job.search_tasks)
-    if job.evaluation.draws in ("all", "anchors"):
+    facts = job.evaluation.draw_facts
+    if facts.every_item or facts.asks_all_first:
         return size
     return min(size, job.items_each(len(space.genes)))
 

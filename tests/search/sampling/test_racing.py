@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.objective import Constraint, Metric, Objective, Term
 from evomerge.search.race import ERROR_RATE, find_losers, rank_fitness, resampled_fitness
-from evomerge.search.sampling.draws import Sample, plain
+from evomerge.search.sampling.sample import Sample, plain
 
 ACC = Metric(task="task", key="acc", higher_is_better=True)
 MEAN = Objective(terms=[Term(metric=ACC, weight=1.0)], aggregate="mean")
