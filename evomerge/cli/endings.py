@@ -168,6 +168,8 @@ def answering() -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(PIPE_CLOSED) from error
         except SystemExit as error:  # the commands themselves raise typer.Exit
+            if isinstance(error.__context__, BrokenPipeError):  # rich ends so, quietly
+                raise typer.Exit(PIPE_CLOSED) from error
             _say(
                 f"evomerge: code that was run, of a task or a model, ended the process (exit code "
                 f"{error.code}); take the call of exit() out of it"

@@ -151,14 +151,17 @@ def test_a_child_that_a_library_forks_is_ended_alone() -> None:
     assert run(work, closing_s=0.0, terminated=False) == (signal.SIGTERM, "")
 
 
-def test_a_reader_that_has_gone_is_no_shortage_of_the_machine() -> None:
+@pytest.mark.parametrize("show", ["print", "Console().print"])
+def test_a_reader_that_has_gone_is_no_fault_of_the_machine_or_a_task(show: str) -> None:
     code = (
         "import sys, typer\n"
+        "from rich.console import Console\n"
+        f"show = {show}\n"
         "from evomerge.cli.endings import answering\n"
         "try:\n"
         "    with answering():\n"
         "        for _ in range(200_000):\n"
-        "            print('a line')\n"
+        "            show('a line')\n"
         "except typer.Exit as ended:\n"
         "    sys.exit(ended.exit_code)\n"
     )
