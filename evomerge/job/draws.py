@@ -31,7 +31,7 @@ class DrawFacts:
     one_metric: it stands for one metric of a task and no second one.
     preference: what the report says after "a fresh draw of search items", such as ", those on
         which candidates disagree more often and weighted for it".
-    sampler: the class that draws, of a package's; search/sampling/registry.py has evomerge's own.
+    sampler: the class that draws, of a package's; search/sampling/samplers.py has evomerge's own.
     """
 
     same_items: bool = False

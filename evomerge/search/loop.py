@@ -20,7 +20,7 @@ from evomerge.search.budget import Budget
 from evomerge.search.generation import Generations
 from evomerge.search.ledger import Ledger
 from evomerge.search.proposer import Propose, make_proposer
-from evomerge.search.sampling.registry import sampler_of
+from evomerge.search.sampling.samplers import sampler_of
 from evomerge.study import Trial
 from evomerge.workers import PreparedJob
 

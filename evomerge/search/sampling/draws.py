@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from evomerge.errors import EvomergeError, JobError
 from evomerge.evaluate import TaskItems, share_evenly
 from evomerge.job import Draws
-from evomerge.search.sampling.registry import BUILT_IN, sampler_of
 from evomerge.search.sampling.responses import gather_responses
 from evomerge.search.sampling.sample import Sample, TaskSample
+from evomerge.search.sampling.samplers import BUILT_IN, sampler_of
 
 
 class ItemDraws:

@@ -1,4 +1,7 @@
-"""evomerge's own ways to draw items, a class for each; what is known of them is in job/draws.py."""
+"""evomerge's own ways to draw items, a class for each, and the class of a name.
+
+What is known of them before they draw is in job/draws.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.job import DRAWS
+from evomerge.errors import JobError
+from evomerge.job import DRAWS, load_draws
 from evomerge.search.sampling.estimators import FEWEST_LEFT_OUT, EstimatorChoice, choose_estimator
 from evomerge.search.sampling.informative import disagreement, draw_probabilities, predict_items
 from evomerge.search.sampling.responses import Responses, whole_rows
@@ -181,3 +185,23 @@ def _no_responses(
 
 def _says_some(responses: Responses) -> bool:
     return bool((~np.isnan(responses)).any())
+
+
+BUILT_IN: dict[str, type[ItemSampler]] = {
+    "informative": InformativeSampler,
+    "fresh": FreshSampler,
+    "anchors": AnchorSampler,
+    "fixed": FixedSampler,
+    "all": AllSampler,
+}
+"""`evaluation.draws` of a job -> the class, of evomerge's own."""
+
+
+def sampler_of(name: str) -> type[ItemSampler]:
+    """The class that draws. Raises JobError where the package that has it cannot be used."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    found = load_draws(name).sampler
+    if found is None or not issubclass(found, ItemSampler):
+        raise JobError(f"evaluation.draws: {name}: its class is no evomerge.search.ItemSampler")
+    return found

@@ -12,7 +12,7 @@ import pytest
 import evomerge
 from evomerge.job import DRAWS, JobSpec, parse_job
 from evomerge.job import draws as draws_of_jobs
-from evomerge.search.sampling.registry import BUILT_IN, sampler_of
+from evomerge.search.sampling.samplers import BUILT_IN, sampler_of
 from tests.search.jobs import job_document, make_job
 
 PACKAGE = Path(evomerge.__file__).parent
