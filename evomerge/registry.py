@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -78,12 +78,16 @@ class Registry(Mapping[str, T], Generic[T]):
         self._loaded.clear()
         vars(self).pop("_offered", None)
 
-    def versions(self) -> dict[str, str]:
-        """Part -> version of its package and digest of its file, of those in use not our own."""
+    def versions(self, names: Collection[str] | None = None) -> dict[str, str]:
+        """Part -> version of its package and digest of its file, of those in use not our own.
+
+        names: of which; all that this process has asked for where it is None.
+        """
         kind = self._key.rpartition(".")[2].replace("_", " ")
         return {
             f"{kind} {name}": f"{_package(point)} (sha256 {_digest(self._code(part))})"
             for name, (part, point) in sorted(self._loaded.items())
+            if names is None or name in names
         }
 
     def _load(self, point: EntryPoint) -> T:

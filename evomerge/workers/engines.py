@@ -54,6 +54,4 @@ def engine_of(compute: ComputeSpec) -> ScoringEngine:
 def engine_versions(compute: ComputeSpec) -> Mapping[str, str]:
     """What a record holds of the job's engine: its versions, and its package's where it has one."""
     engine = engine_of(compute)
-    own = f"engine {engine.name}"
-    package = {key: said for key, said in ENGINES.versions().items() if key == own}
-    return {**package, **engine.versions()}
+    return {**ENGINES.versions([engine.name]), **engine.versions()}

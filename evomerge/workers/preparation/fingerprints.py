@@ -148,10 +148,11 @@ def _versions(job: JobSpec) -> dict[str, str]:
     for package in _WHERE_INSTALLED:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
+    # Which methods a grid asks for its job does not say.
     versions.update(METHODS.versions())
     versions.update(engine_versions(job.compute))
-    versions.update(ALGORITHMS.versions())
-    versions.update(DRAWS.versions())
+    versions.update(ALGORITHMS.versions([job.optimizer_of(one).algorithm for one in job.searches]))
+    versions.update(DRAWS.versions([job.evaluation.draws]))
     return versions
 
 
