@@ -291,28 +291,6 @@ def test_a_stage_ends_with_a_start_where_that_is_the_best(tmp_path: Path, models
     assert (selection.winner, selection.origin) == ("SLERP", "baseline")
 
 
-def test_a_record_from_before_there_were_comparisons_claims_by_its_gain(
-    tmp_path: Path, preparation: PreparedJob
-) -> None:
-    selection = run(tmp_path / "run", preparation, ScriptedPool(script(0.9)))
-    document = selection.to_json()
-    for added in (
-        "origin",
-        "comparisons",
-        "on_validation",
-        "best_start",
-        "best_untuned",
-        "feasible",
-        "left_out",
-        "objective_items",
-    ):
-        del document[added]
-    old = read_selection(document)
-    assert old.verdict == "gained"
-    assert old.headline().startswith("Gained +0.4")
-    assert old.lines()[1] == "Test scores with 95% intervals:"
-
-
 def test_the_average_of_the_means_wins_unless_another_is_surely_better(
     tmp_path: Path, models: Path
 ) -> None:
