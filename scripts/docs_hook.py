@@ -45,6 +45,9 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
         return markdown.replace("](../", "](")
     folder = Path(config.config_file_path).parent / Path(page.file.src_uri).parent
 
+    # A page of docs/ is at the top of the site.
+    markdown = markdown.replace("](docs/", "](")
+
     def named(link: re.Match[str]) -> str:
         inside = (folder / link[1] / "README.md").is_file()
         return f"]({link[1]}/README.md)" if inside else link[0]
