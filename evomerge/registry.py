@@ -92,6 +92,12 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _load(self, point: EntryPoint) -> T:
         where = f"{self._key}: {point.name}, of {_package(point)}"
+        offers = {_package(one) for one in entry_points(group=self.group, name=point.name)}
+        if len(offers) > 1:
+            raise self._error(
+                f"{self._key}: {point.name} is offered by {' and by '.join(sorted(offers))}; "
+                "uninstall all but one"
+            )
         try:
             found = point.load()
         except Exception as error:
@@ -134,6 +140,7 @@ def _package(point: EntryPoint) -> str:
 def _digest(code: Any) -> str:
     try:
         file = inspect.getsourcefile(inspect.unwrap(code))
-    except TypeError:
-        file = None
-    return "unknown" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
+        content = b"" if file is None else Path(file).read_bytes()
+    except (TypeError, OSError):  # built at run time, or in an archive
+        return "unknown"
+    return hashlib.sha256(content).hexdigest()[:12] if content else "unknown"

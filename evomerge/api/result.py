@@ -265,7 +265,9 @@ def export_run(
         key = None if trial is None else CandidateKey.parse(trial)
         if trial is not None and point is not None:
             raise RunError("--point: --trial names a candidate already; give one of them")
-        chosen = chosen_outcome(study, point) if key is None else None
+        outcome = outcome_of(study)
+        won = outcome if isinstance(outcome, Selection) else None
+        chosen = chosen_outcome(study, point) if key is None else won
         from evomerge.export import check_free, export_winner
         from evomerge.workers import prepare
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -149,6 +150,13 @@ def say_note(note: str) -> None:
     say(f"note: {note}", err=True)
 
 
+def _reader_gone() -> bool:
+    """Whether whoever read the results has gone, as `head` does."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
     """Errors of ours become one line and their exit code; so do signals and a machine run short."""
@@ -164,7 +172,10 @@ def answering() -> Iterator[None]:
             _end_if_interrupted("Interrupted.")
             _say(f"evomerge: {_shortened(one_line(error))}")
             raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError as error:  # whoever read the results has gone, as `head` does
+        except BrokenPipeError as error:
+            if not _reader_gone():
+                _say(f"evomerge: code that was run lost a connection ({one_line(error)})")
+                raise typer.Exit(EvomergeError.exit_code) from error
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(PIPE_CLOSED) from error
         except SystemExit as error:  # the commands themselves raise typer.Exit

@@ -231,8 +231,10 @@ class _Judge:
     def likelihood(self, said: float, plain: float, scored: int, owner: tuple[str, int]) -> float:
         """The difference in nats a token, less what lm-eval's sum in the model's dtype takes."""
         summed = torch.finfo(self.dtype).eps * abs(plain)
-        difference = max(0.0, abs(said - plain) - summed) / math.sqrt(scored)
-        if not difference <= self.rounding.one:
+        # A NaN is no number to be near to another, and max() would take it for nothing.
+        apart = 0.0 if said == plain else abs(said - plain)
+        difference = max(0.0, apart - summed) / math.sqrt(scored)
+        if math.isnan(apart) or not difference <= self.rounding.one:
             raise self._differs(owner, f"a log-likelihood of {said:.4f}", f"{plain:.4f}")
         return difference
 

@@ -16,7 +16,7 @@ from transformers.models.auto import modeling_auto
 from evomerge.documents import code, plain
 from evomerge.evaluate import Interval, ScoreSummary
 from evomerge.export.origins import Origin, all_languages, common_licence
-from evomerge.merge import METHODS
+from evomerge.merge import METHODS, Method
 from evomerge.recipe import Recipe
 from evomerge.route import hops_of
 from evomerge.search import ConstraintCheck, interval_words, seen_words
@@ -153,7 +153,8 @@ def write_card(
         *_licence(origins),
         f"Made by evomerge {__version__}; `manifest.json` has the sha256 of every file.",
     ]
-    content = f"---\n{_metadata(origins, use).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    metadata = _metadata(origins, use, in_mergekit=_in_mergekit(recipe))
+    content = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
     return str(ModelCard(content))
 
 
@@ -174,7 +175,7 @@ class _Public:
         return plain(text)
 
 
-def _metadata(origins: Sequence[Origin], use: Use) -> ModelCardData:
+def _metadata(origins: Sequence[Origin], use: Use, *, in_mergekit: bool) -> ModelCardData:
     licence = common_licence(origins)
     stated = (
         {"license": "other", "license_name": MIXED_LICENCE}
@@ -191,7 +192,7 @@ def _metadata(origins: Sequence[Origin], use: Use) -> ModelCardData:
         language=list(all_languages(origins)) or None,
         library_name=use.library,
         pipeline_tag=use.task,
-        tags=["merge", "evomerge", "mergekit"],
+        tags=["merge", "evomerge", *(["mergekit"] if in_mergekit else [])],
         **stated,
     )
 
@@ -285,10 +286,8 @@ def _effort(effort: Effort) -> Iterable[str]:
 def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
     yield "## How to make it again"
     yield "```\nevomerge merge recipe.yaml --out DIR\n```"
-    documents = [recipe, *recipe.used_stages.values()]
-    methods = [METHODS[document.merge_method] for document in documents]
-    in_mergekit = all(method.mergekit for method in methods)
-    if in_mergekit and all(document.route is None for document in documents):
+    methods = _methods(recipe)
+    if _in_mergekit(recipe):
         other = "The recipe is a mergekit document too"
         if any(method.random for method in methods):
             other += " (its random masks are mergekit's own, so the result is alike but not equal)"
@@ -304,6 +303,19 @@ def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
             f"The recipe names folders of the machine it was made on ({_listed(local)}); put the "
             "paths of yours in their place."
         )
+
+
+def _methods(recipe: Recipe) -> list[Method]:
+    """Of every document of a recipe."""
+    documents = [recipe, *recipe.used_stages.values()]
+    return [METHODS[document.merge_method] for document in documents]
+
+
+def _in_mergekit(recipe: Recipe) -> bool:
+    """Whether mergekit executes it too."""
+    documents = [recipe, *recipe.used_stages.values()]
+    known = all(method.mergekit for method in _methods(recipe))
+    return known and all(document.route is None for document in documents)
 
 
 def _sources(origins: Sequence[Origin]) -> Iterable[str]:

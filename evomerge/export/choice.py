@@ -46,6 +46,8 @@ def choose(
 
     Raises RunError when there is no such candidate, or nothing is delivered yet.
     """
+    if isinstance(chosen, Selection) and str(trial) == chosen.winner:
+        return _winner(chosen)
     if trial is not None:
         return _by_hand(preparation, study, trial)
     if chosen is None:
@@ -129,14 +131,15 @@ def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choic
         objective=preparation.objective,
         seed=preparation.job.optimizer.seed,
     )
+    named = str(key) if trial.label == str(key) else f"{key} ({trial.label})"
     split = {VALIDATION: "validation", TEST: "test"}.get(key.generation, "search")
     return Choice(
         key=key,
         label=trial.label,
         recipe=trial.recipe,
         opening=(
-            f"Chosen by hand: candidate {key} ({trial.label}), not by the search's own selection; "
-            "whether it is better than its parents was not tested."
+            f"Chosen by hand: candidate {named}, not by the search's own selection; whether it is "
+            "better than its parents was not tested."
         ),
         scores=CardScores(
             said=f"On {split} items ({_counted(trial.items)})."

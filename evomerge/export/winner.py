@@ -22,7 +22,8 @@ from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.export.verification import Verification
 from evomerge.export.verification import verify as verify_folder
 from evomerge.job import shipped_folder
-from evomerge.merge import open_stages
+from evomerge.merge import METHODS, open_stages
+from evomerge.recipe import Recipe
 from evomerge.search import TEST, ChosenPoint, Selection, tested_before
 from evomerge.space import read_space
 from evomerge.study import ALGORITHMS, FACTS, Study
@@ -90,6 +91,7 @@ def export_winner(
     names = public_names(preparation.sources.values())
     origins = trace(models_of(recipe, delivered.sources, tokenizer_source), names)
     _check_unchanged(study, origins)
+    _check_methods(study, recipe)
     say(f"writing {choice.label} to {out} ...")
     weights = export_checkpoint(
         recipe,
@@ -135,8 +137,25 @@ def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
                 )
 
 
+def _check_methods(study: Study, recipe: Recipe) -> None:
+    """The code of a package's method must be that of then too; evomerge's own is its version."""
+    documents = [recipe, *recipe.used_stages.values()]
+    used = {document.merge_method for document in documents}
+    for name in sorted(used):
+        _ = METHODS[name]  # loads it
+    before = (study.noted(FACTS) or {}).get("versions", {})
+    for method, now in METHODS.versions(used).items():
+        if before.get(method, now) != now:
+            raise RunError(
+                f"{study.run_dir}: {method} is {now} and was {before[method]} when it was scored; "
+                "put that back, or search again"
+            )
+
+
 def _effort(preparation: PreparedJob, study: Study, key: CandidateKey) -> Effort:
     genomes = study.trials_of("genome")
+    if key.generation == TEST:  # a search may have gone on since
+        genomes = tuple(one for one in genomes if one.key.generation <= key.selected_after)
     job = preparation.job
     stages = {trial.stage: trial for trial in genomes}  # one candidate of each
     searched = [(job.searches[stage], trial) for stage, trial in sorted(stages.items())]

@@ -25,7 +25,7 @@ from evomerge.job.sections import (
     Section,
     StageOptimizerSpec,
 )
-from evomerge.optimize import Mode, is_package_algorithm, limit_problem, mode_problem
+from evomerge.optimize import ALGORITHMS, Mode, is_package_algorithm, limit_problem, mode_problem
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -183,6 +183,10 @@ class JobSpec(Section):
             name = optimizer.algorithm
             if is_package_algorithm(name) != of_packages:
                 continue
+            if of_packages and name not in ALGORITHMS:
+                raise ValueError(
+                    f"{where}.algorithm: {name}: its package is not installed here; install it"
+                )
             if why == "mode":
                 problem = mode_problem(name, self.mode, where=where)
             else:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from evomerge.errors import MergeError, RecipeError
+from evomerge.errors import EvomergeError, MergeError, RecipeError, is_shortage, one_line
 from evomerge.merge.kernels.masks import draw_key
 from evomerge.merge.methods.base import Inputs, Method
+from evomerge.merge.methods.registry import BUILT_IN
 from evomerge.merge.plan.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.soundness import why_not_finite
 from evomerge.merge.statistics import Statistics
@@ -191,12 +192,27 @@ class MergeEngine:
 
 def _merge(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
     """Merge into `out`, by way of float32 where kernels do not write its dtype."""
-    if out.dtype in _TORCH_DTYPES.values():
+    direct = out.dtype in _TORCH_DTYPES.values()
+    work = out if direct else torch.empty(out.shape, device=out.device)
+    if method.name in BUILT_IN:
+        method.merge(inputs, work)
+    else:
+        _merge_by_package(method, inputs, work)
+    if not direct:
+        out.copy_(work)
+
+
+def _merge_by_package(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
+    """Merge by a method that is not evomerge's own, whose mistakes are no candidate's."""
+    try:
         method.merge(inputs, out)
-        return
-    work = torch.empty(out.shape, device=out.device)
-    method.merge(inputs, work)
-    out.copy_(work)
+    except Exception as error:
+        if is_shortage(error) or isinstance(error, EvomergeError):
+            raise
+        raise RecipeError(
+            f"merge_method: {method.name}: its code raised {type(error).__name__}: "
+            f"{one_line(error)}; mend its package"
+        ) from error
 
 
 def merged_dtype(
@@ -286,6 +302,8 @@ class _TensorInputs:
     def stored(self, member: int) -> torch.Tensor:
         of = self._plan.members[member]
         stored = self._sources[of.reference].tensor(of.tensor)
+        if self._plan.method.name not in BUILT_IN:
+            stored = stored.clone()  # what a package writes to is no other model's
         return self._device_cache.place(of.reference, of.tensor, stored)
 
     def tensor(self, member: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evomerge.optimize.algorithm import Mode, OptimizerSettings
 from evomerge.optimize.base import Optimizer, ParetoOptimizer
-from evomerge.optimize.contract import HeldOptimizer, HeldParetoOptimizer
+from evomerge.optimize.contract import HeldOptimizer, HeldParetoOptimizer, held_population
 from evomerge.optimize.registry import ALGORITHMS, AUTO, BUILT_IN, is_package_algorithm
 
 
@@ -41,6 +41,8 @@ def choose_population(
     """
     row = ALGORITHMS[choose_algorithm(spec, binary, objectives=objectives)]
     genes, switches = _counts(binary)
+    if is_package_algorithm(row.name):
+        return held_population(row, spec, genes=genes, switches=switches)
     return row.population_of(spec, genes=genes, switches=switches)
 
 

@@ -13,10 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import JobError, is_shortage
+from evomerge.optimize.algorithm import Algorithm, OptimizerSettings
 from evomerge.optimize.base import Optimizer, ParetoOptimizer, check_fitness, check_losses
 from evomerge.optimize.base import inactive_genes as check_active
 
 T = TypeVar("T")
+
+
+def held_population(row: Algorithm, spec: OptimizerSettings, *, genes: int, switches: int) -> int:
+    """Genomes in a generation, as a package's row says. Raises JobError where it says nonsense."""
+    contract = _Contract(row.name, 0, genes)
+    found = contract.call(
+        "its population failed", lambda: row.population_of(spec, genes=genes, switches=switches)
+    )
+    if not isinstance(found, int) or found < 1:
+        raise contract.broken(f"its population is {found!r}, and no number of genomes from 1")
+    return found
 
 
 class HeldOptimizer:
@@ -109,14 +121,14 @@ class _Contract:
         except Exception as error:
             if is_shortage(error):
                 raise
-            raise self._broken(f"{failed} ({type(error).__name__}: {error})") from error
+            raise self.broken(f"{failed} ({type(error).__name__}: {error})") from error
 
     def genomes(self, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
         """A generation of our own, (population, n) float64 in [0, 1]."""
         shape = self._population, self.genes
         genomes = self._numbers("its ask failed", ask)
         if genomes.shape != shape:
-            raise self._broken(
+            raise self.broken(
                 f"it asked for genomes of shape {genomes.shape}, not {shape}: (population, genes)"
             )
         self._check_box(genomes, "it asked for a genome with")
@@ -129,7 +141,7 @@ class _Contract:
             return None
         mean = self._numbers("its mean failed", lambda: found)
         if mean.shape != (self.genes,):
-            raise self._broken(f"its mean has shape {mean.shape}, not {(self.genes,)}: (genes,)")
+            raise self.broken(f"its mean has shape {mean.shape}, not {(self.genes,)}: (genes,)")
         self._check_box(mean, "its mean has")
         return mean
 
@@ -137,7 +149,7 @@ class _Contract:
         """Why it stops; None where it does not."""
         stop = self.call("its stop failed", ask)
         if stop is not None and not isinstance(stop, str):
-            raise self._broken(f"its stop is of type {type(stop).__name__}, and no text or None")
+            raise self.broken(f"its stop is of type {type(stop).__name__}, and no text or None")
         return stop
 
     def _numbers(self, failed: str, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -146,9 +158,10 @@ class _Contract:
     def _check_box(self, values: NDArray[np.float64], said: str) -> None:
         outside = values[~((values >= 0.0) & (values <= 1.0))]  # NaN is on neither side
         if outside.size:
-            raise self._broken(f"{said} the gene {outside[0]:g}, outside [0, 1]")
+            raise self.broken(f"{said} the gene {outside[0]:g}, outside [0, 1]")
 
-    def _broken(self, problem: str) -> JobError:
+    def broken(self, problem: str) -> JobError:
+        """The error that says so."""
         return JobError(
             f"optimizer.algorithm: {self._name}: {problem}; mend the package that offers it, or "
             "write auto"

@@ -121,7 +121,7 @@ class Reader:
             of_search, of_finals = (
                 self._trials(study, contents, place) for place, study in enumerate((search, finals))
             )
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise self._damaged(f"it cannot be understood: {error!r}") from error
         trials = {trial.key: trial for trial in (*of_search, *of_finals)}
         if len(trials) < len(of_search) + len(of_finals):

@@ -7,9 +7,10 @@ name, and not before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from evomerge.errors import JobError
+from evomerge.errors import EvomergeError, JobError, is_shortage, one_line
 from evomerge.job import ENGINES_GROUP, ComputeSpec, engine_problem
 from evomerge.registry import Registry
 from evomerge.workers.scoring_engine import ScoringEngine
@@ -51,7 +52,31 @@ def engine_of(compute: ComputeSpec) -> ScoringEngine:
     return ENGINES[compute.engine]
 
 
+def is_package_engine(name: str) -> bool:
+    """Whether an installed package has to offer it; evomerge has no such engine itself."""
+    return name != "auto" and name not in BUILT_IN
+
+
+@contextmanager
+def asked(engine: ScoringEngine, what: str) -> Iterator[None]:
+    """Say in one line what the code of a package raised, and what it was to do.
+
+    Raises JobError.
+    """
+    try:
+        yield
+    except Exception as error:
+        if engine.name in BUILT_IN or isinstance(error, EvomergeError) or is_shortage(error):
+            raise
+        raise JobError(
+            f"compute.engine: {engine.name} cannot {what} ({type(error).__name__}: "
+            f"{one_line(error)}); mend its package"
+        ) from error
+
+
 def engine_versions(compute: ComputeSpec) -> Mapping[str, str]:
     """What a record holds of the job's engine: its versions, and its package's where it has one."""
     engine = engine_of(compute)
-    return {**ENGINES.versions([engine.name]), **engine.versions()}
+    with asked(engine, "say its versions"):
+        own = {str(package): str(number) for package, number in engine.versions().items()}
+    return {**ENGINES.versions([engine.name]), **own}

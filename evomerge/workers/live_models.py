@@ -26,7 +26,7 @@ from evomerge.merge import (
 )
 from evomerge.recipe import Recipe
 from evomerge.sources import Source
-from evomerge.workers.engines import engine_of
+from evomerge.workers.engines import asked, engine_of
 from evomerge.workers.preparation.models_alone import ModelAlone
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
@@ -40,13 +40,14 @@ class LiveModels:
     def __init__(self, preparation: PreparedJob, *, device: str, cache_folder: Path | None) -> None:
         self._preparation = preparation
         self._device = device
-        self._facts_folder = cache_folder
+        self._cache_folder = cache_folder
         self._stages: Mapping[str, Recipe] = {}
         self._sources: Mapping[str, Source] = preparation.sources
         self._merge = self._engine_over(self._sources)
         self._generations: dict[str, GenerationConfig] = {}
         engine = engine_of(preparation.job.compute)
-        self._models = engine.open_models(preparation, device=device)
+        with asked(engine, "make its live models"):
+            self._models = engine.open_models(preparation, device=device)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
         """Which recipes come next, on the same items: what their routes share is computed once."""
@@ -110,7 +111,7 @@ class LiveModels:
 
     def _engine_over(self, sources: Mapping[str, Source]) -> MergeEngine:
         """Facts about stages are kept apart by what those are: a name may stand for another."""
-        compute, folder = self._preparation.job.compute, self._facts_folder
+        compute, folder = self._preparation.job.compute, self._cache_folder
         if folder is not None and self._stages:
             stated = "".join(stage.to_yaml() for stage in self._stages.values())
             folder = folder / hashlib.sha256(stated.encode()).hexdigest()[:16]

@@ -37,6 +37,7 @@ from evomerge.evaluate import (
 from evomerge.merge import pass_key
 from evomerge.recipe import Recipe
 from evomerge.sources import Checkpoint
+from evomerge.workers.engines import is_package_engine
 from evomerge.workers.live_models import LiveModels
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
@@ -131,7 +132,7 @@ class Worker:
         cache_folder: Path | None = None,
         checked: Checked = forget,
     ) -> None:
-        """facts_folder: where large arrays of the tensor cache are kept, beside the run.
+        """cache_folder: where large arrays of the tensor cache are kept, beside the run.
 
         checked: told of self-checks that held.
         """
@@ -177,7 +178,8 @@ class Worker:
     def _check(self, candidate: Candidate) -> None:
         """Hold the first of each kind of live model to plain transformers.
 
-        What goes wrong beside that is found again when the candidate is scored.
+        What goes wrong beside that is found again when the candidate is scored, but for engines of
+        packages: one that was never held to anything is not trusted. Raises SelfCheckError.
         """
         kind = kind_of(candidate.recipe, self._preparation)
         if kind in self._kinds:
@@ -186,6 +188,12 @@ class Worker:
             found = check_candidate(candidate, self._preparation, self._models, device=self._device)
         except Exception as error:
             _pass_on(error)
+            engine = self._preparation.job.compute.engine
+            if is_package_engine(engine):
+                raise SelfCheckError(
+                    f"{candidate.label}: the engine {engine} cannot be held to plain transformers "
+                    f"({_reason(error)}); mend its package, or set compute.engine to transformers"
+                ) from error
             return
         if found is not None:
             self._kinds.add(kind)

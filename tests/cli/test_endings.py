@@ -151,6 +151,13 @@ def test_a_child_that_a_library_forks_is_ended_alone() -> None:
     assert run(work, closing_s=0.0, terminated=False) == (signal.SIGTERM, "")
 
 
+def test_a_connection_that_is_lost_is_no_reader_that_has_gone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ending(fail(BrokenPipeError("the server went away"))) == 2
+    assert "lost a connection (the server went away)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("show", ["print", "Console().print"])
 def test_a_reader_that_has_gone_is_no_fault_of_the_machine_or_a_task(show: str) -> None:
     code = (

@@ -179,3 +179,13 @@ def test_a_task_without_items_to_search_by_is_checked_on_others(
     chosen = choose_items(suite)["toy_choice"]
     assert len(chosen) == 4
     assert set(chosen) <= set(suite.items("toy_choice", taken))
+
+
+def test_a_log_likelihood_that_is_no_number_is_not_near_to_one(
+    expert: Path, suite: TaskSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(expert)
+    nothing = (float("nan"), True)
+    monkeypatch.setattr(engine, "loglikelihood", lambda requests: [nothing for _ in requests])
+    with pytest.raises(SelfCheckError, match="a log-likelihood of nan"):
+        check_engine(engine, expected_of(expert, suite), suite, label="expert")

@@ -17,6 +17,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
 from evomerge.evaluate.stock import StockOptions, score_stock
 from evomerge.export import ExportReport, Verification, export_winner, merge_recipe, verify
+from evomerge.export.choice import choose
 from evomerge.export.verification import MOST_DIFFERING, TaskComparison
 from evomerge.job import JobSpec
 from evomerge.recipe import read_recipe
@@ -213,6 +214,25 @@ def test_a_candidate_chosen_by_hand_says_so(searched: Searched, tmp_path: Path) 
     assert recipe.models == trial.recipe.models
     assert set(recipe.evomerge["scores"]) == {"search"}
     assert tuple(recipe.evomerge["genome"]) == trial.genome
+
+
+def test_the_winner_named_by_hand_is_the_winner(searched: Searched, tmp_path: Path) -> None:
+    selection = searched.selection
+    candidate = next(t for t in searched.study.trials_of("genome") if t.failure is None)
+    won = dataclasses.replace(
+        selection,
+        winner=str(candidate.key),
+        test=tuple(
+            dataclasses.replace(one, label=str(candidate.key))
+            if one.label == selection.winner
+            else one
+            for one in selection.test
+        ),
+    )
+    found = choose(searched.preparation, searched.study, won, candidate.key)
+    assert found.opening == won.headline()
+    other = choose(searched.preparation, searched.study, selection, candidate.key)
+    assert other.opening.startswith(f"Chosen by hand: candidate {candidate.key}, not by")
 
 
 def test_the_card_names_the_algorithm_whatever_the_models_are_called(

@@ -227,6 +227,31 @@ def test_its_population_is_its_own(tmp_path: Path) -> None:
         assert choose_population(named, np.zeros(3, bool)) == 20
 
 
+@pytest.mark.parametrize(
+    ("population", "words"),
+    [
+        ("0, least_population=0", "is 0, and no"),
+        ("'ten'", "its population failed"),
+        ("1 / 0", "Zero"),
+    ],
+)
+def test_a_population_that_is_none_is_refused_in_a_line(
+    tmp_path: Path, population: str, words: str
+) -> None:
+    limits = f", population=lambda genes, switches: {population}"
+    with package(tmp_path / "site", limits=limits), pytest.raises(evomerge.JobError, match=words):
+        choose_population(OptimizerSpec(algorithm="own"), np.zeros(3, bool))
+
+
+def test_a_record_whose_optimiser_is_gone_is_no_traceback(models: Path, tmp_path: Path) -> None:
+    with package(tmp_path / "site"):
+        evomerge.search(document(models, algorithm="own"), tmp_path / "run")
+    assert evomerge.open_run(tmp_path / "run").finished
+    for again in (evomerge.resume, lambda run: evomerge.export(run, tmp_path / "out")):
+        with pytest.raises(evomerge.JobError, match="own"):
+            again(tmp_path / "run")
+
+
 WRONG = {
     "outside": (
         "Own.ask = lambda own: np.full(own.shape, 1.5)",

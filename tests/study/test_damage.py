@@ -174,6 +174,14 @@ def test_a_trial_without_its_digests_is_damaged(tmp_path: Path) -> None:
         read_study(run_dir)
 
 
+def test_a_note_that_is_nested_without_end_is_damage(tmp_path: Path) -> None:
+    run_dir = write_record(tmp_path / "run")
+    deep = f"value_json = '{'[' * 200_000}' WHERE key = 'contents'"
+    execute(run_dir, f"UPDATE study_user_attributes SET {deep}")
+    with pytest.raises(RunError, match="is damaged"):
+        read_study(run_dir)
+
+
 def test_a_lost_database_is_said_and_none_is_made(tmp_path: Path) -> None:
     run_dir = write_record(tmp_path / "run")
     (run_dir / "study.db").unlink()

@@ -182,6 +182,36 @@ def test_it_is_held_to_plain_transformers(
         search(models, tmp_path / "run", OWN)
 
 
+def test_one_that_cannot_be_held_to_anything_is_not_trusted(
+    example: None, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_of(ComputeSpec(**OWN))
+    monkeypatch.setattr(sys.modules["evomerge_one_by_one"].OneByOne, "plain", lambda self: 1 / 0)
+    with pytest.raises(SelfCheckError, match=r"cannot be held to plain transformers \(ZeroDiv"):
+        search(models, tmp_path / "run", OWN)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [("check_job", "cannot check the job"), ("versions", "cannot say its versions")],
+)
+def test_what_its_code_raises_is_said_in_a_line(
+    example: None,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    words: str,
+) -> None:
+    def fail(*given: object, **named: object) -> None:
+        raise ValueError("a fault of it")
+
+    monkeypatch.setitem(vars(ENGINES["one_by_one"]), part, fail)
+    with pytest.raises(JobError, match=rf"one_by_one {words} \(ValueError: a fault of it\)"):
+        search(models, tmp_path / "run", OWN)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_model_that_it_cannot_serve_is_refused_before_anything_is_started(
     example: None, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,9 @@ class ItemDraws:
         sampler = sampler_of(kind)
         self._facts = sampler.facts
         with self._told("begin"):
-            self._sampler = sampler(self._pools, self._metrics, seed=seed, parents=parents)
+            # Its own, for what is drawn is checked against ours.
+            own = {task: pool.copy() for task, pool in self._pools.items()}
+            self._sampler = sampler(own, dict(self._metrics), seed=seed, parents=tuple(parents))
 
     def learn(self, results: Sequence[Mapping[str, TaskItems]]) -> None:
         """Item results of one generation's candidates, in their order; failed ones are left out.
@@ -71,7 +73,8 @@ class ItemDraws:
     def findings(self) -> Mapping[str, tuple[str, ...]]:
         """task -> what was measured of the way to draw and estimate, in sentences."""
         with self._told("say its findings"):
-            return self._sampler.findings
+            found = self._sampler.findings
+            return {str(task): tuple(map(str, said)) for task, said in found.items()}
 
     def counts(self, total: int) -> dict[str, int]:
         """Items of each task in a sample of `total`: evenly; a task with fewer gives all of them.

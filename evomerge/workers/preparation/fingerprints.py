@@ -150,7 +150,7 @@ def _versions(job: JobSpec) -> dict[str, str]:
             versions[package] = version(package)
     # Which methods a grid asks for its job does not say.
     versions.update(METHODS.versions())
-    versions.update(engine_versions(job.compute))
+    versions = {**engine_versions(job.compute), **versions}
     versions.update(ALGORITHMS.versions([job.optimizer_of(one).algorithm for one in job.searches]))
     versions.update(DRAWS.versions([job.evaluation.draws]))
     return versions

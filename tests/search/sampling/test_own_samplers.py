@@ -269,6 +269,22 @@ def test_a_sampler_that_breaks_its_word_ends_in_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_a_sampler_cannot_make_other_items_its_own(tmp_path: Path) -> None:
+    code = "self.pools[task][:] += 1000; return replace(sample, items=sample.items + 1000)"
+    with package(tmp_path, SAMPLER.format(facts="", code=code)):
+        draws = ItemDraws({"first": range(60)}, {"first": ("acc",)}, kind="broken", seed=0)
+        with pytest.raises(evomerge.JobError, match="is none of the task's search items"):
+            draws.draw(1, 12)
+
+
+def test_findings_that_are_none_end_in_one_line(tmp_path: Path) -> None:
+    code = "return sample\n    findings = None"
+    with package(tmp_path, SAMPLER.format(facts="", code=code)):
+        draws = ItemDraws({"first": range(60)}, {"first": ("acc",)}, kind="broken", seed=0)
+        with pytest.raises(evomerge.JobError, match="broken cannot say its findings"):
+            _ = draws.findings
+
+
 def test_a_search_ends_with_that_line_and_keeps_what_it_has(tmp_path: Path, models: Path) -> None:
     code = "return replace(sample, items=sample.items + generation // 2 * 10**6)"
     with package(tmp_path, SAMPLER.format(facts="", code=code)):
