@@ -122,7 +122,8 @@ def _documents(text: str, where: str, error: type[InputError]) -> list[Any]:
     except _NotPlainError as cause:
         raise error(f"{where}: {cause}") from cause
     except yaml.YAMLError as cause:
-        raise error(f"{where}: not YAML ({one_line(cause)}); mend the syntax") from cause
+        said = one_line(cause).replace(' in "<unicode string>",', ",")
+        raise error(f"{where}: not YAML ({said}); check the indentation and the quotes") from cause
 
 
 def _check_bounds(text: str, where: str, error: type[InputError]) -> None:
@@ -345,6 +346,8 @@ _PLAIN = {
 def problem_text(problem: Mapping[str, Any]) -> str:
     """What a validator found (one of ValidationError.errors()), in one line."""
     said = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "literal_error":
+        return f"write {problem['ctx']['expected']}"
     return _PLAIN.get(problem["type"], one_line(said))
 
 

@@ -121,9 +121,10 @@ class EvaluationSpec(Section):
     """Shares of each task's items."""
     draws: Draws = "informative"
     """Which items a generation is scored on: `informative` (fresh ones, those on which candidates
-    disagree more often), `fresh` (all alike), `anchors` (a weighted subset or an IRT estimate,
-    whichever measures better on models left out; chosen once by what the baselines and the first
-    generation answered), `fixed` (any subset), `all`; or [one of your
+    disagree more often), `fresh` (fresh ones, all alike), `anchors` (a few that stand for all,
+    chosen once from the answers of the baselines and the first generation; weighted, or by item
+    response theory, whichever measures better), `fixed` (the same few, drawn once), `all`; or
+    [one of your
     own](extending.md#your-own-way-to-draw-items), of an installed package."""
     racing: bool | Literal["auto"] = "auto"
     """Stop candidates that surely are not in the better half, and score the others on more items
@@ -238,9 +239,9 @@ class OptimizerSpec(Section):
 
     algorithm: _AlgorithmName = "auto"
     """One of the optimisers below, or of an installed package; `auto` is the one that measured
-    best: `cma_es` for few weights, `lra_cma_es` for 16 to 500, `cma_es` at half learning rates
-    above, `cat_cma_es` for routes; for fronts, `como_cat_cma_es` with two objectives and `nsga2`
-    with more."""
+    best: `cma_es` for few weights, `lra_cma_es` for 16 to 500, `cma_es` with halved learning rates
+    above 500, `cat_cma_es` for routes; for fronts, `como_cat_cma_es` with two objectives and
+    `nsga2` with more."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of everything that is drawn: the same job and seed give the same search."""
     sigma: float = Field(default=1 / 6, gt=0.0, le=1.0)
