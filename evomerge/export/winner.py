@@ -52,14 +52,15 @@ class ExportReport:
         return self.verification is None or self.verification.verified
 
     def lines(self) -> tuple[str, ...]:
-        """The report in words."""
+        """The report in words; what speaks against the folder is its last word."""
         made = (
             f"model: {self.out} ({self.label}; {self.weights.tensors} tensors, "
             f"{self.weights.size_bytes / 1e9:.3f} GB)"
         )
         checked = () if self.verification is None else self.verification.lines()
         notes = (f"note: {note}" for note in self.weights.notes)
-        return (*checked, self.opening, *notes, made)
+        said = (self.opening, *notes, made)
+        return (*checked, *said) if self.verified else (*said, *checked)
 
 
 def export_winner(

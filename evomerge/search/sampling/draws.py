@@ -7,8 +7,10 @@ generation needs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +110,7 @@ class ItemDraws:
                 raise JobError(
                     f"evaluation.draws: {self._kind}: generation {generation} of {task}: {wrong}"
                 )
-            tasks[task] = drawn
+            tasks[task] = drawn if self._kind in BUILT_IN else self._held(drawn, task)
         return Sample(tasks=tasks)
 
     @property
@@ -118,6 +120,21 @@ class ItemDraws:
             return self._facts.every_item
         with self._told("say whether it is ready"):
             return self._lessons < 2 or not self._sampler.ready
+
+    def _held(self, drawn: TaskSample, task: str) -> TaskSample:
+        """With values of our own, and an estimate that must be a finite number."""
+        own, estimate = _own_values(drawn), drawn.estimate
+        if estimate is None:
+            return own
+
+        def held(outcomes: NDArray[np.float64]) -> float:
+            with self._told(f"estimate {task}"):
+                found = float(estimate(outcomes.copy()))
+                if not math.isfinite(found):
+                    raise ValueError(f"{found} is no score")
+            return found
+
+        return replace(own, estimate=held)
 
     def _repeats(self, task: str, drawn: TaskSample) -> bool:
         """Whether the items are those of the first draw, where they are to be; one may learn."""
@@ -139,6 +156,17 @@ class ItemDraws:
             raise JobError(
                 f"evaluation.draws: {self._kind} cannot {what} ({type(error).__name__}: {error})"
             ) from error
+
+
+def _own_values(drawn: TaskSample) -> TaskSample:
+    """The same sample in numbers of our own, which a record can hold."""
+    return TaskSample(
+        items=np.array(drawn.items, dtype=np.int64),
+        scales=np.array(drawn.scales, dtype=np.float64),
+        guesses={str(m): np.array(g, dtype=np.float64) for m, g in drawn.guesses.items()},
+        offsets={str(metric): float(offset) for metric, offset in drawn.offsets.items()},
+        estimate=drawn.estimate,
+    )
 
 
 def _breach(drawn: TaskSample, pool: NDArray[np.int64], count: int) -> str | None:

@@ -277,6 +277,22 @@ def test_a_sampler_cannot_make_other_items_its_own(tmp_path: Path) -> None:
             draws.draw(1, 12)
 
 
+@pytest.mark.parametrize("estimate", ["lambda o: 1 / 0", "lambda o: np.nan", "lambda o: 'x'"])
+def test_an_estimate_that_is_no_number_ends_in_one_line(tmp_path: Path, estimate: str) -> None:
+    code = f"return replace(sample, estimate={estimate}, offsets={{'acc': np.float32(0)}}, "
+    code += "guesses={'acc': np.zeros(count)})"
+    facts = "same_items=True, whole_only=True, learns=True"
+    with package(tmp_path, SAMPLER.format(facts=facts, code=code)):
+        draws = ItemDraws({"first": range(60)}, {"first": ("acc",)}, kind="broken", seed=0)
+        drawn = draws.draw(1, 12).tasks["first"]
+        assert type(drawn.offsets["acc"]) is float, "a record can hold it"
+        scored = TaskItems(
+            ids=tuple(sorted(drawn.items.tolist())), metrics={"acc": (1.0,) * len(drawn.items)}
+        )
+        with pytest.raises(evomerge.JobError, match="broken cannot estimate first"):
+            drawn.mean(scored, "acc")
+
+
 def test_findings_that_are_none_end_in_one_line(tmp_path: Path) -> None:
     code = "return sample\n    findings = None"
     with package(tmp_path, SAMPLER.format(facts="", code=code)):
