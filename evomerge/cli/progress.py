@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.cli.endings import interruptible, say, shown_path
-from evomerge.search import Checking, Event
 
 if TYPE_CHECKING:
     from evomerge.grid import GridOutcome, GridProgress
@@ -117,6 +116,8 @@ def _metrics_shown(preparation: PreparedJob) -> list[tuple[str, str]]:
 
 def show_checking(event: Event) -> None:
     """Say that what a grid names is checked."""
+    from evomerge.search import Checking
+
     if isinstance(event, Checking):
         say_checking()
 

@@ -39,6 +39,12 @@ def run_all(commands: Sequence[Sequence[str]]) -> tuple[list[list[object]], list
     return said, loaded
 
 
+def test_help_waits_for_no_library_of_records_or_numbers() -> None:
+    code = "import sys, evomerge.cli; evomerge.cli.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "sqlalchemy", "optuna", "pyarrow", *_HEAVY} & set(done.stdout.split())
+
+
 def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "pipe.yaml").parent.mkdir(exist_ok=True)
