@@ -11,12 +11,13 @@ import difflib
 import hashlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from evomerge.errors import InputError, one_line
+from evomerge.errors import EvomergeError, InputError, is_shortage, one_line
 
 T = TypeVar("T")
 
@@ -81,8 +82,12 @@ class Registry(Mapping[str, T], Generic[T]):
     def versions(self, names: Collection[str] | None = None) -> dict[str, str]:
         """Part -> version of its package and digest of its file, of those in use not our own.
 
-        names: of which; all that this process has asked for where it is None.
+        names: of which, imported where they were not yet; all that this process has asked for
+        where it is None.
         """
+        for name in names or ():
+            if name in self._offered:
+                _ = self[name]
         kind = self._key.rpartition(".")[2].replace("_", " ")
         return {
             f"{kind} {name}": f"{_package(point)} (sha256 {_digest(self._code(part))})"
@@ -109,6 +114,21 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"{self.group}"
             )
         return part
+
+
+@contextmanager
+def package_errors(said: Callable[[str], EvomergeError]) -> Iterator[None]:
+    """What code of a package raises within, as an error in one line.
+
+    said: makes the error of what was raised, in words. An error of evomerge's own says all itself,
+    and where the machine ran short no package is to blame: both pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, EvomergeError) or is_shortage(error):
+            raise
+        raise said(f"{type(error).__name__}: {one_line(error)}") from error
 
 
 def offered_names(group: str) -> list[str]:

@@ -142,8 +142,6 @@ def _check_methods(study: Study, recipe: Recipe) -> None:
     """The code of a package's method must be that of then too; evomerge's own is its version."""
     documents = [recipe, *recipe.used_stages.values()]
     used = {document.merge_method for document in documents}
-    for name in sorted(used):
-        _ = METHODS[name]  # loads it
     before = (study.noted(FACTS) or {}).get("versions", {})
     for method, now in METHODS.versions(used).items():
         if before.get(method, now) != now:

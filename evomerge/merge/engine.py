@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from evomerge.errors import EvomergeError, MergeError, RecipeError, is_shortage, one_line
+from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.kernels.masks import draw_key
 from evomerge.merge.methods.base import Inputs, Method
 from evomerge.merge.methods.registry import BUILT_IN
@@ -25,6 +25,7 @@ from evomerge.merge.soundness import why_not_finite
 from evomerge.merge.statistics import Statistics
 from evomerge.merge.tensor_cache import TensorCache
 from evomerge.recipe import Recipe
+from evomerge.registry import package_errors
 from evomerge.sources import Source, Structure, not_finite
 
 # Where sources' tensors are while they are merged: mapped files, or copies that stay on a device.
@@ -204,15 +205,13 @@ def _merge(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
 
 def _merge_by_package(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
     """Merge by a method that is not evomerge's own, whose mistakes are no candidate's."""
-    try:
+    name = method.name
+    with package_errors(
+        lambda raised: RecipeError(
+            f"merge_method: {name}: its code raised {raised}; mend its package"
+        )
+    ):
         method.merge(inputs, out)
-    except Exception as error:
-        if is_shortage(error) or isinstance(error, EvomergeError):
-            raise
-        raise RecipeError(
-            f"merge_method: {method.name}: its code raised {type(error).__name__}: "
-            f"{one_line(error)}; mend its package"
-        ) from error
 
 
 def merged_dtype(

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.errors import JobError, is_shortage
+from evomerge.errors import JobError
 from evomerge.optimize.algorithm import Algorithm, OptimizerSettings
 from evomerge.optimize.base import Optimizer, ParetoOptimizer, check_fitness, check_losses
 from evomerge.optimize.base import inactive_genes as check_active
+from evomerge.registry import package_errors
 
 T = TypeVar("T")
 
@@ -116,12 +117,8 @@ class _Contract:
 
     def call(self, failed: str, ask: Callable[[], T]) -> T:
         """What it gives. Raises JobError where it fails, unless the machine ran short."""
-        try:
+        with package_errors(lambda raised: self.broken(f"{failed} ({raised})")):
             return ask()
-        except Exception as error:
-            if is_shortage(error):
-                raise
-            raise self.broken(f"{failed} ({type(error).__name__}: {error})") from error
 
     def genomes(self, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
         """A generation of our own, (population, n) float64 in [0, 1]."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from evomerge.errors import EvomergeError, JobError, is_shortage, one_line
+from evomerge.errors import JobError
 from evomerge.job import ENGINES_GROUP, ComputeSpec, engine_problem
-from evomerge.registry import Registry
+from evomerge.registry import Registry, package_errors
 from evomerge.workers.scoring_engine import ScoringEngine
 from evomerge.workers.transformers_models import TRANSFORMERS
 from evomerge.workers.vllm_models import VLLM
@@ -63,15 +63,15 @@ def asked(engine: ScoringEngine, what: str) -> Iterator[None]:
 
     Raises JobError.
     """
-    try:
+    if engine.name in BUILT_IN:
         yield
-    except Exception as error:
-        if engine.name in BUILT_IN or isinstance(error, EvomergeError) or is_shortage(error):
-            raise
-        raise JobError(
-            f"compute.engine: {engine.name} cannot {what} ({type(error).__name__}: "
-            f"{one_line(error)}); mend its package"
-        ) from error
+        return
+    with package_errors(
+        lambda raised: JobError(
+            f"compute.engine: {engine.name} cannot {what} ({raised}); mend its package"
+        )
+    ):
+        yield
 
 
 def engine_versions(compute: ComputeSpec) -> Mapping[str, str]:

@@ -15,9 +15,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.errors import EvomergeError, JobError
+from evomerge.errors import JobError
 from evomerge.evaluate import TaskItems, share_evenly
 from evomerge.job import Draws
+from evomerge.registry import package_errors
 from evomerge.search.sampling.responses import gather_responses
 from evomerge.search.sampling.sample import Sample, TaskSample
 from evomerge.search.sampling.samplers import BUILT_IN, sampler_of
@@ -146,16 +147,13 @@ class ItemDraws:
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
         """Say in one line what code of a package raised, and what it was to do."""
-        try:
+        if self._kind in BUILT_IN:
             yield
-        except EvomergeError:
-            raise
-        except Exception as error:
-            if self._kind in BUILT_IN:
-                raise
-            raise JobError(
-                f"evaluation.draws: {self._kind} cannot {what} ({type(error).__name__}: {error})"
-            ) from error
+            return
+        with package_errors(
+            lambda raised: JobError(f"evaluation.draws: {self._kind} cannot {what} ({raised})")
+        ):
+            yield
 
 
 def _own_values(drawn: TaskSample) -> TaskSample:
