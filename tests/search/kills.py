@@ -44,6 +44,8 @@ def kill_searches(folder: Path, job: str, kinds: Mapping[str, int]) -> None:
         "light": LightPool,
         "real": lambda: LocalPool(preparation),
     }
+    for kind in kinds:  # what a first search imports and compiles, every fork has then
+        _run(folder / f"warm-{kind}", preparation, pools[kind])
     gc.freeze()  # what every fork begins with is no garbage of any
     report = {
         kind: kill_and_resume(folder / kind, preparation, pools[kind], kills)
