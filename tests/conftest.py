@@ -95,6 +95,14 @@ def _machine_is_not_described() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _migrations_are_read_once() -> None:
+    if "optuna" in sys.modules:
+        from tests.migrations import read_once
+
+        read_once()
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _imports_are_no_garbage() -> None:
     """Else each collection looks through the million objects of the libraries, half a second."""
     gc.collect()

@@ -9,7 +9,9 @@ import torch
 
 import tests.grid.kills
 import tests.search.kills  # noqa: F401
+from tests.migrations import read_once
 
+read_once()
 # Threads do not survive a fork: nothing here may start any.
 torch.set_num_threads(1)
 gc.collect()
