@@ -48,7 +48,10 @@ class Optimizer(Protocol):
 
     @property
     def stop(self) -> str | None:
-        """Why more generations cannot help, in words; None while they can. It knows no budget."""
+        """Why more generations cannot help, in words; None while they can.
+
+        An optimiser does not have to watch the budget.
+        """
         ...
 
 
@@ -79,7 +82,10 @@ class ParetoOptimizer(Protocol):
 
     @property
     def stop(self) -> str | None:
-        """Why more generations cannot help, in words; None while they can. It knows no budget."""
+        """Why more generations cannot help, in words; None while they can.
+
+        An optimiser does not have to watch the budget.
+        """
         ...
 
 

@@ -115,10 +115,10 @@ class _Contract:
         self._name = name
         self._population = population
 
-    def call(self, failed: str, ask: Callable[[], T]) -> T:
+    def call(self, failed: str, function: Callable[[], T]) -> T:
         """The result of a call. Raises JobError where it fails, unless the machine ran short."""
         with package_errors(lambda raised: self.broken(f"{failed} ({raised})")):
-            return ask()
+            return function()
 
     def genomes(self, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
         """A checked copy of a generation, (population, n) float64 in [0, 1]."""
@@ -131,9 +131,9 @@ class _Contract:
         self._check_box(genomes, "it asked for a genome with")
         return genomes
 
-    def mean(self, ask: Callable[[], NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    def mean(self, read: Callable[[], NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
         """A checked copy of the mean, (n,) float64 in [0, 1]; None where there is none."""
-        found = self.call("its mean failed", ask)
+        found = self.call("its mean failed", read)
         if found is None:
             return None
         mean = self._numbers("its mean failed", lambda: found)
@@ -142,15 +142,15 @@ class _Contract:
         self._check_box(mean, "its mean has")
         return mean
 
-    def words(self, ask: Callable[[], str | None]) -> str | None:
+    def words(self, read: Callable[[], str | None]) -> str | None:
         """Why it stops; None where it does not."""
-        stop = self.call("its stop failed", ask)
+        stop = self.call("its stop failed", read)
         if stop is not None and not isinstance(stop, str):
             raise self.broken(f"its stop is of type {type(stop).__name__}, not text or None")
         return stop
 
-    def _numbers(self, failed: str, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
-        return self.call(failed, lambda: np.array(ask(), dtype=np.float64))
+    def _numbers(self, failed: str, read: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+        return self.call(failed, lambda: np.array(read(), dtype=np.float64))
 
     def _check_box(self, values: NDArray[np.float64], subject: str) -> None:
         outside = values[~((values >= 0.0) & (values <= 1.0))]  # NaN is on neither side

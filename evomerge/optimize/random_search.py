@@ -44,7 +44,7 @@ class RandomSearch:
         return genomes
 
     def tell(self, fitness: NDArray[np.float64], active: NDArray[np.bool_] | None = None) -> None:
-        """Nothing is learnt; what is told is only checked."""
+        """Check the fitness; nothing is learnt from it."""
         check_fitness(fitness, self.population)
         inactive_genes(active, self.population, self._binary.size)
 
@@ -75,5 +75,5 @@ class ParetoRandomSearch:
         return self._search.ask()
 
     def tell(self, losses: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
-        """Nothing is learnt; what is told is only checked."""
+        """Check the losses; nothing is learnt from them."""
         check_losses(losses, violation, self.population, self._objectives)

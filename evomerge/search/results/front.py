@@ -1,4 +1,4 @@
-"""The outcome of a search in `mode: pareto`: a front of merges, and what may be said of it."""
+"""The outcome of a search in `mode: pareto`: a front of merges, and what may be claimed of it."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def choose_estimator(
     known = np.setdiff1d(whole_rows(responses), parents)
     if len(known) < FEWEST_LEFT_OUT:
         raise ValueError(
-            f"responses: {len(known)} models beside the parents were scored on every item; "
+            f"responses: {len(known)} models besides the parents were scored on every item; "
             f"{FEWEST_LEFT_OUT} are needed to measure an estimate"
         )
     kinds = _kinds(responses, parents)

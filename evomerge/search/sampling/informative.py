@@ -51,8 +51,9 @@ def predict_items(responses: Responses) -> NDArray[np.float64]:
 def disagreement(responses: Responses) -> NDArray[np.float64]:
     """Expected variance (items,) of the outcome of a further candidate on each item.
 
-    Binary outcomes: of a Bernoulli whose rate has the Beta posterior that `predict_items` takes
-    the mean of. Others: the variance of the item's outcomes, shrunk to the mean of variances.
+    Binary outcomes: the variance of a Bernoulli variable; its rate has the Beta posterior with the
+    mean of `predict_items`. Others: the variance of the item's outcomes, shrunk to the mean of
+    variances.
     """
     check_responses(responses)
     strength = _prior_strength(responses)

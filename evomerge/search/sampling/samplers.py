@@ -67,8 +67,8 @@ class AllSampler(_OneDraw):
 
 
 RECENT = 192
-"""Number of candidates from whose results disagreement is measured: with default populations those
-of the last ten to twenty generations. Older ones are from a distribution that has moved on."""
+"""Number of latest candidates that disagreement is measured on: with default populations those of
+the last ten to twenty generations. Older ones are from a distribution that has moved on."""
 
 
 @final
