@@ -177,7 +177,7 @@ def open_workers(
 
     If the workers of a new search cannot be opened, its record is removed again.
     """
-    with _undone_if_refused(study):
+    with _discarded_if_refused(study):
         return open_job_pool(
             preparation,
             ray_address=ray_address,
@@ -306,7 +306,7 @@ def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
 
 
 @contextlib.contextmanager
-def _undone_if_refused(study: Study) -> Iterator[None]:
+def _discarded_if_refused(study: Study) -> Iterator[None]:
     """Remove the record of a search that began in this process if its workers cannot be opened."""
     try:
         yield

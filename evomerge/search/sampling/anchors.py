@@ -122,7 +122,7 @@ def choose_anchors(responses: Responses, count: int, *, seed: int) -> WeightedIt
     number = responses.shape[1]
     if not 1 <= count <= number:
         raise ValueError(f"count: {count} anchors of {number} items; give 1 to {number}")
-    responses = _telling_rows(responses)
+    responses = _well_scored_rows(responses)
     bits = np.random.PCG64(np.random.SeedSequence((seed, 0x616E63686F72)))
     shuffled = np.argsort(bits.random_raw(number), kind="stable")  # which of equal items is taken
     scored = _scored_items(responses)
@@ -172,7 +172,7 @@ def _scored_items(responses: Responses) -> NDArray[np.int64]:
     return np.flatnonzero((~np.isnan(responses)).any(axis=0)).astype(np.int64)
 
 
-def _telling_rows(responses: Responses) -> Responses:
+def _well_scored_rows(responses: Responses) -> Responses:
     """The models scored on at least half as many items as any other; all, if that leaves one.
 
     The others have many missing outcomes, and filling these in would blur the clusters.

@@ -50,7 +50,7 @@ class ItemDraws:
         self._first: dict[str, frozenset[int]] = {}
         sampler = sampler_of(kind)
         self._facts = sampler.facts
-        with self._told("begin"):
+        with self._errors_of_package("begin"):
             # The sampler has its own copies, because its draws are checked against ours.
             own = {task: pool.copy() for task, pool in self._pools.items()}
             self._sampler = sampler(own, dict(self._metrics), seed=seed, parents=tuple(parents))
@@ -69,13 +69,13 @@ class ItemDraws:
                 nothing = TaskItems(ids=(), metrics={metric: ()})
                 scored = [result.get(task, nothing) for result in results]
                 responses[task, metric] = gather_responses(scored, metric, pool=pool.tolist())
-        with self._told("learn"):
+        with self._errors_of_package("learn"):
             self._sampler.learn(responses)
 
     @property
     def findings(self) -> Mapping[str, tuple[str, ...]]:
         """task -> what the sampler measured of its own draws and estimates, in sentences."""
-        with self._told("say its findings"):
+        with self._errors_of_package("say its findings"):
             found = self._sampler.findings
             return {str(task): tuple(map(str, sentences)) for task, sentences in found.items()}
 
@@ -96,7 +96,7 @@ class ItemDraws:
         """
         tasks = {}
         for task, count in self.counts(total).items():
-            with self._told(f"draw generation {generation} of {task}"):
+            with self._errors_of_package(f"draw generation {generation} of {task}"):
                 drawn = self._sampler.draw_task(task, count, generation)
                 problem = _breach(drawn, self._pools[task], count)
                 if problem is None and drawn.estimate is not None and not self._facts.whole_only:
@@ -111,7 +111,7 @@ class ItemDraws:
                 raise JobError(
                     f"evaluation.draws: {self._kind}: generation {generation} of {task}: {problem}"
                 )
-            tasks[task] = drawn if self._kind in BUILT_IN else self._held(drawn, task)
+            tasks[task] = drawn if self._kind in BUILT_IN else self._checked(drawn, task)
         return Sample(tasks=tasks)
 
     @property
@@ -119,23 +119,23 @@ class ItemDraws:
         """Whether the next sample is every item."""
         if not self._facts.asks_all_first:
             return self._facts.every_item
-        with self._told("say whether it is ready"):
+        with self._errors_of_package("say whether it is ready"):
             return self._lessons < 2 or not self._sampler.ready
 
-    def _held(self, drawn: TaskSample, task: str) -> TaskSample:
+    def _checked(self, drawn: TaskSample, task: str) -> TaskSample:
         """A copy of a package's sample, with a check that its estimate is a finite number."""
         own, estimate = _own_values(drawn), drawn.estimate
         if estimate is None:
             return own
 
-        def held(outcomes: NDArray[np.float64]) -> float:
-            with self._told(f"estimate {task}"):
+        def checked(outcomes: NDArray[np.float64]) -> float:
+            with self._errors_of_package(f"estimate {task}"):
                 found = float(estimate(outcomes.copy()))
                 if not math.isfinite(found):
                     raise ValueError(f"{found} is no score")
             return found
 
-        return replace(own, estimate=held)
+        return replace(own, estimate=checked)
 
     def _repeats(self, task: str, drawn: TaskSample) -> bool:
         """Whether the items are those of the first draw, where a sampler must repeat them.
@@ -148,7 +148,7 @@ class ItemDraws:
         return self._first.setdefault(task, items) == items
 
     @contextmanager
-    def _told(self, action: str) -> Iterator[None]:
+    def _errors_of_package(self, action: str) -> Iterator[None]:
         """Turn an error in a package's code into a JobError of one line that names the action."""
         if self._kind in BUILT_IN:
             yield

@@ -159,14 +159,14 @@ def choose_estimator(
             best = entry
     return EstimatorChoice(
         kind=best.kind,
-        plan=_Ground(responses, count, seed=seed, parents=parents).plan(best.kind),
+        plan=_Estimators(responses, count, seed=seed, parents=parents).plan(best.kind),
         measured=measured,
         items=number,
         count=count,
     )
 
 
-class _Ground:
+class _Estimators:
     """Prepares the estimates of every kind from the same responses; shared parts are made once."""
 
     def __init__(
@@ -243,10 +243,10 @@ def _measure(
         left_out = known[fold]
         rest = np.setdiff1d(np.arange(len(responses)), left_out)
         places = np.searchsorted(rest, np.asarray(parents, dtype=np.int64)).tolist()
-        ground = _Ground(responses[rest], count, seed=seed, parents=places)
+        estimators = _Estimators(responses[rest], count, seed=seed, parents=places)
         truth = responses[left_out].mean(axis=1)
         for kind in kinds:
-            plan = ground.plan(kind)
+            plan = estimators.plan(kind)
             draws = DRAWS if kind in FRESH else 1
             for number in range(draws):
                 bits = np.random.PCG64(np.random.SeedSequence((seed, ordinal, number)))

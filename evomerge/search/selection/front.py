@@ -221,8 +221,8 @@ def _conclude(
             recipe=entrant.recipe,
             genome=entrant.genome,
             test_key=trial.key,
-            validation=_stand(ledger, entrant, known[entrant.label]),
-            test=_stand(ledger, entrant, trial),
+            validation=_summary(ledger, entrant, known[entrant.label]),
+            test=_summary(ledger, entrant, trial),
             constraints=_checks(ledger, trial, thresholds),
             dominates=tuple(names[over_parents.dominates[row]].tolist()),
             surely=tuple(names[over_parents.surely_dominates[row]].tolist()),
@@ -235,8 +235,8 @@ def _conclude(
             for m in objective.axes
         ),
         points=points,
-        rivals=tuple(_stand(ledger, entrant, trial) for entrant, trial in starts),
-        validated=tuple(_stand(ledger, entrant, trial) for entrant, trial in validated),
+        rivals=tuple(_summary(ledger, entrant, trial) for entrant, trial in starts),
+        validated=tuple(_summary(ledger, entrant, trial) for entrant, trial in validated),
         volume=over_parents.volume,
         gain=over_parents.gain,
         over_starts=over_starts.gain,
@@ -247,7 +247,7 @@ def _conclude(
     )
 
 
-def _stand(ledger: Ledger, entrant: Entrant, trial: Trial) -> ScoreSummary:
+def _summary(ledger: Ledger, entrant: Entrant, trial: Trial) -> ScoreSummary:
     items: Mapping[str, TaskItems] = items_of(ledger, trial)
     preparation = ledger.preparation
     return summarise(
