@@ -76,7 +76,7 @@ def test_a_front_after_a_raised_budget_says_that_its_test_items_were_seen() -> N
     assert "unseen test items" in make_front().headline()
     again = make_front(tested_before=3)
     assert "on test items that were seen before" in again.headline()
-    assert "3 selections of this search before this one" in " ".join(again.lines())
+    assert "3 selections of this search scored models" in " ".join(again.lines())
     assert read_outcome(again.to_json()) == again
 
 
