@@ -251,7 +251,7 @@ BREACHES = {
     "return replace(sample, offsets={'acc': 1.0})": "guesses and offsets have different",
     "return replace(sample, offsets={'acc': 1.0}, guesses={'acc': np.ones(3)})": "a finite guess",
     "return replace(sample, estimate=np.mean)": "an estimate of its own; that is only for",
-    "return replace(sample, items=np.random.permutation(sample.items))": "take all random bits from self",
+    "return replace(sample, items=np.random.permutation(sample.items))": "take all random bits",
     "return sample.nothing": r"cannot draw generation 1 of first \(AttributeError: 'TaskSample'",
     "return self.draw_by(task, np.zeros(60), count, generation)": r"\(ValueError: probabilities: ",
 }
