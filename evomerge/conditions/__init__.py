@@ -1,7 +1,7 @@
-"""Conditions on answers: their language, their form, their length, said as plain settings.
+"""Conditions on the language, form and length of answers, given as plain settings.
 
-A condition is a value that says of a text whether it is kept. Task files use conditions as metrics
-and as filters (`metrics.py`, `filters.py`).
+A condition checks whether a text keeps it. Task files use conditions as metrics and as filters
+(`metrics.py`, `filters.py`).
 """
 
 from lazy_loader import attach_stub

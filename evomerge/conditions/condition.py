@@ -1,4 +1,4 @@
-"""What every condition is: a frozen value with one question to ask of a text."""
+"""The base class of conditions: a frozen value that checks a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Condition(BaseModel, ABC):
-    """Its fields are its settings, and a key that it does not know is an error."""
+    """A condition on an answer; its fields are its settings, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -17,13 +17,13 @@ class Condition(BaseModel, ABC):
         """Whether an answer keeps the condition."""
 
 
-# Lower and upper limits of something counted.
+# Conditions with a lower and an upper limit of a count.
 
 
 class Limited(Condition):
-    """A count that lies between `at_least` and `at_most`, both meant inclusively.
+    """A condition on a count: from `at_least` to `at_most`, both included.
 
-    Abstract: what is counted belongs to its subclasses. One of the two must be given.
+    Abstract: its subclasses define the count. At least one of the two limits must be given.
     """
 
     at_least: int | None = Field(default=None, ge=0)
@@ -38,6 +38,6 @@ class Limited(Condition):
         return self
 
     def within(self, count: int) -> bool:
-        """Whether a count lies between the limits."""
+        """Whether a count is within the limits."""
         above = self.at_least is None or count >= self.at_least
         return above and (self.at_most is None or count <= self.at_most)

@@ -1,4 +1,4 @@
-"""Conditions as a filter of lm-eval's: an answer that breaks one counts as wrong.
+"""Conditions as a filter in lm-eval: an answer that breaks one counts as wrong.
 
     filter_list:
       - name: in-japanese
@@ -8,8 +8,8 @@
           - {function: regex, regex_pattern: "(-?[0-9.]+)", group_select: -1}
           - {function: take_first}
 
-It stands before filters that take an answer apart. lm-eval builds it by calling it with the other
-keys of its entry, and asks nothing of it but `apply`; so lm-eval is not imported here.
+Put it before filters that extract parts of an answer. lm-eval makes it by calling it with the other
+keys of its entry, and then calls only `apply`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from evomerge.conditions.settings import parse_conditions
 
 BROKEN = "[condition broken]"
-"""What a broken answer becomes: no number, no choice, and no right answer to anything."""
+"""Replaces an answer that breaks a condition: no number, no choice, and never a right answer."""
 
 
 class Keep:
@@ -30,7 +30,7 @@ class Keep:
         self._instead = instead
 
     def apply(self, resps: Sequence[Sequence[str]], docs: Sequence[object]) -> list[list[str]]:
-        """The answers of every item, those that break a condition replaced."""
+        """The answers of every item; those that break a condition are replaced."""
         return [[self._kept(answer) for answer in answers] for answers in resps]
 
     def _kept(self, answer: str) -> str:

@@ -1,6 +1,6 @@
 """The form of an answer: JSON, one number, a list, a fixed beginning, and so on.
 
-One short class a form, and one registry of them at the end.
+Each form has a short class, and a registry at the end lists them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PREAMBLE = re.compile(
 
 
 class Regex(Condition):
-    """Somewhere in the answer the pattern is found; `^` and `$` tie it to the ends."""
+    """The pattern is found somewhere in the answer; `^` and `$` match only its ends."""
 
     format: Literal["regex"]
     pattern: str
@@ -65,7 +65,7 @@ class Number(Condition):
 
 
 class Boxed(Condition):
-    r"""The answer holds its result in a LaTeX box: `\\boxed{18}`."""
+    r"""The answer holds its result in a LaTeX box: `\boxed{18}`."""
 
     format: Literal["boxed"]
 
@@ -77,7 +77,7 @@ class Boxed(Condition):
 class Json(Condition):
     """The answer is one JSON object or list, in a code fence or not.
 
-    keys: those that the object must have, and no others; without them any keys.
+    keys: the keys that the object must have, and no others; if not given, any keys.
     """
 
     format: Literal["json"]
@@ -96,27 +96,27 @@ class Json(Condition):
 
 
 class Bullets(Limited):
-    """The answer has so many lines that are items of a list (`- `, `* `, `・`, `1. `)."""
+    """The number of lines that are items of a list (`- `, `* `, `・`, `1. `) is limited."""
 
     format: Literal["bullets"]
 
     def kept(self, text: str) -> bool:
-        """Whether the number of items lies between the limits."""
+        """Whether the number of items is within the limits."""
         return self.within(sum(_BULLET.match(line) is not None for line in text.splitlines()))
 
 
 class NoPreamble(Condition):
-    """The answer does not open with talk about itself (`Sure, here is`, `もちろん`, `Claro`)."""
+    """The answer begins without a preamble (`Sure, here is`, `もちろん`, `Claro`)."""
 
     format: Literal["no_preamble"]
 
     def kept(self, text: str) -> bool:
-        """Whether the text begins with its matter."""
+        """Whether the text is not empty and has no preamble."""
         return bool(text.strip()) and _PREAMBLE.match(text) is None
 
 
 class Contains(Condition):
-    """The answer has each of these texts; letters' case does not matter."""
+    """The answer has each of these texts; upper and lower case do not matter."""
 
     format: Literal["contains"]
     texts: tuple[str, ...] = Field(min_length=1)
@@ -128,7 +128,7 @@ class Contains(Condition):
 
 
 class Lacks(Condition):
-    """The answer has none of these texts; letters' case does not matter. Empty is not kept."""
+    """The answer is not empty and has none of these texts; upper and lower case do not matter."""
 
     format: Literal["lacks"]
     texts: tuple[str, ...] = Field(min_length=1)
@@ -140,34 +140,34 @@ class Lacks(Condition):
 
 
 class Begins(Condition):
-    """The answer begins with this text, white space before it aside."""
+    """The answer begins with this text; white space before it is ignored."""
 
     format: Literal["begins"]
     text: str = Field(min_length=1)
 
     def kept(self, text: str) -> bool:
-        """Whether it begins so."""
+        """Whether the answer begins with the text."""
         return text.lstrip().startswith(self.text)
 
 
 class Ends(Condition):
-    """The answer ends with this text, white space after it aside."""
+    """The answer ends with this text; white space after it is ignored."""
 
     format: Literal["ends"]
     text: str = Field(min_length=1)
 
     def kept(self, text: str) -> bool:
-        """Whether it ends so."""
+        """Whether the answer ends with the text."""
         return text.rstrip().endswith(self.text)
 
 
 class LetterCase(Condition):
-    """Every letter of the answer that has a case is a small one, or a capital."""
+    """Every letter of the answer that has a case is in this case."""
 
     format: Literal["lowercase", "uppercase"]
 
     def kept(self, text: str) -> bool:
-        """Whether all letters are of the case; a text without such letters is not kept."""
+        """Whether all letters are in the case; a text without such letters is not kept."""
         return text.islower() if self.format == "lowercase" else text.isupper()
 
 

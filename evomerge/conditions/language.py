@@ -1,7 +1,7 @@
-"""The language of an answer, by py3langid's model, which comes with the library.
+"""The condition on the language of an answer, identified by the model in the package py3langid.
 
-Identified is the language of the prose of a whole text, among the languages that are likely here: a
-choice among all 140 that the model knows calls `18 eggs` Hungarian.
+The language of the prose of a whole text is identified, among likely languages only. Among all 140
+languages of the model, `18 eggs` would be Hungarian.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ LIKELY = (
     *("ar", "bn", "cs", "de", "el", "en", "es", "fa", "fr", "he", "hi", "hu", "id", "it", "ja"),
     *("ko", "nl", "pl", "pt", "ro", "ru", "sv", "sw", "ta", "te", "th", "tr", "uk", "vi", "zh"),
 )
-"""The languages that language models are mostly tuned and measured for."""
+"""The languages that most language models are tuned and measured for."""
 
 _HAN_TO_TELL = 3
 _LETTERS_TO_TELL = 7
-"""Below these an answer (`東京`, `Coffee`) belongs to every language of its script."""
+"""An answer with fewer of these (`東京`, `Coffee`) belongs to every language of its script."""
 
 _SENTENCE_LATIN_LETTERS = 20
 _SENTENCE_OTHER_LETTERS = 7
-"""Below these the language of a sentence by itself is not judged (`Naomi scored points`)."""
+"""The language of a sentence with fewer of these is not identified (`Naomi scored points`)."""
 
 _SCRIPTS_OF = {
     "ar": {"arabic"},
@@ -44,19 +44,19 @@ _SCRIPTS_OF = {
     "uk": {"cyrillic"},
     "zh": {"han"},
 }
-"""Of the likely languages, those that are not written in Latin letters."""
+"""Scripts of the likely languages that are not written in Latin letters."""
 
 
 class Language(Condition):
     """The prose of an answer is in this language (ISO 639-1: `ja`).
 
-    among: the languages it may be in; the more there are, the more short answers are mistaken. Of
-    a text in two languages the one with more evidence counts. A text without letters (`18`) is in
-    no language. One that is too short to tell the languages of a script apart (up to two Chinese
-    characters, or six letters) is taken for this one where the script is its own.
+    among: the languages to choose from; with more of them, short answers are mistaken more often.
+    If a text is in two languages, the one with more evidence counts. A text without letters (`18`)
+    is in no language. A text that is too short to tell the languages of a script apart (up to two
+    Chinese characters, or six letters) counts as this language if the language uses that script.
 
-    throughout: every sentence must be in the language too, where it is long enough to tell; else a
-    text that begins in one language and ends in another is kept in one of them.
+    throughout: every sentence that is long enough must be in the language too. Otherwise a text
+    that begins in one language and ends in another counts as one of them.
     """
 
     language: str
@@ -99,7 +99,7 @@ def _tells(sentence: str) -> bool:
 
 
 def identify_language(text: str, among: frozenset[str]) -> str:
-    """The likeliest of these languages; the same text always gives the same one."""
+    """The most likely of these languages; the same text always gives the same one."""
     return str(_identifier(among).classify(text)[0])
 
 
@@ -111,7 +111,7 @@ def known_languages() -> frozenset[str]:
 
 @functools.cache
 def _identifier(among: frozenset[str] | None) -> LanguageIdentifier:
-    """Reading the model takes 0.8 s, so every set of languages is cut from one that was read."""
+    """The identifier of a set of languages; the model is read once, because that takes 0.8 s."""
     if among is None:
         return LanguageIdentifier.from_model_file(MODEL_FILE)
     whole = _identifier(None)

@@ -1,4 +1,4 @@
-"""Conditions as metrics of lm-eval's: means over items, so each item has its own score.
+"""Conditions as metrics in lm-eval: means over items, so each item has its own score.
 
     metric_list:
       - metric: !function evomerge.conditions.metrics.right_number_kept
@@ -7,8 +7,8 @@
         higher_is_better: true
 
 A metric is named after its function. lm-eval calls it with one answer and one target, and with the
-other keys of its entry; it sees what the task's filter leaves of an answer, which is all of it
-where the task has no `filter_list`. `score_item` is for items that carry their own conditions.
+other keys of its entry. The answer is what the task's filters return; without a `filter_list` it is
+the whole answer. `score_item` is for items that have conditions of their own.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Literal, get_args
 from evomerge.conditions.settings import parse_conditions
 from evomerge.errors import TaskError
 
-# The last number that an answer says, which mathematics benchmarks take for its result.
+# The last number in an answer, which mathematics benchmarks take as its result.
 #
-# Two ways of reading it. `published` is the regular expression of Akiba et al. 2024 (arXiv
-# 2403.13187, https://github.com/SakanaAI/evolutionary-model-merge): it knows no sign and no
-# separators, so `70,000` is 0 to it. `separated` reads those too, and is otherwise the same.
+# It can be read in two ways. `published` is the regular expression of Akiba et al. 2024 (arXiv
+# 2403.13187, https://github.com/SakanaAI/evolutionary-model-merge): it reads no sign and no
+# separators, so it reads `70,000` as 0. `separated` reads both, and is otherwise the same.
 
 
 Reading = Literal["separated", "published"]
 
 _PUBLISHED = re.compile(r"\d*\.?\d+")
-# A minus sign belongs to a number that follows at once, and not to one that stands before it.
+# A minus sign belongs to the number right after it, and never to the number before it.
 _SEPARATED = re.compile(
     r"""
     (?:(?<![A-Za-z0-9)\]}])-\$?)?
@@ -42,15 +42,15 @@ _SEPARATED = re.compile(
     re.VERBOSE,
 )
 _NOT_OF_A_NUMBER = re.compile(r"[^\d.\-]")
-# Full-width signs and digits as plain ones. No compatibility form: that would make m² into m2.
+# Full-width signs and digits become plain ones. Unicode's NFKC would turn m² into m2.
 _PLAIN = {0xFF01 + offset: 0x21 + offset for offset in range(94)} | {ord("−"): ord("-")}
 
 
 def read_last_number(text: str, reading: Reading = "separated") -> float | None:
     """The last number of a text; None where it has none.
 
-    Both read digits of every width and script (`１８` is 18). Neither reads number words or kanji:
-    `七万` has no number, and `7万` is 7.
+    Both readings accept digits of every width and script (`１８` is 18). Neither accepts number
+    words or kanji: `七万` has no number, and `7万` is 7.
     """
     if reading == "published":
         found = _PUBLISHED.findall(text)
@@ -88,7 +88,7 @@ def form(
 def length(
     *, references: Sequence[object], predictions: Sequence[str], length: str, **limits: object
 ) -> float:
-    """1.0 where the answer is as long; the settings are those of the condition."""
+    """1.0 where the answer has this length; the settings are those of the condition."""
     setting = {"length": length, **limits}
     return kept(references=references, predictions=predictions, conditions=setting)
 
@@ -103,8 +103,8 @@ def right_number(
     if reading not in get_args(Reading):
         raise TaskError(f"reading: {reading} is unknown; use one of {', '.join(get_args(Reading))}")
     (answer,), (target,) = predictions, references
-    said, wanted = read_last_number(answer, reading), read_last_number(str(target))
-    return float(said is not None and wanted is not None and abs(said - wanted) <= _TOLERANCE)
+    found, wanted = read_last_number(answer, reading), read_last_number(str(target))
+    return float(found is not None and wanted is not None and abs(found - wanted) <= _TOLERANCE)
 
 
 def right_number_kept(
@@ -120,10 +120,10 @@ def right_number_kept(
 
 
 def score_item(doc: Mapping[str, object], results: Sequence[str]) -> dict[str, float]:
-    """Scores of an answer by the conditions that its item carries: `process_results` of a task.
+    """Scores of an answer by the conditions of its item, for `process_results` of a task.
 
-    doc: its field `conditions` holds the list of settings as JSON. `kept`: 1.0 where all are
-    kept. `kept_share`: the share of them that are.
+    doc: its field `conditions` holds the list of settings as JSON. `kept`: 1.0 where all conditions
+    are kept. `kept_share`: the share of conditions that are kept.
     """
     conditions = parse_conditions(json.loads(str(doc["conditions"])))
     outcomes = [condition.kept(results[0]) for condition in conditions]

@@ -1,7 +1,7 @@
-"""What of an answer is prose: formulas, code, links and numbers say nothing about its language.
+r"""The prose of an answer, without formulas, code, links and numbers.
 
-`x = \frac{1}{2}` looks like English to a detector that counts letters, in whatever language the
-sentence around it is.
+These say nothing about its language: `x = \frac{1}{2}` looks like English to a detector that counts
+letters, whatever the language of its sentence is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NOT_PROSE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-# A full stop inside 3.14 or example.com ends nothing; those of Japanese and Chinese always do.
+# A full stop inside 3.14 or example.com ends no sentence; a Japanese or Chinese one always does.
 _SENTENCE_END = re.compile(r"[.!?…]+(?=[\s\"'”’)\]*]|$)|[。！？｡]+")
 _NOT_LETTERS = re.compile(r"[\d_]|[^\w\s'’]")
 
@@ -40,7 +40,7 @@ _SCRIPTS = {
     "HALFWIDTH": "kana",
     "HANGUL": "hangul",
 }
-"""Scripts by the first word of their characters' names in Unicode; others go by that word."""
+"""Scripts by the first word of their characters' Unicode names; others are named by that word."""
 
 
 def prose(text: str) -> str:
@@ -49,9 +49,9 @@ def prose(text: str) -> str:
 
 
 def split_sentences(text: str) -> list[str]:
-    """A text cut at the ends of its sentences, which are left out; no piece is empty of letters.
+    """A text cut at the ends of its sentences; each piece has a letter or a digit.
 
-    An abbreviation's full stop counts as an end.
+    The end marks are left out. An abbreviation's full stop counts as an end.
     """
     return [piece for piece in _SENTENCE_END.split(text) if any(c.isalnum() for c in piece)]
 
@@ -77,17 +77,17 @@ Unit = Literal["characters", "words", "sentences", "lines"]
 
 
 class Length(Limited):
-    """The answer has at least and at most so many of a unit.
+    """The length of the answer in a unit is limited.
 
-    characters: all but white space. words: what white space parts, so Japanese, Chinese and Thai
-    text is to be limited in characters. sentences: ended by . ! ? … 。 and their like; a last one
-    that has no end counts too. lines: those that are not empty.
+    characters: all but white space. words: separated by white space, so limit Japanese, Chinese and
+    Thai text in characters. sentences: ended by . ! ? … 。 and similar marks; a last sentence
+    without an end counts too. lines: those that are not empty.
     """
 
     length: Unit
 
     def kept(self, text: str) -> bool:
-        """Whether the text's length lies between the limits."""
+        """Whether the text's length is within the limits."""
         return self.within(_COUNTS[self.length](text))
 
 

@@ -1,11 +1,11 @@
-"""Conditions from plain settings, as task files write them.
+"""Reads conditions from plain settings, as task files write them.
 
     conditions:
       - language: ja
       - {length: characters, at_most: 400}
       - {format: json, keys: [name, age]}
 
-What is wrong with settings is said in one line.
+An error in the settings is one line.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Settings = Mapping[str, object]
 
 
 def parse_conditions(settings: object) -> tuple[Condition, ...]:
-    """The conditions that a list of settings says, in its order; one mapping is a list of one.
+    """The conditions of a list of settings, in its order; a single mapping is a list of one.
 
-    Raises TaskError that names the setting, its value and the mend.
+    Raises TaskError, with the setting, its value and the mend.
     """
     listed = [settings] if isinstance(settings, Mapping) else settings
     if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
         raise TaskError(
             "conditions: expected a list of mappings, each with a language, format or length"
         )
-    # lm-eval hands the same settings over with every answer; reading them once is enough.
+    # lm-eval gives the same settings with every answer, so the parsed conditions are cached.
     return _parse(json.dumps(listed, ensure_ascii=False, default=str))
 
 
@@ -57,7 +57,7 @@ def _parse_one(setting: object, *, where: str) -> Condition:
         )
     build = _KINDS[kinds.pop()](setting)
     try:
-        # As JSON, so that a list of YAML is the tuple of a frozen value.
+        # As JSON, because strict validation takes a JSON list for a tuple, but not a Python list.
         return build.model_validate_json(json.dumps(setting))
     except ValidationError as error:
         problem = error.errors()[0]

@@ -1,8 +1,8 @@
 """Grids: every method on every subset of some experts, with normalised scores.
 
 Yadav et al. 2024, "What matters for model merging at scale?" (arXiv 2410.03617), for the user's own
-models: what is kept of each expert's skill (held-in) and what becomes of other tasks (held-out), by
-method and number of experts.
+models. A grid shows, by method and number of experts, how much of each expert's skill is kept
+(held-in) and how scores on other tasks change (held-out).
 """
 
 from lazy_loader import attach_stub

@@ -1,6 +1,6 @@
-"""The cells of a grid: every method on every subset of experts, with every seed that counts.
+"""The cells of a grid: every method on every subset of experts, with every seed that matters.
 
-A cell of a merge method is a recipe; that of a search gets one when its search has ended.
+The cell of a merge method has a recipe; the cell of a search gets one when its search has ended.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ DEFAULTS = {
     "dare_ties": DARE_TIES,
     "slerp": SLERP,
 }
-"""Methods whose parameters the literature gives -> their label among the baselines."""
+"""Methods with default parameters from their papers -> their label among the baselines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """A method on a subset of the experts.
 
-    experts: places in models.sources, ascending. seed: of its masks or its search; None where it
-    has no random part. recipe: what it makes; None for a search, which has yet to find it.
+    experts: places in models.sources, ascending. seed: for its masks or its search; None where it
+    has no random part. recipe: its merge; None for a search that has not ended.
     """
 
     method: MethodSpec
@@ -50,7 +50,7 @@ class Cell:
     recipe: Recipe | None
 
     def label(self, sources: tuple[str, ...]) -> str:
-        """What the record calls it."""
+        """Its name in the record."""
         names = parent_labels(sources)
         merged = " + ".join(names[place] for place in self.experts)
         seed = "" if self.seed is None else f", seed {self.seed}"
@@ -58,7 +58,7 @@ class Cell:
 
 
 def label_of(method: MethodSpec) -> str:
-    """What tables call a method."""
+    """The name of a method in tables."""
     if method.label is not None:
         return method.label
     assert method.method is not None
@@ -68,7 +68,7 @@ def label_of(method: MethodSpec) -> str:
 def subsets_of(spec: ExpertsSpec, size: int, count: int) -> tuple[tuple[int, ...], ...]:
     """Subsets of `size` of `count` experts, in lexicographic order.
 
-    A draw of more contains the draw of fewer, so that a grid can be extended.
+    A larger draw contains every smaller one, so that a grid can be extended.
     """
     every = tuple(itertools.combinations(range(count), size))
     if spec.subsets == "all" or spec.subsets >= comb(count, size):
@@ -94,11 +94,11 @@ def _cells(
     grid: GridSpec, method: MethodSpec, experts: tuple[int, ...], out_dtype: DType
 ) -> Iterator[Cell]:
     if method.method is None:
-        for drawn in grid.seeds:
-            yield Cell(method=method, experts=experts, seed=drawn, recipe=None)
+        for search_seed in grid.seeds:
+            yield Cell(method=method, experts=experts, seed=search_seed, recipe=None)
         return
     known = METHODS.get(method.method)
-    # An unknown name makes one recipe too, which the merge engine refuses in its own words.
+    # An unknown name makes one recipe too; the merge engine refuses it with its own message.
     random = known is not None and known.random
     seeds: tuple[int | None, ...] = grid.seeds if random else (None,)
     for seed in seeds:
@@ -121,7 +121,7 @@ def _recipe(
             base=grid.models.base, sources=sources, out_dtype=out_dtype, seed=seed or 0
         )
         named = {baseline.label: baseline.recipe for baseline in baselines.stage({})}
-        if DEFAULTS[method.method] in named:  # SLERP is there for two models alone
+        if DEFAULTS[method.method] in named:  # SLERP is among them only for two models
             return named[DEFAULTS[method.method]]
     calibrated = method.method in METHODS and METHODS[method.method].statistics is not None
     block = {"seed": seed, "statistics": grid.models.statistics if calibrated else None}
@@ -136,7 +136,7 @@ def _recipe(
 
 
 def _base_of(method: str, base: str, sources: tuple[str, ...]) -> str | None:
-    """What a recipe of these models names as its base: methods that need none get none."""
+    """The base model that a recipe of these models names; None for methods that need none."""
     if method not in METHODS or not METHODS[method].needs_base:
         return None
     return sources[0] if rule_of(method).family == "two_models" else base

@@ -1,4 +1,4 @@
-"""One run of a grid: from a pinned grid and its job made ready to the outcome and its pages."""
+"""One run of a grid, from a pinned grid and its prepared job to the outcome and the recipes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from evomerge.search import Observe, go_on, open_workers, unobserved
 from evomerge.study import Study
 from evomerge.workers import Pool, PreparedJob, cache_folder, prepare
 
-# What can be wrong with a grid, found before anything is scored; and what it will cost.
+# Checks of a grid before anything is scored, and the amount of work.
 
 
 def check_grid(grid: GridSpec, preparation: PreparedJob) -> None:
-    """Refuse a pinned grid that cannot run as it stands; reads no tensor. Raises InputError.
+    """Refuse a pinned grid that cannot run; reads no tensor. Raises InputError.
 
-    Every method is tried with the first subset of each size: the others differ in nothing that
-    could be wrong.
+    Every method is tried with the first subset of each size. Other subsets of that size cannot be
+    wrong in another way.
     """
-    for held in (*grid.held_in, *grid.held_out):
-        check_normalisable(preparation.suite.metric(held.task, held.metric))
+    for task in (*grid.held_in, *grid.held_out):
+        check_normalisable(preparation.suite.metric(task.task, task.metric))
     tried: set[tuple[str, int]] = set()
     for cell in cells_of(grid, out_dtype=preparation.out_dtype):
         kind = label_of(cell.method), len(cell.experts)
@@ -55,10 +55,11 @@ def _check_cell(grid: GridSpec, cell: Cell, preparation: PreparedJob) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a grid has yet to do.
+    """The work that a grid has left to do.
 
-    models: base, experts and merges to be scored, on `items` in all. recorded: those that have a
-    record. searches: budgets of those to be run; the winner of each is one more merge to score.
+    models: number of models to score (base, experts, merges), on `items` items in all. recorded:
+    number of models that have a record. searches: the budget of each search to run; its winner is
+    one more merge to score.
     """
 
     models: int
@@ -68,7 +69,7 @@ class Work:
 
 
 def work_of(run: GridRun) -> Work:
-    """What is left of a grid, before anything is opened that costs."""
+    """The work that is left of a grid; finding it out costs little."""
     cells = [
         cell if cell.recipe else replace(cell, recipe=found_by(run.grid, cell, run.study))
         for cell in cells_of(run.grid, out_dtype=run.preparation.out_dtype)
@@ -78,26 +79,26 @@ def work_of(run: GridRun) -> Work:
     budgets = [cell.method.budget for cell in cells if cell.recipe is None]
     return Work(
         models=len(missing),
-        items=sum(count_items(one.items) for one in missing),
-        recorded=len({one.key for one in candidates}) - len(missing),
+        items=sum(count_items(candidate.items) for candidate in missing),
+        recorded=len({candidate.key for candidate in candidates}) - len(missing),
         searches=tuple(budget for budget in budgets if budget is not None),
     )
 
 
 class GridWatcher(Protocol):
-    """What shows a grid as it goes."""
+    """Shows the progress of a grid."""
 
     def announce(self, work: Work) -> None:
-        """What is to be done."""
+        """Show the work that is left."""
 
     def scoring(self, candidates: Sequence[Candidate]) -> AbstractContextManager[Observer]:
-        """These are scored."""
+        """Show the progress while these candidates are scored."""
 
     def searching(self, study: Study) -> AbstractContextManager[Observe]:
-        """One of its searches runs."""
+        """Show one of the grid's searches while it runs."""
 
     def say(self, line: str) -> None:
-        """A line for the user."""
+        """Show a line to the user."""
 
 
 class Unwatched:
@@ -124,7 +125,7 @@ class Unwatched:
 
 
 WatchGrid = Callable[[Study], GridWatcher]
-"""Makes what shows a grid, once there is a record."""
+"""Makes the watcher of a grid when its record is open."""
 
 
 def run_grid(
@@ -136,9 +137,9 @@ def run_grid(
     watch: WatchGrid = Unwatched,
     ray_address: str | None = None,
 ) -> GridOutcome:
-    """Score what is missing of a grid, and write every merge as a recipe.
+    """Score the missing models of a grid, and write every merge as a recipe.
 
-    say: told of what should be known before work begins. Raises InputError, WorkerError,
+    say: called with notes for the user before work begins. Raises InputError, WorkerError,
     StorageError.
     """
     with open_grid_study(run_dir, spec, preparation) as study:

@@ -1,4 +1,4 @@
-"""What a grid came to: normalised scores of every method and number of experts."""
+"""The outcome of a grid: normalised scores of every method and number of experts."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Normalised:
 class ModelOutcome:
     """A model alone, or a cell.
 
-    experts: names of those it is merged of. candidate: its key in the record. means: task -> metric
-    -> score as it is; empty where it failed, for the reason in `failure`.
+    experts: names of the merged experts. candidate: its key in the record. means: task -> metric ->
+    score, not normalised; empty where it failed. failure: the reason, if it failed.
     """
 
     label: str
@@ -51,8 +51,8 @@ class ModelOutcome:
 class Row:
     """A method with a number of experts: its merges over subsets and seeds, averaged.
 
-    normalised: means over the merges, with 95% intervals for what other items would have said, the
-    merges being these. spread_*: standard deviation of the merges' own scores; None below two.
+    normalised: means over the merges. Their 95% intervals are for a draw of other items with the
+    same merges. spread_*: standard deviation of the merges' own scores; None below two.
     """
 
     method: str
@@ -68,8 +68,9 @@ class Row:
 class GridOutcome:
     """The whole outcome; models: the base and the experts alone, then every merge.
 
-    items: task -> how many items each model was scored on. held_in: metric -> the expert that it is
-    divided by. held_out: metrics that are divided by the base's. notes: what is left out and why.
+    items: task -> how many items each model was scored on. held_in: metric -> the expert by whose
+    score it is divided. held_out: metrics that are divided by the base's score. notes: what is left
+    out and why.
     """
 
     name: str
@@ -86,16 +87,16 @@ class GridOutcome:
         return asdict(self)
 
 
-# From the record of a grid to its outcome: references chosen, scores normalised, rows averaged.
+# From the record of a grid to its outcome: choose references, normalise scores, average rows.
 
 
 _SEED = 0
-"""Of the bootstrap: resamples are the same in every grid over the same items."""
+"""Seed of the bootstrap: resamples are the same in every grid over the same items."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """A recorded model, and the metrics that its held-in score is made of."""
+    """A recorded model, and the metrics of its held-in score."""
 
     label: str
     role: Role
@@ -107,7 +108,7 @@ class _Entry:
 
     @property
     def name(self) -> str:
-        """What tells it from the others: two merges may have one label over time."""
+        """A unique name: over time, two merges may have the same label."""
         return str(self.trial.key) if self.role == "merge" else self.label
 
 
@@ -119,15 +120,15 @@ def conclude(
     alone: Sequence[Candidate],
     cells: Sequence[tuple[Cell, Candidate]],
 ) -> GridOutcome:
-    """The outcome of a grid, all of which is recorded. alone: the base, then the experts.
+    """The outcome of a grid with all its models recorded. alone: the base, then the experts.
 
     Raises TaskError for a metric that cannot be normalised.
     """
     names = parent_labels(grid.models.sources)
     owners = {
-        suite.metric(held.task, held.metric): names[grid.expert_of(held)] for held in grid.held_in
+        suite.metric(task.task, task.metric): names[grid.expert_of(task)] for task in grid.held_in
     }
-    held_out = tuple(suite.metric(held.task, held.metric) for held in grid.held_out)
+    held_out = tuple(suite.metric(task.task, task.metric) for task in grid.held_out)
     models = _models_alone(study, alone, held_in=tuple(owners))
     merges = [_merge(study, cell, candidate, names, owners) for cell, candidate in cells]
     scored = {
@@ -150,9 +151,9 @@ def conclude(
                 label_of(method),
                 size,
                 [
-                    one
-                    for one in merges
-                    if (one.method, len(one.experts)) == (label_of(method), size)
+                    entry
+                    for entry in merges
+                    if (entry.method, len(entry.experts)) == (label_of(method), size)
                 ],
             )
             for method in grid.methods
@@ -206,7 +207,7 @@ class _Summary:
         self._held_out = held_out
 
     def model(self, entry: _Entry) -> ModelOutcome:
-        """What one model came to."""
+        """The outcome of one model."""
         trial = entry.trial
         return ModelOutcome(
             label=entry.label,
@@ -221,7 +222,7 @@ class _Summary:
         )
 
     def row(self, method: str, experts: int, entries: Sequence[_Entry]) -> Row:
-        """What a method came to with a number of experts."""
+        """The outcome of a method with a number of experts."""
         scored = [entry for entry in entries if entry.trial.failure is None]
         each = [self._normalised([entry]) for entry in scored]
         return Row(
@@ -230,8 +231,8 @@ class _Summary:
             merges=len(entries),
             failed=len(entries) - len(scored),
             normalised=self._normalised(scored),
-            spread_held_in=_deviation([one.held_in for one in each]),
-            spread_held_out=_deviation([one.held_out for one in each]),
+            spread_held_in=_deviation([scores.held_in for scores in each]),
+            spread_held_out=_deviation([scores.held_out for scores in each]),
         )
 
     def _normalised(self, entries: Sequence[_Entry]) -> Normalised:

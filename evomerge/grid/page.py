@@ -1,4 +1,4 @@
-"""The page of a grid: one HTML file with its table and its figures, which needs no network."""
+"""The page of a grid: one HTML file with its table and figures that needs no network."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from evomerge.version import __version__
 _HEIGHT = 360  # CSS pixels
 _MARGIN = {"l": 56, "r": 16, "t": 12, "b": 52}
 _COLOURS = 8
-"""Colours of the page that tell series apart, var(--c1) and on; then they come again."""
+"""Number of colours for series on the page, var(--c1) and on; after these they repeat."""
 _APART = 0.05
-"""Experts between the points of two methods, so that their bars do not hide each other."""
+"""Shift on the axis of experts between two methods, so that their bars do not overlap."""
 
 Side = Literal["held_in", "held_out"]
 
@@ -87,7 +87,7 @@ def normalised_figure(outcome: GridOutcome, title: str, axis: str, side: Side) -
     methods = _methods(outcome)
     sizes = sorted({row.experts for row in outcome.rows})
     traces, ends = [], [1.0]
-    said = []
+    described = []
     for place, method in enumerate(methods):
         points = [
             (row.experts, interval)
@@ -97,14 +97,14 @@ def normalised_figure(outcome: GridOutcome, title: str, axis: str, side: Side) -
         shift = _APART * (place - (len(methods) - 1) / 2)
         traces.append(_line(method, points, shift=shift, colour=place % _COLOURS + 1))
         ends += [end for _, interval in points for end in (interval.low, interval.high)]
-        said += [f"{method} of {size}: {score_text(one.value)}" for size, one in points]
+        described += [f"{method} of {size}: {score_text(score.value)}" for size, score in points]
     layout = layout_of(_HEIGHT, margin=_MARGIN)
     layout["xaxis"] |= titled("experts merged") | {
         "tickvals": sizes,
         "range": [sizes[0] - 0.5, sizes[-1] + 0.5],
     }
     layout["yaxis"] |= titled(axis) | {"range": list(spread_of(ends))}
-    # At 1 the merge scores what it is divided by.
+    # At 1 a merge scores as much as the model that it is divided by.
     layout["shapes"] = [
         {
             "type": "line",
@@ -118,7 +118,7 @@ def normalised_figure(outcome: GridOutcome, title: str, axis: str, side: Side) -
         }
     ]
     return Figure(
-        title=title, description="; ".join(said), height=_HEIGHT, spec=spec_of(traces, layout)
+        title=title, description="; ".join(described), height=_HEIGHT, spec=spec_of(traces, layout)
     )
 
 

@@ -1,7 +1,7 @@
-"""What a user sees on stderr while a grid runs: what is to be scored, what is, and the time left.
+"""The progress of a grid on stderr: the models to score, those scored, and the time left.
 
-In a terminal a live line; elsewhere plain lines, one for about a tenth of the work. Searches show
-themselves as they do elsewhere.
+A terminal shows a live line. Other outputs get plain lines, one for about a tenth of the work.
+Searches have the same display as searches without a grid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LINES = 10
 
 
 class GridProgress:
-    """Shows a grid on stderr; `scoring` and `searching` are what GridRun watches with."""
+    """Shows a grid on stderr; GridRun calls `scoring` and `searching`."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class GridProgress:
         self._begun = 0
 
     def announce(self, work: Work) -> None:
-        """Say what is left to do before it begins."""
+        """Say, before the work begins, what is left to do."""
         self._searches = len(work.searches)
         parts = [f"{count_text(work.models, 'model')} to score on {count_text(work.items, 'item')}"]
         if work.recorded:
@@ -60,7 +60,7 @@ class GridProgress:
 
     @contextlib.contextmanager
     def scoring(self, candidates: Sequence[Candidate]) -> Iterator[Observer]:
-        """Show how these are scored."""
+        """Show the progress while these candidates are scored."""
         live = self._console.is_terminal and not self._console.is_dumb_terminal
         scoring = _Scoring(candidates, self._clock)
         with _bar(self._console) if live else contextlib.nullcontext() as bar:
@@ -82,22 +82,22 @@ class GridProgress:
 
     @contextlib.contextmanager
     def searching(self, study: Study) -> Iterator[Observe]:
-        """Show a search as a search is shown."""
+        """Show one search of the grid in the usual display of a search."""
         self._begun += 1
         self.say(f"search {self._begun} of {self._searches}: {study.run_dir.name}")
         with SearchProgress(study, console=self._console, clock=self._clock) as progress:
             yield progress.show
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._console.print(Text(visible(line)), soft_wrap=True)
 
 
 class _Scoring:
-    """How far a round of scoring is, and a guess at its end by items."""
+    """How far a round of scoring is, and an estimate of the time left from the items."""
 
     def __init__(self, candidates: Sequence[Candidate], clock: Callable[[], float]) -> None:
-        self._items = {one.key: count_items(one.items) for one in candidates}
+        self._items = {candidate.key: count_items(candidate.items) for candidate in candidates}
         self._clock = clock
         self._began_s = clock()
         self._done: list[CandidateKey] = []
@@ -110,11 +110,11 @@ class _Scoring:
         return sum(self._items[key] for key in self._done)
 
     def take(self, key: CandidateKey) -> str:
-        """Note that a model is recorded; says how far the round is."""
+        """Note that a model is recorded, and return how far the round is, in words."""
         self._done.append(key)
         left_s = (self._clock() - self._began_s) * (self.items / self.done_items - 1.0)
-        said = f"{len(self._done)} of {count_text(len(self._items), 'model')} scored"
-        return said if len(self._done) == len(self._items) else f"{said}, {_left(left_s)}"
+        state = f"{len(self._done)} of {count_text(len(self._items), 'model')} scored"
+        return state if len(self._done) == len(self._items) else f"{state}, {_left(left_s)}"
 
     def worth_a_line(self) -> bool:
         """Whether another tenth of the items is done since the last line."""
@@ -130,7 +130,7 @@ def _left(seconds: float) -> str:
 
 
 def _searches(budgets: Sequence[BudgetSpec]) -> list[str]:
-    """The searches in words, those of one budget together."""
+    """The searches in words, grouped by budget."""
     nothing = spending_of([])
     words = [
         " or ".join(
@@ -140,8 +140,8 @@ def _searches(budgets: Sequence[BudgetSpec]) -> list[str]:
         for budget in budgets
     ]
     return [
-        f"{count_text(words.count(said), 'search', 'searches')} of up to {said} to run"
-        for said in dict.fromkeys(words)
+        f"{count_text(words.count(limits), 'search', 'searches')} of up to {limits} to run"
+        for limits in dict.fromkeys(words)
     ]
 
 

@@ -2,13 +2,13 @@
 
     RUN_DIR/
     ├── grid.yaml            the grid as it was last run, pinned
-    ├── job.yaml, study.db, items/, run.lock    as a search's; its cells are trials
+    ├── job.yaml, study.db, items/, run.lock    as for a search; the cells are trials
     ├── searches/            a run directory for each search that is one of the methods
     ├── recipes/KEY.yaml     every merge, as `evomerge merge` takes it
     └── grid.md, grid.html   the outcome
 
-A grid may be extended: by methods, sizes, subsets and seeds, and by the budget of a search. What
-changes what a score means is refused.
+A grid may be extended: by methods, sizes, subsets and seeds, and by the budget of a search. A
+change to the meaning of a score is refused.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from evomerge.workers import PreparedJob, fingerprints_of, pin
 
 
 def open_grid_study(run_dir: Path, grid: GridSpec, preparation: PreparedJob) -> Study:
-    """The record of a pinned grid, begun or gone on with. Raises RunError, StorageError."""
+    """The record of a pinned grid, new or resumed. Raises RunError, StorageError."""
     refuse_search(run_dir)
     if not (run_dir / "job.yaml").exists():
         facts = facts_of_grid(grid, preparation)
-        # The grid comes first: a kill between the two leaves no search that was never asked for.
+        # The grid file comes first. Otherwise a kill could leave a record that looks like a search.
         return create_study(
             run_dir, preparation.job, facts=facts, before=lambda: _begin(run_dir, grid)
         )
@@ -54,7 +54,7 @@ def open_grid_study(run_dir: Path, grid: GridSpec, preparation: PreparedJob) -> 
 
 
 def write_recipes(study: Study, preparation: PreparedJob) -> None:
-    """Write every merge that was scored as a recipe that stands alone. Raises StorageError."""
+    """Write every scored merge as a recipe that needs no other file. Raises StorageError."""
     folder = study.run_dir / "recipes"
     with storage_errors(study.run_dir):
         folder.mkdir(exist_ok=True)
@@ -72,7 +72,7 @@ def keep_grid(study: Study, grid: GridSpec) -> None:
 
 
 def _begin(run_dir: Path, grid: GridSpec) -> Path | None:
-    """Keep the grid; its path, unless the user's own file lay there."""
+    """Keep the grid and return its path; None where the user's own file was there already."""
     path = run_dir / GRID_FILE
     new = not path.exists()
     _keep(run_dir, grid)
@@ -90,7 +90,7 @@ def _write(path: Path, text: str) -> None:
 def facts_of_grid(grid: GridSpec, preparation: PreparedJob) -> dict[str, Any]:
     """What every score of the grid depends on, like `fingerprints_of` for a search."""
     facts = fingerprints_of(preparation)
-    own = {"held_in": [held.model_dump() for held in grid.held_in], "split": grid.split}
+    own = {"held_in": [task.model_dump() for task in grid.held_in], "split": grid.split}
     hashed = {
         key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
         for key, value in own.items()
@@ -98,7 +98,7 @@ def facts_of_grid(grid: GridSpec, preparation: PreparedJob) -> dict[str, Any]:
     return {**facts, "job": {**facts["job"], **hashed}}
 
 
-# A grid with nothing left that could mean something else tomorrow or in another folder.
+# A pinned grid means the same at any time and in any folder.
 
 
 def pin_grid(grid: GridSpec) -> GridSpec:
@@ -108,8 +108,8 @@ def pin_grid(grid: GridSpec) -> GridSpec:
     """
     job = pin(grid.job())
     held_in = tuple(
-        held.model_copy(update={"expert": job.models.sources[grid.expert_of(held)]})
-        for held in grid.held_in
+        task.model_copy(update={"expert": job.models.sources[grid.expert_of(task)]})
+        for task in grid.held_in
     )
     methods = tuple(
         method

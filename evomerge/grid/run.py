@@ -1,6 +1,6 @@
-"""Running a grid: the models alone, the merges, the searches, and what they came to.
+"""The run of a grid: the single models, the merges, the searches, and the outcome.
 
-What has a record is taken as it is recorded, so a grid that was killed goes on when it is run again
+A model with a record is not scored again. So a grid that was killed goes on when it is run again
 over the same record.
 """
 
@@ -44,25 +44,24 @@ from evomerge.search import (
 from evomerge.study import SEARCHES, Study, Trial, create_study, resume_study
 from evomerge.workers import PreparedJob, fingerprints_of, pin, prepare
 
-# The searches of a grid: each an ordinary search over one subset, in a run directory of its own.
+# A search of a grid is an ordinary search over one subset, in a run directory of its own.
 #
-# It can be looked at, reported and exported as any other; the grid takes its winner as one more
-# recipe and scores it like the rest. It sees the search and validation items of its experts'
-# tasks.
+# It can be reported and exported like any other. It uses the search and validation items of its
+# experts' tasks. The grid takes its winner as one more recipe and scores it like the rest.
 
 
 _FOLDER = "searches"
 
 WatchSearch = Callable[[Study], AbstractContextManager[Observe]]
-"""What shows a search while it runs."""
+"""Shows a search while it runs."""
 
 
 def search_name(grid: GridSpec, cell: Cell) -> str:
-    """Name of a cell's run directory: method, experts and seed, as a file system takes them."""
+    """Name of a cell's run directory: method, experts and seed, safe for a file system."""
     names = parent_labels(grid.models.sources)
     parts = [label_of(cell.method), *(names[place] for place in cell.experts), f"seed{cell.seed}"]
     plain = "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part) for part in parts)
-    # Names that differ in other letters alone stay apart.
+    # The hash keeps names apart that differ only in replaced letters.
     return f"{plain}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"
 
 
@@ -73,7 +72,7 @@ def job_of(grid: GridSpec, cell: Cell) -> JobSpec:
 
 
 def found_by(grid: GridSpec, cell: Cell, study: Study) -> Recipe | None:
-    """What the search of a cell found with its present budget; None where it has yet to end."""
+    """The recipe that a cell's search found with its present budget; None before it has ended."""
     noted = (study.noted(SEARCHES) or {}).get(search_name(grid, cell))
     if noted is None or noted["budget"] != _budget_of(cell):
         return None
@@ -83,7 +82,7 @@ def found_by(grid: GridSpec, cell: Cell, study: Study) -> Recipe | None:
 def find(
     grid: GridSpec, cell: Cell, study: Study, *, open_pool: OpenPool, watch: WatchSearch
 ) -> Recipe:
-    """Search, or go on with the search of a cell, and keep what it found in the grid's record.
+    """Run or resume the search of a cell, and keep its recipe in the grid's record.
 
     Raises InputError, WorkerError.
     """
@@ -120,32 +119,32 @@ def _budget_of(cell: Cell) -> dict[str, float | None]:
 
 
 ALONE, MERGES = 0, 1
-"""Generations of the base and the experts, and of the merges of them."""
+"""Generations of the single models (base and experts) and of the merges."""
 
 WatchScoring = Callable[[Sequence[Candidate]], AbstractContextManager[Observer]]
-"""What shows how these are scored."""
+"""Shows the progress while candidates are scored."""
 
 
 class HeldInMean(Objective):
-    """The mean of the held-in metrics that a model was scored on; those of other experts are not.
+    """The mean of the held-in metrics that a model was scored on, without those of other experts.
 
-    It is what the record shows as the score of a merge, before it is normalised.
+    The record shows it as the score of a merge; it is not normalised.
     """
 
     def score_of(self, outcome: Evaluation) -> float | None:
-        """The mean, None where the model could not be scored."""
+        """The mean; None where the model could not be scored."""
         if not isinstance(outcome, Scored):
             return None
-        here = [term for term in self.terms if term.metric.task in outcome.tasks]
-        return Objective(terms=here, aggregate="mean").score(means_of(outcome.tasks))
+        terms = [term for term in self.terms if term.metric.task in outcome.tasks]
+        return Objective(terms=terms, aggregate="mean").score(means_of(outcome.tasks))
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridRun:
     """A pinned grid over its record.
 
-    cache_folder: for large arrays of the tensor cache. watch_scoring, watch_search: what shows it
-    as it goes.
+    cache_folder: for large arrays of the tensor cache. watch_scoring, watch_search: show its
+    progress.
     """
 
     grid: GridSpec
@@ -157,11 +156,11 @@ class GridRun:
     watch_search: WatchSearch
 
     def run(self) -> GridOutcome:
-        """Score what has no record and sum up. Raises InputError, WorkerError."""
+        """Score all models without a record and sum up. Raises InputError, WorkerError."""
         cells = cells_of(self.grid, out_dtype=self.preparation.out_dtype)
         alone = self.models_alone()
         self._complete(alone, all_needed=True)
-        failed = [trial for one in alone if (trial := self._trial(one)).failure is not None]
+        failed = [trial for model in alone if (trial := self._trial(model)).failure is not None]
         if failed:
             raise WorkerError(f"{failed[0].label} cannot be scored: {failed[0].failure}")
         self._complete(self.merges(cells))
@@ -204,10 +203,10 @@ class GridRun:
         ]
 
     def merges(self, cells: Sequence[Cell]) -> list[Candidate]:
-        """One candidate for each cell that has a recipe; cells of one recipe share theirs.
+        """One candidate for each cell that has a recipe; cells with the same recipe share one.
 
-        A merge keeps the place it is recorded in, whatever the grid had then; others get the free
-        places in order.
+        A recorded merge keeps its place, even if the grid has changed since. Other merges get the
+        free places in order.
         """
         recorded = {
             (trial.recipe.to_yaml(), frozenset(trial.items)): trial
@@ -236,9 +235,9 @@ class GridRun:
         return candidates
 
     def missing(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those without a record, or without their item results, each once."""
-        unique = {one.key: one for one in candidates}
-        return [one for key, one in unique.items() if self.study.lacks(key)]
+        """Candidates without a record or without their item results, each once."""
+        unique = {candidate.key: candidate for candidate in candidates}
+        return [candidate for key, candidate in unique.items() if self.study.lacks(key)]
 
     def _complete(self, candidates: Sequence[Candidate], *, all_needed: bool = False) -> None:
         missing = self.missing(candidates)
@@ -259,7 +258,7 @@ class GridRun:
         return self.study.trial(candidate.key)
 
     def _tasks_of(self, cell: Cell) -> tuple[str, ...]:
-        held_in = [held.task for held in self.grid.held_in_of(cell.experts)]
+        held_in = [task.task for task in self.grid.held_in_of(cell.experts)]
         return tuple(dict.fromkeys([*held_in, *self.preparation.job.report]))
 
     def _items(self, tasks: Sequence[str]) -> ItemIds:

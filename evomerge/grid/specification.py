@@ -1,6 +1,6 @@
-"""The grid file: which methods merge which of the experts, and what they are scored on.
+"""The grid file: which methods merge which experts, and the tasks that score them.
 
-It checks what can be known without opening a checkpoint or a task.
+The file is checked as far as that needs no checkpoint and no task.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from evomerge.space import short_names
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 _NOTHING_PROPOSED = BudgetSpec(hours=1.0)
-"""A job has a budget, and a grid's own job proposes no candidate that could spend it."""
+"""A job must have a budget; a grid's own job proposes no candidates, so it spends none of it."""
 
 
 class TaskSpec(Section):
@@ -45,7 +45,7 @@ class TaskSpec(Section):
 
 
 class HeldInSpec(TaskSpec):
-    """A task that one of the experts was trained for; its score is divided by that expert's.
+    """A task that one expert was trained for; a merge's score is divided by that expert's score.
 
     expert: one of models.sources, as it is written there or by the end of its path.
     """
@@ -56,8 +56,8 @@ class HeldInSpec(TaskSpec):
 class ExpertsSpec(Section):
     """Which experts are merged with each other.
 
-    sizes: how many at a time; every number from 2 where none is given. subsets: of each size, all
-    there are or so many, drawn by `seed`.
+    sizes: how many at a time; by default every number from 2. subsets: how many of each size are
+    drawn by `seed`, or `all`.
     """
 
     sizes: tuple[int, ...] = ()
@@ -75,9 +75,9 @@ class ExpertsSpec(Section):
 class MethodSpec(Section):
     """One way to merge a subset of the experts: a merge method, or a search.
 
-    method: as recipes name it; without `parameters` at the values of its literature. parameters:
-    of the recipe. search_space: what is searched instead, on the held-in tasks of the subset, with
-    `budget`, and with `optimizer` and `aggregate` as in a job. label: what tables call it.
+    method: the name in recipes; without `parameters` it has the values of its paper. parameters:
+    of the recipe. search_space: searched in place of a method, on the held-in tasks of the subset,
+    with `budget`, and with `optimizer` and `aggregate` as in a job. label: its name in tables.
     """
 
     label: str | None = Field(default=None, min_length=1)
@@ -102,7 +102,9 @@ class MethodSpec(Section):
                 if getattr(self, key) is None:
                     raise ValueError(f"{key}: missing; a search needs it")
             if self.parameters is not None:
-                raise ValueError("parameters: a search has its own; remove them, or name a method")
+                raise ValueError(
+                    "parameters: a search finds its own; remove them, or name a method"
+                )
         else:
             for key in ("budget", "optimizer", "aggregate"):
                 if getattr(self, key) is not None:
@@ -113,9 +115,9 @@ class MethodSpec(Section):
 class GridSpec(Section):
     """A whole grid. See docs/grids.md for each field and examples/ for one that runs.
 
-    held_out: tasks that none of the experts was trained for; divided by the base model's score.
-    seeds: of random masks and of searches; what does not depend on them is scored once. split:
-    items that everything is scored on; `all` of them where nothing is searched.
+    held_out: tasks that no expert was trained for; scores are divided by the base model's. seeds:
+    for random masks and searches; a merge that does not depend on them is scored once. split: the
+    items that all models are scored on; `all` only where no method is a search.
     """
 
     name: str = Field(pattern=_NAME)
@@ -144,7 +146,7 @@ class GridSpec(Section):
     def _subsets(self) -> GridSpec:
         count = len(self.models.sources)
         if count < 2:
-            raise ValueError("models.sources: one expert alone makes no subset; name two or more")
+            raise ValueError("models.sources: there is only one expert; name two or more")
         for size in self.experts.sizes:
             if not 2 <= size <= count:
                 raise ValueError(
@@ -159,19 +161,19 @@ class GridSpec(Section):
 
     @model_validator(mode="after")
     def _tasks(self) -> GridSpec:
-        places = [self.expert_of(held) for held in self.held_in]
+        places = [self.expert_of(task) for task in self.held_in]
         for place, name in enumerate(self.models.sources):
             if place not in places:
                 raise ValueError(
                     f"held_in: no task belongs to {name}; add the one that it was trained for"
                 )
-        named = [(held.task, held.metric) for held in (*self.held_in, *self.held_out)]
+        named = [(task.task, task.metric) for task in (*self.held_in, *self.held_out)]
         for pair in named:
             if named.count(pair) > 1:
                 raise ValueError(f"held_in, held_out: {pair[0]}/{pair[1]} is listed twice")
-        both = {held.task for held in self.held_in} & {held.task for held in self.held_out}
+        both = {task.task for task in self.held_in} & {task.task for task in self.held_out}
         if both:
-            raise ValueError(f"held_out: {min(both)} is held in too; keep one of the two")
+            raise ValueError(f"held_out: {min(both)} is in held_in too; keep one of the two")
         return self
 
     @model_validator(mode="after")
@@ -184,15 +186,15 @@ class GridSpec(Section):
         for place, method in enumerate(self.methods):
             name = (method.optimizer and method.optimizer.algorithm) or "auto"
             if is_package_algorithm(name):
-                continue  # it is asked, and its package imported, before the first search begins
+                continue  # its package is imported and checked just before the first search
             problem = mode_problem(name, "single", where=f"methods.{place}.optimizer")
             if problem is not None:
                 raise ValueError(problem)
         searched = next((m.label for m in self.methods if m.search_space is not None), None)
         if searched is not None and self.split == "all":
             raise ValueError(
-                f"split: {searched} searches on some of all items, and would be scored on what it "
-                "was chosen by; write test"
+                f"split: {searched} is a search, and `all` has the items that it searches on; "
+                "write test"
             )
         return self
 
@@ -217,7 +219,7 @@ class GridSpec(Section):
 
     def held_in_of(self, experts: tuple[int, ...]) -> tuple[HeldInSpec, ...]:
         """The tasks that these experts were trained for."""
-        return tuple(held for held in self.held_in if self.expert_of(held) in experts)
+        return tuple(task for task in self.held_in if self.expert_of(task) in experts)
 
     def job(self) -> JobSpec:
         """The job that prepares, checks and records the grid's models and tasks."""
@@ -225,7 +227,7 @@ class GridSpec(Section):
             name=self.name,
             models=self.models,
             objectives=_objectives(self.held_in),
-            report=tuple(dict.fromkeys(held.task for held in self.held_out)),
+            report=tuple(dict.fromkeys(task.task for task in self.held_out)),
             evaluation=self.evaluation,
             budget=_NOTHING_PROPOSED,
             compute=self.compute,
@@ -233,9 +235,9 @@ class GridSpec(Section):
         )
 
     def search_job(self, method: MethodSpec, experts: tuple[int, ...], *, seed: int) -> JobSpec:
-        """The search of a method over some experts, which sees their held-in tasks alone."""
+        """The search of a method over some experts, with only their held-in tasks."""
         assert method.budget is not None and method.search_space is not None
-        given = method.optimizer or StageOptimizerSpec()
+        optimizer = method.optimizer or StageOptimizerSpec()
         chosen = tuple(self.models.sources[place] for place in experts)
         return JobSpec(
             name=self.name,
@@ -244,17 +246,17 @@ class GridSpec(Section):
             objectives=_objectives(self.held_in_of(experts)),
             aggregate=method.aggregate or "mean",
             evaluation=self.evaluation,
-            optimizer=OptimizerSpec(seed=seed, **given.model_dump(exclude_none=True)),
+            optimizer=OptimizerSpec(seed=seed, **optimizer.model_dump(exclude_none=True)),
             budget=method.budget,
             compute=self.compute,
         )
 
 
 def _objectives(held_in: tuple[HeldInSpec, ...]) -> tuple[ObjectiveSpec, ...]:
-    return tuple(ObjectiveSpec(task=held.task, metric=held.metric) for held in held_in)
+    return tuple(ObjectiveSpec(task=task.task, metric=task.metric) for task in held_in)
 
 
-# Grid files: read, checked, and written.
+# Grid files are read, checked and written here.
 
 
 def load_grid(path: Path, *, overrides: Iterable[str] = ()) -> GridSpec:

@@ -12,7 +12,7 @@ from evomerge.report import count_text, one_line, score_text
 _HEAD = ("method", "experts", "merges", "held-in", "±", "held-out", "±")
 _ALONE = ("model alone", "held-in", "held-out")
 _LEFT = 1
-"""Columns from the left that are words."""
+"""Number of columns from the left that hold words."""
 
 
 def grid_lines(outcome: GridOutcome) -> list[str]:
@@ -54,10 +54,10 @@ def grid_markdown(outcome: GridOutcome) -> str:
 
 
 def explanation(outcome: GridOutcome) -> list[str]:
-    """What the numbers are, in sentences; then what is left out of them."""
+    """Sentences that explain the numbers; then notes on what is left out of them."""
     items = sum(outcome.items.values())
     noun = "test item" if outcome.split == "test" else "item"
-    said = [
+    sentences = [
         "held-in: each task's score divided by that of the expert trained for it, averaged over "
         "the tasks of the merged experts.",
         "held-out: each other task's score divided by the base model's, averaged.",
@@ -65,8 +65,8 @@ def explanation(outcome: GridOutcome) -> list[str]:
         f"{count_text(len(outcome.items), 'task')}; ± is the standard deviation over merges.",
     ]
     if not outcome.held_out:
-        del said[1]
-    return [*said, *(f"note: {one_line(note)}" for note in outcome.notes)]
+        del sentences[1]
+    return [*sentences, *(f"note: {one_line(note)}" for note in outcome.notes)]
 
 
 def interval_text(interval: Interval | None) -> str:

@@ -1,4 +1,4 @@
-"""Ask/tell optimisers over the unit box: they see numbers alone."""
+"""Ask/tell optimisers over the unit box."""
 
 from lazy_loader import attach_stub
 

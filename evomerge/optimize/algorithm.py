@@ -1,6 +1,6 @@
-"""What there is to know of an optimiser before it is made: its name, limits and strengths.
+"""The facts of an optimiser before it is made: its name, limits and strengths.
 
-Nothing large is imported here, because a job is checked against it before anything is loaded.
+A job is checked against them before anything large is imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Mode = Literal["single", "pareto"]
 
 MANY_GENES = 16
-"""Genes from which each matters so little that the noise of few items leads CMA-ES astray."""
+"""From so many genes on, each matters so little that the noise of few items misleads CMA-ES."""
 
 
 def default_population(n: int) -> int:
@@ -25,7 +25,7 @@ def default_population(n: int) -> int:
 
 
 class OptimizerSettings(Protocol):
-    """What a job says of its optimiser; an `OptimizerSpec` is one."""
+    """The settings of a job's optimiser, for example an `OptimizerSpec`."""
 
     @property
     def algorithm(self) -> str:
@@ -34,7 +34,7 @@ class OptimizerSettings(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of all that is drawn."""
+        """The seed of all random draws."""
         ...
 
     @property
@@ -50,19 +50,19 @@ class OptimizerSettings(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """An optimiser as a job names it: how it is made, what it cannot do, and what it does best.
+    """An optimiser as a job names it: how it is made, its limits, and what it is best for.
 
     single: makes the `Optimizer` of one score, from `start`, `sigma`, `population`, `seed` and
         `binary` as in `make_optimizer`; None where it is not for `mode: single`.
     pareto: makes the `ParetoOptimizer` of a front, from `starts` and `objectives` too; None where
         it is not for `mode: pareto`.
     purpose: when to use it, for the documentation. citation: where it is published.
-    population: genomes in a generation where the job leaves that open, by the number of genes and
+    population: genomes in a generation where the job does not say it, by the number of genes and
         how many of them are switches.
-    least_population: of a generation, whoever chose its size.
-    objectives: the one number of objectives that it is for in `mode: pareto`; None for any.
+    least_population: the fewest genomes that a generation may have.
+    objectives: the only number of objectives that it takes in `mode: pareto`; None for any.
     least_genes, least_switches, most_continuous: where `auto` may take it, by the number of genes,
-        of switches, and of genes that are none. A job that names it has it for any.
+        of switches, and of genes that are not switches. A job that names it may have any numbers.
     """
 
     name: str
@@ -82,11 +82,11 @@ class Algorithm:
         return (self.single if mode == "single" else self.pareto) is not None
 
     def is_for(self, objectives: int) -> bool:
-        """Whether it is for fronts over so many objectives."""
+        """Whether it is for fronts over this number of objectives."""
         return self.objectives in (None, objectives)
 
     def suits(self, settings: OptimizerSettings, *, genes: int, switches: int) -> bool:
-        """Whether `auto` may take it for genes like these, of which so many are switches."""
+        """Whether `auto` may take it for these numbers of genes and of switches among them."""
         return (
             genes >= self.least_genes
             and switches >= self.least_switches
@@ -95,9 +95,9 @@ class Algorithm:
         )
 
     def population_of(self, settings: OptimizerSettings, *, genes: int, switches: int) -> int:
-        """Genomes in a generation of a job that is searched by it."""
+        """Genomes in a generation of a job that uses it."""
         return max(self._asked_for(settings, genes, switches), self.least_population)
 
     def _asked_for(self, settings: OptimizerSettings, genes: int, switches: int) -> int:
-        given = settings.population
-        return self.population(genes, switches) if given == "auto" else given
+        population = settings.population
+        return self.population(genes, switches) if population == "auto" else population

@@ -1,9 +1,8 @@
-"""What every optimiser offers: populations of genomes out, their fitness in.
+"""The interface of every optimiser: `ask` gives genomes, `tell` takes their fitness.
 
-An optimiser knows the unit box and which of its coordinates are switches, and nothing of genes,
-recipes, models or budgets. It draws from a generator of its own, so that building it again with
-the same seed and telling it the recorded fitness asks for the same genomes, to the last bit: that
-is how a search resumes.
+An optimiser searches the unit box, in which some coordinates are switches. It draws from a
+generator of its own. So an optimiser that is made again with the same seed, and is told the
+recorded fitness, asks for the same genomes to the last bit: this is how a search resumes.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Optimizer(Protocol):
         """Fitness of the genomes just asked for, (population,) in their order.
 
         Lower is better, and all of it is finite: a failed candidate is worse than every real one.
-        active: (population, n), which genes had an effect in which genome; None is all of them. A
-        gene without effect is not taken for the reason why its genome did well.
+        active: (population, n), which genes had an effect in which genome; None is all of them. An
+        optimiser does not credit a gene without effect for the fitness of its genome.
         """
         ...
 
@@ -43,18 +42,21 @@ class Optimizer(Protocol):
     def mean(self) -> NDArray[np.float64] | None:
         """Mean of the search distribution, (n,) in [0, 1]; None where there is no distribution.
 
-        A switch is above 1/2 in it where its likelier value is on.
+        A switch is above 1/2 in the mean where its likelier value is on.
         """
         ...
 
     @property
     def stop(self) -> str | None:
-        """Why going on cannot help, in words; None while it can. A budget is not its business."""
+        """Why more generations cannot help, in words; None while they can.
+
+        An optimiser does not have to watch the budget.
+        """
         ...
 
 
 class ParetoOptimizer(Protocol):
-    """Proposes genomes and learns from several losses at once; else like Optimizer.
+    """Proposes genomes and learns from several losses at once; otherwise like Optimizer.
 
     optimizer = make_pareto_optimizer(OptimizerSpec(), starts=np.full((1, 8), 0.5), objectives=2)
     while optimizer.stop is None:
@@ -73,14 +75,17 @@ class ParetoOptimizer(Protocol):
         """Losses of the genomes just asked for, (population, objectives) in their order.
 
         Lower is better, and all of it is finite. violation: (population,), how far each breaks its
-        constraints, 0 where it keeps them; whoever keeps them is better than whoever does not (Deb
-        2000). A failed candidate is told as violating more than every real one.
+        constraints, 0 where it keeps them. A genome that keeps them is better than one that does
+        not (Deb 2000). The violation of a failed candidate is above that of every other one.
         """
         ...
 
     @property
     def stop(self) -> str | None:
-        """Why going on cannot help, in words; None while it can. A budget is not its business."""
+        """Why more generations cannot help, in words; None while they can.
+
+        An optimiser does not have to watch the budget.
+        """
         ...
 
 

@@ -1,6 +1,6 @@
 """CMA-ES for the continuous genes, a probability for each switch, by cmaes.
 
-CatCMA with margin: Hamano et al. 2025 (arXiv 2504.07884). This module knows the unit box only.
+CatCMA with margin: Hamano et al. 2025 (arXiv 2504.07884).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ SMALLEST_SPREAD = 1e-11
 """Spread of every gene below which all genomes are the same merge."""
 
 DAMPING = 0.5
-"""Learning rate of the mean: half, as pycma's is here, averages over the noise of a generation."""
+"""Learning rate of the mean. As in `cma_es`, half averages over the noise of a generation."""
 
 
 class CatCmaEs:
     """cmaes' CatCMAwM behind the Optimizer contract.
 
-    A switch is a category of two values, drawn by its own probability; a margin at both ends keeps
-    a quarter of all genomes flipping something. The other genes are normal in the box: one outside
-    is clipped to it, and its genome ranks lower by a penalty. Their covariance is full, so a
-    generation costs as the cube of their number.
+    A switch is a category of two values, drawn by its own probability. A margin at both ends keeps
+    flips in about a quarter of all genomes. The other genes are normal in the box: a value outside
+    is clipped to it, and its genome ranks lower by a penalty. Their covariance is full, so the cost
+    of a generation grows with the cube of their number.
 
-    The mean does not follow a gene into genomes where it had no effect, nor does the probability
-    of a switch; the spread learns from the values drawn.
+    Genomes in which a gene had no effect do not move the gene's mean or a switch's probability; the
+    spread learns from the values drawn.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class CatCmaEs:
 
     @property
     def stop(self) -> str | None:
-        """A numerical reason to end, in words. Where there are switches they keep flipping."""
+        """A numerical reason to end, in words; never with switches, because they keep flipping."""
         if self._binary.any():
             return None
         spread = self._strategy._sigma * np.sqrt(np.diag(self._strategy._C).max())
@@ -102,7 +102,7 @@ class CatCmaEs:
         return None
 
     def _parameters(self) -> NDArray[np.float64]:
-        """Means and probabilities of on, (n,); a mean may lie outside the box."""
+        """Means and probabilities of on, (n,); a mean may be outside the box."""
         parameters = np.empty(self._binary.size)
         if not self._binary.all():
             parameters[~self._binary] = self._strategy._mean
@@ -113,8 +113,8 @@ class CatCmaEs:
     def _update(self, ranked: list[tuple[cmaes.CatCMAwM.Solution, float]]) -> None:
         """Tell the strategy, which puts the list in order: best first, penalties included."""
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-            # While every generation was a tie, penalties have no scale yet: they are NaN, and the
-            # order stays that of the fitness.
+            # As long as every generation was a tie, penalties have no scale: they are NaN, and the
+            # order is that of the fitness.
             warnings.filterwarnings("ignore", message="Mean of empty slice")
             self._strategy.tell(ranked)
 
@@ -131,7 +131,7 @@ class CatCmaEs:
         if self._binary.any():
             drawn = np.stack([self._asked[place].c[:, 1] for place in best])
             steps = drawn - before[self._binary]
-            # Taken from where it was, because a margin may have cut what the strategy did.
+            # Computed from the value before, because a margin may have cut the strategy's update.
             shift = neutral_shift(steps, ~idle[:, self._binary], weights)
             on = before[self._binary] + strategy._eps * shift
             margin = strategy._qmin

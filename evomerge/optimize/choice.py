@@ -1,4 +1,4 @@
-"""The optimiser of a job: which one, how many genomes in a generation, and the thing itself."""
+"""The choice of a job's optimiser: which one, its population, and the optimiser itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evomerge.optimize.registry import ALGORITHMS, AUTO, BUILT_IN, is_package_al
 def choose_algorithm(
     spec: OptimizerSettings, binary: NDArray[np.bool_] | None = None, *, objectives: int = 1
 ) -> str:
-    """The algorithm of a job; `auto` is the one that measured best for genes like these.
+    """The algorithm of a job; `auto` is the one that did best in measurements on such genes.
 
     binary: (n,) bool, which genes are switches; None where none is. objectives: the axes of the
     front; 1 where they are combined into one score. benchmarks/RESULTS.md has the measurements.
@@ -35,7 +35,7 @@ def choose_algorithm(
 def choose_population(
     spec: OptimizerSettings, binary: NDArray[np.bool_], *, objectives: int = 1
 ) -> int:
-    """Genomes in a generation of a job; `auto` is what measured best.
+    """Genomes in a generation of a job; `auto` is the number that did best in measurements.
 
     binary: (n,) bool, which genes are switches. objectives: as in `choose_algorithm`.
     """
@@ -54,10 +54,10 @@ def make_optimizer(
 ) -> Optimizer:
     """The optimiser of a job, ready to be asked.
 
-    start: (n,) float64 in [0, 1], where the search distribution is centred; TPE and random search,
-    which have none, take only n and the switches from it. binary: (n,) bool, which genes are
-    switches, on above 1/2; None where none is. Raises JobError where the optimiser of a package
-    cannot be made, or cannot be used later on.
+    start: (n,) float64 in [0, 1], where the search distribution is centred. TPE and random search
+    have no distribution; they take only n and the switches from it. binary: (n,) bool, which genes
+    are switches, on above 1/2; None where none is. Raises JobError where the optimiser of a package
+    cannot be made; its functions also raise JobError where they fail.
     """
     assert start.ndim == 1 and start.size > 0, f"start has shape {start.shape}"
     assert ((start >= 0.0) & (start <= 1.0)).all(), "start is outside the unit box"
@@ -65,7 +65,7 @@ def make_optimizer(
     row = ALGORITHMS[choose_algorithm(spec, switches)]
     make, population = row.single, choose_population(spec, switches)
     assert make is not None, f"{row.name} is not for one score"
-    given = {
+    arguments = {
         "start": start.astype(np.float64),
         "sigma": spec.sigma,
         "population": population,
@@ -73,8 +73,8 @@ def make_optimizer(
         "binary": switches.copy(),
     }
     if is_package_algorithm(row.name):
-        return HeldOptimizer(row.name, make, given, population=population, genes=start.size)
-    return make(**given)
+        return HeldOptimizer(row.name, make, arguments, population=population, genes=start.size)
+    return make(**arguments)
 
 
 def make_pareto_optimizer(
@@ -87,7 +87,7 @@ def make_pareto_optimizer(
     """The optimiser of a job in `mode: pareto`, ready to be asked.
 
     starts: (k, n) float64 in [0, 1], where the search begins, the most important first. objectives:
-    columns of the losses that it will be told. binary, Raises: as in `make_optimizer`.
+    number of columns of the losses. binary, Raises: as in `make_optimizer`.
     """
     assert starts.ndim == 2 and starts.size > 0, f"starts have shape {starts.shape}"
     assert ((starts >= 0.0) & (starts <= 1.0)).all(), "a start is outside the unit box"
@@ -98,7 +98,7 @@ def make_pareto_optimizer(
     assert row.is_for(objectives), f"{row.name} is not for {objectives} objectives"
     make, population = row.pareto, choose_population(spec, switches, objectives=objectives)
     assert make is not None, f"{row.name} is not for fronts"
-    given = {
+    arguments = {
         "starts": starts.astype(np.float64),
         "sigma": spec.sigma,
         "population": population,
@@ -108,9 +108,9 @@ def make_pareto_optimizer(
     }
     if is_package_algorithm(row.name):
         return HeldParetoOptimizer(
-            row.name, make, given, population=population, genes=genes, objectives=objectives
+            row.name, make, arguments, population=population, genes=genes, objectives=objectives
         )
-    return make(**given)
+    return make(**arguments)
 
 
 def _counts(binary: NDArray[np.bool_]) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """CMA-ES by pycma, set up for scores that are noisy and full of ties.
 
 Hansen & Ostermeier 2001, Hansen 2016 (arXiv 1604.00772); diagonal covariance: Ros & Hansen 2008.
-This is the one module that imports cma. It knows the unit box only.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ _REASONS = {
     "noeffectaxis": "the step size along an axis is below the precision of the mean",
     "tolconditioncov": "the covariance matrix is numerically singular",
 }
-"""pycma's tests that end a search: numbers that went bad. Its tests of fitness (tolflatfitness,
-tolfun and the like) do not, because accuracy has ties and noise."""
+"""pycma's tests that end a search, all of numerical failure. Its tests of fitness (tolflatfitness,
+tolfun and the like) do not end it, because accuracy has ties and noise."""
 
 
 class CmaEs:
@@ -44,16 +43,16 @@ class CmaEs:
 
     A start within `MARGIN` of a bound is moved to `MARGIN` inside: on the bound itself samples
     fold back symmetrically and the mean moves only by chance. A single gene is searched together
-    with a second that nothing depends on, because pycma does not support one dimension.
+    with a second one without effect, because pycma does not support one dimension.
 
     Switches are pycma's integer variables (Marty et al. 2024, LB+IC-CMA-ES): candidates have them
-    at 0 or 1, values that differ from the mean's are centred before the update, and
-    their standard deviations have a lower bound. Without `integers` they are plain coordinates
-    that others read as on above 1/2.
+    at 0 or 1, values that differ from the mean's are centred before the update, and their standard
+    deviations have a lower bound. Without `integers` they are plain coordinates; a switch is on
+    above 1/2.
 
-    The mean does not follow a gene into genomes where it had no effect. Its spread learns from the
-    values drawn, which selection among those genomes leaves as they were: neither does a gene
-    without effect move, nor does its spread collapse.
+    Genomes in which a gene had no effect do not move the gene's mean. Its spread learns from the
+    values drawn, which selection among those genomes does not change. So a gene without effect does
+    not move, and its spread does not collapse.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class CmaEs:
         assert self._asked, "ask first"
         outside = np.random.get_state()
         self._strategy.tell(self._asked, values)
-        # Assertions in pycma's integer centring draw from the global generator; no value does.
+        # Assertions in pycma's integer centring draw from the global generator; values do not.
         np.random.set_state(outside)
         self._asked = []
         if inactive is not None:
@@ -120,19 +119,19 @@ class CmaEs:
 def strategy_options(n: int, population: int, seed: int) -> dict[str, Any]:
     """pycma's options for n dimensions."""
     generator = np.random.default_rng(seed)
-    # Half learning rates average over the noise of a generation's items. Few genes stand above it,
-    # and at half rates the spread would not shrink while a search lasts.
+    # Half learning rates average over the noise of a generation's items. Few genes are clearly
+    # above that noise, and at half rates their spread would not shrink within a search.
     rate = 0.5 if n >= MANY_GENES else 1.0
     return {
         "popsize": population,
         "bounds": [0.0, 1.0],
         "BoundaryHandler": cma.boundary_handler.BoundTransform,
         "CMA_diagonal": n > DIAGONAL_ABOVE,
-        # From 300 dimensions on pycma would adapt by two points, and read the global generator.
+        # From 300 dimensions on, pycma would adapt by two points and use the global generator.
         "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
         "CMA_cmean": rate,
         "CMA_on": rate,
-        # A generator of its own: `seed: nan` keeps pycma's hands off the global one.
+        # A generator of its own; with `seed: nan` pycma does not touch the global one.
         "seed": math.nan,
         "randn": lambda *shape: generator.standard_normal(shape),
         "verbose": -10,  # prints nothing, writes no log, reads no options from a signals file

@@ -1,7 +1,7 @@
 """Several CatCMA distributions that share out a front of two objectives, by cmaes.
 
 COMO-CatCMA with margin: Hamano et al. 2025 (arXiv 2504.07884), after COMO-CMA-ES of Touré et al.
-2019. This module knows the unit box only.
+2019.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ BEYOND = 0.1
 class ComoCatCmaEs:
     """cmaes' COMOCatCMAwM behind the ParetoOptimizer contract.
 
-    A generation is the population of one distribution and the mean of the one before it. The
-    opening takes more: the means of all distributions, which are the first starts, and one
-    population; where that leaves a generation short, it is filled up with genomes on the lines
-    between the starts, which teach nothing but may be good.
+    A generation is the population of one distribution and the mean of the distribution before it.
+    At first more is needed: the means of all distributions, which are the first starts, and one
+    population. Where that leaves a generation short, it is filled up with genomes on the lines
+    between the starts. These teach nothing, but may be good.
 
-    A candidate ranks by how much it adds to the hypervolume of the other distributions' means.
-    One that breaks constraints is put beyond the reference point, the further the more it does.
+    A candidate ranks by how much it adds to the hypervolume of the other distributions' means. A
+    candidate that breaks constraints is put beyond the reference point, further for a larger
+    violation.
     """
 
     stop: None = None
@@ -89,12 +90,12 @@ class ComoCatCmaEs:
         assert self._asked, "ask first"
         reference = self._reference(losses[violation <= 0.0])
         self._strategy._fixed_ref_point = reference
-        told = np.where((violation > 0.0)[:, None], reference + violation[:, None], losses)
-        taught = told[: len(self._asked)].tolist()
+        penalised = np.where((violation > 0.0)[:, None], reference + violation[:, None], losses)
+        own_losses = penalised[: len(self._asked)].tolist()
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-            # While all were ties, penalties of the box have no scale yet: they are NaN.
+            # As long as all were ties, penalties of the box have no scale: they are NaN.
             warnings.filterwarnings("ignore", message="Mean of empty slice")
-            self._strategy.tell(list(zip(self._asked, taught, strict=True)))
+            self._strategy.tell(list(zip(self._asked, own_losses, strict=True)))
         self._asked = []
 
     def _reference(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:

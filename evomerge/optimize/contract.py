@@ -1,7 +1,7 @@
-"""The optimisers of packages, held to the contract: what one does wrong is an error in one line.
+"""Checks on the optimisers of packages: a breach of the contract is an error in one line.
 
-evomerge's own are held to it by its tests. Genomes of a wrong shape or outside the unit box would
-end a search far from here, or not at all.
+evomerge's own optimisers are checked by its tests. Without the checks, genomes of a wrong shape or
+outside the unit box would fail far from the cause, or never.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ T = TypeVar("T")
 
 
 def held_population(row: Algorithm, spec: OptimizerSettings, *, genes: int, switches: int) -> int:
-    """Genomes in a generation, as a package's row says. Raises JobError where it says nonsense."""
+    """Genomes in a generation by a package's row. Raises JobError where that is no such number."""
     contract = _Contract(row.name, 0, genes)
     found = contract.call(
         "its population failed", lambda: row.population_of(spec, genes=genes, switches=switches)
     )
     if not isinstance(found, int) or found < 1:
-        raise contract.broken(f"its population is {found!r}, and no number of genomes from 1")
+        raise contract.broken(f"its population is {found!r}, not a whole number from 1")
     return found
 
 
 class HeldOptimizer:
-    """An Optimizer of a package. Each of its functions raises JobError where the other fails."""
+    """A package's Optimizer, checked: each function raises JobError where the package's fails."""
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class HeldOptimizer:
 
     @property
     def stop(self) -> str | None:
-        """Why going on cannot help, in words."""
+        """Why more generations cannot help, in words."""
         return self._contract.words(lambda: self._optimizer.stop)
 
 
 class HeldParetoOptimizer:
-    """A ParetoOptimizer of a package; else like HeldOptimizer."""
+    """A package's ParetoOptimizer, checked; otherwise like HeldOptimizer."""
 
     def __init__(
         self,
@@ -98,30 +98,30 @@ class HeldParetoOptimizer:
     def tell(self, losses: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         """Losses of the genomes just asked for, (population, objectives); violation: see base."""
         check_losses(losses, violation, self.population, self._objectives)
-        told = losses.copy(), violation.copy()
-        self._contract.call("its tell failed", lambda: self._optimizer.tell(*told))
+        copies = losses.copy(), violation.copy()
+        self._contract.call("its tell failed", lambda: self._optimizer.tell(*copies))
 
     @property
     def stop(self) -> str | None:
-        """Why going on cannot help, in words."""
+        """Why more generations cannot help, in words."""
         return self._contract.words(lambda: self._optimizer.stop)
 
 
 class _Contract:
-    """What an optimiser of a name must give, for so many genes."""
+    """The checks on the optimiser of a name, for a number of genes."""
 
     def __init__(self, name: str, population: int, genes: int) -> None:
         self.genes = genes
         self._name = name
         self._population = population
 
-    def call(self, failed: str, ask: Callable[[], T]) -> T:
-        """What it gives. Raises JobError where it fails, unless the machine ran short."""
+    def call(self, failed: str, function: Callable[[], T]) -> T:
+        """The result of a call. Raises JobError where it fails, unless the machine ran short."""
         with package_errors(lambda raised: self.broken(f"{failed} ({raised})")):
-            return ask()
+            return function()
 
     def genomes(self, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
-        """A generation of our own, (population, n) float64 in [0, 1]."""
+        """A checked copy of a generation, (population, n) float64 in [0, 1]."""
         shape = self._population, self.genes
         genomes = self._numbers("its ask failed", ask)
         if genomes.shape != shape:
@@ -131,9 +131,9 @@ class _Contract:
         self._check_box(genomes, "it asked for a genome with")
         return genomes
 
-    def mean(self, ask: Callable[[], NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
-        """A mean of our own, (n,) float64 in [0, 1]; None where there is none."""
-        found = self.call("its mean failed", ask)
+    def mean(self, read: Callable[[], NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+        """A checked copy of the mean, (n,) float64 in [0, 1]; None where there is none."""
+        found = self.call("its mean failed", read)
         if found is None:
             return None
         mean = self._numbers("its mean failed", lambda: found)
@@ -142,23 +142,23 @@ class _Contract:
         self._check_box(mean, "its mean has")
         return mean
 
-    def words(self, ask: Callable[[], str | None]) -> str | None:
+    def words(self, read: Callable[[], str | None]) -> str | None:
         """Why it stops; None where it does not."""
-        stop = self.call("its stop failed", ask)
+        stop = self.call("its stop failed", read)
         if stop is not None and not isinstance(stop, str):
-            raise self.broken(f"its stop is of type {type(stop).__name__}, and no text or None")
+            raise self.broken(f"its stop is of type {type(stop).__name__}, not text or None")
         return stop
 
-    def _numbers(self, failed: str, ask: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
-        return self.call(failed, lambda: np.array(ask(), dtype=np.float64))
+    def _numbers(self, failed: str, read: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+        return self.call(failed, lambda: np.array(read(), dtype=np.float64))
 
-    def _check_box(self, values: NDArray[np.float64], said: str) -> None:
+    def _check_box(self, values: NDArray[np.float64], subject: str) -> None:
         outside = values[~((values >= 0.0) & (values <= 1.0))]  # NaN is on neither side
         if outside.size:
-            raise self.broken(f"{said} the gene {outside[0]:g}, outside [0, 1]")
+            raise self.broken(f"{subject} the gene {outside[0]:g}, outside [0, 1]")
 
     def broken(self, problem: str) -> JobError:
-        """The error that says so."""
+        """The error that reports a breach of the contract."""
         return JobError(
             f"optimizer.algorithm: {self._name}: {problem}; mend the package that offers it, or "
             "write auto"

@@ -1,6 +1,6 @@
 """CMA-ES that adapts its own learning rates to the noise, by cmaes.
 
-Nomura, Akimoto & Ono 2023 (arXiv 2304.03473). This module knows the unit box only.
+Nomura, Akimoto & Ono 2023 (arXiv 2304.03473).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class LraCmaEs:
     """cmaes' CMA with `lr_adapt` behind the Optimizer contract.
 
     Samples outside the box are drawn again, and clipped to it after `RESAMPLINGS` misses. The next
-    generation is drawn as soon as the last is told, so that a distribution that went bad is known
-    before it is asked. A switch is a coordinate that others read as on above 1/2. The mean does
-    not follow a gene into genomes where it had no effect.
+    generation is drawn as soon as the last one is told, so that a numerical failure is known before
+    `ask`. A switch is a coordinate that is on above 1/2. Genomes in which a gene had no effect do
+    not move the gene's mean.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LraCmaEs:
         inactive = inactive_genes(active, *self._next.shape)
         assert self._asked, "ask first"
         self._asked = False
-        with np.errstate(all="ignore"):  # numbers that went bad are found by drawing
+        with np.errstate(all="ignore"):  # the next draw finds numerical failures
             before = self._strategy.mean.copy()
             self._strategy.tell(list(zip(self._next, values, strict=True)))
             if inactive is not None:
@@ -88,7 +88,7 @@ class LraCmaEs:
         order: NDArray[np.intp],
         inactive: NDArray[np.bool_],
     ) -> None:
-        """Undo the mean's shift by genes without effect; the spread has seen mere noise."""
+        """Undo the mean's shift by genes without effect; in the spread they are only noise."""
         strategy = self._strategy
         best = order[: strategy._mu]
         shift = neutral_shift(

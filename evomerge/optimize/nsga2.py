@@ -1,7 +1,7 @@
 """NSGA-II by Optuna: a population that keeps its front and spreads along it.
 
-Deb et al. 2002; blend crossover: Eshelman & Schaffer 1993. This module knows the unit box only, and
-its Optuna study lives in memory: it is not the record of a search.
+Deb et al. 2002; blend crossover: Eshelman & Schaffer 1993. Its Optuna study is in memory; it is not
+the record of a search.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SWITCH = optuna.distributions.CategoricalDistribution([0.0, 1.0])
 class Nsga2:
     """Optuna's NSGAIISampler behind the ParetoOptimizer contract.
 
-    A generation is asked as a batch, so that its genomes have their parents among all that was
-    told before. The first population lies at the starts and around them. A switch is a category of
-    two values, taken from either parent. Constraints are kept by constrained domination. A gene
-    without effect is inherited like any other: selection does not see it, so it only drifts.
+    A generation is asked as a batch, so its genomes have parents from earlier generations only. The
+    first population is at the starts and around them. A switch is a category of two values, taken
+    from either parent. Constraints are kept by constrained domination. A gene without effect is
+    inherited like any other: selection does not act on it, so it only drifts.
     """
 
     stop: None = None

@@ -1,6 +1,6 @@
 """Uniform random search: what every optimiser must beat.
 
-Bergstra & Bengio 2012. This module knows the unit box only.
+Bergstra & Bengio 2012.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from evomerge.optimize.start import chances
 class RandomSearch:
     """Genomes uniform in the unit box, behind the Optimizer contract.
 
-    There is no distribution to centre or to scale: sigma is not used. Switches are the start's,
-    each flipped at `flip_rate`: fair coins would be routes through half of all layers, which no
-    model survives.
+    There is no distribution to centre or to scale, so sigma is not used. Switches are the start's,
+    each flipped at `flip_rate`. Fair coins would give routes through half of all layers, and no
+    model works with such a route.
     """
 
     mean: None = None
@@ -44,13 +44,13 @@ class RandomSearch:
         return genomes
 
     def tell(self, fitness: NDArray[np.float64], active: NDArray[np.bool_] | None = None) -> None:
-        """Nothing is learnt; what is told is only checked."""
+        """Check the fitness; nothing is learnt from it."""
         check_fitness(fitness, self.population)
         inactive_genes(active, self.population, self._binary.size)
 
 
 class ParetoRandomSearch:
-    """The same genomes behind the ParetoOptimizer contract; of the starts, the first."""
+    """The same genomes behind the ParetoOptimizer contract; only the first start is used."""
 
     stop: None = None
 
@@ -75,5 +75,5 @@ class ParetoRandomSearch:
         return self._search.ask()
 
     def tell(self, losses: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
-        """Nothing is learnt; what is told is only checked."""
+        """Check the losses; nothing is learnt from them."""
         check_losses(losses, violation, self.population, self._objectives)

@@ -1,8 +1,9 @@
-"""The optimisers by the name that a job gives them; a new one is a row here, and a file beside it.
+"""The optimisers by name; a new one is a row here, and a file beside this one.
 
-A row is read long before its optimiser is made, so what makes it imports its file only then.
-Installed packages add rows by entry points of the group `evomerge.optimizers`, each the name of an
-optimiser and where its `Algorithm` is. One is imported when a search by it begins, and not before.
+A row is read long before its optimiser is made, so a row imports its file only when it makes the
+optimiser. Installed packages add rows by entry points of the group `evomerge.optimizers`. An entry
+point has the name of an optimiser and the place of its `Algorithm`. It is imported when a search
+with that optimiser begins, and not before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from evomerge.optimize.base import Optimizer, ParetoOptimizer
 
 MOST_CONTINUOUS = 500
-"""Genes beside the switches above which a full covariance of cmaes' takes seconds a generation."""
+"""With more genes than this besides switches, cmaes' full covariance takes seconds a generation."""
 
 
 def _cma_es(**settings: Any) -> Optimizer:
@@ -79,9 +80,9 @@ def _pareto_random(**settings: Any) -> ParetoOptimizer:
 
 
 def _twice_for_many_weights(genes: int, switches: int) -> int:
-    """pycma's CMA-ES of many coefficients takes twice the default number.
+    """Population for pycma's CMA-ES: twice the default number for many weights.
 
-    One that adapts its learning rates to the noise needs no more. benchmarks/RESULTS.md.
+    An optimiser that adapts its learning rates to the noise needs no more: benchmarks/RESULTS.md.
     """
     many = genes >= MANY_GENES and switches == 0
     return default_population(genes) * (2 if many else 1)
@@ -136,10 +137,10 @@ BUILT_IN: dict[str, Algorithm] = {
             pareto=_como_cat_cma_es,
             purpose="fronts over two objectives",
             citation="Hamano et al. 2025, arXiv:2504.07884",
-            # A distribution of fewer than four has one parent and learns no covariance, and one
-            # more of a generation is the mean of the distribution before.
+            # A distribution of fewer than four has one parent and learns no covariance. One more
+            # genome of a generation is the mean of the distribution before.
             least_population=5,
-            objectives=2,  # cmaes knows the hypervolume improvement that it ranks by for two
+            objectives=2,  # cmaes ranks by a hypervolume improvement that it has for two only
             most_continuous=MOST_CONTINUOUS,
         ),
         Algorithm(
@@ -151,13 +152,13 @@ BUILT_IN: dict[str, Algorithm] = {
         ),
     )
 }
-"""optimizer.algorithm of a job -> what there is to know of it, of evomerge's own."""
+"""optimizer.algorithm of a job -> the facts of evomerge's own optimiser."""
 
 AUTO: dict[Mode, tuple[str, ...]] = {
     "single": ("cat_cma_es", "lra_cma_es", "cma_es"),
     "pareto": ("como_cat_cma_es", "nsga2"),
 }
-"""What `auto` takes: the first that suits; the last suits any. benchmarks/RESULTS.md."""
+"""The choice of `auto`: the first that suits; the last suits any. benchmarks/RESULTS.md."""
 
 
 def _read(found: object, name: str) -> Algorithm | None:
@@ -178,12 +179,12 @@ ALGORITHMS: Registry[Algorithm] = Registry(
 
 
 def is_package_algorithm(name: str) -> bool:
-    """Whether an installed package has to offer it; evomerge has no such optimiser itself."""
+    """Whether an installed package must offer it: evomerge has no optimiser of that name."""
     return name != "auto" and name not in BUILT_IN
 
 
 def mode_problem(name: str, mode: Mode, *, where: str) -> str | None:
-    """Why an optimiser is not for jobs of a mode, in a line; None where it is."""
+    """Why an optimiser is not for jobs of a mode, in one line; None where it is."""
     if name == "auto" or ALGORITHMS[name].serves(mode):
         return None
     known = [row.name for row in BUILT_IN.values() if row.serves(mode)]
@@ -196,7 +197,7 @@ def mode_problem(name: str, mode: Mode, *, where: str) -> str | None:
 def limit_problem(
     settings: OptimizerSettings, mode: Mode, *, objectives: int, where: str
 ) -> str | None:
-    """What a job asks of an optimiser beyond its limits, in a line; None where nothing.
+    """How a job exceeds the limits of its optimiser, in one line; None where it does not.
 
     objectives: the axes of the front in `mode: pareto`. where: the section of the job.
     """

@@ -1,7 +1,4 @@
-"""How an optimiser starts: its first population, and its switches, genes with two values.
-
-Knows the unit box and its switches only.
-"""
+"""The start of an optimiser: its first population, and its switches, genes with two values."""
 
 from __future__ import annotations
 
@@ -10,15 +7,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-# Where a search over switches begins: around its start, a few flips away from it.
+# A search over switches begins around its start, a few flips away from it.
 #
-# A switch is a gene with two values, on above 1/2. Nothing here knows an optimiser.
+# A switch is a gene with two values; it is on above 1/2.
 
 
 FLIPS = 2.0
 """Switches of a first candidate that differ from the start, on average, however many there are.
 
-More would teach more where models survive them: benchmarks/RESULTS.md."""
+More flips would teach more, if models survived them: benchmarks/RESULTS.md."""
 
 
 def flip_rate(count: int) -> float:
@@ -35,10 +32,10 @@ def chances(start: NDArray[np.float64]) -> NDArray[np.float64]:
 def place(
     start: NDArray[np.float64], binary: NDArray[np.bool_], sigma: float
 ) -> NDArray[np.float64]:
-    """The start with its switches where a normal step of `sigma` flips each at `flip_rate`, (n,).
+    """The start, (n,), its switches placed so that a step of `sigma` flips each at `flip_rate`.
 
-    A step that cannot be that rare inside the box (sigma above 1/5 or so, many switches) begins at
-    0 or 1.
+    Where flips cannot be so rare inside the box (sigma above 1/5 or so, many switches), a switch
+    begins at 0 or 1.
     """
     placed = start.copy()
     if binary.any():
@@ -49,7 +46,7 @@ def place(
 
 
 STEP_BETWEEN = 0.25
-"""Step around a place between two starts, as a share of sigma: the line itself is a good guess."""
+"""Step around a point between two starts, as a share of sigma: the line itself is a good guess."""
 
 
 def first_population(
@@ -63,20 +60,20 @@ def first_population(
     """The starts themselves, then genomes on the lines between them, (population, n) in [0, 1].
 
     starts: (k, n), the most important first. Models between two fine-tuned ones make most of the
-    front already (rewarded soups: Rame et al. 2023). Around a place on a line a gene is normal,
-    with standard deviation `STEP_BETWEEN` sigma, or sigma where there is one start alone, and
-    reflected at the bounds; a switch is one of the two starts', flipped as rarely as
-    `switches.chances` says.
+    front already (rewarded soups: Rame et al. 2023). A gene is normal around a point on a line,
+    with standard deviation `STEP_BETWEEN` sigma, or sigma where there is only one start, and
+    reflected at the bounds. A switch has the value of one of the two starts, flipped as rarely as
+    `chances` says.
     """
-    one, other = (generator.integers(len(starts), size=population) for _ in range(2))
+    first, second = (generator.integers(len(starts), size=population) for _ in range(2))
     share = generator.random((population, 1))
-    places = share * starts[one] + (1.0 - share) * starts[other]
+    places = share * starts[first] + (1.0 - share) * starts[second]
     step = sigma if len(starts) == 1 else sigma * STEP_BETWEEN
     moved = places + step * generator.standard_normal(places.shape)
     genomes = 1.0 - np.abs(1.0 - np.abs(moved) % 2.0)
-    of_one = generator.random(places.shape) < share
+    from_first = generator.random(places.shape) < share
     rate = chances(np.ones(int(binary.sum())))
-    switched = np.where(of_one, starts[one], starts[other])[:, binary] > 0.5
+    switched = np.where(from_first, starts[first], starts[second])[:, binary] > 0.5
     kept = generator.random(switched.shape) < rate
     genomes[:, binary] = switched == kept
     exact = min(len(starts), population)

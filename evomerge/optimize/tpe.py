@@ -1,7 +1,7 @@
 """The tree-structured Parzen estimator, by Optuna.
 
-Bergstra et al. 2011; Watanabe 2023 (arXiv 2304.11127). This module knows the unit box only, and
-its Optuna study lives in memory: it is not the record of a search.
+Bergstra et al. 2011; Watanabe 2023 (arXiv 2304.11127). Its Optuna study is in memory; it is not the
+record of a search.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Tpe:
     """Optuna's TPESampler behind the Optimizer contract.
 
     A generation is asked as a batch: members that have no score yet count as bad ones (Optuna's
-    constant liar), which keeps them apart. There is no distribution to centre or to scale: sigma
-    is not used. A switch is a category of two values; where there are some, the first generation is
-    random search's, around the start, because fair coins would be routes that no model survives.
-    A gene without effect in a genome is told as a parameter that the trial did not have.
+    constant liar), which keeps them apart. There is no distribution to centre or to scale, so sigma
+    is not used. A switch is a category of two values. Where there are switches, the first
+    generation is random search's, around the start, because no model works with the routes that
+    fair coins give. A gene without effect is told as a parameter that the trial did not have.
     """
 
     mean: None = None
@@ -72,20 +72,20 @@ class Tpe:
         self._asked = []
 
     def _tell_without(self, trial: optuna.Trial, value: float, inactive: NDArray[np.bool_]) -> None:
-        """Put a trial that never had the genes without effect in the place of this one."""
-        had = [gene for gene, idle in zip(self._genes, inactive, strict=True) if not idle]
+        """Replace this trial by one that does not have the genes without effect."""
+        effective = [gene for gene, idle in zip(self._genes, inactive, strict=True) if not idle]
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._study.add_trial(
             optuna.trial.create_trial(
-                params={gene: trial.params[gene] for gene in had},
-                distributions={gene: self._genes[gene] for gene in had},
+                params={gene: trial.params[gene] for gene in effective},
+                distributions={gene: self._genes[gene] for gene in effective},
                 value=value,
             )
         )
 
 
 def quiet_study(sampler: optuna.samplers.BaseSampler, *, objectives: int = 1) -> optuna.Study:
-    """A study in memory; Optuna announces each new one, which would read as the search's own."""
+    """A study in memory. Optuna's line on a new study is hidden: it is not about the search."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

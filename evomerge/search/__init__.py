@@ -1,4 +1,4 @@
-"""The search: its loop, its record kept up to date, and all that it is made of."""
+"""The search: its loop, its record and its parts."""
 
 from lazy_loader import attach_stub
 

@@ -1,7 +1,7 @@
-"""The merges that people make without a search, which a search must beat.
+"""The merges that people make without a search, and that a search must beat.
 
-They come in stages, because a greedy soup depends on scores: ask for the next stage with all scores
-so far, until there is none.
+They come in stages, because a greedy soup depends on scores. Call `stage` with all scores so far,
+until it returns nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DARE_TIES = "DARE-TIES"
 SLERP = "SLERP"
 
 LABELS = (BASE, UNIFORM_SOUP, TASK_ARITHMETIC, TIES, DARE_TIES, SLERP)
-"""Labels of the baselines that are not a parent's own name nor a trial of the greedy soup."""
+"""Fixed labels of baselines; parents and trials of the greedy soup have labels of their own."""
 
 Scores = Mapping[str, float | None]
 """label -> score, higher is better; None for a baseline that could not be scored."""
@@ -38,8 +38,8 @@ class Baseline:
 class Baselines:
     """The default merges of a base and its sources.
 
-    base, sources: references as the recipes are to write them. out_dtype: storage dtype.
-    seed: of DARE's masks, one for the whole search.
+    base, sources: references of the models as the recipes write them. out_dtype: storage dtype.
+    seed: for DARE's masks, one for the whole search.
 
         scores = {}
         while stage := baselines.stage(scores):
@@ -68,14 +68,14 @@ class Baselines:
         return self._soup_label(ingredients) if ingredients else None
 
     def _independent(self) -> tuple[Baseline, ...]:
-        """All that need no scores: the models themselves and the methods at their defaults."""
+        """Baselines that need no scores: the single models and the methods at their defaults."""
         labels = parent_labels(self.sources)
-        if self.base in self.sources:  # one model alone, which is all of these
+        if self.base in self.sources:  # there is one model only, so all of these are that model
             return tuple(
                 Baseline(label=label, recipe=self._average([self.base]))
                 for label in (BASE, *labels, UNIFORM_SOUP)
             )
-        # One source alone is no soup, so its is the one with the base (WiSE-FT at 0.5).
+        # One source alone makes no soup, so it is averaged with the base (WiSE-FT at 0.5).
         soup = self.sources if len(self.sources) > 1 else (self.base, *self.sources)
         defaults = [
             Baseline(label=BASE, recipe=self._average([self.base])),
@@ -94,7 +94,7 @@ class Baselines:
         return tuple(defaults)
 
     def _dependent(self, scores: Scores) -> tuple[Baseline, ...]:
-        """What follows from the parents' scores: SLERP of the best two, the greedy soup's trial."""
+        """Baselines that need the parents' scores: SLERP of the best two, a greedy soup's trial."""
         ranked = self._ranked(scores)
         wanted = []
         if len(self.sources) > 2 and len(ranked) >= 2:
@@ -138,7 +138,7 @@ class Baselines:
         return names[0] if len(names) == 1 else f"soup of {' + '.join(names)}"
 
     def _average(self, models: Sequence[str]) -> Recipe:
-        """Equal weights (Wortsman et al. 2022); a single model is itself."""
+        """The average with equal weights (Wortsman et al. 2022); a single model as it is."""
         if len(models) == 1:
             return only(models[0], out_dtype=self.out_dtype)
         ordered = [model for model in (self.base, *self.sources) if model in models]
@@ -209,7 +209,7 @@ def parent_labels(sources: Sequence[str]) -> tuple[str, ...]:
 
 
 def model_labels(sources: Sequence[str]) -> tuple[str, ...]:
-    """Labels of what is no merge: the base, then each source, in their order."""
+    """Labels of the single models: the base, then each source, in their order."""
     return BASE, *parent_labels(sources)
 
 

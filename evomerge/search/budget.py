@@ -1,6 +1,6 @@
 """What a search may still spend: when it ends, and how many items a generation can afford.
 
-Only what is recorded counts.
+Only recorded trials count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Budget:
     """The budget of a stage.
 
     budget: the limits. each: items that a candidate has on average. population: genomes of a
-    generation. elites: candidates that are scored again with them, at most.
+    generation. elites: most candidates that are scored again with each generation.
     """
 
     budget: BudgetSpec
@@ -30,10 +30,10 @@ class Budget:
     elites: int = 0
 
     def affordable(self, spent: Sequence[Trial]) -> float:
-        """Items of each candidate of the next generation that leave as many to all that follow.
+        """Most items for each candidate of the next generation, if all later ones get as many.
 
-        Where candidates are limited they have `each` items on average, over the whole search;
-        where only items or hours are, fewer generations follow, and any number is affordable.
+        A limit on candidates leaves each of them `each` items on average, over the whole search.
+        With a limit on items or hours alone any number is affordable, and fewer generations follow.
         """
         if self.budget.candidates is None:
             return math.inf
@@ -46,7 +46,7 @@ class Budget:
         return (total - items_of(spent)) / following
 
     def end(self, spent: Sequence[Trial], items: int) -> str | None:
-        """Why the next generation, of `items` a candidate, is not begun; None where it is."""
+        """Why the next generation, with `items` a candidate, cannot begin; None where it can."""
         budget = self.budget
         genomes = sum(trial.kind == "genome" for trial in spent)
         if budget.candidates is not None and genomes + self.population > budget.candidates:
@@ -65,33 +65,33 @@ class Budget:
 
 
 def items_of(spent: Sequence[Trial]) -> int:
-    """Items that these were scored on, each as often as it was."""
+    """Items that these trials were scored on; an item counts each time it was scored."""
     return sum(trial.item_count for trial in spent)
 
 
-# How many items a generation is scored on, from how noisy the last ones were.
+# The number of items of a generation, from how noisy the last generations were.
 #
-# Early candidates differ much and few items tell them apart; as the search closes in they differ
-# less than the noise of a few items. The measure is the reliability of a generation's scores: the
-# variance of true differences over that of measured ones.
+# Early candidates differ much, and a few items tell them apart. Later candidates differ less than
+# the noise of a few items. The measure is the reliability of a generation's scores: the variance of
+# true differences over that of measured ones.
 
 
 RELIABILITY = 0.35
-"""Share of the variance of scores that is to be signal. Evolution averages over generations, so it
-wants more of them rather than surer ones."""
+"""Share of the variance of scores that should be signal. Evolution averages over generations, so
+more generations help it more than surer scores."""
 
 MEMORY = 0.9
-"""Weight of what was known before a generation's own variances, after the first ten: those count
+"""Weight of the earlier estimate when a generation adds its own variances; the first ten count
 alike. The signal is a small difference of two variances, so it takes many generations to see."""
 
 RANGE = 4.0
-"""A generation takes between a RANGE-th and RANGE times the items that the job names."""
+"""A generation has between 1 / RANGE and RANGE times the items that the job names."""
 
 
 class Fidelity:
-    """Items of the next generation.
+    """Chooses the number of items of the next generation.
 
-    start: items that the job names, of which half are taken until something is known. least, most:
+    start: items that the job names; half of them are taken until the noise is known. least, most:
     bounds.
     """
 
@@ -104,24 +104,24 @@ class Fidelity:
         self._noise = 0.0  # variance of a difference from the generation's mean, of one item
 
     def learn(self, resampled: NDArray[np.float64], items: int) -> None:
-        """What a generation's first block of `items` said.
+        """Learn from the first block of a generation, of `items` items.
 
         resampled: (resamples, n) fitness of its candidates, paired, as in racing.
         """
         if resampled.shape[1] < 2 or not np.isfinite(resampled).all():
             return
         centred = resampled - resampled.mean(axis=1, keepdims=True)
-        free = resampled.shape[1] / (resampled.shape[1] - 1)
-        noise = float(centred.var(axis=0).mean()) * free
-        seen = float(np.square(centred.mean(axis=0)).mean()) * free
-        signal = seen - noise  # below 0 by chance; cut there it would seem larger than it is
+        bessel = resampled.shape[1] / (resampled.shape[1] - 1)
+        noise = float(centred.var(axis=0).mean()) * bessel
+        measured = float(np.square(centred.mean(axis=0)).mean()) * bessel
+        signal = measured - noise  # may be below 0 by chance; cut at 0 it would be biased upwards
         self._generations += 1
         new = max(1.0 - MEMORY, 1.0 / self._generations)
         self._signal = (1.0 - new) * self._signal + new * signal
         self._noise = (1.0 - new) * self._noise + new * noise * items
 
     def items(self, *, affordable: float = math.inf) -> int:
-        """How many the next generation is scored on, at most `affordable`, at least the least."""
+        """Items of the next generation: at most `affordable`, but never below the least."""
         if self._generations == 0:
             wanted = self._start / 2
         elif self._signal <= 0.0:

@@ -1,17 +1,17 @@
-"""What happens in a search, as typed events: what displays, logs and a user's own code are told.
+"""The typed events of a search, for displays, logs and a user's own code.
 
     Checking      the job is read; models, tasks and search space are opened and checked
     Started       the job is ready and its record open; workers are started, work begins
-    Note          a line for the user, such as that a worker was lost and replaced
+    Note          a line for the user, for example that a worker was lost and replaced
     Planned       models that the final selection scores next, and on how many items each
     Progress      a step inside a generation: asked, merged, scored, told
     CandidateDone a baseline, a genome or a finalist is recorded, with its scores
     GenerationDone all candidates of a generation are recorded
-    Finished      the winner or the front, and what may be said of it
+    Finished      the winner or the front, and what may be claimed of it
 
-Events come in order. Candidates that a resumed search takes from its record are not told again,
-nor are their generations; that it asks and tells its optimiser over the record is. `to_json` gives
-plain values, the same that `events.jsonl` holds, and what may be sent to another process.
+Events come in order. A resumed search sends no CandidateDone and no GenerationDone again for what
+it takes from its record, but it sends the steps `asked` and `told` of its optimiser again.
+`to_json` gives plain values, as `events.jsonl` holds them; they can be sent to another process.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ class Event:
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the kind first under `event`."""
-        shown = {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
+        """Plain values; the first, `event`, is the kind."""
+        shown = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.repr}
         return {"event": self.name, **{name: _plain(value) for name, value in shown.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checking(Event):
-    """What the job names is opened and checked; before there is a record."""
+    """The models, tasks and search space of the job are checked; there is no record yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Event):
     """Work begins.
 
-    recorded: candidates that are taken from the record. study, preparation: the record as it is
-    written and the job made ready, for displays; when the search has ended the record can only be
-    read. An event that was sent to another process does not have them.
+    recorded: number of candidates in the record already. study, preparation: the open record and
+    the prepared job, for displays; when the search has ended the record can only be read. An event
+    that was sent to another process does not have them.
     """
 
     job: str
@@ -66,9 +66,9 @@ class Started(Event):
     preparation: PreparedJob = field(repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
-        """What can be sent to another process: an open record cannot."""
-        here = ("study", "preparation")
-        return {name: value for name, value in vars(self).items() if name not in here}
+        """The fields that can be sent to another process; an open record cannot."""
+        local = ("study", "preparation")
+        return {name: value for name, value in vars(self).items() if name not in local}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Note(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Planned(Event):
-    """Models that are scored next, on so many items each."""
+    """Models that are scored next, on `items` items each."""
 
     phase: Phase
     candidates: tuple[CandidateKey, ...]
@@ -129,7 +129,7 @@ class GenerationDone(Event):
 class Finished(Event):
     """The search has ended; its record holds the outcome.
 
-    reason: why it ended. better: whether there is anything above the best parent.
+    reason: why it ended. better: whether the outcome is above the parents and the best start.
     """
 
     generations: int
@@ -140,11 +140,11 @@ class Finished(Event):
 
 
 Observe = Callable[[Event], object]
-"""Called with every event, in order; what it raises ends the search, which can be resumed."""
+"""Called with every event, in order. An exception from it ends the search, which can be resumed."""
 
 
 def unobserved(event: Event) -> None:
-    """Tells nobody."""
+    """Do nothing with an event."""
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,4 @@
-"""Generation after generation of one search: how many items, which, and what they taught.
-
-It does not know who proposes genomes, nor whom their fitness is told to.
-"""
+"""The generations of one search: how many items, which items, and what is learnt from them."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from evomerge.study import ESTIMATES, GENERATION_ITEMS, Trial
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredGeneration:
-    """Trials of the genomes in their order, those of the elites, and the fitness (n,) to tell."""
+    """The genomes' trials in their order, the elites' trials, and the fitness (n,) to tell."""
 
     trials: tuple[Trial, ...]
     elites: tuple[Trial, ...]
@@ -34,7 +31,7 @@ class ScoredGeneration:
 class Generations:
     """Scores the generations of one search, or of a stage of it.
 
-    thresholds: what the constraints ask for.
+    thresholds: one for each constraint.
     """
 
     def __init__(self, ledger: Ledger, thresholds: Sequence[float]) -> None:
@@ -49,7 +46,7 @@ class Generations:
         self._grows = job.evaluation.growing
         self._seed = job.optimizer.seed
         self._thresholds = tuple(thresholds)
-        known = [t for t in ledger.study.trials_of("baseline") if t.failure is None]
+        baselines = [t for t in ledger.study.trials_of("baseline") if t.failure is None]
         parents = parent_labels(job.models.sources)
         self._draws = ItemDraws(
             pools,
@@ -59,27 +56,27 @@ class Generations:
             },
             kind=job.evaluation.draws,
             seed=job.optimizer.seed,
-            parents=[row for row, trial in enumerate(known) if trial.label in parents],
+            parents=[row for row, trial in enumerate(baselines) if trial.label in parents],
         )
-        self._draws.learn([ledger.study.items_of(trial.key) for trial in known])
+        self._draws.learn([ledger.study.items_of(trial.key) for trial in baselines])
         self._each = ledger.preparation.items_each
         self._fidelity = Fidelity(self._each, least=len(pools), most=self._draws.size)
         self._elites = Elites()
 
     @property
     def elites(self) -> tuple[Elite, ...]:
-        """The best candidates so far, as far as can be known, the best first.
+        """The best candidates so far by the present estimates, the best first.
 
-        Empty where there are several scores, or where all generations have the same items, so that
-        their scores can be compared as they are.
+        Empty where there are several objectives. Empty too where all generations have the same
+        items, because their scores can be compared as they are.
         """
         return self._elites.best(self._evaluation.finalists)
 
     def items(self, generation: int, *, affordable: float = math.inf) -> int:
         """Items that are planned for each candidate of a generation, at most `affordable`.
 
-        Of a generation that was begun before it is the number it was begun with: the budget, which
-        may have changed, is no part of a search's identity.
+        A generation that began in an earlier run keeps the number that it began with, because the
+        budget may have changed since then.
         """
         if self._draws.takes_all:
             return self._draws.size
@@ -96,7 +93,7 @@ class Generations:
         return dict(self._ledger.study.noted(GENERATION_ITEMS) or {})
 
     def count(self, items: int) -> int:
-        """How many items a candidate can really have: some tasks have fewer."""
+        """How many items a candidate really gets: some tasks have fewer than planned."""
         return sum(self._draws.counts(items).values())
 
     def score(
@@ -104,7 +101,7 @@ class Generations:
     ) -> ScoredGeneration:
         """Score the candidates, and the elites so far, on the generation's own draw.
 
-        candidates: without items, places from 0. items: planned for each; see `items`.
+        candidates: without items, with places from 0. items: planned for each; see `items`.
         """
         if self._grows:
             begun = {**self._begun, str(generation): items}
@@ -116,26 +113,27 @@ class Generations:
             for place, elite in enumerate(kept, start=len(candidates))
         ]
         race = self._race(generation, items)
-        findings = {task: list(said) for task, said in self._draws.findings.items()}
+        findings = {task: list(sentences) for task, sentences in self._draws.findings.items()}
         if findings and findings != self._ledger.study.noted(ESTIMATES):
             self._ledger.study.note(ESTIMATES, findings)
         race.run(genomes, elites)
-        trials = tuple(_trial(one) for one in genomes)
+        trials = tuple(_trial(runner) for runner in genomes)
         failed = np.array([trial.failure is not None for trial in trials])
-        reached = np.where(failed, 0, [len(one.blocks) for one in genomes])
+        reached = np.where(failed, 0, [len(runner.blocks) for runner in genomes])
         fitness = self._ledger.fitness(trials, self._thresholds)
         self._learn(race, genomes, list(zip(kept, elites, strict=True)))
         return ScoredGeneration(
             trials=trials,
-            elites=tuple(_trial(one) for one in elites),
+            elites=tuple(_trial(runner) for runner in elites),
             fitness=rank_fitness(fitness, reached),
         )
 
     def _race(self, generation: int, items: int) -> Race:
-        """With a race as many items again are drawn, to give to those that stay in it.
+        """The race of a generation over its draw of items.
 
-        There is none where a block would have too few items of some task to judge by, and none is
-        drawn again where a task has no more.
+        A race draws twice the items, so that it can give more to the candidates that stay in it.
+        It draws no more where a task has too few items for that. Nobody is stopped where a block
+        would have too few items of some task.
         """
         counts = self._draws.counts(items)
         least = min(counts.values())
@@ -169,28 +167,30 @@ class Generations:
     def _learn(
         self, race: Race, genomes: Sequence[Runner], elites: Sequence[tuple[Elite, Runner]]
     ) -> None:
-        """What the generation says of the items, of the noise, and of who is best."""
-        scored = [one for one in genomes if _trial(one).failure is None]
-        stayed = [(elite, one) for elite, one in elites if _trial(one).failure is None]
-        self._draws.learn([one.tasks for one in scored])
+        """Learn from the generation: about the items, the noise and the best candidates."""
+        scored = [runner for runner in genomes if _trial(runner).failure is None]
+        stayed = [(elite, runner) for elite, runner in elites if _trial(runner).failure is None]
+        self._draws.learn([runner.tasks for runner in scored])
         if not scored or not self._ranks:
             return
         if self._grows:
             first = race.resampled(scored, blocks=1, look=0)
             seen = sum(len(task.ids) for task in scored[0].blocks[0].tasks.values())
             self._fidelity.learn(first, items=seen)
-        measured = self._measure(race, [*scored, *(one for _, one in stayed)])
-        self._elites.learn({one.candidate.key: measured[one.candidate.key] for one in scored})
-        for elite, one in stayed:
-            self._elites.learn_again(elite.key, measured[one.candidate.key])
+        measured = self._measure(race, [*scored, *(runner for _, runner in stayed)])
+        self._elites.learn(
+            {runner.candidate.key: measured[runner.candidate.key] for runner in scored}
+        )
+        for elite, runner in stayed:
+            self._elites.learn_again(elite.key, measured[runner.candidate.key])
 
     def _measure(self, race: Race, runners: Sequence[Runner]) -> dict[CandidateKey, Measured]:
-        """Fitness with its variance, each by all that the runner was scored on."""
+        """Fitness and its variance for each runner, from all items that it was scored on."""
         measured = {}
-        for reached in sorted({len(one.blocks) for one in runners}):
-            group = [one for one in runners if len(one.blocks) == reached]
+        for reached in sorted({len(runner.blocks) for runner in runners}):
+            group = [runner for runner in runners if len(runner.blocks) == reached]
             resampled = race.resampled(group, blocks=reached, look=0)
-            fitness = self._ledger.fitness([_trial(one) for one in group], self._thresholds)
+            fitness = self._ledger.fitness([_trial(runner) for runner in group], self._thresholds)
             for runner, value, variance in zip(group, fitness, resampled.var(axis=0), strict=True):
                 measured[runner.candidate.key] = Measured(
                     fitness=float(value),

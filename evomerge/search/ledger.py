@@ -1,7 +1,7 @@
-"""The ledger of a search: candidates in, recorded trials out, and what the records say of them.
+"""The ledger of a search: it scores candidates, records their trials and reads them back.
 
-A candidate that has a record is taken as it is recorded; any other is scored and recorded. That is
-what lets a search and its selection be run again over a record.
+A candidate with a record is taken from its record; any other is scored and recorded. So a search
+and its selection can be run again over a record.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from evomerge.workers import Pool, PreparedJob, opened_count, opened_files_of
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Where candidates of one search are scored and their trials kept."""
+    """Scores the candidates of one search and keeps their trials."""
 
     preparation: PreparedJob
     study: Study
@@ -55,17 +55,17 @@ class Ledger:
     ) -> list[Trial]:
         """The trials of all candidates, in order; those without a record are scored first.
 
-        So are those whose item results are lost or damaged. some_of: what the candidates are, where
-        at least one of them must be scored; all_needed: whether every one must be. Else WorkerError
-        is raised, and the failures that it is raised for are not recorded, so that they are tried
-        again.
+        Candidates with lost or damaged item results are scored again. some_of: what the candidates
+        are called, where at least one of them must be scored. all_needed: whether all of them must
+        be scored. If they cannot be, WorkerError is raised. The failures that cause it are not
+        recorded, so that the next run tries these candidates again.
         """
-        for one in candidates:
-            if self.study.find(one.key) is not None:
-                self._recorded(one)
-        missing = [one for one in candidates if self.study.lacks(one.key)]
-        found = [self.study.find(one.key) for one in candidates]
-        held = bool(some_of) and all(t is None or t.failure is not None for t in found)
+        for candidate in candidates:
+            if self.study.find(candidate.key) is not None:
+                self._recorded(candidate)
+        missing = [candidate for candidate in candidates if self.study.lacks(candidate.key)]
+        found = [self.study.find(candidate.key) for candidate in candidates]
+        hold_back = bool(some_of) and all(t is None or t.failure is not None for t in found)
         failed: list[tuple[Candidate, Failed]] = []
         for candidate, outcome in self.pool.evaluate(missing, self.observe):
             if self.study.find(candidate.key) is not None:
@@ -73,10 +73,10 @@ class Ledger:
                 continue
             if isinstance(outcome, Failed) and all_needed:
                 raise WorkerError(f"{candidate.label} cannot be scored: {outcome.reason}")
-            if isinstance(outcome, Failed) and held:
+            if isinstance(outcome, Failed) and hold_back:
                 failed.append((candidate, outcome))
                 continue
-            held = False
+            hold_back = False
             for waiting in failed:
                 self._record(*waiting)
             failed.clear()
@@ -99,20 +99,20 @@ class Ledger:
     def score_block(
         self, candidates: Sequence[Candidate], number: int, items: ItemIds
     ) -> list[Scored | Failed]:
-        """What candidates of one generation make of its block `number`, in order.
+        """Results of candidates of one generation on its block `number`, in order.
 
-        Taken from their records, or from what is kept of those that have none yet; the others are
-        scored, and what they made of the block is kept.
+        They come from the candidates' records, or from the stored blocks of those without a record
+        yet. The other candidates are scored, and their results on the block are stored.
         """
-        asked = [replace(one, items=items) for one in candidates]
-        found = {one.key: self._block_of(one, number) for one in asked}
-        missing = [one for one in asked if found[one.key] is None]
+        on_block = [replace(candidate, items=items) for candidate in candidates]
+        found = {candidate.key: self._block_of(candidate, number) for candidate in on_block}
+        missing = [candidate for candidate in on_block if found[candidate.key] is None]
         for candidate, outcome in self.pool.evaluate(missing, self.observe):
             self._check_block(candidate.key, number, outcome)
             if isinstance(outcome, Scored):
                 self.study.items.write_block(candidate, number, outcome)
             found[candidate.key] = outcome
-        outcomes = [found[one.key] for one in candidates]
+        outcomes = [found[candidate.key] for candidate in candidates]
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _block_of(self, candidate: Candidate, number: int) -> Scored | Failed | None:
@@ -123,7 +123,7 @@ class Ledger:
         if trial.failure is not None:
             if trial.blocks is not None and number >= len(trial.blocks):
                 return Failed(reason=trial.failure)
-            # Of a candidate that failed, the blocks before are kept in their files alone.
+            # The earlier blocks of a failed candidate are in block files only.
             kept = self.study.items.read_block(candidate, number)
             return Failed(reason=trial.failure) if kept is None and trial.blocks is None else kept
         recorded = self.study.found_items_of(key)
@@ -135,7 +135,7 @@ class Ledger:
         return Scored(tasks={t: _part(recorded[t], ids) for t, ids in items.items()}, cost=cost)
 
     def _check_block(self, key: CandidateKey, number: int, outcome: Evaluation) -> None:
-        """Refuse results of a block that was lost where they are not what they were."""
+        """Refuse new results of a lost block where they differ from the recorded ones."""
         trial = self.study.find(key)
         if trial is None:
             return
@@ -170,7 +170,7 @@ class Ledger:
         """Record a candidate that was scored in blocks, unless it is recorded.
 
         candidate: with the items of all its blocks. means: estimates of the tasks' scores. blocks:
-        what it made of each, but for the one that it failed in.
+        its results on each block, without the block that it failed in.
         """
         recorded = self.study.find(candidate.key)
         if recorded is None:
@@ -189,12 +189,12 @@ class Ledger:
         elif self.study.lacks(candidate.key):
             self._recorded(candidate)
             self._restore(candidate, outcome, means=means)
-        if isinstance(outcome, Scored):  # of one that failed they are the only item results
+        if isinstance(outcome, Scored):  # a failed candidate has no other item results
             self.study.items.forget_blocks(candidate.key)
         return self._recorded(candidate)
 
     def _note_opened(self) -> None:
-        """Add to what the search depends on the files that its tasks have read since."""
+        """Add the files that tasks have read since to the facts that the search depends on."""
         count = opened_count(self.preparation)
         if self._noted.get("opened") == count:
             return
@@ -221,7 +221,7 @@ class Ledger:
     def _unlike(self, key: CandidateKey) -> RunError:
         return RunError(
             f"{self.study.run_dir}: {key} is recorded as another candidate than this machine and "
-            "these versions propose; go on where the search began"
+            "these versions propose; resume where the search began"
         )
 
     def fitness(self, trials: Sequence[Trial], thresholds: Sequence[float]) -> NDArray[np.float64]:
@@ -230,7 +230,7 @@ class Ledger:
         return self.preparation.objective.fitness(means, thresholds=thresholds)
 
     def thresholds(self) -> tuple[float, ...]:
-        """What each constraint asks for, by the base's and the parents' scores as baselines."""
+        """The threshold of each constraint, from the baseline scores of the base and parents."""
         baselines = {trial.label: trial for trial in self.study.trials_of("baseline")}
         parents = parent_labels(self.preparation.job.models.sources)
         base, *sources = (baselines[label].means for label in (BASE, *parents))
@@ -241,7 +241,7 @@ class Ledger:
     def fittest(self, kind: Kind) -> list[Trial]:
         """Recorded candidates of a kind, the fittest first; failed ones are left out.
 
-        Each is measured on the items of its own generation, so the order is a noisy one.
+        Each is measured on the items of its own generation, so the order is noisy.
         """
         trials = [trial for trial in self.study.trials_of(kind) if trial.score is not None]
         order = np.argsort(self.fitness(trials, self.thresholds()), kind="stable")
@@ -253,9 +253,9 @@ class Ledger:
         return preparation.objective.values(means) if preparation.job.mode == "pareto" else None
 
     def _parameters(self, genome: tuple[float, ...] | None) -> dict[str, Parameter]:
-        """Genes as people read them, for the record; in later stages with the stage's name.
+        """Values of the genes as people read them; in later stages with the stage's name.
 
-        Optuna gives a name one range in a whole study, and stages may have genes of one name.
+        Optuna allows one range for a name in a whole study, and two stages may use one gene name.
         """
         if genome is None:
             return {}

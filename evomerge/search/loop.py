@@ -1,8 +1,8 @@
 """The search loop: baselines, then generations of ask, merge, score, record, tell.
 
-The loop holds no state that the record does not: run again over a record, it asks for the same
-genomes, takes the recorded outcomes as they are, and goes on from the first candidate without one.
-That is all there is to resuming. Nothing here knows files, devices or processes.
+The record holds all state of the loop. When the loop runs again over a record, it asks for the same
+genomes, takes the recorded outcomes as they are, and goes on from the first candidate without an
+outcome. This is how a search resumes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from evomerge.study import Trial
 from evomerge.workers import PreparedJob
 
 BASELINES = 0
-"""The generation of the baselines; the optimiser's own count from 1, on through the stages."""
+"""The generation of the baselines. Those of the optimiser count from 1, through all stages."""
 
 SPACE_START = "start of the space"
-"""The space's own start, scored among the baselines: the search begins there if it is the best."""
+"""Label of the space's own start, a baseline; the search begins there if it is the best one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class Ending:
 
     first, last: its generations are those after `first` up to `last`. means: mean of the
     optimiser's distribution after each of them, (n,) in [0, 1]; empty where it has none. elites:
-    the best candidates as far as can be known, the best first. reason: in words, for the user.
+    the best candidates by the present estimates, the best first. reason: why it ended, in words
+    for the user.
     """
 
     first: int = 0
@@ -54,15 +55,15 @@ def run_search(
     until: int | None = None,
     propose: Propose = make_proposer,
 ) -> Ending:
-    """Search the present stage until its part of the budget or the optimiser says stop.
+    """Search the present stage until its part of the budget is spent or the optimiser stops.
 
-    The first stage scores the baselines before. after: the last generation of the stages before.
-    until: the last of this one, where it has ended and is run again over its record.
-    propose: makes whoever proposes the genomes. Raises WorkerError when no baseline can be scored:
-    then nothing else could be either.
+    The first stage begins with the baselines. after: the last generation of the stages before.
+    until: the last generation of this stage, where it has ended and is run again over its record.
+    propose: makes the proposer of genomes. Raises WorkerError when no baseline can be scored:
+    then no candidate could be scored either.
     """
     preparation = ledger.preparation
-    sampler_of(preparation.job.evaluation.draws)  # what cannot be used is refused before any cost
+    sampler_of(preparation.job.evaluation.draws)  # refuses an unusable sampler before any cost
     if preparation.stage == 0:
         _score_baselines(ledger)
     thresholds = ledger.thresholds()
@@ -70,9 +71,9 @@ def run_search(
     optimizer = propose(ledger, thresholds)
     means: list[NDArray[np.float64]] = []
     recorded = [*ledger.study.trials_of("genome"), *ledger.study.trials_of("elite")]
-    recorded = [one for one in recorded if until is None or one.key.generation <= until]
+    recorded = [trial for trial in recorded if until is None or trial.key.generation <= until]
     spent = [trial for trial in recorded if trial.key.generation <= after]
-    # What is recorded is told whatever the budget says now, and a stage is never empty.
+    # Recorded generations are told whatever the present budget is, and a stage is never empty.
     least = max([after + 1, *(trial.key.generation for trial in recorded)])
     generation = after
     generations = Generations(ledger, thresholds)
@@ -110,7 +111,7 @@ def run_search(
 
 
 def _score_baselines(ledger: Ledger) -> None:
-    """The space's start and the usual defaults, in stages: a greedy soup needs scores."""
+    """Score the space's start and the default merges, in stages: a greedy soup needs scores."""
     preparation, job = ledger.preparation, ledger.preparation.job
     baselines = Baselines(
         base=job.models.base,
@@ -138,7 +139,7 @@ def _score_baselines(ledger: Ledger) -> None:
 
 
 def _remark_on(baselines: Sequence[Trial], objective: Objective) -> str | None:
-    """What leaves a search nothing to find: a perfect model, or none that is right anywhere."""
+    """Why a search has nothing to find: a model is perfect, or no model is ever right."""
     axes = [metric for metric in objective.axes if metric.higher_is_better]
     scored = [trial for trial in baselines if trial.failure is None]
     if not scored or len(axes) < len(objective.axes):
@@ -153,8 +154,8 @@ def _remark_on(baselines: Sequence[Trial], objective: Objective) -> str | None:
         )
     if not any(map(any, reached)):
         return (
-            f"all {len(scored)} baselines score 0.000 in everything: the search has nothing to go "
-            "by; check the tasks' prompts and filters, or give easier tasks"
+            f"all {len(scored)} baselines score 0.000 in everything: the search cannot tell merges "
+            "apart; check the tasks' prompts and filters, or give easier tasks"
         )
     return None
 
@@ -162,7 +163,7 @@ def _remark_on(baselines: Sequence[Trial], objective: Objective) -> str | None:
 def _candidates(
     preparation: PreparedJob, generation: int, genomes: NDArray[np.float64]
 ) -> list[Candidate]:
-    """The genomes of a generation, their items still to be drawn."""
+    """The candidates of a generation; their items are drawn later."""
     return [
         Candidate(
             key=(key := CandidateKey(generation, place)),
@@ -193,7 +194,7 @@ def _baseline_candidates(
 
 
 def _baseline_items(preparation: PreparedJob) -> ItemIds:
-    """A draw of their own; all items where those to come are chosen by their answers."""
+    """The baselines' own draw; all items where their answers are needed to choose later items."""
     job = preparation.job
     pools = {task: preparation.suite.items(task, "search") for task in job.search_tasks}
     if job.evaluation.draw_facts.asks_all_first:

@@ -1,7 +1,7 @@
 """The proposer of genomes: an optimiser that starts where the baselines scored well.
 
-One seam for one score and for several: a generation's trials go in, and what the optimiser is told
-of them, a fitness or losses, is decided here.
+The interface is the same for one objective and for several: a proposer takes the trials of a
+generation, and gives its optimiser either their fitness or their losses.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Proposer(Protocol):
 
     @property
     def stop(self) -> str | None:
-        """Why going on cannot help, in words; None while it can."""
+        """Why more generations cannot help, in words; None while they can."""
         ...
 
 
@@ -61,9 +61,9 @@ Propose = Callable[[Ledger, Sequence[float]], Proposer]
 
 
 def make_proposer(ledger: Ledger, thresholds: Sequence[float]) -> Proposer:
-    """The proposer of the present stage, of which the record keeps the algorithm.
+    """The proposer of the present stage; the record keeps the name of its algorithm.
 
-    thresholds: what the constraints ask for.
+    thresholds: one for each constraint.
     """
     _keep_algorithm(ledger)
     pareto = ledger.preparation.job.mode == "pareto"
@@ -71,7 +71,7 @@ def make_proposer(ledger: Ledger, thresholds: Sequence[float]) -> Proposer:
 
 
 class SingleProposer:
-    """An Optimizer, told the fitness."""
+    """Proposes by an Optimizer, which learns from the fitness."""
 
     def __init__(self, ledger: Ledger) -> None:
         preparation = ledger.preparation
@@ -105,7 +105,7 @@ class SingleProposer:
 
 
 class ParetoProposer:
-    """A ParetoOptimizer, told the loss on each axis and how far the constraints are broken."""
+    """Proposes by a ParetoOptimizer, which learns from losses and violations of constraints."""
 
     mean: None = None
 
@@ -145,7 +145,7 @@ class ParetoProposer:
 
 
 def algorithm_of(preparation: PreparedJob) -> str:
-    """The algorithm that the present stage is searched by."""
+    """The algorithm that searches the present stage."""
     switches = switches_of(preparation.space)
     return choose_algorithm(
         preparation.optimizer, switches, objectives=preparation.job.front_objectives
@@ -160,21 +160,21 @@ def _keep_algorithm(ledger: Ledger) -> None:
 
 
 def _start(ledger: Ledger) -> NDArray[np.float64]:
-    """The winner of the stage before, or the best baseline, that the space can express.
+    """Genome of the last stage's winner, or of the best baseline that the space can express.
 
-    Else the space's own start. Without switches the baseline is a merge: a model by itself is a
-    corner of such a space, where other models weigh 0 and a distribution goes on to one side only.
+    If there is none, the space's own start. In a space without switches a single model is passed
+    over: it is a corner of the space, and from there a distribution can move to one side only.
     """
     preparation = ledger.preparation
     if preparation.winners:
         winner = only(list(preparation.winners)[-1], out_dtype=preparation.out_dtype)
-        known = [winner.model_copy(update={"stages": dict(preparation.winners)})]
+        recipes = [winner.model_copy(update={"stages": dict(preparation.winners)})]
     else:
         sources = preparation.job.models.sources
         passed = () if switches_of(preparation.space).any() else model_labels(sources)
         fittest = ledger.fittest("baseline")
-        known = [trial.recipe for trial in fittest if trial.label not in passed]
-    for recipe in known:
+        recipes = [trial.recipe for trial in fittest if trial.label not in passed]
+    for recipe in recipes:
         genome = preparation.space.encode(recipe)
         if genome is not None:
             return genome
@@ -182,9 +182,9 @@ def _start(ledger: Ledger) -> NDArray[np.float64]:
 
 
 def _starts(ledger: Ledger, thresholds: Sequence[float]) -> NDArray[np.float64]:
-    """The front of the baselines that the space can express, the ends of it first, (k, n).
+    """Genomes (k, n) of the front of the baselines that the space can express, its ends first.
 
-    Else the space's own start.
+    If there are none, the space's own start.
     """
     space, objective = ledger.preparation.space, ledger.preparation.objective
     known: dict[bytes, tuple[NDArray[np.float64], Trial]] = {}

@@ -1,7 +1,7 @@
-"""The race of one generation: who is scored on which block of items, and who is stopped.
+"""The race of one generation: which candidate is scored on which block, and which is stopped.
 
-Everything follows from the candidates and their results, which come from the record where they are
-there: run again over a record, a race decides the same.
+A race depends only on the candidates and their results. So it decides the same when it runs again
+over a record.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from evomerge.search.ledger import Ledger
 from evomerge.search.sampling.sample import Sample
 from evomerge.study import Trial
 
-# When a candidate of a generation has been scored enough to be out of its better half.
+# The test that stops a candidate which is very unlikely to be in the better half of its generation.
 #
-# Races stop losers early so that their items go to candidates whose order is open (Maron & Moore
-# 1997; Birattari et al. 2002). The test is a paired bootstrap: candidates are compared on the
-# same resampled items, whatever the objective makes of them.
+# Races stop losers early so that their items go to candidates whose order is not clear yet (Maron &
+# Moore 1997; Birattari et al. 2002). The test is a paired bootstrap: candidates are compared by
+# their fitness on the same resampled items.
 
 
 ERROR_RATE = 0.1
-"""Chance, at most, that a candidate as good as the middle one is stopped, over all looks."""
+"""Highest chance, over all looks, that a candidate as good as the middle one is stopped."""
 
 RESAMPLES = 400
 
@@ -51,8 +51,8 @@ def resampled_fitness(
     """Fitness (RESAMPLES, n) of n candidates on the same items drawn with replacement; lower is
     better.
 
-    results: of each candidate, on one beginning of the sample alike. The penalty of a constraint is
-    that of Objective.fitness at a spread of at most 1.
+    results: of each candidate, all on the same first items of the sample. The penalty of a
+    constraint is that of Objective.fitness at a spread of at most 1.
     """
     wanted = [term.metric for term in objective.terms]
     wanted += [constraint.metric for constraint in objective.constraints]
@@ -71,7 +71,7 @@ def resampled_fitness(
     scored = len(objective.terms)
     fitness = -objective.combine(means[..., :scored])
     for column, threshold in enumerate(thresholds, start=scored):
-        # Another order of these operations rounds otherwise, and may stop others in a tie.
+        # Another order of these operations rounds differently, and may stop others in a tie.
         short = np.maximum(0.0, threshold - means[..., column])
         fitness += PENALTY * short / shortfall_unit(threshold)
     return fitness
@@ -82,7 +82,7 @@ def find_losers(resampled: NDArray[np.float64], better: int, *, looks: int) -> N
 
     resampled: (resamples, n) of `resampled_fitness`. A candidate is out when it is at least as good
     as the one at place `better` in fewer than ERROR_RATE / `looks` of the resamples. looks: how
-    often a generation is looked at.
+    often a generation is tested.
     """
     count = resampled.shape[1]
     if count <= better:
@@ -96,10 +96,10 @@ def find_losers(resampled: NDArray[np.float64], better: int, *, looks: int) -> N
 
 
 def rank_fitness(fitness: NDArray[np.float64], blocks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Fitness (n,) in which whoever was stopped earlier is worse than all who went on.
+    """Fitness (n,) in which a candidate that was stopped earlier is worse than all that went on.
 
-    fitness: (n,), each on what it was scored on. blocks: (n,), how many blocks that was. Among
-    candidates stopped together, and among those that were never, differences stay.
+    fitness: (n,), each on the items that the candidate was scored on. blocks: (n,), how many blocks
+    each was scored on. Differences stay among candidates with the same number of blocks.
     """
     ranked = fitness.copy()
     worst = -np.inf
@@ -114,20 +114,20 @@ def rank_fitness(fitness: NDArray[np.float64], blocks: NDArray[np.int64]) -> NDA
 
 
 LEAST_OF_TASK = 8
-"""Items of a task in a block of a race, at least: fewer make no resample."""
+"""Fewest items of a task in a block of a race: fewer are too few to resample."""
 
 MOST_BLOCKS = 4
-"""Blocks that a candidate is scored on without a race; a race has as many again to give."""
+"""Most blocks that an unstopped candidate is sure to get; a race has as many more to give."""
 
 _STREAM = 0x72616365
-"""Sets the random bits of races apart from those of draws."""
+"""Keeps the random bits of races apart from those of draws."""
 
 
 @dataclass(eq=False)
 class Runner:
     """A candidate in a race.
 
-    failed: what it failed with. trial: its record, once it is known how far it goes.
+    failed: its failure, if it failed. trial: its record, once it is scored no further.
     """
 
     candidate: Candidate
@@ -149,9 +149,9 @@ class Runner:
 class Race:
     """One generation on its sample.
 
-    sample: items to score in their order; with racing twice as many as each candidate has by
-    rights. of: blocks in the sample; by_rights: those that every candidate is scored on unless it
-    is stopped. key: seeds the resampling.
+    sample: items to score in their order; there may be twice as many as in the first `by_rights`
+    blocks. of: number of blocks in the sample. by_rights: number of blocks that every candidate is
+    scored on unless it is stopped. key: seeds the resampling.
     """
 
     def __init__(
@@ -172,21 +172,21 @@ class Race:
         self._key = key
 
     def run(self, genomes: Sequence[Runner], elites: Sequence[Runner]) -> None:
-        """Score until every candidate has what is due to it, and record each as soon as it has.
+        """Score the candidates block by block, and record each one when it is stopped or done.
 
-        What stopped candidates leave of the items of all goes to the others, block by block. Those
-        that failed are recorded last: where every genome fails, the fault is hardly theirs. Then
-        WorkerError is raised and none is recorded, so that all are tried again.
+        Items that stopped candidates leave go to the others. Failed candidates are recorded last:
+        where every genome fails, the genomes are hardly the cause. Then WorkerError is raised and
+        no failure is recorded, so that the next run tries all of them again.
         """
         sizes = [count_items(block) for block in self._blocks]
         left = len(genomes) * sum(sizes[: self._by_rights])
         better = (len(genomes) + 1) // 2
         for number, size in enumerate(sizes):
-            going = [one for one in genomes if one.goes_on]
+            going = [runner for runner in genomes if runner.goes_on]
             if not going or left < len(going) * size:
                 break
             left -= len(going) * size
-            staying = [one for one in elites if one.goes_on]
+            staying = [runner for runner in elites if runner.goes_on]
             self._score([*going, *(staying if number < self._by_rights else ())], number)
             self._stop_losers(genomes, better, looks=len(sizes) - 1)
         self._refuse_if_all_failed(genomes)
@@ -195,14 +195,14 @@ class Race:
                 self._record(runner)
 
     def _refuse_if_all_failed(self, genomes: Sequence[Runner]) -> None:
-        """What was recorded so before is taken as it is."""
-        reasons = [one.failed.reason for one in genomes if one.failed is not None]
+        """Raise WorkerError if all genomes failed, unless they were recorded so before."""
+        reasons = [runner.failed.reason for runner in genomes if runner.failed is not None]
         find = self._ledger.study.find
-        if len(reasons) < len(genomes) or all(find(one.candidate.key) for one in genomes):
+        if len(reasons) < len(genomes) or all(find(runner.candidate.key) for runner in genomes):
             return
         number = genomes[0].candidate.key.generation
         raise WorkerError(
-            f"all {len(genomes)} candidates of generation {number} failed, which are not recorded: "
+            f"all {len(genomes)} candidates of generation {number} failed, so none is recorded: "
             f"{reasons[0]}"
         )
 
@@ -210,13 +210,13 @@ class Race:
         self, runners: Sequence[Runner], *, blocks: int, look: int
     ) -> NDArray[np.float64]:
         """Fitness (resamples, runners) by the first `blocks` blocks, all on the same resamples."""
-        results = [join_results([b.tasks for b in one.blocks[:blocks]]) for one in runners]
+        results = [join_results([b.tasks for b in runner.blocks[:blocks]]) for runner in runners]
         bits = np.random.PCG64(np.random.SeedSequence((*self._key, _STREAM, look)))
         objective = self._ledger.preparation.objective
         return resampled_fitness(objective, self.sample, results, self._thresholds, bits)
 
     def _score(self, runners: Sequence[Runner], number: int) -> None:
-        candidates = [one.candidate for one in runners]
+        candidates = [runner.candidate for runner in runners]
         outcomes = self._ledger.score_block(candidates, number, self._blocks[number])
         for runner, outcome in zip(runners, outcomes, strict=True):
             if isinstance(outcome, Scored):
@@ -225,7 +225,7 @@ class Race:
                 runner.failed = outcome
 
     def _stop_losers(self, genomes: Sequence[Runner], better: int, *, looks: int) -> None:
-        going = [one for one in genomes if one.goes_on]
+        going = [runner for runner in genomes if runner.goes_on]
         reached = len(going[0].blocks) if going else 0
         if len(going) <= better or reached > looks:
             return
@@ -235,7 +235,7 @@ class Race:
                 self._record(runner)
 
     def _record(self, runner: Runner) -> None:
-        """The runner goes no further."""
+        """Record a runner that is scored no further."""
         cost = total_cost([block.cost for block in runner.blocks])
         if runner.failed is None:
             tasks = runner.tasks
@@ -257,7 +257,7 @@ class Race:
 
 
 def join_results(blocks: Sequence[Mapping[str, TaskItems]]) -> dict[str, TaskItems]:
-    """Item results of several blocks, which share no item, as one; ids sorted."""
+    """Item results of several blocks joined, ids sorted; the blocks share no item."""
     joined = {}
     for task in dict.fromkeys(task for block in blocks for task in block):
         parts = [block[task] for block in blocks if task in block]

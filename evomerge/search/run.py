@@ -1,6 +1,6 @@
-"""One run of a search: from an open record and a job made ready to the outcome.
+"""One run of a search, from an open record and a prepared job to the outcome.
 
-The command line, a grid's searches and Python all go this way, whether a search begins or goes on.
+The command line, a grid's searches and the Python API all use it, for new and resumed searches.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from evomerge.workers import open_pool as open_job_pool
 
 # A whole job: its stages one after another, then the selection.
 #
-# What a stage ended with is kept in the record before the next begins, so that a resumed job goes
-# on in the stage where it was, also with another budget. A job without stages is one stage.
+# The record keeps the outcome of each stage before the next one begins. So a resumed job goes on
+# in the stage where it stopped, also with another budget. A job without stages is one stage.
 
 
 def run_job(ledger: Ledger) -> tuple[Ending, SearchOutcome]:
@@ -77,9 +77,9 @@ def run_job(ledger: Ledger) -> tuple[Ending, SearchOutcome]:
 
 
 def _lost(ledger: Ledger, *, through: int) -> bool:
-    """Whether item results of a stage that has ended are lost: then it is run over its record."""
+    """Whether item results of an ended stage are lost; then it runs again over its record."""
     study = ledger.study
-    return any(study.lacks(one.key) for one in study.trials if one.key.generation <= through)
+    return any(study.lacks(trial.key) for trial in study.trials if trial.key.generation <= through)
 
 
 def _winner(ended: Mapping[str, Any]) -> Recipe:
@@ -96,10 +96,10 @@ EVENTS_FILE = "events.jsonl"
 _GENERATION_DONE = re.compile(rb'"event": "generation_done", "generation": (\d{1,9}),')
 
 OpenPool = Callable[[PreparedJob, Path], Pool]
-"""(what is scored, the folder for large arrays of the tensor cache) -> the workers."""
+"""(the prepared job, the folder for large arrays of the tensor cache) -> the workers."""
 
 _READ_BYTES = 2**24
-"""Of the end of the file; more than the events of any generation."""
+"""Bytes read from the end of the file; more than the events of any generation."""
 
 
 def run_study(
@@ -111,12 +111,12 @@ def run_study(
     cache_dir: Path | None = None,
     open_pool: OpenPool | None = None,
 ) -> tuple[Ending, SearchOutcome]:
-    """Search, or go on, until there is an outcome; the study stays open.
+    """Search, or resume the search, until there is an outcome; the study stays open.
 
-    observe: told of every event, which RUN_DIR/events.jsonl holds too. ray_address: of a cluster to
-    join. cache_dir: the run directory that holds large arrays of the tensor cache; its own if not
-    given. open_pool: opens other workers than those that the job asks for.
-    Raises RunError where what the search depends on has changed, WorkerError, StorageError.
+    observe: called with every event; RUN_DIR/events.jsonl holds the events too. ray_address: the
+    Ray cluster to join. cache_dir: the run directory for large arrays of the tensor cache; by
+    default the study's own. open_pool: opens other workers in place of those of the job.
+    Raises RunError where something that scores depend on has changed, WorkerError, StorageError.
     """
     now = fingerprints_of(preparation)
     with _EventLog(study.run_dir) as log:
@@ -173,11 +173,11 @@ def open_workers(
     say: Say,
     ray_address: str | None = None,
 ) -> Pool:
-    """The workers of a search or a grid; self-checks that hold are noted in its record.
+    """Open the workers of a search or a grid; passed self-checks are noted in its record.
 
-    Nothing is left of what begins in this process where its workers cannot be had.
+    If the workers of a new search cannot be opened, its record is removed again.
     """
-    with _undone_if_refused(study):
+    with _discarded_if_refused(study):
         return open_job_pool(
             preparation,
             ray_address=ray_address,
@@ -188,9 +188,10 @@ def open_workers(
 
 
 def go_on(study: Study, now: Mapping[str, Any], *, what: str, say: Say) -> None:
-    """Say what changed since a search or a grid began.
+    """Say what changed since a search or a grid began; a new one only notes its facts.
 
-    now: facts of its preparation. Raises RunError where they are not those of its beginning.
+    now: facts of its preparation. Raises RunError where a change may not be accepted: of the job,
+    the tasks or the sources.
     """
     before = study.noted(FACTS)
     if before is None:
@@ -201,10 +202,10 @@ def go_on(study: Study, now: Mapping[str, Any], *, what: str, say: Say) -> None:
 
 
 class SearchEvents:
-    """What a ledger tells (see `evaluate.Observer`, `Say` and `Plan`), as events."""
+    """Turns the calls of a ledger (see `evaluate.Observer`, `Say` and `Plan`) into events."""
 
     def __init__(self, study: Study, tell: Callable[[Event], None], *, concluded: int = 0) -> None:
-        """concluded: the last generation of which it was told that it is done."""
+        """concluded: the last generation that has a GenerationDone event already."""
         self._study = study
         self._tell = tell
         self._concluded = concluded
@@ -245,7 +246,9 @@ class SearchEvents:
         )
 
     def _generation(self, number: int) -> GenerationDone:
-        trials = [one for one in self._study.trials_of("genome") if one.key.generation == number]
+        trials = [
+            trial for trial in self._study.trials_of("genome") if trial.key.generation == number
+        ]
         scores = [trial.score for trial in trials if trial.score is not None]
         return GenerationDone(
             generation=number,
@@ -257,9 +260,10 @@ class SearchEvents:
 
 
 class _EventLog:
-    """A line of JSON for every event, with the time; for people and programs.
+    """The event log: a line of JSON for every event, with its time.
 
-    generations: how many it says are done, so that each is told once, whatever process ended.
+    generations: the last generation that the log reports as done. So each generation is reported
+    once, also when the process was killed and the search resumed.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -269,7 +273,7 @@ class _EventLog:
 
     def __enter__(self) -> _EventLog:
         with storage_errors(self._run_dir):
-            # A stranger's run directory may have a link in its place.
+            # A run directory from someone else may have a link here.
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._run_dir / EVENTS_FILE, flags, 0o644)
             size = os.fstat(self._file).st_size
@@ -291,7 +295,7 @@ class _EventLog:
 
 
 def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
-    """What notes self-checks that held in the record, and tells of them."""
+    """A function that notes each passed self-check in the record and reports it."""
 
     def keep(check: SelfCheck) -> None:
         noted = study.noted(SELF_CHECKS) or {}
@@ -302,8 +306,8 @@ def keep_check(study: Study, tell: Say) -> Callable[[SelfCheck], None]:
 
 
 @contextlib.contextmanager
-def _undone_if_refused(study: Study) -> Iterator[None]:
-    """Leave nothing of a search that begins in this process where its workers cannot be had."""
+def _discarded_if_refused(study: Study) -> Iterator[None]:
+    """Remove the record of a search that began in this process if its workers cannot be opened."""
     try:
         yield
     except StorageError:
@@ -312,5 +316,5 @@ def _undone_if_refused(study: Study) -> Iterator[None]:
         if not study.new or study.trials:
             raise
         study.discard()
-        # There is nothing to go on with.
+        # There is nothing to resume.
         raise RunError(f"{error}; nothing was begun") from error

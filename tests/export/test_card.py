@@ -291,4 +291,4 @@ def test_it_says_that_the_test_items_were_seen_before(family: Family, front: boo
     assert "scored once on test items" in card_of(family, effort=effort)
     card = card_of(family, effort=replace(effort, tested_before=2))
     assert "scored once" not in card
-    assert "The test items were seen before: 2 selections of this search before this one" in card
+    assert "The test items were seen before: 2 selections of this search scored models" in card

@@ -230,7 +230,7 @@ def test_its_population_is_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("population", "words"),
     [
-        ("0, least_population=0", "is 0, and no"),
+        ("0, least_population=0", "is 0, not a"),
         ("'ten'", "its population failed"),
         ("1 / 0", "Zero"),
     ],
@@ -269,7 +269,7 @@ WRONG = {
     "ask raises": ("Own.ask = lambda own: 1 / 0", "own: its ask failed .ZeroDivisionError: div"),
     "tell raises": ("Own.tell = lambda own: 0", "own: its tell failed .TypeError: .*lambda"),
     "another maker": ("Own = lambda: None", "own: it cannot be made .TypeError: .*lambda"),
-    "stop is no text": ("Own.stop = True", "own: its stop is of type bool, and no text or None"),
+    "stop is no text": ("Own.stop = True", "own: its stop is of type bool, not text or None"),
     "no stop": ("del Own.stop", "own: its stop failed .AttributeError"),
 }
 

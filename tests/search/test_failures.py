@@ -92,7 +92,7 @@ def test_a_generation_that_fails_as_a_whole_ends_the_search_and_is_tried_again(
 ) -> None:
     run(tmp_path / "whole", preparation, FailingPool())
     second = FailingPool(lambda candidate: candidate.key.generation == 2)
-    said = r"^all 4 candidates of generation 2 failed, which are not recorded: g0002-i00\d has no"
+    said = r"^all 4 candidates of generation 2 failed, so none is recorded: g0002-i00\d has no"
     for _ in range(2):
         with pytest.raises(WorkerError, match=said):
             run(tmp_path / "parts", preparation, second)
@@ -159,7 +159,7 @@ def test_a_task_that_exits_ends_the_search_with_its_name_and_the_way_on(tmp_path
     ("score", "remark"),
     [
         (1.0, "note: base scores 1.000 in everything before any search (so do "),
-        (0.0, "note: all 9 baselines score 0.000 in everything: the search has nothing to go by"),
+        (0.0, "note: all 9 baselines score 0.000 in everything: the search cannot tell merges"),
         (0.5, None),
         (None, None),
     ],

@@ -76,7 +76,7 @@ def test_a_front_after_a_raised_budget_says_that_its_test_items_were_seen() -> N
     assert "unseen test items" in make_front().headline()
     again = make_front(tested_before=3)
     assert "on test items that were seen before" in again.headline()
-    assert "3 selections of this search before this one" in " ".join(again.lines())
+    assert "3 selections of this search scored models" in " ".join(again.lines())
     assert read_outcome(again.to_json()) == again
 
 
@@ -105,7 +105,7 @@ def test_a_wish_is_met_by_validation_scores(wish: str, label: str) -> None:
     ("wish", "said"),
     [
         ("g0009-i000", "no point of the front; it has g0001-i000, g0002-i001, first"),
-        ("sum=1", "sum is no axis of the front; known here: sums, text/nats, text/acc"),
+        ("sum=1", "sum is no axis of the front; write one of sums, text/nats, text/acc"),
         ("text=1", "text is several axes"),
         ("sums=much", "much is no number"),
         ("sums=nan", "nan is no number"),

@@ -1,1 +1,1 @@
-"""What a search came to, as it is recorded and shown."""
+"""The outcome of a search, as it is recorded and shown."""

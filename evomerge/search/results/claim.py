@@ -1,7 +1,7 @@
 """What a winner is compared with, and what may be claimed from the comparisons.
 
-A gain is claimed only over everything that was there without the search: every parent, and the
-best that the search began with.
+A gain is claimed only if the winner beats every parent and the best start. The starts are the
+models that a search begins with: the base, the parents and untuned merges.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from evomerge.evaluate import Difference, Interval, Role, Split, read_difference
 
 START_ROLES: tuple[Role, ...] = ("base", "parent", "baseline")
-"""Roles of what a search begins with."""
+"""Roles of the models that a search begins with, its starts."""
 
 Verdict = Literal["gained", "not settled", "no gain"]
 
@@ -33,9 +33,9 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A model that could not be scored on a split, so that the outcome is without it.
+    """A model that could not be scored on a split and is missing from the outcome.
 
-    role: `winner` for one that would have won.
+    role: `winner` for a model that would have won.
     """
 
     label: str
@@ -57,25 +57,27 @@ def read_comparison(entry: Mapping[str, Any]) -> Comparison:
 
 
 def deciding(comparisons: Sequence[Comparison], best_start: str | None) -> list[Comparison]:
-    """Those that a gain must hold against, the least favourable first."""
-    found = [one for one in comparisons if one.role == "parent" or one.label == best_start]
-    return sorted(found, key=lambda one: one.difference.interval.low)
+    """The comparisons that a gain must hold in, the least favourable first."""
+    found = [entry for entry in comparisons if entry.role == "parent" or entry.label == best_start]
+    return sorted(found, key=lambda entry: entry.difference.interval.low)
 
 
 def verdict_of(intervals: Sequence[Interval]) -> Verdict:
-    """What may be claimed from the intervals of all differences that decide."""
+    """What may be claimed from the intervals of all deciding differences."""
     if any(interval.value <= 0.0 for interval in intervals):
         return "no gain"
     return "gained" if all(interval.low > 0.0 for interval in intervals) else "not settled"
 
 
 def settling_words(comparisons: Sequence[Comparison], items: int) -> str:
-    """How many test items would settle what these leave open; empty where they leave nothing.
+    """How many test items would settle the open comparisons, in words; empty where none is open.
 
-    items: those that there are, over all objectives.
+    items: the test items that there are, over all objectives.
     """
     wanted = [
-        one.difference.items_to_settle(items) for one in comparisons if not one.difference.settled
+        entry.difference.items_to_settle(items)
+        for entry in comparisons
+        if not entry.difference.settled
     ]
     if not wanted:
         return ""
@@ -88,18 +90,18 @@ def settling_words(comparisons: Sequence[Comparison], items: int) -> str:
 
 
 def test_items_words(tested_before: int) -> str:
-    """What may be said of the test items after so many earlier selections of a search."""
+    """What the test items are called after so many earlier selections of a search."""
     return "test items that were seen before" if tested_before else "unseen test items"
 
 
 def seen_words(tested_before: int) -> str:
-    """How they were seen before, in a sentence; empty where they were not."""
+    """How the test items were seen before, in a sentence; empty where they were not."""
     if not tested_before:
         return ""
     selections = "1 selection" if tested_before == 1 else f"{tested_before} selections"
     return (
-        f"The test items were seen before: {selections} of this search before this one scored "
-        "models on them, and then it went on."
+        f"The test items were seen before: {selections} of this search scored models on them, and "
+        "then the search was extended."
     )
 
 

@@ -1,4 +1,4 @@
-"""The outcome of a search in `mode: pareto`: a front of merges, and what may be said of it."""
+"""The outcome of a search in `mode: pareto`: a front of merges, and what may be claimed of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from evomerge.search.results.claim import (
 from evomerge.search.results.selection import ConstraintCheck
 
 MODE = "pareto"
-"""What the record of a front says, beside that of a winner."""
+"""The `mode` in the record of a front; the record of a winner has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,11 @@ class Axis:
 class Point:
     """A merge on the front.
 
-    label: the candidate's name, or the start's that it is. validation: what put it on the front.
-    test: on items that it was not chosen by; test_key: its record there. constraints: on those.
-    dominates: parents that it is nowhere below and somewhere above there; surely: those of them
-    for which that is settled, over all pairs of points and parents at once.
+    label: the name of the candidate or of the start. validation: the scores that put it on the
+    front. test: its scores on the test items, which did not choose it. test_key: its record on the
+    test items. constraints: on the test items. dominates: parents that it is above on one axis and
+    below on none, on the test items. surely: those of them for which that is settled, over all
+    pairs of points and parents at once.
     """
 
     label: str
@@ -64,7 +65,7 @@ class Point:
 
     @property
     def found(self) -> bool:
-        """Whether the search found it, which else is what the search began with."""
+        """Whether the search found it; if not, it is a start."""
         return self.role not in START_ROLES
 
 
@@ -73,13 +74,13 @@ class Front:
     """The outcome of a search with several objectives.
 
     points: by their validation score on the first axis, the worst first. rivals: base, parents and
-    the uniform soup on the test items. validated: everything that stood for the front.
+    the uniform soup on the test items. validated: every model that was scored for the front.
 
     volume: hypervolume of the points on the test items, in units of a box that ends at the best
-    parent on each axis (see evaluate.fronts.Box). gain: over the parents' own front; over_starts:
-    over the front of everything untuned that was scored on those items. feasible: whether any point
-    kept the constraints on the validation items. items: split -> task -> items scored.
-    tested_before: see Selection.
+    parent on each axis (see evaluate.fronts.Box). gain: its gain over the parents' own front.
+    over_starts: its gain over the front of all untuned models that were scored on those items.
+    feasible: whether any point kept the constraints on the validation items. items: split -> task
+    -> items scored. tested_before: see Selection.
     """
 
     axes: tuple[Axis, ...]
@@ -101,9 +102,10 @@ class Front:
 
     @property
     def verdict(self) -> Verdict:
-        """What may be claimed: a gain only over the parents and over all that was there untuned.
+        """What may be claimed: a gain only over the parents and over all untuned models.
 
-        Never where the search found none of the points, nor where no point keeps the constraints.
+        There is no gain where the search found none of the points, or no point keeps the
+        constraints.
         """
         if not self.found or not self.feasible:
             return "no gain"
@@ -115,11 +117,11 @@ class Front:
         return self.verdict != "no gain"
 
     def headline(self) -> str:
-        """What the front gained, in honest sentences; the first says whether."""
+        """What the front gained, in sentences; the first gives the verdict."""
         return f"{self._claim()} {self._domination()}"
 
     def remarks(self) -> list[str]:
-        """What else must be known of it, in sentences."""
+        """What else a reader must know of the front, in sentences."""
         seen = [seen_words(self.tested_before)] if self.tested_before else []
         return [*seen, *(f"Left out: {out}." for out in self.left_out)]
 
@@ -153,7 +155,7 @@ class Front:
         ]
 
     def export_command(self, run_dir: Path) -> str:
-        """What exports a point, one that the search found where there is one."""
+        """The command that exports a point, if possible one that the search found."""
         point = (self.found or self.points)[0]
         return f"evomerge export {run_dir} --out DIR --point {shlex.quote(point.label)}"
 
@@ -174,11 +176,11 @@ class Front:
 
     def _claim(self) -> str:
         against = f"against the parents' own front on {test_items_words(self.tested_before)}"
-        what = f"a front of {len(self.points)} merges"
+        front = f"a front of {len(self.points)} merges"
         if not self.feasible:
             return (
-                "No gain: nothing keeps the constraints on the validation items; the front is of "
-                "what comes nearest."
+                "No gain: nothing keeps the constraints on the validation items; the front has the "
+                "models that come nearest."
             )
         if not self.found:
             return (
@@ -186,25 +188,25 @@ class Front:
                 f"{len(self.points)} models were there without a search."
             )
         gain = f"{interval_words(self.gain)} of hypervolume"
-        besides = f"; against all that was there untuned {interval_words(self.over_starts)}"
+        besides = f"; against all untuned models {interval_words(self.over_starts)}"
         found = f" {len(self.found)} of its merges came from the search."
         if self.verdict == "no gain":
-            return f"No gain: {what} has {gain} {against}{besides}.{found}"
+            return f"No gain: {front} has {gain} {against}{besides}.{found}"
         if self.verdict == "not settled":
-            return f"Not settled: {what} has {gain} {against}{besides}.{found}"
-        return f"Gained {gain}: {what} {against}{besides}.{found}"
+            return f"Not settled: {front} has {gain} {against}{besides}.{found}"
+        return f"Gained {gain}: {front} {against}{besides}.{found}"
 
     def _domination(self) -> str:
-        """Which points dominate a parent, if any that the search found does."""
+        """Which points that the search found dominate a parent, in words."""
         over = [point for point in self.found if point.dominates]
         if not over:
             return "No point dominates a parent there."
         sure = [point for point in over if point.surely]
-        said = f"{_names(over)} score no lower than a parent on every axis there and higher on one"
+        claim = f"{_names(over)} score no lower than a parent on every axis there and higher on one"
         if not sure:
-            return f"{said}; that is settled for none."
+            return f"{claim}; that is settled for none."
         settled = ", ".join(f"{point.label} over {_listed(point.surely)}" for point in sure)
-        return f"{said}; settled: {settled}."
+        return f"{claim}; settled: {settled}."
 
     def _note(self, point: Point) -> str:
         over = f", dominates {_listed(point.dominates)}" if point.dominates else ""

@@ -1,4 +1,4 @@
-"""Which point of a front a user means: by name, by what each task weighs, or by what it must reach.
+"""The choice of a point of a front: by name, by weights of the tasks, or by scores to reach.
 
 Points are chosen by their validation scores, so that their test scores stay fair.
 """
@@ -19,11 +19,11 @@ from evomerge.study import SELECTION, Study
 
 
 SearchOutcome = Selection | Front
-"""What a search comes to: in `mode: single` a winner, in `mode: pareto` a front."""
+"""The outcome of a search: a winner in `mode: single`, a front in `mode: pareto`."""
 
 
 def outcome_of(study: Study) -> SearchOutcome | None:
-    """What a search ended with, a winner or a front; None before there is one."""
+    """The outcome of a search, a winner or a front; None before there is one."""
     document = study.noted(SELECTION)
     return None if document is None else read_outcome(document)
 
@@ -43,9 +43,10 @@ class ChosenPoint:
 
 
 def chosen_outcome(study: Study, point: str | None) -> Selection | ChosenPoint:
-    """What a finished search delivers: its winner, or the point of its front that is wished for.
+    """What a finished search delivers: its winner, or the wanted point of its front.
 
-    Raises RunError where the search has not ended, or the wish does not fit its outcome.
+    point: as `--point` gives it. Raises RunError where the search has not ended, or `point` does
+    not fit its outcome.
     """
     outcome = outcome_of(study)
     if outcome is None:
@@ -62,14 +63,14 @@ def chosen_outcome(study: Study, point: str | None) -> Selection | ChosenPoint:
         return outcome
     if point is None:
         raise RunError(
-            f"{study.run_dir}: the search ended with a front; choose one with --point: "
+            f"{study.run_dir}: the search ended with a front; choose a point with --point: "
             f"{_names(outcome)}, TASK=WEIGHT,... or 'TASK>=SCORE'"
         )
     return choose_point(outcome, point)
 
 
 def choose_point(front: Front, wish: str) -> ChosenPoint:
-    """The point that a wish names. Raises RunError in one line."""
+    """The point that a wish, the value of `--point`, describes. Raises RunError in one line."""
     named = front.point(wish)
     if named is not None:
         return ChosenPoint(front=front, point=named, why="by name")
@@ -95,7 +96,7 @@ def _by_weights(front: Front, wish: str) -> ChosenPoint:
         if weights[axis] < 0.0:
             raise RunError(f"--point {wish}: {text.strip()} is below 0; give weights of 0 or more")
     if not any(weights.values()):
-        raise RunError(f"--point {wish}: the weights are all 0; give one of them more")
+        raise RunError(f"--point {wish}: the weights are all 0; give one that is above 0")
 
     def worth(point: Point) -> float:
         return sum(weight * _score(point, axis) for axis, weight in weights.items())
@@ -108,12 +109,14 @@ def _by_weights(front: Front, wish: str) -> ChosenPoint:
 
 
 def _by_reach(front: Front, wish: str) -> ChosenPoint:
-    """The best mean of the other axes among the points that reach what is asked for."""
-    kept, asked = list(front.points), []
+    """The point with the best mean of the other axes, among those that reach every bound."""
+    kept, bounded = list(front.points), []
     for part in wish.split(","):
         match = re.fullmatch(r"\s*(.+?)\s*([<>])=\s*(.+?)\s*", part)
         if match is None:
-            raise RunError(f"--point {wish}: {part} is no TASK>=SCORE; write it so, with commas")
+            raise RunError(
+                f"--point {wish}: {part} is no TASK>=SCORE; write that form, with commas between"
+            )
         axis = _axis(front, match[1], wish)
         sense = ">" if axis.higher_is_better else "<"
         if match[2] != sense:
@@ -128,8 +131,8 @@ def _by_reach(front: Front, wish: str) -> ChosenPoint:
                 f"{nearest.label} with {axis.of(nearest.validation).value:.3f}"
             )
         kept = [point for point, score in zip(kept, scores, strict=True) if score >= bound]
-        asked.append(axis)
-    others = [axis for axis in front.axes if axis not in asked] or list(front.axes)
+        bounded.append(axis)
+    others = [axis for axis in front.axes if axis not in bounded] or list(front.axes)
     point = max(kept, key=lambda point: sum(_score(point, axis) for axis in others))
     names = ", ".join(str(axis) for axis in others)
     return ChosenPoint(
@@ -143,13 +146,13 @@ def _axis(front: Front, name: str, wish: str) -> Axis:
     found = [axis for axis in front.axes if name in (axis.task, str(axis))]
     if len(found) != 1:
         known = ", ".join(_names_of(front.axes))
-        what = "is several axes" if found else "is no axis of the front"
-        raise RunError(f"--point {wish}: {name} {what}; known here: {known}")
+        problem = "is several axes" if found else "is no axis of the front"
+        raise RunError(f"--point {wish}: {name} {problem}; write one of {known}")
     return found[0]
 
 
 def _names_of(axes: Sequence[Axis]) -> list[str]:
-    """The shortest name that is one axis alone."""
+    """The shortest name of each axis that no other axis has."""
     tasks = [axis.task for axis in axes]
     return [axis.task if tasks.count(axis.task) == 1 else str(axis) for axis in axes]
 

@@ -1,4 +1,4 @@
-"""The outcome of a search, and what may honestly be said of it."""
+"""The outcome of a search in `mode: single`: a winner, and what may be claimed of it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _KINDS: dict[Role, tuple[str, str]] = {
     "parent": ("a parent", "a model that you had already"),
     "baseline": ("a merge without a search", "that untuned merge"),
 }
-"""Of a winner that the search began with: what it is, and what an export of it is."""
+"""For a winner that is a start: what it is, and what an export of it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConstraintCheck:
-    """What the winner made of a constraint on the test items."""
+    """The winner's score for a constraint on the test items."""
 
     task: str
     metric: str
@@ -42,7 +42,7 @@ class ConstraintCheck:
 
     @property
     def kept(self) -> bool:
-        """Whether the winner is at or above what was wanted."""
+        """Whether the score is at or above the wanted one."""
         return self.score >= self.wanted
 
 
@@ -50,18 +50,18 @@ class ConstraintCheck:
 class Selection:
     """The outcome of a search.
 
-    origin: what the winner was before it won. validation: the finalists, best first. test: the
+    origin: the winner's role before it won. validation: the finalists, best first. test: the
     winner first, then base, parents, baselines. items: split -> task -> items scored.
 
-    gain: winner minus the best parent on the test items, paired over items; gain_over_soup: the
-    same against the uniform soup. comparisons: the same against every other model there; all their
-    intervals hold together, so the best parent may be the best of several on these very items.
-    on_validation: the winner minus the best start there, adjusted for all the candidates that were;
-    None for a winner that is a start. best_start, best_untuned: the best on the validation items of
-    what the search began with, and of the merges among it. feasible: whether the winner kept the
-    constraints on the validation items; where it did not, nothing did. left_out: what could not be
-    scored. objective_items: the test items of all objectives. tested_before: selections of a search
-    that went on after them, which scored models on the same test items.
+    gain: winner minus the best parent on the test items, paired over items. gain_over_soup: the
+    same against the uniform soup. comparisons: the same against every other model on the test
+    items. All their intervals hold together, so the best parent may be chosen on the same items.
+    on_validation: the winner minus the best start on the validation items, adjusted for all
+    candidates there; None for a winner that is a start. best_start, best_untuned: the best start
+    and the best untuned merge on the validation items. feasible: whether the winner kept the
+    constraints on the validation items; if it did not, no model did. left_out: models that could
+    not be scored. objective_items: number of test items over all objectives. tested_before: number
+    of earlier selections, before the search was extended, that scored models on these test items.
 
     A record from before there were comparisons has none, and claims by `gain` alone.
     """
@@ -89,19 +89,21 @@ class Selection:
 
     @property
     def found(self) -> bool:
-        """Whether the search found the winner, which else is what the search began with."""
+        """Whether the search found the winner; if not, the winner is a start."""
         return self.origin not in START_ROLES
 
     @property
     def verdict(self) -> Verdict:
         """What may be claimed: a gain only over every parent and over the best start.
 
-        Never for a winner that is a start itself, nor for one that breaks a constraint.
+        There is no gain for a winner that is a start itself, or that breaks a constraint.
         """
         if not self.found or not self.feasible:
             return "no gain"
-        decided = [one.difference.interval for one in deciding(self.comparisons, self.best_start)]
-        return verdict_of(decided or [self.gain])
+        intervals = [
+            entry.difference.interval for entry in deciding(self.comparisons, self.best_start)
+        ]
+        return verdict_of(intervals or [self.gain])
 
     @property
     def better(self) -> bool:
@@ -109,7 +111,7 @@ class Selection:
         return self.verdict != "no gain"
 
     def headline(self) -> str:
-        """What was gained over which parent, in honest sentences; the first says whether."""
+        """What was gained over which parent, in sentences; the first gives the verdict."""
         return " ".join([self._claim(), *self._besides()])
 
     def _claim(self) -> str:
@@ -124,11 +126,11 @@ class Selection:
                 f"({self.winner}), which comes nearest, scores {gain}."
             )
         if not self.found:
-            what, export = _KINDS[self.origin]
+            kind, export = _KINDS[self.origin]
             scores = f" that scores {gain}" if self.origin == "baseline" else ""
             return (
                 f"No gain: no candidate is better on the validation items than {self.winner}, "
-                f"{what}{scores}; an export is {export}."
+                f"{kind}{scores}; an export is {export}."
             )
         start = self._said_of_start()
         if self.verdict == "no gain":
@@ -138,7 +140,7 @@ class Selection:
         return f"Gained {interval_words(self.gain)}: the winner ({self.winner}) {against}{start}."
 
     def _said_of_start(self) -> str:
-        """The best start decides beside the parents, so it is named where it is none of them."""
+        """Words on the best start, which a gain must hold over too; empty where it is a parent."""
         start = self.compared(self.best_start)
         if start is None or start.role == "parent":
             return ""
@@ -146,11 +148,11 @@ class Selection:
         return f", and {words} against the best that the search began with ({start.label})"
 
     def _besides(self) -> list[str]:
-        """What a reader of the first sentence alone would miss."""
+        """Sentences with what a reader of the first sentence alone would miss."""
         settling = self.settling() if self.found else ""
         untuned = self.compared(self.best_untuned)
         above = untuned is not None and untuned.difference.interval.value < 0.0
-        said = [
+        sentences = [
             settling,
             f"The untuned merge {self.best_untuned} scores "
             f"{self.summary(self.best_untuned).score.value:.3f}, above the winner."
@@ -160,10 +162,10 @@ class Selection:
             "" if all(check.kept for check in self.constraints) else "A constraint is NOT KEPT.",
             self._said_of_base(),
         ]
-        return [sentence for sentence in said if sentence]
+        return [sentence for sentence in sentences if sentence]
 
     def _said_of_base(self) -> str:
-        """A gain over parents that are all below the base must not look like more than it is."""
+        """A sentence on a base that is above every parent, so that a gain is not overrated."""
         score_of = {(entry.role, entry.label): entry.score.value for entry in self.test}
         base = max((s for (role, _), s in score_of.items() if role == "base"), default=None)
         parents = [score for (role, _), score in score_of.items() if role == "parent"]
@@ -177,25 +179,25 @@ class Selection:
         return settling_words(deciding(self.comparisons, self.best_start), self.objective_items)
 
     def remarks(self) -> list[str]:
-        """What else the outcome rests on, in sentences: the validation items, what was left out."""
-        said = [seen_words(self.tested_before)] if self.tested_before else []
+        """What else the outcome depends on, in sentences: validation scores, models left out."""
+        sentences = [seen_words(self.tested_before)] if self.tested_before else []
         if self.on_validation is not None:
             count = sum(entry.role not in START_ROLES for entry in self.validation)
             difference = self.on_validation.difference
-            said.append(
+            sentences.append(
                 f"On the validation items the winner is {interval_words(difference.interval)} "
                 f"against {self.on_validation.label}, the best that the search began with "
                 f"(adjusted p {difference.p:.2g}, for {count} candidates compared there)."
             )
         if self.comparisons:
-            said.append(
-                "The intervals of the differences on the test items hold all together, with "
+            sentences.append(
+                "All intervals of the differences on the test items hold together, with "
                 f"{self.gain.confidence:.0%} confidence."
             )
-        return [*said, *(f"Left out: {out}." for out in self.left_out if out.role != "winner")]
+        return [*sentences, *(f"Left out: {out}." for out in self.left_out if out.role != "winner")]
 
     def lines(self) -> list[str]:
-        """The outcome for a terminal: the headline, what it rests on, then the test scores."""
+        """The outcome for a terminal: the headline, the remarks, then the test scores."""
         width = max(len(entry.label) for entry in self.test)
         roles = max(len(entry.role) for entry in self.test)
         rows = []
@@ -223,7 +225,7 @@ class Selection:
         ]
 
     def export_command(self, run_dir: Path) -> str:
-        """What exports the winner."""
+        """The command that exports the winner."""
         return f"evomerge export {run_dir} --out DIR"
 
     def summary(self, label: str) -> ScoreSummary:
@@ -231,8 +233,8 @@ class Selection:
         return next(entry for entry in self.test if entry.label == label)
 
     def compared(self, label: str | None) -> Comparison | None:
-        """The winner minus a model on the test items; None where it was not compared with it."""
-        return next((one for one in self.comparisons if one.label == label), None)
+        """The winner minus a model on the test items; None where there is no such comparison."""
+        return next((entry for entry in self.comparisons if entry.label == label), None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `read_selection` reads back equal, and the headline in words."""

@@ -1,1 +1,1 @@
-"""Which items a generation is scored on, and what a few items say of all."""
+"""The choice of a generation's items, and estimates over all items from a few."""

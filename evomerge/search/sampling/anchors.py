@@ -1,11 +1,11 @@
-"""Anchors: a fixed few items that stand for all, chosen by how models answered them.
+"""Anchors: a few fixed items that represent all, chosen by how models answered them.
 
-Items that models answer alike form a cluster; the item nearest to its centre answers for all of
-them, weighted by the cluster's share (Maia Polo et al. 2024, tinyBenchmarks, section 3). Items on
-which all models agree need almost no scoring: their value goes into the offset, and a few of them
-are still scored, as an audit, because a new model may differ. How often one does is seen by leaving
-each model out in turn, and says how far the audit is believed. A choice that is kept for a whole
-search is searched against: the winner is the one whose anchors flatter it most.
+Items that models answer alike form a cluster. The item nearest to its centre represents the
+cluster, weighted by the cluster's share (Maia Polo et al. 2024, tinyBenchmarks, section 3). Items
+on which all models agree need almost no scoring: their value goes into the offset. A few of them
+are still scored, as an audit, because a new model may differ. How often one does is measured by
+leaving each model out in turn; this sets how much the audit counts. Anchors that are kept for a
+whole search favour a lucky winner: the candidate whose score they overstate most.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from evomerge.search.sampling.responses import (
 # Clusters of items that models answer alike: weighted k-means, the same on every machine.
 #
 # Distances are summed model by model and means item by item, never by a linear algebra library,
-# so the order of every addition is fixed. It does not know what the clusters are for.
+# so the order of every addition is fixed.
 
 
 RESTARTS = 3
 ROUNDS = 25
-"""Of Lloyd's algorithm at most; further ones move few items between near equal clusters."""
+"""Most rounds of Lloyd's algorithm; later ones move few items between almost equal clusters."""
 
 
 def cluster_items(
@@ -38,8 +38,9 @@ def cluster_items(
     """Labels (items,) of at most `count` clusters, and each item's squared distance to its centre.
 
     points: (items, models), the outcomes on each item. Labels run from 0 without gaps. The best of
-    RESTARTS runs of Lloyd's algorithm started by k-means++ (Arthur & Vassilvitskii 2007); equal
-    items are one point that weighs as many, so where they allow it the clusters are exact.
+    RESTARTS runs of Lloyd's algorithm started by k-means++ (Arthur & Vassilvitskii 2007). Equal
+    items are one point with their number as its weight. So the clusters are exact where there are
+    at most `count` different points.
     """
     patterns, pattern_of, times = np.unique(points, axis=0, return_inverse=True, return_counts=True)
     pattern_of = pattern_of.reshape(-1)
@@ -60,7 +61,7 @@ def cluster_items(
 def _first_centres(
     columns: NDArray[np.float64], weights: NDArray[np.float64], count: int, bits: np.random.PCG64
 ) -> NDArray[np.float64]:
-    """Centres (models, count): patterns, drawn by weighted squared distance to those drawn."""
+    """Centres (models, count): patterns, drawn by weighted squared distance to earlier ones."""
     nearest = np.ones(columns.shape[1])
     chosen: list[int] = []
     for _ in range(count):
@@ -112,16 +113,16 @@ AUDIT_SHARE = 0.1
 def choose_anchors(responses: Responses, count: int, *, seed: int) -> WeightedItems:
     """`count` items with weights and an offset whose sum estimates the mean over all items.
 
-    responses: (models, items) of at least two models, NaN where not scored. Items nobody was scored
-    on are taken to be like the others: no anchor is among them unless `count` is more than the
-    others are. The same seed gives the same items on every machine. Raises ValueError for an
-    impossible count or matrix.
+    responses: (models, items) of at least two models, NaN where not scored. Items that no model was
+    scored on are assumed to be like the others; they become anchors only if `count` is more than
+    the number of the others. The same seed gives the same items on every machine. Raises ValueError
+    for an impossible count or matrix.
     """
     check_responses(responses, models=2)
     number = responses.shape[1]
     if not 1 <= count <= number:
         raise ValueError(f"count: {count} anchors of {number} items; give 1 to {number}")
-    responses = _telling_rows(responses)
+    responses = _well_scored_rows(responses)
     bits = np.random.PCG64(np.random.SeedSequence((seed, 0x616E63686F72)))
     shuffled = np.argsort(bits.random_raw(number), kind="stable")  # which of equal items is taken
     scored = _scored_items(responses)
@@ -140,30 +141,30 @@ def choose_anchors(responses: Responses, count: int, *, seed: int) -> WeightedIt
 def _choose(
     responses: Responses, count: int, shuffled: NDArray[np.int64], bits: np.random.PCG64
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
-    """Items (count,), their weights (count,) and the offset; every item was scored by someone."""
+    """Items (count,), their weights (count,) and the offset; each item must have an outcome."""
     number = responses.shape[1]
     agreed = _agreed_groups(responses)
     together = np.concatenate([*agreed, np.zeros(0, dtype=np.int64)])
     open_items = np.setdiff1d(np.arange(number), together)
     audits = _share_audits(agreed, count, open_items=len(open_items))
     weight = np.zeros(number)
-    taken = np.zeros(number, dtype=bool)
+    is_chosen = np.zeros(number, dtype=bool)
     offset = 0.0
     picks = count - sum(audits)
     if picks > 0:
         items, shares = _nearest_items(fill_missing(responses), open_items, picks, shuffled, bits)
-        taken[items] = True
+        is_chosen[items] = True
         weight[items] = shares / number
     for group, audit in zip(agreed, audits, strict=True):
         drawn = shuffled[np.isin(shuffled, group)][:audit]
         values = np.nanmax(responses[:, group], axis=0)  # the value all models have
         belief, shift = _audit_belief(responses, group, audit)
         share = len(group) / number
-        taken[drawn] = True
+        is_chosen[drawn] = True
         weight[drawn] = belief * share / max(1, audit)
         offset += share * (float(values.mean()) + (1.0 - belief) * shift)
         offset -= float((weight[drawn] * np.nanmax(responses[:, drawn], axis=0)).sum())
-    chosen = np.flatnonzero(taken).astype(np.int64)
+    chosen = np.flatnonzero(is_chosen).astype(np.int64)
     return chosen, weight[chosen], offset
 
 
@@ -171,10 +172,10 @@ def _scored_items(responses: Responses) -> NDArray[np.int64]:
     return np.flatnonzero((~np.isnan(responses)).any(axis=0)).astype(np.int64)
 
 
-def _telling_rows(responses: Responses) -> Responses:
-    """The models scored on at least half as many items as any, or, where these are not two, all.
+def _well_scored_rows(responses: Responses) -> Responses:
+    """The models scored on at least half as many items as any other; all, if that leaves one.
 
-    What is filled in for the others' many missing outcomes would only blur the clusters.
+    The others have many missing outcomes, and filling these in would blur the clusters.
     """
     scored = (~np.isnan(responses)).sum(axis=1)
     half = responses[scored >= 0.5 * scored.max()]
@@ -182,7 +183,7 @@ def _telling_rows(responses: Responses) -> Responses:
 
 
 def _agreed_groups(responses: Responses) -> list[NDArray[np.int64]]:
-    """Items on which at least two models were scored and all said the same; binary: by value."""
+    """Items with at least two outcomes, all of them equal; binary ones are grouped by value."""
     low, high = _extremes(responses)
     times = (~np.isnan(responses)).sum(axis=0)
     agreed = (low == high) & (times >= 2)
@@ -202,10 +203,11 @@ def _extremes(responses: Responses) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def _share_audits(agreed: list[NDArray[np.int64]], count: int, *, open_items: int) -> list[int]:
-    """How many items of each agreed group are scored; what is left goes to the open items.
+    """How many items of each agreed group are scored; the rest of `count` goes to the open items.
 
-    AUDIT_SHARE of `count` by the size of the groups, at least one each where three or more are
-    left for the rest, and all that the open items are too few for.
+    AUDIT_SHARE of `count` is shared by the size of the groups. Each group has at least one if
+    `count` is three times the number of groups or more. If there are too few open items, the groups
+    have the remainder too.
     """
     total = sum(len(group) for group in agreed)
     if total == 0:
@@ -222,7 +224,7 @@ def _share_audits(agreed: list[NDArray[np.int64]], count: int, *, open_items: in
 
 
 def _leave_none_empty(audits: list[int]) -> list[int]:
-    """One of the largest number goes to each group that has none."""
+    """Move one audit from the group with most of them to each group that has none."""
     audits = list(audits)
     for place, audit in enumerate(audits):
         if audit == 0:
@@ -234,12 +236,12 @@ def _leave_none_empty(audits: list[int]) -> list[int]:
 def _audit_belief(
     responses: Responses, group: NDArray[np.int64], audit: int
 ) -> tuple[float, float]:
-    """How far the audit is believed (0 to 1), and the usual shift of a new model in this group.
+    """How much the audit counts (0 to 1), and the mean shift of a new model in this group.
 
-    Each model is left out in turn; on the items that the others agree on (with the group's value,
-    where outcomes are binary) its mean difference from them is a shift. Shifts that differ between
-    models by more than an audit of so few items would by chance make it believed: the share is
-    B / (B + V), B the variance of shifts between models, V that of the audit's mean.
+    Each model is left out in turn. On the items that the others agree on (with the group's value,
+    where outcomes are binary), its mean difference from them is a shift. The audit counts more if
+    shifts differ between models by more than the chance of so few items: its share is B / (B + V),
+    where B is the variance of shifts between models and V the variance of the audit's mean.
     """
     shifts, variances = [], []
     wanted = responses[:, group[0]]
@@ -268,10 +270,9 @@ def _nearest_items(
     shuffled: NDArray[np.int64],
     bits: np.random.PCG64,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """`picks` of `items`, and how many of them each stands for.
+    """`picks` of `items`, and how many items each of them represents.
 
-    Where there are fewer clusters than picks, a cluster that stands for more items has more
-    anchors.
+    Where there are fewer clusters than picks, larger clusters have more anchors.
     """
     if picks >= len(items):
         return items, np.ones(len(items))

@@ -1,8 +1,7 @@
-"""The items of each generation: how many of each task, and whether they are what they must be.
+"""The draw of each generation's items: how many of each task, and the checks on what is drawn.
 
-Draws follow from the seed, the generation and the results told so far, so a search that is run
-again over its record draws the same items. It does not know how items are chosen, nor how many a
-generation needs.
+Draws depend only on the seed, the generation and the results learnt so far. So a search that is run
+again over its record draws the same items.
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ class ItemDraws:
     """Samples of the search items of every task.
 
     pools: task -> its search items, in the order of the job. metrics: task -> the metrics that the
-    search goes by, named as in TaskItems.metrics; where facts.one_metric one of each. kind: see
-    EvaluationSpec.draws. seed: the job's. parents: which of the first results learnt are theirs.
-    All of it raises JobError where a package's sampler fails, or breaks what ItemSampler asks for.
+    search uses, named as in TaskItems.metrics; with facts.one_metric one for each task. kind: see
+    EvaluationSpec.draws. seed: the job's. parents: places of the parents in the first results
+    learnt. All functions raise JobError where a package's sampler fails or breaks the contract of
+    ItemSampler.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class ItemDraws:
         self._first: dict[str, frozenset[int]] = {}
         sampler = sampler_of(kind)
         self._facts = sampler.facts
-        with self._told("begin"):
-            # Its own, for what is drawn is checked against ours.
+        with self._errors_of_package("begin"):
+            # The sampler has its own copies, because its draws are checked against ours.
             own = {task: pool.copy() for task, pool in self._pools.items()}
             self._sampler = sampler(own, dict(self._metrics), seed=seed, parents=tuple(parents))
 
     def learn(self, results: Sequence[Mapping[str, TaskItems]]) -> None:
         """Item results of one generation's candidates, in their order; failed ones are left out.
 
-        The baselines' come first.
+        The first results are those of the baselines.
         """
         if not self._facts.learns:
             return
@@ -69,20 +69,20 @@ class ItemDraws:
                 nothing = TaskItems(ids=(), metrics={metric: ()})
                 scored = [result.get(task, nothing) for result in results]
                 responses[task, metric] = gather_responses(scored, metric, pool=pool.tolist())
-        with self._told("learn"):
+        with self._errors_of_package("learn"):
             self._sampler.learn(responses)
 
     @property
     def findings(self) -> Mapping[str, tuple[str, ...]]:
-        """task -> what was measured of the way to draw and estimate, in sentences."""
-        with self._told("say its findings"):
+        """task -> what the sampler measured of its own draws and estimates, in sentences."""
+        with self._errors_of_package("say its findings"):
             found = self._sampler.findings
-            return {str(task): tuple(map(str, said)) for task, said in found.items()}
+            return {str(task): tuple(map(str, sentences)) for task, sentences in found.items()}
 
     def counts(self, total: int) -> dict[str, int]:
-        """Items of each task in a sample of `total`: evenly; a task with fewer gives all of them.
+        """Number of items of each task in a sample of `total`, shared evenly.
 
-        What does not divide goes to the first tasks, one each.
+        A task with fewer items gives all of them. The remainder goes to the first tasks, one each.
         """
         if self.takes_all:
             return {task: len(pool) for task, pool in self._pools.items()}
@@ -91,27 +91,27 @@ class ItemDraws:
     def draw(self, generation: int, total: int) -> Sample:
         """A sample of `total` items; see `counts`.
 
-        It is every item, whatever `total` is, where facts.every_item, and with facts.asks_all_first
-        until enough models have answered them to go by.
+        With facts.every_item it has every item, whatever `total` is. With facts.asks_all_first it
+        has every item until enough models have answered them.
         """
         tasks = {}
         for task, count in self.counts(total).items():
-            with self._told(f"draw generation {generation} of {task}"):
+            with self._errors_of_package(f"draw generation {generation} of {task}"):
                 drawn = self._sampler.draw_task(task, count, generation)
-                wrong = _breach(drawn, self._pools[task], count)
-                if wrong is None and drawn.estimate is not None and not self._facts.whole_only:
-                    wrong = "it has an estimate of its own, which is for facts.whole_only"
-                if wrong is None and not self._repeats(task, drawn):
-                    wrong = "the items are not those of the first draw, as facts.same_items says"
-                if wrong is None and self._kind not in BUILT_IN:
+                problem = _breach(drawn, self._pools[task], count)
+                if problem is None and drawn.estimate is not None and not self._facts.whole_only:
+                    problem = "it has an estimate of its own; that is only for facts.whole_only"
+                if problem is None and not self._repeats(task, drawn):
+                    problem = "the items differ from the first draw, but facts.same_items is true"
+                if problem is None and self._kind not in BUILT_IN:
                     again = self._sampler.draw_task(task, count, generation)
                     if not _alike(drawn, again):
-                        wrong = "drawn again, it is another sample; take all chance from self.bits"
-            if wrong is not None:
+                        problem = "a second draw differs; take all random bits from self.bits"
+            if problem is not None:
                 raise JobError(
-                    f"evaluation.draws: {self._kind}: generation {generation} of {task}: {wrong}"
+                    f"evaluation.draws: {self._kind}: generation {generation} of {task}: {problem}"
                 )
-            tasks[task] = drawn if self._kind in BUILT_IN else self._held(drawn, task)
+            tasks[task] = drawn if self._kind in BUILT_IN else self._checked(drawn, task)
         return Sample(tasks=tasks)
 
     @property
@@ -119,45 +119,48 @@ class ItemDraws:
         """Whether the next sample is every item."""
         if not self._facts.asks_all_first:
             return self._facts.every_item
-        with self._told("say whether it is ready"):
+        with self._errors_of_package("say whether it is ready"):
             return self._lessons < 2 or not self._sampler.ready
 
-    def _held(self, drawn: TaskSample, task: str) -> TaskSample:
-        """With values of our own, and an estimate that must be a finite number."""
+    def _checked(self, drawn: TaskSample, task: str) -> TaskSample:
+        """A copy of a package's sample, with a check that its estimate is a finite number."""
         own, estimate = _own_values(drawn), drawn.estimate
         if estimate is None:
             return own
 
-        def held(outcomes: NDArray[np.float64]) -> float:
-            with self._told(f"estimate {task}"):
+        def checked(outcomes: NDArray[np.float64]) -> float:
+            with self._errors_of_package(f"estimate {task}"):
                 found = float(estimate(outcomes.copy()))
                 if not math.isfinite(found):
                     raise ValueError(f"{found} is no score")
             return found
 
-        return replace(own, estimate=held)
+        return replace(own, estimate=checked)
 
     def _repeats(self, task: str, drawn: TaskSample) -> bool:
-        """Whether the items are those of the first draw, where they are to be; one may learn."""
+        """Whether the items are those of the first draw, where a sampler must repeat them.
+
+        A sampler that learns may change them.
+        """
         if not self._facts.same_items or self._facts.learns:
             return True
         items = frozenset(drawn.items.tolist())
         return self._first.setdefault(task, items) == items
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Say in one line what code of a package raised, and what it was to do."""
+    def _errors_of_package(self, action: str) -> Iterator[None]:
+        """Turn an error in a package's code into a JobError of one line that names the action."""
         if self._kind in BUILT_IN:
             yield
             return
         with package_errors(
-            lambda raised: JobError(f"evaluation.draws: {self._kind} cannot {what} ({raised})")
+            lambda raised: JobError(f"evaluation.draws: {self._kind} cannot {action} ({raised})")
         ):
             yield
 
 
 def _own_values(drawn: TaskSample) -> TaskSample:
-    """The same sample in numbers of our own, which a record can hold."""
+    """A copy of the sample in plain arrays and numbers, which a record can hold."""
     return TaskSample(
         items=np.array(drawn.items, dtype=np.int64),
         scales=np.array(drawn.scales, dtype=np.float64),
@@ -168,7 +171,7 @@ def _own_values(drawn: TaskSample) -> TaskSample:
 
 
 def _breach(drawn: TaskSample, pool: NDArray[np.int64], count: int) -> str | None:
-    """What a sample of `count` items of `pool` is not that it must be, in words."""
+    """What is wrong with a sample of `count` items of `pool`, in words; None where nothing is."""
     if not isinstance(drawn, TaskSample):
         return f"{type(drawn).__name__} is no evomerge.search.TaskSample"
     items, scales = np.asarray(drawn.items), np.asarray(drawn.scales)
@@ -182,7 +185,7 @@ def _breach(drawn: TaskSample, pool: NDArray[np.int64], count: int) -> str | Non
     if scales.shape != (count,) or not (np.isfinite(scales) & (scales > 0.0)).all():
         return "not every item has a scale that is finite and above 0"
     if set(drawn.guesses) != set(drawn.offsets):
-        return "guesses and offsets are not of the same metrics"
+        return "guesses and offsets have different metrics"
     for metric, offset in drawn.offsets.items():
         guess = np.asarray(drawn.guesses[metric])
         if guess.shape != (count,) or not np.isfinite([*guess, offset]).all():
@@ -190,8 +193,8 @@ def _breach(drawn: TaskSample, pool: NDArray[np.int64], count: int) -> str | Non
     return None
 
 
-def _alike(one: TaskSample, other: TaskSample) -> bool:
-    same = [np.array_equal(one.items, other.items), np.array_equal(one.scales, other.scales)]
-    same += [one.offsets == other.offsets, set(one.guesses) == set(other.guesses)]
-    same += [np.array_equal(one.guesses[m], other.guesses[m]) for m in one.guesses]
+def _alike(first: TaskSample, second: TaskSample) -> bool:
+    same = [np.array_equal(first.items, second.items), np.array_equal(first.scales, second.scales)]
+    same += [first.offsets == second.offsets, set(first.guesses) == set(second.guesses)]
+    same += [np.array_equal(first.guesses[m], second.guesses[m]) for m in first.guesses]
     return all(same)

@@ -1,9 +1,9 @@
-"""Which way of estimating a mean from a few items errs least, measured on models left out.
+"""The choice of the way to estimate a mean over all items from a few, measured on left-out models.
 
-Fresh draws, anchors and item response theory all claim to know the mean over all items from some of
-them. Models whose means are known are left out in turn, each way is prepared without them and
-estimates them, and a more elaborate way is taken only where it ranks them no worse and errs less by
-more than the standard error of the difference. It does not know where responses come from.
+Fresh draws, anchors and item response theory all estimate the mean over all items from some of
+them. Models with known means are left out in turn. Each way is prepared without them and estimates
+their means. A more elaborate way is chosen only if it ranks these models no worse and its squared
+error is lower by more than the standard error of the difference.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ DRAWS = 10
 """Draws over which the error of a fresh draw is averaged."""
 
 FOLDS = 5
-"""Parts into which models are cut; each is left out once."""
+"""Parts into which models are split; each is left out once."""
 
 FEWEST_LEFT_OUT = 4
-"""Models with known means that there must be, beside the parents, to measure anything."""
+"""Fewest models with known means, besides the parents, that a measurement needs."""
 
 
 class ItemEstimate(Protocol):
@@ -71,7 +71,7 @@ class ItemEstimate(Protocol):
 
 
 Plan = Callable[[np.random.PCG64], ItemEstimate]
-"""What to score next. Fresh draws use the bits, a fixed choice is the same whatever they are."""
+"""Gives the items to score next. Fresh draws use the random bits; a fixed choice ignores them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +94,8 @@ class Measured:
     def beats(self, simpler: Measured) -> bool:
         """Whether the squared error is lower by more than its standard error, and ranks no worse.
 
-        An estimate that is shrunk towards a mean errs little and says little; ranks see it.
+        An estimate that is shrunk towards a mean has a small error but hardly tells models apart;
+        the ranks show that.
         """
         if self.rank_agreement < simpler.rank_agreement:
             return False
@@ -125,7 +126,8 @@ class EstimatorChoice:
             "models left out in turn.",
             *(row[0].upper() + row[1:] for row in rows),
             f"Chosen: {NAMES[self.kind]}. A more elaborate way is chosen only where it ranks no "
-            "worse and its squared error is lower by more than the standard error of that.",
+            "worse and its squared error is lower by more than the standard error of the "
+            "difference.",
         )
 
 
@@ -136,7 +138,7 @@ def choose_estimator(
 
     responses: (models, items), NaN where not scored; the models that are left out are those scored
     on every item, but never the parents. parents: rows; with two or more, mp-IRT is measured too.
-    Item response theory is left away where outcomes are not all 0 or 1. Raises ValueError where
+    Item response theory is left out where outcomes are not all 0 or 1. Raises ValueError where
     fewer than FEWEST_LEFT_OUT models can be left out, or for an impossible count.
     """
     check_responses(responses, models=2)
@@ -146,7 +148,7 @@ def choose_estimator(
     known = np.setdiff1d(whole_rows(responses), parents)
     if len(known) < FEWEST_LEFT_OUT:
         raise ValueError(
-            f"responses: {len(known)} models beside the parents were scored on every item; "
+            f"responses: {len(known)} models besides the parents were scored on every item; "
             f"{FEWEST_LEFT_OUT} are needed to measure an estimate"
         )
     kinds = _kinds(responses, parents)
@@ -157,15 +159,15 @@ def choose_estimator(
             best = entry
     return EstimatorChoice(
         kind=best.kind,
-        plan=_Ground(responses, count, seed=seed, parents=parents).plan(best.kind),
+        plan=_Estimators(responses, count, seed=seed, parents=parents).plan(best.kind),
         measured=measured,
         items=number,
         count=count,
     )
 
 
-class _Ground:
-    """What kinds of estimates are prepared from: the responses, and what is made of them, once."""
+class _Estimators:
+    """Prepares the estimates of every kind from the same responses; shared parts are made once."""
 
     def __init__(
         self, responses: Responses, count: int, *, seed: int, parents: Sequence[int]
@@ -241,10 +243,10 @@ def _measure(
         left_out = known[fold]
         rest = np.setdiff1d(np.arange(len(responses)), left_out)
         places = np.searchsorted(rest, np.asarray(parents, dtype=np.int64)).tolist()
-        ground = _Ground(responses[rest], count, seed=seed, parents=places)
+        estimators = _Estimators(responses[rest], count, seed=seed, parents=places)
         truth = responses[left_out].mean(axis=1)
         for kind in kinds:
-            plan = ground.plan(kind)
+            plan = estimators.plan(kind)
             draws = DRAWS if kind in FRESH else 1
             for number in range(draws):
                 bits = np.random.PCG64(np.random.SeedSequence((seed, ordinal, number)))

@@ -1,19 +1,19 @@
 """Fresh draws that prefer the items on which recent candidates disagree.
 
-An item that every candidate answers alike says nothing of their order. Items are drawn with
-probability proportional to the expected standard deviation of their outcome, and weighted by the
-inverse of the probability that they were drawn, so the estimate is unbiased over draws whatever a
-candidate does (Horvitz & Thompson 1952). What recent candidates answered serves as a control
-variate (the difference estimator of Särndal, Swensson & Wretman 1992, section 6.3):
+An item that every candidate answers alike says nothing about their order. Items are drawn with
+probability proportional to the expected standard deviation of their outcome. They are weighted by
+the inverse of the probability that they were drawn, so the estimate is unbiased over draws whatever
+a candidate does (Horvitz & Thompson 1952). The answers of recent candidates are a control variate
+(the difference estimator of Särndal, Swensson & Wretman 1992, section 6.3):
 
     estimate = mean of ŷ over all N items + sum over drawn items of (y - ŷ) / (N π)
 
-For the order of candidates on one draw the choice among estimators does not matter: in the
-difference of two candidates ŷ cancels, and the Hájek ratio divides both by the same number, so all
-three rank alike. What matters is π. The variance of a difference d = y - y' is about the sum of
-d² (1 - π) / π / N²; with outcomes that disagree with probability 2 p (1 - p) it is least for π
-proportional to sqrt(p (1 - p)) (Neyman 1934). ŷ is for the level: scores of different generations,
-each on its own draw, and thresholds that scores are held against.
+The order of candidates on one draw does not depend on the estimator: ŷ cancels in the difference of
+two candidates, and the Hájek ratio divides both by the same number. It depends on π. The variance
+of a difference d = y - y' is about the sum of d² (1 - π) / π / N²; with outcomes that disagree with
+probability 2 p (1 - p) it is least for π proportional to sqrt(p (1 - p)) (Neyman 1934). ŷ improves
+the level of scores, which matters for comparisons with thresholds and between generations, because
+each generation has its own draw.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from scipy.special import betaln
 from evomerge.search.sampling.responses import Responses, WeightedItems, are_binary, check_responses
 
 PRIOR_STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""How many outcomes the prior may count for; the likeliest is taken."""
+"""How many outcomes the prior may count as; the likeliest is taken."""
 
 EVEN_SHARE = 0.2
-"""Share of the drawing probability that every item has alike, so that no weight is more than
-1 / EVEN_SHARE times that of a plain draw, and an item that all agreed on is looked at again."""
+"""Share of the drawing probability that is spread evenly over all items. So no weight is more than
+1 / EVEN_SHARE times that of a plain draw, and items that all agreed on are still drawn at times."""
 
 _UNITS = 2**24
-"""Sizes are whole numbers up to this while drawing, so that draws are the same on every machine."""
+"""A draw uses whole sizes up to this number, so that it is the same on every machine."""
 
 
 def predict_items(responses: Responses) -> NDArray[np.float64]:
     """Expected outcome (items,) of a further candidate on each item.
 
-    The mean of the item's outcomes, shrunk to the mean of all as far as the outcomes say.
+    The mean of the item's outcomes, shrunk to the mean of all by as much as the outcomes suggest.
     """
     check_responses(responses)
     times, totals, mean = _counts(responses)
@@ -51,8 +51,9 @@ def predict_items(responses: Responses) -> NDArray[np.float64]:
 def disagreement(responses: Responses) -> NDArray[np.float64]:
     """Expected variance (items,) of the outcome of a further candidate on each item.
 
-    Binary outcomes: of a Bernoulli whose rate has the Beta posterior that `predict_items` takes
-    the mean of. Others: the variance of the item's outcomes, shrunk to the mean of variances.
+    Binary outcomes: the variance of a Bernoulli variable; its rate has the Beta posterior with the
+    mean of `predict_items`. Others: the variance of the item's outcomes, shrunk to the mean of
+    variances.
     """
     check_responses(responses)
     strength = _prior_strength(responses)
@@ -83,9 +84,9 @@ def draw_weighted(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """`count` different items, and the probability (count,) with which each of them is drawn.
 
-    probabilities: (items,) of one pick, positive. Systematic sampling of fixed size (Madow 1949)
-    along a shuffle. Items whose share is a whole pick or more are always drawn. bits: its raw
-    output decides alone, so the same state gives the same items on every machine.
+    probabilities: (items,) of one pick, positive. Systematic sampling of fixed size (Madow 1949) of
+    shuffled items. Items with a share of a whole pick or more are always drawn. bits: only its raw
+    output is used, so the same state gives the same items on every machine.
     Raises ValueError where `count` items cannot be drawn.
     """
     sizes, certain = _drawing_sizes(probabilities, count)
@@ -94,7 +95,7 @@ def draw_weighted(
     total = int(sizes[~certain].sum())
     start = int(bits.random_raw()) * total >> 64  # in [0, total), as every machine computes it
     open_items = order[~certain[order]]
-    ends = np.cumsum(sizes[open_items]) * picks  # item j has the stretch that ends at ends[j]
+    ends = np.cumsum(sizes[open_items]) * picks  # item j has the interval that ends at ends[j]
     points = start + np.arange(picks, dtype=np.int64) * total
     drawn = open_items[np.searchsorted(ends, points, side="right")]
     items = np.sort(np.concatenate([np.flatnonzero(certain), drawn])).astype(np.int64)
@@ -119,7 +120,7 @@ def _drawing_sizes(
         raise ValueError("probabilities: not all are positive and finite")
     sizes = np.maximum(1, np.rint(probabilities / probabilities.max() * _UNITS)).astype(np.int64)
     certain = np.zeros(number, dtype=bool)
-    while True:  # taking some for certain leaves more picks per size to the others
+    while True:  # items that are certain leave more picks per size to the others
         picks = count - int(certain.sum())
         whole = ~certain & (sizes * picks >= int(sizes[~certain].sum()))
         if picks == 0 or not whole.any():
@@ -155,7 +156,7 @@ def _counts(
 
 
 def _prior_strength(responses: Responses) -> float:
-    """Outcomes the prior counts for: of PRIOR_STRENGTHS the likeliest (beta-binomial), or 1."""
+    """Outcomes that the prior counts as: the likeliest of PRIOR_STRENGTHS (beta-binomial), or 1."""
     if not are_binary(responses):
         return 1.0
     times, totals, mean = _counts(responses)

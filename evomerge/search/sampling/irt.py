@@ -1,10 +1,9 @@
-"""Item response theory: a model's ability and an item's difficulty say how likely it is solved.
+"""Item response theory: how likely a model solves an item, from its ability and the difficulty.
 
 The two-parameter logistic model in one or more dimensions (Reckase 2009), as tinyBenchmarks uses it
 (Maia Polo et al. 2024, section 4): P(y = 1) = sigmoid(a·θ - b), with discriminations a > 0. It is
 fitted by maximum a posteriori to few models and many items, which the priors make possible:
-θ ~ N(0, 1), log a ~ N(-log(D) / 2, 0.5²), b ~ N(m, 2²) with m fitted. Binary outcomes only. It does
-not know which items a new model was scored on, or what is made of the prediction.
+θ ~ N(0, 1), log a ~ N(-log(D) / 2, 0.5²), b ~ N(m, 2²) with m fitted. Binary outcomes only.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from evomerge.search.sampling.responses import (
 LOG_DISCRIMINATION_SPREAD = 0.5
 DIFFICULTY_SPREAD = 2.0
 _START_SPREAD = 0.3
-"""Of abilities in each dimension at the start, so that dimensions can part."""
+"""Spread of the abilities in each dimension at the start, so that the dimensions can separate."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +47,7 @@ class ItemCurves:
         """Abilities (models, D) of models from outcomes (models, k) on `items`.
 
         Maximum a posteriori; the prior has the mean and covariance of the fitted models' abilities,
-        widened by 0.1² so that a new model may lie outside them.
+        widened by 0.1² so that a new model may be outside their range.
         """
         spread = np.atleast_2d(np.cov(self.abilities.T, bias=True))
         widened = spread + 0.01 * np.eye(self.abilities.shape[1])
@@ -70,9 +69,10 @@ class ItemCurves:
     ) -> NDArray[np.float64]:
         """Abilities (models, D) as weighted sums of the abilities of `parents`, fitted likewise.
 
-        A merge's ability is taken for a linear combination of its parents' (Mencattini et al. 2025,
-        MERGE3, section 4). parents: rows of the fitted models. The weights have the prior
-        N(1 / parents, spread²). In one dimension this constrains nothing but the prior.
+        A merge's ability is assumed to be a linear combination of its parents' (Mencattini et al.
+        2025, MERGE3, section 4). parents: rows of the fitted models. The weights have the prior
+        N(1 / parents, spread²). In one dimension the sum can be any ability, so only the prior
+        matters.
         """
         basis = self.abilities[parents]  # (parents, D)
         number = len(parents)
@@ -89,12 +89,15 @@ class ItemCurves:
 def fit_item_curves(responses: Responses, *, dimensions: int = 1, seed: int = 0) -> ItemCurves:
     """The two-parameter logistic model of binary responses (models, items), NaN where not scored.
 
-    seed: of the start, in more than one dimension. The fit ends where the posterior is stationary;
-    its last bits may differ between machines. Raises ValueError where outcomes are not all 0 or 1.
+    seed: for the start of a fit in more than one dimension. The fit ends where the posterior is
+    stationary; its last bits may differ between machines. Raises ValueError where outcomes are not
+    all 0 or 1.
     """
     check_responses(responses, models=2)
     if not are_binary(responses):
-        raise ValueError("responses: outcomes other than 0 and 1; item response theory needs these")
+        raise ValueError(
+            "responses: outcomes other than 0 and 1; item response theory needs 0 or 1"
+        )
     models, items = responses.shape
     known = ~np.isnan(responses)
     scored = known.astype(np.float64)
@@ -148,7 +151,7 @@ def fit_item_curves(responses: Responses, *, dimensions: int = 1, seed: int = 0)
 def _first_abilities(
     solved: NDArray[np.float64], scored: NDArray[np.float64], dimensions: int, seed: int
 ) -> NDArray[np.float64]:
-    """Each model's share solved as a logit, about 0, plus a little of its own per dimension."""
+    """Logits of each model's share of solved items, centred at 0, with noise in each dimension."""
     ability = _logit(solved.sum(axis=1) + 1.0, scored.sum(axis=1) + 2.0)
     abilities = np.repeat((ability - ability.mean())[:, None], dimensions, axis=1)
     if dimensions > 1:
@@ -203,16 +206,15 @@ def _fit_logistic(
     return coefficients
 
 
-# Estimates of a model's mean over all items from its ability and what it did on a few items.
+# Estimates of a model's mean over all items from its ability and its outcomes on a few items.
 #
 # Three ways: p-IRT takes the few outcomes as they are and predicts the rest; gp-IRT blends that
 # with the weighted anchors (both Maia Polo et al. 2024, section 4); in mp-IRT the ability is a
-# combination of the parents' (Mencattini et al. 2025, MERGE3). It does not know which way is best
-# here.
+# combination of the parents' (Mencattini et al. 2025, MERGE3).
 
 
 MOST_DIMENSIONS = 3
-"""Of abilities where parents' are combined; few models do not tell more apart."""
+"""Most dimensions of abilities where the parents' are combined; few models can fit no more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,9 +250,10 @@ class AbilityEstimate:
 def measure_blend(responses: Responses, count: int, *, dimensions: int = 1) -> float:
     """gp-IRT's share of the anchors, b² / (b² + v / (4 count)), as tinyBenchmarks sets it.
 
-    b: mean absolute error of the predicted mean over every other item, of every fifth of the models
-    that were scored on all items, whose ability is estimated on the items between; fitted without
-    them. v: mean variance of a model's outcomes, a quarter of which anchors are taken to leave.
+    b: mean absolute error of the predicted means of left-out models. Every fifth model that was
+    scored on all items is left out of the fit; its ability is estimated on every other item, and
+    its mean over the remaining items is predicted. v: mean variance of a model's outcomes; anchors
+    are assumed to leave a quarter of it.
     """
     left_out = whole_rows(responses)[::5]
     curves = fit_item_curves(np.delete(responses, left_out, axis=0), dimensions=dimensions)

@@ -1,7 +1,6 @@
-"""What models said of items, as a matrix: the ground every choice of items stands on.
+"""The matrix of models' outcomes on items, from which items are chosen.
 
-One row a model, one column an item, NaN where the model was not scored on the item. Nothing here
-knows which items to choose or how a model came to its answers.
+A row is a model and a column is an item; NaN where the model was not scored on the item.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def gather_responses(scored: Sequence[TaskItems], metric: str, *, pool: Sequence
 def check_responses(responses: Responses, *, models: int = 1) -> None:
     """Raise ValueError unless `responses` is (models, items) with finite outcomes, NaN else.
 
-    models: how many models with an outcome there must be at least.
+    models: least number of models that must have an outcome.
     """
     if responses.ndim != 2 or responses.shape[1] == 0:
         raise ValueError(f"responses: shape {responses.shape}; give (models, items)")
@@ -57,10 +56,10 @@ def whole_rows(responses: Responses) -> NDArray[np.intp]:
 
 
 def fill_missing(responses: Responses) -> Responses:
-    """Responses with every NaN filled by what its model and its item suggest together.
+    """Responses with every NaN filled by a guess from its model's and its item's outcomes.
 
-    The model's mean plus the item's mean, minus the mean of all, kept within the observed range. A
-    model without outcomes, or an item without, has the mean of all.
+    The guess is the model's mean plus the item's mean, minus the mean of all, kept within the
+    observed range. A model or an item without outcomes has the mean of all.
     """
     known = ~np.isnan(responses)
     values = np.where(known, responses, 0.0)
@@ -78,9 +77,9 @@ def _means(
     return np.where(times > 0, totals / np.maximum(times, 1), otherwise)
 
 
-# A few items that stand for all: an estimate of the mean over all items, linear in outcomes.
+# A few items that represent all: an estimate of the mean over all items, linear in outcomes.
 #
-# Anchors and weighted draws are both of this form. It does not know how the items were chosen.
+# Anchors and weighted draws both have this form.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,7 +1,6 @@
-"""What a generation is scored on, and how results on it become estimates of whole tasks.
+"""The items that a generation is scored on, and estimates of whole tasks from results on them.
 
-Items stand in the order in which they are scored, so that any beginning of it is a sample too. It
-does not know how items are chosen.
+Items are in the order in which they are scored, so the first items of a sample are a sample too.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ class TaskSample:
 
     items: (m,) int64, in the order of scoring. scales: (m,) float64. guesses: metric -> (m,)
     float64, what each item's outcome was expected to be. offsets: metric -> mean of the guesses
-    over the whole task. A metric in neither has guesses and offset 0. estimate: where the mean is
-    estimated otherwise, by outcomes (m,) on all the items in ascending order.
+    over the whole task. A metric in neither has guesses and offset 0. estimate: another way to
+    estimate the mean, from outcomes (m,) on all the items in ascending order.
     """
 
     items: NDArray[np.int64]
@@ -39,7 +38,7 @@ class TaskSample:
         """Values (s,) in the order of scoring whose mean, plus the offset, is the estimate."""
         outcome = dict(zip(scored.ids, scored.metrics[metric], strict=True))
         seen = self.items[: len(outcome)].tolist()
-        assert set(seen) == set(outcome), "these items are no beginning of the sample"
+        assert set(seen) == set(outcome), "these items are not the first ones of the sample"
         values = np.array([outcome[item] for item in seen], dtype=np.float64)
         guesses = self.guesses.get(metric)
         if guesses is not None:
@@ -66,16 +65,16 @@ class Sample:
         return sum(len(task.items) for task in self.tasks.values())
 
     def block(self, number: int, *, of: int) -> ItemIds:
-        """The items of block `number` from 0 of `of` blocks alike; tasks that have none are out."""
+        """Items of block `number`, from 0, of `of` equal blocks; tasks without any are left out."""
         items = {}
         for name, task in self.tasks.items():
-            # Rounded down, so that no beginning of the blocks has more than its share.
+            # Rounded down, so that the first blocks never have more than their share.
             start, stop = (len(task.items) * edge // of for edge in (number, number + 1))
             items[name] = tuple(sorted(task.items[start:stop].tolist()))
         return {name: ids for name, ids in items.items() if ids}
 
     def means(self, scored: Mapping[str, TaskItems]) -> dict[str, dict[str, float]]:
-        """task -> metric -> estimate, from item results on any beginning of the sample."""
+        """task -> metric -> estimate, from item results on the first items of the sample."""
         return {
             name: {metric: self.tasks[name].mean(items, metric) for metric in items.metrics}
             for name, items in scored.items()

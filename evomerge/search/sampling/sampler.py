@@ -1,7 +1,4 @@
-"""The seam of item draws: what whoever draws the items of each generation is given, and gives.
-
-It does not know who draws, nor how many items a generation needs.
-"""
+"""The interface of item samplers, which draw the items of each generation."""
 
 from __future__ import annotations
 
@@ -20,31 +17,30 @@ from evomerge.search.sampling.sample import TaskSample, plain
 Purpose = Literal["order", "draw", "blocks"]
 
 _STREAMS: Mapping[Purpose, int] = {"order": 0, "draw": 1, "blocks": 2}
-"""What random bits are for; draws of one purpose never depend on those of another."""
+"""The stream of random bits for each purpose; one purpose never depends on another's bits."""
 
 
 class ItemSampler(ABC):
     """Draws the items of each generation, of one task at a time.
 
-    A class of this kind has `facts` and `draw_task`; one whose facts say that it learns has `learn`
-    too. What it owes to the search, so that scores mean what they say:
+    A subclass has `facts` and `draw_task`. If its facts say that it learns, it has `learn` too. It
+    must keep these rules, because the meaning of scores depends on them:
 
-    - Draws follow from the seed, the generation and what was learnt, and from nothing else: all
-      random bits come from `bits`, no clock is read. A search that goes on over its record asks
-      for all of its draws again.
+    - Draws depend only on the seed, the generation and what was learnt: all random bits come from
+      `bits`, and no clock is read. A resumed search repeats all of its draws.
     - Estimates are unbiased over draws, whatever a candidate answers: every item of the task can be
       drawn, and its scale is 1 / (N p) times the number of items drawn, where N is the number of
-      items of the task and p the probability with which the item is among those drawn.
-      `draw_plain` and `draw_by` see to that.
-    - Any beginning of a sample is a sample too, unless facts.whole_only: items stand in an order of
-      chance. Candidates race along it.
+      items of the task and p the probability that the item is among those drawn. `draw_plain` and
+      `draw_by` keep this rule.
+    - The first items of a sample are a sample too, unless facts.whole_only: items are in random
+      order. Races score candidates along this order.
 
-    What can be checked is checked at every draw: that there are as many items as were asked for,
-    all of the task and none twice, and that all weights are finite and above 0.
+    Every draw is checked as far as possible: it must have the requested number of items, all of the
+    task and none twice, and all scales must be finite and above 0.
 
     pools: task -> its search items (N,) int64, in the order of the job. metrics: task -> the
-    metrics that the search goes by. seed: the job's. parents: which rows of the first responses
-    learnt are the parents'.
+    metrics that the search uses. seed: the job's. parents: rows of the parents in the first
+    responses that are learnt.
     """
 
     facts: ClassVar[DrawFacts]
@@ -64,24 +60,25 @@ class ItemSampler(ABC):
 
     @abstractmethod
     def draw_task(self, task: str, count: int, generation: int) -> TaskSample:
-        """`count` items of a task, of which there are that many, for a generation from 1."""
+        """`count` items of a task, which has at least that many; generations count from 1."""
 
     def learn(self, responses: Mapping[tuple[str, str], Responses]) -> None:  # noqa: B027
-        """Take what the candidates of a generation answered; called where facts.learns.
+        """Learn from the answers of a generation's candidates; called where facts.learns.
 
-        First with the baselines, then after each generation with its candidates in their order;
-        those that failed are left out. responses: (task, metric) -> (candidates, N) float64, items
-        as in `pools`, NaN where a candidate was not scored on the item.
+        The first call is with the baselines, then there is a call after each generation with its
+        candidates in their order. Failed candidates are left out. responses: (task, metric) ->
+        (candidates, N) float64, items as in `pools`, NaN where a candidate was not scored on the
+        item.
         """
 
     @property
     def ready(self) -> bool:
-        """Whether it knows enough to draw; with facts.asks_all_first all items are scored until."""
+        """Whether it can draw; with facts.asks_all_first, all items are scored until it can."""
         return True
 
     @property
     def findings(self) -> Mapping[str, tuple[str, ...]]:
-        """task -> what was measured of the way to draw and estimate, in sentences for a report."""
+        """task -> what it measured of its own draws and estimates, in sentences for a report."""
         return {}
 
     def draw_plain(self, task: str, count: int, generation: int) -> TaskSample:
@@ -102,7 +99,7 @@ class ItemSampler(ABC):
         """`count` different items by their probabilities, weighted so that estimates are unbiased.
 
         probabilities: (N,) of one pick, positive. guesses: metric -> (N,) expected outcomes, which
-        make estimates surer (a difference estimator). Raises ValueError.
+        lower the variance of estimates (a difference estimator). Raises ValueError.
         """
         pool, guesses = self.pools[task], guesses or {}
         places, inclusion = draw_weighted(probabilities, count, self.bits(task, generation, "draw"))
@@ -116,7 +113,7 @@ class ItemSampler(ABC):
         )
 
     def bits(self, task: str, generation: int, purpose: Purpose) -> np.random.PCG64:
-        """Random bits of a draw, whose raw output no version of numpy changes."""
+        """Random bits of a draw; their raw output is the same in every version of numpy."""
         ordinal = list(self.pools).index(task)
         key = (self.seed, generation, ordinal, _STREAMS[purpose])
         return np.random.PCG64(np.random.SeedSequence(key))

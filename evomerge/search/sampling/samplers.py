@@ -1,6 +1,6 @@
-"""evomerge's own ways to draw items, a class for each, and the class of a name.
+"""evomerge's own item samplers, and the sampler class of a name.
 
-What is known of them before they draw is in job/draws.py.
+Facts about them that a job is checked against are in job/draws.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evomerge.search.sampling.sampler import ItemSampler
 
 @final
 class FreshSampler(ItemSampler):
-    """Other items every generation, all alike."""
+    """Other items every generation, all with the same probability."""
 
     facts = DRAWS["fresh"]
 
@@ -32,7 +32,7 @@ class FreshSampler(ItemSampler):
 
 
 class _OneDraw(ItemSampler):
-    """The sample of the first draw, again and again."""
+    """The sample of the first draw in every generation."""
 
     def __init__(
         self,
@@ -67,13 +67,13 @@ class AllSampler(_OneDraw):
 
 
 RECENT = 192
-"""Results of so many candidates say where candidates disagree: with default populations those of
-the last ten to twenty generations, while the distribution moves on."""
+"""Number of latest candidates that disagreement is measured on: with default populations those of
+the last ten to twenty generations. Older ones are from a distribution that has moved on."""
 
 
 @final
 class InformativeSampler(ItemSampler):
-    """Items on which recent candidates disagree, by any of the metrics, come more often."""
+    """Draws items more often if recent candidates disagree on them, by any of the metrics."""
 
     facts = DRAWS["informative"]
 
@@ -91,14 +91,14 @@ class InformativeSampler(ItemSampler):
         self._starts = 0  # rows of the baselines, which are first
 
     def learn(self, responses: Mapping[tuple[str, str], Responses]) -> None:
-        """Keep the latest, and forget the baselines after two generations."""
-        told = len(next(iter(responses.values())))
+        """Keep the latest responses, and forget the baselines after two generations."""
+        new = len(next(iter(responses.values())))
         known = len(next(iter(self._responses.values())))
         self._lessons += 1
-        self._starts = told if self._lessons == 1 else self._starts
-        # The baselines lie far apart; two generations say better where those to come disagree.
+        self._starts = new if self._lessons == 1 else self._starts
+        # Baselines differ much; two generations predict better where later candidates disagree.
         old = self._starts if self._lessons == 3 else 0
-        forget = min(known, max(old, known + told - RECENT))
+        forget = min(known, max(old, known + new - RECENT))
         self._starts = max(0, self._starts - forget)
         for key, before in self._responses.items():
             self._responses[key] = np.vstack([before[forget:], responses[key]])
@@ -120,7 +120,7 @@ class InformativeSampler(ItemSampler):
 
 @final
 class AnchorSampler(ItemSampler):
-    """The items, and the estimate, that measured best on models left out."""
+    """The items, and the estimate, that did best on left-out models."""
 
     facts = DRAWS["anchors"]
 
@@ -137,7 +137,7 @@ class AnchorSampler(ItemSampler):
         self._choices: dict[str, EstimatorChoice] = {}
 
     def learn(self, responses: Mapping[tuple[str, str], Responses]) -> None:
-        """Keep all, until the anchors are chosen."""
+        """Keep all responses, until the anchors are chosen."""
         if self._choices:
             return
         for key, before in self._responses.items():
@@ -145,7 +145,7 @@ class AnchorSampler(ItemSampler):
 
     @property
     def ready(self) -> bool:
-        """Whether enough models beside the parents are known."""
+        """Whether enough models besides the parents are known."""
         known = [whole_rows(responses) for responses in self._responses.values()]
         return all(len(np.setdiff1d(rows, self.parents)) >= FEWEST_LEFT_OUT for rows in known)
 
@@ -155,7 +155,7 @@ class AnchorSampler(ItemSampler):
         return {task: choice.sentences for task, choice in self._choices.items()}
 
     def draw_task(self, task: str, count: int, generation: int) -> TaskSample:
-        """The anchors of a task, chosen when it is first asked for; all alike before."""
+        """The anchors of a task, chosen at its first draw; a plain draw where nothing is known."""
         known = [r for (t, _), r in self._responses.items() if t == task and _says_some(r)]
         if not known or count == len(self.pools[task]):
             return self.draw_plain(task, count, generation)
@@ -194,11 +194,11 @@ BUILT_IN: dict[str, type[ItemSampler]] = {
     "fixed": FixedSampler,
     "all": AllSampler,
 }
-"""`evaluation.draws` of a job -> the class, of evomerge's own."""
+"""`evaluation.draws` of a job -> evomerge's own class."""
 
 
 def sampler_of(name: str) -> type[ItemSampler]:
-    """The class that draws. Raises JobError where the package that has it cannot be used."""
+    """The sampler class of a name. Raises JobError where its package cannot be used."""
     if name in BUILT_IN:
         return BUILT_IN[name]
     found = load_draws(name).sampler

@@ -1,1 +1,1 @@
-"""Which candidate really won: finalists on validation items, the winner on test items."""
+"""The selection of the winner: finalists on validation items, the winner on test items."""

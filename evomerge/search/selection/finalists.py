@@ -1,7 +1,4 @@
-"""Models that are scored again at the end, on all items of a split, and their records.
-
-Who they are and what is made of their scores is decided elsewhere.
-"""
+"""The models that are scored again at the end of a search, on all items of a split."""
 
 from __future__ import annotations
 
@@ -51,7 +48,7 @@ def entrant_of(trial: Trial, role: Role) -> Entrant:
 
 
 def once_each(entrants: Sequence[Entrant]) -> list[Entrant]:
-    """The first of those that are the same merge: random search has no mean apart from its best."""
+    """Each merge once: of entrants with the same recipe, the first."""
     kept: dict[str, Entrant] = {}
     for entrant in entrants:
         kept.setdefault(entrant.recipe.to_yaml(), entrant)
@@ -63,9 +60,10 @@ def score_entrants(
 ) -> list[tuple[Entrant, Trial]]:
     """Every entrant's trial on all items of a split, in order; the same merge is scored once.
 
-    generation: VALIDATION or TEST. first: entrants of this selection scored there before. Places
-    follow from how long the search was and from the order of the entrants, so that an interrupted
-    selection finds its records and an extended search never takes old ones for new.
+    generation: VALIDATION or TEST. first: number of entrants that this selection scored there
+    before. Places follow from the length of the search and the order of the entrants. So an
+    interrupted selection finds its records again, and an extended search never takes old records
+    for new ones.
     """
     suite, job = ledger.preparation.suite, ledger.preparation.job
     split: Split = "validation" if generation == VALIDATION else "test"
@@ -86,14 +84,14 @@ def score_entrants(
     ]
     ledger.plan([candidate.key for candidate in candidates], count_items(items))
     trials = ledger.complete(candidates)
-    known = {one.recipe.to_yaml(): trial for one, trial in zip(merges, trials, strict=True)}
+    known = {entrant.recipe.to_yaml(): trial for entrant, trial in zip(merges, trials, strict=True)}
     return [(entrant, known[entrant.recipe.to_yaml()]) for entrant in entrants]
 
 
 def tested_before(trials: Iterable[Trial], last: int) -> int:
     """How many selections scored models on the test items before the one after generation `last`.
 
-    There are some where a search that had ended went on, with more to spend.
+    There are some where an ended search was extended by a larger budget.
     """
     rounds = {
         trial.key.selected_after
@@ -104,9 +102,9 @@ def tested_before(trials: Iterable[Trial], last: int) -> int:
 
 
 def pass_over(ledger: Ledger, ending: Ending, generation: int, count: int) -> None:
-    """Give up the first `count` places of a split, all of which failed.
+    """Skip the first `count` places of a split, which all failed.
 
-    So the next resume tries again what may have failed for the machine it ran on.
+    So the next resume tries these models again: the machine may have been the cause.
     """
     spent = _passed_over(ledger, ending, generation) + count
     if spent + count <= MOST_FINALISTS:
@@ -137,23 +135,24 @@ def _round(ending: Ending, generation: int) -> str:
     return f"{generation} after {ending.last}"
 
 
-# What a search begins with, and which of it a candidate must stand beside on validation items.
+# The starts of a search, and which of them are scored on validation items beside the candidates.
 #
-# Base, parents, soups and default merges were scored as generation zero, on search items. A
-# search must not end below the best of them, so all that those items leave a chance are scored
+# The base, the parents, soups and default merges were scored as generation 0, on search items. A
+# search must not end below the best of them, so every start that may be the best one is scored
 # again.
 
 
 RULED_OUT = 0.001
-"""How often, at most, the best start is not scored on validation items: once in 1,000 searches."""
+"""Highest chance that the best start is not scored on validation items: once in 1,000 searches."""
 
 
 def starts_to_validate(ledger: Ledger) -> list[Entrant]:
     """The starts that may be the best one, in the order in which they were made.
 
-    Always the base, the best parent and the best untuned merge; all parents where a constraint
-    asks for the best of them. Where a space excludes its starts, as pruning does, only the best of
-    those that it can express: a smaller model is wanted although a larger one is better.
+    These always include the base, the best parent and the best untuned merge, and all parents where
+    a constraint compares with the best of them. A space that excludes its starts, for example
+    pruning, has only the best start that it can express: there a smaller model is wanted although a
+    larger one is better.
     """
     space, objective = ledger.preparation.space, ledger.preparation.objective
     fittest = ledger.fittest("baseline")
@@ -166,20 +165,20 @@ def starts_to_validate(ledger: Ledger) -> list[Entrant]:
         always |= {trial.label for trial in [t for t in fittest if roles[t.label] == role][:1]}
     if any(constraint.of == "best_source" for constraint in objective.constraints):
         always |= {trial.label for trial in fittest if roles[trial.label] == "parent"}
-    out = _ruled_out(ledger, fittest)
-    made = sorted(fittest, key=lambda trial: trial.key)
+    ruled_out = _ruled_out(ledger, fittest)
+    in_order = sorted(fittest, key=lambda trial: trial.key)
     return [
         entrant_of(trial, roles[trial.label])
-        for trial in made
-        if trial.label in always or trial.label not in out
+        for trial in in_order
+        if trial.label in always or trial.label not in ruled_out
     ]
 
 
 def rivals(ledger: Ledger, known: Sequence[str] = ()) -> list[Entrant]:
-    """What the winner stands beside on the test items: base, parents, soup, the starts `known`.
+    """Models to compare the winner with on test items: base, parents, soup, the starts `known`.
 
-    Then what the stages before delivered. Where a space excludes its starts the best one by search
-    score is there too, for it is not among the finalists.
+    The winners of the stages before are rivals too. Where a space excludes its starts, the best
+    start by search score is added, because it is not among the finalists.
     """
     baselines = {trial.label: trial for trial in ledger.study.trials_of("baseline")}
     parents = parent_labels(ledger.preparation.job.models.sources)
@@ -193,7 +192,7 @@ def rivals(ledger: Ledger, known: Sequence[str] = ()) -> list[Entrant]:
 
 
 def stage_winners(ledger: Ledger) -> list[Entrant]:
-    """What the stages before delivered: a stage must not end below them."""
+    """The winners of the stages before: a stage must not end below them."""
     winners = ledger.preparation.winners
     entrants = []
     for place, (name, recipe) in enumerate(winners.items()):
@@ -204,7 +203,7 @@ def stage_winners(ledger: Ledger) -> list[Entrant]:
 
 
 def roles_of(ledger: Ledger) -> dict[str, Role]:
-    """Label -> what a start is: the base, a parent, or a merge that nothing was tuned for."""
+    """Label of a start -> its role: the base, a parent, or `baseline` for an untuned merge."""
     parents = parent_labels(ledger.preparation.job.models.sources)
     known: dict[str, Role] = {BASE: "base", **dict.fromkeys(parents, "parent")}
     labels = [trial.label for trial in ledger.study.trials_of("baseline")]
@@ -212,10 +211,11 @@ def roles_of(ledger: Ledger) -> dict[str, Role]:
 
 
 def _ruled_out(ledger: Ledger, trials: Sequence[Trial]) -> set[str]:
-    """Labels of those that another is surely above, on the search items that both were scored on.
+    """Labels of trials that another trial is surely above, on the search items of both.
 
-    Over all pairs at once, so that the best is among them at most RULED_OUT of the time. The other
-    must be no lower in any constraint's metric either: one that breaks a constraint rules out none.
+    The test is over all pairs at once, so the best trial is ruled out with a chance of at most
+    RULED_OUT. The better trial must also be no lower in any constraint's metric, so a trial that
+    breaks a constraint does not rule out one that keeps it.
     """
     objective = ledger.preparation.objective
     scores = {trial.label: items_of(ledger, trial) for trial in trials}
@@ -244,6 +244,6 @@ def _ids(scores: Scores) -> ItemIds:
 
 
 def _as_constrained(objective: Objective, above: Trial, below: Trial) -> bool:
-    """Whether `above` is no lower than `below` in any metric that a constraint holds."""
+    """Whether `above` is no lower than `below` in any metric of a constraint."""
     metrics = [constraint.metric for constraint in objective.constraints]
     return all(above.means[m.task][m.key] >= below.means[m.task][m.key] for m in metrics)

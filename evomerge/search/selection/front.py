@@ -44,17 +44,17 @@ from evomerge.study import SELECTION, Trial
 Scored = Sequence[tuple[Entrant, Trial]]
 
 CANDIDATES_PER_FINALIST = 4
-"""A front is drawn by more candidates than one winner is chosen from: 12 by default."""
+"""A front needs more candidates than the choice of one winner: 12 by default."""
 
 MOST_CANDIDATES = MOST_FINALISTS - 100
-"""What leaves places for the starts beside them."""
+"""Most candidates for a front; the other places are for the starts."""
 
 
 def select_front(ledger: Ledger, ending: Ending) -> Front:
-    """Score what may be on the front on validation, what is on it there on test; keep the outcome.
+    """Find the front on the validation items, score it on the test items, record the outcome.
 
-    What cannot be scored is left out, and the outcome says so. Raises WorkerError when nothing is
-    left to deliver or to compare with.
+    Models that cannot be scored are left out, and the outcome names them. Raises WorkerError when
+    no model is left to deliver or to compare with.
     """
     starts = _starts(ledger)
     entrants = once_each([*starts, *_candidates(ledger, ending)])
@@ -62,12 +62,14 @@ def select_front(ledger: Ledger, ending: Ending) -> Front:
     if not scored:
         pass_over(ledger, ending, VALIDATION, len(entrants))
         raise WorkerError(
-            f"nothing could be scored on the validation items: {left_out[0].reason}; resume tries "
-            "it again"
+            f"no model could be scored on the validation items: {left_out[0].reason}; resume tries "
+            "them again"
         )
     thresholds = thresholds_among(ledger, scored)
     on_front, feasible = _non_dominated(ledger, scored, thresholds)
-    beside = [one for one in starts if one.role != "baseline" or one.label == UNIFORM_SOUP]
+    beside = [
+        entrant for entrant in starts if entrant.role != "baseline" or entrant.label == UNIFORM_SOUP
+    ]
     wanted = [entrant for entrant, _ in on_front]
     tested, out = _score(ledger, ending, once_each([*wanted, *beside]), TEST)
     front = _conclude(
@@ -82,8 +84,8 @@ def select_front(ledger: Ledger, ending: Ending) -> Front:
     if front is None:
         pass_over(ledger, ending, TEST, len(once_each([*wanted, *beside])))
         raise WorkerError(
-            f"the test items have no point of the front, or nothing to compare it with: "
-            f"{out[0].reason}; resume tries them again"
+            f"no point of the front, or no model to compare it with, could be scored on the test "
+            f"items: {out[0].reason}; resume tries them again"
         )
     ledger.study.note(SELECTION, front.to_json())
     return front
@@ -106,10 +108,10 @@ def _starts(ledger: Ledger) -> list[Entrant]:
 
 
 def _candidates(ledger: Ledger, ending: Ending) -> list[Entrant]:
-    """Candidates that may be on the front, by front and then by how alone they are there.
+    """Candidates that may be on the front, by front and then by how far their neighbours are.
 
-    Each was scored on the items of its own generation, so one that another is above on every axis
-    by no more than the noise of their difference may be on it as well.
+    Each was scored on the items of its own generation, so scores are noisy. A candidate is left out
+    only where another one is better on every axis by more than the noise of their difference.
     """
     job, objective = ledger.preparation.job, ledger.preparation.objective
     trials = [
@@ -146,7 +148,7 @@ def _noise(ledger: Ledger, trials: Sequence[Trial]) -> NDArray[np.float64]:
 def _score(
     ledger: Ledger, ending: Ending, entrants: Sequence[Entrant], generation: int
 ) -> tuple[list[tuple[Entrant, Trial]], list[LeftOut]]:
-    """Those that could be scored on a split, and why others could not."""
+    """The entrants that could be scored on a split, and why the others could not."""
     split: Split = "validation" if generation == VALIDATION else "test"
     scored, left_out = [], []
     for entrant, trial in score_entrants(ledger, ending, entrants, generation):
@@ -163,14 +165,14 @@ def _score(
 def _non_dominated(
     ledger: Ledger, scored: Scored, thresholds: Sequence[float]
 ) -> tuple[list[tuple[Entrant, Trial]], bool]:
-    """The front of the validation items, by its first axis, and whether it keeps the constraints.
+    """The front of the validation items, by its first axis, and whether any keeps the constraints.
 
-    Of equal scores the first counts, which is the simplest. Where a space excludes its starts, as
-    pruning does, only what it can express is on the front.
+    Of entrants with equal scores only the first counts, which is the simplest. Where a space
+    excludes its starts, for example in pruning, only models that it can express are on the front.
     """
     objective, space = ledger.preparation.objective, ledger.preparation.space
     wanted = [
-        one for one in scored if not space.exclusive or space.encode(one[0].recipe) is not None
+        pair for pair in scored if not space.exclusive or space.encode(pair[0].recipe) is not None
     ] or list(scored)
     means = [trial.means for _, trial in wanted]
     losses = objective.losses(means)
@@ -192,12 +194,12 @@ def _conclude(
     left_out: tuple[LeftOut, ...],
     last: int,
 ) -> Front | None:
-    """What the test items say; None where no point is left there, or nothing beside them."""
+    """The outcome by the test items; None where no point or nothing to compare with was scored."""
     objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
     by_label = {entrant.label: (entrant, trial) for entrant, trial in tested}
     members = [by_label[e.label] for e, _ in on_front if e.label in by_label]
-    starts = [one for one in tested if one[0].role in START_ROLES]
-    parents = [one for one in starts if one[0].role == "parent"] or starts
+    starts = [pair for pair in tested if pair[0].role in START_ROLES]
+    parents = [pair for pair in starts if pair[0].role == "parent"] or starts
     if not members or not parents:
         return None
     scores = {entrant.label: items_of(ledger, trial) for entrant, trial in tested}
@@ -219,8 +221,8 @@ def _conclude(
             recipe=entrant.recipe,
             genome=entrant.genome,
             test_key=trial.key,
-            validation=_stand(ledger, entrant, known[entrant.label]),
-            test=_stand(ledger, entrant, trial),
+            validation=_summary(ledger, entrant, known[entrant.label]),
+            test=_summary(ledger, entrant, trial),
             constraints=_checks(ledger, trial, thresholds),
             dominates=tuple(names[over_parents.dominates[row]].tolist()),
             surely=tuple(names[over_parents.surely_dominates[row]].tolist()),
@@ -233,8 +235,8 @@ def _conclude(
             for m in objective.axes
         ),
         points=points,
-        rivals=tuple(_stand(ledger, entrant, trial) for entrant, trial in starts),
-        validated=tuple(_stand(ledger, entrant, trial) for entrant, trial in validated),
+        rivals=tuple(_summary(ledger, entrant, trial) for entrant, trial in starts),
+        validated=tuple(_summary(ledger, entrant, trial) for entrant, trial in validated),
         volume=over_parents.volume,
         gain=over_parents.gain,
         over_starts=over_starts.gain,
@@ -245,7 +247,7 @@ def _conclude(
     )
 
 
-def _stand(ledger: Ledger, entrant: Entrant, trial: Trial) -> ScoreSummary:
+def _summary(ledger: Ledger, entrant: Entrant, trial: Trial) -> ScoreSummary:
     items: Mapping[str, TaskItems] = items_of(ledger, trial)
     preparation = ledger.preparation
     return summarise(

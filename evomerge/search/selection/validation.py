@@ -1,4 +1,4 @@
-"""The finalists on validation items: who they are, and which of them is the best there."""
+"""The finalists on validation items: which models they are, and which is the best there."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from evomerge.search.selection.finalists import (
 from evomerge.study import Trial
 
 AVERAGE = "average of the second half's means"
-"""Label of the finalist that the whole second half of a search stands behind."""
+"""Label of a finalist: the average of the distribution's means in the second half of a search."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """The finalists that could be scored, the winner first, and why others could not.
 
-    feasible: how many of them keep every constraint there; they come first.
+    feasible: how many finalists keep every constraint there; they come first.
     """
 
     ranked: tuple[tuple[Entrant, Trial], ...]
@@ -44,17 +44,17 @@ class Validation:
 
     @property
     def candidates(self) -> tuple[tuple[Entrant, Trial], ...]:
-        """Those that the search found, the best first."""
-        return tuple(one for one in self.ranked if one[0].role not in START_ROLES)
+        """The finalists that the search found, the best first."""
+        return tuple(pair for pair in self.ranked if pair[0].role not in START_ROLES)
 
     def best_start(self, *roles: Role) -> tuple[Entrant, Trial] | None:
-        """The best of what the search began with, or of those with one of these roles."""
+        """The best start, or the best start with one of these roles."""
         wanted = roles or START_ROLES
-        return next((one for one in self.ranked if one[0].role in wanted), None)
+        return next((pair for pair in self.ranked if pair[0].role in wanted), None)
 
 
 def validate(ledger: Ledger, ending: Ending) -> Validation:
-    """Score the finalists on the validation items, those that keep the constraints first.
+    """Score the finalists on the validation items; those that keep the constraints rank first.
 
     Raises WorkerError when none can be scored.
     """
@@ -90,10 +90,11 @@ def validate(ledger: Ledger, ending: Ending) -> Validation:
 def _prefer_average(
     ledger: Ledger, ranked: Sequence[tuple[Entrant, Trial]], feasible: int
 ) -> list[tuple[Entrant, Trial]]:
-    """The average of the means first, unless another is surely better or a start is no worse.
+    """Put the average of the means first, unless another is surely better or a start is no worse.
 
-    It is of many candidates and all their items; the best of several on validation items is partly
-    the luckiest there. Surely: the paired 95% interval of the difference leaves out 0.
+    The average comes from many candidates and all their items; the best of several on validation
+    items is partly the luckiest. Surely better: the paired 95% interval of the difference leaves
+    out 0.
     """
     places = [place for place, (entrant, _) in enumerate(ranked) if entrant.label == AVERAGE]
     before = ranked[: places[0]] if places else ()
@@ -112,10 +113,10 @@ def _prefer_average(
 
 
 def _finalists(ledger: Ledger, ending: Ending) -> list[Entrant]:
-    """The simplest first, for the first of equals wins.
+    """The finalists, the simplest first, because the first of equals wins.
 
-    A start before a candidate, because an equal score shows no gain and a start is there without a
-    search; then means, because the average of many candidates is a safer choice than one of them.
+    Starts come before candidates, because an equal score is no gain. Means come next, because the
+    average of many candidates is a safer choice than one of them.
     """
     space = ledger.preparation.space
     entrants = starts_to_validate(ledger)
@@ -134,10 +135,10 @@ def _finalists(ledger: Ledger, ending: Ending) -> list[Entrant]:
 
 
 def _best_candidates(ledger: Ledger, ending: Ending) -> list[Trial]:
-    """By what is believed of each where generations had items of their own.
+    """The best candidates: the elites where each generation had items of its own.
 
-    Where they had the same items scores compare as they are; those of candidates that were stopped
-    early are of fewer items, and were too low.
+    Where all had the same items, scores can be compared as they are. Candidates that were stopped
+    early are left out: they have fewer items, and their scores were too low.
     """
     if ending.elites:
         return [ledger.study.trial(key) for key in ending.elites]
@@ -152,9 +153,10 @@ def _best_candidates(ledger: Ledger, ending: Ending) -> list[Trial]:
 
 
 def thresholds_among(ledger: Ledger, scored: Sequence[tuple[Entrant, Trial]]) -> tuple[float, ...]:
-    """What each constraint asks for by the base and the parents on these very items.
+    """The threshold of each constraint, from the scores of the base and the parents in `scored`.
 
-    By the search items where what a constraint compares with is not among `scored`.
+    Where a constraint compares with a model that is not in `scored`, thresholds are from the search
+    items.
     """
     objective = ledger.preparation.objective
     base = next((trial.means for entrant, trial in scored if entrant.role == "base"), None)

@@ -27,9 +27,10 @@ from evomerge.study import SELECTION, Trial
 
 @dataclass(frozen=True, kw_only=True)
 class _Tested:
-    """The winner and what it stands beside on the test items.
+    """The winner and the models that it is compared with on the test items.
 
-    origin: the winner as it was on validation. others: at least one, in the order of the report.
+    origin: the winner as it was on validation. others: those models, at least one, in the order of
+    the report.
     """
 
     origin: Entrant
@@ -40,10 +41,10 @@ class _Tested:
 
 
 def select_winner(ledger: Ledger, ending: Ending) -> Selection:
-    """Score the finalists on validation, the winner and its rivals on test, and keep the outcome.
+    """Score the finalists on validation, the winner and its rivals on test, and record the outcome.
 
-    What cannot be scored is left out, and the outcome says so. Raises WorkerError when nothing is
-    left to win or to compare with.
+    Models that cannot be scored are left out, and the outcome names them. Raises WorkerError when
+    no model is left to win or to compare with.
     """
     validation = validate(ledger, ending)
     tested = _test(ledger, ending, validation)
@@ -53,7 +54,7 @@ def select_winner(ledger: Ledger, ending: Ending) -> Selection:
 
 
 def winner_of_stage(ledger: Ledger, ending: Ending) -> Entrant:
-    """What the next stage begins from: the best of the finalists on the validation items.
+    """The model that the next stage begins from: the best finalist on the validation items.
 
     Raises WorkerError when none can be scored.
     """
@@ -61,7 +62,7 @@ def winner_of_stage(ledger: Ledger, ending: Ending) -> Entrant:
 
 
 def _test(ledger: Ledger, ending: Ending, validation: Validation) -> _Tested:
-    """The best on validation that can be scored on test, and the rivals that can be."""
+    """The best finalist on validation that can be scored on test, and the rivals that can be."""
     starts = [validation.best_start(), validation.best_start("baseline")]
     beside = rivals(ledger, [start[0].label for start in starts if start is not None])
     ranked = [entrant for entrant, _ in validation.ranked]
@@ -84,10 +85,10 @@ def _test(ledger: Ledger, ending: Ending, validation: Validation) -> _Tested:
     ]
     if len(failed) == len(ranked) or not others:
         pass_over(ledger, ending, TEST, len(trials))
-        what = "model to compare the winner with" if len(failed) < len(ranked) else "finalist"
+        noun = "model to compare the winner with" if len(failed) < len(ranked) else "finalist"
         reasons = [why_unscored(trial) for trial in trials.values()]
         raise WorkerError(
-            f"no {what} could be scored on the test items: {next(filter(None, reasons))}; resume "
+            f"no {noun} could be scored on the test items: {next(filter(None, reasons))}; resume "
             "tries them again"
         )
     known = {out.label for out in failed}
@@ -109,9 +110,9 @@ def _conclude(ledger: Ledger, validation: Validation, tested: _Tested, *, last: 
     objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
     (winner, trial), origin = tested.winner, tested.origin
     comparisons = _compare(ledger, tested.winner, tested.others)
-    gains = {one.label: one.difference.interval for one in comparisons}
+    gains = {entry.label: entry.difference.interval for entry in comparisons}
     scores = {entrant.label: objective.score(trial.means) for entrant, trial in tested.others}
-    # Without a parent the winner is told beside the best of what there is.
+    # Without a parent, the winner is compared with the best model that there is.
     parents = [entrant.label for entrant, _ in tested.others if entrant.role == "parent"]
     best_parent = max(parents or scores, key=lambda label: scores[label])
     best_start, best_untuned = validation.best_start(), validation.best_start("baseline")
@@ -148,10 +149,10 @@ def _conclude(ledger: Ledger, validation: Validation, tested: _Tested, *, last: 
 
 
 def _compare(
-    ledger: Ledger, one: tuple[Entrant, Trial], others: tuple[tuple[Entrant, Trial], ...]
+    ledger: Ledger, winner: tuple[Entrant, Trial], others: tuple[tuple[Entrant, Trial], ...]
 ) -> tuple[Comparison, ...]:
-    """One model minus each of the others, on the test items; as a family of all of them."""
-    scores = items_of(ledger, one[1])
+    """The winner minus each of the others on the test items, adjusted for their number."""
+    scores = items_of(ledger, winner[1])
     differences = simultaneous_differences(
         ledger.preparation.objective,
         [(scores, items_of(ledger, trial)) for _, trial in others],
@@ -164,7 +165,7 @@ def _compare(
 
 
 def _on_validation(ledger: Ledger, validation: Validation, winner: Entrant) -> Comparison | None:
-    """The winner minus the best start, in the family of all candidates that it was chosen from."""
+    """The winner minus the best start, adjusted for all candidates that it was chosen from."""
     start = validation.best_start()
     if start is None:
         return None

@@ -63,7 +63,7 @@ class SelfAdaptation:
 
     @property
     def stop(self) -> str | None:
-        """Why going on cannot help, in words; None while it can."""
+        """Why more generations cannot help, in words; None while they can."""
         if self._sigma < LEAST_STEP:
             return "the step size is below 1e-11, so all candidates are the same merge"
         return None

@@ -84,7 +84,7 @@ def test_it_repeats_itself() -> None:
     [
         (10, 101, "count: 101 of 100 items; give 1 to 100"),
         (10, 0, "count: 0 of 100 items"),
-        (5, 20, "3 models beside the parents were scored on every item; 4 are needed"),
+        (5, 20, "3 models besides the parents were scored on every item; 4 are needed"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(models: int, count: int, said: str) -> None:

@@ -248,10 +248,10 @@ BREACHES = {
     "return replace(sample, scales=sample.scales * np.nan)": "a scale that is finite",
     "return replace(sample, scales=-sample.scales)": "a scale that is finite and above 0",
     "return replace(sample, scales=sample.scales[1:])": "a scale that is finite",
-    "return replace(sample, offsets={'acc': 1.0})": "guesses and offsets are not of the same",
+    "return replace(sample, offsets={'acc': 1.0})": "guesses and offsets have different",
     "return replace(sample, offsets={'acc': 1.0}, guesses={'acc': np.ones(3)})": "a finite guess",
-    "return replace(sample, estimate=np.mean)": "an estimate of its own, which is for",
-    "return replace(sample, items=np.random.permutation(sample.items))": "all chance from self",
+    "return replace(sample, estimate=np.mean)": "an estimate of its own; that is only for",
+    "return replace(sample, items=np.random.permutation(sample.items))": "take all random bits",
     "return sample.nothing": r"cannot draw generation 1 of first \(AttributeError: 'TaskSample'",
     "return self.draw_by(task, np.zeros(60), count, generation)": r"\(ValueError: probabilities: ",
 }
@@ -315,7 +315,7 @@ def test_one_that_says_that_its_items_stay_is_held_to_it(tmp_path: Path) -> None
     with package(tmp_path, SAMPLER.format(facts="same_items=True", code="return sample")):
         draws = ItemDraws({"first": range(60)}, {"first": ("acc",)}, kind="broken", seed=0)
         draws.draw(1, 12)
-        with pytest.raises(evomerge.JobError, match="not those of the first draw"):
+        with pytest.raises(evomerge.JobError, match="differ from the first draw"):
             draws.draw(2, 12)
 
 

@@ -332,4 +332,4 @@ def test_a_search_that_went_on_after_its_end_says_that_the_test_items_were_seen(
     said = " ".join(second.lines())
     assert "unseen" not in said
     assert "on test items that were seen before" in said
-    assert "1 selection of this search before this one scored models on them" in said
+    assert "1 selection of this search scored models on them" in said
