@@ -188,7 +188,7 @@ def shards_of(folder: Path) -> list[Path]:
 def test_shards_without_their_index_are_said_to_lack_it(sharded: Path) -> None:
     count = len(shards_of(sharded))
     (sharded / INDEX).unlink()
-    assert f"has {count} shards, and {INDEX} is missing" in refused(sharded)
+    assert f"has {count} shards, but {INDEX} is missing" in refused(sharded)
     gone = shards_of(sharded)[1]
     gone.unlink()
     expected = f"has {count - 1} of {count} shards, {gone.name} and {INDEX} are missing"
