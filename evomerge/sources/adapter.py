@@ -148,7 +148,7 @@ def _places(parts: Mapping[str, Parts], base: Structure) -> dict[str, str]:
 
 
 def _repeats_embeddings(part: Parts, others: Iterable[Parts], base: Structure) -> bool:
-    """Whether a part is a tied head that was saved besides the embeddings."""
+    """Whether a part is a tied head that was saved beside the embeddings."""
     if not base.tied or part.replacement is None:
         return False
     replaced = [other.replacement for other in others if other is not part]

@@ -308,7 +308,7 @@ def _elsewhere(
     missing = [part for part in _PARTS if part not in components]
     complete = components == ("all",) or not missing
     if complete and "elsewhere" in written:
-        raise JobError(f"{place}.elsewhere: no component is left for it; leave it out")
+        raise JobError(f"{place}.elsewhere: no component is left over; leave it out")
     if complete:
         return None
     if "elsewhere" not in written:
