@@ -1,9 +1,9 @@
-"""The merge engine: a recipe in, a stream of named tensors out.
+"""The merge engine: it turns a recipe into a stream of named tensors.
 
-One tensor is merged at a time, so memory holds about one tensor whatever the size of the models.
-Arithmetic is float32 and rounded once. The bytes depend on the recipe and the sources alone:
-elementwise work uses operations that round the same in every lane, sums run in a fixed order,
-random masks are hashes. Knows nothing of scores, and not where the tensors go.
+It merges one tensor at a time, so memory holds about one tensor, however large the models are.
+Arithmetic is float32, and each result is rounded once. The same recipe and sources always give the
+same bytes: elementwise operations round the same way in every lane, sums run in a fixed order, and
+random masks are hashes.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ from evomerge.recipe import Recipe
 from evomerge.registry import package_errors
 from evomerge.sources import Source, Structure, not_finite
 
-# Where sources' tensors are while they are merged: mapped files, or copies that stay on a device.
+# Where the sources' tensors are during a merge: in mapped files, or in copies on a device.
 
 
 _SHARE = 0.4
-"""Of a device's memory that is free when merging begins; the rest is for activations and caches."""
+"""The share of a device's free memory that tensors may take; activations and caches need the
+rest."""
 
 
 class DeviceCache:
     """Tensors of sources on one device.
 
-    What fits stays there for the next candidate; the rest is copied over each time. What came first
-    stays, for every candidate asks for the same tensors in the same order. On the CPU tensors are
-    the mapped files themselves.
+    Tensors that fit stay on the device for the next candidate; the others are copied each time. The
+    first tensors stay, because every candidate reads the same tensors in the same order. On the
+    CPU, tensors are read from the mapped files without a copy.
     """
 
     def __init__(self, device: torch.device, *, limit_bytes: int | None = None) -> None:
-        """limit_bytes: what may stay; None takes a share of what is free at the first tensor."""
+        """limit_bytes: how much may stay; None: a share of what is free at the first tensor."""
         self.device = device
         self._left_bytes = limit_bytes
         self._kept: dict[tuple[str, str], torch.Tensor] = {}
@@ -79,7 +80,7 @@ _TORCH_DTYPES = {
 }
 
 _CACHED_SHARE = 0.7
-"""Of the machine's memory, what the page cache is taken to hold of the sources."""
+"""The share of the machine's memory that is assumed to cache the sources' files."""
 
 Destination = Callable[[str], torch.Tensor | None]
 """tensor name -> memory to write the merged tensor into, or None."""
@@ -88,8 +89,8 @@ Destination = Callable[[str], torch.Tensor | None]
 class MergeEngine:
     """Executes recipes over one set of opened sources.
 
-    cache: keeps what no candidate changes between merges; it changes speed only. device: where
-    methods that can merge there do, and sources that fit stay.
+    cache: keeps arrays that are the same for every candidate; it affects speed only. device: where
+    methods that can run there merge, and where sources that fit stay.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class MergeEngine:
         cache: TensorCache | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Sources by reference as recipes name them."""
+        """sources: by reference, as recipes name them."""
         self._sources = dict(sources)
         self._structures = {name: source.structure for name, source in sources.items()}
         self._cache = TensorCache() if cache is None else cache
@@ -118,19 +119,20 @@ class MergeEngine:
     def execute(
         self, recipe: Recipe, *, into: Destination | None = None
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Merge: (checkpoint tensor name, tensor) in the order of the plan.
+        """Merge a recipe: yields (checkpoint tensor name, tensor) in the order of the plan.
 
         Tensors are in `out_dtype`, or in the leading model's storage dtype where it is None;
-        tensors that are not of floating point are that model's own. Each is new memory, or what
-        `into` gives for its name if that has its shape, dtype and device, without gaps. Raises
-        RecipeError at once, before any tensor is read.
+        tensors that are not floating point are copied from that model. A tensor is written into the
+        memory that `into` gives for its name, if that is contiguous and has the right shape, dtype
+        and device; otherwise into new memory. Raises RecipeError at once, before any tensor is
+        read.
         """
         plan = self.plan(recipe)
         statistics = self._statistics_of(recipe, plan.tensors)
         return self._stream(recipe, plan, statistics, into or _nowhere)
 
     def merge_tensor(self, recipe: Recipe, tensor: TensorPlan) -> torch.Tensor:
-        """One tensor of a plan of the recipe, in new memory: what `execute` yields for it."""
+        """Merge one tensor of the recipe's plan into new memory, as `execute` does."""
         statistics = self._statistics_of(recipe, [tensor])
         return self._merged(recipe, tensor, statistics, _nowhere)
 
@@ -154,22 +156,22 @@ class MergeEngine:
         out = _memory(into(tensor.name), tensor.shape, dtype, device_cache.device)
         if dtype.is_floating_point:
             _merge(tensor.method, inputs, out)
-            # Finite numbers leave float16 alone soon; a model's own answers tell of the rest.
-            what = not_finite(out) if dtype == torch.float16 else None
-            if what:
-                raise MergeError(why_not_finite(tensor, what, dtype, self._sources))
+            # Only float16 overflows easily; other bad numbers show in the model's answers.
+            non_finite = not_finite(out) if dtype == torch.float16 else None
+            if non_finite:
+                raise MergeError(why_not_finite(tensor, non_finite, dtype, self._sources))
         else:
             out.copy_(inputs.stored(tensor.base or 0))
         return out
 
     def prefetch(self, tensors: Sequence[TensorPlan]) -> None:
-        """Ask the system to read what these are merged of ahead; returns at once."""
+        """Ask the system to read the members of these tensors ahead; returns at once."""
         for tensor in tensors:
             for member in tensor.members:
                 self._sources[member.reference].prefetch(member.tensor)
 
     def _statistics_of(self, recipe: Recipe, tensors: Sequence[TensorPlan]) -> Statistics | None:
-        """The statistics that a recipe names; all that its method needs is there."""
+        """The statistics that a recipe names and its method needs; None if it needs none."""
         needed = {
             (member.reference, tensor.method.statistics)
             for tensor in tensors
@@ -181,8 +183,8 @@ class MergeEngine:
         folder = recipe.evomerge.get("statistics")
         if not isinstance(folder, str):
             raise RecipeError(
-                f"evomerge.statistics: {recipe.merge_method} needs what `evomerge calibrate` "
-                "writes; name its folder there"
+                f"evomerge.statistics: {recipe.merge_method} needs statistics; name the "
+                "folder that `evomerge calibrate` wrote"
             )
         if folder not in self._statistics:
             self._statistics[folder] = Statistics.open(folder, self._sources)
@@ -192,7 +194,7 @@ class MergeEngine:
 
 
 def _merge(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
-    """Merge into `out`, by way of float32 where kernels do not write its dtype."""
+    """Merge into `out`, through float32 where kernels cannot write its dtype."""
     direct = out.dtype in _TORCH_DTYPES.values()
     work = out if direct else torch.empty(out.shape, device=out.device)
     if method.name in BUILT_IN:
@@ -204,7 +206,7 @@ def _merge(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
 
 
 def _merge_by_package(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
-    """Merge by a method that is not evomerge's own, whose mistakes are no candidate's."""
+    """Merge with a package's method. An exception in its code is not the candidate's failure."""
     name = method.name
     with package_errors(
         lambda raised: RecipeError(
@@ -217,9 +219,9 @@ def _merge_by_package(method: Method, inputs: Inputs, out: torch.Tensor) -> None
 def merged_dtype(
     tensor: TensorPlan, recipe: Recipe, structures: Mapping[str, Structure]
 ) -> torch.dtype:
-    """What a merged tensor is stored as: what the recipe says, else as in its base or first model.
+    """The storage dtype of a merged tensor: the recipe's, else that of its base or first model.
 
-    What is not of floating point stays as it is.
+    Tensors that are not floating point keep their dtype.
     """
     leading = tensor.members[tensor.base or 0]
     stored: torch.dtype = getattr(torch, structures[leading.reference].dtypes[leading.tensor])
@@ -242,18 +244,18 @@ def _nowhere(name: str) -> None:
 
 
 def _memory(
-    given: torch.Tensor | None, shape: Sequence[int], dtype: torch.dtype, device: torch.device
+    offered: torch.Tensor | None, shape: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """What is given if the merged tensor can be written there as it is, else new memory."""
+    """The given memory if the merged tensor can be written there directly, else new memory."""
     fits = (
-        given is not None
-        and given.shape == tuple(shape)
-        and given.dtype == dtype
-        and given.is_contiguous()
-        and given.device.type == device.type
+        offered is not None
+        and offered.shape == tuple(shape)
+        and offered.dtype == dtype
+        and offered.is_contiguous()
+        and offered.device.type == device.type
     )
-    if fits and given is not None:
-        return given
+    if fits and offered is not None:
+        return offered
     return torch.empty(tuple(shape), dtype=dtype, device=device)
 
 
@@ -299,11 +301,11 @@ class _TensorInputs:
         return value
 
     def stored(self, member: int) -> torch.Tensor:
-        of = self._plan.members[member]
-        stored = self._sources[of.reference].tensor(of.tensor)
+        source_tensor = self._plan.members[member]
+        stored = self._sources[source_tensor.reference].tensor(source_tensor.tensor)
         if self._plan.method.name not in BUILT_IN:
-            stored = stored.clone()  # what a package writes to is no other model's
-        return self._device_cache.place(of.reference, of.tensor, stored)
+            stored = stored.clone()  # a package's method may write to it
+        return self._device_cache.place(source_tensor.reference, source_tensor.tensor, stored)
 
     def tensor(self, member: int) -> torch.Tensor:
         return self.stored(member).float()
@@ -313,7 +315,7 @@ class _TensorInputs:
         return self.tensor(member) - self.tensor(self.base)
 
     def draw_key(self, member: int) -> int:
-        # The place among the experts: listing the base or not must not change a model.
+        # Count experts only, so that listing the base or not does not change the draws.
         place = self.experts.index(member)
         return draw_key(seed=self._seed, place=place, tensor_name=self.name)
 
@@ -326,10 +328,13 @@ class _TensorInputs:
         return self._cache.keeps(self._key(kind, members), size_bytes)
 
     def _key(self, kind: str, members: tuple[int, ...]) -> tuple[str, ...]:
-        of = [self._plan.members[member] for member in members]
-        return (kind, *(part for member in of for part in (member.reference, member.tensor)))
+        source_tensors = [self._plan.members[member] for member in members]
+        return (
+            kind,
+            *(part for member in source_tensors for part in (member.reference, member.tensor)),
+        )
 
     def statistic(self, member: int, kind: str) -> torch.Tensor | None:
         assert self._statistics is not None, "the method did not say that it needs them"
-        of = self._plan.members[member]
-        return self._statistics.get(of.reference, kind, of.tensor)
+        source_tensor = self._plan.members[member]
+        return self._statistics.get(source_tensor.reference, kind, source_tensor.tensor)

@@ -1,6 +1,6 @@
-"""A merge as a source of further merges: each tensor is merged when it is asked for.
+"""A merge as a source of further merges: each tensor is merged when it is read.
 
-It is the model that the recipe's checkpoint would be, to the byte, without the checkpoint.
+Its tensors are byte for byte those of the checkpoint that the recipe would write.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from evomerge.vocabulary import AlignedSource, TokenSettings, settings_of, token
 class MergedSource:
     """The model that a recipe makes of opened sources; a Source without files of its own.
 
-    lead: the source whose configuration it has; its tokenizer lies there too.
+    lead: the source that gives its configuration and its tokenizer.
     """
 
     revision: str | None = None
@@ -37,7 +37,7 @@ class MergedSource:
         """name: how other recipes name it. sources: by reference. Raises RecipeError."""
         self.reference = name
         self._recipe = recipe
-        # A tensor is merged once or twice, so what would serve the next time is not kept.
+        # Each tensor is merged only once or twice, so a cache would not help.
         self._engine = MergeEngine(sources, cache=TensorCache(limit_bytes=0))
         plan = self._engine.plan(recipe)
         self._tensors = {tensor.name: tensor for tensor in plan.tensors}
@@ -51,34 +51,34 @@ class MergedSource:
     def tensor(self, name: str) -> torch.Tensor:
         """A tensor of `structure`, in the dtype of the result; never to be written to.
 
-        The last one is kept, since a method may ask several times.
+        The last tensor is kept, because a method may read it several times.
         """
         if self._last is None or self._last[0] != name:
-            self._last = None  # two at once are never needed
+            self._last = None  # never hold two at once
             self._last = name, self._engine.merge_tensor(self._recipe, self._tensors[name])
         return self._last[1]
 
     def as_stored(self, name: str) -> bool:
-        """Whether the rows of all that a tensor is merged of are those of their files."""
+        """Whether all members of a tensor have the same rows as in their files."""
         return all(
             self._sources[member.reference].as_stored(member.tensor)
             for member in self._tensors[name].members
         )
 
     def prefetch(self, name: str) -> None:
-        """Ask the system to read what a tensor is merged of ahead; returns at once."""
+        """Ask the system to read the members of a tensor ahead; returns at once."""
         self._engine.prefetch([self._tensors[name]])
 
     def sha256(self) -> Mapping[str, str]:
-        """Nothing: it is what its recipe and its sources say."""
+        """Empty: a merge has no files; its recipe and its sources identify it."""
         return {}
 
 
 def open_stages(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, Source]:
-    """The sources, and every stage that a recipe is made of, each over those before it.
+    """Open every stage of a recipe, each over the sources and the stages before it.
 
-    sources: opened models by reference, which share a vocabulary; the name of a stage goes before a
-    model of that name. Raises RecipeError that names the stage.
+    sources: opened models by reference, with one vocabulary. Returns the sources and the stages by
+    name; a stage replaces a model of the same name. Raises RecipeError that names the stage.
     """
     opened = dict(sources)
     for name, stage in recipe.used_stages.items():
@@ -88,14 +88,14 @@ def open_stages(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, Sour
 
 
 def open_stage(name: str, stage: Recipe, opened: Mapping[str, Source]) -> Source:
-    """A merge over models that are opened, stages among them. Raises RecipeError that names it."""
-    known = {each: opened[each] for each in stage.references if each in opened}
+    """Open one stage over opened models and stages. Raises RecipeError that names it."""
+    known = {reference: opened[reference] for reference in stage.references if reference in opened}
     try:
         _refuse_statistics(stage, known)
         merged = MergedSource(name, stage, known)
     except RecipeError as error:
         raise RecipeError(f"{name}: {error}") from error
-    # What the lead's configurations say otherwise than its files, those of the stage do too.
+    # Where the lead's token settings differ from its files, the stage gets the same settings.
     settings = settings_of(merged.lead)
     unchanged = settings == TokenSettings()
     return merged if unchanged else AlignedSource(merged, tensors={}, settings=settings)
@@ -117,25 +117,34 @@ def _refuse_statistics(recipe: Recipe, opened: Mapping[str, Source]) -> None:
 def _structure(
     name: str, recipe: Recipe, plan: Plan, config: Mapping[str, Any], sources: Mapping[str, Source]
 ) -> Structure:
-    """What opening the written checkpoint would find."""
+    """The structure of the checkpoint that the merge would write."""
     structures = {reference: source.structure for reference, source in sources.items()}
     dtypes = {tensor.name: merged_dtype(tensor, recipe, structures) for tensor in plan.tensors}
     shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
-    sizes = {each: math.prod(shapes[each]) * dtypes[each].itemsize for each in shapes}
-    names = {each: str(dtype).removeprefix("torch.") for each, dtype in dtypes.items()}
+    sizes = {
+        tensor_name: math.prod(shapes[tensor_name]) * dtypes[tensor_name].itemsize
+        for tensor_name in shapes
+    }
+    names = {
+        tensor_name: str(dtype).removeprefix("torch.") for tensor_name, dtype in dtypes.items()
+    }
     bytes_of: dict[str, int] = defaultdict(int)
-    for each, size_bytes in sizes.items():
-        bytes_of[names[each]] += size_bytes
-    stored = max(bytes_of, key=lambda dtype: bytes_of[dtype])
-    assert stored in get_args(DType), stored
+    for tensor_name, size_bytes in sizes.items():
+        bytes_of[names[tensor_name]] += size_bytes
+    storage_dtype = max(bytes_of, key=lambda dtype: bytes_of[dtype])
+    assert storage_dtype in get_args(DType), storage_dtype
     lead = structures[plan.lead]
     return Structure(
         architecture=lead.architecture,
         shapes=shapes,
-        dtype=cast(DType, stored),
+        dtype=cast(DType, storage_dtype),
         tied=lead.tied,
         stacks=find_stacks(config, shapes, sizes, name),
         dtypes=names,
         ignored=lead.ignored & shapes.keys(),
-        parameters={each: own for each, own in lead.parameters.items() if each in shapes},
+        parameters={
+            tensor_name: own
+            for tensor_name, own in lead.parameters.items()
+            if tensor_name in shapes
+        },
     )

@@ -1,4 +1,4 @@
-"""Opening every model that a recipe, or a merge that it is made of, names."""
+"""Opens every model that a recipe and its stages name."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from evomerge.vocabulary import (
 
 
 def models_named(recipe: Recipe) -> tuple[str, ...]:
-    """Every model with files of its own that counts in a merge, by reference.
+    """The references of all models with files that affect a merge.
 
-    Those that it merges come first, then others whose tokens count. Raises RecipeError.
+    The merged models come first, then models that only add tokens. Raises RecipeError.
     """
     return tuple(
         dict.fromkeys(
@@ -47,10 +47,10 @@ def models_named(recipe: Recipe) -> tuple[str, ...]:
 def open_checkpoints(
     recipe: Recipe, *, known: Mapping[str, Source] | None = None
 ) -> dict[str, Source]:
-    """Every checkpoint and adapter that is merged, by reference, in the order of `checkpoints`.
+    """Open every checkpoint and adapter that is merged, in the order of `checkpoints`.
 
-    known: models that are open already. Adapters that name no model themselves are opened over the
-    base of the merge that names them. Raises RecipeError, SourceError.
+    known: models that are already open. An adapter that names no base model is opened over the base
+    of the merge that lists it. Returns the sources by reference. Raises RecipeError, SourceError.
     """
     opened: dict[str, Source] = {}
     for path, document in _documents(recipe):
@@ -60,7 +60,7 @@ def open_checkpoints(
 
 
 def open_models(recipe: Recipe) -> dict[str, Source]:
-    """The models of `models_named`, in their order, and those whose tokenizer is taken.
+    """Open the models of `models_named`, in order, and models that only give a tokenizer.
 
     Raises RecipeError, SourceError.
     """
@@ -76,7 +76,7 @@ def open_models(recipe: Recipe) -> dict[str, Source]:
 
 
 def _documents(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
-    """The stages and the merge itself, each after what messages put before its fields."""
+    """The stages and the merge itself: (prefix of its fields in messages, recipe)."""
     for name, stage in recipe.used_stages.items():
         yield f"{name}: ", stage
     yield "", recipe
@@ -90,7 +90,7 @@ def _open(
     opened: dict[str, Source],
     known: Mapping[str, Source],
 ) -> None:
-    """Add a model to those opened, unless it is there or is a stage."""
+    """Open a model into `opened`, unless it is there already or is a stage."""
     if name in opened or name in recipe.stages:
         return
     model, _, adapter = name.partition("+")
@@ -103,27 +103,27 @@ def _open(
     opened[name] = known[name] if name in known else open_source(name, where=where, base=base)
 
 
-# One vocabulary for the models of a recipe and of the merges that it is made of.
+# One vocabulary for the models of a recipe and of its stages.
 
 
 def align_models(recipe: Recipe, sources: Mapping[str, Source]) -> Alignment:
-    """The models of a recipe, its stages among them, over the vocabulary that it asks for.
+    """Give the models of a recipe and its stages the vocabulary that the recipe sets.
 
-    sources: opened models by reference, of `open_models`. Every stage may ask for the vocabulary of
-    the recipe, made of the same models (`evomerge.vocabulary`), as searches write it; else the
-    tokenizer of a stage must be that of the model that leads it. Raises RecipeError for a stage
-    that asks for another, SourceError.
+    sources: opened models by reference, from `open_models`. All stages may set the recipe's own
+    vocabulary, made of the same models (`evomerge.vocabulary`), as searches write it. Otherwise a
+    stage must keep the tokenizer of its leading model. Raises RecipeError for a stage with another
+    tokenizer, SourceError.
     """
     if _is_one_vocabulary(recipe):
         alignment = align(_over_all_models(recipe), sources)
         return replace(alignment, sources=open_stages(recipe, alignment.sources))
     opened = dict(sources)
     for name, stage in recipe.used_stages.items():
-        asked = align(stage.model_copy(update={"chat_template": None}), opened)
-        opened[name] = open_stage(name, stage, {**opened, **asked.sources})
-        if not _keeps_its_tokenizer(recipe, stage, asked, opened[name]):
+        stage_alignment = align(stage.model_copy(update={"chat_template": None}), opened)
+        opened[name] = open_stage(name, stage, {**opened, **stage_alignment.sources})
+        if not _keeps_its_tokenizer(recipe, stage, stage_alignment, opened[name]):
             raise RecipeError(
-                f"{name}: asks for a tokenizer that is not that of its leading model; merge it "
+                f"{name}: its tokenizer is not that of its leading model; merge it "
                 "into a folder first and name that"
             )
     alignment = align(recipe, opened)
@@ -133,14 +133,14 @@ def align_models(recipe: Recipe, sources: Mapping[str, Source]) -> Alignment:
 def shared_settings(
     recipe: Recipe, opened: Mapping[str, Source], alignment: Alignment
 ) -> SharedSettings:
-    """What the merge has of the settings that its models disagree on. Raises SourceError.
+    """Settle the settings that the models of a merge disagree on. Raises SourceError.
 
-    opened: the models of `open_models`, as their own files are. alignment: what became of them.
+    opened: the models from `open_models`, as in their files. alignment: the same models aligned.
     """
     spec = tokenizer_spec(recipe)
     models = {name: opened[name] for name in recipe.checkpoints}
     reader, tokenizer = TokenizerReader(), None
-    if any(tokenizer_spec(each) for each in (recipe, *recipe.used_stages.values())):
+    if any(tokenizer_spec(document) for document in (recipe, *recipe.used_stages.values())):
         tokenizer = alignment.tokenizer or reader.load(alignment.tokenizer_source)
     ends = end_rows(models, end_tokens, tokenizer=tokenizer, reader=reader)
     unite = spec is None or spec.source in ("base", "union")
@@ -148,16 +148,16 @@ def shared_settings(
 
 
 def _is_one_vocabulary(recipe: Recipe) -> bool:
-    """Whether every merge of several asks for one tokenizer, made of the same listed models."""
+    """Whether a recipe has stages and they all set one tokenizer, made of the same models."""
     documents = [recipe, *recipe.used_stages.values()]
-    asked = [(tokenizer_spec(each), each.evomerge.get(BLOCK_KEY)) for each in documents]
-    spec, listed = asked[0]
-    same = all(each == asked[0] for each in asked)
+    vocabularies = [(tokenizer_spec(each), each.evomerge.get(BLOCK_KEY)) for each in documents]
+    spec, listed = vocabularies[0]
+    same = all(each == vocabularies[0] for each in vocabularies)
     return bool(recipe.stages) and spec is not None and listed is not None and same
 
 
 def _over_all_models(recipe: Recipe) -> Recipe:
-    """A merge of all the models that asks for the same vocabulary."""
+    """A merge of all the models with the same vocabulary settings."""
     listed = [name for name in recipe.evomerge[BLOCK_KEY] if name not in recipe.stages]
     return Recipe(
         merge_method="linear",
@@ -169,12 +169,14 @@ def _over_all_models(recipe: Recipe) -> Recipe:
     )
 
 
-def _keeps_its_tokenizer(recipe: Recipe, stage: Recipe, asked: Alignment, opened: Source) -> bool:
-    """Whether the tokenizer of a stage is what lies where its leading model does."""
+def _keeps_its_tokenizer(
+    recipe: Recipe, stage: Recipe, alignment: Alignment, opened: Source
+) -> bool:
+    """Whether a stage's tokenizer is the one in the folder of its leading model."""
     if stage.chat_template is not None and recipe.chat_template in (None, "auto"):
         return False
-    giver = asked.tokenizer_source
+    tokenizer_source = alignment.tokenizer_source
     if tokenizer_spec(stage) is None:
         return True
-    written = isinstance(giver, AlignedSource) and giver.tokenizer is not None
-    return not written and tokenizer_folder(giver) == opened.folder
+    written = isinstance(tokenizer_source, AlignedSource) and tokenizer_source.tokenizer is not None
+    return not written and tokenizer_folder(tokenizer_source) == opened.folder

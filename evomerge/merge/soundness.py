@@ -1,4 +1,4 @@
-"""Whether what a merge writes can be loaded whole, and is finite."""
+"""Checks that a merged model loads completely and that its numbers are finite."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from evomerge.sources import (
 
 @dataclass(frozen=True, kw_only=True)
 class Loadable:
-    """A merge that transformers loads whole, as far as can be known.
+    """A merge that transformers loads completely, as far as the check can tell.
 
-    left_out: its tensors that transformers has no place for, to be left unwritten. unchecked: why
-    nothing could be found out; None where it was.
+    left_out: tensors that transformers has no place for; they are not written. unchecked: why the
+    check was not possible; None where it was made.
     """
 
     left_out: frozenset[str] = frozenset()
@@ -34,7 +34,7 @@ class Loadable:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should be told, a sentence each."""
+        """Notes for the user, a sentence each."""
         notes = []
         if self.left_out:
             first, more = min(self.left_out), len(self.left_out) - 1
@@ -70,7 +70,7 @@ def check_loadable(
         ) from error
     if found.problem:
         raise RecipeError(
-            f"models: the merged model would not load whole: {found.problem} for "
+            f"models: the merged model would not load completely: {found.problem} for "
             f"{type(model.module).__name__} as config.json describes it; get the config and the "
             "weights of the first model from the same place"
         )
@@ -83,32 +83,33 @@ def check_loadable(
 def check_finite(
     name: str, tensor: torch.Tensor, plan: Plan, sources: Mapping[str, Source]
 ) -> None:
-    """Raise MergeError for a merged tensor that holds a NaN or an infinity, with what it is of."""
-    what = not_finite(tensor)
-    if what:
-        made = next(each for each in plan.tensors if each.name == name)
-        raise MergeError(why_not_finite(made, what, tensor.dtype, sources))
+    """Raise MergeError, with the cause, for a merged tensor that holds a NaN or an infinity."""
+    non_finite = not_finite(tensor)
+    if non_finite:
+        tensor_plan = next(planned for planned in plan.tensors if planned.name == name)
+        raise MergeError(why_not_finite(tensor_plan, non_finite, tensor.dtype, sources))
 
 
 def why_not_finite(
-    made: TensorPlan, what: str, dtype: torch.dtype, sources: Mapping[str, Source]
+    plan: TensorPlan, non_finite: str, dtype: torch.dtype, sources: Mapping[str, Source]
 ) -> str:
-    """The sentence a user reads: the first model whose own tensor shows the reason, if one does."""
-    stored = str(dtype).removeprefix("torch.")
-    for member in made.members:
+    """The error message. It names the first model with a tensor that explains it, if any."""
+    dtype_name = str(dtype).removeprefix("torch.")
+    for member in plan.members:
         source = sources[member.reference]
         values = source.tensor(member.tensor)
         found = not_finite(values)
         if found:
-            return f"{made.name}: {found} in {member.tensor} of {member.reference}; mend that model"
+            return f"{plan.name}: {found} in {member.tensor} of {member.reference}; mend that model"
         if dtype.is_floating_point and values.is_floating_point():
             largest = float(values.abs().max())
             if largest > torch.finfo(dtype).max:
                 return (
-                    f"{made.name}: {what}, as {member.reference} has {largest:.3g} there and "
-                    f"{stored} ends at {torch.finfo(dtype).max:.3g}; merge into bfloat16 or float32"
+                    f"{plan.name}: {non_finite}, as {member.reference} has {largest:.3g} there and "
+                    f"the largest {dtype_name} is {torch.finfo(dtype).max:.3g}; merge into "
+                    "bfloat16 or float32"
                 )
     return (
-        f"{made.name}: the merge makes {what} of finite weights in {stored}; use other weights of "
-        "the models, or a wider dtype"
+        f"{plan.name}: the merge makes {non_finite} from finite tensors in {dtype_name}; use other "
+        "merge weights, or a wider dtype"
     )

@@ -1,7 +1,7 @@
-"""Statistics of the sources on a user's text: which there are, how they are stored, reading them.
+"""Statistics of the sources on a user's text: their kinds, their file format, and reading them.
 
-One safetensors file holds one kind of one model, under the tensor names of its checkpoint; its
-metadata say which weights and which text it was computed of.
+One safetensors file holds one kind of statistic for one model, under the tensor names of its
+checkpoint. Its metadata say which weights and which text it was computed from.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ FileKind = Literal["fisher", "inputs"]
 shape. inputs: XᵀX of the inputs of each linear layer, (in, in), by the name of its weight."""
 
 Kind = Literal["fisher", "fisher_mean", "fisher_norm", "inputs", "input_axis"]
-"""What can be asked of a tensor. fisher_mean: of its diagonal, shape (). fisher_norm: of the
-diagonal over the whole model, shape (), the same for every tensor. input_axis: which axis of a
-linear layer's weight meets the inputs, shape (), int64. fisher and inputs as in FileKind."""
+"""The statistics of a tensor. fisher_mean: the mean of its diagonal, shape (). fisher_norm: the
+norm of the diagonal over the whole model, shape (), the same for every tensor. input_axis: the axis
+of a linear layer's weight that the inputs multiply, shape (), int64. fisher and inputs: as in
+FileKind."""
 
 _FILE_OF: Mapping[str, FileKind] = {
     "fisher": "fisher",
@@ -38,17 +39,19 @@ _FILE_OF: Mapping[str, FileKind] = {
     "input_axis": "inputs",
 }
 MEAN_SUFFIX = "#mean"
-"""After a tensor's name: the mean of its Fisher diagonal. `#` is in no name of a checkpoint."""
+"""Added to a tensor's name for the mean of its Fisher diagonal. Checkpoints have no `#` in
+names."""
 NORM_NAME = "#norm"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file of statistics says of itself, in its metadata.
+    """The metadata of a file of statistics.
 
-    model: its folder, or its hub id, when it was calibrated. weights_sha256, text_sha256: of what
-    it was computed. settings: how, in words. shared: tensor -> the one whose inputs it shares and
-    under which they are stored. transposed: linear weights that are stored (in, out).
+    model: its folder, or its hub id, when it was calibrated. weights_sha256, text_sha256: of the
+    weights and the text that it was computed from. settings: how it was computed, in words. shared:
+    tensor -> the tensor that has the same inputs and under which they are stored. transposed:
+    linear weights that are stored (in, out).
     """
 
     kind: FileKind
@@ -74,7 +77,7 @@ class Header:
 
     @property
     def file_name(self) -> str:
-        """Where a folder of statistics keeps it: by the model's own name and its weights."""
+        """Its file name in a folder of statistics: the model's name and a digest of its weights."""
         name = Path(self.model.partition("@")[0]).name or "model"
         return f"{name}-{self.weights_sha256[:12]}.{self.kind}.safetensors"
 
@@ -85,7 +88,7 @@ class Header:
 
 
 def read_header(file: Path) -> Header | None:
-    """What a file says of itself; None for one that `evomerge calibrate` did not write."""
+    """The header of a file; None if `evomerge calibrate` did not write it."""
     try:
         with safe_open(file, framework="pt") as handle:
             metadata = handle.metadata() or {}
@@ -106,7 +109,7 @@ def read_header(file: Path) -> Header | None:
 
 
 def model_name(source: Source) -> str:
-    """What a header calls a source: the same from every working folder."""
+    """The name of a source in a header: the same from every working folder."""
     return str(source.folder) if source.revision is None else source.reference
 
 
@@ -122,7 +125,7 @@ def weights_sha256(source: Source) -> str:
 
 
 class Statistics:
-    """A folder of statistics and the sources that they are asked of; made by `open`."""
+    """A folder of statistics and the sources that it is read for; made by `open`."""
 
     def __init__(
         self, folder: Path, sources: Mapping[str, Source], files: Mapping[Path, Header]
@@ -137,13 +140,13 @@ class Statistics:
     def open(cls, folder: str | Path, sources: Mapping[str, Source]) -> Statistics:
         """The statistics in a folder, for sources by reference as recipes name them.
 
-        Reads the files' headers; a source is hashed when it is first asked for. Raises RecipeError
-        where the folder holds no statistics.
+        Reads the files' headers only; a source is hashed at its first use. Raises RecipeError where
+        the folder holds no statistics.
         """
         path = Path(os.path.expanduser(folder))
-        beside = sorted(path.glob("*.safetensors")) if os.path.isdir(path) else []
-        found = {file: read_header(file) for file in beside}
-        files = {file: header for file, header in found.items() if header is not None}
+        files_there = sorted(path.glob("*.safetensors")) if os.path.isdir(path) else []
+        headers = {file: read_header(file) for file in files_there}
+        files = {file: header for file, header in headers.items() if header is not None}
         if not files:
             models = " ".join(shlex.quote(reference) for reference in sources)
             raise RecipeError(
@@ -160,16 +163,16 @@ class Statistics:
     def get(self, reference: str, kind: str, tensor_name: str) -> torch.Tensor | None:
         """A statistic of one tensor of a model, float32 unless its kind says otherwise.
 
-        kind: one of `Kind`. A view of the file, never to be written to; None where the file has
-        none for this tensor. Raises RecipeError where the model has not been calibrated for the
-        kind, or its weights are not those that were.
+        kind: one of `Kind`. Returns a view of the file, never to be written to; None where the file
+        has no statistic for this tensor. Raises RecipeError where the model was not calibrated for
+        the kind, or its weights have changed since.
         """
-        of_file = _FILE_OF.get(kind)
-        assert of_file is not None, f"{kind} is no statistic"
-        self.require(reference, of_file)
-        if of_file == "fisher" and not self._sources[reference].as_stored(tensor_name):
-            return None  # its rows are those of other tokens than the statistic's
-        return self._opened[reference, of_file].get(kind, tensor_name)
+        file_kind = _FILE_OF.get(kind)
+        assert file_kind is not None, f"{kind} is no statistic"
+        self.require(reference, file_kind)
+        if file_kind == "fisher" and not self._sources[reference].as_stored(tensor_name):
+            return None  # its rows belong to other tokens than the statistic's
+        return self._opened[reference, file_kind].get(kind, tensor_name)
 
     def _open(self, reference: str, kind: FileKind) -> _StatisticsFile:
         source = self._sources[reference]
@@ -181,9 +184,9 @@ class Statistics:
             if header.weights_sha256 == digest:
                 return _StatisticsFile(path, header)
         changed = any(header.model == model_name(source) for _, header in known)
-        problem = f"has none of {reference}"
+        problem = f"no statistics of {reference}"
         if changed:
-            problem = f"those of {reference} are of other weights than it has now"
+            problem = f"the weights of {reference} changed after its calibration"
         raise RecipeError(
             f"evomerge.statistics: {self._folder}: {kind}: {problem}; run: evomerge calibrate "
             f"{shlex.quote(reference)} --text FILE --out {shlex.quote(str(self._folder))} --{kind}"
@@ -191,7 +194,7 @@ class Statistics:
 
 
 class _StatisticsFile:
-    """One opened file; tensors are mapped from it when they are asked for."""
+    """One opened file; its tensors are mapped when they are read."""
 
     def __init__(self, path: Path, header: Header) -> None:
         self._path = path

@@ -1,8 +1,8 @@
-"""A cache of arrays that a merge computes once, from the sources alone.
+"""A cache of arrays that depend on the sources alone, so that each is computed once.
 
-Small ones stay in memory; large ones are files beside the run, mapped, so that they take no memory
-of their own, serve every worker of a machine and survive an interruption. A limit holds for all of
-them together.
+Small arrays stay in memory. Large arrays are mapped files beside the run: they take no memory of
+their own, all workers of a machine share them, and they survive an interruption. One limit holds
+for all arrays together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _IN_MEMORY_BYTES = 2**18
 """Arrays up to this size are not worth a file."""
 
 _FORM = "1"
-"""Part of every file's name; another number makes files of older releases unknown."""
+"""Part of every file's name. A new number here makes later releases ignore older files."""
 
 Key = tuple[str, ...]
 
@@ -30,10 +30,10 @@ Key = tuple[str, ...]
 class TensorCache:
     """Arrays by key, up to a limit.
 
-    limit_bytes: of all arrays together; 0 keeps none. folder: where large ones are
-    written, made when needed; None keeps them in memory. What came first stays: a search asks for
-    the same arrays in the same order every time, where dropping the oldest would drop each just
-    before it is wanted again.
+    limit_bytes: of all arrays together; 0 keeps none. folder: where large ones are written, made
+    when needed; None keeps them in memory. The first arrays stay. A search reads the same arrays in
+    the same order every time, so dropping the oldest would drop each array just before its next
+    use.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TensorCache:
         return key in self._arrays or size_bytes <= self._left_bytes
 
     def get(self, key: Key, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The array of that key; made, and kept if there is room, where it is not known."""
+        """The array of that key. If it is new, it is made, and kept if there is room."""
         known = self._arrays.get(key)
         if known is not None:
             return known
@@ -76,16 +76,16 @@ class TensorCache:
             return None
         try:
             array = _mapped(path)
-        except (OSError, ValueError, EOFError):  # torn by a crash: it is made again
+        except (OSError, ValueError, EOFError):  # damaged by a crash: make it again
             return None
         return array if array.nbytes <= self._left_bytes else None
 
     def _store(self, key: Key, array: NDArray[Any]) -> NDArray[Any]:
-        """The array as it will be kept: mapped from its file, or itself where it has none."""
+        """The array as it is kept: mapped from its file, or unchanged where it has no file."""
         path = self._path(key)
         if path is None or array.nbytes <= _IN_MEMORY_BYTES:
             return array
-        # A full disk costs speed, not the search.
+        # A full disk makes the search slower, but does not end it.
         with contextlib.suppress(OSError, ValueError):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -101,7 +101,7 @@ class TensorCache:
         return array
 
     def _remove_leftovers(self) -> None:
-        """What processes that are gone were writing."""
+        """Delete partial files of processes that have ended."""
         if self._folder is None:
             return
         for partial in self._folder.glob("*.partial"):
@@ -121,6 +121,6 @@ def _runs(process: int) -> bool:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    """The array in a file; pages are shared until somebody writes, and never written back."""
+    """The array in a file, mapped copy-on-write: nothing is written back to the file."""
     array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     return array

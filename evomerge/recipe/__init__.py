@@ -1,10 +1,10 @@
 """The recipe: what to merge and how, as a mergekit YAML document and as a typed value.
 
-A recipe says everything that the merge engine needs and nothing about scores.
+A recipe holds everything that the merge engine needs.
 
-Its YAML is valid for `mergekit-yaml`, that of a merge of merges for `mergekit-multi`; our own facts
-(the mask seed, hashes of the sources, the genome, the scores) are under the key `evomerge:`, which
-mergekit ignores. A route with scales that it cannot say is ours alone.
+Its YAML is valid for `mergekit-yaml`, or for `mergekit-multi` if it is a merge of merges. Our own
+facts (the mask seed, hashes of the sources, the genome, the scores) are under the key `evomerge:`,
+which mergekit ignores. Only evomerge reads a route with scales that mergekit cannot express.
 """
 
 from lazy_loader import attach_stub

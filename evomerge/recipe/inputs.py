@@ -1,4 +1,4 @@
-"""What a recipe merges: whole models, slices of their layers, modules of either, or a route."""
+"""The inputs of a recipe: whole models, slices of their layers, modules of either, or a route."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pydantic import (
 
 from evomerge.recipe.settings import Parameters
 
-# How recipes name models: a folder or a hub id, `@revision` and `+adapter` allowed after it.
+# How recipes name models: a folder or a hub id, then an optional `@revision` and `+adapter`.
 
 
 def _as_text(written: object) -> object:
-    """The long form that mergekit writes for a path with a space, as the short one."""
+    """Turn mergekit's long form of a reference (for a path with a space) into the short form."""
     if not isinstance(written, Mapping) or "model" not in written:
         return written
-    odd = next((key for key in written if key not in ("model", "lora")), None)
-    if odd is not None:
-        raise ValueError(f"{odd} is not supported; name the model alone")
+    unknown_key = next((key for key in written if key not in ("model", "lora")), None)
+    if unknown_key is not None:
+        raise ValueError(f"{unknown_key} is not supported; name the model alone")
     parts = [written["model"], *([written["lora"]] if written.get("lora") else [])]
     return "+".join(_path_as_text(part) for part in parts)
 
@@ -42,8 +42,8 @@ def _path_as_text(written: object) -> str:
 def _without_control_characters(written: str) -> str:
     if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in written):
         raise ValueError(
-            "has a line break or another control character, which no model's name may have; rename "
-            "the folder"
+            "has a line break or another control character, which a model's name must not have; "
+            "rename the folder"
         )
     return written
 
@@ -59,7 +59,7 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class RecipeModel(BaseModel):
-    """One model of a merge with the parameters that are its own."""
+    """One model of a merge, with its own parameters."""
 
     model_config = _STRICT
 
@@ -68,7 +68,7 @@ class RecipeModel(BaseModel):
 
 
 class SliceSource(BaseModel):
-    """Layers `layer_range[0]` to `layer_range[1] - 1` of a model, with parameters of their own."""
+    """Layers `layer_range[0]` to `layer_range[1] - 1` of a model, with their own parameters."""
 
     model_config = _STRICT
 
@@ -88,7 +88,7 @@ class SliceSource(BaseModel):
 
 
 class Slice(BaseModel):
-    """Layers of the result, each merged of the layer at the same place in every source."""
+    """Layers of the result; each is merged from the layers at the same place in all sources."""
 
     model_config = _STRICT
 
@@ -114,7 +114,7 @@ class Slice(BaseModel):
             if entry.count != first.count:
                 raise ValueError(
                     f"{entry.model} gives {entry.count} layers and {first.model} {first.count}; "
-                    "give as many of each"
+                    "give equal numbers"
                 )
         return sources
 
@@ -127,8 +127,8 @@ class Slice(BaseModel):
 class Stretch(BaseModel):
     """Consecutive layers of one model that a route passes through, in order.
 
-    layers: the first and one past the last. scale: the residual stream is multiplied by it where it
-    enters the first of them.
+    layers: the first and one past the last. scale: multiplies the residual stream before the first
+    of these layers.
     """
 
     model_config = _STRICT
@@ -146,12 +146,12 @@ class Stretch(BaseModel):
     @classmethod
     def _not_zero(cls, scale: float) -> float:
         if scale == 0.0:
-            raise ValueError("0 forgets all that came before; give another number")
+            raise ValueError("0 erases all layers before it; give another number")
         return scale
 
 
 class Module(BaseModel):
-    """A part of the network (an encoder, a vision tower), of whole models or of slices."""
+    """A part of the network (an encoder, a vision tower), merged from whole models or slices."""
 
     model_config = _STRICT
 
@@ -173,17 +173,17 @@ class Module(BaseModel):
 
 
 def some_layers(layers: tuple[int, int]) -> tuple[int, int]:
-    """The range as it is. Raises ValueError when it holds no layers."""
+    """The range unchanged. Raises ValueError when it contains no layers."""
     first, end = layers
     if not 0 <= first < end:
         raise ValueError(
-            f"[{first}, {end}] holds no layers; give the first and one past the last, from 0"
+            f"[{first}, {end}] contains no layers; give the first and one past the last, from 0"
         )
     return layers
 
 
 def refuse_duplicates(models: Iterable[str]) -> None:
-    """Raise ValueError that names the first model that comes twice."""
+    """Raise ValueError with the first model that is listed twice."""
     seen: set[str] = set()
     for model in models:
         if model in seen:

@@ -1,4 +1,4 @@
-"""Reading recipes: our own documents and anyone's mergekit YAML, refused in one line."""
+"""Reads recipes: our own documents and any mergekit YAML; errors are one line."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from evomerge.errors import RecipeError
 from evomerge.recipe.recipe import Recipe
 
 _OTHER_KINDS = {
-    "experts": "is of mergekit-moe, which builds a mixture of experts; write a merge_method",
-    "gate_mode": "is of mergekit-moe, which builds a mixture of experts; write a merge_method",
-    "genome": "is of mergekit-evolve; write a job for `evomerge search`",
+    "experts": "belongs to mergekit-moe, which builds a mixture of experts; write a merge_method",
+    "gate_mode": "belongs to mergekit-moe, which builds a mixture of experts; write a merge_method",
+    "genome": "belongs to mergekit-evolve; write a job for `evomerge search`",
     "stages": "no such key; write each stage as a document of its own with a `name`, before this",
 }
-"""Keys that only other documents of mergekit have, or none."""
+"""Keys of other mergekit documents, or of none, with their mends."""
 
 _MOST_DOCUMENTS = 100
 _MOST_MERGES = 1000
-"""Merges that a recipe amounts to: each of its stages as often as it is used, by stages too."""
+"""The most merges that a recipe may need; a stage counts each time a merge or stage uses it."""
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -33,10 +33,10 @@ def load_recipe(path: Path) -> Recipe:
 def read_recipe(text: str, *, where: str) -> Recipe:
     """Parse a recipe or any mergekit YAML of the same form, of one document or several.
 
-    Of several, all but one have a `name` that others use as a model; they become the `stages` of
-    the one without, in an order in which each comes after those that it uses. Names that nothing
-    uses are left out. `where` names the file in messages. Raises RecipeError with the field and the
-    mend.
+    Of several documents, all but one have a `name` that others use as a model. They become the
+    `stages` of the document without a name; each stage comes after the stages that it uses. Unused
+    stages are left out. where: names the file in messages. Raises RecipeError with the field and
+    the mend.
     """
     expected = "merge_method and models"
     documents = parse_mappings(text, where=where, expected=expected, error=RecipeError)
@@ -62,14 +62,13 @@ def read_recipe(text: str, *, where: str) -> Recipe:
     if len(finals) != 1:
         counted = f"{len(finals)} of its documents are" if finals else "none of its documents is"
         raise RecipeError(
-            f"{where}: {counted} without a `name`; leave it out of exactly one, the merge that is "
-            "wanted in the end"
+            f"{where}: {counted} without a `name`; leave it out of exactly one, the final merge"
         )
     return finals[0].model_copy(update={"stages": _in_order(finals[0], named, where)})
 
 
 def _in_order(final: Recipe, named: Mapping[str, Recipe], where: str) -> dict[str, Recipe]:
-    """The named merges that the final one is made of, each after those that it uses."""
+    """The named merges that the final merge uses, each after those that it uses itself."""
     ordered: dict[str, Recipe] = {}
     merges: dict[str, int] = {}
 
@@ -83,8 +82,8 @@ def _in_order(final: Recipe, named: Mapping[str, Recipe], where: str) -> dict[st
                 merges[name] = 1 + sum(merges.get(used, 0) for used in named[name].named)
                 if merges[name] > _MOST_MERGES:
                     raise RecipeError(
-                        f"{where}: name: {name} amounts to more than {_MOST_MERGES:,} merges, as "
-                        "the stages that it uses use others; write fewer"
+                        f"{where}: name: {name} needs more than {_MOST_MERGES:,} merges, with "
+                        "the stages that its stages use; write fewer"
                     )
 
     add(final, ())
@@ -95,21 +94,21 @@ def _recipe(document: Mapping[str, Any], where: str) -> Recipe:
     for key, meaning in _OTHER_KINDS.items():
         if key in document:
             raise RecipeError(f"{where}: {key}: {meaning}")
-    # A key without a value is a key not given, as in mergekit.
-    given = {key: value for key, value in document.items() if value is not None}
-    given = {**given, **_dtypes(given)}
+    # A key without a value counts as missing, as in mergekit.
+    fields = {key: value for key, value in document.items() if value is not None}
+    fields = {**fields, **_dtypes(fields)}
     try:
-        return Recipe.model_validate(given)
+        return Recipe.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in written_parts(first))
         # A problem of the whole document names its field itself.
-        said = ": ".join(part for part in (field, problem_text(first)) if part)
-        raise RecipeError(f"{where}: {said}") from error
+        message = ": ".join(part for part in (field, problem_text(first)) if part)
+        raise RecipeError(f"{where}: {message}") from error
 
 
 def _dtypes(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Arithmetic is float32 always; the `dtype` of other people's recipes is what they store."""
+    """Arithmetic is always float32; `dtype` in other recipes means the storage dtype."""
     stored = document.get("out_dtype") or document.get("dtype")
     if isinstance(stored, str):
         stored = stored.removeprefix("torch.")

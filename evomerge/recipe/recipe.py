@@ -1,4 +1,4 @@
-"""The recipe as a typed value, and the mergekit YAML document that says the same."""
+"""The recipe as a typed value, and its mergekit YAML document."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DType = Literal["float32", "bfloat16", "float16"]
 class Recipe(BaseModel):
     """A whole merge by `merge_method`, in float32, rounded once to `out_dtype`.
 
-    What is merged is said in one of `models` (whole models), `slices` (of their layers), `modules`
-    (parts of the network, each of models or slices) and `route` (layers in the order in which a
-    token passes through them; mergekit has slices only). Model references are local folders or hub
-    ids, `@revision` allowed, or names of `stages`: merges that this one is made of, by name, each
-    of which may name those before it. `evomerge` is our own block: `seed` (of the random masks) is
-    read from it, the rest is carried along untouched.
+    Exactly one of four fields gives the parts to merge: `models` (whole models), `slices` (of their
+    layers), `modules` (parts of the network, each of models or slices) or `route` (layers in the
+    order in which a token passes through them; mergekit has slices only). Model references are
+    local folders or hub ids, with an optional `@revision`, or names of `stages`. Stages are merges
+    that this merge uses as models; each stage may use the stages before it. `evomerge` is our own
+    block: `seed` (of the random masks) is read from it, the rest is kept unchanged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -60,14 +60,14 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _one_of_four(self) -> Recipe:
-        given = [key for key in ("models", "slices", "modules", "route") if getattr(self, key)]
-        if not given:
+        present = [key for key in ("models", "slices", "modules", "route") if getattr(self, key)]
+        if not present:
             raise ValueError("models: missing; name the models to merge, or slices, or modules")
-        if len(given) > 1:
-            raise ValueError(f"{given[1]}: the recipe has {given[0]} already; keep one of them")
+        if len(present) > 1:
+            raise ValueError(f"{present[1]}: the recipe has {present[0]} already; keep one of them")
         if self.route is not None and self.merge_method != "passthrough":
             raise ValueError(
-                f"merge_method: {self.merge_method} merges no routes; write passthrough"
+                f"merge_method: {self.merge_method} does not merge routes; write passthrough"
             )
         if self.tokenizer_source is not None and self.tokenizer is not None:
             raise ValueError("tokenizer_source: the recipe has tokenizer already; keep one of them")
@@ -78,8 +78,8 @@ class Recipe(BaseModel):
         seed = self.evomerge.get("seed", 0)
         if type(seed) is not int or seed < 0:  # a switch is an int too
             raise ValueError(
-                f"evomerge.seed: {'nothing' if seed is None else seed} is no whole number from 0; "
-                "write one, or remove the key"
+                f"evomerge.seed: {'nothing' if seed is None else seed} is not a whole number from "
+                "0; write one, or remove the key"
             )
         return self
 
@@ -88,8 +88,17 @@ class Recipe(BaseModel):
         known: set[str] = set()
         for name, stage in self.stages.items():
             if stage.stages:
-                raise ValueError(f"stages.{name}.stages: put them beside it, before it")
-            ahead = next((n for n in stage.named if n in self.stages and n not in known), None)
+                raise ValueError(
+                    f"stages.{name}.stages: cannot be nested; put them before this stage"
+                )
+            ahead = next(
+                (
+                    reference
+                    for reference in stage.named
+                    if reference in self.stages and reference not in known
+                ),
+                None,
+            )
             if ahead is not None:
                 raise ValueError(f"stages.{name}: names {ahead}, which does not come before it")
             known.add(name)
@@ -102,20 +111,22 @@ class Recipe(BaseModel):
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Every model the recipe merges, the base first, each once; a stage by its name."""
+        """Every model that the recipe merges, each once, the base first; a stage by its name."""
         first = [self.base_model] if self.base_model else []
         return tuple(dict.fromkeys([*first, *_models_in(self)]))
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Every model of `references`, then the one whose tokenizer it takes by name."""
-        giver = self.tokenizer.source if self.tokenizer is not None else self.tokenizer_source
-        taken = [] if giver in (None, "base", "union") else [str(giver)]
-        return tuple(dict.fromkeys([*self.references, *taken]))
+        """Every model of `references`, then the model named for its tokenizer, if any."""
+        tokenizer_source = (
+            self.tokenizer.source if self.tokenizer is not None else self.tokenizer_source
+        )
+        added = [] if tokenizer_source in (None, "base", "union") else [str(tokenizer_source)]
+        return tuple(dict.fromkeys([*self.references, *added]))
 
     @property
     def used_stages(self) -> dict[str, Recipe]:
-        """The stages that this merge is made of in the end, each after those that it uses."""
+        """The stages that this merge uses, directly or through others, each after those it uses."""
         wanted = set(self.named)
         used: list[tuple[str, Recipe]] = []
         for name, stage in reversed(self.stages.items()):
@@ -126,13 +137,13 @@ class Recipe(BaseModel):
 
     @property
     def alone(self) -> str | None:
-        """The one model that this is, as its own files say it; None for a merge.
+        """The model that this recipe returns unchanged; None for a merge.
 
-        A merge of one model whose weight is not 1 is a merge, and so is one that asks for a
-        tokenizer, a chat template or generation settings.
+        One model with a weight other than 1 counts as a merge. So does one model with a tokenizer,
+        a chat template or generation settings in the recipe.
         """
-        asked = (self.base_model, self.tokenizer_source, self.tokenizer, self.chat_template)
-        if self.merge_method != "linear" or len(self.models) != 1 or any(asked):
+        changes = (self.base_model, self.tokenizer_source, self.tokenizer, self.chat_template)
+        if self.merge_method != "linear" or len(self.models) != 1 or any(changes):
             return None
         [entry] = self.models
         plain = dict(entry.parameters) == {"weight": 1.0}
@@ -140,12 +151,12 @@ class Recipe(BaseModel):
         return entry.model if plain and normal and entry.model not in self.stages else None
 
     def without_unused(self) -> Recipe:
-        """The same merge with the stages that it is made of, and no others."""
+        """The same merge with only the stages that it uses."""
         return self.model_copy(update={"stages": self.used_stages})
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """Every model that lies somewhere: those of the stages in order, then the recipe's own."""
+        """Every model with files of its own: those of the stages in order, then the recipe's."""
         merged = [name for stage in self.used_stages.values() for name in stage.references]
         return tuple(
             name for name in dict.fromkeys([*merged, *self.references]) if name not in self.stages
@@ -166,10 +177,10 @@ class Recipe(BaseModel):
         return self.model_copy(update={"evomerge": {**self.evomerge, **facts}})
 
     def to_yaml(self) -> str:
-        """The document as mergekit reads it; floats are written so that they read back equal.
+        """The document as mergekit reads it. Floats are written so that they read back equal.
 
-        A recipe of stages is several documents as mergekit-multi reads them, the stages first, each
-        with its `name`; those that nothing uses are left out.
+        A recipe with stages is written as several documents for mergekit-multi: the stages first,
+        each with its `name`. Unused stages are left out.
         """
         used = self.used_stages.items()
         documents = [{"name": name, **stage._document()} for name, stage in used]
@@ -188,7 +199,7 @@ class Recipe(BaseModel):
         if not self.models:
             del document["models"]
         if self.out_dtype is None:
-            del document["dtype"]  # where it stands alone it is what is stored
+            del document["dtype"]  # alone, dtype would mean the storage dtype
         for stretch in document.get("route", ()):
             if stretch["scale"] == 1.0:
                 del stretch["scale"]
@@ -216,7 +227,7 @@ def _models_in(part: Recipe | Module) -> Iterator[str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Numbers of a gradient on one line; floats always with a point, as YAML 1.1 wants them."""
+    """Writes a gradient on one line, and floats always with a point, as YAML 1.1 needs."""
 
 
 def _represent_list(dumper: _Dumper, values: list[Any]) -> yaml.Node:
@@ -225,7 +236,7 @@ def _represent_list(dumper: _Dumper, values: list[Any]) -> yaml.Node:
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    # PyYAML folds these, which YAML 1.1 takes for line breaks, in quotes that lose them.
+    # YAML 1.1 reads these signs as line breaks; PyYAML's default quotes would lose them.
     style = '"' if any(sign in text for sign in "\x85\u2028\u2029") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

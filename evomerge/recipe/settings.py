@@ -1,6 +1,6 @@
-"""Parameters as a recipe writes them, and their value for one tensor.
+"""Parameters as a recipe writes them, and their values for one tensor.
 
-Values are not checked here: what a parameter may be is the method's to say.
+Values are not checked here; each method checks its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Scalar = bool | float | str
 """One value of a parameter."""
 
 Gradient = tuple[float, ...]
-"""Values spread evenly over the depth of a slice and interpolated linearly between."""
+"""Values spread evenly over the depth of a slice, with linear interpolation between them."""
 
 
 class Condition(BaseModel):
@@ -38,7 +38,7 @@ Settings = Mapping[str, Setting]
 
 
 def _one_condition_is_a_list(value: object) -> object:
-    """Mergekit takes a lone {filter, value} for a list of one."""
+    """Mergekit reads a single {filter, value} as a list of one."""
     return (value,) if isinstance(value, Mapping) and "value" in value else value
 
 
@@ -49,14 +49,14 @@ def _none_is_empty(value: object) -> object:
 _WrittenSetting = Annotated[Setting, BeforeValidator(_one_condition_is_a_list)]
 
 Parameters = Annotated[dict[str, _WrittenSetting], BeforeValidator(_none_is_empty)]
-"""The field of a recipe that holds one scope's parameters; an empty key is no parameters."""
+"""The field of a recipe with one scope's parameters; an empty key means no parameters."""
 
 
 def resolve(setting: Setting, *, tensor_name: str, depth: float) -> Scalar | None:
     """The value of a setting for one tensor, as mergekit 0.1.5 resolves it.
 
-    `depth` is the tensor's position in its slice, i/(L-1) for layer i of L, 1 when L is 1 and 0 for
-    tensors outside the layers. None when no condition matches: the next scope decides.
+    depth: the tensor's position in its slice: i/(L-1) for layer i of L, 1 when L is 1, and 0 for
+    tensors outside the layers. Returns None when no condition matches; then the next scope decides.
     """
     if isinstance(setting, tuple):
         if not setting:
@@ -89,7 +89,7 @@ def resolve_in(
 
 
 def without_empty(document: Any) -> Any:
-    """A document without keys whose value is None or an empty mapping, at any depth."""
+    """A document without keys that have None or an empty mapping as value, at any depth."""
     if isinstance(document, Mapping):
         kept = {key: without_empty(value) for key, value in document.items()}
         return {key: value for key, value in kept.items() if value is not None and value != {}}

@@ -1,4 +1,4 @@
-"""The tokenizer of the result as a recipe asks for it; nothing here reads one."""
+"""The tokenizer of the result, as a recipe describes it."""
 
 from __future__ import annotations
 
@@ -68,8 +68,10 @@ _TokenSource = Annotated[
 
 
 class TokenSpec(BaseModel):
-    """Where the embedding of one token comes from: a model (its own token of that text), one token
-    of a model, or zeros. force: also for the models that have the token.
+    """Where the embedding of one token comes from.
+
+    source: a model (its own token of that text), one token of a model, or zeros. force: whether
+    models that have the token get it too.
     """
 
     model_config = _STRICT
@@ -83,10 +85,10 @@ def _none_is_empty(value: object) -> object:
 
 
 class TokenizerSpec(BaseModel):
-    """The vocabulary of the result: of all models (`union`), of the `base`, or of the model named.
+    """The vocabulary of the result: of all models (`union`), of the `base`, or of one named model.
 
-    tokens: text -> where its embedding comes from. pad_to_multiple_of: rows of the embedding are
-    filled up to a multiple of this.
+    tokens: text -> where its embedding comes from. pad_to_multiple_of: rows are added to the
+    embedding up to a multiple of this.
     """
 
     model_config = _STRICT

@@ -1,6 +1,6 @@
 """Where the layers of an architecture read the residual stream and where they add to it.
 
-This is what folding needs to know of an architecture, and all of it; see `folding`.
+Folding needs only this knowledge of an architecture; see `folding`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from evomerge.sources import Structure
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """The tensors of a layer through which the stream goes in and out, each by a part of its name.
+    """The tensors of a layer that read the stream or add to it, each by a part of its name.
 
-    outputs: projections that add to the stream, their biases too; outputs_elsewhere: their names in
-    mergekit, which puts the experts of a layer into one tensor. output_gains: norms that add to it.
-    inputs: weights that are multiplied with the stream itself. gains: of the norms that the stream
-    is read through, without biases; final_gain: of the last one, which the head reads through.
-    offset: what a norm adds to each gain as it is stored (Gemma multiplies by 1 + g).
+    outputs: projections that add to the stream, with their biases. outputs_elsewhere: their names
+    in mergekit, which puts the experts of a layer into one tensor. output_gains: gains of norms
+    that add to the stream. inputs: weights that multiply the stream itself. gains: gains, without
+    biases, of the norms that read the stream. final_gain: gain of the last norm, before the head.
+    offset: what a norm adds to each stored gain (Gemma multiplies by 1 + g).
     """
 
     outputs: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Block:
 
     @property
     def in_layers(self) -> tuple[str, ...]:
-        """All of those that every layer must have."""
+        """All name parts that every layer must have."""
         return (*self.outputs, *self.output_gains, *self.inputs, *self.gains)
 
 
@@ -103,13 +103,13 @@ BLOCKS: Mapping[str, Block] = {
     "Olmo2ForCausalLM": _OLMO_2,
     "Olmo3ForCausalLM": _OLMO_2,
 }
-"""Class that `config.json` names -> its layers. Of everything else scales are refused."""
+"""Class that `config.json` names -> its layers. Scales are refused for all other classes."""
 
 
 def require_foldable(structure: Structure, where: str) -> Block:
     """How the layers of a model are built.
 
-    where: the field that asks for scales. Raises RecipeError where they cannot be folded.
+    where: the field that sets scales. Raises RecipeError where they cannot be folded.
     """
     block = BLOCKS.get(structure.architecture)
     if block is None:
@@ -117,17 +117,17 @@ def require_foldable(structure: Structure, where: str) -> Block:
             f"{where}: scales cannot be folded into a plain checkpoint of a "
             f"{structure.architecture}; leave them out (in a search space: `scales: none`)"
         )
-    odd = _misplaced(block, structure)
-    if odd is not None:
+    misplaced = _misplaced(block, structure)
+    if misplaced is not None:
         raise RecipeError(
-            f"{where}: scales cannot be folded into this {structure.architecture}, whose tensors "
-            f"are not named as usual ({odd}); leave them out (in a search space: `scales: none`)"
+            f"{where}: scales cannot be folded into this {structure.architecture}: its tensors "
+            f"have unusual names ({misplaced}); leave them out (in a search space: `scales: none`)"
         )
     return block
 
 
 def _misplaced(block: Block, structure: Structure) -> str | None:
-    """A part of a name that a layer lacks, or that hits what it should not; None where all fit."""
+    """A name part that a layer lacks, or that matches other tensors too; None where all fit."""
     layers: set[int | None] = set(range(structure.depth))
     wanted = {**dict.fromkeys(block.in_layers, layers), block.final_gain: {None}}
     for part, places in wanted.items():

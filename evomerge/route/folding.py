@@ -1,15 +1,15 @@
-"""Folding: a route with scales written as a plain merge of slices, the same model to the reader.
+"""Folding: writes a route with scales as a plain merge of slices that gives the same model.
 
-With s the product of the scales up to a layer, the folded model carries h/s where the routed one
-carries h. Norms do not see a positive s, so that a layer is what it was but for what it adds to the
-stream, which is divided by s: its output projections, or the norms behind them. Through the norms
-before its branches a negative s is seen as -1, so those are negated, and the final one where the
-last s is negative. Where a layer reads the stream itself (OLMo 2), the weights that read it are
-multiplied by s. Embeddings and heads stay, tied or not.
+Let s be the product of the scales up to a layer. Where the routed model has the stream h, the
+folded model has h/s. Norms remove a positive s, so a layer changes only in what it adds to the
+stream: its output projections, or the norms after them, are divided by s. Norms turn a negative s
+into -1, so the norms before the branches are negated, and the final norm if the last s is negative.
+Where a layer reads the stream itself (OLMo 2), the weights that read it are multiplied by s.
+Embeddings and heads stay unchanged, tied or not.
 
-The result is exact but for the norms' epsilon, which weighs s² times as much as on the route: where
-|s| is so small that the routed stream comes near it, the folded one does not. On a random Llama the
-logits differ by 1% at s = 0.01, and by roundings from 1 to 1000.
+The result is exact except for the norms' epsilon, which has s² times its weight on the route. This
+matters where |s| is so small that the routed stream comes near epsilon, for the folded stream does
+not. On a random Llama the logits differ by 1% at s = 0.01, and by rounding only from 1 to 1000.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from evomerge.route.route import check_route
 from evomerge.sources import Structure
 
 _LARGEST = 2.0**126
-"""Of a product of scales and of its inverse: both are normal numbers in float32."""
+"""The largest product of scales, or its inverse: both are normal numbers in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class _Run:
 
 
 def fold(recipe: Recipe, structures: Mapping[str, Structure]) -> Recipe:
-    """The same model as a recipe of slices; a recipe without a route as it is.
+    """The same model as a recipe of slices; a recipe without a route is returned unchanged.
 
-    structures: of the route's models, by reference. Embeddings are the first hop's model's, final
-    norm and head the last one's. Parameters are `scale`, and `shift` where a norm multiplies by one
-    plus its gain (Gemma), which only our `passthrough` knows. Raises RecipeError for layers that
-    are not there and scales that cannot be folded.
+    structures: of the route's models, by reference. Embeddings come from the model of the first
+    hop, final norm and head from that of the last hop. Parameters are `scale`, and `shift` where a
+    norm multiplies by one plus its gain (Gemma); only our `passthrough` has `shift`. Raises
+    RecipeError for missing layers and for scales that cannot be folded.
     """
     if recipe.route is None:
         return recipe
@@ -57,11 +57,11 @@ def fold(recipe: Recipe, structures: Mapping[str, Structure]) -> Recipe:
 
 
 def published(recipe: Recipe, structures: Mapping[str, Structure]) -> Recipe:
-    """The form that mergekit executes to the same model; the recipe as it is where there is none.
+    """The form that mergekit can execute to the same model; the recipe itself if there is none.
 
-    mergekit knows no `shift` and would leave it out without a word; of a `route` it says that it
-    cannot be executed. structures: of all models and stages, by reference. Raises RecipeError as
-    `fold` does.
+    mergekit has no `shift` and would ignore it silently, but it refuses a `route` with an error. So
+    a recipe that needs `shift` keeps its route. structures: of all models and stages, by reference.
+    Raises RecipeError as `fold` does.
     """
     stages = {name: published(stage, structures) for name, stage in recipe.used_stages.items()}
     folded = fold(recipe, structures)
@@ -73,7 +73,7 @@ def published(recipe: Recipe, structures: Mapping[str, Structure]) -> Recipe:
 
 
 def _runs(recipe: Recipe) -> list[_Run]:
-    """The route in as few runs of layers as share a model and a product."""
+    """The route as runs of layers with one model and one product, as few as possible."""
     runs: list[_Run] = []
     product = 1.0
     for place, stretch in enumerate(recipe.route or ()):
@@ -92,7 +92,7 @@ def _runs(recipe: Recipe) -> list[_Run]:
 
 
 def _block(recipe: Recipe, structures: Mapping[str, Structure]) -> Block | None:
-    """How the layers of the route's models are built; None where no scale asks for it."""
+    """How the layers of the route's models are built; None where the route has no scale."""
     assert recipe.route is not None
     scaled = next((n for n, stretch in enumerate(recipe.route) if stretch.scale != 1.0), None)
     if scaled is None:
@@ -103,9 +103,9 @@ def _block(recipe: Recipe, structures: Mapping[str, Structure]) -> Block | None:
 
 
 def _parameters(block: Block | None, product: float) -> Parameters:
-    """What the tensors of layers that carry h/product instead of h are scaled and shifted by.
+    """Scales and shifts for the tensors of layers with the stream h/product instead of h.
 
-    The final norm goes with the layers that it follows: its filter hits nothing in other slices.
+    The final norm belongs to the last slice; in other slices its filter matches nothing.
     """
     if block is None or product == 1.0:
         return {}
@@ -114,7 +114,7 @@ def _parameters(block: Block | None, product: float) -> Parameters:
     changes += [(part, product, 0.0) for part in block.inputs]
     if product < 0.0:
         changes += [(part, -1.0, block.offset) for part in (*block.gains, block.final_gain)]
-    # A gain of c + g that is to be f·(c + g) is stored as f·g + (f - 1)·c.
+    # To turn a gain of c + g into f·(c + g), store f·g + (f - 1)·c.
     factors = {part: factor for part, factor, _ in changes}
     shifts = {part: (factor - 1.0) * offset for part, factor, offset in changes if offset}
     parameters: Parameters = {"scale": _conditions(factors, 1.0)}
@@ -124,6 +124,6 @@ def _parameters(block: Block | None, product: float) -> Parameters:
 
 
 def _conditions(values: Mapping[str, float], otherwise: float) -> tuple[Condition, ...]:
-    """The values of tensors by parts of their names, and that of all others."""
+    """Conditions: values for tensors by parts of their names, then one for all others."""
     filters = [Condition(filter=part, value=value) for part, value in values.items()]
     return (*filters, Condition(value=otherwise))

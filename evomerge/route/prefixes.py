@@ -1,7 +1,7 @@
-"""What routes with the same beginning share: the order to run them in, and states that are kept.
+"""Sharing work between routes that begin alike: the order to run them in, and kept states.
 
-After the same hops over the same tokens every route has the same hidden states. They are kept where
-later routes go on from them, and each of those then begins at the deepest it finds.
+After the same hops over the same tokens, all routes have the same hidden states. These are kept if
+later routes can continue from them. A later route then begins at its deepest kept states.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Prefix = tuple[Hop, ...]
 """The first hops of a route."""
 
 _Branches = dict[Hop, tuple[int, "_Branches"]]
-"""Next hop -> its number among its siblings, and what follows it."""
+"""Next hop -> its number among its siblings, and the branches after it."""
 
 
 def order_by_prefix(routes: Sequence[Sequence[Hop]]) -> list[int]:
-    """The places of the routes in an order in which those that begin alike follow each other.
+    """The indices of the routes, ordered so that routes that begin alike follow each other.
 
-    It is depth first over the tree of their beginnings, branches by first appearance: a shared
-    beginning is passed through once however little is kept. The same routes keep their order.
+    The order is depth first over the tree of their beginnings, with branches by first appearance.
+    So a shared beginning runs only once, even if little is kept. Equal routes keep their order.
     """
     root: _Branches = {}
     paths = []
@@ -41,10 +41,10 @@ def order_by_prefix(routes: Sequence[Sequence[Hop]]) -> list[int]:
 
 
 class PrefixStates:
-    """Hidden states after the beginnings of routes, batch by batch, within a number of bytes.
+    """Hidden states after the beginnings of routes, batch by batch, within a limit of bytes.
 
-    What saves the most passes through layers for its bytes is kept, by the routes to come. States
-    of one batch take as many bytes at any depth, so that is what saves the most passes.
+    States are kept if they save the coming routes the most passes through layers. The bytes need no
+    weighing: the states of one batch take the same number of bytes at any depth.
 
         states.expect(routes)        # of one set of items
         for route in routes:
@@ -59,17 +59,17 @@ class PrefixStates:
         self.limit_bytes = limit_bytes
         self.size_bytes = 0
         self.wanted: tuple[int, ...] = ()
-        """Depths of the present route, 1 or more, whose states routes to come begin at."""
+        """Depths of the present route, 1 or more, at which coming routes can begin."""
         self._route: Prefix = ()
         self._expected: list[Prefix] = []
         self._kept: dict[Prefix, dict[bytes, torch.Tensor]] = {}
-        self._worth: dict[Prefix, int] = {}  # passes a batch that the states save
-        self._here: dict[int, dict[bytes, torch.Tensor]] = {}  # those of the present route
+        self._worth: dict[Prefix, int] = {}  # passes that the states save, for one batch
+        self._here: dict[int, dict[bytes, torch.Tensor]] = {}  # kept states of the present route
 
     def expect(self, routes: Sequence[Sequence[Hop]]) -> None:
-        """Say which routes come after the present one, on the same items.
+        """Set the routes that come after the present one, on the same items.
 
-        A route that was not expected before means other items: what is kept is forgotten.
+        A route that was not expected before means other items, so all kept states are dropped.
         """
         expected = [tuple(route) for route in routes]
         if Counter(expected) - Counter(self._expected):
@@ -78,30 +78,30 @@ class PrefixStates:
         self._plan()
 
     def follow(self, route: Sequence[Hop]) -> None:
-        """Make a route the present one; it is expected once less."""
+        """Make a route the present one, and expect it once less."""
         self._route = tuple(route)
         if self._route in self._expected:
             self._expected.remove(self._route)
         self._plan()
 
     def deepest(self, batch: bytes) -> tuple[int, torch.Tensor | None]:
-        """How many hops of the present route are made for a batch, and its states after them."""
+        """How many hops of the present route are done for a batch, and its states after them."""
         for depth, states in self._here.items():
             if batch in states:
                 return depth, states[batch]
         return 0, None
 
     def deepest_of_all(self, batches: Sequence[bytes]) -> tuple[int, Mapping[bytes, torch.Tensor]]:
-        """The same for batches that must begin at one hop, as they share keys and values."""
+        """As `deepest`, for batches that must begin at one hop to share keys and values."""
         for depth, states in self._here.items():
             if all(batch in states for batch in batches):
                 return depth, states
         return 0, {}
 
     def keep(self, depth: int, batch: bytes, states: torch.Tensor) -> None:
-        """Keep a copy of a batch's states after `depth` hops of the present route, if it pays.
+        """Keep a copy of a batch's states after `depth` hops of the route, if there is room.
 
-        Only states that save less give way.
+        Room is made by dropping only states that save less.
         """
         prefix = self._route[:depth]
         if batch in self._kept.get(prefix, ()):
@@ -111,23 +111,24 @@ class PrefixStates:
             self.size_bytes += states.nbytes
 
     def _make_room(self, needed_bytes: int, worth: int) -> bool:
-        less = sorted(
+        cheaper = sorted(
             (prefix for prefix in self._kept if self._worth[prefix] < worth),
             key=lambda prefix: self._worth[prefix],
         )
         free = self.limit_bytes - self.size_bytes
-        if needed_bytes > free + sum(_size_bytes(self._kept[prefix]) for prefix in less):
+        if needed_bytes > free + sum(_size_bytes(self._kept[prefix]) for prefix in cheaper):
             return False
-        for prefix in less:
+        for prefix in cheaper:
             while self._kept[prefix] and needed_bytes > self.limit_bytes - self.size_bytes:
                 _, dropped = self._kept[prefix].popitem()
                 self.size_bytes -= dropped.nbytes
         return True
 
     def _plan(self) -> None:
-        """Weigh what is kept and what the present route passes through, and drop what is useless.
+        """Weigh the kept states and those of the present route, and drop useless ones.
 
-        Greedy: the states that save most come first, and the rest count for what they save beyond.
+        Greedy: the states that save most come first; the others count for what they save in
+        addition.
         """
         passed = {
             self._route[:depth]
@@ -136,33 +137,33 @@ class PrefixStates:
         }
         prefixes = sorted({*self._kept, *passed} if self.limit_bytes else (), key=len, reverse=True)
         worth = dict(zip(prefixes, _savings(prefixes, self._expected), strict=True))
-        self.wanted = tuple(sorted(len(each) for each in passed if worth.get(each)))
-        here = [
+        self.wanted = tuple(sorted(len(prefix) for prefix in passed if worth.get(prefix)))
+        on_route = [
             prefix for prefix in prefixes if prefix in self._kept and _leads(prefix, self._route)
         ]
-        self._worth = {**worth, **{prefix: worth[prefix] + len(prefix) for prefix in here}}
+        self._worth = {**worth, **{prefix: worth[prefix] + len(prefix) for prefix in on_route}}
         self._kept = {prefix: kept for prefix, kept in self._kept.items() if self._worth[prefix]}
-        self._here = {len(prefix): self._kept[prefix] for prefix in here}  # the deepest first
+        self._here = {len(prefix): self._kept[prefix] for prefix in on_route}  # the deepest first
         self.size_bytes = sum(_size_bytes(kept) for kept in self._kept.values())
 
 
 def _resumable(first: Prefix, second: Prefix) -> int:
-    """How many hops two routes begin with alike; each has one at least to itself."""
+    """How many first hops two routes share; at least one hop of each is not counted."""
     depth = 0
-    for one, other in zip(first[:-1], second[:-1], strict=False):
-        if one != other:
+    for first_hop, second_hop in zip(first[:-1], second[:-1], strict=False):
+        if first_hop != second_hop:
             break
         depth += 1
     return depth
 
 
 def _leads(prefix: Prefix, route: Prefix) -> bool:
-    """Whether a route goes on from a prefix, by one hop at least."""
+    """Whether a route continues a prefix by at least one hop."""
     return len(prefix) < len(route) and route[: len(prefix)] == prefix
 
 
 def _savings(prefixes: Sequence[Prefix], routes: Sequence[Prefix]) -> list[int]:
-    """Passes through layers that states after each prefix save, all better ones being kept too."""
+    """Passes through layers that states after each prefix save, if all better ones are kept too."""
     if not prefixes or not routes:
         return [0] * len(prefixes)
     reach: NDArray[np.int64] = np.array(

@@ -1,4 +1,4 @@
-"""A route as a list of hops, and the stretches that a recipe writes it in."""
+"""A route as a list of hops, and as the stretches that a recipe has."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from evomerge.sources import Structure
 class Hop:
     """One layer on a route.
 
-    model: reference as the recipe names it. layer: its number there. scale: the whole residual
-    stream is multiplied by it before the layer.
+    model: reference as in the recipe. layer: its number in the model. scale: multiplies the whole
+    residual stream before the layer.
     """
 
     model: str
@@ -34,7 +34,7 @@ def hops_of(recipe: Recipe) -> tuple[Hop, ...]:
 
 
 def stretches_of(hops: Sequence[Hop]) -> tuple[Stretch, ...]:
-    """The hops as a recipe writes them: as few stretches as say the same."""
+    """The hops as a recipe has them, in as few stretches as possible."""
     found: list[list[Hop]] = []
     for hop in hops:
         last = found[-1][-1] if found else None
@@ -64,8 +64,8 @@ def check_route(recipe: Recipe, structures: Mapping[str, Structure]) -> None:
         if len(stacks) > 1:
             prefixes = ", ".join(stack.prefix.rstrip(".") for stack in stacks)
             raise RecipeError(
-                f"route.{place}.model: {stretch.model} has several runs of layers ({prefixes}), "
-                "and a route leads through one; name models that have one"
+                f"route.{place}.model: {stretch.model} has several stacks of layers "
+                f"({prefixes}), and a route needs one; name models with one stack"
             )
         depth = structures[stretch.model].depth
         if stretch.layers[1] > depth:

@@ -1,8 +1,8 @@
-"""A live model whose layers are those of a route, without a copy of any weight.
+"""A live model with the layers of a route, without a copy of any weight.
 
-Every hop is a twin of a layer: modules of its own over the layer's own parameters, so that the same
-layer may come twice, each time with its own place in the cache and its own scale. Embeddings, final
-norm and head are those of one model.
+Every hop is a twin of a layer: its own modules over the parameters of the layer. So the same layer
+may come twice, each time with its own place in the cache and its own scale. Embeddings, final norm
+and head come from one model.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from transformers.configuration_utils import remap_legacy_layer_types
 from evomerge.route.route import Hop
 
 Settings = Callable[[Sequence[Hop]], Mapping[str, object]]
-"""Hops -> what the configuration of a language model of these layers says of them."""
+"""Hops -> the settings of these layers in the configuration of their language model."""
 
 Watcher = Callable[[torch.Tensor], None]
-"""Told the hidden states (rows, length, hidden) before a hop; not to be written to."""
+"""Called with the hidden states (rows, length, hidden) before a hop; must not write to them."""
 
 _PreHook = Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]
 
 
 class RoutedModel:
-    """The layers of one live model, put together anew for every route.
+    """One live model that gets new layers for every route.
 
-    model: what is around the layers. stack: name of its list of layers. settings: must say the same
-    keys for any hops, as only those are written.
+    model: gives the parts around the layers. stack: name of its list of layers. settings: must give
+    the same keys for all hops, because only these are written.
     """
 
     def __init__(self, model: PreTrainedModel, *, stack: str, settings: Settings) -> None:
         owner, _, self._name = stack.rpartition(".")
         self._owner: nn.Module = model.get_submodule(owner)
-        # The forward pass reads the one, a cache is made from the other; mostly they are the same.
+        # The forward pass reads the first, a cache is made from the second; mostly they are the
+        # same.
         configs = (self._owner.config, model.config.get_text_config(decoder=True))
         self._configs = list({id(config): config for config in configs}.values())
         self._settings = settings
@@ -47,17 +48,17 @@ class RoutedModel:
         self._said: dict[int, Mapping[str, object]] = {}  # first hop of a pass -> settings
 
     def add(self, reference: str, layers: Iterable[nn.Module]) -> None:
-        """Let routes name a model; its layers are built as the live model's own are."""
+        """Allow a model on routes. layers: built like those of the live model."""
         self._layers[reference] = tuple(layers)
 
     def __contains__(self, reference: str) -> bool:
-        """Whether routes may name a model."""
+        """Whether a model is allowed on routes."""
         return reference in self._layers
 
     def follow(self, hops: Sequence[Hop]) -> None:
-        """Make these, one at least, the layers of the live model. Allocates no parameter."""
-        said = self._settings(hops)
-        self._hops, self._said = tuple(hops), {0: said}
+        """Make these hops, at least one, the layers of the live model. Allocates no parameter."""
+        settings = self._settings(hops)
+        self._hops, self._said = tuple(hops), {0: settings}
         self._twins = [self._twin(hop, slot) for slot, hop in enumerate(hops)]
         self._begin_at(0)
 
@@ -65,10 +66,10 @@ class RoutedModel:
     def passing(
         self, start: int, states: torch.Tensor | None, watchers: Mapping[int, Watcher]
     ) -> Iterator[None]:
-        """Within, passes without a cache begin at hop `start`, which reads `states`.
+        """Inside this context, passes without a cache begin at hop `start`, which reads `states`.
 
         states: (rows, length, hidden) before that hop's scale; None where start is 0. watchers: by
-        hop, told what enters it before its scale.
+        hop; each is called with the hop's input before its scale.
         """
         hooks = [(hop, _telling(watcher)) for hop, watcher in watchers.items()]
         if states is not None:
@@ -109,9 +110,9 @@ class RoutedModel:
 
 
 def _moved(module: nn.Module, slot: int, made: dict[nn.Module, nn.Module]) -> nn.Module:
-    """The module at a place in the cache: a copy that shares all but the number of that place.
+    """The module for a place in the cache: a copy that shares all but the number of the place.
 
-    Itself where neither it nor a part of it has such a number. made: what became of other modules.
+    The module itself if it and its parts have no such number. made: module -> its copy so far.
     """
     if module not in made:
         parts = {name: _moved(part, slot, made) for name, part in module.named_children()}
@@ -127,23 +128,23 @@ def _moved(module: nn.Module, slot: int, made: dict[nn.Module, nn.Module]) -> nn
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """Another module with the very same attributes, parameters and parts."""
+    """Another module with the same attributes, parameters and parts."""
     twin = type(module).__new__(type(module))
     vars(twin).update(vars(module))
     return twin
 
 
 def _scaling(scale: float) -> _PreHook:
-    return lambda _, given: (given[0] * scale, *given[1:])
+    return lambda _, inputs: (inputs[0] * scale, *inputs[1:])
 
 
 def _replacing(states: torch.Tensor) -> _PreHook:
-    # A copy, as some layers add to what they read in place.
-    return lambda _, given: (states.clone(), *given[1:])
+    # Pass a copy, because some layers change their input in place.
+    return lambda _, inputs: (states.clone(), *inputs[1:])
 
 
 def _telling(watcher: Watcher) -> _PreHook:
-    def tell(_: nn.Module, given: tuple[Any, ...]) -> None:
-        watcher(given[0])
+    def tell(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        watcher(inputs[0])
 
     return tell

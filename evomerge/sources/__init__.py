@@ -1,8 +1,8 @@
-"""Models to be merged: open one by folder or hub id, say how it is built, hand out its tensors.
+"""Models to merge: opens them by folder or hub id and gives their structure and tensors.
 
-Only safetensors are read, and nothing is unpickled. What a model holds is learnt from the files'
-headers, so opening costs milliseconds whatever the size; tensors are memory-mapped when asked for.
-Nothing here knows of merging, and no architecture is known by name.
+Only safetensors files are read, and nothing is unpickled. Opening reads only the files' headers, so
+it takes milliseconds for any size; tensors are memory-mapped when they are read. No architecture
+needs code of its own here.
 """
 
 from lazy_loader import attach_stub

@@ -1,7 +1,7 @@
-"""A PEFT LoRA adapter over its base: a model that is never written out.
+"""A PEFT LoRA adapter over its base, as one model that is never written to disk.
 
-What the adapter changes is computed when it is asked for, in float32; every other tensor is the
-base's own.
+Tensors that the adapter changes are computed in float32 when they are read; all others are the
+base's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Adapter:
         base: Source,
         named: str,
     ) -> None:
-        """named: how messages begin. Raises SourceError."""
+        """named: the start of messages. Raises SourceError."""
         self.folder = folder
         self.reference = reference
         self.revision = revision
@@ -58,7 +58,7 @@ class Adapter:
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """The adapter's own files by name, and its base's as `base/` and their name."""
+        """The adapter's own files by name, and its base's files as `base/` plus their name."""
         own = {_WEIGHTS: self.folder / _WEIGHTS, **self._companions.files}
         base = {f"base/{name}": path for name, path in self.base.files.items()}
         return {**dict(sorted(own.items())), **base}
@@ -66,7 +66,8 @@ class Adapter:
     def tensor(self, name: str) -> torch.Tensor:
         """base + scale·B·A in float32 where the adapter changes a tensor, else the base's own.
 
-        The last one computed is kept, since a method may ask several times; never to be written to.
+        Never to be written to. The last computed tensor is kept, because a method may read it
+        again.
         """
         change = self._changes.get(name)
         if change is None:
@@ -77,7 +78,7 @@ class Adapter:
         return self._last[1]
 
     def as_stored(self, name: str) -> bool:
-        """Every tensor's rows are its own."""
+        """True: every tensor has its own rows."""
         return True
 
     def prefetch(self, name: str) -> None:
@@ -99,10 +100,10 @@ def _read_weights(folder: Path, named: str) -> dict[str, torch.Tensor]:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         for name, tensor in tensors.items():
-            what = not_finite(tensor) if tensor.dtype.itemsize > 1 else None
-            if what:
+            non_finite = not_finite(tensor) if tensor.dtype.itemsize > 1 else None
+            if non_finite:
                 raise SourceError(
-                    f"{named}: {name} holds {what}; give an adapter whose weights are finite"
+                    f"{named}: {name} holds {non_finite}; give an adapter with finite weights"
                 )
         return tensors
     pickled = folder / _PICKLED
@@ -119,7 +120,7 @@ def _read_weights(folder: Path, named: str) -> dict[str, torch.Tensor]:
 def _changes(
     tensors: Mapping[str, torch.Tensor], config: AdapterConfig, base: Structure
 ) -> dict[str, Change]:
-    """The base's tensor name -> how it is changed. Raises SourceError."""
+    """The base's tensor name -> its change. Raises SourceError."""
     parts = named_parts(tensors)
     places = _places(parts, base)
     changes: dict[str, Change] = {}
@@ -135,7 +136,7 @@ def _changes(
 
 
 def _places(parts: Mapping[str, Parts], base: Structure) -> dict[str, str]:
-    """The adapter's name of each tensor it changes -> the base's, where the base has it."""
+    """The adapter's name of each changed tensor -> the base's name, where the base has it."""
     if all(name in base.shapes for name in parts):
         return {name: name for name in parts}
     return place_names(
@@ -147,7 +148,7 @@ def _places(parts: Mapping[str, Parts], base: Structure) -> dict[str, str]:
 
 
 def _repeats_embeddings(part: Parts, others: Iterable[Parts], base: Structure) -> bool:
-    """Whether it is the head of a model whose head is its embeddings, saved beside them."""
+    """Whether a part is a tied head that was saved beside the embeddings."""
     if not base.tied or part.replacement is None:
         return False
     replaced = [other.replacement for other in others if other is not part]
@@ -155,7 +156,7 @@ def _repeats_embeddings(part: Parts, others: Iterable[Parts], base: Structure) -
 
 
 def _changed_structure(base: Structure, changes: Mapping[str, Change]) -> Structure:
-    """The base's, with the rows of embeddings that the adapter came to know more words for."""
+    """The base's structure, with the new rows of embeddings if the adapter added tokens."""
     shapes = {
         name: tuple(change.replacement.shape)
         for name, change in changes.items()

@@ -1,4 +1,4 @@
-"""A saved model: its structure from the headers of its files, its tensors mapped from them."""
+"""A saved model: structure from its files' headers, tensors mapped from the files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from evomerge.sources.unread import Unread, find_unread
 
 # Whether a checkpoint's weights are packed into codes of a few bits, which cannot be merged.
 #
-# The configuration may say so, a file beside it, or the tensors alone: scales beside the weights,
-# and weights that are whole numbers.
+# The sign can be in the configuration, in a file beside it, or in the tensors alone: scales beside
+# the weights, or weights that are integers.
 
 
 _SETTINGS = ("quantization_config", "compression_config", "quantization")
@@ -42,14 +42,14 @@ _FILES = (
     "hf_quant_config.json",
     "quanto_qmap.json",
 )
-"""Beside the weights: GPTQ's and AWQ's of old, ModelOpt's, Quanto's."""
+"""Files beside the weights: of old GPTQ and AWQ, ModelOpt, and Quanto."""
 
 _PACKED = re.compile(
     r"\.(qweight|qzeros|g_idx|absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_packed|"
     r"weight_scale|weight_scale_inv|weight_scale_2|weight_zero_point|weight_shape|input_scale|"
     r"weight_format|quant_state\..*)$|_(blocks|scale_inv)$"
 )
-"""Endings of the names of what packed weights are unpacked with, and of some packed weights."""
+"""Endings of names of tensors that unpack packed weights, and of some packed weights."""
 
 _FEW_BITS = ("float8", "f8", "f6", "f4")
 _WHOLE = ("uint8", "int8", "int16", "int32", "uint16", "uint32", "int64", "uint64", "bool")
@@ -58,16 +58,16 @@ _WHOLE = ("uint8", "int8", "int16", "int32", "uint16", "uint32", "int64", "uint6
 def quantised_by(
     folder: Path, config: Mapping[str, Any], entries: Mapping[str, Entry]
 ) -> str | None:
-    """What shows that the weights are quantised: a setting, a file or a tensor; None where none.
+    """A sign that the weights are quantised: a setting, a file or a tensor; None if there is none.
 
-    Whole numbers that are no weights (positions, counters, masks) show nothing.
+    Integer tensors that are not weights (positions, counters, masks) are no sign.
     """
     setting = next((key for key in _SETTINGS if config.get(key)), None)
     if setting:
         return f"{setting} in config.json"
-    beside = next((name for name in _FILES if (folder / name).exists()), None)
-    if beside:
-        return beside
+    file_name = next((name for name in _FILES if (folder / name).exists()), None)
+    if file_name:
+        return file_name
     for name, entry in entries.items():
         packed = _PACKED.search(name) or entry.dtype.lower().startswith(_FEW_BITS)
         if packed or (name.endswith(".weight") and entry.dtype in _WHOLE):
@@ -75,7 +75,7 @@ def quantised_by(
     return None
 
 
-# A model's config.json: read, and what is read of it here checked to be of its kind.
+# A model's config.json: read, with type checks of the settings that this package uses.
 
 
 CONFIG = "config.json"
@@ -84,13 +84,13 @@ _AT_LEAST: Mapping[str, int] = {
     **dict.fromkeys((*DEPTH_KEYS, DRAFT_KEY), 0),
     **dict.fromkeys((*WIDTH_KEYS, "vocab_size", "num_attention_heads"), 1),
 }
-"""Whole numbers, and the least that each can be."""
+"""Integer settings, and the smallest value of each."""
 
 _MOST = 2**31
 
 
 def read_config(folder: Path, named: str) -> Mapping[str, Any]:
-    """The config.json of a folder. Raises SourceError that names the field that cannot be."""
+    """The config.json of a folder. Raises SourceError that names a field with a wrong value."""
     file = folder / CONFIG
     if not file.exists():
         raise SourceError(f"{named}: has no {CONFIG}; {_instead(folder)}")
@@ -103,9 +103,9 @@ def read_config(folder: Path, named: str) -> Mapping[str, Any]:
 
 
 def own_head(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration of a model whose files hold a head that is not the embeddings.
+    """The configuration of a model with a stored head that differs from the embeddings.
 
-    transformers does not tie such a head whatever the configuration says; other programs do.
+    transformers never ties such a head, even if the configuration says so; other programs do.
     """
     changed = {**config, "tie_word_embeddings": False}
     for name in SECTIONS:
@@ -118,9 +118,9 @@ def own_head(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _check_names(config: Mapping[str, Any], named: str) -> None:
     architectures = config.get("architectures")
     if architectures is not None and not (
-        isinstance(architectures, list) and all(isinstance(each, str) for each in architectures)
+        isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
     ):
-        _refuse("architectures", architectures, "a list of names, as [LlamaForCausalLM]", named)
+        _refuse("architectures", architectures, "a list of names, like [LlamaForCausalLM]", named)
     model_type = config.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         _refuse("model_type", model_type, "a name", named)
@@ -130,8 +130,8 @@ def _check_numbers(section: Mapping[str, Any], named: str) -> None:
     for key, least in _AT_LEAST.items():
         value = section.get(key)
         # Some architectures have a list with a number for each layer.
-        for each in value if isinstance(value, list) else [value]:
-            if each is not None and not (type(each) is int and least <= each <= _MOST):
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and not (type(number) is int and least <= number <= _MOST):
                 _refuse(key, value, f"a whole number of {least} or more", named)
     tied = section.get("tie_word_embeddings")
     if tied is not None and not isinstance(tied, bool):
@@ -145,7 +145,7 @@ def _refuse(key: str, value: object, wanted: str, named: str) -> None:
 
 
 def _instead(folder: Path) -> str:
-    """What to give in place of a folder that holds no model itself."""
+    """The mend for a folder that holds no model itself."""
     inside = sorted(
         path.parent.name
         for name in ("config.json", "adapter_config.json")
@@ -157,14 +157,14 @@ def _instead(folder: Path) -> str:
 
 
 _COMPUTED = "rotary_emb.inv_freq"
-"""Ending of the names of buffers that old checkpoints store and every model computes today."""
+"""Ending of names of buffers that old checkpoints store and that models compute today."""
 
 
 class Checkpoint:
     """A folder that transformers saved, opened for reading."""
 
     def __init__(self, folder: Path, *, reference: str, revision: str | None, named: str) -> None:
-        """named: how messages begin. Raises SourceError."""
+        """named: the start of messages. Raises SourceError."""
         self.folder = folder
         self.reference = reference
         self.revision = revision
@@ -173,9 +173,9 @@ class Checkpoint:
         self._views: dict[str, torch.Tensor] = {}
         config = read_config(folder, named)
         found = read_weights(folder, named)
-        shown = quantised_by(folder, config, found)
-        if shown:
-            raise SourceError(f"{named}: is quantised ({shown}); give the model as it was before")
+        sign = quantised_by(folder, config, found)
+        if sign:
+            raise SourceError(f"{named}: is quantised ({sign}); give the model before quantisation")
         self._entries = {
             name: entry for name, entry in found.items() if not name.endswith(_COMPUTED)
         }
@@ -188,7 +188,7 @@ class Checkpoint:
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Weights, index and what lies beside them; other weights that lie there are not."""
+        """Weights, index and the files beside them, but no other weights in the folder."""
         stored = {entry.file.name: entry.file for entry in self._entries.values()}
         return dict(sorted({**stored, **self._companions.files}.items()))
 
@@ -203,7 +203,7 @@ class Checkpoint:
         return view
 
     def as_stored(self, name: str) -> bool:
-        """Every tensor's rows are its own."""
+        """True: every tensor has its own rows."""
         return True
 
     def prefetch(self, name: str) -> None:
@@ -213,7 +213,7 @@ class Checkpoint:
     def sha256(self) -> Mapping[str, str]:
         """Hex digest of each of `files`; reads every byte of those that changed.
 
-        Raises SourceError, for a weight that is not finite too.
+        Raises SourceError, also for a weight that is not finite.
         """
         return self._digests.of(self.files)
 
@@ -221,15 +221,15 @@ class Checkpoint:
         for name, entry in self._entries.items():
             if not isinstance(getattr(torch, entry.dtype, None), torch.dtype):
                 raise SourceError(
-                    f"{named}: {name} is stored as {entry.dtype}; give the model as it was before"
+                    f"{named}: {name} is stored as {entry.dtype}; give the unconverted model"
                 )
         return {name: entry.shape for name, entry in self._entries.items()}
 
     def _equal(self, a: str, b: str) -> bool:
         """Whether two tensors hold the same bytes."""
-        one, other = self.tensor(a).contiguous(), self.tensor(b).contiguous()
-        return one.dtype == other.dtype and torch.equal(
-            one.view(-1).view(torch.uint8), other.view(-1).view(torch.uint8)
+        first, second = self.tensor(a).contiguous(), self.tensor(b).contiguous()
+        return first.dtype == second.dtype and torch.equal(
+            first.view(-1).view(torch.uint8), second.view(-1).view(torch.uint8)
         )
 
 
@@ -239,10 +239,10 @@ def _structure(
     bytes_of: dict[str, int] = defaultdict(int)
     for entry in entries.values():
         bytes_of[entry.dtype] += entry.size_bytes
-    stored = max(bytes_of, key=lambda dtype: bytes_of[dtype])
-    if stored not in get_args(DType):
+    storage_dtype = max(bytes_of, key=lambda dtype: bytes_of[dtype])
+    if storage_dtype not in get_args(DType):
         raise SourceError(
-            f"{named}: is stored as {stored}; give a model in {', '.join(get_args(DType))}"
+            f"{named}: is stored as {storage_dtype}; give a model in {', '.join(get_args(DType))}"
         )
     shapes = {name: entry.shape for name, entry in entries.items()}
     sizes = {name: entry.size_bytes for name, entry in entries.items()}
@@ -250,7 +250,7 @@ def _structure(
     return Structure(
         architecture=str(architectures[0] if architectures else config.get("model_type", "")),
         shapes=shapes,
-        dtype=cast(DType, stored),
+        dtype=cast(DType, storage_dtype),
         tied=not unread.own_head and _is_tied(config, shapes),
         stacks=find_stacks(config, shapes, sizes, named),
         dtypes={name: entry.dtype for name, entry in entries.items()},
@@ -261,9 +261,9 @@ def _structure(
 
 
 def _is_tied(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    said = setting(config, "tie_word_embeddings")
-    if said is not None:
-        return bool(said)
-    # The default differs by architecture; untied models store two matrices with a row per word.
+    stated = setting(config, "tie_word_embeddings")
+    if stated is not None:
+        return bool(stated)
+    # The default differs by architecture; untied models store two matrices with a row per token.
     rows = vocabulary_size(config, shapes)
     return sum(len(shape) == 2 and shape[0] == rows for shape in shapes.values()) < 2

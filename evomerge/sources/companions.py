@@ -1,6 +1,7 @@
-"""What lies beside a model's weights and belongs to it, and that no link leads out of its folder.
+"""Files beside a model's weights that belong to it; links out of its folder are refused.
 
-Processors, tokenizers, pooling, chat templates, code, terms of use: whatever no rule here names.
+Examples are processors, tokenizers, pooling, chat templates, code and terms of use: all files that
+no rule here excludes.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from pathlib import Path
 from evomerge.errors import SourceError
 
 MODULES = "modules.json"
-"""Names the folders that sentence-transformers reads beside a model: its pooling, dense layers."""
+"""Lists the folders that sentence-transformers reads beside a model: pooling, dense layers."""
 
 LARGEST_BYTES = 10**8
-"""A larger file that is no weights is taken to be something else that was left there."""
+"""A larger file that holds no weights is assumed not to belong to the model."""
 
 _DEEPEST = 3
-"""Folders within folders that are looked into."""
+"""How many levels of folders are searched."""
 
 _ENDINGS = (".json", ".jinja", ".model", ".safetensors", ".txt", ".tiktoken", ".py")
-"""Of files that a model is read from, which no folder can take the place of."""
+"""Endings of files that a model is read from; a folder with such a name is refused."""
 
 _HIDDEN = (".*", "*/.*")
 _CARDS = (
     *("README*", "readme*", "MODEL_CARD*", "model_card*", "modelcard*"),
     *("*.png", "*.jpg", "*.jpeg", "*.gif", "*.webp", "*.svg", "*.mp4", "*.pdf", "*.ipynb"),
 )
-"""The merge has a card of its own; what these claim is true of another model."""
+"""Not copied: the merge has its own card, and these describe another model."""
 
 _DATA = ("*.pkl", "*.pickle", "*.joblib", "*.npz", "*.npy", "*.pt", "*.pth")
-"""Formats that also hold what is no copy of the weights, as SetFit's head."""
+"""Formats that may hold more than a copy of the weights, for example SetFit's head."""
 
 _OTHER_FORMATS = (
     *("*.bin", "*.ckpt", *_DATA),
@@ -52,27 +53,27 @@ _TRAINING = (
     *("runs/*", "logs/*", "wandb/*", "checkpoint-*/*", "global_step*/*"),
 )
 _OF_MERGES = ("manifest.json", "recipe.yaml", "mergekit_config.yml", "mergekit_config.yaml")
-"""How the model itself was made, when it was merged."""
+"""Files about how the model itself was merged."""
 
 _COPIES = ("consolidated*", "pytorch_model*", "model.pt", "model.pth", "original/*")
-"""The weights once more, or their first form."""
+"""Other copies of the weights, or their original form."""
 
 _NOT_ITS_OWN = (*_HIDDEN, *_OTHER_FORMATS, *_TRAINING, *_OF_MERGES)
 
 NOT_FETCHED = (
     *_NOT_ITS_OWN,
     *(pattern for pattern in _CARDS if pattern.startswith("*.")),
-    # Weights in folders are those of modules, whose names begin with a number, or other models.
+    # Weights in folders belong to modules, with names that begin with a number, or to other models.
     *("[!0-9]*/*.safetensors", "[0-9][!_]*/*.safetensors"),
 )
-"""Patterns of files that are left on the hub."""
+"""Patterns of files that are not downloaded from the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Companions:
     """The files beside a model's weights, by their path in its folder.
 
-    left_out: in words, what was not taken to be the model's and might be.
+    left_out: in words, files that were left out but may belong to the model.
     """
 
     files: Mapping[str, Path]
@@ -80,10 +81,11 @@ class Companions:
 
 
 def find_companions(folder: Path, named: str) -> Companions:
-    """What lies beside the weights of the model in a folder; nothing where it holds no model.
+    """The files beside the weights of the model in a folder; none where it holds no model.
 
-    named: how messages begin. Raises SourceError for a link that leads out of the folder, and for
-    what is no file; a snapshot of the hub's cache may link to the blobs of its own repository.
+    named: the start of messages. Raises SourceError for a link that leads out of the folder, and
+    for anything that is not a file. A snapshot in the hub's cache may link to the blobs of its own
+    repository.
     """
     if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
         return Companions(files={})
@@ -109,7 +111,7 @@ def find_companions(folder: Path, named: str) -> Companions:
             if _matches(shown, (*_NOT_ITS_OWN, *_CARDS)) or (weights and not of_module):
                 continue
             if path.is_symlink() and _matches(f"{shown}/", _NOT_ITS_OWN):
-                continue  # a folder that is not there
+                continue  # a link to a missing folder
             check_file(path, named, roots=roots, shown=shown)
             size = path.stat().st_size
             if size > LARGEST_BYTES and not of_module:
@@ -122,9 +124,9 @@ def find_companions(folder: Path, named: str) -> Companions:
 def check_file(
     path: Path, named: str, *, roots: Iterable[Path] | None = None, shown: str | None = None
 ) -> None:
-    """Refuse what is no file, and a link that leads nowhere or out of `roots` where there are any.
+    """Refuse all but files, and links that lead nowhere or out of `roots`, if these are given.
 
-    A pipe or a device would be read for ever; a link could bring in any file of this machine.
+    Reading a pipe or a device would never end; a link could copy any file of this machine.
     """
     shown = shown or path.name
     try:
@@ -147,14 +149,14 @@ def check_file(
 
 
 def _kind(mode: int) -> str:
-    """What lies where a file should."""
+    """What is there in place of a file."""
     if stat.S_ISDIR(mode):
         return "a folder"
     return "a pipe" if stat.S_ISFIFO(mode) else "a socket or device"
 
 
 def _roots(folder: Path) -> tuple[Path, ...]:
-    """Where files of a folder may lie: in it, and for a snapshot in its repository's blobs."""
+    """Where a folder's files may be: in it, and for a snapshot in the blobs of its repository."""
     real = Path(os.path.realpath(folder))
     blobs = real.parent.parent / "blobs"
     of_hub = real.parent.name == "snapshots" and os.path.realpath(blobs) == str(blobs)
@@ -179,7 +181,7 @@ def _is_looked_into(
 
 
 def _is_linked(path: Path, shown: str, roots: Iterable[Path], named: str) -> bool:
-    """Whether a folder is a link to another of the model, which is looked into there."""
+    """Whether a folder is a link to another folder of the model, which is searched itself."""
     if not path.is_symlink():
         return False
     real = Path(os.path.realpath(path))
@@ -197,7 +199,7 @@ def _modules(folder: Path) -> tuple[str, ...]:
     if path.is_symlink() and not any(
         Path(os.path.realpath(path)).is_relative_to(root) for root in _roots(folder)
     ):
-        return ()  # refused when its turn comes
+        return ()  # find_companions refuses it later
     try:
         stated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ()
         paths = [str(module["path"]).strip("/") for module in stated]

@@ -1,4 +1,4 @@
-"""Whether models can be merged with each other, and which of them the merge is built like."""
+"""Whether models can be merged with each other, and which model gives the merge its structure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from evomerge.sources.layers import setting, vocabulary_size
 from evomerge.sources.source import Source, Stack, Structure
 
 _HEAD_SETTINGS = ("num_attention_heads", "num_key_value_heads", "head_dim")
-"""Settings that two models must share though their tensors may have equal shapes without."""
+"""Settings that two models must share; equal tensor shapes do not guarantee them."""
 
 
 def lead_of(sources: Sequence[Source]) -> Source:
-    """The model that a merge is built like: whose configuration and order of tensors it takes.
+    """The model that gives a merge its structure, configuration and order of tensors.
 
-    The first, unless one of another architecture holds all of its tensors and more beside them: a
-    vision-language model among the language models that it is merged with.
+    It is the first model, unless a model of another architecture has all of its tensors and more.
+    An example is a vision-language model that is merged with language models.
     """
     lead = sources[0]
     for other in sources[1:]:
@@ -31,10 +31,10 @@ def lead_of(sources: Sequence[Source]) -> Source:
 def check_compatible(
     sources: Sequence[Source], *, vocabularies_may_differ: bool = False
 ) -> Structure:
-    """The structure of the lead, which all the sources share or are a part of.
+    """The structure of the lead; every source has this structure or is a part of it.
 
-    vocabularies_may_differ: whether tensors with a row for each word may have other numbers of
-    rows. Raises SourceError that names the first thing that differs, in words.
+    vocabularies_may_differ: whether tensors with a row for each token may have different numbers of
+    rows. Raises SourceError with the first difference, in words.
     """
     lead = lead_of(sources)
     weights = only_weights(
@@ -53,9 +53,10 @@ def check_compatible(
 
 
 def shared_structure(sources: Sequence[Source]) -> Structure:
-    """What a search can vary: the lead's tensors that every source has, in its main stack or about.
+    """What a search can vary: the lead's tensors that every source has, with the main stack alone.
 
-    Other stacks that all have (a vision tower, an encoder) count as tensors outside the layers.
+    Other stacks that all sources have (a vision tower, an encoder) count as tensors outside the
+    layers.
     """
     lead = lead_of(sources).structure
     found = [correspond(lead, source.structure) for source in sources]
@@ -66,7 +67,7 @@ def shared_structure(sources: Sequence[Source]) -> Structure:
 
 
 def is_part(part: Structure, whole: Structure) -> bool:
-    """Whether every tensor of a model has its place in another that has more beside its stacks."""
+    """Whether a model is a part of another, which has its tensors and more outside its stacks."""
     if part.architecture == whole.architecture:
         return False
     both = only_weights("whole", {"whole": whole, "part": part})
@@ -92,7 +93,7 @@ def _pairs(whole: Structure, part: Structure) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What two models are compared by. structure: of its weights alone."""
+    """A model in a comparison. structure: of its weights alone."""
 
     config: Mapping[str, Any]
     structure: Structure
@@ -124,28 +125,31 @@ def _tensor_that_differs(lead: _Model, other: _Model, vocabularies_may_differ: b
     if a.tied != b.tied:
         return f"tie_word_embeddings is {b.tied} there, not {a.tied}"
     found, part = correspond(a, b), is_part(b, a)
-    words = vocabulary_size(lead.config, a.shapes), vocabulary_size(other.config, b.shapes)
+    vocabulary_sizes = (
+        vocabulary_size(lead.config, a.shapes),
+        vocabulary_size(other.config, b.shapes),
+    )
     for name, ours in a.shapes.items():
         if name not in found:
             if part:
                 continue
             return f"it has no tensor {name}"
         theirs = b.shapes[found[name]]
-        by_word = vocabularies_may_differ and (*ours[:1], *theirs[:1]) == words
-        if theirs != ours and not (by_word and theirs[1:] == ours[1:]):
+        by_token = vocabularies_may_differ and (*ours[:1], *theirs[:1]) == vocabulary_sizes
+        if theirs != ours and not (by_token and theirs[1:] == ours[1:]):
             return f"{found[name]} has shape {list(theirs)}, not {list(ours)}"
     extra = left_over(a, b, found)
-    return f"it has a tensor more, {extra[0]}" if extra else None
+    return f"it has an extra tensor, {extra[0]}" if extra else None
 
 
 def _like_main_of(lead: Structure, other: Structure) -> Stack:
-    """The lead's stack that is most like the other's main one."""
+    """The lead's stack that is most similar to the other's main stack."""
     prefix = _pairs(lead, other).get(other.layer_prefix, lead.layer_prefix)
     return next(stack for stack in lead.stacks if stack.prefix == prefix)
 
 
 def _setting_that_differs(lead: _Model, other: _Model, *keys: str) -> str | None:
-    """In words; a setting that one of them leaves to its default is not compared."""
+    """The first difference, in words. A setting that one model leaves to its default is skipped."""
     for key in keys:
         ours, theirs = setting(lead.config, key), setting(other.config, key)
         if ours != theirs and None not in (ours, theirs):

@@ -1,9 +1,9 @@
-"""Which tensor of one model is which of another that has it under another name.
+"""Matches the tensors of two models that have them under different names.
 
-A vision-language model holds a language model under a prefix, and transformers has moved such
-prefixes over the years. What is the same is found by structure: stacks whose layers hold tensors of
-the same names and shapes, and what stands beside them under the same parent. A head that is the
-embeddings has a second name, which files hold or leave out.
+A vision-language model holds a language model under a prefix, and transformers has changed such
+prefixes over the years. Tensors are matched by structure: stacks match if their layers hold tensors
+of the same names and shapes, and the tensors beside them match under the same parent. A tied head
+is a second name of the embeddings; files may hold it or leave it out.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 
 
 def correspond(lead: Structure, other: Structure) -> Mapping[str, str]:
-    """The lead's tensor name -> the other's, for the tensors that both have, in the lead's order.
+    """The lead's tensor name -> the other's, for tensors that both have, in the lead's order.
 
-    Names alone are compared outside the layers, so that shapes may differ there. The identity for
-    models of equal names. Where both tie the head to the embeddings, and only the lead stores the
-    head, it is the other's embeddings.
+    Outside the layers only names are compared, so shapes may differ there. Models with equal names
+    get the identity. If both tie the head to the embeddings and only the lead stores the head, it
+    matches the other's embeddings.
     """
     known = _by_parameter(lead, other)
     placed = set(known.values())
@@ -49,42 +49,44 @@ def correspond(lead: Structure, other: Structure) -> Mapping[str, str]:
 
 
 def only_weights(lead: str, structures: Mapping[str, Structure]) -> dict[str, Structure]:
-    """Models by reference, less the tensors that are no weights.
+    """Structures by reference, without the tensors that are not weights.
 
-    What repeats another tensor is none; what transformers passes over (layers that draft tokens) is
-    merged where every model has it, and else is none.
+    Tensors that repeat another are left out. Tensors that transformers skips (layers that predict
+    further tokens) are kept only if every model has them.
     """
-    if not any(each.repeated or each.ignored for each in structures.values()):
+    if not any(structure.repeated or structure.ignored for structure in structures.values()):
         return dict(structures)
-    loaded = {name: _without(each, each.repeated) for name, each in structures.items()}
+    loaded = {
+        name: _without(structure, structure.repeated) for name, structure in structures.items()
+    }
     ours = loaded[lead]
-    found = {name: correspond(ours, each) for name, each in loaded.items()}
+    found = {name: correspond(ours, structure) for name, structure in loaded.items()}
     shared = {
         tensor
         for tensor in ours.ignored
         if all(
             tensor in found[name]
-            and found[name][tensor] in each.ignored
-            and each.shapes[found[name][tensor]] == ours.shapes[tensor]
-            for name, each in loaded.items()
+            and found[name][tensor] in structure.ignored
+            and structure.shapes[found[name][tensor]] == ours.shapes[tensor]
+            for name, structure in loaded.items()
         )
     }
     return {
-        name: _without(each, each.ignored - {found[name][tensor] for tensor in shared})
-        for name, each in loaded.items()
+        name: _without(structure, structure.ignored - {found[name][tensor] for tensor in shared})
+        for name, structure in loaded.items()
     }
 
 
 def left_over(lead: Structure, other: Structure, found: Mapping[str, str]) -> list[str]:
-    """The other's tensors without a place in the lead, but for a head that both tie.
+    """The other's tensors without a place in the lead, except a head that both tie.
 
-    found: what `correspond` says of the two.
+    found: the result of `correspond` for the two.
     """
     placed = set(found.values())
     over = [name for name in other.shapes if name not in placed]
     if not (lead.tied and other.tied):
         return over
-    # Only beside its embeddings is a head a second name; those may have come to have more rows.
+    # A head is a second name only if the embeddings are there too; these may have more rows.
     columns = {other.shapes[name][1:] for name in placed if other.layer_of(name) is None}
     return [name for name in over if not (HEAD.search(name) and other.shapes[name][1:] in columns)]
 
@@ -92,10 +94,11 @@ def left_over(lead: Structure, other: Structure, found: Mapping[str, str]) -> li
 def stack_pairs(
     lead: Shapes, other: Shapes, *, lead_prefixes: Iterable[str], other_prefixes: Iterable[str]
 ) -> dict[str, str]:
-    """Prefix of each of the other's stacks -> prefix of the lead's that is most like it.
+    """Prefix of each stack of the other -> prefix of the lead's most similar stack.
 
-    Alike are tensors of the same name and shape within the stack; then of the same name; of equals
-    the first of the lead's is taken, its own prefix before all. A stack like none is left out.
+    Similarity counts tensors of the same name and shape within the stack, then tensors of the same
+    name. Among equals, the same prefix wins, then the first stack of the lead. A stack that
+    resembles none is left out.
     """
     within = {prefix: _within(prefix, lead) for prefix in lead_prefixes}
     pairs = {}
@@ -131,7 +134,10 @@ def place_names(
         parent = next((prefix for prefix in longest_first if name.startswith(prefix)), None)
         candidates = [] if parent is None else [parents[parent] + name[len(parent) :]]
         candidates += [name, *_same_ending(name, lead, endings)]
-        place = next((each for each in candidates if each in lead and each not in taken), None)
+        place = next(
+            (candidate for candidate in candidates if candidate in lead and candidate not in taken),
+            None,
+        )
         if place is not None:
             found[name] = place
             taken.add(place)
@@ -139,7 +145,7 @@ def place_names(
 
 
 def prefixes_of(names: Iterable[str]) -> list[str]:
-    """What comes before the first number in each of the names that have one, each once."""
+    """The part before the first number of each name that has a number, each once."""
     splits = (split_at_number(name) for name in names)
     return list(dict.fromkeys(split[0] for split in splits if split is not None))
 
@@ -154,7 +160,7 @@ def _by_parameter(lead: Structure, other: Structure) -> dict[str, str]:
 
 
 def _without(structure: Structure, names: frozenset[str]) -> Structure:
-    """A structure less some tensors, and less the stacks that were made of them alone."""
+    """A structure without some tensors, and without stacks that contain only these."""
     if not names:
         return structure
     shapes = {name: shape for name, shape in structure.shapes.items() if name not in names}
@@ -171,13 +177,13 @@ def _without(structure: Structure, names: frozenset[str]) -> Structure:
 
 
 def _of_same_shape(head: str, structure: Structure) -> list[str]:
-    """The other tensors outside the layers that are shaped as a head is: the embeddings."""
+    """The other tensors outside the layers with the shape of a head: the embeddings."""
     shape = structure.shapes[head]
     return [name for name in structure.outer if name != head and structure.shapes[name] == shape]
 
 
 def _within(prefix: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """What is numbered under a prefix, by the rest of its name."""
+    """The numbered tensors under a prefix, by the rest of their names."""
     return {
         name[len(prefix) :]: shape
         for name, shape in shapes.items()
@@ -186,7 +192,7 @@ def _within(prefix: str, shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _parents(theirs: str, ours: str) -> tuple[str, str]:
-    """Two prefixes without the parts that end both."""
+    """Two prefixes without their common last parts."""
     a, b = theirs.split("."), ours.split(".")
     while a and b and a[-1] == b[-1]:
         a.pop()
@@ -206,9 +212,9 @@ def _endings(lead: Shapes) -> dict[str, list[str]]:
 
 
 def _same_ending(name: str, lead: Shapes, endings: Mapping[str, list[str]]) -> list[str]:
-    """Names of the lead that end with this whole name, or that end it, where there is just one.
+    """Names of the lead that end with this name, or that this name ends with, if unambiguous.
 
-    A bare `weight` or `bias` says nothing, and what is numbered is found by its stack.
+    A bare `weight` or `bias` is no match, and numbered tensors are found by their stack.
     """
     if split_at_number(name) is not None:
         return []

@@ -1,6 +1,6 @@
 """Hashes of a model's files, and whether every number in its weights is finite.
 
-Both ask for every byte, so both are done in one reading.
+Both need every byte, so one reading does both.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _Key = tuple[Path, int, int]
 
 
 class Digests:
-    """Hashes of files; one that did not change since is not read again.
+    """Hashes of files; an unchanged file is not read again.
 
-    reference: of the model, for messages. computed: tensors whose values transformers computes
-    anew, which may be anything.
+    reference: of the model, for messages. computed: tensors that transformers computes itself, so
+    that their stored values may be anything.
     """
 
     def __init__(self, reference: str, *, computed: frozenset[str] = frozenset()) -> None:
@@ -37,8 +37,8 @@ class Digests:
     def of(self, files: Mapping[str, Path]) -> dict[str, str]:
         """Name -> sha256 in hexadecimal; files are read in parallel.
 
-        Raises SourceError for a file that cannot be read and for a tensor of safetensors that holds
-        a NaN or an infinity.
+        Raises SourceError for a file that cannot be read, and for a safetensors tensor that holds a
+        NaN or an infinity.
         """
         with ThreadPoolExecutor() as threads:
             return dict(zip(files, threads.map(self._digest, files.values()), strict=True))
@@ -62,7 +62,7 @@ class Digests:
         return self._known[key]
 
     def _read_weights(self, path: Path) -> tuple[str, str | None]:
-        """The file's hash, and in words the first tensor that is not finite."""
+        """The file's hash, and a message about the first tensor that is not finite, or None."""
         entries = read_entries(path, self._reference)
         digest = hashlib.sha256()
         fault: str | None = None
@@ -81,11 +81,11 @@ class Digests:
                     digest.update(piece)
                     left -= len(piece)
                     if dtype is not None and fault is None:
-                        what = not_finite(torch.frombuffer(piece, dtype=dtype))
-                        if what:
+                        non_finite = not_finite(torch.frombuffer(piece, dtype=dtype))
+                        if non_finite:
                             fault = (
-                                f"{self._reference}: {name} in {path.name} holds {what}, so no "
-                                "merge with it can be used; give a model whose weights are finite"
+                                f"{self._reference}: {name} in {path.name} holds {non_finite}, so "
+                                "no merge with it can be used; give a model with finite weights"
                             )
         return digest.hexdigest(), fault
 
@@ -96,10 +96,10 @@ def _checked_dtype(name: str) -> torch.dtype | None:
 
 
 def not_finite(values: torch.Tensor) -> str | None:
-    """ "NaN" or "infinity" if such a value is among them, else None."""
+    """ "NaN" or "infinity" if the values contain one, else None."""
     if not values.numel() or not values.is_floating_point():
         return None
-    # One pass at the speed of memory; a NaN is the least and the greatest of all.
+    # One pass at the speed of memory: if there is a NaN, it is both the least and the greatest.
     least, greatest = (float(bound) for bound in torch.aminmax(values.detach()))
     if math.isnan(least) or math.isnan(greatest):
         return "NaN"

@@ -1,4 +1,4 @@
-"""The files of a model: where they lie, which of them are weights, whether they can be read."""
+"""The files of a model: where they are, which of them are weights, whether they can be read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")
 
 def locate(reference: str, named: str) -> tuple[Path, str | None]:
     """The folder of a reference and, for a hub id, the commit it resolved to."""
-    # Those of os.path say no to a name that is too long or of a user that is not there.
+    # os.path returns False for a name that is too long or of an unknown user; Path would raise.
     path = os.path.expanduser(reference)
     if os.path.isdir(path):
         return Path(path).resolve(), None
@@ -45,10 +45,10 @@ def locate(reference: str, named: str) -> tuple[Path, str | None]:
             revision=hub["revision"],
             ignore_patterns=list(NOT_FETCHED),
         )
-    except Exception as error:  # whatever the hub's client and its transport raise
+    except Exception as error:  # the hub's client and its transport may raise anything
         reason = one_line(error).split(". ")[0].rstrip(".")
         raise SourceError(
-            f"{named}: no such folder, and not to be had from the hub ({reason}); "
+            f"{named}: no such folder, and the hub does not give it ({reason}); "
             "check the name, or download it first"
         ) from error
     folder = Path(snapshot)
@@ -93,24 +93,26 @@ def weight_files(folder: Path, named: str) -> list[Path]:
 
 
 def _without_index(names: Sequence[str]) -> str:
-    """What is wrong where there are safetensors and none of the names that transformers reads."""
+    """The problem where no safetensors file has a name that transformers reads."""
     found = {name: match for name in names if (match := _SHARD.fullmatch(name))}
     if not found:
         return f"has {names[0]}, and transformers reads {SINGLE}; give the file that name"
     totals = sorted({int(match["count"]) for match in found.values()})
     if len(totals) > 1:
         return f"has shards of {totals[0]} and of {totals[-1]}, and no {INDEX}; get the model again"
-    gone = _missing_shards(found)
-    if gone:
-        return f"has {len(found)} of {totals[0]} shards, {gone} and {INDEX} are missing; get them"
+    missing = _missing_shards(found)
+    if missing:
+        return (
+            f"has {len(found)} of {totals[0]} shards, {missing} and {INDEX} are missing; get them"
+        )
     return (
-        f"has {len(found)} shards, and {INDEX} is missing, which says what is in which; get that "
-        "file from where the shards are from"
+        f"has {len(found)} shards, but {INDEX} is missing, which lists their tensors; get that "
+        "file from the source of the shards"
     )
 
 
 def _missing_shards(names: Iterable[str]) -> str | None:
-    """The first shard whose number of their count is not among these."""
+    """The first shard that is missing from the numbered names."""
     found = {name: match for name in names if (match := _SHARD.fullmatch(name))}
     for match in found.values():
         start, count, end = match["start"], match["count"], match["end"]
@@ -146,7 +148,7 @@ def _indexed_files(folder: Path, named: str) -> list[Path]:
 
 
 def read_weights(folder: Path, named: str) -> dict[str, Entry]:
-    """Tensor name -> where it lies, over all the files that transformers would load, in order.
+    """Tensor name -> its entry, over all files that transformers would load, in order.
 
     Raises SourceError.
     """
@@ -167,7 +169,7 @@ def read_weights(folder: Path, named: str) -> dict[str, Entry]:
 
 
 def _check_index(folder: Path, found: Mapping[str, Entry], named: str) -> None:
-    """What an index says is in a shard is there."""
+    """Raise SourceError unless every tensor is in the shard that the index names."""
     for name, shard in read_json(folder / INDEX, named)["weight_map"].items():
         if name not in found or found[name].file.name != shard:
             raise SourceError(

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: what tensors it holds, checked before any of them is read."""
+"""The header of a safetensors file: its list of tensors, checked before any tensor is read."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _DTYPES: Mapping[str, tuple[str, int]] = {
     "U8": ("uint8", 8),
     "BOOL": ("bool", 8),
 }
-"""The format's names of dtypes -> torch's, and bits of a value; newer ones are told by name."""
+"""The format's dtype names -> (torch's name, bits of a value). Newer dtypes keep their names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor as its file's header tells of it. start: of its bytes, from the file's beginning."""
+    """A tensor in its file's header. start: of its bytes, from the file's beginning."""
 
     file: Path
     dtype: str
@@ -48,10 +48,11 @@ class Entry:
 
 
 def read_entries(file: Path, named: str) -> dict[str, Entry]:
-    """Tensor name -> what the header of a safetensors file says of it, in the order of the data.
+    """Tensor name -> its entry in the header of a safetensors file, in the order of the data.
 
-    The header is an 8-byte little-endian length and that much JSON; the data follow, without gaps.
-    Raises SourceError for a file that is damaged, with the tensor and the field where it is one's.
+    The header is an 8-byte little-endian length and JSON of that length; the data follow without
+    gaps. Raises SourceError for a damaged file; it names the tensor and the field if one is at
+    fault.
     """
     where = f"{named}: {file.name}"
     damaged = SourceError(f"{where} is empty, cut short or damaged; get it again")
@@ -68,15 +69,17 @@ def read_entries(file: Path, named: str) -> dict[str, Entry]:
         raise SourceError(f"{where}: its header names {header.key} twice; get it again")
     if not isinstance(header, dict):
         raise damaged
-    told = header.pop("__metadata__", None) or {}
-    if not isinstance(told, dict) or not all(isinstance(text, str) for text in told.values()):
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(
+        isinstance(text, str) for text in metadata.values()
+    ):
         raise SourceError(
-            f"{where}: __metadata__ of its header is not text by name, so that nothing loads it; "
+            f"{where}: __metadata__ of its header is not a mapping of texts, so nothing loads it; "
             "get it again"
         )
     first = 8 + header_bytes
-    found = [_entry(file, name, said, first, where) for name, said in header.items()]
-    found.sort(key=lambda each: (each[1].start, each[1].size_bytes))
+    found = [_entry(file, name, fields, first, where) for name, fields in header.items()]
+    found.sort(key=lambda named_entry: (named_entry[1].start, named_entry[1].size_bytes))
     if not found or found[0][1].start != first:
         raise damaged
     for (before, a), (name, b) in pairwise(found):
@@ -91,7 +94,7 @@ def read_entries(file: Path, named: str) -> dict[str, Entry]:
 
 def read_ahead(entry: Entry) -> None:
     """Ask the system to read a tensor's bytes into its cache; returns at once."""
-    if not hasattr(os, "posix_fadvise"):  # not on macOS, whose own reading ahead must do
+    if not hasattr(os, "posix_fadvise"):  # macOS has no such call and reads ahead by itself
         return
     descriptor = os.open(entry.file, os.O_RDONLY)
     try:
@@ -101,13 +104,13 @@ def read_ahead(entry: Entry) -> None:
 
 
 class _Twice(dict[str, Any]):
-    """An object of JSON that has a key twice."""
+    """A JSON object that has a key twice."""
 
     key: str
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, or what says that it has a key twice."""
+    """A JSON object, as `_Twice` if it has a key twice."""
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
@@ -117,18 +120,18 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return twice
 
 
-def _entry(file: Path, name: str, said: object, first: int, where: str) -> tuple[str, Entry]:
-    """One tensor; SourceError names the field that cannot be."""
+def _entry(file: Path, name: str, fields: object, first: int, where: str) -> tuple[str, Entry]:
+    """One tensor. Raises SourceError that names a field with an impossible value."""
 
     def refuse(field: str) -> NoReturn:
-        told = said.get(field) if isinstance(said, dict) else said
+        value = fields.get(field) if isinstance(fields, dict) else fields
         raise SourceError(
-            f"{where}: {field} of {name} is {str(told)[:60]}, which cannot be; get it again"
+            f"{where}: {field} of {name} is {str(value)[:60]}, which is impossible; get it again"
         )
 
-    if not isinstance(said, dict) or isinstance(said, _Twice):
+    if not isinstance(fields, dict) or isinstance(fields, _Twice):
         refuse("the entry")
-    shape, offsets, dtype = (said.get(field) for field in ("shape", "data_offsets", "dtype"))
+    shape, offsets, dtype = (fields.get(field) for field in ("shape", "data_offsets", "dtype"))
     if not _are_counts(shape):
         refuse("shape")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:

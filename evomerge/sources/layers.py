@@ -8,15 +8,15 @@ from typing import Any
 from evomerge.errors import SourceError
 from evomerge.sources.source import Stack
 
-# Settings of the language model in a `config.json`, wherever it keeps them.
+# Settings of the language model in a `config.json`, at the top or in a section.
 
 
 SECTIONS = ("text_config", "llm_config", "language_config")
-"""Where models of several kinds keep the language model's settings."""
+"""Sections in which multimodal models keep the language model's settings."""
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
-    """A setting of the language model; None where the config does not say it."""
+    """A setting of the language model; None where the config does not have it."""
     for name in SECTIONS:
         section = config.get(name)
         if isinstance(section, Mapping) and section.get(key) is not None:
@@ -25,7 +25,7 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 
 
 def with_setting(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The config with a setting of the language model changed wherever it says it."""
+    """The config with a setting of the language model changed everywhere it occurs."""
     changed = {**config, key: value} if key in config else dict(config)
     for name in SECTIONS:
         section = config.get(name)
@@ -35,10 +35,10 @@ def with_setting(config: Mapping[str, Any], key: str, value: Any) -> dict[str, A
 
 
 def vocabulary_size(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Rows of the embeddings: `vocab_size`, else those of the matrix that has the most."""
-    said = setting(config, "vocab_size")
-    if isinstance(said, int):
-        return said
+    """Rows of the embeddings: `vocab_size`, else the most rows of any matrix."""
+    stated = setting(config, "vocab_size")
+    if isinstance(stated, int):
+        return stated
     return max((shape[0] for shape in shapes.values() if len(shape) == 2), default=0)
 
 
@@ -50,15 +50,15 @@ DEPTH_KEYS = (
     "num_decoder_layers",
     "encoder_layers",
     "decoder_layers",
-    "num_hidden_groups",  # layers that share weights are stored once a group
+    "num_hidden_groups",  # layers that share weights are stored once for each group
 )
 WIDTH_KEYS = ("hidden_size", "d_model", "n_embd", "dim")
 DRAFT_KEY = "num_nextn_predict_layers"
-"""Layers that draft further tokens; they are stored behind the model's own and seldom loaded."""
+"""Layers that predict further tokens; stored after the model's own and seldom loaded."""
 
 
 def split_at_number(tensor_name: str) -> tuple[str, int, str] | None:
-    """(what comes before the first number in a dotted name, the number, what comes after)."""
+    """(part before the first number in a dotted name, the number, part after it)."""
     parts = tensor_name.split(".")
     for place, part in enumerate(parts[:-1]):
         if part.isdecimal():
@@ -73,27 +73,30 @@ def find_stacks(
     sizes: Mapping[str, int],
     named: str,
 ) -> tuple[Stack, ...]:
-    """Every stack, the main one first: the language model's, of two the heaviest in bytes.
+    """Every stack, the main one first: the language model's; of two, the larger in bytes.
 
-    A stack is tensors numbered from 0 without gaps, each number a module of modules; experts within
-    a layer and lists of plain matrices are none. Where the config says the depth of the language
-    model (of encoder and decoder, perhaps), the main stack is of that depth, and of its width where
-    there is such a one; a vision tower is another. Raises SourceError where there is none.
+    A stack is a set of tensors numbered from 0 without gaps, where each number is a module of
+    modules. Experts within a layer and lists of plain matrices are no stacks. Where the config has
+    the depth of the language model (or of encoder and decoder), the main stack has that depth, and
+    if possible also its width; a vision tower is another stack. Raises SourceError where there is
+    no stack.
     """
     runs = _runs(shapes)
-    said = {depth for key in DEPTH_KEYS if isinstance(depth := setting(config, key), int)}
+    stated_depths = {depth for key in DEPTH_KEYS if isinstance(depth := setting(config, key), int)}
     drafts = setting(config, DRAFT_KEY) or 0
     stacks: dict[str, Stack] = {}
     for prefix, numbers in runs.items():
         count = len(numbers)
         if numbers != set(range(count)):
             continue
-        depth = count - drafts if count - drafts in said else count
-        if depth in said or depth > 1:
+        depth = count - drafts if count - drafts in stated_depths else count
+        if depth in stated_depths or depth > 1:
             stacks[prefix] = Stack(prefix, depth)
-    fitting = [stack for stack in stacks.values() if not said or stack.depth in said]
+    fitting = [
+        stack for stack in stacks.values() if not stated_depths or stack.depth in stated_depths
+    ]
     if not fitting:
-        wanted = " or ".join(str(depth) for depth in sorted(said))
+        wanted = " or ".join(str(depth) for depth in sorted(stated_depths))
         raise SourceError(
             f"{named}: no {wanted} numbered layers among its tensors as config.json says; "
             "get the weights and the config from the same place"

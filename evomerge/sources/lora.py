@@ -1,4 +1,4 @@
-"""Low-rank changes of tensors: how an adapter's file names them, and the change they make."""
+"""Low-rank changes of tensors: their names in an adapter's file, and how they are applied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evomerge.errors import SourceError
 from evomerge.sources.files import read_json
 from evomerge.sources.source import Structure
 
-# What a PEFT adapter says of itself: its kind, its base, how its matrices are scaled.
+# The configuration of a PEFT adapter: its kind, its base, how its matrices are scaled.
 
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -36,16 +36,16 @@ _UNSUPPORTED = (
 """Settings of PEFT's LoRA under which the change is not scale·B·A of whole modules."""
 
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that took a part of the base's weights away, which lies in no file."""
+"""Initialisations that moved a part of the base's weights away; that part is in no file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
     """A LoRA adapter's settings.
 
-    base: the model it was trained on, with @revision where it names one; None where it names none.
-    rank_of, alpha_of: by pattern of module names. fan_in_fan_out: whether the modules it was made
-    for store (in, out).
+    base: the model it was trained on, with @revision if it names one; None if it names no base.
+    rank_of, alpha_of: by pattern of module names. fan_in_fan_out: whether its modules store (in,
+    out).
     """
 
     base: str | None
@@ -59,20 +59,20 @@ class AdapterConfig:
     def scale(self, module: str, *, stored_rank: int) -> float:
         """alpha/r for one module (Hu et al. 2021), alpha/√r for rsLoRA (Kalajdzievski 2023).
 
-        Raises SourceError where the rank stored is not the one said.
+        Raises SourceError where the stored rank is not the stated one.
         """
         rank = self.rank_of.get(_pattern(self.rank_of, module), self.rank)
         alpha = self.alpha_of.get(_pattern(self.alpha_of, module), self.alpha)
         if rank != stored_rank:
             raise SourceError(
-                f"{module} is of rank {stored_rank}, and {ADAPTER_CONFIG} says {rank}; "
+                f"{module} has rank {stored_rank}, and {ADAPTER_CONFIG} has {rank}; "
                 "get both files from the same place"
             )
         return alpha / math.sqrt(rank) if self.root_of_rank else alpha / rank
 
 
 def read_adapter_config(folder: Path, named: str) -> AdapterConfig:
-    """The settings of the adapter in a folder. Raises SourceError for what cannot be merged."""
+    """The settings of the adapter in a folder. Raises SourceError if it cannot be merged."""
     document = read_json(folder / ADAPTER_CONFIG, named)
     kind = document.get("peft_type")
     if kind != "LORA":
@@ -101,11 +101,11 @@ def read_adapter_config(folder: Path, named: str) -> AdapterConfig:
 
 
 def _check_settings(document: Mapping[str, Any], named: str) -> None:
-    given = next((key for key in _UNSUPPORTED if document.get(key)), None)
-    if given is not None:
+    unsupported = next((key for key in _UNSUPPORTED if document.get(key)), None)
+    if unsupported is not None:
         raise SourceError(
-            f"{named}: {given} in {ADAPTER_CONFIG} is not supported; merge the adapter into its "
-            "base with PEFT first"
+            f"{named}: {unsupported} in {ADAPTER_CONFIG} is not supported; merge the adapter into "
+            "its base with PEFT first"
         )
     start = str(document.get("init_lora_weights")).lower()
     if start.startswith(_CHANGES_BASE):
@@ -123,7 +123,7 @@ def _patterns(document: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
 
 
 def _pattern(patterns: Mapping[str, object], module: str) -> str:
-    """The first pattern that is a module's whole name or the end of it, as PEFT matches them."""
+    """The first pattern that matches a module's name or the end of it, as in PEFT."""
     return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
 
 
@@ -139,10 +139,11 @@ _FACTORS = {
 
 @dataclass(frozen=True)
 class Parts:
-    """What an adapter's file holds for one tensor of the base.
+    """The tensors in an adapter's file for one tensor of the base.
 
-    factors: "down" (r, in) and "up" (out, r), or "embedding_down" (r, words) and "embedding_up"
-    (width, r); "magnitude" (out,) for DoRA. replacement: the tensor as it was trained as a whole.
+    factors: "down" (r, in) and "up" (out, r), or "embedding_down" (r, tokens) and "embedding_up"
+    (width, r); "magnitude" (out,) for DoRA. replacement: the whole tensor, if it was trained as a
+    whole.
     """
 
     factors: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -150,7 +151,7 @@ class Parts:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the tensor it changes, as most modules store it."""
+        """The shape of the changed tensor, as most modules store it."""
         if self.replacement is not None:
             return tuple(self.replacement.shape)
         if "embedding_down" in self.factors and "embedding_up" in self.factors:
@@ -162,9 +163,9 @@ class Parts:
 class Change:
     """How an adapter changes one tensor.
 
-    W + scale·left·right, left (rows, r), right (r, columns); with a magnitude (one for each of the
-    outputs, which are dimension `outputs`) each output is scaled to that norm, which is DoRA (Liu
-    et al. 2024, equation 5). replacement: what W is instead of the base's.
+    W + scale·left·right, with left (rows, r) and right (r, columns). magnitude: one for each
+    output; then each output is scaled to that norm (DoRA, Liu et al. 2024, equation 5). outputs:
+    the dimension of the outputs. replacement: used as W instead of the base's tensor.
     """
 
     replacement: torch.Tensor | None = None
@@ -186,9 +187,9 @@ class Change:
 
 
 def named_parts(tensors: Mapping[str, torch.Tensor]) -> dict[str, Parts]:
-    """Name of the changed tensor, as the adapter has it -> what the file holds for it.
+    """The adapter's name of each changed tensor -> the file's parts for it.
 
-    Raises SourceError for a tensor of no known kind, or without the one that belongs to it.
+    Raises SourceError for a tensor of an unknown kind, or without its counterpart.
     """
     parts: dict[str, Parts] = {}
     for stored_name, tensor in tensors.items():
@@ -196,7 +197,7 @@ def named_parts(tensors: Mapping[str, torch.Tensor]) -> dict[str, Parts]:
         ending = next((ending for ending in _FACTORS if name.endswith(ending)), None)
         if name == stored_name or (ending is None and ".lora_" in name):
             raise SourceError(
-                f"{stored_name} is no part of a LoRA adapter that is known here; merge the adapter "
+                f"{stored_name} is not a known part of a LoRA adapter; merge the adapter "
                 "into its base with PEFT first"
             )
         if ending is None:
@@ -239,15 +240,15 @@ def change_of(name: str, place: str, part: Parts, config: AdapterConfig, base: S
     module = name.removesuffix(".weight")
     if "embedding_down" in part.factors:
         down, up = part.factors["embedding_down"], part.factors["embedding_up"]
-        transposed = True  # (words, width), where (out, in) would be (width, words)
+        transposed = True  # (tokens, width), where (out, in) would be (width, tokens)
     else:
         down, up = part.factors["down"], part.factors["up"]
         transposed = _is_transposed(place, up.shape[0], down.shape[1], config, base)
-    made = (down.shape[1], up.shape[0]) if transposed else (up.shape[0], down.shape[1])
-    if made != shape or up.shape[1] != down.shape[0]:
+    made_shape = (down.shape[1], up.shape[0]) if transposed else (up.shape[0], down.shape[1])
+    if made_shape != shape or up.shape[1] != down.shape[0]:
         raise SourceError(
-            f"it changes {name} of shape {list(made)}, and the base's is {list(shape)}; give the "
-            "base that it was trained on"
+            f"it changes {name} of shape {list(made_shape)}, and the base's is {list(shape)}; give "
+            "the base that it was trained on"
         )
     return Change(
         replacement=part.replacement,
@@ -260,7 +261,7 @@ def change_of(name: str, place: str, part: Parts, config: AdapterConfig, base: S
 
 
 def _check_replacement(name: str, shape: tuple[int, ...], before: tuple[int, ...]) -> None:
-    """Only the number of rows of a matrix may differ: words were added, or classes."""
+    """Refuse another shape, except a matrix with another number of rows (new tokens or classes)."""
     if shape != before and not (len(shape) == len(before) == 2 and shape[1:] == before[1:]):
         raise SourceError(
             f"it holds {name} of shape {list(shape)}, and the base's is {list(before)}; give the "
@@ -271,11 +272,11 @@ def _check_replacement(name: str, shape: tuple[int, ...], before: tuple[int, ...
 def _is_transposed(
     name: str, outputs: int, inputs: int, config: AdapterConfig, base: Structure
 ) -> bool:
-    """Whether a module stores (in, out), as GPT-2's do, and not (out, in)."""
+    """Whether a module stores (in, out), like those of GPT-2, and not (out, in)."""
     if outputs != inputs:
         return base.shapes[name] == (inputs, outputs)
-    # PEFT says it once for all modules, of which some may be of the other kind; a bias has one
-    # number for each output, so that the layer's other modules tell.
+    # PEFT has one setting for all modules, but some may be of the other kind. A bias has one number
+    # for each output, so the layer's other modules show it.
     stack = base.stack_of(name)
     for other, shape in base.shapes.items():
         bias = base.shapes.get(f"{other.removesuffix('.weight')}.bias")

@@ -1,8 +1,8 @@
-"""The model that transformers builds of a configuration, without memory for its weights.
+"""The model that transformers builds from a configuration, without memory for its weights.
 
-It says which tensors of a checkpoint transformers takes and under which name, which of them share
-one weight, and what would be missing or left over if a model were loaded. Names and shapes are all
-that is needed: no weight is read, and a model of 7B parameters takes a fraction of a second.
+It shows which tensors of a checkpoint transformers loads and under which names, which of them share
+one weight, and which would be missing or left over in a load. It needs only names and shapes: no
+weight is read, and a model of 7B parameters takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from transformers.utils import logging
 from evomerge.errors import one_line
 
 _DEEPEST = 10_000
-"""Layers beyond which a number is taken for a mistake, and no model is built."""
+"""The most layers of a model; a larger number counts as a mistake, and no model is built."""
 
 _LONGEST = 240
-"""Characters of a reason that is passed on."""
+"""The most characters of a reason in a message."""
 
 _PRETRAINING = "the model of pretraining"
 
@@ -46,7 +46,7 @@ _MODELS_OF_CODE = (
     "AutoModelForSequenceClassification",
     "AutoModel",
 )
-"""Under which keys a configuration names a class of its own code, the fullest model first."""
+"""The keys with which a configuration names a class of its own code, the fullest model first."""
 
 _Choice = Callable[[PreTrainedConfig], type[PreTrainedModel]]
 
@@ -56,21 +56,21 @@ class UnknownModelError(Exception):
 
 
 class UnbuildableModelError(Exception):
-    """transformers knows the class, and the configuration does not suit it."""
+    """transformers knows the class, but the configuration does not fit it."""
 
 
 def short(error: Exception) -> str:
-    """What transformers says, on one line that is no page."""
-    said = one_line(error)
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    """The message of transformers, on one line of limited length."""
+    message = one_line(error)
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What transformers says when it loads a model: names of the model's parameters and buffers.
+    """The result of loading a model in transformers: names of its parameters and buffers.
 
-    missing: not among the tensors. unexpected: tensors that it has no place for. misshapen: of
-    another shape than the model has.
+    missing: not among the tensors. unexpected: tensors that the model has no place for. misshapen:
+    tensors with another shape than in the model.
     """
 
     missing: tuple[str, ...]
@@ -79,7 +79,7 @@ class Loading:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, in words, by the first tensor of the kind; None where nothing is."""
+        """The problem in words, with the first such tensor; None where there is none."""
         for names, meaning in (
             (self.missing, "missing"),
             (self.misshapen, "of another shape"),
@@ -93,10 +93,10 @@ class Loading:
 
 @dataclass(frozen=True, kw_only=True)
 class Renaming:
-    """A stored tensor as transformers sees it.
+    """How transformers names a stored tensor.
 
-    name: of the parameter or buffer that it becomes. taken: whether the model has such a one.
-    joined: whether it becomes a part of it together with others, or several.
+    name: of the parameter or buffer that it becomes. taken: whether the model has that. joined:
+    whether it is combined with other tensors into one parameter, or split into several.
     """
 
     name: str
@@ -111,8 +111,12 @@ class MetaModel:
         self._model = model
         self._expected = model.state_dict()
         conversions = get_model_conversion_mapping(model)
-        self._renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
-        self._converters = [each for each in conversions if isinstance(each, WeightConverter)]
+        self._renamings = [
+            conversion for conversion in conversions if isinstance(conversion, WeightRenaming)
+        ]
+        self._converters = [
+            conversion for conversion in conversions if isinstance(conversion, WeightConverter)
+        ]
 
     @property
     def module(self) -> PreTrainedModel:
@@ -121,25 +125,25 @@ class MetaModel:
 
     @property
     def tied(self) -> Mapping[str, str]:
-        """Parameter -> the one whose weight it shares, as class and configuration say."""
+        """Parameter -> the parameter that it shares its weight with, by class and configuration."""
         tied: Mapping[str, str] = self._model.all_tied_weights_keys
         return tied
 
     def rename(self, tensor: str) -> Renaming:
-        """What transformers calls a stored tensor."""
+        """The name that transformers gives a stored tensor."""
         prefix = self._model.base_model_prefix
         name, converter = rename_source_key(
             tensor, self._renamings, self._converters, prefix, self._expected
         )
         if name not in self._expected and tensor in self._expected:
-            # A pattern took the name for another's; transformers then goes by the name itself.
+            # A pattern matched the name by mistake; transformers then uses the name itself.
             name, converter = rename_source_key(tensor, [], [], prefix, self._expected)
         return Renaming(name=name, taken=name in self._expected, joined=converter is not None)
 
     def load(self, shapes: Mapping[str, tuple[int, ...]]) -> Loading:
         """Load tensors of these names and shapes as transformers' from_pretrained does.
 
-        Raises UnbuildableModelError where it fails otherwise than by what `Loading` tells.
+        Raises UnbuildableModelError for a failure that `Loading` does not cover.
         """
         tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         try:
@@ -153,19 +157,19 @@ class MetaModel:
                     ignore_mismatched_sizes=True,
                     output_loading_info=True,
                 )
-        except Exception as error:  # whatever the conversions of one architecture raise
+        except Exception as error:  # the conversions of an architecture may raise anything
             raise UnbuildableModelError(one_line(error)) from error
         return Loading(
             missing=tuple(sorted(found["missing_keys"])),
             unexpected=tuple(sorted(found["unexpected_keys"])),
-            misshapen=tuple(sorted(str(each[0]) for each in found["mismatched_keys"])),
+            misshapen=tuple(sorted(str(mismatch[0]) for mismatch in found["mismatched_keys"])),
         )
 
 
 def meta_model(config: Mapping[str, Any], *, code: Path | None = None) -> MetaModel:
-    """The model that a config.json describes: of the class that it names, else a causal one.
+    """The model that a config.json describes: of the class it names, else a causal language model.
 
-    code: a folder whose own modelling code may be run where the configuration names some. Raises
+    code: a folder with modelling code that may be run if the configuration names some. Raises
     UnknownModelError, UnbuildableModelError.
     """
     text = json.dumps(config, sort_keys=True)
@@ -173,9 +177,9 @@ def meta_model(config: Mapping[str, Any], *, code: Path | None = None) -> MetaMo
 
 
 def pretraining_model(config: Mapping[str, Any]) -> MetaModel | None:
-    """The model that one of this kind is first trained as, with heads that it may have lost since.
+    """The pretraining model of the same kind, with heads that the checkpoint may have lost since.
 
-    None where there is no other.
+    None where there is no such model.
     """
     text = json.dumps({**config, "architectures": [_PRETRAINING]}, sort_keys=True)
     try:
@@ -193,7 +197,7 @@ def _built(text: str) -> MetaModel:
 
 
 def _of_code(text: str, folder: Path) -> MetaModel:
-    """By the modelling code that lies in a folder; what it is may change, so nothing is kept."""
+    """Build by the modelling code in a folder; the code may change, so the model is not cached."""
     named = json.loads(text)["auto_map"]
     reference = next((named[key] for key in _MODELS_OF_CODE if key in named), None)
     if reference is None:
@@ -202,7 +206,7 @@ def _of_code(text: str, folder: Path) -> MetaModel:
         return _build(
             text, lambda read: get_class_from_dynamic_module(reference, str(folder)), folder=folder
         )
-    except UnbuildableModelError as error:  # code of its own may want what is not here
+    except UnbuildableModelError as error:  # the code may need packages that are missing
         raise UnknownModelError(str(error)) from error
 
 
@@ -217,12 +221,12 @@ def _build(text: str, choose: _Choice, *, folder: Path | None) -> MetaModel:
             return MetaModel(model)
     except (ImportError, UnknownModelError) as error:
         raise UnknownModelError(one_line(error)) from error
-    except Exception as error:  # configurations are checked by code of every architecture's own
+    except Exception as error:  # each architecture checks its configuration in its own way
         raise UnbuildableModelError(one_line(error)) from error
 
 
 def _read_config(text: str, folder: Path | None) -> PreTrainedConfig:
-    """Read as transformers reads a file, which knows older forms and numbers JSON has not."""
+    """Read the text as transformers reads a file: with older forms and numbers beyond JSON."""
     if folder is not None:
         return AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
     with tempfile.TemporaryDirectory() as written:
@@ -245,7 +249,7 @@ def _class_of(config: Mapping[str, Any], read: PreTrainedConfig) -> type[PreTrai
 
 
 def _refuse_depths(config: Mapping[str, Any]) -> None:
-    """No configuration makes this build a million layers."""
+    """Refuse a configuration that would build a huge number of layers."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             _refuse_depths(value)
@@ -255,7 +259,7 @@ def _refuse_depths(config: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and reports of transformers: what they say is returned."""
+    """Suppress transformers' progress bars and reports; their content is returned."""
     level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

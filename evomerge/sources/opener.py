@@ -1,4 +1,4 @@
-"""Opening a model by its reference: a checkpoint, or an adapter over one."""
+"""Opens a model by its reference: a checkpoint, or an adapter over a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from evomerge.sources.source import Source
 def open_source(reference: str, *, where: str, base: Source | None = None) -> Source:
     """Open a local folder or a hub id (`org/name`, `org/name@revision`).
 
-    A reference that exists as a folder is that folder. A folder with a PEFT adapter is opened over
-    `base`, else over the model that the adapter itself names; `MODEL+ADAPTER`, as mergekit writes
-    it, names both, and either may have a + in its path. `where` names the field that holds the
+    If a folder with the name of the reference exists, it is used. A folder with a PEFT adapter is
+    opened over `base`, else over the model that the adapter itself names. `MODEL+ADAPTER`, as in
+    mergekit, names both; either may have a + in its path. where: the field that holds the
     reference, for messages. Raises SourceError in one line.
     """
     named = f"{where}: {reference}"
@@ -26,15 +26,17 @@ def open_source(reference: str, *, where: str, base: Source | None = None) -> So
     if model and adapter and not os.path.exists(os.path.expanduser(reference)):
         opened = _open(adapter, named, open_source(model, where=where), reference)
         if not isinstance(opened, Adapter):
-            raise SourceError(f"{named}: {adapter} is no adapter; give MODEL+ADAPTER, or one model")
+            raise SourceError(
+                f"{named}: {adapter} is not an adapter; give MODEL+ADAPTER, or one model"
+            )
         return opened
     return _open(reference, named, base, reference)
 
 
 def _split(reference: str) -> tuple[str, str]:
-    """MODEL and ADAPTER: at the first + between two folders, else where a folder follows.
+    """MODEL and ADAPTER: split at the first + between two folders, else before a folder.
 
-    The model may be on the hub; at the last + where neither is so.
+    In the second case the model may be on the hub. Otherwise it is split at the last +.
     """
     places = [place for place, sign in enumerate(reference) if sign == "+"]
     splits = [(reference[:place], reference[place + 1 :]) for place in places]
@@ -50,7 +52,7 @@ def _is_folder(path: str) -> bool:
 
 def _open(reference: str, named: str, base: Source | None, full: str) -> Source:
     folder, revision = locate(reference, named)
-    find_companions(folder, named)  # refuses what is no file of its own before one is read
+    find_companions(folder, named)  # refuses links and other non-files before any file is read
     whole = (folder / SINGLE).exists() or (folder / INDEX).exists()
     if whole or not (folder / ADAPTER_CONFIG).exists():
         return Checkpoint(folder, reference=full, revision=revision, named=named)
@@ -65,7 +67,7 @@ def _open(reference: str, named: str, base: Source | None, full: str) -> Source:
 
 
 def _base_of(config: AdapterConfig, named: str) -> Source:
-    """The model that an adapter says it was trained on."""
+    """The model that an adapter names as its base."""
     if config.base is None:
         raise SourceError(
             f"{named}: its {ADAPTER_CONFIG} names no base_model_name_or_path; "
@@ -76,5 +78,5 @@ def _base_of(config: AdapterConfig, named: str) -> Source:
     except SourceError as error:
         raise SourceError(
             f"{named}: is an adapter whose base cannot be opened: {error} "
-            f"(a path in {ADAPTER_CONFIG} counts from the working folder), or write MODEL+ADAPTER"
+            f"(a path in {ADAPTER_CONFIG} starts at the working folder), or write MODEL+ADAPTER"
         ) from error

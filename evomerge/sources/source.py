@@ -1,4 +1,4 @@
-"""A model to be merged: its tensors, and how it is built, by their names and shapes."""
+"""A model to merge: its tensors, and its structure by their names and shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evomerge.recipe import DType
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A numbered run of layers. prefix: what the names of their tensors have before the number."""
+    """A numbered series of layers. prefix: the part of their tensors' names before the number."""
 
     prefix: str
     depth: int
@@ -35,14 +35,14 @@ class Structure:
     """How a model is built.
 
     architecture: the class that `config.json` names. shapes: tensor name -> shape, in the order of
-    the files. dtype: what most of the bytes are stored as. tied: whether the head shares the
-    embedding's weight. stacks: every numbered run of layers, the main one (the language model's,
-    the heaviest where there are two) first. dtypes: tensor name -> torch's name of what it is
-    stored as ("bfloat16", "int64"), an adapter's as in its base; `dtype` for all where not given.
+    the files. dtype: the storage dtype of most bytes. tied: whether the head shares the embedding's
+    weight. stacks: every numbered series of layers, the main one first (the language model's; of
+    two, the larger). dtypes: tensor name -> torch's name of its storage dtype ("bfloat16",
+    "int64"), for an adapter as in its base; `dtype` for all if not given.
 
-    repeated: tensors that are second names of another's weight. ignored: those that transformers
-    passes over, or that are of another model stored beside this one. parameters: tensor name -> the
-    live model's own name of it, where known to be another.
+    repeated: tensors that are second names of another tensor's weight. ignored: tensors that
+    transformers does not load, or that belong to another model stored with this one. parameters:
+    tensor name -> its name in the live model, where it is known to differ.
     """
 
     architecture: str
@@ -67,7 +67,7 @@ class Structure:
 
     @property
     def layer_prefix(self) -> str:
-        """What the names of the main stack's tensors start with, before the number."""
+        """The start of the names of the main stack's tensors, before the number."""
         return self.stacks[0].prefix
 
     def stack_of(self, tensor_name: str) -> Stack | None:
@@ -96,7 +96,7 @@ class Structure:
         return tuple(name for name in self.shapes if self.layer_of(name) is None)
 
 
-# What everything downstream knows of a model to be merged.
+# The interface that the rest of the code uses for a model to merge.
 
 
 class Source(Protocol):
@@ -104,11 +104,11 @@ class Source(Protocol):
 
     @property
     def reference(self) -> str:
-        """How recipes name it: a folder or a hub id."""
+        """Its name in recipes: a folder or a hub id."""
 
     @property
     def folder(self) -> Path:
-        """Where its files lie."""
+        """The folder of its files."""
 
     @property
     def revision(self) -> str | None:
@@ -116,7 +116,7 @@ class Source(Protocol):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Its config.json; an adapter's is its base's."""
+        """Its config.json; for an adapter, its base's."""
 
     @property
     def structure(self) -> Structure:
@@ -129,11 +129,11 @@ class Source(Protocol):
     def tensor(self, name: str) -> torch.Tensor:
         """A tensor by its name in `structure.shapes`; never to be written to.
 
-        In the stored dtype, but that what an adapter changes is float32.
+        In the stored dtype, except that tensors changed by an adapter are float32.
         """
 
     def as_stored(self, name: str) -> bool:
-        """Whether a tensor's rows are those of the model's own files, in their order."""
+        """Whether a tensor has the rows of the model's own files, in their order."""
 
     def prefetch(self, name: str) -> None:
         """Ask the system to read a tensor's bytes ahead; returns at once."""

@@ -1,8 +1,8 @@
-"""Tensors of a checkpoint that are no weights of their own, by what transformers does with them.
+"""Finds the tensors of a checkpoint that transformers does not load as weights of their own.
 
-Files on the hub hold tensors that transformers passes over (masks and positions that it computes,
-layers that draft tokens) and second names of one weight (a head that is the embeddings). A
-fine-tune that is saved today has none of them, and they are no difference in how it is built.
+Files on the hub hold tensors that transformers skips: masks and positions that it computes, and
+layers that predict further tokens. They also hold second names of one weight: a head that is the
+embeddings. A fine-tune that is saved today has none of these, but it has the same structure.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Equal = Callable[[str, str], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Unread:
-    """What of a checkpoint transformers does not read as weights of their own.
+    """The tensors of a checkpoint that transformers does not load as weights of their own.
 
-    repeated: second names of a weight that is there under its first. ignored: it passes over these
-    without a word, or they are of another model that is stored beside this one. own_head: whether
-    the configuration ties a head to the embeddings and the files hold another; transformers does
-    not tie it then. must_tie: whether the configuration means something else by tying, and must go
-    on saying so. parameters: stored name -> the model's own, where another name is all that
-    differs.
+    repeated: second names of a weight that is also stored under its first name. ignored: tensors
+    that transformers skips silently, or that belong to another model stored with this one.
+    own_head: whether the configuration ties the head to the embeddings but the files hold another
+    head; transformers does not tie it then. must_tie: whether tying has another meaning in the
+    configuration, so that it must stay. parameters: stored name -> the model's name, where only the
+    name differs.
     """
 
     repeated: frozenset[str] = frozenset()
@@ -48,7 +48,7 @@ class Unread:
 
 
 def find_unread(config: Mapping[str, Any], shapes: Shapes, equal: Equal) -> Unread:
-    """Ask transformers; where it cannot build the model, names alone are looked at."""
+    """Find them with transformers' model; if it cannot be built, by names alone."""
     try:
         model = meta_model(config)
     except (UnknownModelError, UnbuildableModelError):
@@ -84,12 +84,13 @@ def _by_model(model: MetaModel, config: Mapping[str, Any], shapes: Shapes, equal
 def _passed_over(
     model: MetaModel, config: Mapping[str, Any], left: Mapping[str, str], shapes: Shapes
 ) -> set[str]:
-    """Of the tensors that have no place in a model, those that are none of its weights.
+    """The tensors without a place in a model that are not weights of it.
 
-    left: tensor -> what transformers calls it. Others are named by transformers as left over.
+    left: tensors without a place -> their names in transformers. It reports real weights among
+    them.
     """
-    said = set(model.load({tensor: shapes[tensor] for tensor in left}).unexpected)
-    ignored = {tensor for tensor, name in left.items() if name not in said}
+    unexpected = set(model.load({tensor: shapes[tensor] for tensor in left}).unexpected)
+    ignored = {tensor for tensor, name in left.items() if name not in unexpected}
     ignored |= {
         tensor
         for tensor in left
@@ -102,7 +103,7 @@ def _passed_over(
 
 
 def _is_draft(tensor: str, config: Mapping[str, Any]) -> bool:
-    """Whether it belongs to layers that guess further tokens, for those who decode with them."""
+    """Whether a tensor belongs to layers that predict further tokens, for speculative decoding."""
     if _DRAFTS.search(tensor):
         return True
     depth, split = setting(config, "num_hidden_layers"), split_at_number(tensor)
@@ -111,7 +112,7 @@ def _is_draft(tensor: str, config: Mapping[str, Any]) -> bool:
 
 
 def _is_computed(tensor: str, shape: tuple[int, ...]) -> bool:
-    """Whether it is a mask of attention or the places of a text, by its name and shape."""
+    """Whether a tensor is an attention mask or position ids, by its name and shape."""
     mask = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
     return tensor.endswith(("masked_bias", "position_ids")) or (mask and tensor.endswith(".bias"))
 
@@ -119,7 +120,7 @@ def _is_computed(tensor: str, shape: tuple[int, ...]) -> bool:
 _DRAFTS = re.compile(r"(^|\.)(mtp|nextn|eagle|draft)(_\w+)?\.")
 
 _EMBEDDINGS = "embed_tokens.weight"
-"""Ending of the embeddings of encoder and decoder, which share one weight and are no head."""
+"""Ending of the embeddings of encoder and decoder; they share one weight and are no head."""
 
 
 def _by_names(config: Mapping[str, Any], shapes: Shapes, equal: Equal) -> Unread:

@@ -1,4 +1,4 @@
-"""Search spaces: the unit box and what its points merge.
+"""Search spaces: each point of the unit box is a genome, and each genome gives a recipe.
 
 space = build_space("per_layer_task_arithmetic", base=..., sources=..., structure=..., ...)
 recipe = space.decode(space.start)

@@ -1,7 +1,4 @@
-"""What every search space offers: genes, and the way from a genome to a recipe and back.
-
-A space knows the unit box and recipes.
-"""
+"""What every search space offers: genes, decoding a genome to a recipe, and encoding it back."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 from evomerge.recipe import Recipe
 
 Component = Literal["all", "attention", "mlp", "rest", "outer"]
-"""Which tensors a gene is for: all, a part of the layers, or those outside the layers."""
+"""The tensors that a gene affects: all, a part of the layers, or those outside the layers."""
 
 Scale = Literal["linear", "log"]
 
@@ -26,12 +23,12 @@ ZERO = 4e-16
 
 @dataclass(frozen=True, kw_only=True)
 class Gene:
-    """One coordinate of the unit box and the parameter that it stands for.
+    """One coordinate of the unit box and its parameter.
 
     low, high, start: in the parameter's own units.
-    source: reference of the model whose parameter it is; None when it is shared by all of them.
-    layers: first and last layer it is for; a knot's position over depth, twice, which need not be
-        whole; None for tensors outside the layers.
+    source: reference of the model that the parameter belongs to; None when all models share it.
+    layers: first and last layer that it affects; for a knot its position over depth, twice, which
+        may be a fraction; None for tensors outside the layers.
     binary: whether it is a switch, with the values 0 and 1.
     """
 
@@ -49,18 +46,18 @@ class Gene:
     def value(self, position: float) -> float:
         """The parameter at a position in [0, 1]; one-to-one, exact at both ends.
 
-        That of a binary gene is 1 above the middle, else 0.
+        A binary gene is 1 above the middle, else 0.
         """
         if self.binary:
             return float(position > 0.5)
         if self.scale == "log":
             return float(self.low ** (1.0 - position) * self.high**position)
         value = (1.0 - position) * self.low + position * self.high
-        # A zero between the ends is a zero: a normalised sign election counts 1e-17 in full.
+        # A zero inside the range must be exact: a normalised sign election counts 1e-17 in full.
         return 0.0 if abs(value) < ZERO * (self.high - self.low) else float(value)
 
     def position(self, value: float) -> float:
-        """Where `value` lies, in [0, 1] from low to high; outside for values out of the box."""
+        """The position of `value`: 0 at low, 1 at high; outside [0, 1] for values out of range."""
         if self.scale == "log":
             if value <= 0.0:
                 return -np.inf
@@ -69,7 +66,7 @@ class Gene:
 
 
 class SearchSpace(Protocol):
-    """A box of merges."""
+    """A box of genomes, each of which is a merge."""
 
     @property
     def genes(self) -> tuple[Gene, ...]:
@@ -78,22 +75,22 @@ class SearchSpace(Protocol):
 
     @property
     def start(self) -> NDArray[np.float64]:
-        """The genome a search starts from when it knows no better one, (n,) in [0, 1]."""
+        """The genome that a search starts from if it has no better one, (n,) in [0, 1]."""
         ...
 
     @property
     def exclusive(self) -> bool:
-        """Whether nothing outside the box answers the job: its limits leave its first model out."""
+        """Whether only merges in the box count, because its limits exclude its first model."""
         ...
 
     def active(self, genome: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which genes have an effect in a genome, (n,); the others may have any value there."""
+        """Which genes have an effect in a genome, (n,); the others may have any value."""
         ...
 
     def decode(self, genome: NDArray[np.float64]) -> Recipe:
         """The recipe of a genome, (n,) float64 in [0, 1].
 
-        Another recipe for another value of any active gene but a switch.
+        A different value of any active gene gives a different recipe; switches are an exception.
         """
         ...
 
@@ -109,14 +106,14 @@ def switches_of(space: SearchSpace) -> NDArray[np.bool_]:
 
 # Short names of models, for genes, labels and figures.
 #
-# A name is the end of a reference, as short as keeps the models apart.
+# A name is the shortest end of a reference that still distinguishes the models.
 
 
 def short_names(references: Sequence[str], *, taken: Collection[str] = ()) -> dict[str, str]:
-    """reference -> its last path component, or as many as make it unique.
+    """reference -> its last path component, or as many as it needs to be unique.
 
-    A revision (`@...`) is left out unless it is all that tells two apart. `taken` are names that
-    no model may get; a reference of which every ending is taken is numbered.
+    A revision (`@...`) is left out unless two references differ in it alone. taken: names that no
+    model may get. A reference is numbered if all its endings are taken.
     """
     parts = {reference: _parts(reference, references) for reference in references}
     names: dict[str, str] = {}
@@ -130,7 +127,7 @@ def _shortest(parts: list[str], others: list[list[str]], taken: set[str]) -> str
     for length in range(1, len(parts) + 1):
         ending = parts[-length:]
         rivals = [other for other in others if other[-length:] == ending]
-        # A whole path is a name of its own although longer paths end in it.
+        # A whole path is unique even if longer paths end in it.
         unique = not rivals or (length == len(parts) and parts not in rivals)
         if unique and "/".join(ending) not in taken:
             return "/".join(ending)

@@ -1,4 +1,4 @@
-"""From what a job says of its space, and its models, to the space itself."""
+"""Builds the search space of a job from its description and the job's models."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def build_space(
     spec: a name in search_spaces/, a path, or a mapping; one with the key `routes` is a data-flow
     space (`routes/specification.py` has its keys), any other a parameter space
     (`parameters/specification.py`).
-    base, sources: references as the recipes are to write them. out_dtype: storage dtype of every
-    recipe. seed: of every random mask, one for the whole search, so that a genome is always the
-    same model. statistics: folder of those of base and sources, which some methods need. stages:
-    the merges that some of the references name; every recipe of the space carries them. Raises
-    JobError in one line.
+    base, sources: references as recipes write them. out_dtype: storage dtype of every recipe. seed:
+    of all random masks, one for the whole search, so that a genome always gives the same model.
+    statistics: folder with statistics of base and sources, which some methods need. stages: merges
+    that some of the references name; every recipe of the space contains them. Raises JobError in
+    one line.
     """
     where = str(find_space(spec)) if isinstance(spec, str) else "search_space"
     document = read_space(spec)

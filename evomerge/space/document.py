@@ -1,7 +1,6 @@
-"""Where a search space comes from: a name in search_spaces/, a path, or a mapping in the job.
+"""Reads a search space from a name in search_spaces/, a path, or a mapping in the job.
 
-What is read is a mapping that says everything, so that a record can hold it; what its keys mean
-is not known here.
+The result is one complete mapping, so that a record can hold it.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from evomerge.errors import JobError, RecipeError
 from evomerge.job import shipped_folder
 from evomerge.recipe import load_recipe
 
-# Checks of single keys and values in the YAML of a space, each said in one line with its mend.
+# Checks of single keys and values in the YAML of a space. Each error is one line with its mend.
 
 
 _WIDEST = 1e9
-"""Of a range; sums and products of wider ones would not be finite."""
+"""The widest range; sums and products of values from wider ranges would not be finite."""
 
 
 def check_range(low: float, high: float, place: str) -> None:
-    """Raise JobError for a range that is none, or that nobody means."""
+    """Raise JobError for a range that is empty or far too wide."""
     if low >= high:
         raise JobError(f"{place}.low: {low:g} is not below high ({high:g}); widen the range")
     if high - low > _WIDEST:
@@ -35,7 +34,7 @@ def check_range(low: float, high: float, place: str) -> None:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """A mend for a name that is not known: the closest one, or all of them."""
+    """A mend for an unknown name: the closest known name, or all of them."""
     known = list(known)
     close = difflib.get_close_matches(str(name), known, n=1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
@@ -49,7 +48,7 @@ def only(written: Mapping[str, Any], known: tuple[str, ...], place: str) -> None
 
 
 def one_of(value: object, choices: tuple[str, ...], place: str) -> str:
-    """The value as one of the words. Raises JobError."""
+    """The value as one of the choices. Raises JobError."""
     if value not in choices:
         raise JobError(f"{place}: {value}: write {' or '.join(choices)}")
     return str(value)
@@ -72,7 +71,7 @@ def number(value: object, place: str) -> float:
     return float(value)
 
 
-# Which of a space's models a reference means: a local folder may be written in many ways.
+# Which of a space's models a reference means: one local folder can be written in many ways.
 
 
 def canonical(reference: str) -> str:
@@ -89,7 +88,7 @@ def own_reference(reference: str, known: Sequence[str]) -> str:
 
 
 def read_space(spec: str | Mapping[str, Any]) -> dict[str, Any]:
-    """A space as one mapping, the recipe of `start_from` written out in it.
+    """A space as one mapping, with the recipe of `start_from` written into it.
 
     spec: a name in search_spaces/, the path of a YAML file, or the mapping itself. Local models
     in a `start_from` recipe become absolute paths. Raises JobError.

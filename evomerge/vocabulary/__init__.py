@@ -1,7 +1,7 @@
-"""Vocabularies: models whose tokens differ, or lie in another order, made to share one tokenizer.
+"""Vocabularies: gives one tokenizer to models with different tokens or another order of tokens.
 
-Rows of embeddings and heads are matched by token, as mergekit's `tokenizer:` does. A merge is then
-given sources that agree, and needs to know nothing of tokens.
+Rows of embeddings and heads are matched by token, as mergekit's `tokenizer:` does. The sources of a
+merge then have the same rows.
 """
 
 from lazy_loader import attach_stub

@@ -1,7 +1,6 @@
-"""A model seen with the vocabulary of the result: rows put where its tokens are there.
+"""A model with the vocabulary of the result: its rows are put in the result's token order.
 
-Every tensor without a row a token is the model's own. What is put in order is computed when it is
-asked for.
+Only tensors with one row for each token change. They are computed when they are read.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from evomerge.vocabulary.rows import ABSENT, RowPlan
 from evomerge.vocabulary.settings import TokenSettings, generation_file, with_settings
 
 _BLOCK_ROWS = 4096
-"""Rows that are summed at once for a mean."""
+"""Rows that are summed at a time for a mean."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AlignedTensor:
     """One tensor of one model over the rows of a plan.
 
-    donors: other models and their name of the tensor, for the rows that this one lacks.
+    donors: models and their names of the tensor, for rows that this model lacks.
     """
 
     reference: str
@@ -36,16 +35,18 @@ class AlignedTensor:
     donors: Mapping[str, tuple[Source, str]]
 
     def of(self, own: torch.Tensor) -> torch.Tensor:
-        """The model's tensor, (rows there, ...), as (rows of the result, ...).
+        """The model's tensor, (its rows, ...), as (rows of the result, ...).
 
-        A view where the rows lie as they did; in the stored dtype unless rows are means, or come
-        from a model stored otherwise: then float32.
+        A view where no row moves. The dtype is the stored one, but float32 if some rows are means
+        or come from a model with another dtype.
         """
         rows = self.plan.own[self.reference]
         kept = _leading(rows)
         if kept == self.plan.count:
             return own[:kept]
-        fills = [self._fill(donors, ids, there) for donors, ids, there in self._needed(rows)]
+        fills = [
+            self._fill(donors, ids, donor_rows) for donors, ids, donor_rows in self._needed(rows)
+        ]
         exact = not len(self.plan.spare) and all(
             len(values) < 2 and all(value.dtype == own.dtype for value in values)
             for _, values in fills
@@ -72,7 +73,7 @@ class AlignedTensor:
     def _needed(
         self, rows: NDArray[np.int64]
     ) -> list[tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]]:
-        """(donors, rows of the result, rows there) of what this model lacks."""
+        """(donors, rows of the result, rows of the donors) for tokens that this model lacks."""
         needed = []
         for fill in self.plan.fills:
             lacking = rows[fill.ids] == ABSENT
@@ -81,21 +82,21 @@ class AlignedTensor:
         return needed
 
     def _fill(
-        self, donors: tuple[str, ...], ids: NDArray[np.int64], there: NDArray[np.int64]
+        self, donors: tuple[str, ...], ids: NDArray[np.int64], donor_rows: NDArray[np.int64]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Rows of the result, and what each donor gives for them."""
+        """Rows of the result, and the values that each donor gives for them."""
         values = []
         for place, donor in enumerate(donors):
             source, name = self.donors[donor]
-            values.append(source.tensor(name)[torch.from_numpy(there[:, place].copy())])
+            values.append(source.tensor(name)[torch.from_numpy(donor_rows[:, place].copy())])
         return torch.from_numpy(ids), values
 
 
 class AlignedSource:
-    """A model whose tensors have the rows of the vocabulary of the result; a Source.
+    """A model with the rows of the result's vocabulary; a Source.
 
-    tokenizer: that of the result where no model's own files are it, else None. settings: what its
-    configurations say otherwise than those in `folder`.
+    tokenizer: that of the result if it differs from every model's own files, else None. settings:
+    where its configurations differ from those in `folder`.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class AlignedSource:
 
     @property
     def own(self) -> Source:
-        """The model as its own files are."""
+        """The model as in its own files."""
         return self._source
 
     @property
@@ -133,7 +134,7 @@ class AlignedSource:
 
     @property
     def folder(self) -> Path:
-        """Where its files lie, as they were before."""
+        """The folder of its files, which are unchanged."""
         return self._source.folder
 
     @property
@@ -149,18 +150,18 @@ class AlignedSource:
     def tensor(self, name: str) -> torch.Tensor:
         """A tensor of `structure`; never to be written to.
 
-        The last one put in order is kept, since a method may ask several times.
+        The last aligned tensor is kept, because a method may read it several times.
         """
         aligned = self._tensors.get(name)
         if aligned is None:
             return self._source.tensor(name)
         if self._last is None or self._last[0] != name:
-            self._last = None  # two embeddings at once are never needed
+            self._last = None  # never hold two embeddings at once
             self._last = name, aligned.of(self._source.tensor(name))
         return self._last[1]
 
     def as_stored(self, name: str) -> bool:
-        """Whether a tensor's rows are the model's own; not where they follow other tokens."""
+        """Whether a tensor has the model's own rows, in the order of its own tokens."""
         return name not in self._tensors and self._source.as_stored(name)
 
     def prefetch(self, name: str) -> None:
@@ -173,23 +174,23 @@ class AlignedSource:
 
 
 def settings_of(source: Source) -> TokenSettings:
-    """What the configurations of a model say otherwise than its files; nothing of one unchanged."""
+    """Where a model's configurations differ from its files; empty for an unchanged model."""
     return source.settings if isinstance(source, AlignedSource) else TokenSettings()
 
 
 def config_folder(source: Source) -> Path:
-    """The folder whose config.json describes a model: an adapter's is its base's."""
+    """The folder with a model's config.json; for an adapter, its base's folder."""
     own = source.own if isinstance(source, AlignedSource) else source
     return own.base.folder if isinstance(own, Adapter) else own.folder
 
 
 def generation_file_of(source: Source) -> Path | None:
-    """The generation_config.json that lies with a model, whatever its vocabulary is made to be."""
+    """The generation_config.json of a model's own files, whatever vocabulary it has now."""
     return generation_file(source.own if isinstance(source, AlignedSource) else source)
 
 
 def stated_generation(source: Source) -> Mapping[str, Any] | None:
-    """What generation_config.json says of a model in its vocabulary; None where it has none."""
+    """A model's generation_config.json, in its present vocabulary; None where it has none."""
     file = generation_file_of(source)
     if file is None:
         return None
@@ -197,7 +198,7 @@ def stated_generation(source: Source) -> Mapping[str, Any] | None:
 
 
 def _leading(rows: NDArray[np.int64]) -> int:
-    """How many rows, from the first on, are where they were."""
+    """How many rows, from the first on, keep their place."""
     moved = np.flatnonzero(rows != np.arange(len(rows)))
     return int(moved[0]) if len(moved) else len(rows)
 

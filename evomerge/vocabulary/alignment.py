@@ -1,7 +1,6 @@
-"""Models of different vocabularies made to share one: its tokenizer, and every model seen with it.
+"""Gives models of different vocabularies one vocabulary: its tokenizer, and the aligned models.
 
-After this nothing has to know that they ever differed: rows lie by token, shapes and
-configurations agree.
+After this, the rows, shapes and configurations of all models agree.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from evomerge.vocabulary.settings import TokenSettings, settings_for
 from evomerge.vocabulary.tokenizers import TokenizerReader, Tokens, add_union, without_tokens_beyond
 
 BLOCK_KEY = "vocabulary"
-"""Under `evomerge:` in a recipe: the models whose tokens count, the base first."""
+"""Under `evomerge:` in a recipe: the models that give tokens to the vocabulary, the base first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
     """Models that share a vocabulary.
 
-    sources: by reference, as a merge is to see them. tokenizer: that of the result; None where
-    nothing was asked of it. tokenizer_source: the model that the tokenizer is from; where its files
-    are not the tokenizer of the result, an AlignedSource that holds it.
+    sources: the aligned models, by reference. tokenizer: that of the result; None where the recipe
+    sets none. tokenizer_source: the model that the tokenizer comes from. If its files differ from
+    the tokenizer of the result, it is an AlignedSource that holds that tokenizer.
     """
 
     sources: Mapping[str, Source]
@@ -39,22 +38,22 @@ class Alignment:
 
 
 def tokenizer_spec(recipe: Recipe) -> TokenizerSpec | None:
-    """What a recipe asks of the tokenizer, in its new form or in its old one."""
+    """The tokenizer settings of a recipe, in the new form or in the old form."""
     if recipe.tokenizer is not None or recipe.tokenizer_source is None:
         return recipe.tokenizer
     return TokenizerSpec(source=recipe.tokenizer_source)
 
 
 def vocabulary_models(recipe: Recipe) -> tuple[str, ...]:
-    """The models whose tokens count: all that the recipe merges, or those that its block lists.
+    """The models that give tokens: all that the recipe merges, and those that its block lists.
 
-    A search says there what its vocabulary was made of, since not every merge of it names every
+    A search lists the models of its vocabulary there, because not every merge of it names every
     model. Raises RecipeError for a block that cannot be read.
     """
     listed = recipe.evomerge.get(BLOCK_KEY)
     if listed is None:
         return recipe.references
-    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+    if not isinstance(listed, list) or not all(isinstance(reference, str) for reference in listed):
         raise RecipeError(
             f"evomerge.{BLOCK_KEY}: expected a list of models, the base first; mend it, or take it "
             "out of the recipe's `evomerge:` block"
@@ -65,18 +64,18 @@ def vocabulary_models(recipe: Recipe) -> tuple[str, ...]:
 def align(
     recipe: Recipe, sources: Mapping[str, Source], *, trust_remote_code: bool = False
 ) -> Alignment:
-    """Give the models of a recipe the vocabulary that it asks for.
+    """Give the models of a recipe the vocabulary that it sets.
 
     sources: opened models by reference: the recipe's, those of `vocabulary_models`, and the one
-    whose tokenizer it takes. A model whose rows stay as they are comes back as it is. Raises
-    RecipeError, SourceError.
+    that gives the tokenizer. A model with unchanged rows is returned as it is. Raises RecipeError,
+    SourceError.
     """
     spec = tokenizer_spec(recipe)
     names = vocabulary_models(recipe)
     merged = {name: sources[name] for name in names}
     reader = TokenizerReader(trust_remote_code=trust_remote_code)
-    own = spec is not None and spec.source not in ("base", "union")
-    giver = sources[spec.source] if spec is not None and own else merged[names[0]]
+    named = spec is not None and spec.source not in ("base", "union")
+    giver = sources[spec.source] if spec is not None and named else merged[names[0]]
     template = None
     if recipe.chat_template is not None:
         template = chosen_template(
@@ -104,23 +103,23 @@ def align_sources(
     giver: Source | None = None,
     chat_template: str | None = None,
 ) -> Alignment:
-    """The same for models without a recipe.
+    """As `align`, for models without a recipe.
 
-    sources: the models whose tokens count, in order; the first is what `base` and `union` start
-    from. base: the model whose row is taken for a token that others lack. giver: the model that
-    `spec` names, where it is not among them.
+    sources: the models that give tokens, in order; `base` and `union` start from the first. base:
+    the model that gives its row for a token that others lack. giver: the model that `spec` names,
+    if it is not among the sources.
     """
     first = next(iter(sources.values()))
     if giver is None:
         giver = sources.get(spec.source, first)
     tokens = {name: reader.tokens(source, otherwise=first) for name, source in sources.items()}
-    tokenizer, as_it_was = _output_tokenizer(spec, giver, first, tokens, reader)
+    tokenizer, unchanged = _output_tokenizer(spec, giver, first, tokens, reader)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     output = _by_row(tokenizer.get_vocab())
     tensors = _aligned_tensors(spec, sources, tokens, output, base)
     rows = -(-(max(output.values()) + 1) // _multiple(spec)) * _multiple(spec)
-    files_are_it = as_it_was and chat_template is None
+    files_match = unchanged and chat_template is None
     lead = lead_of(list(sources.values()))
     aligned: dict[str, Source] = {}
     for name, source in sources.items():
@@ -139,12 +138,12 @@ def align_sources(
     return Alignment(
         sources=aligned,
         tokenizer=tokenizer,
-        tokenizer_source=giver if files_are_it else _with_tokenizer(giver, tokenizer),
+        tokenizer_source=giver if files_match else _with_tokenizer(giver, tokenizer),
     )
 
 
 def vocabularies_agree(sources: Mapping[str, Source], reader: TokenizerReader) -> bool:
-    """Whether every row is the same token's in all the models."""
+    """Whether every row belongs to the same token in all models."""
     first = next(iter(sources.values()))
     tokens = [reader.tokens(source, otherwise=first) for source in sources.values()]
     return all(each.same_as(tokens[0]) for each in tokens)
@@ -161,7 +160,7 @@ def _output_tokenizer(
     tokens: Mapping[str, Tokens],
     reader: TokenizerReader,
 ) -> tuple[PreTrainedTokenizerBase, bool]:
-    """The tokenizer of the result, and whether the giver's files are it."""
+    """The tokenizer of the result, and whether it equals the giver's files."""
     tokenizer = reader.load(giver)
     before = tokenizer.get_vocab(), tokenizer.added_tokens_decoder
     if spec.source in ("base", "union"):
@@ -191,7 +190,7 @@ def _aligned_tensors(
     output: Mapping[str, int],
     base: str | None,
 ) -> dict[str, dict[str, AlignedTensor]]:
-    """Model -> its tensors whose rows change."""
+    """Model -> its tensors with rows that change."""
     plans: dict[tuple[str, ...], RowPlan] = {}
     aligned: dict[str, dict[str, AlignedTensor]] = {name: {} for name in sources}
     for named in tensors_by_token(sources):
@@ -213,16 +212,16 @@ def _aligned_tensors(
 
 
 def _stays(plan: RowPlan, name: str, rows: int) -> bool:
-    """Whether a model has the rows of the result already, each where it is."""
+    """Whether a model already has the rows of the result, in the same order."""
     own = plan.own[name]
     return plan.count == rows and bool((own == range(rows)).all())
 
 
 def tensors_by_token(sources: Mapping[str, Source]) -> list[dict[str, str]]:
-    """Every tensor that has a row for each token, as model -> its name there.
+    """Every tensor with one row for each token, as model -> the tensor's name in it.
 
-    They are found by their shape, outside the layers: matrices, and biases of heads. A tensor
-    counts only if every model that has it has as many rows as its own vocabulary.
+    They are found by their shape, outside the layers: matrices, and biases of heads. In every model
+    that has such a tensor, it must have one row for each row of that model's vocabulary.
     """
     lead = lead_of(list(sources.values()))
     names = {name: correspond(lead.structure, source.structure) for name, source in sources.items()}

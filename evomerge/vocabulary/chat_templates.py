@@ -1,4 +1,4 @@
-"""The chat template that a recipe asks for: a known format, the models' own, or a text."""
+"""The chat template that a recipe sets: a known format, the models' own, or a text."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ CHAT_TEMPLATES = {
     "llama3": _LLAMA3,
     "mistral": _MISTRAL,
 }
-"""Formats by the names that mergekit gives them; they read as its files do, to the blank."""
+"""Formats by mergekit's names; their output is the same as that of its files, to the blank."""
 
 _SHORTEST = 20
-"""Characters of a text that can be a template at all."""
+"""The fewest characters that a template can have."""
 
 
 def chosen_template(
@@ -91,12 +91,12 @@ def chosen_template(
 ) -> str | None:
     """The template that `chat_template: wanted` means.
 
-    `auto` is the one that most of the models have, the first of equals; None where none has any.
-    tokenizers: loads those of the models in order. Raises RecipeError for what is neither a known
-    name nor a Jinja text.
+    `auto` means the template that most models have, the first one if several are equally common,
+    and None if no model has one. tokenizers: loads the models' tokenizers in order. Raises
+    RecipeError for a text that is neither a known name nor a Jinja template.
     """
     if wanted == "auto":
-        own = [text for each in tokenizers() if (text := _default_template(each))]
+        own = [text for tokenizer in tokenizers() if (text := _default_template(tokenizer))]
         return Counter(own).most_common(1)[0][0] if own else None
     if wanted in CHAT_TEMPLATES:
         return CHAT_TEMPLATES[wanted]

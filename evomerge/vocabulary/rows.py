@@ -1,8 +1,8 @@
 """Where each row of an embedding over the vocabulary of the result comes from.
 
-A model's own row is taken by its token, wherever it lies there. A token that a model lacks gets, as
-in mergekit: the row that the recipe states for it; else that of the only model that has it; else
-that of the base; else the mean of those that have it.
+A model's own row is found by its token. For a token that a model lacks, the rules are those of
+mergekit: take the row that the recipe gives; else the row of the only model that has the token;
+else the row of the base; else the mean over the models that have it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ABSENT = -1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fill:
-    """Rows of the result that are given to models without a row of their own.
+    """Rows of the result for models that have no row of their own.
 
-    ids: (k,) int64, rows of the result. donors: m models; none of them for rows of zeros, the mean
-    of several. rows: (k, m) int64, the rows there.
+    ids: (k,) int64, rows of the result. donors: m models; no donor gives zeros, several donors give
+    their mean. rows: (k, m) int64, the donors' rows.
     """
 
     donors: tuple[str, ...]
@@ -39,8 +39,8 @@ class Fill:
 class RowPlan:
     """Rows of the result, for every model.
 
-    count: how many. own: model -> (count,) int64, its row for each row of the result, or ABSENT.
-    fills: what stands where it is absent. spare: rows that are no token's.
+    count: number of rows. own: model -> (count,) int64, its row for each row of the result, or
+    ABSENT. fills: the rows to use where it is ABSENT. spare: rows without a token.
     """
 
     count: int
@@ -59,16 +59,20 @@ def plan_rows(
 ) -> RowPlan:
     """Plan the rows of `output`, token -> row, over models by reference.
 
-    base: the model whose row is taken for a token that others lack. stated: what the recipe says
-    of single tokens. multiple_of: the number of rows is rounded up to it. Raises RecipeError for a
-    row that is stated and is not there.
+    base: the model that gives its row for a token that others lack. stated: the recipe's rules for
+    single tokens. multiple_of: the number of rows is rounded up to a multiple of it. Raises
+    RecipeError if the recipe states a row that does not exist.
     """
     used = max(output.values()) + 1
     count = -(-used // multiple_of) * multiple_of
     own = {name: np.full(count, ABSENT, dtype=np.int64) for name in models}
-    found: dict[tuple[str, ...], list[tuple[int, list[int]]]] = defaultdict(list)
+    entries_of: dict[tuple[str, ...], list[tuple[int, list[int]]]] = defaultdict(list)
     for token, place in output.items():
-        rows = {name: row for name, of in models.items() if (row := of.ids.get(token)) is not None}
+        rows = {
+            name: row
+            for name, tokens in models.items()
+            if (row := tokens.ids.get(token)) is not None
+        }
         spec = stated.get(token)
         if spec is None or not spec.force:
             for name, row in rows.items():
@@ -76,21 +80,21 @@ def plan_rows(
             if len(rows) == len(models):
                 continue
         donors = _default(rows, base) if spec is None else _as_stated(token, spec, models)
-        found[tuple(donors)].append((place, list(donors.values())))
+        entries_of[tuple(donors)].append((place, list(donors.values())))
     fills = [
         Fill(
             donors=donors,
             ids=np.array([place for place, _ in entries], dtype=np.int64),
             rows=np.array([rows for _, rows in entries], dtype=np.int64).reshape(len(entries), -1),
         )
-        for donors, entries in found.items()
+        for donors, entries in entries_of.items()
     ]
     spare = np.setdiff1d(np.arange(count), np.fromiter(output.values(), dtype=np.int64))
     return RowPlan(count=count, own=own, fills=tuple(fills), spare=spare)
 
 
 def _default(rows: Mapping[str, int], base: str | None) -> Mapping[str, int]:
-    """The models whose row is given to the others, with the row; none where no model has one."""
+    """The models that give their row to the others -> that row; empty where no model has one."""
     return {base: rows[base]} if base is not None and base in rows else rows
 
 
@@ -102,7 +106,7 @@ def _as_stated(token: str, spec: TokenSpec, models: Mapping[str, Tokens]) -> Map
     model = source.model if isinstance(source, ModelToken) else source
     if model not in models:
         raise RecipeError(
-            f"{where}: {model} is not among the models merged; name one of {', '.join(models)}"
+            f"{where}: {model} is not among the merged models; name one of {', '.join(models)}"
         )
     known = models[model]
     if isinstance(source, ModelToken) and source.token_id is not None:

@@ -1,4 +1,4 @@
-"""What a model's configurations say of its vocabulary, put right for that of the result."""
+"""Settings in a model's configurations that name tokens, changed to the result's vocabulary."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _OF_THE_TOKENIZER = ("bos_token_id", "eos_token_id", "pad_token_id")
 """Settings that belong to the tokenizer more than to the model."""
 
 _ENDINGS = ("_token_id", "_token_index")
-"""How the names of settings end that hold the row of a token."""
+"""Endings of the names of settings that hold the row of a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSettings:
-    """Settings that differ from what a model's own files say, by name.
+    """Settings that differ from a model's own files, by name.
 
-    config: of config.json; nested sections count as one with the top. generation: of
-    generation_config.json, where the model has one.
+    config: of config.json, with its nested sections. generation: of generation_config.json, where
+    the model has one.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -42,35 +42,35 @@ def settings_for(
 ) -> TokenSettings:
     """The settings of a model once it has the vocabulary of the result.
 
-    giver: the model whose tokenizer the result's is made from; where it states them, its begin,
-    end and padding tokens are those of the result. Every other setting keeps its token. before,
-    after: token -> row, in the model and in the result. leads: whether the result takes its other
-    settings from this model; then SourceError is raised for one whose token the result lacks.
+    giver: the model that the result's tokenizer is made from. The begin, end and padding tokens
+    that it states are those of the result. Every other setting keeps its token. before, after:
+    token -> row, in the model and in the result. leads: whether the result takes its other settings
+    from this model. If so, raises SourceError for a setting with a token that the result lacks.
     """
     tokens = {row: token for token, row in before.items()}
 
     def moved(key: str, value: Any) -> Any:
-        """The new row of a token, or of each of several."""
+        """The new row of a token, or of each token in a list."""
         if isinstance(value, list):
-            kept = [row for each in value if (row := moved(key, each)) is not None]
+            kept = [row for old_row in value if (row := moved(key, old_row)) is not None]
             return kept or None
         if value not in tokens:
-            return value  # a row that was no token's says as much as before
+            return value  # a row without a token stays as it is
         row = after.get(tokens[value])
         if row is None and leads and key not in _OF_THE_TOKENIZER:
             raise SourceError(
                 f"{source.reference}: its {key} is {tokens[value]!r}, which the tokenizer of "
-                f"{giver.reference} does not have; take the union of the tokenizers"
+                f"{giver.reference} does not have; use the union of the tokenizers"
             )
         return row
 
     stated = _stated(source.config)
-    given = {} if giver is source else _stated(giver.config)
+    from_giver = {} if giver is source else _stated(giver.config)
     config = {"vocab_size": (setting(source.config, "vocab_size"), rows)}
-    config |= _changes(stated, given, moved)
+    config |= _changes(stated, from_giver, moved)
     own = _generation(source)
-    theirs = {} if giver is source else {**given, **_stated(_generation(giver))}
-    generation = _changes(_stated(own), theirs, moved) if own else {}
+    generation_from_giver = {} if giver is source else {**from_giver, **_stated(_generation(giver))}
+    generation = _changes(_stated(own), generation_from_giver, moved) if own else {}
     return TokenSettings(
         config={key: new for key, (old, new) in config.items() if new != old},
         generation={key: new for key, (old, new) in generation.items() if new != old},
@@ -78,7 +78,7 @@ def settings_for(
 
 
 def with_settings(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A config with these settings of the language model, said where it says them already."""
+    """A config with these settings of the language model, kept in the sections that have them."""
     changed = dict(config)
     for key, value in settings.items():
         changed = with_setting(changed, key, value)
@@ -88,19 +88,19 @@ def with_settings(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Map
 
 
 def _changes(
-    stated: Mapping[str, Any], given: Mapping[str, Any], moved: Callable[[str, Any], Any]
+    stated: Mapping[str, Any], from_giver: Mapping[str, Any], moved: Callable[[str, Any], Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """Setting -> what it was and what it is to be."""
+    """Setting -> (old value, new value)."""
     changes = {}
-    for key in dict.fromkeys([*stated, *(key for key in _OF_THE_TOKENIZER if key in given)]):
+    for key in dict.fromkeys([*stated, *(key for key in _OF_THE_TOKENIZER if key in from_giver)]):
         old = stated.get(key)
-        from_tokenizer = key in _OF_THE_TOKENIZER and key in given
-        changes[key] = old, given[key] if from_tokenizer else moved(key, old)
+        from_tokenizer = key in _OF_THE_TOKENIZER and key in from_giver
+        changes[key] = old, from_giver[key] if from_tokenizer else moved(key, old)
     return changes
 
 
 def _stated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows of tokens that a configuration states, its nested sections' before the top's."""
+    """The rows of tokens that a configuration states; nested sections go before the top."""
     sections = [config, *(value for value in config.values() if isinstance(value, Mapping))]
     keys = [key for section in sections for key in section if key.endswith(_ENDINGS)]
     found = {key: setting(config, key) for key in dict.fromkeys(keys)}
@@ -108,7 +108,7 @@ def _stated(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def generation_file(source: Source) -> Path | None:
-    """generation_config.json of a model, an adapter's base's if it has none; None without one."""
+    """A model's generation_config.json; an adapter without one has its base's; None if none."""
     file = source.folder / GENERATION_CONFIG
     if file.is_file():
         return file

@@ -1,4 +1,4 @@
-"""Tokenizers of models: loaded from their folders, and which row of the model is which token's.
+"""Tokenizers of models: loading them, and which row of a model belongs to which token.
 
 Tokens are compared by their text alone.
 """
@@ -40,27 +40,28 @@ TOKENIZER_FILES = (
     "word_*.json",
     "additional_chat_templates/*.jinja",
 )
-"""What a tokenizer is made of, its chat templates included."""
+"""The files of a tokenizer, with its chat templates."""
 
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken", "*.spm")
-"""One of these is there wherever there is a tokenizer."""
+"""Every tokenizer has at least one of these files."""
 
 _PIECE_FILES = ("*.model", "*.spm")
-"""What SentencePiece writes; some of these hold a list of tokens as tiktoken writes it."""
+"""Files of SentencePiece; some of them hold a token list in the format of tiktoken."""
 
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n")
 _LINE_BYTES = 4096
 
 _MODELS_WITH_A_LIST = ("BPE", "WordLevel", "WordPiece")
-"""Kinds of tokenizer.json that hold token -> id, from which tokens can be taken out."""
+"""Kinds of tokenizer.json that hold token -> id, so that tokens can be removed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tokens:
     """The tokens that a model has rows for.
 
-    ids: token -> row, by row. added: those that stand beside the tokenizer's own model, by row.
-    rows: of the model's embeddings; there may be more than tokens.
+    ids: token -> row, in the order of rows. added: tokens outside the tokenizer's own model, in the
+    order of rows. rows: number of rows of the model's embeddings; it may exceed the number of
+    tokens.
     """
 
     ids: Mapping[str, int]
@@ -68,23 +69,23 @@ class Tokens:
     rows: int
 
     def same_as(self, other: Tokens) -> bool:
-        """Whether every row is the same token's."""
+        """Whether every row belongs to the same token in both."""
         return self is other or (self.rows == other.rows and self.ids == other.ids)
 
 
 class TokenizerReader:
-    """Loads tokenizers; what it learnt of one is kept for models with the same files."""
+    """Loads tokenizers; the tokens of one are kept for models with the same files."""
 
     def __init__(self, *, trust_remote_code: bool = False) -> None:
         self._trust_remote_code = trust_remote_code
         self._known: dict[tuple[str, int], Tokens] = {}
 
     def load(self, source: Source) -> PreTrainedTokenizerBase:
-        """A new tokenizer of a model, an adapter's base's if it has none. Raises SourceError."""
+        """Load a model's tokenizer; for an adapter without one, its base's. Raises SourceError."""
         return self._from_folder(tokenizer_folder(source) or source.folder, source.reference)
 
     def tokens(self, source: Source, *, otherwise: Source) -> Tokens:
-        """The tokens of a model's rows; one without a tokenizer has that of `otherwise`.
+        """The tokens of a model's rows; a model without a tokenizer has that of `otherwise`.
 
         Raises SourceError for a tokenizer that cannot be loaded.
         """
@@ -96,7 +97,7 @@ class TokenizerReader:
         return self._known[key]
 
     def settled(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        """The tokenizer as it is once saved and loaded: what an export will hold."""
+        """The tokenizer after saving and loading it, as an export will have it."""
         with tempfile.TemporaryDirectory() as folder:
             tokenizer.save_pretrained(folder)
             return self._from_folder(Path(folder), "the tokenizer of the result")
@@ -106,26 +107,26 @@ class TokenizerReader:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=self._trust_remote_code
             )
-        except Exception as error:  # whatever a damaged tokenizer makes the libraries raise
+        except Exception as error:  # a damaged tokenizer can make the libraries raise anything
             raise SourceError(
                 f"{named}: its tokenizer cannot be loaded ({_why_not(error, folder)}); "
-                "put its files right, or take the tokenizer of another model"
+                "mend its files, or use the tokenizer of another model"
             ) from error
         return cast(PreTrainedTokenizerBase, tokenizer)
 
 
 def _why_not(error: Exception, folder: Path) -> str:
-    """Why a tokenizer cannot be loaded; transformers takes a damaged file for one of tiktoken's."""
+    """Why a tokenizer cannot be loaded; transformers mistakes a damaged file for tiktoken's."""
     if "tiktoken" in str(error):
         for file in sorted(path for pattern in _PIECE_FILES for path in folder.glob(pattern)):
             with file.open("rb") as stream:
                 if not _TIKTOKEN_LINE.match(stream.read(_LINE_BYTES)):
-                    return f"{file.name} is no SentencePiece model, or damaged"
+                    return f"{file.name} is not a SentencePiece model, or is damaged"
     return one_line(error)
 
 
 def same_files(source: Source, other: Source) -> bool:
-    """Whether two models have the same tokenizer to the byte, chat templates included."""
+    """Whether two models have the same tokenizer files, byte for byte, with chat templates."""
     ours, theirs = tokenizer_folder(source), tokenizer_folder(other)
     return ours is not None and (ours == theirs or _files(ours) == _files(theirs))
 
@@ -138,7 +139,7 @@ def _files(folder: Path | None) -> dict[str, bytes]:
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Tokens:
-    """Which of `rows` rows is which token's; tokens beyond them are left out."""
+    """The tokens of the first `rows` rows; tokens beyond them are left out."""
     by_row = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
     return Tokens(
         ids={token: row for token, row in by_row if row < rows},
@@ -150,7 +151,7 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Tokens:
 
 
 def tokenizer_folder(source: Source) -> Path | None:
-    """Where a model's tokenizer lies: beside it, or for an adapter beside its base."""
+    """The folder of a model's tokenizer: its own, or its base's for an adapter without one."""
     if any(any(source.folder.glob(pattern)) for pattern in _VOCABULARY_FILES):
         return source.folder
     return tokenizer_folder(source.base) if isinstance(source, Adapter) else None
@@ -159,10 +160,10 @@ def tokenizer_folder(source: Source) -> Path | None:
 def without_tokens_beyond(
     tokenizer: PreTrainedTokenizerBase, rows: int, *, named: str
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer without the tokens that a model of `rows` rows has none for.
+    """The tokenizer without the tokens that have no row in a model of `rows` rows.
 
-    It is changed in place where there are any. named: the model, for messages. Raises SourceError
-    for a kind of tokenizer that tokens cannot be taken out of.
+    If there are such tokens, the tokenizer is changed in place. named: the model, for messages.
+    Raises SourceError for a kind of tokenizer from which tokens cannot be removed.
     """
     beyond = {token for token, row in tokenizer.get_vocab().items() if row >= rows}
     if not beyond:
@@ -175,8 +176,8 @@ def without_tokens_beyond(
         token = min(beyond)
         raise SourceError(
             f"{named}: its {kind} tokenizer has tokens beyond its {rows} rows ({token!r}), and "
-            f"they can be taken out of {', '.join(_MODELS_WITH_A_LIST)} only; take them out, or "
-            "take the tokenizer of another model"
+            f"they can be removed from {', '.join(_MODELS_WITH_A_LIST)} only; remove them, or "
+            "use the tokenizer of another model"
         )
     document["added_tokens"] = [
         token for token in document["added_tokens"] if token["content"] not in beyond
@@ -189,13 +190,13 @@ def without_tokens_beyond(
 
 
 def _parts(merge: Any) -> list[str]:
-    """The two tokens of a merge, as old and new files write it, and what they make."""
+    """The two tokens of a merge, in the old or new file format, and the token they form."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return [left, right, left + right]
 
 
 def _digest(folder: Path) -> str:
-    """Of the files that say which token has which row."""
+    """A digest of the files that assign rows to tokens."""
     digest = hashlib.sha256()
     for file in sorted(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
         if file.suffix != ".jinja":
@@ -204,9 +205,9 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-# The tokens that end the answers of several models, as rows of the model that they are merged to.
+# The tokens that end the answers of several models, as rows of their merge.
 #
-# A row of one model may be another token's row in the result.
+# A row of one model may belong to another token in the result.
 
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -219,27 +220,27 @@ def end_rows(
     tokenizer: PreTrainedTokenizerBase | None,
     reader: TokenizerReader,
 ) -> dict[str, tuple[int, ...]]:
-    """Model -> the end tokens of its own files, as rows of the result; those it lacks are left out.
+    """Model -> its own end tokens, as rows of the result; tokens the result lacks are left out.
 
-    models: as their own files are, the first being whose tokenizer those without one have. ends:
-    what a model's configurations say. tokenizer: of the result; None where every model keeps its
-    rows. Where the models' tokenizers name other ends, those count too. Raises SourceError.
+    models: as in their own files; models without a tokenizer have that of the first. ends: the end
+    tokens in a model's configurations. tokenizer: of the result; None where every model keeps its
+    rows. If the models' tokenizers name different end tokens, these count too. Raises SourceError.
     """
     first = next(iter(models.values()))
-    apart = len({_named_end(source) for source in models.values()}) > 1
+    ends_differ = len({_named_end(source) for source in models.values()}) > 1
     after = None if tokenizer is None else tokenizer.get_vocab()
-    found: dict[str, tuple[int, ...]] = {}
+    rows_of: dict[str, tuple[int, ...]] = {}
     for name, source in models.items():
         rows = list(ends(source))
-        if apart and tokenizer_folder(source) is not None:
+        if ends_differ and tokenizer_folder(source) is not None:
             own = reader.load(source).eos_token_id
             rows += [] if own is None else [own]
         if after is not None:
             known = reader.tokens(source, otherwise=first).ids
             before = {row: token for token, row in known.items()}
             rows = [after[before[row]] for row in rows if before.get(row) in after]
-        found[name] = tuple(dict.fromkeys(rows))
-    return found
+        rows_of[name] = tuple(dict.fromkeys(rows))
+    return rows_of
 
 
 def _named_end(source: Source) -> str | None:
@@ -252,21 +253,21 @@ def _named_end(source: Source) -> str | None:
     return str(end.get("content")) if isinstance(end, Mapping) else end and str(end)
 
 
-# The union of tokenizers: one that knows every token of several.
+# The union of tokenizers: one tokenizer with the tokens of all.
 #
-# Added are tokens, not merges: a text is cut as the first tokenizer cuts it, and a word of
-# another counts as one token wherever it occurs. It is what mergekit's `union` makes, in a fixed
+# It adds tokens, not merges. The first tokenizer still splits a text, but a word of another
+# tokenizer is one token wherever it occurs. This is the same as mergekit's `union`, in a fixed
 # order.
 
 
 def add_union(tokenizer: PreTrainedTokenizerBase, models: Sequence[Tokens]) -> None:
-    """Add the tokens of all models to the tokenizer of the first of them, which keeps its own.
+    """Add the tokens of all models to the tokenizer of the first model, which keeps its own.
 
-    First come the words of the others, then what they have added; model after model, by row. Of a
-    token that several add with different settings the first counts.
+    The words of the other models come first, then their added tokens; model after model, by row. If
+    several models add a token with different settings, the first one counts.
     """
     before = tokenizer.get_vocab()
-    beside = {token.content for model in models for token in model.added}
+    added_texts = {token.content for model in models for token in model.added}
     words: dict[str, None] = {}
     added: dict[str, AddedToken] = {}
     for model in models:
@@ -274,5 +275,5 @@ def add_union(tokenizer: PreTrainedTokenizerBase, models: Sequence[Tokens]) -> N
         words |= dict.fromkeys(token for token in model.ids if token not in own)
         for token in model.added:
             added.setdefault(token.content, token)
-    tokenizer.add_tokens([word for word in words if word not in before and word not in beside])
+    tokenizer.add_tokens([word for word in words if word not in before and word not in added_texts])
     tokenizer.add_tokens(list(added.values()))

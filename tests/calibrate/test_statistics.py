@@ -100,8 +100,8 @@ def test_weights_that_changed_are_refused_with_the_command_to_run(
     replace_tensors(model, {"model.norm.weight": torch.full((32,), 2.0)})
     folder = tmp_path / "statistics"
     assert refused(folder, opened(model), "fisher_mean") == (
-        f"evomerge.statistics: {folder}: fisher: those of {model} are of other weights than it has "
-        f"now; run: evomerge calibrate {model} --text FILE --out {folder} --fisher"
+        f"evomerge.statistics: {folder}: fisher: the weights of {model} changed after its "
+        f"calibration; run: evomerge calibrate {model} --text FILE --out {folder} --fisher"
     )
 
 
@@ -111,7 +111,7 @@ def test_a_model_that_was_not_calibrated_is_refused_with_the_command_to_run(
     other = save_tiny_llama(tmp_path / "other model", seed=1, layers=1)
     folder = tmp_path / "statistics"
     assert refused(folder, opened(other), "inputs") == (
-        f"evomerge.statistics: {folder}: inputs: has none of {other}; run: evomerge calibrate "
+        f"evomerge.statistics: {folder}: inputs: no statistics of {other}; run: evomerge calibrate "
         f"'{other}' --text FILE --out {folder} --inputs"
     )
 

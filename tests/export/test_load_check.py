@@ -30,7 +30,9 @@ def test_a_model_that_transformers_saved_is_known_to_load_whole(tmp_path: Path, 
     assert (found.left_out, found.unchecked, found.notes) == (frozenset(), None, ())
     shapes = dict(source.structure.shapes)
     gone = next(reversed(shapes))
-    with pytest.raises(RecipeError, match=r"the merged model would not load whole: .* missing"):
+    with pytest.raises(
+        RecipeError, match=r"the merged model would not load completely: .* missing"
+    ):
         check_loadable(source.config, {key: shapes[key] for key in shapes if key != gone})
 
 
@@ -47,7 +49,7 @@ def export_alone(folder: Path, out: Path, **changes: object) -> tuple[str, ...]:
 def test_a_model_that_lacks_a_tensor_is_not_delivered(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path / "m", seed=0)
     replace_tensors(folder, {UP: None})
-    with pytest.raises(RecipeError, match=rf"would not load whole: {UP} missing for LlamaFor"):
+    with pytest.raises(RecipeError, match=rf"would not load completely: {UP} missing for LlamaFor"):
         export_alone(folder, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
@@ -55,7 +57,7 @@ def test_a_model_that_lacks_a_tensor_is_not_delivered(tmp_path: Path) -> None:
 def test_a_tensor_of_another_shape_than_the_config_says_is_not_delivered(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path / "m", seed=0)
     change_config(folder, intermediate_size=60)
-    with pytest.raises(RecipeError, match=r"would not load whole: .* of another shape"):
+    with pytest.raises(RecipeError, match=r"would not load completely: .* of another shape"):
         export_alone(folder, tmp_path / "out")
 
 
@@ -113,7 +115,7 @@ def test_an_infinity_that_the_merge_makes_is_named(tmp_path: Path) -> None:
     family: Family = make_family(tmp_path)
     models = (RecipeModel(model=str(family.arithmetic), parameters={"weight": 3e38}),)
     put(family.arithmetic, 10.0)
-    with pytest.raises(MergeError, match=r"the merge makes .* of finite weights in float32"):
+    with pytest.raises(MergeError, match=r"the merge makes .* from finite tensors in float32"):
         family.export(tmp_path / "out", merge_method="task_arithmetic", models=models)
     assert not (tmp_path / "out").exists()
 

@@ -85,7 +85,7 @@ def test_dense_layers_come_first_or_are_refused() -> None:
 
 def test_a_setting_that_only_one_of_the_models_has_is_refused() -> None:
     lead = model(2, layer_types=["a", "b"])
-    with pytest.raises(RecipeError, match=r"other says no layer_types in its config\.json"):
+    with pytest.raises(RecipeError, match=r"other has no layer_types in its config\.json"):
         moved([0, ("other", 1)], lead, other=model(2))
 
 

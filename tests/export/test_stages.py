@@ -220,7 +220,7 @@ def test_a_stage_that_asks_for_another_tokenizer_is_refused_by_name(
     family = make_family(tmp_path)
     first, last = hybrid(family)
     asked = {key: value.replace("JAPANESE", str(family.japanese)) for key, value in asked.items()}
-    with pytest.raises(RecipeError, match=r"^blend: asks for a tokenizer that is not") as caught:
+    with pytest.raises(RecipeError, match=r"^blend: its tokenizer is not that of") as caught:
         merge_recipe(of_documents([first | asked, last]), tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()

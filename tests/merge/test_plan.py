@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[Document, str]] = {
     ),
     "the recipe's parameter on a model": (
         with_parameters(**{"lambda": 1.0}),
-        "models.a.parameters.lambda: is one for the whole recipe; "
+        "models.a.parameters.lambda: belongs to the whole recipe; "
         "move it to the top-level parameters",
     ),
     "missing weight": (
@@ -326,7 +326,7 @@ MISFITS: dict[str, tuple[Document, str]] = {
     ),
     "a tensor too many": (
         {**sliced(), "slices": None, "models": [{"model": "a"}, {"model": "other"}]},
-        "models: other has a tensor model.layers.0.mlp.down_proj.weight, which a has not; "
+        "models: other has a tensor model.layers.0.mlp.down_proj.weight, which a does not have; "
         "merge models that are built alike",
     ),
     "models of two architectures": (
@@ -371,10 +371,10 @@ MISFITS: dict[str, tuple[Document, str]] = {
         "slices.0.sources: layer 0 of other and layer 0 of a do not both have "
         "mlp.down_proj.weight; merge layers that are built alike",
     ),
-    "several runs of layers": (
+    "several stacks of layers": (
         sliced([source("vlm", 0, 3)]),
-        "slices: vlm has several runs of layers (model.language_model.layers, "
-        "model.visual.blocks); say which under modules",
+        "slices: vlm has several stacks of layers (model.language_model.layers, "
+        "model.visual.blocks); name one under modules",
     ),
     "slices of a module without layers": (
         {
@@ -382,7 +382,7 @@ MISFITS: dict[str, tuple[Document, str]] = {
             "slices": None,
             "modules": {"multi_modal_projector": {"slices": [{"sources": [source("vlm", 0, 1)]}]}},
         },
-        "modules.multi_modal_projector.slices: there are no numbered layers there; "
+        "modules.multi_modal_projector.slices: this module has no numbered layers; "
         "write it with models",
     ),
     "an unknown module": (

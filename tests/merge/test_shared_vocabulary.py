@@ -117,7 +117,7 @@ def test_a_stage_with_a_vocabulary_of_its_own_is_refused_by_name(
 ) -> None:
     stage = {"name": "stage", **family.document(tokenizer={"source": "union"})}
     recipe = of_documents(stage, half_of("stage", **final))
-    with pytest.raises(RecipeError, match=r"^stage: asks for a tokenizer that is not that of"):
+    with pytest.raises(RecipeError, match=r"^stage: its tokenizer is not that of"):
         merge_recipe(recipe, tmp_path / "out")
 
 

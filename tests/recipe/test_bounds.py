@@ -40,7 +40,7 @@ def test_a_chain_of_stages_is_read_and_what_multiplies_is_not() -> None:
     chain = "".join(stage(f"s{n}", f"s{n + 1}") for n in range(60))
     assert len(read_recipe(chain + stage(None, "s0"), where="FILE").stages) == 60
     doubling = "".join(stage(f"s{n}", f"s{n + 1}", f"s{n + 2}") for n in range(60))
-    assert "amounts to more than 1,000 merges" in refusal(doubling + stage(None, "s0"))
+    assert "needs more than 1,000 merges" in refusal(doubling + stage(None, "s0"))
 
 
 @pytest.mark.parametrize("model", ['"a\\nb"', '"a\\e[1mb"', '"a\\Lb"'])

@@ -45,11 +45,11 @@ def sliced(sources: str) -> str:
         ),
         (
             sliced("{model: a, layer_range: [2, 2]}"),
-            "r.yaml: slices.0.sources.0.layer_range: [2, 2] holds no layers; ",
+            "r.yaml: slices.0.sources.0.layer_range: [2, 2] contains no layers; ",
         ),
         (
             sliced("{model: a, layer_range: [0, 2]}, {model: b, layer_range: [0, 3]}"),
-            "r.yaml: slices.0.sources: b gives 3 layers and a 2; give as many of each",
+            "r.yaml: slices.0.sources: b gives 3 layers and a 2; give equal numbers",
         ),
         (
             sliced("{model: a, layer_range: [0, 2]}, {model: a, layer_range: [2, 4]}"),
@@ -87,11 +87,11 @@ def sliced(sources: str) -> str:
         ),
         (
             "{base_model: a, gate_mode: hidden, experts: [{source_model: b}]}",
-            "r.yaml: experts: is of mergekit-moe, which builds a mixture of experts; ",
+            "r.yaml: experts: belongs to mergekit-moe, which builds a mixture of experts; ",
         ),
         (
             "{genome: {models: [a, b], merge_method: ties}}",
-            "r.yaml: genome: is of mergekit-evolve; write a job for `evomerge search`",
+            "r.yaml: genome: belongs to mergekit-evolve; write a job for `evomerge search`",
         ),
         *(
             (text, f"r.yaml{said}")
@@ -122,7 +122,7 @@ def sliced(sources: str) -> str:
         *(
             (
                 f"{{merge_method: linear, models: [{{model: a}}], evomerge: {{seed: {seed}}}}}",
-                f"r.yaml: evomerge.seed: {said} is no whole number from 0; write one, or remove",
+                f"r.yaml: evomerge.seed: {said} is not a whole number from 0; write one, or remove",
             )
             for seed, said in (
                 ("null", "nothing"),

@@ -93,7 +93,9 @@ def test_a_stage_names_only_those_before_it(stages: dict[str, Any], said: str) -
 
 def test_a_stage_has_no_stages_of_its_own() -> None:
     whole = read_recipe(STAGED, where="r.yaml")
-    with pytest.raises(ValueError, match=r"stages\.a\.stages: put them beside it, before it"):
+    with pytest.raises(
+        ValueError, match=r"stages\.a\.stages: cannot be nested; put them before this stage"
+    ):
         Recipe(merge_method="linear", models=(of_model("a"),), stages={"a": whole})
 
 

@@ -69,6 +69,6 @@ def test_names_that_filters_would_miss_or_hit_by_mistake_are_refused(
     with pytest.raises(RecipeError) as caught:
         require_foldable(structure, "route.0.scale")
     assert str(caught.value) == (
-        "route.0.scale: scales cannot be folded into this LlamaForCausalLM, whose tensors are not "
-        f"named as usual ({odd}); leave them out (in a search space: `scales: none`)"
+        "route.0.scale: scales cannot be folded into this LlamaForCausalLM: its tensors have "
+        f"unusual names ({odd}); leave them out (in a search space: `scales: none`)"
     )

@@ -74,8 +74,8 @@ def test_a_model_of_several_runs_of_layers_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         check_route(a_recipe(Stretch(model="a", layers=(0, 3))), {"a": two})
     assert str(caught.value) == (
-        "route.0.model: a has several runs of layers (decoder.block, encoder.block), and a route "
-        "leads through one; name models that have one"
+        "route.0.model: a has several stacks of layers (decoder.block, encoder.block), and a "
+        "route needs one; name models with one stack"
     )
 
 

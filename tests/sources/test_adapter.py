@@ -181,7 +181,7 @@ def test_model_plus_adapter_names_both(tmp_path: Path) -> None:
     assert isinstance(source, Adapter)
     assert (source.reference, source.folder) == (reference, trained.adapter.resolve())
     assert source.base.reference == str(trained.base)
-    assert f"{trained.base} is no adapter" in refused(f"{trained.base}+{trained.base}")
+    assert f"{trained.base} is not an adapter" in refused(f"{trained.base}+{trained.base}")
     folder_with_plus = tmp_path / "base+more"
     shutil.copytree(trained.base, folder_with_plus)
     assert open_source(str(folder_with_plus), where="test").folder == folder_with_plus.resolve()

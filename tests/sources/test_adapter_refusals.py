@@ -42,7 +42,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a broken pattern": (lambda f: _change(f, rank_pattern={"(": 2}), "r, lora_alpha or a pattern"),
     "another rank": (
         lambda f: _change(f, r=5),
-        "model.layers.0.mlp.down_proj is of rank 8, and adapter_config.json says 5",
+        "model.layers.0.mlp.down_proj has rank 8, and adapter_config.json has 5",
     ),
     "parameters that are no modules": (
         lambda f: _change(f, target_parameters=["experts.w"]),
@@ -72,11 +72,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a part never heard of": (
         lambda f: _rewrite(f, lambda t: t.update({f"{Q_PROJ}.lora_C.weight": torch.ones(2, 2)})),
-        f"{Q_PROJ}.lora_C.weight is no part of a LoRA adapter that is known here",
+        f"{Q_PROJ}.lora_C.weight is not a known part of a LoRA adapter",
     ),
     "not PEFT's": (
         lambda f: _rewrite(f, lambda t: t.update({"lora_unet_x.alpha": torch.ones(1)})),
-        "lora_unet_x.alpha is no part of a LoRA adapter that is known here",
+        "lora_unet_x.alpha is not a known part of a LoRA adapter",
     ),
     "a convolution": (
         lambda f: _rewrite(

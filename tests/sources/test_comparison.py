@@ -73,7 +73,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "extra": (
         lambda f: replace_tensors(save_tiny_llama(f, seed=1), {"model.extra": torch.zeros(3)}),
-        "it has a tensor more, model.extra",
+        "it has an extra tensor, model.extra",
     ),
 }
 

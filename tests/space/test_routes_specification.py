@@ -32,12 +32,12 @@ def scales(**keys) -> dict:
         (scales(low="a"), f"{AT}.scales.low: a: give a number"),
         (
             scales(low=0),
-            f"{AT}.scales.low: 0 is not above 0, and a scale of 0 forgets all that came before; "
+            f"{AT}.scales.low: 0 is not above 0, and a scale of 0 erases all layers before it; "
             "give a positive one",
         ),
         (
             scales(low=-0.5),
-            f"{AT}.scales.low: -0.5 is not above 0, and a scale of 0 forgets all that came before; "
+            f"{AT}.scales.low: -0.5 is not above 0, and a scale of 0 erases all layers before it; "
             "give a positive one",
         ),
         (
@@ -81,7 +81,7 @@ def scales(**keys) -> dict:
         ),
         (
             {"min_layers": 9},
-            f"{AT}.min_layers: 9 is more than the 8 layers there are to take; lower it, or raise "
+            f"{AT}.min_layers: 9 is more than the 8 layers of the space; lower it, or raise "
             "repeats",
         ),
         (

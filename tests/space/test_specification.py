@@ -76,7 +76,7 @@ def ties(**density) -> dict:
         (space(parameters={"weight": RANGE, "normalize": 1}), "normalize: 1: give true or false"),
         (
             space(parameters={"weight": RANGE, "lambda": {**RANGE, "per": "all"}}),
-            "lambda.per: it is",
+            "lambda.per: it belongs",
         ),
         (space(include_base=True), "include_base: task_arithmetic has the base already"),
         (space(start_from=3), "start_from: 3: give the path of a recipe"),

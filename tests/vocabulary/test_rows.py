@@ -82,7 +82,7 @@ def test_a_stated_row_counts_for_all_models_only_where_it_is_forced(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("third", "third is not among the models merged; name one of base, first, second"),
+        ("third", "third is not among the merged models; name one of base, first, second"),
         ("base", "base has no token 'new'; name a model that has it"),
         ({"kind": "model_token", "model": "base", "token": "q"}, "base has no token 'q'"),
         ({"kind": "model_token", "model": "second", "token_id": 8}, "second has no row 8; give"),

@@ -72,6 +72,8 @@ def test_a_merge_has_it(trained: bytes, tmp_path: Path, tokenizer: str | None) -
 def test_a_damaged_one_is_named(trained: bytes, tmp_path: Path) -> None:
     """Transformers takes it for tiktoken's and asks for that, which would not read it either."""
     source = open_source(str(with_pieces(tmp_path / "model", trained[:500])), where="models")
-    with pytest.raises(SourceError, match=r"tokenizer\.model is no SentencePiece model") as raised:
+    with pytest.raises(
+        SourceError, match=r"tokenizer\.model is not a SentencePiece model"
+    ) as raised:
         TokenizerReader().load(source)
     assert "tiktoken" not in str(raised.value)

@@ -247,7 +247,7 @@ def test_answers_end_and_repeat_as_each_model_s_own_files_say(tmp_path: Path) ->
     for name in ("generation_config.json", "tokenizer_config.json"):
         assert (by_itself / name).read_bytes() == (other / name).read_bytes()
     ends, repeats = preparation.notes
-    assert f"eos_token_id is [2] in {base}, [2, {end}] in {other}; a merge ends with all" in ends
+    assert f"eos_token_id is [2] in {base}, [2, {end}] in {other}; a merge ends at all" in ends
     assert f"repetition_penalty is not set in {base}, 1.3 in {other}" in repeats
 
 

@@ -1,4 +1,4 @@
-"""What merge methods are made of: passes over memory, compiled, on all threads of a CPU."""
+"""Compiled passes over memory that merge methods are built from; they use all CPU threads."""
 
 from evomerge.merge.kernels.averaging import weighted_sum
 from evomerge.merge.kernels.draws import sum_below, sums_by_draw

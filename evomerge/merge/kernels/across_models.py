@@ -1,4 +1,4 @@
-"""Passes over how much models differ in each element, with elected signs."""
+"""Passes that select elements by how much models differ in them, with elected signs."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def add_selected(
     smallest_divisor: float,
     out: torch.Tensor,
 ) -> None:
-    """Write base + Σ wδ / Σ w into `out`, of the δ whose sign is that of their sum; rounded once.
+    """Write base + Σ wδ / Σ w into `out`, over the δ with the sign of their sum; rounded once.
 
-    Elements with a variance under `least` are the base's. The divisor is `smallest_divisor` at
-    least. out: contiguous, of the base's shape.
+    Elements with a variance below `least` stay as in the base. The divisor is at least
+    `smallest_divisor`. out: contiguous, of the base's shape.
     """
     arrays = operands([base, *experts])
     shares = np.array(weights, dtype=np.float32)
@@ -87,8 +87,8 @@ def read_task_vectors(
 def _spread(
     members: tuple[Any, ...], vectors: NDArray[np.float32], found: NDArray[np.float32]
 ) -> None:
-    """found = the variance of each column of `vectors`. members: one more than there are rows;
-    the length of a tuple is known to the compiler, which then unrolls the loops over it."""
+    """found = the variance of each column of `vectors`. members: one more than there are rows.
+    The compiler knows the length of a tuple, so it unrolls the loops over it."""
     number = np.float32(len(members) - 1)
     for j in range(found.size):
         mean = np.float32(0.0)
@@ -184,7 +184,7 @@ def _elect(
         out[j] = stored_as(out, base[j] + (change if spread[j] >= least else zero))
 
 
-# Passes over which models change an element at all: shared changes averaged, others kept.
+# Passes that average the changes that models share and keep the changes of one model alone.
 
 
 def count_active(
@@ -192,7 +192,8 @@ def count_active(
 ) -> NDArray[np.int64]:
     """How many elements each expert changes with others, and alone; (2, experts).
 
-    Changes are those of more than epsilon. Tensors of one shape, any floating dtype, on the CPU.
+    A change counts if it is larger than epsilon. Tensors of one shape, any floating dtype, on the
+    CPU.
     """
     arrays = operands([base, *experts])
     parts: list[NDArray[np.int64]] = []
@@ -214,9 +215,9 @@ def add_active(
     factors: Sequence[float],
     out: torch.Tensor,
 ) -> None:
-    """Write base + the mean of the changes of more than epsilon into `out`, rounded once.
+    """Write base + the mean of the changes larger than epsilon into `out`, rounded once.
 
-    factors: what multiplies the changes that one expert alone makes. out: contiguous, of the
+    factors: for each expert, the factor of the changes that it alone makes. out: contiguous, of the
     base's shape.
     """
     arrays = operands([base, *experts])
@@ -284,8 +285,8 @@ def _add_mean(
     base: NDArray[np.float32],
     out: Flat,
 ) -> None:
-    """members: one more than there are vectors; the length of a tuple is known to the compiler,
-    which then unrolls the loop over it."""
+    """members: one more than there are vectors. The compiler knows the length of a tuple, so it
+    unrolls the loop over it."""
     zero, one = np.float32(0.0), np.float32(1.0)
     for j in range(out.size):
         number, shared, alone = zero, zero, zero

@@ -1,6 +1,6 @@
 """Weighted sums of tensors in one pass over memory.
 
-Reads every member once and writes the result once; nothing of the size of a tensor is made.
+Reads every member once and writes the result once, without temporary tensors.
 """
 
 from __future__ import annotations

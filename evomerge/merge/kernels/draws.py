@@ -1,7 +1,8 @@
 """Sums of magnitudes over what a random mask keeps, for every density at once.
 
-The draw of an element never changes in a search, only the limit that it must stay below. So the
-magnitudes are added up by the upper bits of their draws once, and each density is then looked up.
+The draw of an element never changes in a search; only the limit that it must stay below changes. So
+the magnitudes are added up once, by the upper bits of their draws, and the sum for any density is
+then looked up.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ _BINS = 2**LIMIT_BITS
 
 
 def sums_by_draw(base: torch.Tensor, expert: torch.Tensor, key: int) -> NDArray[np.float64]:
-    """Σ |θ - base| over the elements whose draw is below each limit, (65537,), the last of all.
+    """Σ |θ - base| over the elements with a draw below each limit, (65537,); the last is over all.
 
-    Added in the order of the elements by one thread, so that the sums are always the same.
+    One thread adds the elements in order, so that the sums are always the same.
     """
     if portable.runs_here(base):
         ours, theirs = operands([base, expert])

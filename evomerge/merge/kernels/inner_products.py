@@ -1,7 +1,7 @@
 """Inner products of tensors, the same to the last bit on any number of threads.
 
-Products are float64. Terms go round a fixed number of lanes within units of a fixed size, and the
-sums of units are added in order, so that no cut of the work changes the order of additions.
+Products are float64. Each unit of a fixed size is summed in a fixed number of lanes, and the sums
+of units are added in order. So the order of additions does not depend on how the work is split.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evomerge.merge.kernels.threads import over_ranges
 
 _UNIT = 2**16
 _LANES = 32
-_ROW_ELEMENTS = 2**20  # what row_gram holds in float64 at a time, a member
+_ROW_ELEMENTS = 2**20  # of each member that row_gram holds in float64 at a time
 
 
 def gram(tensors: Sequence[torch.Tensor], base: torch.Tensor | None = None) -> NDArray[np.float64]:
@@ -119,14 +119,14 @@ def _dots(
 
 # Decompositions and products of matrices that do not depend on the number of threads.
 #
-# A library that solves on several threads adds up in another order than on one, and a search, its
-# workers and an export may have different numbers of threads. So each solves on one: slower, and
-# the same bytes.
+# A library adds up in another order on several threads than on one, and a search, its workers and
+# an export may use different numbers of threads. So all of them use one thread here. This is
+# slower, but gives the same bytes.
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let the linear algebra inside run on one thread of this process."""
+    """Run the linear algebra inside on one thread of this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

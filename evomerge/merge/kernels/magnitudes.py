@@ -2,8 +2,8 @@
 
 A magnitude is a float32 without its sign: 31 bits that order as the numbers do. Its upper 16 bits
 are its bin. The counts of all bins are small and never change, so the bin of the k-th largest is
-looked up; within the bin the lower 15 bits decide. They are looked up too where a table of them is
-kept (2 bytes an element), and read from the tensors in one pass otherwise.
+looked up; within the bin the lower 15 bits decide. If a table of these bits is kept (2 bytes an
+element), they are looked up; otherwise one pass reads them from the tensors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOW_BITS = 15
 _BINS = 2**16
 
 Counts = NDArray[np.int64]
-"""(2, bins): the bins that hold anything, ascending, and how many elements lie in bins before."""
+"""(2, bins): the bins that are not empty, ascending, and the number of elements in earlier bins."""
 
 
 def count_magnitudes(base: torch.Tensor, expert: torch.Tensor) -> Counts:
@@ -88,7 +88,7 @@ def magnitude_at(
 def row_ranks(base: torch.Tensor, expert: torch.Tensor, width: int) -> NDArray[np.uint32]:
     """Rank of each magnitude among the `width` elements of its row, 0 the smallest; (elements,).
 
-    Of equal magnitudes the first in the row ranks lower.
+    Among equal magnitudes, the first in the row ranks lower.
     """
     rows = max(1, 2**20 // width)
     ours, theirs = base.reshape(-1, width), expert.reshape(-1, width)

@@ -1,6 +1,7 @@
-"""What is kept of a task vector, decided element by element inside a pass over memory.
+"""Masks over task vectors, computed element by element inside a pass over memory.
 
-By magnitude, at random, or at random with a probability that grows with the magnitude's rank.
+Elements are kept by magnitude, at random, or at random with a probability that grows with the
+magnitude's rank.
 """
 
 from __future__ import annotations
@@ -17,21 +18,25 @@ from numpy.typing import NDArray
 
 from evomerge.merge.kernels.storage import Flat, value_of
 
-# Random numbers for masks: a hash of who and where, not a stream.
+# Random numbers for masks: a hash of the element's identity, not a stream.
 #
 # The draw of an element depends on the recipe's seed, the tensor's name, the model's place in the
-# recipe and the element's index, and on nothing else: not on the device, the number of threads,
-# the size of blocks, the order of evaluation, or where the files lie.
+# recipe and the element's index, and on nothing else: not on the device, the number of threads, the
+# size of blocks, the order of evaluation, or the place of the files.
 #
 # key  = the first 8 bytes, little-endian, of BLAKE2b(seed "\n" place "\n" tensor name, in UTF-8);
-# k0 its lower and k1 its upper 32 bits h    = index ^ k0 h    = (h ^ h >> 17) · 0xED5AD4BB h    =
-# ((h ^ h >> 11) + k1) · 0xAC4C1B51 h    = (h ^ h >> 15) · 0x31848BAB draw = h ^ h >> 14
-# all modulo 2**32
+#        k0 is its lower 32 bits and k1 its upper 32 bits
+# h    = index ^ k0
+# h    = (h ^ h >> 17) · 0xED5AD4BB
+# h    = ((h ^ h >> 11) + k1) · 0xAC4C1B51
+# h    = (h ^ h >> 15) · 0x31848BAB
+# draw = h ^ h >> 14
+# All steps are modulo 2**32.
 #
-# Shifts and multipliers are those of Wellons 2018 (hash prospector, "triple32"); the second half
-# of the key enters between the rounds, so that keys give different sequences and not shifted
-# ones. An index of 2**32 or more adds its upper part, times 0x9E3779B9, to k0. Merge kernels
-# compute the same hash inside their pass (kernels/masks.py); this one works on any torch device.
+# Shifts and multipliers are those of Wellons 2018 (hash prospector, "triple32"); the second half of
+# the key enters between the rounds, so that keys give different sequences and not shifted ones. For
+# an index of 2**32 or more, its upper part times 0x9E3779B9 is added to k0. Compiled passes compute
+# the hash with `draw_of`; `draw_at` computes the same hash on any torch device.
 
 
 DRAW_BITS = 32
@@ -46,8 +51,9 @@ def draw_key(*, seed: int, place: int, tensor_name: str) -> int:
 
 
 LIMIT_BITS = 16
-"""Upper bits of a draw that a limit is given in: a density to 2**-17, far below what chance does to
-the share that is kept of any real tensor. Sums over what is kept are then looked up in a table."""
+"""The number of upper bits of a draw that a limit uses. A density is then exact to 2**-17, far less
+than the chance variation of the share that is kept of a real tensor. Sums over kept elements then
+fit into a lookup table."""
 
 
 def draw_limit(probability: float) -> int:
@@ -70,7 +76,7 @@ def draw_at(index: torch.Tensor, low: int | torch.Tensor, high: int | torch.Tens
     """The draws of the elements at `index`, int64, for the two halves of a key; on any device."""
     key = ((index >> 32) * 0x9E3779B9 + low) & _WORD
     h = (index & _WORD) ^ key
-    # An int64 product may wrap, but its lower 32 bits, all that is kept, do not change by that.
+    # An int64 product may wrap. That does not change its lower 32 bits, and only they are kept.
     h = ((h ^ (h >> 17)) * 0xED5AD4BB) & _WORD
     h = (((h ^ (h >> 11)) + high) * 0xAC4C1B51) & _WORD
     h = ((h ^ (h >> 15)) * 0x31848BAB) & _WORD
@@ -100,7 +106,7 @@ class Mask:
     ranks: NDArray[Any] = field(default_factory=lambda: _NO_RANKS)
 
     def numbers(self) -> NDArray[np.float64]:
-        """What compiled code reads of it: all but the ranks."""
+        """The mask as numbers for compiled code: all but the ranks."""
         key_low, key_high = self.key & 0xFFFFFFFF, self.key >> 32
         limit = draw_limit(self.probability)
         values = (self.kind, self.low, self.high, key_low, key_high, limit)
@@ -108,7 +114,7 @@ class Mask:
 
 
 def ranks_of(masks: Sequence[Mask]) -> tuple[NDArray[Any], ...]:
-    """The ranks of every mask in one type; what cannot be written to would be another type."""
+    """The ranks of every mask in one type; to compiled code a read-only array is another type."""
     dtype = np.result_type(*(mask.ranks.dtype for mask in masks))
     return tuple(np.require(mask.ranks, dtype, "W") for mask in masks)
 
@@ -125,7 +131,8 @@ def read_terms(
 ) -> None:
     """terms = factor · mask · (part - base), for a block whose first element has index `start`.
 
-    What is dropped is multiplied by zero, so that NaN and infinity in a source show in the result.
+    Dropped elements are multiplied by zero, so that NaN and infinity in a source show in the
+    result.
     """
     kind = int(numbers[0])
     if kind == 1:

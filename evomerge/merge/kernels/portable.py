@@ -1,8 +1,8 @@
-"""The same passes in plain torch, for devices that compiled CPU code does not reach.
+"""The same passes in plain torch, for devices other than the CPU.
 
-Each makes its intermediates where torch runs it eagerly; on a GPU `fused` has torch's compiler turn
-a pass into one kernel. On the CPU they are the slow reference that the compiled passes are tested
-against. Random draws are the same on every device, rounding may differ in the last bit.
+On a GPU, `_fused` lets torch's compiler turn a pass into one kernel. On the CPU, torch runs the
+passes eagerly; there they are the slow reference for tests of the compiled passes. Random draws are
+the same on every device; rounding may differ in the last bit.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def _difference(tensor: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor
 
 Keep = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]
 """kind; two float32 numbers (the band, or probability and slope); the key's halves and the limit,
-int64; ranks, float32. Tensors, for a compiled pass would be compiled again for every other number.
+int64; ranks, float32. They are tensors because a compiled pass would be compiled again for every
+new number.
 """
 
 
@@ -176,7 +177,7 @@ def _combine(
         divisor = divisor + torch.where(agreeing > 0, numbers[1, member], 0.0)
     if normalize:
         total = total / torch.where(divisor == 0, 1.0, divisor)
-    # NaN stays to be seen.
+    # Keep NaN visible in the result.
     return origin + torch.where(vote.isnan(), vote, total * sign) * scales[0]
 
 

@@ -1,8 +1,8 @@
-"""Tensors as compiled code sees them, and elements between the stored dtype and float32.
+"""Tensors as arrays for compiled code, and conversion between stored dtypes and float32.
 
 A kernel reads blocks from the stored dtype, works on them in float32 in the first-level cache, and
-rounds the result once. The compiler knows neither bfloat16 nor float16, so arrays of them are given
-as bits: uint16 stands for bfloat16, int16 for float16.
+rounds the result once. The compiler has no bfloat16 and no float16, so their arrays hold the bits:
+uint16 for bfloat16, int16 for float16.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-# Compiled code that is kept on disk must be of the sources that are there now.
+# Cached compiled code must match the current source files.
 #
-# numba keeps what it compiled beside each file and looks at that file alone, but kernels are made
-# of functions from several files. So what was kept is dropped when any of them has changed.
+# numba caches compiled code for each file and checks that file alone, but a kernel uses functions
+# from several files. So the whole cache is deleted when any of the files has changed.
 
 
 _STAMP = "kernels.sha256"
 
 
 def drop_stale(folder: Path) -> bool:
-    """Delete what numba kept in `folder`/__pycache__ of other sources; returns whether it did."""
+    """Delete numba's cache in `folder`/__pycache__ if a source changed; returns whether it did."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.py")):
         digest.update(file.read_bytes())
-    kept = folder / "__pycache__"
-    stamp = kept / _STAMP
-    with contextlib.suppress(OSError):  # where nothing can be written, nothing was kept either
+    cache = folder / "__pycache__"
+    stamp = cache / _STAMP
+    with contextlib.suppress(OSError):  # a folder that cannot be written to has no cache
         if stamp.exists() and stamp.read_text() == digest.hexdigest():
             return False
-        for file in kept.glob("*.nb[ic]"):
+        for file in cache.glob("*.nb[ic]"):
             file.unlink(missing_ok=True)
-        kept.mkdir(exist_ok=True)
+        cache.mkdir(exist_ok=True)
         stamp.write_text(digest.hexdigest())
         return True
     return False
@@ -148,5 +148,5 @@ def write_block(block: NDArray[np.float32], out: Flat) -> None:
         out[j] = stored_as(out, block[j])
 
 
-# Every kernel imports this file, and none is read from where numba keeps it before it is called.
+# Every kernel imports this file, and numba reads its cache only when a kernel is first called.
 drop_stale(Path(__file__).parent)

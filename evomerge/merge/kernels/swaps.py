@@ -1,4 +1,4 @@
-"""Passes over two models that take each element from one of them, or from between."""
+"""Passes over two models that take each element from one of them, or a value between the two."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def swap_near(
 ) -> None:
     """Write the point between base and other at min(1, max(0, reach / distance)) into `out`.
 
-    The distance of an element counts as `smallest` at least. Tensors of one shape, any floating
-    dtype, on the CPU; out: contiguous. Arithmetic is float32, rounded once.
+    A distance below `smallest` counts as `smallest`. Tensors of one shape, any floating dtype, on
+    the CPU; out: contiguous. Arithmetic is float32, rounded once.
     """
     arrays = operands([base, other])
     target = flat(out)

@@ -1,7 +1,7 @@
 """base + λ · consensus(weight · mask(θ - base)) in one pass over memory.
 
-Every member is read once and the result written once. Sums of magnitudes, which some recipes need
-before that, are a pass of their own.
+Every member is read once and the result is written once. Some recipes need sums of magnitudes
+first, in a pass of their own.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def combine_task_vectors(
 ) -> None:
     """Write base + strength · consensus into `out`, in float32, rounded once.
 
-    factors: what multiplies each masked task vector, its weight and rescaling together. weights:
-    the weights alone, which normalising divides by. left_out: the sum of the weights of members
-    that are not here, which it counts too where nothing is elected. elect: only elements of the
-    sign of the sum of all count (Yadav et al. 2023). out: contiguous, of the base's shape.
+    factors: for each masked task vector, its weight times its rescaling. weights: the weights
+    alone; normalising divides by their sum. left_out: the sum of the weights of members that are
+    not given; without election, normalising adds it. elect: only elements with the sign of the sum
+    of all count (Yadav et al. 2023). out: contiguous, of the base's shape.
     """
     total = np.float32(left_out)
     for weight in weights:
@@ -141,7 +141,7 @@ def _added_whole(
     start: int,
     stop: int,
 ) -> None:
-    """As `_added` where nothing is masked: one loop a member, the last of which writes."""
+    """As `_added` where nothing is masked: one loop for each member; the last loop writes."""
     last = len(arrays) - 1
     total = np.empty(BLOCK, np.float32)
     for position in range(start, stop, BLOCK):
@@ -211,8 +211,8 @@ def _sum_terms(
 ) -> None:
     """out = base + strength · Σ terms / divisor.
 
-    members: a tuple of as many as there are; its length is known to the compiler, which unrolls
-    the loop over members, and can only then work on several elements at once.
+    members: a tuple with one entry for each member. The compiler knows its length and unrolls the
+    loop over members; only then can it work on several elements at once.
     """
     for j in range(out.size):
         total = np.float32(0.0)
@@ -269,7 +269,7 @@ def _elect(
         for member in range(len(members)):
             agreeing = terms[member, j] * sign
             total += agreeing if agreeing > zero else zero
-        total = total * sign if vote == vote else vote  # NaN stays to be seen
+        total = total * sign if vote == vote else vote  # keep NaN visible
         out[j] = stored_as(out, base[j] + total * strength)
 
 
@@ -293,7 +293,7 @@ def _elect_normalized(
         for member in range(len(members)):
             agreeing = terms[member, j] * sign
             total += agreeing if agreeing > zero else zero
-            weight = weights[member]  # loaded outside the choice, which then needs no branch
+            weight = weights[member]  # read before the choice, which then needs no branch
             divisor += weight if agreeing > zero else zero
         mean = total / (divisor if divisor != zero else one)
         mean = mean * sign if vote == vote else vote
@@ -309,7 +309,7 @@ def _absolute_sums(
     stop: int,
     sums: NDArray[np.float64],
 ) -> None:
-    """sums[member, unit] = Σ |x| of each unit in [start, stop), whose elements go round lanes."""
+    """sums[member, unit] = Σ |x| of each unit in [start, stop), added up in lanes."""
     members = len(arrays) - 1
     base = np.empty(BLOCK, np.float32)
     terms = np.empty(BLOCK, np.float32)

@@ -1,6 +1,6 @@
-"""All cores on one tensor: ranges of elements, one a thread, in compiled code without the lock.
+"""All cores work on one tensor: each thread runs compiled code on a range, without the GIL.
 
-What a range computes never depends on how the ranges were cut.
+The result never depends on where the ranges are cut.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def over_ranges(work: Callable[[int, int], None], count: int, *, unit: int) -> N
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay for the next tensor; a forked process has none of its parent's."""
+    """Threads that are kept for the next tensor; a forked process makes its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix="merge")
 
 

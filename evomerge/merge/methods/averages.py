@@ -1,4 +1,4 @@
-"""Weighted averages of models, and what keeps a tensor as it is."""
+"""Weighted averages of models, and methods that keep a model's tensor."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LINEAR = Method(
 )
 
 
-# One model's tensors, scaled: what Frankenmerges and folded data-flow routes are made of.
+# One model's tensors, scaled: for frankenmerges and folded data-flow routes.
 
 
 def merge_passthrough(inputs: Inputs, out: torch.Tensor) -> None:
@@ -71,7 +71,7 @@ PASSTHROUGH = Method(
 )
 
 
-# Keeping a tensor as the leading model has it; no recipe asks for this by name.
+# Keeping a tensor as the leading model has it; recipes cannot name this method.
 
 
 def merge_copy(inputs: Inputs, out: torch.Tensor) -> None:
@@ -88,4 +88,4 @@ COPY = Method(
     weighs_base=True,
     max_models=1,
 )
-"""For tensors that one model alone has, and for modules that a recipe does not name."""
+"""For tensors that only one model has, and for modules that a recipe does not name."""

@@ -25,11 +25,11 @@ _ON, _OFF = {"true", "yes", "on"}, {"false", "no", "off"}
 class ParameterSpec:
     """One parameter of a method.
 
-    scope: given per model (falling back to the recipe's), or once for the whole recipe.
-    default: the value when it is not given; None where it must be.
-    allowed: closed range of a number. mend: what to write instead when it is outside.
-    search: a sensible closed range to search, None for what is not searched.
-    choices: a choice's words; a switch written there means the first, or the last when off.
+    scope: given per model (falling back to the recipe's), or once for the whole recipe. default:
+    the value if none is given; None if one must be given. allowed: closed range of a number. mend:
+    what to write instead of a value outside it. search: a sensible closed range to search; None if
+    it is not searched. choices: the words of a choice; a switch written there means the first word
+    when on and the last when off.
     """
 
     kind: Literal["number", "switch", "choice"]
@@ -122,17 +122,17 @@ class Inputs(Protocol):
     def cached(
         self, kind: str, members: tuple[int, ...], make: Callable[[], NDArray[Any]]
     ) -> NDArray[Any]:
-        """What `make` returns: computed once for these members' tensors and kept between merges.
+        """The array that `make` returns: computed once for these members, kept between merges.
 
-        kind: what it is; it and the members (the base among them where it matters) say all that
-        the array depends on.
+        kind: a name for the array. The array must depend on nothing but the kind and the members;
+        the base must be among them if the array depends on it.
         """
 
     def keeps(self, kind: str, members: tuple[int, ...], size_bytes: int) -> bool:
         """Whether an array of this size is kept; if not, making it serves one merge only."""
 
     def statistic(self, member: int, kind: str) -> torch.Tensor | None:
-        """What `evomerge calibrate` stored of a member's tensor; None where it stored none.
+        """What `evomerge calibrate` stored for a member's tensor; None where it stored nothing.
 
         kind: one of `statistics.Kind`. Raises RecipeError where the member was not calibrated.
         """
@@ -145,14 +145,14 @@ class Method:
     merge: (inputs, out) -> writes the merged tensor into `out`, which has the shape of the members'
     tensors and the dtype of the merged checkpoint. Arithmetic is float32 and rounded once.
     needs_base: whether a recipe must name the base model. weighs_base: whether the base takes the
-    per-model parameters as any other model does. min_models, max_models: the base counted.
-    experts: how many it takes besides a base, where it is just so many.
-    ignored: parameters that mergekit's recipes may carry and that change nothing. on_device: it
-    is made of kernels alone and merges on the device of the sources; other methods are given
-    tensors on the CPU. random: whether its masks are drawn, so that the recipe's seed counts.
-    statistics: what of its models must have been calibrated. sums: which weighted sums of models
-    its weights give where nothing is dropped: any; with signs elected, those of one model and the
-    base; one model alone; none that is known. mergekit: whether mergekit has it under this name.
+    per-model parameters as any other model does. min_models, max_models: the base counted. experts:
+    the number of models besides a base, if it is fixed. ignored: parameters that mergekit's recipes
+    may contain and that change nothing. on_device: whether it uses kernels alone and merges on the
+    device of the sources; other methods get tensors on the CPU. random: whether its masks are
+    random, so that the recipe's seed matters. statistics: the kind of statistics that its models
+    need. sums: which weighted sums of models its weights can give where nothing is dropped. any:
+    every sum; elected: sums of one model and the base; single: one model alone; none: none that is
+    known. mergekit: whether mergekit has it under this name.
     """
 
     name: str

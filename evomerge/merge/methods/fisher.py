@@ -17,10 +17,10 @@ def merge_fisher(inputs: Inputs, out: torch.Tensor) -> None:
     """Σ wFθ / Σ wF, F the diagonal of a model's empirical Fisher information on its own text.
 
     Matena & Raffel 2021, equation 4. `normalize` divides each F by its norm over the whole model,
-    as the authors' code does, so that equal weights give the models an equal say; otherwise a
-    model that fits its text well, with small gradients, hardly counts. F is raised to 1e-6 of its
-    mean over the tensor. Elements that no model's text depends on, and tensors without a statistic
-    in one of the models, are averaged by the weights alone.
+    as the authors' code does, so that models with equal weights count equally; otherwise a model
+    that fits its text well has small gradients and hardly counts. F is at least 1e-6 of its mean
+    over the tensor. Elements where every F is 0, and tensors without a statistic in one of the
+    models, are averaged by the weights alone.
 
     Raises EvomergeError where every weight is 0, RecipeError where a model was not calibrated.
     """
@@ -50,7 +50,8 @@ def merge_fisher(inputs: Inputs, out: torch.Tensor) -> None:
         for part in parts[1:]:
             total = total + part
         unknown = total == 0.0
-        # From the first model on: where all models agree, the result is theirs to the last bit.
+        # Add differences to the first model: where all models agree, the result equals them
+        # exactly.
         result = values[0]
         for value, part, share in zip(values[1:], parts[1:], shares[1:], strict=True):
             result = result + torch.where(unknown, float(share), part / total) * (value - values[0])
@@ -62,7 +63,7 @@ def merge_fisher(inputs: Inputs, out: torch.Tensor) -> None:
 def fisher_diagonals(inputs: Inputs, members: list[int]) -> list[torch.Tensor] | None:
     """The Fisher diagonals of a tensor, float32 in its shape; None unless every member has one.
 
-    Embeddings that were given the rows of a larger vocabulary have none in their new shape.
+    Embeddings with the rows of a larger vocabulary have no diagonal in their new shape.
     """
     found = [inputs.statistic(member, "fisher") for member in members]
     diagonals = [
@@ -74,14 +75,14 @@ def fisher_diagonals(inputs: Inputs, members: list[int]) -> list[torch.Tensor] |
 
 
 def fisher_floor(inputs: Inputs, member: int) -> float:
-    """What the Fisher information of a member's tensor is raised to at least."""
+    """The smallest Fisher information that an element of a member's tensor counts with."""
     mean = inputs.statistic(member, "fisher_mean")
     assert mean is not None, "it is stored with every diagonal"
     return FLOOR * float(mean)
 
 
 def _norm(inputs: Inputs, member: int) -> float:
-    """Norm of the diagonal over the member's whole model; 1 where that is zero throughout."""
+    """Norm of the diagonal over the member's whole model; 1 where all of it is zero."""
     norm = inputs.statistic(member, "fisher_norm")
     assert norm is not None, "it is stored with every diagonal"
     return float(norm) or 1.0
@@ -115,10 +116,10 @@ def merge_gradient_matching(inputs: Inputs, out: torch.Tensor) -> None:
     """θ₀ + Σ w (H₀ + H)/(H₀ + Σ wH) (θ - θ₀), H the diagonal Hessians.
 
     Daheim et al. 2024, equation 12. H is the empirical Fisher diagonal of each model on its own
-    text, raised to 1e-6 of its mean over the tensor; `prior` is added to that of the base (the
-    paper's δ₀). It is per token of text, so that equal weights take the models' texts for equally
-    long. Where no model has any curvature, and for tensors without a statistic in one of the
-    models, the factor is 1, its limit for a large prior: plain task arithmetic.
+    text, at least 1e-6 of its mean over the tensor; `prior` is added to H₀ (the paper's δ₀). H is
+    per token of text, so equal weights treat the models' texts as equally long. Where no model has
+    any curvature, and for tensors without a statistic in one of the models, the factor is 1, its
+    limit for a large prior: plain task arithmetic.
 
     Raises RecipeError where a model was not calibrated.
     """

@@ -1,9 +1,9 @@
-"""Tensors as vectors: inner products that are kept between merges, and Model Stock.
+"""Tensors as vectors: inner products that are cached between merges, and Model Stock.
 
-A method on the sphere needs the lengths of vectors and the angles between them, and gives a
-weighted sum: with the inner products at hand it is one pass over memory. Which weights, the methods
-say. Products are float64 sums: cosines are exact to about 1e-15, so angles of nearly parallel
-vectors are too, down to 1e-7.
+A method on the sphere needs the lengths of vectors and the angles between them, and its result is a
+weighted sum. Once the inner products are known, a merge is one pass over memory; each method
+computes its own weights. Products are float64 sums: cosines are exact to about 1e-15, so angles of
+nearly parallel vectors are exact down to 1e-7.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from evomerge.merge.kernels import gram, row_gram, weighted_sum
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
 
 Vectors = Literal["whole", "rows", "columns"]
-"""What of a tensor is one vector: all of it, or each line along its last or its first dimension.
+"""Which part of a tensor is one vector: the whole, or each line along its last or first dimension.
 
-Tensors of one dimension are one vector whatever is said.
+A tensor of one dimension is always one vector.
 """
 
 _BLOCK_ELEMENTS = 2**18
@@ -30,7 +30,7 @@ _BLOCK_ELEMENTS = 2**18
 def inner_products(
     inputs: Inputs, members: Sequence[int], *, origin: int | None = None, vectors: Vectors = "whole"
 ) -> NDArray[np.float64]:
-    """Inner products of the members' vectors, seen from the origin's where one is given.
+    """Inner products of the members' vectors, relative to the origin's if one is given.
 
     Returns (members, members), or (vectors, members, members) where a tensor is several vectors.
     """
@@ -58,7 +58,7 @@ def write_sum(
     origin: int | None = None,
     vectors: Vectors = "whole",
 ) -> None:
-    """Write Σ c·v into `out`; from an origin o that is o + Σ c·(v - o).
+    """Write Σ c·v into `out`; with an origin o, write o + Σ c·(v - o).
 
     coefficients: (members,), or (vectors, members) where a tensor is several vectors.
     """
@@ -80,7 +80,7 @@ def _effective(vectors: Vectors, shape: tuple[int, ...]) -> Vectors:
 
 
 def _as_matrix(tensor: torch.Tensor, vectors: Vectors) -> torch.Tensor:
-    """Views with the vectors as rows or as columns of a matrix; as it is where it is one vector."""
+    """A matrix view with the vectors as rows or columns; the tensor itself if it is one vector."""
     if vectors == "whole" or tensor.numel() == 0:
         return tensor
     shape = tensor.shape
@@ -101,7 +101,7 @@ def _sum_by_columns(
         out[rows] = total
 
 
-# Model stock: how far to go from the base to the average follows from the models' angles.
+# Model stock: the models' angles decide how far to go from the base to the average.
 
 
 _SMALLEST_PRODUCT = 1e-6  # of two norms
@@ -111,7 +111,7 @@ _SMALLEST_DIVISOR = 1e-6
 def stock_ratio(products: NDArray[np.float64]) -> NDArray[np.float64]:
     """t = Nc / (1 + (N-1)c), c the mean cosine of all pairs of N task vectors (Jang et al. 2024).
 
-    products: (..., N, N), of the task vectors; returns (...). 0, the base, where it has no bound.
+    products: (..., N, N), of the task vectors. Returns (...): 0, the base, where t has no bound.
     """
     count = products.shape[-1]
     first, second = np.triu_indices(count, k=1)
@@ -127,7 +127,7 @@ def stock_ratio(products: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def merge_model_stock(inputs: Inputs, out: torch.Tensor) -> None:
-    """t · mean of the models + (1 - t) · base; `filter_wise` with a t for each row."""
+    """t · mean of the models + (1 - t) · base; with `filter_wise`, each row has its own t."""
     experts = inputs.experts
     vectors: Vectors = "rows" if inputs.switch("filter_wise") else "whole"
     ratio = stock_ratio(inner_products(inputs, experts, origin=inputs.base, vectors=vectors))

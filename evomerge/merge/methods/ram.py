@@ -1,4 +1,4 @@
-"""Reinforced agent merging: shared changes are averaged, a model's own are kept whole.
+"""Reinforced agent merging: shared changes are averaged, a model's own changes are kept in full.
 
 A model is active in an element where it differs from the base by more than epsilon.
 """
@@ -12,7 +12,7 @@ import torch
 from evomerge.merge.kernels.across_models import add_active, count_active
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
 
-_SMALLEST_COUNT = 1e-30  # stands for none where epsilon is 0
+_SMALLEST_COUNT = 1e-30  # replaces a count of 0 where epsilon is 0
 
 
 def merge_ram(inputs: Inputs, out: torch.Tensor) -> None:
@@ -21,7 +21,7 @@ def merge_ram(inputs: Inputs, out: torch.Tensor) -> None:
 
 
 def merge_ramplus_tl(inputs: Inputs, out: torch.Tensor) -> None:
-    """As ram, with what one model alone changes times 1 + r · clip(shared / own, 0, alpha).
+    """As ram, but a model's own changes are multiplied by 1 + r · clip(shared / own, 0, alpha).
 
     shared, own: how many elements of the tensor a model changes with others and alone.
     """
@@ -37,12 +37,15 @@ def merge_ramplus_tl(inputs: Inputs, out: torch.Tensor) -> None:
     )
     shared, own = counts.tolist()
     least = max(epsilon, _SMALLEST_COUNT)
-    ratios = [one / max(other, least) for one, other in zip(shared, own, strict=True)]
+    ratios = [
+        shared_count / max(own_count, least)
+        for shared_count, own_count in zip(shared, own, strict=True)
+    ]
     _merge(inputs, out, [1.0 + r * min(max(0.0, ratio), alpha) for ratio in ratios])
 
 
 def _merge(inputs: Inputs, out: torch.Tensor, factors: Sequence[float]) -> None:
-    """factors: what multiplies each model's own changes."""
+    """factors: for each model, the factor of its own changes."""
     base, *experts = _stored(inputs)
     add_active(base, experts, inputs.number("epsilon"), factors, out)
 

@@ -1,8 +1,8 @@
-"""The registry of merge methods. One file a family; a new method is a line here.
+"""The registry of merge methods: one file for each family, one line here for each method.
 
-Installed packages add methods of their own by entry points of the group `evomerge.merge_methods`,
-each the name of a method and where its `Method` is. One is imported when a recipe or a search space
-asks for its name, and not before.
+Installed packages add methods through entry points of the group `evomerge.merge_methods`. Each
+entry point has the name of a method and the place of its `Method`. It is imported only when a
+recipe or a search space names the method.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ BUILT_IN: dict[str, Method] = {
     "iso_c": ISO_C,
     "tsv": TSV,
 }
-"""merge_method of a recipe -> the method, of evomerge's own."""
+"""merge_method of a recipe -> the method, for evomerge's own methods."""
 
 
 def _read(found: object, name: str) -> Method | None:

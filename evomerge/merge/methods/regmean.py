@@ -1,4 +1,4 @@
-"""RegMean: linear layers that answer as each model's own does on that model's own inputs."""
+"""RegMean: merged linear layers that best reproduce each model's outputs on its own inputs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NEARLY_SINGULAR = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class _Layer:
-    """What the inputs of one linear layer looked like in every model.
+    """Statistics of the inputs of one linear layer in every model.
 
-    grams: XᵀX a member, float32 (in, in). input_axis: of the weight, which the inputs meet.
+    grams: XᵀX of each member, float32 (in, in). input_axis: the weight's axis that inputs multiply.
     """
 
     grams: list[torch.Tensor]
@@ -29,13 +29,13 @@ class _Layer:
 
 
 def merge_regmean(inputs: Inputs, out: torch.Tensor) -> None:
-    """(Σ wG)⁻¹ Σ wGW for the weights W of linear layers, (in, out); averages of all else.
+    """(Σ wG)⁻¹ Σ wGW for the weights W of linear layers, (in, out); averages for other tensors.
 
     Jin et al. 2023, equation 2: the least-squares solution for all models' inputs together. G is
     XᵀX of a model's inputs with the off-diagonals times `alpha`. Embeddings, norms, biases, tied
-    heads and experts that a model holds fused have no G and are averaged by the weights. Solved
-    in float64 as a correction of that average, so an input that is always zero changes nothing;
-    memory is about three matrices (in, in) and three (in, out) of float64.
+    heads and fused experts have no G and are averaged by the weights. The solution is computed in
+    float64 as a correction of that average, so an input that is always zero changes nothing. Memory
+    is about three matrices (in, in) and three (in, out) of float64.
 
     Raises EvomergeError where every weight is 0 or a statistic is not finite, RecipeError where a
     model was not calibrated.
@@ -56,14 +56,14 @@ def merge_regmean(inputs: Inputs, out: torch.Tensor) -> None:
 
 
 def _layer(inputs: Inputs, members: list[int]) -> _Layer | None:
-    """The inputs of the layer, if the tensor is the weight of a linear one in every member."""
+    """The layer's inputs; None unless the tensor is a linear layer's weight in every member."""
     grams = [inputs.statistic(member, "inputs") for member in members]
     axes = [inputs.statistic(member, "input_axis") for member in members]
     found = [gram for gram in grams if gram is not None]
-    said = {int(axis) for axis in axes if axis is not None}
-    if len(found) < len(members) or len(said) != 1:
+    known_axes = {int(axis) for axis in axes if axis is not None}
+    if len(found) < len(members) or len(known_axes) != 1:
         return None
-    return _Layer(grams=found, input_axis=said.pop())
+    return _Layer(grams=found, input_axis=known_axes.pop())
 
 
 def _least_squares(
@@ -90,11 +90,11 @@ def _least_squares(
 
 
 def _solve(total: torch.Tensor, wanted: torch.Tensor, *, definite: bool) -> torch.Tensor:
-    """The X of total @ X = wanted; the smallest where there are several.
+    """Solve total @ X = wanted for X; where there are several solutions, take the smallest.
 
     total: float64 (in, in), positive semidefinite. wanted: float64 (in, out). The diagonal is
-    scaled to 1, and off-diagonals that were reduced then leave no eigenvalue under 1 - alpha, which
-    `definite` promises. Otherwise directions within the statistics' own rounding are left out.
+    scaled to 1. definite: the off-diagonals were reduced, so that no eigenvalue is below 1 - alpha.
+    Otherwise directions within the statistics' rounding error are left out.
     """
     diagonal = total.diagonal()
     scale = torch.where(diagonal > 0.0, diagonal.clamp_min(1e-300).rsqrt(), 0.0)  # (in,)

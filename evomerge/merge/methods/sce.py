@@ -1,6 +1,6 @@
 """SCE: select what varies among the models, calculate their weights, erase what disagrees.
 
-Which elements vary most, and in what order, no candidate changes; that is kept between merges.
+The order of the elements by variance is the same for every candidate, so it is cached.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _SMALLEST_WEIGHT = 1e-6
 def merge_sce(inputs: Inputs, out: torch.Tensor) -> None:
     """base + Σ wδ / Σ w over the selected task vectors that agree in sign (Wan et al. 2024).
 
-    Selected are the `select_topk` of largest variance among the models, of those whose variance is
-    not zero; equal ones at the end of the selection are all kept. A model's weight is its share of
-    the mean squares of the selected. The sign is that of the sum, + where it is zero.
+    Among the elements with a variance above zero, the fraction `select_topk` with the largest
+    variance is selected; ties at the end of the selection are all kept. A model's weight is its
+    share of the mean squares of the selected elements. The sign is that of the sum, + where it is
+    zero.
     """
     assert inputs.base is not None
     base, *experts = (inputs.stored(member) for member in (inputs.base, *inputs.experts))
@@ -37,7 +38,7 @@ def merge_sce(inputs: Inputs, out: torch.Tensor) -> None:
 def _weights(
     inputs: Inputs, base: torch.Tensor, experts: Sequence[torch.Tensor], least: float
 ) -> list[float]:
-    """Each expert's share of the squares of what is selected; equal ones where those vanish."""
+    """Each expert's share of the squares of selected elements; equal shares where these vanish."""
     assert inputs.base is not None
     if least > 0.0:
         squares = selected_squares(base, experts, least)
@@ -55,7 +56,7 @@ def _weights(
 def _least_variance(
     inputs: Inputs, base: torch.Tensor, experts: Sequence[torch.Tensor]
 ) -> float | None:
-    """The smallest variance that is selected, 0 for all elements; None where none is."""
+    """The smallest variance that is selected; 0 selects all elements, None selects none."""
     assert inputs.base is not None
     share, count = inputs.number("select_topk"), base.numel()
     if share <= 0.0 or count == 0:

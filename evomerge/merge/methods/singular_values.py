@@ -21,9 +21,9 @@ Decomposition = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def merge_isotropic(inputs: Inputs, out: torch.Tensor) -> None:
     """θ₀ + λ σ̄ UVᵀ, where USVᵀ = Σ wδ and σ̄ is the mean of S (Marczak et al. 2025, Iso-C).
 
-    Tensors that are not matrices: θ₀ + λ mean(wδ), as in the authors' code. Directions whose
-    singular value is zero up to rounding are left out, and of the mean too: a sum of adapters of
-    low rank would otherwise be spread over directions that nothing was learnt in.
+    Tensors that are not matrices: θ₀ + λ mean(wδ), as in the authors' code. Directions with a
+    singular value of zero up to rounding are left out, also of the mean. Otherwise a sum of
+    low-rank adapters would be spread over directions in which nothing was learnt.
 
     Raises EvomergeError where a task vector is not finite.
     """
@@ -48,13 +48,13 @@ def merge_isotropic(inputs: Inputs, out: torch.Tensor) -> None:
 def merge_singular_vectors(inputs: Inputs, out: torch.Tensor) -> None:
     """θ₀ + λ Σ w U⊥ᵢSᵢV⊥ᵢᵀ (Gargiulo et al. 2025, TSV-M).
 
-    UᵢSᵢVᵢᵀ holds the largest of the singular values of expert i, an equal number of each expert
-    and min(rows, columns) together; U⊥ = [U⊥₁ ...] is the nearest matrix with orthonormal columns
-    to [U₁ U₂ ...], V⊥ alike. A weight scales the singular values of its expert and leaves the
-    vectors as they are, so the matrices U⊥ᵢSᵢV⊥ᵢᵀ are made once and a merge is a weighted sum of
-    them. Singular values that are zero up to rounding are left out with their vectors, which are
-    arbitrary and would push the others aside. Other tensors: θ₀ + λ mean(wδ), as in the authors'
-    code; so too matrices with fewer rows or columns than there are experts.
+    UᵢSᵢVᵢᵀ holds the largest singular values of expert i: the same number for each expert, and
+    min(rows, columns) in total. U⊥ = [U⊥₁ ...] is the matrix with orthonormal columns that is
+    nearest to [U₁ U₂ ...]; V⊥ likewise. A weight scales the singular values of its expert and
+    leaves the vectors as they are. So the matrices U⊥ᵢSᵢV⊥ᵢᵀ are made once, and a merge is a
+    weighted sum of them. Singular values that are zero up to rounding are left out with their
+    vectors, which are arbitrary and would distort the others. Other tensors: θ₀ + λ mean(wδ), as in
+    the authors' code; the same for matrices with fewer rows or columns than there are experts.
 
     Raises EvomergeError where a task vector is not finite.
     """
@@ -74,13 +74,13 @@ def merge_singular_vectors(inputs: Inputs, out: torch.Tensor) -> None:
 
 def decorrelate_task_matrices(inputs: Inputs) -> NDArray[np.float32]:
     """U⊥ᵢSᵢV⊥ᵢᵀ of every expert, (experts, rows, columns); see `merge_singular_vectors`."""
-    each = min(inputs.shape) // len(inputs.experts)
+    rank_per_expert = min(inputs.shape) // len(inputs.experts)
     parts = np.zeros((len(inputs.experts), *inputs.shape), dtype=np.float32)
     with one_thread():
         kept = []
         for member in inputs.experts:
             u, s, vt = _decompose(inputs.task_vector(member), inputs.name)
-            kept.append((u[:, :each], s[:each], vt[:each]))
+            kept.append((u[:, :rank_per_expert], s[:rank_per_expert], vt[:rank_per_expert]))
         left = nearest_orthonormal(torch.cat([u for u, _, _ in kept], dim=1), inputs.name)
         right = nearest_orthonormal(torch.cat([vt for _, _, vt in kept]).T, inputs.name).T
         start = 0
@@ -94,15 +94,15 @@ def decorrelate_task_matrices(inputs: Inputs) -> NDArray[np.float32]:
 def nearest_orthonormal(matrix: torch.Tensor, name: str) -> torch.Tensor:
     """The matrix with orthonormal columns that is nearest to `matrix`, (rows, columns <= rows).
 
-    The solution of the orthogonal Procrustes problem (Schönemann 1966): its singular values set
-    to 1.
+    This solves the orthogonal Procrustes problem (Schönemann 1966): all singular values are set to
+    1.
     """
     u, _, vt = _svd(matrix, name)
     return u @ vt
 
 
 def _decompose(matrix: torch.Tensor, name: str) -> Decomposition:
-    """The singular value decomposition without what is zero up to float32 rounding."""
+    """The decomposition without singular values that are zero up to float32 rounding."""
     u, s, vt = _svd(matrix, name)
     if s.numel() == 0:
         return u, s, vt

@@ -1,7 +1,7 @@
 """Averages that keep lengths: on the arc between two models, and on the sphere of several.
 
-Each is a weighted sum of the models whose weights follow from the inner products of their tensors;
-the functions that say which are pure.
+Each is a weighted sum of the models. Its weights follow from the inner products of their tensors;
+the functions that compute them are pure.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def slerp_coefficients(products: Array, t: float) -> Array:
 
 
 def nuslerp_coefficients(products: Array, t: float) -> Array:
-    """As slerp's, a straight line only where two vectors are parallel to 1e-8.
+    """As slerp's, but linear only where two vectors are parallel to 1e-8.
 
-    products: (..., 2, 2), of as many pairs as there are; returns (..., 2).
+    products: (..., 2, 2), for any number of pairs. Returns (..., 2).
     """
     norms = np.sqrt(np.diagonal(products, axis1=-2, axis2=-1)).clip(min=_SMALLEST_TASK_NORM)
     cosine = (products[..., 0, 1] / norms.prod(axis=-1)).clip(-1.0, 1.0)
@@ -57,8 +57,8 @@ def multislerp_coefficients(products: Array, weights: Array, eps: float) -> Arra
     """Weights of the vectors whose sum is the mean direction μ at the mean length (Goddard 2025).
 
     With u = x / (‖x‖ + eps): μ = Σ wu / ‖Σ wu‖, times Σ w‖x‖. The method's step in the tangent
-    space at μ is zero, for Σ w(u - ⟨u, μ⟩μ) = ‖Σ wu‖(μ - μ); of it only cos(0 + eps) is left.
-    products: (m, m). None where ‖Σ wu‖ is below eps, so that there is no direction.
+    space at μ is zero, because Σ w(u - ⟨u, μ⟩μ) = ‖Σ wu‖(μ - μ); only its factor cos(0 + eps) is
+    left. products: (m, m). Returns None where ‖Σ wu‖ is below eps: there is no direction then.
     """
     norms = np.sqrt(np.diagonal(products))
     units = weights / (norms + eps)
@@ -69,8 +69,8 @@ def multislerp_coefficients(products: Array, weights: Array, eps: float) -> Arra
 def karcher_coefficients(products: Array, max_iter: int, tol: float) -> Array:
     """Weights of the vectors whose sum is their Riemannian mean direction at their mean length.
 
-    Karcher 1977; at most `max_iter` steps, until one is shorter than `tol` radians. Vectors no
-    longer than `tol` have no direction and count for the length only. products: (m, m).
+    Karcher 1977; at most `max_iter` steps, until one is shorter than `tol` radians. Vectors of a
+    length up to `tol` have no direction and count for the mean length only. products: (m, m).
     """
     norms = np.sqrt(np.diagonal(products))
     coefficients = np.zeros(len(norms))
@@ -116,7 +116,7 @@ def merge_slerp(inputs: Inputs, out: torch.Tensor) -> None:
 
 
 def merge_nuslerp(inputs: Inputs, out: torch.Tensor) -> None:
-    """The point on the arc between two models that weights give, seen from a base if there is."""
+    """The point on the arc between two models, by their weights; relative to a base if given."""
     experts = inputs.experts
     first, second = (inputs.number("weight", member) for member in experts)
     total = first + second
@@ -132,8 +132,9 @@ def merge_nuslerp(inputs: Inputs, out: torch.Tensor) -> None:
 def merge_multislerp(inputs: Inputs, out: torch.Tensor) -> None:
     """The weighted mean direction of several models, or of their task vectors, at the mean length.
 
-    Raises EvomergeError where the weights sum to zero, and where more than two directions cancel;
-    two that do, and tensors in which no model has any length, are averaged on the line.
+    Two directions that cancel are averaged linearly, and so are tensors where every vector has
+    length zero. Raises EvomergeError where the weights sum to zero, and where more than two
+    directions cancel.
     """
     experts = inputs.experts
     if len(experts) == 1:
@@ -150,7 +151,7 @@ def merge_multislerp(inputs: Inputs, out: torch.Tensor) -> None:
     products = inner_products(inputs, experts, origin=inputs.base)
     eps = inputs.number("eps")
     coefficients = multislerp_coefficients(products, weights, eps)
-    # Vectors of no length, as of layers that no fine-tuning touched, cancel nothing.
+    # Vectors of length zero (layers that no fine-tuning changed) do not cancel.
     if coefficients is None and len(experts) > 2 and products.max(initial=0.0) >= eps**2:
         raise EvomergeError(
             f"multislerp: the models' directions in {inputs.name} cancel; give other weights"

@@ -1,6 +1,6 @@
 """Methods that take elements from one of two models: Arcee Fusion and NearSwap.
 
-It has no parameter, so all but the last pass is computed once.
+Arcee Fusion has no parameter, so all of its passes but the last are computed only once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ _BLOCK_ELEMENTS = 2**17
 def merge_arcee_fusion(inputs: Inputs, out: torch.Tensor) -> None:
     """base + δ where its importance |δ| · KL(softmax θ ‖ softmax θ₀) is at least the threshold.
 
-    The divergence is of a row, along the last dimension, in float64. The threshold is the median
-    of the tensor's importances plus 1.5 times the distance of their quartiles, of all elements.
+    The divergence is of a row, along the last dimension, in float64. The threshold is the median of
+    the importances of all elements of the tensor, plus 1.5 times the distance between their
+    quartiles.
     """
     assert inputs.base is not None
     if out.numel() == 0:
@@ -28,7 +29,7 @@ def merge_arcee_fusion(inputs: Inputs, out: torch.Tensor) -> None:
     (other,) = inputs.experts
     members = (other, inputs.base)
     width = inputs.shape[-1] if inputs.shape else 1
-    base, expert = (inputs.stored(of).reshape(-1, width) for of in (inputs.base, other))
+    base, expert = (inputs.stored(member).reshape(-1, width) for member in (inputs.base, other))
     divergences = inputs.cached(
         "divergence of rows", members, lambda: row_divergences(base, expert)
     )
@@ -71,7 +72,7 @@ def _threshold(
 
 
 def _blocks(matrix: torch.Tensor) -> list[slice]:
-    """Its rows, some at a time."""
+    """Slices that cover a matrix's rows, some rows at a time."""
     rows, width = matrix.shape
     step = max(1, _BLOCK_ELEMENTS // width)
     return [slice(row, row + step) for row in range(0, rows, step)]

@@ -1,8 +1,8 @@
 """Merges of task vectors: base + λ · consensus(weight · sparsify(θ - base)).
 
 A task vector is what fine-tuning added to the base (Ilharco et al. 2023). The methods of this
-family differ in what they keep of each vector and in how they settle disagreement, and are written
-as pairs of the two.
+family differ in which elements they keep of each vector and in how they settle disagreement. Each
+method is a pair of these two choices.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Sparsify = Callable[[Inputs, int, float], Mask | None]
 """(inputs, member, density in (0, 1)) -> what to keep of its task vector; None for nothing."""
 
 _TABLED = 2**17
-"""Elements from which sums over random masks are looked up: their table has 2**16 entries."""
+"""From this number of elements on, sums over random masks use a table; it has 2**16 entries."""
 
 _SMALLEST_SUM = 1e-7  # |δ| sums under this are not rescaled
 
@@ -52,7 +52,7 @@ def keep_largest(inputs: Inputs, member: int, density: float) -> Mask:
 def keep_without_outliers(inputs: Inputs, member: int, density: float) -> Mask | None:
     """The largest ⌊density·n⌋ magnitudes after the ⌊gamma·n⌋ outliers (Davari, Belilovsky 2024).
 
-    Fewer outliers are dropped where there would not be enough left. Magnitudes equal to the bounds
+    Fewer outliers are dropped where too few elements would be left. Magnitudes equal to the bounds
     are kept.
     """
     count = _elements(inputs)
@@ -67,8 +67,9 @@ def keep_random(inputs: Inputs, member: int, density: float) -> Mask:
 
 
 def keep_by_rank(inputs: Inputs, member: int, density: float) -> Mask:
-    """Each with a probability that grows with its magnitude's rank in its row, from density - ε to
-    density + ε (Deep et al. 2024, MAGPRUNE).
+    """Each element with a probability that grows with its rank (Deep et al. 2024, MAGPRUNE).
+
+    The rank is that of its magnitude in its row; probabilities go from density - ε to density + ε.
 
     Raises EvomergeError where a probability is not inside (0, 1).
     """
@@ -99,7 +100,7 @@ def keep_by_rank(inputs: Inputs, member: int, density: float) -> Mask:
 
 
 def _band(inputs: Inputs, member: int, lowest: int, highest: int) -> Mask:
-    """What lies between two places of the magnitudes in ascending order, both included."""
+    """Keep the magnitudes between two places in ascending order, both included."""
     assert inputs.base is not None
     pair = (member, inputs.base)
     base, expert = inputs.stored(inputs.base), inputs.stored(member)
@@ -139,7 +140,7 @@ def merge_task_vectors(
     if not kept:
         out.copy_(base)
         return
-    # Without an election normalising divides by all weights, also of what was dropped whole.
+    # Without election, normalising divides by all weights, also those of models dropped whole.
     rest = sum(np.float32(weight) for member, weight in weights.items() if member not in kept)
     factors = _rescalings(inputs, kept, sparsify)
     combine_task_vectors(
@@ -168,7 +169,7 @@ def _mask(inputs: Inputs, member: int, sparsify: Sparsify | None) -> Mask | None
 def _rescalings(
     inputs: Inputs, masks: Mapping[int, Mask], sparsify: Sparsify | None
 ) -> list[float]:
-    """What makes up for the dropped elements of each member's task vector."""
+    """Factors that make up for the dropped elements of each member's task vector."""
     rescale = "none" if sparsify is None else inputs.choice("rescale")
     masked = [member for member, mask in masks.items() if mask.kind != KEEP_ALL]
     factors = dict.fromkeys(masks, 1.0)
@@ -187,7 +188,7 @@ def _magnitudes(inputs: Inputs, member: int, mask: Mask) -> tuple[float, float]:
     assert inputs.base is not None
     pair = (member, inputs.base)
     base, expert = inputs.stored(inputs.base), inputs.stored(member)
-    # By the shape alone: whether a table is kept must not change the last bit.
+    # Decide by the shape alone: whether a table is kept must not change the last bit.
     if mask.kind == KEEP_RANDOM and base.numel() >= _TABLED:
         table = inputs.cached(
             f"magnitudes by draw of {mask.key}", pair, lambda: sums_by_draw(base, expert, mask.key)
@@ -220,7 +221,7 @@ def _parameters(
             mend="give the fraction of parameters to keep (mergekit reads more than 1 as 1)",
             search=(0.1, 1.0),
         ),
-        # true and false, as mergekit writes it, are l1 and none.
+        # mergekit writes true for l1 and false for none.
         "rescale": ParameterSpec(
             kind="choice", scope="recipe", default=rescale, choices=("l1", "density", "none")
         ),

@@ -1,9 +1,9 @@
-"""The modules of a network by the names that recipes call them.
+"""The modules of a network, by the names that recipes use.
 
-A module is one numbered run of layers with the tensors around it (an encoder, a decoder, a vision
-tower), or the tensors that belong to no run. They are found from the tensors' names, and go by
-those: `encoder`, `model.visual`. mergekit's own names for an architecture's modules are read too:
-`text_decoder`, `vision_tower`, `multi_modal_projector`, `shared`, `default`.
+A module is one numbered stack of layers with the tensors around it (an encoder, a decoder, a vision
+tower), or the tensors that belong to no stack. Modules are found from the tensors' names and are
+named after them: `encoder`, `model.visual`. mergekit's names for an architecture's modules work
+too: `text_decoder`, `vision_tower`, `multi_modal_projector`, `shared`, `default`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IN_VISION = re.compile(r"(^|[._])(vision|visual|vit)([._]|$)")
 
 @dataclass(frozen=True)
 class Part:
-    """Tensors of the leading model, in its order, and the stack that is among them."""
+    """Tensors of the leading model, in its order, and the stack among them, if there is one."""
 
     tensors: tuple[str, ...]
     stack: Stack | None
@@ -38,7 +38,7 @@ def is_vision(stack: Stack) -> bool:
 
 
 def whole(structure: Structure) -> Part:
-    """Every tensor of a network, with its one stack. stack is None where there are several."""
+    """All tensors of a network as one part. stack: None where there are several stacks."""
     only = structure.stacks[0] if len(structure.stacks) == 1 else None
     return Part(tuple(structure.shapes), only)
 
@@ -55,7 +55,7 @@ def parts_named(names: Iterable[str], structure: Structure) -> dict[str, Part]:
         raise RecipeError(f"modules: {', '.join(stacks)} name one part twice; name each once")
     rest = next((name for name in _REST if name in stacks and stacks[name] is None), None)
     if rest is None and any(map(is_vision, structure.stacks)):
-        # The head and the like: the language model's, where the other stack only sees.
+        # The head and similar tensors belong to the language model where another stack is vision.
         rest = module_of.get(structure.stacks[0].prefix)
     for tensor in structure.shapes:
         stack = structure.stack_of(tensor)
@@ -71,16 +71,16 @@ def parts_named(names: Iterable[str], structure: Structure) -> dict[str, Part]:
 
 
 def _stack_named(name: str, structure: Structure) -> Stack | None:
-    """The stack that a module is about; None for a module of the tensors outside all stacks."""
+    """The stack of a module; None for the module of the tensors outside all stacks."""
     stacks = structure.stacks
     if len(stacks) == 1 and (name == "default" or name in _names_of(stacks[0], structure)):
         return stacks[0]
-    seeing = [stack for stack in stacks if is_vision(stack)]
-    if seeing:
+    vision_stacks = [stack for stack in stacks if is_vision(stack)]
+    if vision_stacks:
         if name == _PROJECTOR:
             return None
         if name in _VISION:
-            return seeing[0]
+            return vision_stacks[0]
         if name in _LANGUAGE:
             return next(stack for stack in stacks if not is_vision(stack))
     named = [stack for stack in stacks if name in _names_of(stack, structure)]
@@ -89,14 +89,14 @@ def _stack_named(name: str, structure: Structure) -> Stack | None:
     if name in _REST and len(stacks) > 1:
         return None
     known = [_names_of(stack, structure)[0] for stack in stacks]
-    known += [_PROJECTOR] if seeing else []
+    known += [_PROJECTOR] if vision_stacks else []
     raise RecipeError(
         f"modules: {name} is no module of this network; it has {', '.join([*known, *_REST[:1]])}"
     )
 
 
 def _names_of(stack: Stack, structure: Structure) -> list[str]:
-    """Paths that lead to a stack and to no other, shortest first, then their last words."""
+    """Paths that lead to this stack alone, shortest first, then their last parts."""
     parts = stack.prefix.rstrip(".").split(".")
     paths = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
     others = [other.prefix for other in structure.stacks if other is not stack]
@@ -105,19 +105,19 @@ def _names_of(stack: Stack, structure: Structure) -> list[str]:
 
 
 def _stack_around(tensor: str, structure: Structure) -> Stack | None:
-    """The stack whose path a tensor outside the layers shares further than all stacks do."""
-    everyone = _shared_parts(stack.prefix for stack in structure.stacks)
+    """The stack nearest to a tensor outside the layers, by their paths; None if none is nearer."""
+    common_to_all = _shared_parts(stack.prefix for stack in structure.stacks)
     if len(structure.stacks) == 1:
         return structure.stacks[0]
     shared = {stack: _shared_parts((tensor, stack.prefix)) for stack in structure.stacks}
-    most = max(shared.values())
-    if most <= everyone:
+    longest = max(shared.values())
+    if longest <= common_to_all:
         return None
-    return next(stack for stack in structure.stacks if shared[stack] == most)
+    return next(stack for stack in structure.stacks if shared[stack] == longest)
 
 
 def _shared_parts(names: Iterable[str]) -> int:
-    """How many words, from the first, dotted names share."""
+    """How many leading parts dotted names have in common."""
 
     def columns() -> Iterator[tuple[str, ...]]:
         yield from zip(*(name.rstrip(".").split(".") for name in names), strict=False)

@@ -1,4 +1,4 @@
-"""The pieces a merge is taken apart into: tensors merged of the same models in the same way."""
+"""The pieces of a merge: tensors that are merged from the same models in the same way."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from evomerge.sources import Structure
 
 # The parameters of a recipe: checked against a method's, and resolved for one tensor.
 #
-# A scope is a place of the recipe that holds parameters (a source of a slice, the slice, a
-# module, the recipe itself); the innermost that has a value for a tensor decides.
+# A scope is a part of the recipe that holds parameters (a source of a slice, the slice, a module,
+# the recipe itself). The innermost scope with a value for a tensor decides.
 
 
 Values = Mapping[str, Value]
@@ -24,12 +24,12 @@ Resolver = Callable[[str, float], Values]
 
 
 _CHANGE_NOTHING = frozenset({"int8_mask"})
-"""What mergekit's recipes give to any method and what changes no number: how it uses memory."""
+"""Parameters that mergekit accepts for every method and that do not change the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One place of a recipe with parameters. where: for messages. of_model: one model's own."""
+    """One part of a recipe with parameters. where: for messages. of_model: whether of one model."""
 
     where: str
     settings: Settings
@@ -39,7 +39,7 @@ class Scope:
 def check_scopes(scopes: Sequence[Scope], method: Method) -> None:
     """Raise RecipeError for a name the method does not have or a value it does not allow.
 
-    Every value written is read, wherever it applies; what lies between two is in range too.
+    Every value is checked, whichever tensors it is for. Gradients lie between checked values.
     """
     for scope in scopes:
         for name, setting in scope.settings.items():
@@ -50,7 +50,7 @@ def check_scopes(scopes: Sequence[Scope], method: Method) -> None:
                 raise RecipeError(f"{where}: {method.name} has no such parameter; it has {known}")
             if spec is not None and spec.scope == "recipe" and scope.of_model:
                 raise RecipeError(
-                    f"{where}: is one for the whole recipe; move it to the top-level parameters"
+                    f"{where}: belongs to the whole recipe; move it to the top-level parameters"
                 )
             if spec is not None:
                 _check_values(setting, spec, where)
@@ -80,11 +80,10 @@ def no_values(tensor_name: str, position: float) -> Values:
 
 
 def resolver(method: Method, scopes: Sequence[Scope], *, of_model: bool) -> Resolver:
-    """What the method's parameters of a model (or those of the recipe) are for each tensor.
+    """A function that gives the method's parameters of a model (or of the recipe) for a tensor.
 
-    scopes: innermost first, the recipe's last. Values that are the same for every tensor are read
-    once; most are, and there are many tensors. Raises RecipeError for one that is missing, also
-    when called.
+    scopes: innermost first, the recipe's last. Most values are the same for every tensor; they are
+    read once. Raises RecipeError for a missing value; so does the returned function.
     """
     wanted, where = ("model", scopes[0].where) if of_model else ("recipe", scopes[-1].where)
     fixed: dict[str, Value] = {}
@@ -137,7 +136,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One tensor of the result: where it lies over depth, and its name in every model of the piece.
+    """One tensor of the result: its position over depth, and its name in every model of the piece.
 
     position: i/(L-1) in its slice (or stack), 0 outside the layers. tensors: None where a model has
     no such tensor.
@@ -151,11 +150,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Piece:
-    """Tensors that are merged of the same models.
+    """Tensors that are merged from the same models.
 
-    own: each model's scope of parameters. around: the scopes about those, innermost first. base:
-    the base model, whether or not it is among the models. where, whole: the field that lists the
-    models and what it belongs to, for messages.
+    own: each model's scope of parameters. around: the outer scopes, innermost first. base: the base
+    model, whether or not it is among the models. where, whole: for messages, the field that lists
+    the models and the part of the recipe that it belongs to.
     """
 
     where: str
@@ -175,19 +174,19 @@ def refuse_shapes(
     where: str,
     may_differ: frozenset[str],
 ) -> None:
-    """Raise RecipeError for the first tensor whose shape is another in one of the models.
+    """Raise RecipeError for the first tensor that has another shape in one of the models.
 
-    may_differ: rows of the result whose tensors have a row a token, which are put in order later.
+    may_differ: names of tensors with one row for each token; the vocabulary aligns them later.
     """
     shapes = [structures[reference].shapes for reference in references]
     for row in rows:
-        for reference, of, name in zip(references, shapes, row.tensors, strict=True):
-            if name is None or of[name] == row.shape or row.name in may_differ:
+        for reference, own_shapes, name in zip(references, shapes, row.tensors, strict=True):
+            if name is None or own_shapes[name] == row.shape or row.name in may_differ:
                 continue
             mend = "merge models that are built alike"
-            if of[name][1:] == row.shape[1:] and row.position == 0.0:
+            if own_shapes[name][1:] == row.shape[1:] and row.position == 0.0:
                 mend += ", or give them one vocabulary: `tokenizer: {source: union}`"
             raise RecipeError(
-                f"{where}: {name} of {reference} has shape {list(of[name])}, and {row.name} "
-                f"{list(row.shape)}; {mend}"
+                f"{where}: {name} of {reference} has shape {list(own_shapes[name])}, and "
+                f"{row.name} {list(row.shape)}; {mend}"
             )

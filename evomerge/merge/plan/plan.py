@@ -1,7 +1,4 @@
-"""The plan of a merge: a recipe checked and every parameter resolved, before any tensor is read.
-
-Knows the methods' parameters and the models' structures; reads no file and computes no tensor.
-"""
+"""The plan of a merge: the recipe checked and all parameters resolved, before a tensor is read."""
 
 from __future__ import annotations
 
@@ -36,11 +33,11 @@ from evomerge.sources import Structure, is_part, only_weights
 
 @dataclass(frozen=True)
 class Layout:
-    """A whole merge taken apart.
+    """A merge split into pieces.
 
-    lead: the model whose configuration and names of tensors the result takes. kept: tensors that no
-    piece makes; they are the lead's, unchanged. layers: prefix of a stack that slices rebuild ->
-    where each of its layers comes from, as its configuration must say.
+    lead: the model that gives the result its configuration and its tensor names. kept: tensors of
+    no piece; they are copied from the lead. layers: prefix of a stack that slices rebuild -> where
+    each of its layers comes from, for the configuration.
     """
 
     lead: str
@@ -50,7 +47,7 @@ class Layout:
 
 
 def lay_out(recipe: Recipe, structures: Structures) -> Layout:
-    """Take a recipe apart over opened models. Raises RecipeError for what does not fit."""
+    """Split a recipe into pieces for opened models. Raises RecipeError where they do not fit."""
     lead = lead_among(recipe.references, structures)
     structures = {
         **structures,
@@ -63,12 +60,12 @@ def lay_out(recipe: Recipe, structures: Structures) -> Layout:
     names = Names(lead, structures)
     pieces: list[Piece] = []
 
-    def add(of: Recipe | Module, part: Part, path: str, around: tuple[Scope, ...]) -> None:
-        """What the recipe, or a module of it, makes of a part of the network."""
-        if of.slices is None:
+    def add(section: Recipe | Module, part: Part, path: str, around: tuple[Scope, ...]) -> None:
+        """Add the pieces of the recipe, or of one module of it, for a part of the network."""
+        if section.slices is None:
             pieces.append(
                 piece_of_models(
-                    of.models,
+                    section.models,
                     part,
                     base=recipe.base_model,
                     lead=lead,
@@ -82,7 +79,7 @@ def lay_out(recipe: Recipe, structures: Structures) -> Layout:
         if part.stack is None:
             raise RecipeError(_no_stack(path, lead, structures))
         sliced = SlicedStack(
-            of.slices,
+            section.slices,
             part,
             base=recipe.base_model,
             lead=lead,
@@ -136,14 +133,14 @@ def _refuse_other_architectures(
 
 def _no_stack(path: str, lead: str, structures: Structures) -> str:
     if path:
-        return f"{path}slices: there are no numbered layers there; write it with models"
+        return f"{path}slices: this module has no numbered layers; write it with models"
     prefixes = ", ".join(stack.prefix.rstrip(".") for stack in structures[lead].stacks)
-    return f"slices: {lead} has several runs of layers ({prefixes}); say which under modules"
+    return f"slices: {lead} has several stacks of layers ({prefixes}); name one under modules"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One of the tensors that a merged tensor is made of: the model, and its name there."""
+    """A tensor that a merged tensor is made from: its model, and its name in that model."""
 
     reference: str
     tensor: str
@@ -170,8 +167,8 @@ class TensorPlan:
 class Plan:
     """A merge that can be executed.
 
-    lead: the model whose configuration the result takes. layers: prefix of a stack that slices
-    rebuild -> where each of its layers comes from, as its configuration must say.
+    lead: the model that gives the result its configuration. layers: prefix of a stack that slices
+    rebuild -> where each of its layers comes from, for the configuration.
     """
 
     lead: str
@@ -180,10 +177,10 @@ class Plan:
 
 
 def check_recipe(recipe: Recipe, structures: Mapping[str, Structure]) -> None:
-    """Raise RecipeError, in one line, for a recipe that cannot be executed on such models.
+    """Raise RecipeError, in one line, for a recipe that cannot be executed on these models.
 
-    Refused are an unknown method or parameter, a value missing or out of range, too few or too
-    many models, a missing base, and layers or modules that the models do not have.
+    The reasons are an unknown method or parameter, a value that is missing or out of range, too few
+    or too many models, a missing base, and layers or modules that the models do not have.
     """
     plan_merge(recipe, structures)
 
@@ -191,8 +188,8 @@ def check_recipe(recipe: Recipe, structures: Mapping[str, Structure]) -> None:
 def plan_merge(recipe: Recipe, structures: Mapping[str, Structure]) -> Plan:
     """Check a recipe and resolve its parameters for every tensor. Raises RecipeError.
 
-    structures: of every model that may be named, by reference. The tensors come in the order of
-    the leading model; those of stacks made of slices in the order of the result. A route is folded
+    structures: of every model that may be named, by reference. The tensors are in the order of the
+    leading model; in stacks made of slices, they are in the order of the result. A route is folded
     into slices first.
     """
     unknown = next((name for name in recipe.references if name not in structures), None)
@@ -253,8 +250,8 @@ def _tensors_of(piece: Piece, method: Method, lead: str) -> Iterator[TensorPlan]
     references, base = piece.references, None
     if piece.base in references:
         base = references.index(piece.base)
-    of_recipe = resolver(method, piece.around, of_model=False)
-    of_members = [
+    resolve_recipe = resolver(method, piece.around, of_model=False)
+    resolve_members = [
         no_values
         if place == base and not method.weighs_base
         else resolver(method, [own, *piece.around], of_model=True)
@@ -272,13 +269,15 @@ def _tensors_of(piece: Piece, method: Method, lead: str) -> Iterator[TensorPlan]
             method=method,
             members=tuple(Member(references[place], name) for place, name in names),
             base=None if base is None else places.index(base),
-            recipe_values=of_recipe(row.name, row.position),
-            member_values=tuple(of_members[place](name, row.position) for place, name in names),
+            recipe_values=resolve_recipe(row.name, row.position),
+            member_values=tuple(
+                resolve_members[place](name, row.position) for place, name in names
+            ),
         )
 
 
 def _suffice(places: list[int], base: int | None, method: Method) -> bool:
-    """Whether a tensor that some models lack can be merged of the others."""
+    """Whether a tensor that some models lack can be merged from the others."""
     return (base is None or base in places) and len(places) >= max(2, method.min_models)
 
 

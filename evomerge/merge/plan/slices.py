@@ -1,8 +1,8 @@
-"""Merging slices of layers: the result's layers are numbered anew, in the order of the slices.
+"""Merging slices of layers: the result's layers are numbered in the order of the slices.
 
-The tensors before the layers (embeddings) are merged as the first slice says and those after (the
-final norm, the head) as the last, as in mergekit; but all of the last slice's models count, where
-mergekit takes as many of them as the first slice has.
+As in mergekit, tensors before the layers (embeddings) are merged as the first slice says, and
+tensors after them (the final norm, the head) as the last slice says. All models of the last slice
+count; mergekit counts only as many as the first slice has.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Tower = tuple[Mapping[str, str], ...]
 
 
 class SlicedStack:
-    """One stack of the network rebuilt of slices."""
+    """One stack of the network, rebuilt from slices."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class SlicedStack:
         around: tuple[Scope, ...],
         path: str,
     ) -> None:
-        """Arguments as of `piece_of_models`. Raises RecipeError for layers that do not fit."""
+        """Arguments as in `piece_of_models`. Raises RecipeError for layers that do not fit."""
         assert part.stack is not None
         self._stack = part.stack
         self._base = base
@@ -52,7 +52,7 @@ class SlicedStack:
         first = _tower(structures[lead], part.stack)
         # T5 keeps the position bias of all layers in the first: it stays there.
         self._stays = _first_layers_own(first)
-        # What is numbered past the depth drafts further tokens; such layers do not outlive a cut.
+        # Layers numbered past the depth only predict further tokens; a sliced model drops them.
         outside = [name for name in part.tensors if not name.startswith(part.stack.prefix)]
         before = [first[0][end] for end in sorted(self._stays)]
         before += [name for name in outside if is_before_layers(name)]
@@ -86,10 +86,12 @@ class SlicedStack:
         )
 
     def _rows(self, piece: Slice, where: str) -> list[Row]:
-        """The layers of one slice, built like those of its base or, without, its first source."""
+        """The layers of one slice, with the tensors of its base or else of its first source."""
         towers = [self._tower_of(source, where) for source in piece.sources]
         base = piece.base_model or self._base
-        place = next((i for i, s in enumerate(piece.sources) if s.model == base), 0)
+        place = next(
+            (index for index, source in enumerate(piece.sources) if source.model == base), 0
+        )
         leading = piece.sources[place]
         shapes = self._structures[leading.model].shapes
         rows = []
@@ -114,7 +116,7 @@ class SlicedStack:
         names = [self._names[source.model] for source in piece.sources]
         for source, found in zip(piece.sources, names, strict=True):
             missing = next((name for name in outside if name not in found), None)
-            # A model without some stack of the lead may lack what stands around that.
+            # A model without one of the lead's stacks may also lack the tensors around that stack.
             if missing and len(self._structures[source.model].stacks) >= len(lead.stacks):
                 raise RecipeError(
                     f"{where}: {source.model} has no tensor {missing}, which {self._lead} has; "
@@ -126,17 +128,17 @@ class SlicedStack:
         ]
 
     def _tower_of(self, source: SliceSource, where: str) -> _Tower:
-        found = self._towers.get(source.model)
-        if found is None:
-            found = self._towers[source.model] = _tower(
+        tower = self._towers.get(source.model)
+        if tower is None:
+            tower = self._towers[source.model] = _tower(
                 self._structures[source.model], self._stack_in(source.model, where)
             )
-        if source.layer_range[1] > len(found):
+        if source.layer_range[1] > len(tower):
             raise RecipeError(
                 f"{where}.{source.model}.layer_range: {list(source.layer_range)} is beyond the "
-                f"{len(found)} layers of the model; end it at {len(found)}"
+                f"{len(tower)} layers of the model; end it at {len(tower)}"
             )
-        return found
+        return tower
 
     def _stack_in(self, reference: str, where: str) -> Stack:
         """The model's stack that corresponds to the one rebuilt."""
@@ -158,7 +160,7 @@ def is_before_layers(name: str) -> bool:
 
 
 def modules_of_the_first(structure: Structure, stack: Stack) -> frozenset[str]:
-    """Modules, by their name in a layer, that the first layer of a stack has for all of them."""
+    """Modules that the first layer of a stack has for all layers, by their name in the layer."""
     own = _first_layers_own(_tower(structure, stack))
     return frozenset(end.rpartition(".")[0] for end in own)
 
@@ -173,7 +175,7 @@ def _tower(structure: Structure, stack: Stack) -> _Tower:
 
 
 def _first_layers_own(tower: _Tower) -> frozenset[str]:
-    """What the first layer has besides all that the others have."""
+    """Tensors of the first layer alone; none unless it also has all tensors of the others."""
     others = {end for layer in tower[1:] for end in layer}
     mine = set(tower[0])
     return frozenset(mine - others) if others and others < mine else frozenset()
@@ -190,11 +192,11 @@ def _refuse_unlike(
     """Layers merged with each other must be made of the same tensors."""
     wanted = layers[leading].keys() - stays
     for layer, source in zip(layers, piece.sources, strict=True):
-        odd = sorted(wanted ^ (layer.keys() - stays))
-        if odd:
-            of = piece.sources[leading]
+        unmatched = sorted(wanted ^ (layer.keys() - stays))
+        if unmatched:
+            leading_source = piece.sources[leading]
             raise RecipeError(
                 f"{where}: layer {source.layer_range[0] + step} of {source.model} and layer "
-                f"{of.layer_range[0] + step} of {of.model} do not both have {odd[0]}; "
-                "merge layers that are built alike"
+                f"{leading_source.layer_range[0] + step} of {leading_source.model} do not both "
+                f"have {unmatched[0]}; merge layers that are built alike"
             )

@@ -1,4 +1,4 @@
-"""Merging whole models: every tensor with its namesakes."""
+"""Merging whole models: each tensor is merged with the tensors of the same name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Names:
         self._found: dict[str, Mapping[str, str]] = {}
 
     def __getitem__(self, reference: str) -> Mapping[str, str]:
-        """Name in the lead -> name in the model, for the tensors that both have; `correspond`."""
+        """Name in the lead -> name in the model, for tensors that both have; see `correspond`."""
         if reference not in self._found:
             other = self._structures[reference]
             same = self._lead.shapes.keys() == other.shapes.keys()
@@ -43,9 +43,9 @@ def piece_of_models(
     around: tuple[Scope, ...],
     path: str,
 ) -> Piece:
-    """A part of the network merged of whole models; a base not listed is added at the end.
+    """A part of the network merged from whole models; a base that is not listed comes last.
 
-    path: of the module in the recipe, with a point after it; "" for the recipe itself. Raises
+    path: the module's place in the recipe, with a dot after it; "" for the recipe itself. Raises
     RecipeError for a model that lacks tensors.
     """
     own = {
@@ -54,8 +54,8 @@ def piece_of_models(
     }
     if base is not None and base not in own:
         own[base] = Scope(f"{path}models.{base}.parameters", {}, True)
-    of_each = [names[reference] for reference in own]
-    for reference, found in zip(own, of_each, strict=True):
+    names_in_models = [names[reference] for reference in own]
+    for reference, found in zip(own, names_in_models, strict=True):
         _refuse_misfit(reference, found, part, lead, structures, f"{path}models")
     structure = structures[lead]
     rows = tuple(
@@ -63,7 +63,7 @@ def piece_of_models(
             name,
             structure.shapes[name],
             structure.position_of(name),
-            tuple(found.get(name) for found in of_each),
+            tuple(found.get(name) for found in names_in_models),
         )
         for name in part.tensors
     )
@@ -86,7 +86,7 @@ def _refuse_misfit(
     structures: Structures,
     where: str,
 ) -> None:
-    """Only a model without some stack of the lead may lack tensors, and none of its own stacks'."""
+    """Raise RecipeError for missing or extra tensors. A model may lack whole stacks of the lead."""
     ours, theirs = structures[lead], structures[reference]
     if ours.shapes.keys() == theirs.shapes.keys():
         return
@@ -99,12 +99,12 @@ def _refuse_misfit(
             )
     if ours.tied != theirs.tied:
         own = lead if theirs.tied else reference
-        head = next((each for each in (*ours.shapes, *theirs.shapes) if HEAD.search(each)), None)
+        head = next((name for name in (*ours.shapes, *theirs.shapes) if HEAD.search(name)), None)
         if head is not None and head not in names:
             raise RecipeError(
                 f"{where}: {own} has a head of its own, {head}, and the other of {reference} "
-                f"and {lead} has its embeddings for one (tie_word_embeddings); merge models of "
-                "one kind"
+                f"and {lead} uses its embeddings as the head (tie_word_embeddings); merge models "
+                "of one kind"
             )
     missing = [name for name in part.tensors if name not in names]
     if shared and len(theirs.stacks) < len(ours.stacks):
@@ -117,7 +117,7 @@ def _refuse_misfit(
     extra = left_over(ours, theirs, names)
     if extra:
         raise RecipeError(
-            f"{where}: {reference} has a tensor {extra[0]}, which {lead} has not; "
+            f"{where}: {reference} has a tensor {extra[0]}, which {lead} does not have; "
             "merge models that are built alike"
         )
 

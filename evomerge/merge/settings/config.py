@@ -1,7 +1,4 @@
-"""The configuration of a merged model: the leading model's, with what the merge changed put right.
-
-Nothing is written here; tokenizers and generation settings are known elsewhere.
-"""
+"""The configuration of a merged model: the leading model's, with the settings the merge changes."""
 
 from __future__ import annotations
 
@@ -28,25 +25,25 @@ from evomerge.sources import (
     split_at_number,
 )
 
-# Whether every layer of a rebuilt stack is of the kind that it had where it comes from.
+# Checks that every layer of a rebuilt stack keeps the kind that it has in its own model.
 #
-# A configuration may say the kinds of layers by a rule (every eighth has attention, the first
-# three no experts), which is another rule when the layers lie elsewhere. transformers' own
-# classes tell: a layer is built by the old configuration and by the new one, without memory, and
-# the two compared.
+# A configuration may give the kinds of layers by a rule: every eighth layer has attention, the
+# first three have no experts. Such a rule goes wrong when layers move. So each layer is built with
+# transformers' own classes from the old configuration and from the new one, without memory, and the
+# two are compared.
 
 
 _OF_THE_PLACE = re.compile(r"^_|idx|index|layer_id|layer_number|layers$|^training$|^name")
-"""Settings of a module that say where it lies, or nothing."""
+"""Settings of a module that only say its position, or that have no effect."""
 
 _BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)
-"""Settings by which a layer computes otherwise at another place, though it is built alike."""
+"""Settings that make a layer compute differently at another position, though it is built alike."""
 
 _RULE = re.compile(
     r"layer_(period|offset)|interval|(start|end)_index|pattern|first_k|block_types|sparse_step"
     r"|scale_attn_by"
 )
-"""Names of settings that say the kinds of layers by their number."""
+"""Names of settings that give layers their kind by number."""
 
 _Kind = tuple[object, ...]
 
@@ -57,20 +54,20 @@ def check_kinds(
     lead: Source,
     sources: Mapping[str, Source],
 ) -> None:
-    """Compare every layer of the result with the one that it is made of.
+    """Compare every layer of the result with the layer that it comes from.
 
     config: of the result. layers: prefix of a stack -> where each layer comes from. Raises
-    RecipeError for the first that is of another kind; models that transformers cannot build are
-    left alone.
+    RecipeError for the first layer of another kind. Models that transformers does not know are not
+    checked.
     """
     try:
-        made = meta_model(config)
-        of = {name: meta_model(sources[name].config) for name in _used(layers)}
+        merged_model = meta_model(config)
+        models = {name: meta_model(sources[name].config) for name in _used(layers)}
     except UnknownModelError:
         return
     except UnbuildableModelError as error:
         raise RecipeError(
-            "slices: config.json cannot say what the layers are in this order "
+            "slices: config.json cannot describe the layers in this order "
             f"({short(error)}); keep the order of the model's own layers"
         ) from error
     for prefix, rebuilt in layers.items():
@@ -80,15 +77,15 @@ def check_kinds(
             if layer not in kinds:
                 source = sources[layer.reference]
                 kinds[layer] = _kind(
-                    of[layer.reference], source, _like(stack, source), layer.number
+                    models[layer.reference], source, _like(stack, source), layer.number
                 )
-            now = _kind(made, lead, stack, number)
-            if now != kinds[layer] or _by_number(config, layer.number != number):
+            new_kind = _kind(merged_model, lead, stack, number)
+            if new_kind != kinds[layer] or _by_number(config, layer.number != number):
                 raise RecipeError(
                     f"slices: layer {number} of the result is layer {layer.number} of "
-                    f"{layer.reference}, and config.json, which says the kinds of layers by a "
-                    f"rule{_rules(config)}, would make it another kind there; keep layers where "
-                    "their kind is"
+                    f"{layer.reference}, and config.json gives layers their kind by a "
+                    f"rule{_rules(config)}, so it would be of another kind there; keep layers "
+                    "where their kind is"
                 )
 
 
@@ -97,7 +94,7 @@ def _used(layers: Mapping[str, Sequence[Layer]]) -> tuple[str, ...]:
 
 
 def _like(stack: Stack, source: Source) -> Stack:
-    """The source's stack of that prefix, else its main one."""
+    """The source's stack with the same prefix, else its main stack."""
     stacks = source.structure.stacks
     return next((found for found in stacks if found.prefix == stack.prefix), stacks[0])
 
@@ -107,7 +104,7 @@ def _by_number(config: Mapping[str, Any], moved: bool) -> bool:
 
 
 def _rules(config: Mapping[str, Any]) -> str:
-    """The settings that look like such rules, in brackets."""
+    """The settings that look like rules for kinds of layers, in brackets."""
     found = [key for key, value in config.items() if value and _RULE.search(key)]
     return f" ({', '.join(found)})" if found else ""
 
@@ -124,8 +121,8 @@ def _kind(model: MetaModel, source: Source, stack: Stack, number: int) -> _Kind 
         return None
     first_only = modules_of_the_first(source.structure, stack)
     return tuple(
-        (name, type(each).__name__, _shapes_of(each), _settings_of(each, first_only))
-        for name, each in module.named_modules()
+        (name, type(submodule).__name__, _shapes_of(submodule), _settings_of(submodule, first_only))
+        for name, submodule in module.named_modules()
         if name not in first_only
     )
 
@@ -136,7 +133,7 @@ def _shapes_of(module: torch.nn.Module) -> tuple[object, ...]:
 
 
 def _settings_of(module: torch.nn.Module, first_only: frozenset[str]) -> tuple[object, ...]:
-    """Its plain settings, but for those of its place and of modules that the first layer has."""
+    """A module's plain settings, without its position and modules that only the first layer has."""
     owned = [name.rpartition(".")[2] for name in first_only]
     return tuple(
         (key, value)
@@ -148,14 +145,14 @@ def _settings_of(module: torch.nn.Module, first_only: frozenset[str]) -> tuple[o
 
 
 def merged_config(recipe: Recipe, plan: Plan, sources: Mapping[str, Source]) -> dict[str, Any]:
-    """What the merged model's config.json says; of slices, each layer brings its own settings.
+    """The merged model's config.json. In a merge of slices, each layer keeps its own settings.
 
     plan: of the recipe over these sources, by reference. Raises RecipeError where a configuration
-    cannot say how the layers lie now.
+    cannot describe the new order of layers.
     """
     lead = sources[plan.lead]
     config = dict(lead.config)
-    # An old transformers wrote the place a model was loaded from: a path of someone's machine.
+    # Old transformers wrote the path that a model was loaded from, on someone's machine.
     config.pop("_name_or_path", None)
     dtype = recipe.out_dtype or lead.structure.dtype
     config = {**_with_dtype(config, dtype), "dtype": dtype}
@@ -170,6 +167,6 @@ def merged_config(recipe: Recipe, plan: Plan, sources: Mapping[str, Source]) -> 
 
 
 def _with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """The new storage dtype under whichever keys the config says it: old and new transformers."""
-    said = {key: dtype for key in ("dtype", "torch_dtype") if key in config}
-    return {**config, **said}
+    """The config with the new storage dtype, under its keys of old and new transformers."""
+    dtypes = {key: dtype for key in ("dtype", "torch_dtype") if key in config}
+    return {**config, **dtypes}

@@ -1,7 +1,7 @@
-"""What a configuration says of the forward pass, and where models to be merged disagree about it.
+"""Settings of the forward pass in a configuration, and where the models of a merge disagree.
 
-Settings are compared as transformers reads them, defaults filled in and old spellings put right. A
-setting that is not known to be without effect counts, so none is ever passed over in silence.
+Settings are compared as transformers reads them, with defaults filled in and old names replaced.
+Every setting counts unless it is known to have no effect, so that no difference goes unnoticed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ quantization_config embd_pdrop resid_pdrop attn_pdrop summary_type summary_use_p
 summary_activation summary_first_dropout summary_proj_to_labels
 """
 _WITHOUT_EFFECT = frozenset(_NAMES.split())
-"""Names, versions, dtypes, what training alone reads, and how a pass is computed, not what."""
+"""Names, versions, dtypes, settings for training alone, and how a pass is computed."""
 
 _ENDINGS_WITHOUT_EFFECT = re.compile(
     r"(_token_ids?|_token_index|dropout|dropout_prob|jitter_noise)$"
@@ -50,11 +50,11 @@ _COMPARED_ELSEWHERE = frozenset(
         "depth",
     }
 )
-"""What `check_compatible`, the vocabulary or slices say more of."""
+"""Settings that `check_compatible`, the vocabulary or slices compare in more detail."""
 
 
 def read_config(config: Config) -> PreTrainedConfig | None:
-    """The configuration as transformers reads it; None for one of code of its own."""
+    """The configuration as transformers reads it; None if transformers does not know its class."""
     settings = copy.deepcopy(dict(config))
     try:
         return AutoConfig.for_model(str(settings.pop("model_type", None)), **settings)
@@ -63,25 +63,25 @@ def read_config(config: Config) -> PreTrainedConfig | None:
 
 
 def forward_settings(config: Config) -> dict[str, Any]:
-    """Every setting that may change a pass, by name; of nested ones with points between.
+    """Every setting that may change a pass, by name; names of nested settings are joined by dots.
 
-    Settings of the language model stand as at the top.
+    Settings of the language model get no prefix.
     """
     read = read_config(config)
     return dict(_flat(dict(config) if read is None else read.to_dict()))
 
 
 def pass_key(config: Config) -> str:
-    """A text that is the same for configurations that one live model serves."""
+    """A text that is the same for configurations with the same forward pass."""
     settings = {**forward_settings(config), "of": config.get("model_type")}
     return json.dumps(settings, sort_keys=True, default=str)
 
 
 def differing_settings(configs: Mapping[str, Config]) -> dict[str, dict[str, Any]]:
-    """Setting -> model -> its value, for those in which models differ.
+    """Setting -> model -> its value, for the settings that differ between models.
 
-    configs: by what the models are called. Of models of several kinds, such as a language model
-    and one that sees beside it, what all of them have is compared.
+    configs: by the models' names. Between models of several kinds, for example a language model and
+    a vision-language model, only the settings that all of them have are compared.
     """
     found = {name: forward_settings(config) for name, config in configs.items()}
     kinds = {config.get("model_type") for config in configs.values()}
@@ -105,22 +105,22 @@ def _flat(settings: Config, before: str = "") -> Iterator[tuple[str, Any]]:
         if key in _WITHOUT_EFFECT or _ENDINGS_WITHOUT_EFFECT.search(key) or key in nested:
             continue
         if key == "type" and "rope_type" in settings:
-            continue  # the old name of the same
+            continue  # the old name of rope_type
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{key}.")
         else:
             yield before + key, value
-    for name in nested:  # what is said there counts, whatever the top says
+    for name in nested:  # nested settings replace those at the top
         yield from _flat(settings[name], before)
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        # A list with an entry a layer, of models of other depths: slices say what becomes of it.
-        return len(one) != len(other) or all(map(_same, one, other))
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return bool(one == other)
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        # Lists with one entry for each layer, of models of different depths: slices handle them.
+        return len(first) != len(second) or all(map(_same, first, second))
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    return bool(first == second)
 
 
 def said(differing: Mapping[str, Mapping[str, Any]]) -> str:
@@ -129,7 +129,9 @@ def said(differing: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _values(values: Mapping[str, Any]) -> str:
-    having: dict[str, list[str]] = {}
+    models_by_value: dict[str, list[str]] = {}
     for name, value in values.items():
-        having.setdefault("not set" if value is None else str(value), []).append(name)
-    return ", ".join(f"{value} in {' and '.join(names)}" for value, names in having.items())
+        models_by_value.setdefault("not set" if value is None else str(value), []).append(name)
+    return ", ".join(
+        f"{value} in {' and '.join(names)}" for value, names in models_by_value.items()
+    )

@@ -1,8 +1,7 @@
-"""How models generate: what generation_config.json says, of a model and of a merge.
+"""Generation settings of a model and of a merge, as in generation_config.json.
 
-A model by itself has its own settings. A merge has those of the model that leads it, except that
-its answers end where those of any of its models do; a recipe says what was decided under
-`evomerge.generation`.
+A single model has its own settings. A merge has those of its leading model, except that its answers
+end at the end tokens of all its models. A recipe records this under `evomerge.generation`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from evomerge.sources import Source, setting
 from evomerge.vocabulary import stated_generation
 
 GENERATION_KEY = "generation"
-"""Under `evomerge:` in a recipe: generation settings of the result beside its leading model's."""
+"""Under `evomerge:` in a recipe: generation settings that replace those of the leading model."""
 
 END_TOKENS = "eos_token_id"
 
@@ -43,7 +42,7 @@ def lead_reference(recipe: Recipe, sources: Mapping[str, Source]) -> str:
 
 
 def changed_generation(recipe: Recipe) -> Mapping[str, Any]:
-    """What a recipe says of the result's generation settings. Raises RecipeError."""
+    """The generation settings that a recipe changes. Raises RecipeError."""
     changes = recipe.evomerge.get(GENERATION_KEY)
     if changes is None:
         return {}
@@ -56,9 +55,9 @@ def changed_generation(recipe: Recipe) -> Mapping[str, Any]:
 
 
 def merged_generation(changes: Mapping[str, Any], lead: Source) -> Mapping[str, Any] | None:
-    """What generation_config.json of a merge says; None where it has none.
+    """The generation_config.json of a merge; None where it has none.
 
-    changes: beside what it says of `lead`, which leads the merge, in the result's vocabulary.
+    changes: to the settings of `lead`, the leading model, in the result's vocabulary.
     """
     stated = stated_generation(lead)
     if not changes:
@@ -72,16 +71,17 @@ def merged_generation(changes: Mapping[str, Any], lead: Source) -> Mapping[str, 
 def generation_config(
     stated: Mapping[str, Any] | None, config: Mapping[str, Any], *, where: str
 ) -> GenerationConfig:
-    """What transformers would decode with.
+    """The settings that transformers would decode with.
 
-    stated: generation_config.json, or None where config.json alone says it. Raises RecipeError for
-    settings that transformers does not take.
+    stated: generation_config.json, or None where config.json alone has the settings. Raises
+    RecipeError for settings that transformers does not take.
     """
     try:
         if stated is not None:
             return GenerationConfig.from_dict(dict(stated))
-        # As transformers reads a folder without the file: what config.json says, and no defaults of
-        # the model's class, whose configuration drops what it says of generation.
+        # transformers does the same for a folder without the file. The settings come from
+        # config.json itself: the configuration class of the model would drop its generation
+        # settings.
         return GenerationConfig.from_model_config(copy.deepcopy(dict(config)))
     except (TypeError, ValueError) as error:
         raise RecipeError(
@@ -91,40 +91,40 @@ def generation_config(
 
 
 def end_tokens(source: Source) -> tuple[int, ...]:
-    """The tokens that a model's answers end with, by its own files alone."""
+    """The tokens that end a model's answers, by its own files alone."""
     ends = _settings(source).get(END_TOKENS)
     listed = ends if isinstance(ends, list) else [ends]
     return tuple(end for end in listed if isinstance(end, int))
 
 
 def united(own: Sequence[int], others: Sequence[Sequence[int]]) -> int | list[int] | None:
-    """End tokens of a merge as a file says them, the lead's first; None where nothing is added."""
-    ends = list(dict.fromkeys([*own, *(end for each in others for end in each)]))
+    """End tokens of a merge as a file writes them, the lead's first; None if none are added."""
+    ends = list(dict.fromkeys([*own, *(end for tokens in others for end in tokens)]))
     if set(ends) == set(own):
         return None
     return ends if len(ends) > 1 else ends[0]
 
 
 def differing_generation(models: Mapping[str, Source]) -> dict[str, dict[str, Any]]:
-    """Setting -> model -> its value, for those in which models differ; end tokens apart."""
+    """Setting -> model -> its value, for settings that differ between models, except end tokens."""
     found = {name: _settings(source) for name, source in models.items()}
     keys = dict.fromkeys(key for settings in found.values() for key in settings)
     values = {key: {name: settings.get(key) for name, settings in found.items()} for key in keys}
     return {
-        key: of
-        for key, of in values.items()
-        if key not in _WITHOUT_EFFECT and len({str(value) for value in of.values()}) > 1
+        key: by_model
+        for key, by_model in values.items()
+        if key not in _WITHOUT_EFFECT and len({str(value) for value in by_model.values()}) > 1
     }
 
 
 def _settings(source: Source) -> Mapping[str, Any]:
-    """What a model generates with; only what is written, of one that transformers cannot read.
+    """The settings a model generates with; only the written ones if transformers cannot read them.
 
-    Merging asks no model to generate, so a model that does not is no error here.
+    Merging does not generate, so a model that cannot generate is no error here.
     """
     stated = stated_generation(source)
     try:
         found = generation_config(stated, source.config, where=source.reference).to_diff_dict()
-    except Exception:  # such as a configuration of several language models
+    except Exception:  # for example, a configuration of several language models
         found = {END_TOKENS: setting(source.config, END_TOKENS)} if stated is None else stated
     return dict(found)

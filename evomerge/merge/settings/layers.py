@@ -1,8 +1,8 @@
-"""What a configuration says of its layers, put right for layers that lie in another order.
+"""Settings of a configuration that depend on its layers, corrected for layers in another order.
 
-Depths, lists with an entry a layer (`layer_types`), lists of layers by number (`mlp_only_layers`),
-and counts that imply either. Settings that transformers would derive from the number of a layer are
-written out, as a layer keeps its own when it moves.
+These are depths, lists with one entry for each layer (`layer_types`), lists of layer numbers
+(`mlp_only_layers`), and counts that imply such lists. Settings that transformers would derive from
+the number of a layer are written out, because a layer keeps its settings when it moves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth"
 _ENCODER_KEYS = ("num_layers", "encoder_layers", "num_encoder_layers", "num_hidden_layers")
 _DECODER_KEYS = ("num_decoder_layers", "decoder_layers")
 _SECTIONS = {False: ("text_config", "llm_config", "language_config"), True: ("vision_config",)}
-"""Whether the layers see -> where their settings may be nested."""
+"""Whether a stack is a vision tower -> where its settings may be nested."""
 
 _NUMBER_LISTS = frozenset(
     {
@@ -37,7 +37,7 @@ _NUMBER_LISTS = frozenset(
         "fullatt_block_indexes",
     }
 )
-"""Lists of the layers, by number, that are of a kind."""
+"""Lists of the numbers of all layers of a kind."""
 
 _DENSE_FIRST = "first_k_dense_replace"
 """How many of the first layers have no experts."""
@@ -55,7 +55,7 @@ def with_layers(
     """The lead's configuration for stacks whose layers come from elsewhere.
 
     layers: prefix of a stack -> where each layer of the result comes from. Raises RecipeError where
-    a configuration cannot say what the result is.
+    a configuration cannot describe the result.
     """
     for stack in lead.structure.stacks:
         if stack.prefix in layers:
@@ -70,9 +70,9 @@ def stack_settings(
     lead: Source,
     sources: Mapping[str, Source],
 ) -> Config:
-    """What the section of `config` for one stack says anew where its layers come from elsewhere.
+    """The settings of one stack in `config` that change when its layers come from elsewhere.
 
-    config: the lead's. Always the same keys for the same models. Raises RecipeError as
+    config: the lead's. The keys are always the same for the same models. Raises RecipeError as
     `with_layers` does.
     """
     nested = _section_name(config, stack)
@@ -83,7 +83,7 @@ def stack_settings(
     for key in dict.fromkeys(key for found in settings.values() for key in found):
         changed |= _said(key, [_value(key, layer, settings) for layer in layers])
     if section.get("decoder_sparse_step", 1) > 1:
-        changed["decoder_sparse_step"] = 1  # mlp_only_layers says it now
+        changed["decoder_sparse_step"] = 1  # mlp_only_layers lists them now
     if "attention_types" in section and "attention_layers" in changed:
         changed["attention_types"] = [[changed["attention_layers"], 1]]  # GPT-Neo has both
     return changed
@@ -100,7 +100,7 @@ def _with_stack(
     changed = stack_settings(config, stack, layers, lead, sources)
     if nested is None:
         return {**config, **changed}
-    # Old vision-language configurations say the language model's depth at the top too.
+    # Old vision-language configurations have the language model's depth at the top too.
     outer = {key: len(layers) for key in _DEPTH_KEYS if config.get(key) == stack.depth}
     section = {**config[nested], **changed}
     return {**config, **({} if is_vision(stack) else outer), nested: section}
@@ -114,21 +114,25 @@ def _section_name(config: Mapping[str, Any], stack: Stack) -> str | None:
 def _depths(
     section: Mapping[str, Any], stack: Stack, depth: int, lead: Source
 ) -> Mapping[str, int]:
-    """The new depth under every key that says the stack's, one at least."""
-    parts = {part: other for other in lead.structure.stacks for part in other.prefix.split(".")}
+    """The new depth, under every key for the depth of the stack; at least one key."""
+    parts = {
+        part: each_stack
+        for each_stack in lead.structure.stacks
+        for part in each_stack.prefix.split(".")
+    }
     if not {"encoder", "decoder"} <= parts.keys():
         keys = [key for key in _DEPTH_KEYS if key in section] or ["num_hidden_layers"]
         return dict.fromkeys(keys, depth)
     decoding = [key for key in _DECODER_KEYS if key in section]
     if "decoder" in stack.prefix.split("."):
         return dict.fromkeys(decoding or _DECODER_KEYS[:1], depth)
-    # A T5 that does not say its decoder's depth means the encoder's, which changes here.
-    unsaid = {} if decoding else {_DECODER_KEYS[0]: parts["decoder"].depth}
-    return {**unsaid, **{key: depth for key in _ENCODER_KEYS if key in section}}
+    # A T5 without a depth for its decoder uses the encoder's, which changes here.
+    decoder_depth = {} if decoding else {_DECODER_KEYS[0]: parts["decoder"].depth}
+    return {**decoder_depth, **{key: depth for key in _ENCODER_KEYS if key in section}}
 
 
 def _settings_by_layer(source: Source, stack: Stack) -> dict[str, list[Any]]:
-    """Key -> the setting of each layer of the source's stack; true or false for lists by number."""
+    """Key -> the setting of each layer in the source's stack; true or false in number lists."""
     own = next(
         (found for found in source.structure.stacks if found.prefix == stack.prefix),
         source.structure.stacks[0],
@@ -160,7 +164,7 @@ def _with_derived_lists(section: Mapping[str, Any]) -> dict[str, Any]:
     fields = {key: value for key, value in written.items() if key != "model_type"}
     try:
         derived = AutoConfig.for_model(str(written.get("model_type")), **fields).to_dict()
-    except Exception:  # an architecture of its own code, whose settings are all that is known
+    except Exception:  # an architecture with its own code: only its written settings are known
         return written
     return {**{key: value for key, value in derived.items() if isinstance(value, list)}, **written}
 
@@ -170,7 +174,7 @@ def _value(key: str, layer: Layer, settings: Mapping[str, Mapping[str, list[Any]
     if values is None:
         other = next(name for name, found in settings.items() if key in found)
         raise RecipeError(
-            f"slices: {layer.reference} says no {key} in its config.json and {other} does; "
+            f"slices: {layer.reference} has no {key} in its config.json and {other} has; "
             "take the layers from models of one architecture"
         )
     return values[layer.number]
@@ -184,7 +188,7 @@ def _said(key: str, values: Sequence[Any]) -> Config:
         count = sum(values)
         if not all(values[:count]):
             raise RecipeError(
-                f"slices: config.json says {key}, so layers without experts can only come first; "
+                f"slices: config.json has {key}, so layers without experts can only come first; "
                 "put them first"
             )
         return {key: count}

@@ -1,8 +1,8 @@
-"""What a merge has of the settings that its models disagree on: decided once, said and recorded.
+"""Decides, reports and records the settings that the models of a merge disagree on.
 
-Its configuration is that of the model that leads it: the base, else the first. Its answers end
-where those of any of its models do, and its other generation settings are the lead's. A recipe
-that says otherwise under `evomerge.generation` is followed.
+A merge has the configuration of its leading model: the base, else the first. Its answers end at the
+end tokens of all its models; its other generation settings are the lead's. Settings that a recipe
+gives under `evomerge.generation` take precedence.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ DIFFERING_KEY = "differing_settings"
 
 
 class SharedSettings:
-    """Decides over the models of one job, or of one recipe.
+    """Decides the settings for the models of one job, or of one recipe.
 
-    models: as their own files are, by reference. ends: model -> end tokens, as rows of the result.
-    unite: whether a merge ends with all of them; not where its tokenizer was chosen by hand, for
-    then it ends as that one's model does.
+    models: by reference, as in their own files. ends: model -> end tokens, as rows of the result.
+    unite: whether a merge ends at the end tokens of all models; False where its tokenizer was
+    chosen by hand, for then it ends like the model of that tokenizer.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SharedSettings:
         self._differing: dict[tuple[str, ...], Mapping[str, Mapping[str, Any]]] = {}
 
     def generation(self, recipe: Recipe, sources: Mapping[str, Source]) -> Mapping[str, Any]:
-        """The generation settings of a merge beside those of its lead. Raises RecipeError.
+        """The generation settings in which a merge differs from its lead. Raises RecipeError.
 
         sources: opened models by reference, stages among them, in the vocabulary of the result.
         """
@@ -58,13 +58,13 @@ class SharedSettings:
 
     def _decide(self, lead: Source, used: tuple[str, ...]) -> Mapping[str, Any]:
         ends = [self._ends[name] for name in used]
-        if not self._unite or len({frozenset(each) for each in ends}) < 2:
+        if not self._unite or len({frozenset(tokens) for tokens in ends}) < 2:
             return {}
         together = united(end_tokens(lead), ends)
         return {} if together is None else {END_TOKENS: together}
 
     def complete(self, recipe: Recipe, sources: Mapping[str, Source]) -> Recipe:
-        """The recipe with what is decided in its block; a model alone as it is."""
+        """The recipe with the decisions in its `evomerge:` block; a single model stays as it is."""
         if recipe.alone is not None:
             return recipe
         generation, differing = self.generation(recipe, sources), self.differing(recipe)
@@ -72,7 +72,7 @@ class SharedSettings:
         return recipe.with_block(**{key: value for key, value in block.items() if value})
 
     def differing(self, recipe: Recipe) -> dict[str, dict[str, Any]]:
-        """Setting -> model -> its value, for settings of the forward pass; those of this merge."""
+        """Setting -> model -> its value, for this merge's differing forward-pass settings."""
         used = self._used(recipe)
         if used not in self._differing:
             configs = {name: self._models[name].config for name in used}
@@ -80,30 +80,30 @@ class SharedSettings:
         return {key: dict(values) for key, values in self._differing[used].items()}
 
     def notes(self, recipe: Recipe | None = None) -> tuple[str, ...]:
-        """What the models disagree on and what a merge has of it, a sentence each.
+        """The settings that the models disagree on and what a merge takes, a sentence each.
 
-        recipe: whose models are meant; all of them without one.
+        recipe: only its models count; None: all models.
         """
         used = tuple(self._models) if recipe is None else self._used(recipe)
         models = {name: self._models[name] for name in used}
-        taken = "a merge has those of its base, or of its first model where it has no base"
+        rule = "a merge takes those of its base, or of its first model if it has no base"
         notes = []
         differing = differing_settings({name: source.config for name, source in models.items()})
         if differing:
             notes.append(
-                f"models differ in settings of the forward pass: {said(differing)}; {taken}"
+                f"models differ in settings of the forward pass: {said(differing)}; {rule}"
             )
         ends = {name: list(self._ends[name]) for name in used}
         stated = recipe is not None and GENERATION_KEY in recipe.evomerge
         if len({frozenset(each) for each in ends.values()}) > 1 and not stated:
-            what = "ends with all of them" if self._unite else "ends as its tokenizer's model does"
+            ending = "ends at all of them" if self._unite else "ends like its tokenizer's model"
             notes.append(
-                "models end answers differently, as tokens of the result: "
-                f"{said({END_TOKENS: ends})}; a merge {what}"
+                "models have different end tokens, as tokens of the result: "
+                f"{said({END_TOKENS: ends})}; a merge {ending}"
             )
         generating = differing_generation(models)
         if generating:
-            notes.append(f"models differ in generation settings: {said(generating)}; {taken}")
+            notes.append(f"models differ in generation settings: {said(generating)}; {rule}")
         return tuple(notes)
 
     def _used(self, recipe: Recipe) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Attention, MLP and the rest: which tensors belong to which, and how a recipe filters them.
+"""Attention, MLP and the rest: the tensors of each component, and how a recipe filters them.
 
-Found from the names of a checkpoint's tensors.
+The names of a checkpoint's tensors decide.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ATTENTION = (
     "mixer",
     "temporal_block",
 )
-"""What checkpoints call the part of a layer that mixes tokens."""
+"""Names in checkpoints of the part of a layer that mixes tokens."""
 
 MLP = ("mlp", "feed_forward", "ffn", "fc1", "fc2", "block_sparse_moe", "moe")
-"""What checkpoints call the part of a layer that works on each token alone."""
+"""Names in checkpoints of the part of a layer that works on each token alone."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Components:
         """Layers that have tensors of a component ("all": any), ascending."""
         found = {
             self.structure.layer_of(name)
-            for name, its in self.of.items()
-            if its != "outer" and component in ("all", its)
+            for name, own in self.of.items()
+            if own != "outer" and component in ("all", own)
         }
         return tuple(sorted(layer for layer in found if layer is not None))
 
@@ -76,11 +76,11 @@ class Components:
         layers: float | Gradient,
         outer: float,
     ) -> Setting:
-        """One parameter as conditions on tensor names, the first that matches decides.
+        """One parameter as conditions on tensor names; the first match decides.
 
-        attention, mlp: their values; None when they have that of `layers`, the rest of the layers.
-        Tensors outside the layers come first by their full names where a later filter would catch
-        them, and last without a filter otherwise.
+        attention, mlp: their values; None when they share that of `layers`, the rest of the layers.
+        Tensors outside the layers come first, by their full names, if a later filter would catch
+        them. Otherwise they come last, without a filter.
         """
         chosen: list[tuple[str, float | Gradient]] = []
         if attention is not None:
@@ -109,7 +109,7 @@ class Components:
 
 
 def component_of(module: str) -> Component:
-    """What a module of a layer is, by its name: "attention", "mlp" or "rest"."""
+    """The component of a module in a layer, by its name: "attention", "mlp" or "rest"."""
     return "attention" if module in ATTENTION else "mlp" if module in MLP else "rest"
 
 

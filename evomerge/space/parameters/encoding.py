@@ -1,8 +1,8 @@
-"""From a recipe to the genome that merges the same: the inverse of decoding.
+"""From a recipe to a genome of the same merge: the inverse of decoding.
 
-A recipe of the space's own method is read parameter by parameter; any other goes by its shares
-(shares.py). Both say what value each tensor must get, and the genes follow from that by least
-squares; the fit must be exact.
+A recipe of the space's own method is read parameter by parameter; any other recipe is read as
+shares of the models. Both ways give the value that each tensor must get. The genes follow from
+these by least squares; the fit must be exact.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from evomerge.space.parameters.methods import (
 from evomerge.space.parameters.specification import Searched
 from evomerge.space.parameters.tracks import ParameterTracks
 
-# Merges as shares: every tensor of the result a weighted sum of the models' tensors.
+# Merges as shares: every tensor of the result is a weighted sum of the models' tensors.
 #
-# The weights of a tensor add up to 1, the base's included. Averages, task arithmetic and single
-# models are such sums, so each can be written as any other where the numbers allow it; a method
-# that drops elements or elects signs is one only where a single model is left.
+# The weights of a tensor, with the base's, add up to 1. Averages, task arithmetic and single models
+# are such sums, so each can be written as another where the numbers allow it. A method that drops
+# elements or elects signs is such a sum only where a single model is left.
 
 
 Shares = Mapping[str, Values]
@@ -42,10 +42,10 @@ Shares = Mapping[str, Values]
 
 
 def shares_of(layout: Layout, recipe: Recipe) -> Shares | Inexpressible:
-    """A recipe as shares of the space's models, or why it has none."""
+    """A recipe as shares of the space's models, or the reason why it has none."""
     method = recipe.merge_method
     if method not in ("linear", "task_arithmetic", "dare_linear"):
-        return Inexpressible(f"{method} is not a method of this space, nor a weighted sum")
+        return Inexpressible(f"{method} is not this space's method and not a weighted sum")
     rules = rule_of(method).parameters
     normalize = switch_of(recipe, "normalize", rules["normalize"])
     weights: dict[str, Values] = {}
@@ -76,18 +76,18 @@ def shares_of(layout: Layout, recipe: Recipe) -> Shares | Inexpressible:
 
 
 def from_shares(layout: Layout, shares: Shares) -> Wanted | Inexpressible:
-    """The same sum by the space's own method."""
+    """The same sum, as values for the space's own method."""
     family, sums = layout.rule.family, layout.rule.sums
     if sums == "none":
-        return Inexpressible(f"{layout.spec.method} is no weighted sum of models")
-    parts = set(layout.models) | ({layout.base} if family == "task_vector" else set())
+        return Inexpressible(f"{layout.spec.method} is not a weighted sum of models")
+    merged_models = set(layout.models) | ({layout.base} if family == "task_vector" else set())
     for model, values in shares.items():
-        if model not in parts and (np.abs(values) > TOLERANCE).any():
+        if model not in merged_models and (np.abs(values) > TOLERANCE).any():
             return Inexpressible(f"it has a share of {model}, which this space does not merge")
     stacked = np.array([shares[model] for model in layout.models])
-    apart = np.minimum(np.abs(stacked), np.abs(stacked - 1.0))
-    if sums == "single" and (apart > TOLERANCE).any():
-        return Inexpressible(f"{layout.spec.method} is no weighted sum but of one model alone")
+    distances = np.minimum(np.abs(stacked), np.abs(stacked - 1.0))
+    if sums == "single" and (distances > TOLERANCE).any():
+        return Inexpressible(f"{layout.spec.method} is a weighted sum only for one model alone")
     if family == "average":
         if sums == "single":
             stacked = np.round(stacked)
@@ -115,8 +115,8 @@ def _average(
 
 
 def _task_vector(layout: Layout, shares: Shares) -> Wanted | Inexpressible:
-    given, rules = layout.spec.parameters, layout.rule.parameters
-    scale = given.get("lambda", rules["lambda"].default)
+    parameters, rules = layout.spec.parameters, layout.rule.parameters
+    scale = parameters.get("lambda", rules["lambda"].default)
     if isinstance(scale, Searched):
         scale = min(max(1.0, scale.low), scale.high)
     assert isinstance(scale, float)
@@ -129,9 +129,9 @@ def _task_vector(layout: Layout, shares: Shares) -> Wanted | Inexpressible:
     }
     stacked = np.array(list(weights.values()))
     if layout.rule.sums == "elected" and (np.count_nonzero(stacked, axis=0) > 1).any():
-        return Inexpressible(f"{layout.spec.method} elects signs, so it is no weighted sum")
+        return Inexpressible(f"{layout.spec.method} elects signs, so it is not a weighted sum")
     total = stacked.sum(axis=0)
-    normalize = given.get("normalize", rules["normalize"].default)
+    normalize = parameters.get("normalize", rules["normalize"].default)
     if normalize and (stacked.any(axis=0) & (np.abs(total - 1.0) > TOLERANCE)).any():
         return Inexpressible("this space divides by the sum of the weights, which is not 1")
     numbers: dict[tuple[str, str | None], Values] = {("lambda", None): np.full(total.size, scale)}
@@ -143,14 +143,14 @@ def _task_vector(layout: Layout, shares: Shares) -> Wanted | Inexpressible:
 
 
 def express(layout: Layout, recipe: Recipe) -> NDArray[np.float64] | Inexpressible:
-    """The genome, (n,) in [0, 1], of the same merge in a space, or why there is none."""
+    """The genome, (n,) in [0, 1], of the same merge in a space, or the reason why there is none."""
     if any(layout.stages.get(name) != stage for name, stage in recipe.stages.items()):
         return Inexpressible("it is made of other stages than this space's")
     known = (layout.base, *layout.models)
     recipe = _with_own_references(recipe, known)
-    stranger = next((model for model in recipe.references if model not in known), None)
-    if stranger is not None:
-        return Inexpressible(f"it reads {stranger}, which is not a model of this space")
+    unknown_model = next((model for model in recipe.references if model not in known), None)
+    if unknown_model is not None:
+        return Inexpressible(f"it reads {unknown_model}, which is not a model of this space")
     direct: NDArray[np.float64] | Inexpressible | None = None
     if recipe.merge_method == layout.spec.method:
         read = _read(layout, recipe)
@@ -161,12 +161,12 @@ def express(layout: Layout, recipe: Recipe) -> NDArray[np.float64] | Inexpressib
     if isinstance(shares, Inexpressible):
         return direct or shares
     wanted = from_shares(layout, shares)
-    found = wanted if isinstance(wanted, Inexpressible) else _solve(layout, wanted)
-    return direct if direct and isinstance(found, Inexpressible) else found
+    indirect = wanted if isinstance(wanted, Inexpressible) else _solve(layout, wanted)
+    return direct if direct and isinstance(indirect, Inexpressible) else indirect
 
 
 def _with_own_references(recipe: Recipe, known: tuple[str, ...]) -> Recipe:
-    """The recipe with the space's own references: a local folder may be written in many ways."""
+    """The recipe with the space's references: one local folder can be written in many ways."""
     models = tuple(
         RecipeModel(model=own_reference(entry.model, known), parameters=entry.parameters)
         for entry in recipe.models
@@ -176,9 +176,9 @@ def _with_own_references(recipe: Recipe, known: tuple[str, ...]) -> Recipe:
 
 
 def _read(layout: Layout, recipe: Recipe) -> Wanted | Inexpressible:
-    """What a recipe of the space's own method says."""
+    """The values that a recipe of the space's own method gives."""
     if recipe.slices or recipe.modules:
-        return Inexpressible("it is made of slices or modules, and not of whole models")
+        return Inexpressible("it is made of slices or modules, not of whole models")
     if recipe.base_model != layout.base_model:
         return Inexpressible(f"its base_model is {recipe.base_model}, not {layout.base_model}")
     statistics = recipe.evomerge.get("statistics")
@@ -219,10 +219,10 @@ def _read(layout: Layout, recipe: Recipe) -> Wanted | Inexpressible:
 
 
 def _solve(layout: Layout, wanted: Wanted) -> NDArray[np.float64] | Inexpressible:
-    """The genome that gives every tensor the value wanted."""
-    given = layout.spec.parameters
+    """The genome that gives every tensor its wanted value, or the reason why there is none."""
+    parameters = layout.spec.parameters
     for name, rule in layout.rule.parameters.items():
-        fixed = given.get(name, rule.default)
+        fixed = parameters.get(name, rule.default)
         if isinstance(fixed, Searched):
             continue
         assert fixed is not None
@@ -246,7 +246,7 @@ def _solve(layout: Layout, wanted: Wanted) -> NDArray[np.float64] | Inexpressibl
 def _fit(
     layout: Layout, tracks: ParameterTracks, wanted: Wanted, genome: NDArray[np.float64]
 ) -> Inexpressible | None:
-    """Write the genes of one parameter and model into `genome`, (n,); a reason if none fit."""
+    """Write the genes of one parameter and model into `genome`, (n,); a reason if none fits."""
     if not tracks.tracks:
         return None
     columns = slice(tracks.tracks[0].first, tracks.tracks[0].first + tracks.count)
@@ -256,7 +256,7 @@ def _fit(
         for (parameter, model), values in wanted.numbers.items()
         if parameter == tracks.parameter and tracks.source in (None, model)
     ]
-    if not bindings:  # the merge does not depend on it
+    if not bindings:  # the merge does not depend on this parameter
         return None
     all_values = np.concatenate(bindings)
     matrix, constant = tracks.intended(layout.components)
@@ -278,19 +278,19 @@ def _fit(
 
 
 def _least_squares(matrix: Values, target: Values, genes: Sequence[Gene]) -> Values:
-    """Values of the genes, (n,), with matrix @ values nearest to target; the start where free."""
+    """Gene values, (n,), with matrix @ values nearest to target; the start where they are free."""
     start = np.array([gene.start for gene in genes])
     change, _, rank, _ = np.linalg.lstsq(matrix, target - matrix @ start, rcond=None)
     values: Values = start + change
     low, high = np.array([gene.low for gene in genes]), np.array([gene.high for gene in genes])
     if rank < len(genes) and ((values < low) | (values > high)).any():
-        # Knots share too few layers to be told apart; any of their values in the box will do.
+        # Too few layers determine the knots; any of their values inside the box will do.
         return np.asarray(lsq_linear(matrix, target, bounds=(low, high), method="bvls").x)
     return values
 
 
 def _as_written(value: float, written: Values) -> float:
-    """A solved value without the solver's rounding: the written one it stands for, if any."""
+    """A solved value without the solver's rounding: the nearest written value if close enough."""
     if written.size == 0:
         return value
     nearest = float(written[np.abs(written - value).argmin()])
@@ -298,7 +298,7 @@ def _as_written(value: float, written: Values) -> float:
 
 
 def _keeps_zeros(layout: Layout, wanted: Wanted, genome: NDArray[np.float64]) -> bool:
-    """Whether weights that must be 0 are 0 to the last bit, where it matters.
+    """Whether weights that must be 0 are exactly 0, where this matters.
 
     A sign election divides by the weights that agree, so a weight of 1e-17 counts in full where
     all others are 0.
@@ -309,7 +309,7 @@ def _keeps_zeros(layout: Layout, wanted: Wanted, genome: NDArray[np.float64]) ->
     if layout.rule.sums != "elected" or not normalize:
         return True
     settings = layout.settings(
-        [gene.value(float(at)) for gene, at in zip(layout.genes, genome, strict=True)]
+        [gene.value(float(position)) for gene, position in zip(layout.genes, genome, strict=True)]
     )
     for (parameter, model), values in wanted.numbers.items():
         setting = settings.get((parameter, model), settings.get((parameter, None)))
@@ -323,6 +323,6 @@ def _keeps_zeros(layout: Layout, wanted: Wanted, genome: NDArray[np.float64]) ->
 
 
 def _close(values: Values, wanted: float) -> bool:
-    """Whether all values that matter are `wanted`."""
+    """Whether all values that have an effect are `wanted`."""
     bound = values[~np.isnan(values)]
     return bool((np.abs(bound - wanted) <= TOLERANCE).all())

@@ -1,7 +1,6 @@
-"""A parameter space laid out over its models: which model plays which part, and all its genes.
+"""A parameter space laid out over its models: the role of each model, and all genes.
 
-It checks what the YAML form cannot know: the number of models and the structure's layers. It
-does not decode or encode.
+It checks what the YAML form alone cannot show: the number of models and the structure's layers.
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ from evomerge.space.parameters.tracks import ParameterTracks, lay_tracks
 class Layout:
     """Models, genes and tracks of a space.
 
-    models: the recipe's models, in its order; base_model: the recipe's base, where it has one.
-    base: the job's base, whether or not the recipe reads it. statistics: the folder of those of
-    all models, where the method needs them. stages: named merges that the recipes are made of.
+    models: the recipe's models, in its order. base_model: the recipe's base, where it has one.
+    base: the job's base, whether or not the recipe uses it. statistics: the folder with the
+    statistics of all models, where the method needs them. stages: named merges that the recipes use
+    as models.
     """
 
     spec: SpaceSpec
@@ -46,7 +46,7 @@ class Layout:
         return rule_of(self.spec.method)
 
     def settings(self, values: Sequence[float]) -> dict[tuple[str, str | None], Setting]:
-        """(parameter, model, or None where shared) -> what a recipe says of it.
+        """(parameter, model, or None where shared) -> its setting in a recipe.
 
         values: (n,) of the genes, in their parameters' units.
         """
@@ -82,7 +82,7 @@ def lay_out(
         if not isinstance(searched, Searched):
             continue
         shared = searched.per == "all"
-        laid, added = lay_tracks(
+        new_tracks, new_genes = lay_tracks(
             parameter,
             searched,
             [None] if shared else list(models),
@@ -90,8 +90,8 @@ def lay_out(
             names,
             first=len(genes),
         )
-        tracks += laid
-        genes += added
+        tracks += new_tracks
+        genes += new_genes
     assert len({gene.name for gene in genes}) == len(genes), "two genes of one name"
     return Layout(
         spec=spec,
@@ -138,7 +138,7 @@ def _roles(
 
 
 def _check_number(spec: SpaceSpec, rule: MethodRule, count: int) -> None:
-    """Whether the method takes as many models; one alone is an average of nothing."""
+    """Raise JobError unless the method takes this number of models; an average needs two."""
     if rule.family == "average" and rule.most != 1 and count < 2:
         mend = "add include_base: true" if rule.base == "weighed" else "name two sources"
         raise JobError(f"{spec.where}.method: {spec.method} over one source is that source; {mend}")

@@ -1,7 +1,7 @@
-"""The merge methods as a parameter space sees them: which models they take and what is searched.
+"""Merge methods for a parameter space: the models they take and the parameters to search.
 
-Parameters, defaults and ranges are those of the registry in merge/; what is added here is how a
-search uses a method. The mathematics is not known.
+Parameters, defaults and ranges come from the registry in merge/; this module adds how a search uses
+a method.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class ParameterRule:
     """One parameter of a method.
 
     scope: given per model, or once for the recipe.
-    default: what the method takes when a recipe is silent; None when it must be given.
-    low, high: the values it may have; low_is_open excludes `low` itself.
-    search: the range of a space that names none; None for what is not searched.
-    choices: the values of a parameter that is not a number; such a one is never searched.
+    default: the value when a recipe gives none; None when a recipe must give one.
+    low, high: the range of its values; low_is_open excludes `low` itself.
+    search: the range to search when a space gives none; None if it cannot be searched.
+    choices: the values of a parameter that is not a number; it is never searched.
     """
 
     scope: Literal["model", "recipe"]
@@ -44,12 +44,12 @@ class ParameterRule:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRule:
-    """A merge method as a space sees it.
+    """How a space uses a merge method.
 
     family: `average` weighs whole models, `task_vector` adds differences from the base,
         `two_models` goes from one model to another.
-    base: whether a recipe names the base, may name it to work on differences from it, or may weigh
-        it as any other model.
+    base: `named`: a recipe must name the base; `subtracted`: it may name the base to work on
+        differences from it; `weighed`: it may weigh the base like any other model.
     least, most: how many models a recipe lists besides its base_model.
     sums: see Method.
     random: whether its recipe needs a mask seed. calibrated: whether it needs statistics.
@@ -103,29 +103,27 @@ def _parameter_rule(name: str, spec: ParameterSpec, family: Family) -> Parameter
         choices = (True, False, *spec.choices)
     low, high = spec.allowed
     if name == "weight" and family == "average":
-        # A recipe may subtract a model from an average; a search would pass sums of 0.
+        # A recipe may subtract a model from an average, but a search would then meet sums of 0.
         low = max(low, 0.0)
     return ParameterRule(
         scope=spec.scope,
         default=spec.default,
         low=low,
         high=high,
-        low_is_open=name == "density",  # a density of 0 is a weight of 0 said twice
+        low_is_open=name == "density",  # a density of 0 is the same as a weight of 0
         search=spec.search,
         choices=choices,
     )
 
 
-# What a recipe wants of each tensor, parameter by parameter, as plain numbers.
-#
-# It reads recipes and knows nothing of genes.
+# The value that a recipe gives each tensor for each parameter, as plain numbers.
 
 
 TOLERANCE = 1e-9
-"""How far a value may be from the one wanted; values are of order one."""
+"""How far a value may be from the wanted value; values are of order one."""
 
 Values = NDArray[np.float64]
-"""(tensors,) float64 in the structure's order; NaN where any value merges the same."""
+"""(tensors,) float64 in the structure's order; NaN where the value has no effect."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class Wanted:
     """Values of the parameters of a space's method.
 
     numbers: (parameter, model, or None for one of the whole recipe) -> a value for each tensor.
-    switches: parameter that is not a number -> its value; left out where it does not matter.
+    switches: parameter that is not a number -> its value; left out where it has no effect.
     """
 
     numbers: Mapping[tuple[str, str | None], Values]
@@ -150,7 +148,7 @@ class Wanted:
 def numbers_of(
     components: Components, recipe: Recipe, name: str, rule: ParameterRule, model: str | None
 ) -> Values | None:
-    """A parameter of one model (None: of the recipe) for each tensor; None if it is no number.
+    """A parameter of one model (None: of the recipe) for each tensor; None if it is not a number.
 
     A model that the recipe does not list has weight 0.
     """
@@ -173,6 +171,6 @@ def switch_of(recipe: Recipe, name: str, rule: ParameterRule) -> bool | str | No
     return value if isinstance(value, (bool, str)) else None
 
 
-def same_choice(one: object, other: object) -> bool:
+def same_choice(first: object, second: object) -> bool:
     """Whether two values of a switch mean the same: `rescale: true` is `rescale: l1`."""
-    return one == other or {one, other} in ({True, "l1"}, {False, "none"})
+    return first == second or {first, second} in ({True, "l1"}, {False, "none"})

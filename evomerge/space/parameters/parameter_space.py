@@ -1,7 +1,7 @@
 """The parameter space: genes are coefficients of a merge method, by model, depth and component.
 
 Akiba et al. 2025 (arXiv 2403.13187), "merging in the parameter space". It turns genomes into
-recipes and back; it does not execute them.
+recipes and back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from evomerge.space.parameters.methods import Inexpressible
 from evomerge.space.parameters.specification import Searched
 
 ROUNDING = 1e-12
-"""Relative error allowed where a gradient is evaluated at a layer, i/(L-1) being rounded."""
+"""Relative error allowed for a gradient at a layer, because its position i/(L-1) is rounded."""
 
 
 class ParameterSpace:
@@ -47,11 +47,11 @@ class ParameterSpace:
 
     @property
     def exclusive(self) -> bool:
-        """Any other merge is an answer too."""
+        """False: merges outside the box count too."""
         return False
 
     def active(self, genome: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Every coefficient counts in every genome."""
+        """All of them: every coefficient has an effect in every genome."""
         return np.ones(len(self.genes), dtype=np.bool_)
 
     def decode(self, genome: NDArray[np.float64]) -> Recipe:
@@ -60,7 +60,7 @@ class ParameterSpace:
         assert ((genome >= 0.0) & (genome <= 1.0)).all(), "genome is outside the unit box"
         layout = self._layout
         settings = layout.settings(
-            [gene.value(float(at)) for gene, at in zip(self.genes, genome, strict=True)]
+            [gene.value(float(position)) for gene, position in zip(self.genes, genome, strict=True)]
         )
         fixed = {
             name: value
@@ -68,11 +68,11 @@ class ParameterSpace:
             if not isinstance(value, Searched)
         }
         per_model: dict[str, dict[str, Setting]] = {model: {} for model in layout.models}
-        whole: dict[str, Setting] = {}
+        recipe_settings: dict[str, Setting] = {}
         for name in layout.spec.parameters:
             for model in layout.models:
                 if layout.rule.parameters[name].scope == "recipe":
-                    whole[name] = fixed[name] if name in fixed else settings[name, None]
+                    recipe_settings[name] = fixed[name] if name in fixed else settings[name, None]
                 elif name in fixed:
                     per_model[model][name] = fixed[name]
                 else:
@@ -85,14 +85,14 @@ class ParameterSpace:
                 RecipeModel(model=model, parameters=parameters)
                 for model, parameters in per_model.items()
             ),
-            parameters=whole,
+            parameters=recipe_settings,
             out_dtype=layout.out_dtype,
             evomerge=self._block(),
             stages=dict(layout.stages),
         ).without_unused()
 
     def _block(self) -> dict[str, Any]:
-        """What every recipe of the space says beyond mergekit's keys."""
+        """The `evomerge:` block of every recipe of the space."""
         layout = self._layout
         block: dict[str, Any] = {"seed": layout.seed} if layout.rule.random else {}
         return block if layout.statistics is None else {**block, "statistics": layout.statistics}
@@ -100,16 +100,16 @@ class ParameterSpace:
     def encode(self, recipe: Recipe) -> NDArray[np.float64] | None:
         """A genome of the same merge as `recipe`; None when the space cannot express it.
 
-        The same merge may be written with another method: an average is a task arithmetic whose
-        weights are the shares, a single model is weight 1 for it and 0 for the others.
+        The recipe may use another method. For example, an average equals a task arithmetic with the
+        shares as weights; a single model has weight 1 and the others 0.
         """
         found = express(self._layout, recipe)
         return None if isinstance(found, Inexpressible) else found
 
     def _check_reach(self) -> None:
-        """Every tensor must get the value meant for it, and none another's through a filter.
+        """Check that every tensor gets its own value, and no other value through a filter.
 
-        Names of tensors are the checkpoint's, so a clash cannot be excluded beforehand. Raises
+        Tensor names come from the checkpoint, so a clash cannot be excluded in advance. Raises
         JobError with the tensor's name.
         """
         layout = self._layout
@@ -118,11 +118,11 @@ class ParameterSpace:
         for tracks in layout.tracks:
             first = min((track.first for track in tracks.tracks), default=0)
             matrix, constant = tracks.intended(layout.components)
-            meant = matrix @ values[first : first + tracks.count] + constant
+            intended = matrix @ values[first : first + tracks.count] + constant
             setting = settings[tracks.parameter, tracks.source]
             for row, (name, depth) in enumerate(layout.components.depths.items()):
-                got = resolve(setting, tensor_name=name, depth=depth)
-                if got is None or abs(float(got) - meant[row]) > 2 * ROUNDING:
+                resolved = resolve(setting, tensor_name=name, depth=depth)
+                if resolved is None or abs(float(resolved) - intended[row]) > 2 * ROUNDING:
                     raise JobError(
                         f"{layout.spec.where}: a filter for other tensors also catches {name}; "
                         "write layers: all and components: all"

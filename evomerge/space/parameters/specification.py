@@ -7,11 +7,12 @@
       weight: {low: 0.0, high: 1.5, start: 0.5}   # searched
       lambda: 1.0                                 # fixed
 
-A parameter that is searched has `low` and `high` (the method's own range where it has neither), and
-may have `start` (the middle), `scale` (linear | log), `per` (source | all), `layers`, `components`,
-and `elsewhere`: the value of the tensors of components that are not listed. The whole space may
-have `start_from` (a recipe that the search starts from) and, for methods that need no base,
-`include_base`: averages weigh it too, nuslerp and multislerp work on the differences from it.
+A searched parameter has `low` and `high` (without both: the method's own range). It may have
+`start` (default: the middle), `scale` (linear | log), `per` (source | all), `layers`, `components`,
+and `elsewhere`: the value for tensors of components that are not listed. The whole space may have
+`start_from` (a recipe that the search starts from). For methods that need no base it may have
+`include_base`: averages then weigh the base too; nuslerp and multislerp use the differences from
+it.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ from evomerge.space.parameters.methods import MethodRule, ParameterRule, rule_of
 
 # How a parameter varies over depth: one value, one for each layer, for groups, or by knots.
 #
-# A profile says which layers each of its values is for, and how a recipe writes them. It knows
-# nothing of parameters, models or genes.
+# A profile says which layers each of its values is for, and how a recipe writes them.
 
 
 Kind = Literal["all", "each", "groups", "knots"]
@@ -71,7 +71,7 @@ class Profile:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What to call each value in the name of a gene; "" where there is only one."""
+        """The label of each value in the name of a gene; "" where there is only one value."""
         digits = max(2, len(str(self.depth - 1)))
         if self.kind == "all":
             return ("",)
@@ -87,10 +87,10 @@ class Profile:
         rows = np.zeros((self.depth, self.count))
         for layer in range(self.depth):
             if self.kind == "knots":
-                place = layer * (self.size - 1) / (self.depth - 1)
-                below = min(int(place), self.size - 2)
-                rows[layer, below] = 1.0 - (place - below)
-                rows[layer, below + 1] = place - below
+                position = layer * (self.size - 1) / (self.depth - 1)
+                below = min(int(position), self.size - 2)
+                rows[layer, below] = 1.0 - (position - below)
+                rows[layer, below + 1] = position - below
             else:
                 rows[layer, {"all": 0, "each": layer, "groups": layer // self.size}[self.kind]] = (
                     1.0
@@ -100,8 +100,8 @@ class Profile:
     def setting(self, values: tuple[float, ...]) -> float | tuple[float, ...]:
         """The values as a recipe writes them: one number, or a gradient over depth.
 
-        A gradient of one value for each layer is exact at every layer; one of knots is
-        interpolated between them by whoever executes the recipe.
+        A gradient with one value for each layer is exact at every layer; between knots, the merge
+        engine interpolates.
         """
         assert len(values) == self.count
         if self.kind == "all":
@@ -118,7 +118,7 @@ _PARTS: tuple[Component, ...] = ("attention", "mlp", "rest")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerGrain:
-    """How finely a parameter varies over depth; `where` is the key that says so."""
+    """How finely a parameter varies over depth. where: the key that sets it."""
 
     kind: Kind
     size: int
@@ -151,7 +151,7 @@ _Grain = tuple[LayerGrain, tuple[Component, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceSpec:
-    """A parameter space as written, before it meets its models."""
+    """A parameter space as written, before it is fitted to its models."""
 
     method: str
     parameters: Mapping[str, Searched | Fixed]
@@ -203,9 +203,9 @@ def parse_space(document: Mapping[str, Any], *, where: str) -> SpaceSpec:
 
 
 def _parameter(
-    name: str, value: object, general: _Grain, method: str, of_method: MethodRule, where: str
+    name: str, value: object, general: _Grain, method: str, method_rule: MethodRule, where: str
 ) -> Searched | Fixed:
-    rules = of_method.parameters
+    rules = method_rule.parameters
     place = f"{where}.parameters.{name}"
     if name not in rules:
         raise JobError(f"{place}: {method} has no such parameter; {nearest(name, rules)}")
@@ -253,7 +253,7 @@ def _searched(
         raise JobError(f"{place}.start: {start:g} is outside [{low:g}, {high:g}]; start inside")
     per = one_of(written.get("per", "source"), ("source", "all"), f"{place}.per")
     if "per" in written and rule.scope == "recipe":
-        raise JobError(f"{place}.per: it is one for the whole recipe; leave `per` out")
+        raise JobError(f"{place}.per: it belongs to the whole recipe; leave `per` out")
     layers, components = general
     if "layers" in written:
         layers = _layers(written["layers"], f"{place}.layers")

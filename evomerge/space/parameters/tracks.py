@@ -1,7 +1,7 @@
-"""The genes of one parameter: which tensors of which model take their value from which of them.
+"""The genes of one parameter: which tensors of which model take their value from which gene.
 
-A track is a run of genes over depth, for one parameter, one model (or all) and one component. It
-turns values into the setting that a recipe writes.
+A track is a series of genes over depth, for one parameter, one model (or all) and one component. It
+turns values into the setting that a recipe has.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from evomerge.space.parameters.specification import Profile, Searched
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """A run of genes over depth.
+    """A series of genes over depth.
 
-    kept: which values of the profile have a gene; the others reach no tensor (a layer without
-        attention), and a recipe writes `start` for them.
+    kept: which values of the profile have a gene. The others affect no tensor (a layer without
+        attention), so a recipe has `start` for them.
     first: index of the first gene in the genome.
     """
 
@@ -35,7 +35,7 @@ class Track:
     start: float
 
     def setting(self, values: Sequence[float]) -> float | Gradient:
-        """The track's part of a recipe; `values` are of the whole genome."""
+        """The track's part of a recipe. values: of the whole genome."""
         all_values = [self.start] * self.profile.count
         for offset, index in enumerate(self.kept):
             all_values[index] = values[self.first + offset]
@@ -44,7 +44,7 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterTracks:
-    """All tracks of one parameter of one model; `source` is None when all models share them."""
+    """All tracks of one parameter of one model. source: None when all models share them."""
 
     parameter: str
     source: str | None
@@ -57,9 +57,9 @@ class ParameterTracks:
         return sum(len(track.kept) for track in self.tracks)
 
     def setting(self, values: Sequence[float], components: Components) -> Setting:
-        """What the recipe says of this parameter; `values` (n,) in the parameters' units."""
+        """The recipe's setting of this parameter. values: (n,), in the parameters' units."""
         parts = {track.component: track.setting(values) for track in self.tracks}
-        # A part without a gene is not listed, or no tensor is in it and any value will do.
+        # A component without genes is not listed, or it has no tensor and any value will do.
         default = self.searched.start
         elsewhere = self.searched.elsewhere if self.searched.elsewhere is not None else default
         layers = parts.get("all", parts.get("rest", elsewhere))
@@ -72,10 +72,10 @@ class ParameterTracks:
         )
 
     def intended(self, components: Components) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What each tensor's value is to be, as (matrix, constant).
+        """The value that each tensor must get, as (matrix, constant).
 
-        matrix: (tensors, genes of this parameter and model), constant: (tensors,); the value of
-        the tensors, in the structure's order, is matrix @ values + constant.
+        matrix: (tensors, genes of this parameter and model). constant: (tensors,). The values of
+        the tensors, in the structure's order, are matrix @ values + constant.
         """
         places: dict[Component, tuple[slice, NDArray[np.float64]]] = {}
         before = 0
@@ -105,7 +105,7 @@ def lay_tracks(
     names: Mapping[str, str],
     first: int,
 ) -> tuple[list[ParameterTracks], list[Gene]]:
-    """The tracks and genes of one parameter, the genes numbered from `first`.
+    """Make the tracks and genes of one parameter; `first` is the number of the first gene.
 
     sources: the models that have genes of their own, [None] when all share them.
     Raises JobError when the structure has no such layers or components.
@@ -134,8 +134,10 @@ def lay_tracks(
 
 
 def _components_of(searched: Searched) -> tuple[Component, ...]:
-    """Components with tracks of their own; tensors outside the layers join `all` or `rest`
-    unless the layers differ."""
+    """Components with tracks of their own.
+
+    Tensors outside the layers join `all` or `rest`, unless values differ between layers.
+    """
     own = searched.components
     joined = searched.layers.kind == "all" or ("all" not in own and "rest" not in own)
     return own if joined else (*own, "outer")
@@ -159,7 +161,7 @@ def _track(component: Component, searched: Searched, components: Components, fir
     profile = Profile(kind=grain.kind, depth=depth, size=grain.size)
     reached = np.abs(profile.basis()[list(components.layers(component))]).sum(axis=0)
     if grain.kind == "all":
-        reached = np.ones(1)  # the rest may have tensors outside the layers only
+        reached = np.ones(1)  # all tensors of the rest may be outside the layers
     kept = tuple(int(index) for index in np.flatnonzero(reached))
     return Track(component=component, profile=profile, kept=kept, first=first, start=searched.start)
 

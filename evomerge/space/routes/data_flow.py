@@ -1,7 +1,7 @@
 """The data-flow space: genes are the layers that a token passes through, and their scales.
 
 Akiba et al. 2025 (arXiv 2403.13187), "merging in the data flow space". It turns genomes into
-recipes of a route and back; it does not run or fold them.
+recipes of a route and back.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from evomerge.space.parameters.methods import TOLERANCE, Inexpressible
 from evomerge.space.routes.layout import RouteLayout
 
 DIGITS = 12
-"""Significant digits of a scale: beyond the rounding of box and logarithm, so that 1 is 1."""
+"""Significant digits of a scale: few enough to hide rounding errors, so that 1 stays 1."""
 
 
 class DataFlowSpace:
     """Genomes as routes through the layers of fixed models.
 
-    Where layers may come more than once, several genomes may give the same route.
+    If layers may come more than once, several genomes can give the same route.
     """
 
     def __init__(self, layout: RouteLayout) -> None:
@@ -48,14 +48,14 @@ class DataFlowSpace:
 
     @property
     def exclusive(self) -> bool:
-        """Whether a limit on the layers leaves the first model out, as where it is to be pruned."""
+        """Whether a limit on the layers excludes the first model, for example to prune it."""
         slots = self._layout.slots
         return not slots.least <= slots.depth <= slots.most
 
     def active(self, genome: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Every switch, and the scales of the route; all where scales are not conditional.
+        """Every switch, and the scales of the route; all genes where scales are not conditional.
 
-        A switch that a limit overrules counts too: its value is what it is overruled by.
+        A switch that a limit overrules counts too: the limit ranks switches by their values.
         """
         if not self._layout.spec.conditional:
             return np.ones(len(self.genes), dtype=np.bool_)
@@ -84,7 +84,7 @@ class DataFlowSpace:
     def encode(self, recipe: Recipe) -> NDArray[np.float64] | None:
         """A genome of the same route as `recipe`; None when the space cannot express it.
 
-        The earliest places are taken. The leading model alone is its own route.
+        The genome uses the earliest places. A recipe of the leading model alone is its own route.
         """
         found = self._express(recipe)
         return None if isinstance(found, Inexpressible) else found
@@ -96,7 +96,7 @@ class DataFlowSpace:
         return slots.taken(genome[: len(slots.switches)])
 
     def _express(self, recipe: Recipe) -> NDArray[np.float64] | Inexpressible:
-        """The genome, (n,), or why there is none."""
+        """The genome, (n,), or the reason why there is none."""
         layout, slots = self._layout, self._layout.slots
         if any(layout.stages.get(name) != stage for name, stage in recipe.stages.items()):
             return Inexpressible("it is made of other stages than this space's")
@@ -121,7 +121,7 @@ class DataFlowSpace:
     def _scaled(
         self, genome: NDArray[np.float64], hops: tuple[Hop, ...], taken: tuple[int, ...]
     ) -> NDArray[np.float64] | Inexpressible:
-        """Write the hops' scales into a genome, (n,), in which all are 1."""
+        """Write the hops' scales into a genome, (n,), that has scales of 1."""
         wanted: dict[int, float] = {}
         for hop, number in zip(hops, self._layout.scale_genes(taken), strict=True):
             if number is None:
@@ -140,7 +140,7 @@ class DataFlowSpace:
         return genome
 
     def _hops(self, recipe: Recipe) -> tuple[Hop, ...] | Inexpressible:
-        """The route of a recipe by the space's own references."""
+        """The route of a recipe, with the space's own references."""
         models = self._layout.models
         if recipe.route is None:
             alone = _alone(recipe)
@@ -150,9 +150,9 @@ class DataFlowSpace:
         if recipe.parameters:
             return Inexpressible("it has parameters beside its route")
         own = {name: own_reference(name, models) for name in recipe.references}
-        stranger = next((name for name in own.values() if name not in models), None)
-        if stranger is not None:
-            return Inexpressible(f"it reads {stranger}, which is not a model of this space")
+        unknown_model = next((name for name in own.values() if name not in models), None)
+        if unknown_model is not None:
+            return Inexpressible(f"it reads {unknown_model}, which is not a model of this space")
         return tuple(Hop(own[hop.model], hop.layer, hop.scale) for hop in hops_of(recipe))
 
 
@@ -162,7 +162,7 @@ def _value(gene: Gene, position: float) -> float:
 
 
 def _alone(recipe: Recipe) -> str | None:
-    """The model that a recipe of whole models leaves as it is; None where it merges several."""
+    """The model that a recipe of whole models keeps unchanged; None where it merges several."""
     counted = [entry for entry in recipe.models if entry.parameters.get("weight") != 0.0]
     if len(counted) != 1 or recipe.base_model not in (None, counted[0].model):
         return None

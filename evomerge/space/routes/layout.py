@@ -1,7 +1,6 @@
-"""A data-flow space laid out over its models: their layers' places on the route, and all genes.
+"""A data-flow space laid out over its models: the places of layers on the route, and all genes.
 
-It checks what the YAML form cannot know: the models, their depths and their architecture. It does
-not decode or encode.
+It checks what the YAML form alone cannot show: the models, their depths and their architecture.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from evomerge.space.base import Gene, short_names
 from evomerge.space.document import own_reference
 from evomerge.space.routes.specification import RoutesSpec, Scales
 
-# The places of a route: which layer each one has, and which of them a genome takes.
+# The places of a route: which layer each place has, and which places a genome takes.
 #
-# The layers of all models are laid end to end, and that several times over (Akiba et al. 2025,
-# arXiv 2403.13187, section "merging in the data flow space").
+# The layers of all models are put in one row, and this row is repeated (Akiba et al. 2025, arXiv
+# 2403.13187, section "merging in the data flow space").
 
 
 Layer = tuple[str, int]
@@ -36,11 +35,11 @@ Layer = tuple[str, int]
 class Slots:
     """The places of a route, numbered from 0 over all passes.
 
-    layers: every layer of the models laid end to end, those of the leading model, of which there
-        are two or more, first.
-    passes: how often they come. least, most: how many layers a route has, the two included that are
-        in every route: the leading model's first, with which it opens, and its last, with which it
-        closes whatever comes before.
+    layers: all layers of the models in one row, those of the leading model first; it has two or
+        more.
+    passes: how often the row is repeated.
+    least, most: how many layers a route has. This includes two that are in every route: it opens
+        with the leading model's first layer and always closes with its last.
     """
 
     layers: tuple[Layer, ...]
@@ -60,12 +59,12 @@ class Slots:
 
     @property
     def closing(self) -> int:
-        """The place of the layer with which every route closes."""
+        """The place of the last layer of every route."""
         return self.depth - 1
 
     @cached_property
     def switches(self) -> tuple[int, ...]:
-        """The places that a route may take or leave, in order."""
+        """The places that a route may take or skip, in order."""
         return tuple(slot for slot in range(1, self.count) if slot != self.closing)
 
     def layer_at(self, slot: int) -> Layer:
@@ -81,11 +80,11 @@ class Slots:
         return slot < self.depth
 
     def taken(self, values: NDArray[np.float64]) -> tuple[int, ...]:
-        """The places of the route whose switches have `values`, (switches,), in the route's order.
+        """The places of a route, in order, from the values of its switches, (switches,).
 
-        Those above 1/2 are in. Where they are too many, the highest stay; too few, the highest of
-        the others come in. Of equals the earlier place goes first, which is that of the leading
-        model's own route where there is one.
+        Places with values above 1/2 are taken. If these are too many, the highest stay; if they are
+        too few, the highest of the others are added. Among equal values, the earlier place comes
+        first; the leading model's own route has the earliest places.
         """
         wanted = min(max(int((values > 0.5).sum()), self.least - 2), self.most - 2)
         ranked = np.argsort(-values, kind="stable")
@@ -94,7 +93,7 @@ class Slots:
     def earliest(self, layers: Sequence[Layer]) -> tuple[int, ...] | None:
         """The earliest places of a route's layers, in order.
 
-        None where it opens or closes otherwise, or cannot come to a layer in as many passes.
+        None where it opens or closes differently, or cannot reach a layer in this number of passes.
         """
         ends = (self.layers[0], self.layers[self.closing])
         if len(layers) < 2 or (layers[0], layers[-1]) != ends:
@@ -116,9 +115,9 @@ class Slots:
 class RouteLayout:
     """Places and genes of a data-flow space.
 
-    genes: one for each switch of `slots`, in their order; then the scales, one for each place, or
-    for each ordered pair of layers, the one before first. stages: named merges that the recipes are
-    made of.
+    genes: one for each switch of `slots`, in their order. Then come the scales: one for each place,
+    or for each ordered pair of layers (from, to). stages: named merges that the recipes use as
+    models.
     """
 
     spec: RoutesSpec
@@ -129,7 +128,7 @@ class RouteLayout:
     stages: Mapping[str, Recipe]
 
     def scale_genes(self, taken: Sequence[int]) -> tuple[int | None, ...]:
-        """The number of the gene that scales each hop of a route; None where there is none."""
+        """The number of the gene that scales each hop of a route; None where no gene does."""
         if self.spec.scales is None:
             return (None,) * len(taken)
         first = len(self.slots.switches)
@@ -137,7 +136,7 @@ class RouteLayout:
             return tuple(first + slot for slot in taken)
         count = len(self.slots.layers)
         offsets = [slot % count for slot in taken]
-        return (None, *(first + count * one + other for one, other in pairwise(offsets)))
+        return (None, *(first + count * before + after for before, after in pairwise(offsets)))
 
 
 def lay_routes(
@@ -174,7 +173,7 @@ def lay_routes(
 
 
 def _models(spec: RoutesSpec, base: str, sources: Sequence[str]) -> tuple[str, ...]:
-    """The models that a route may pass through, the leading one first, each once."""
+    """The models that a route may pass through, each once, the leading model first."""
     if spec.models == "first_source":
         return (sources[0],)
     if spec.models == "sources":
@@ -195,7 +194,7 @@ def _models(spec: RoutesSpec, base: str, sources: Sequence[str]) -> tuple[str, .
 
 
 def _named(written: str, known: Sequence[str]) -> str | None:
-    """The model that a list means: by its reference, with or without revision, or short name."""
+    """The model of a list entry, by its reference (with or without revision) or its short name."""
     own = own_reference(written, known)
     if own in known:
         return own
@@ -211,7 +210,9 @@ def _slots(spec: RoutesSpec, depths: Mapping[str, int]) -> Slots:
             f"{spec.where}.models: {leading} has one layer, and a route opens with the first and "
             "closes with another; lead with a deeper model"
         )
-    layers: list[Layer] = [(model, at) for model, count in depths.items() for at in range(count)]
+    layers: list[Layer] = [
+        (model, number) for model, count in depths.items() for number in range(count)
+    ]
     total = len(layers) * spec.repeats
     least = most = None
     if spec.min_layers is not None:
@@ -219,18 +220,18 @@ def _slots(spec: RoutesSpec, depths: Mapping[str, int]) -> Slots:
         if least > total:
             raise JobError(
                 f"{spec.min_layers.where}: {spec.min_layers.said(depth)} is more than the {total} "
-                "layers there are to take; lower it, or raise repeats"
+                "layers of the space; lower it, or raise repeats"
             )
     if spec.max_layers is not None:
-        most, said = spec.max_layers.layers(depth), spec.max_layers.said(depth)
+        most, limit_text = spec.max_layers.layers(depth), spec.max_layers.said(depth)
         if most < 2:
             raise JobError(
-                f"{spec.max_layers.where}: {said} is below the 2 that are in every route, the "
-                f"first and the last of {leading}; raise it"
+                f"{spec.max_layers.where}: {limit_text} is below the 2 that are in every route, "
+                f"the first and the last of {leading}; raise it"
             )
         if least is not None and most < least:
             raise JobError(
-                f"{spec.max_layers.where}: {said} is below min_layers ({least}); raise it"
+                f"{spec.max_layers.where}: {limit_text} is below min_layers ({least}); raise it"
             )
     slots = Slots(
         layers=tuple(layers),
@@ -247,9 +248,9 @@ def _slots(spec: RoutesSpec, depths: Mapping[str, int]) -> Slots:
 
 
 def _switches(slots: Slots, names: Mapping[str, str]) -> list[Gene]:
-    """A gene for each place that is not in every route; the start is the leading model's route."""
+    """A gene for each place that a route may skip; the start is the leading model's route."""
     own = np.array([float(slots.own(slot)) for slot in slots.switches])
-    # Where that has too many layers, or too few, what is taken in its place.
+    # If that route has too many layers or too few, the limits change it.
     start = set(slots.taken(own))
     genes = []
     for slot in slots.switches:
@@ -282,12 +283,12 @@ def _scales(scales: Scales, slots: Slots, names: Mapping[str, str]) -> list[Gene
     return [
         _scale(
             scales,
-            f"scale.{names[before]}.{one:02d}->{names[after]}.{other:02d}",
+            f"scale.{names[before]}.{first:02d}->{names[after]}.{second:02d}",
             None,
-            other,
+            second,
         )
-        for before, one in slots.layers
-        for after, other in slots.layers
+        for before, first in slots.layers
+        for after, second in slots.layers
     ]
 
 

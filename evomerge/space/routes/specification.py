@@ -8,9 +8,9 @@
       conditional: true                      # scales of layers that are out do not drift
       models: sources                        # first_source | sources | sources_and_base, or a list
 
-`per` is hop (the default: a scale for every place of a layer on the route) or pair (one for every
-two layers that may follow each other); `scale` is log (the default) or linear. The whole space may
-have `start_from` (a recipe that the search starts from) beside `routes`.
+`per` is hop (the default: one scale for every place of a layer on the route) or pair (one scale for
+every two layers that may follow each other). `scale` is log (the default) or linear. Besides
+`routes`, the space may have `start_from` (a recipe that the search starts from).
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _SCALES_KEYS = ("per", "low", "high", "scale")
 _PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 Led = Literal["first_source", "sources", "sources_and_base"]
-"""Which of the job's models a route may pass through; the first of them leads."""
+"""Which of the job's models a route may pass through; the first one leads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """The range of the scales, which holds 1 and is above 0.
+    """The range of the scales; it contains 1 and is above 0.
 
-    per: a gene for each place of a layer on the route, or for each two layers that may follow each
-    other.
+    per: one gene for each place of a layer on the route, or for each pair of layers that may follow
+    each other.
     """
 
     per: Literal["hop", "pair"]
@@ -53,7 +53,7 @@ class Scales:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """A number of layers, given as it is or as a share of the first model's depth."""
+    """A number of layers, given directly or as a share of the first model's depth."""
 
     given: int | Fraction
     written: str
@@ -72,7 +72,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class RoutesSpec:
-    """A data-flow space as written, before it meets its models.
+    """A data-flow space as written, before it is fitted to its models.
 
     where: the place of `routes`, for messages.
     """
@@ -127,7 +127,7 @@ def _scales(written: object, place: str) -> Scales | None:
     high = number(written["high"], f"{place}.high")
     if low <= 0.0:
         raise JobError(
-            f"{place}.low: {low:g} is not above 0, and a scale of 0 forgets all that came before; "
+            f"{place}.low: {low:g} is not above 0, and a scale of 0 erases all layers before it; "
             "give a positive one"
         )
     check_range(low, high, place)
@@ -150,16 +150,16 @@ def _scales(written: object, place: str) -> Scales | None:
 def _limit(written: object, place: str) -> Limit | None:
     if written is None or written == "none":
         return None
-    given: int | Fraction | None = None
+    amount: int | Fraction | None = None
     if type(written) is int and written >= 1:
-        given = written
+        amount = written
     elif isinstance(written, str) and (found := _PERCENTAGE.fullmatch(written.strip())):
-        given = Fraction(found[1]) / 100
-    if given is None:
+        amount = Fraction(found[1]) / 100
+    if amount is None:
         raise JobError(
             f"{place}: {written}: give a whole number of layers, or a percentage such as 150%"
         )
-    return Limit(given=given, written=str(written).strip(), where=place)
+    return Limit(given=amount, written=str(written).strip(), where=place)
 
 
 def _models(written: object, place: str) -> Led | tuple[str, ...]:

@@ -22,7 +22,7 @@ def test_a_merge_that_would_not_load_whole_is_refused(tmp_path: Path) -> None:
     up = "model.layers.1.mlp.up_proj.weight"
     for name in NAMES:
         replace_tensors(tmp_path / name, {up: None})
-    with pytest.raises(RecipeError, match=rf"would not load whole: {up} missing"):
+    with pytest.raises(RecipeError, match=rf"would not load completely: {up} missing"):
         prepare(make_job(tmp_path))
 
 
