@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evomerge.optimize.algorithm import Mode, OptimizerSettings
 from evomerge.optimize.base import Optimizer, ParetoOptimizer
-from evomerge.optimize.contract import HeldOptimizer, HeldParetoOptimizer, held_population
+from evomerge.optimize.contract import CheckedOptimizer, CheckedParetoOptimizer, checked_population
 from evomerge.optimize.registry import ALGORITHMS, AUTO, BUILT_IN, is_package_algorithm
 
 
@@ -42,7 +42,7 @@ def choose_population(
     row = ALGORITHMS[choose_algorithm(spec, binary, objectives=objectives)]
     genes, switches = _counts(binary)
     if is_package_algorithm(row.name):
-        return held_population(row, spec, genes=genes, switches=switches)
+        return checked_population(row, spec, genes=genes, switches=switches)
     return row.population_of(spec, genes=genes, switches=switches)
 
 
@@ -73,7 +73,7 @@ def make_optimizer(
         "binary": switches.copy(),
     }
     if is_package_algorithm(row.name):
-        return HeldOptimizer(row.name, make, arguments, population=population, genes=start.size)
+        return CheckedOptimizer(row.name, make, arguments, population=population, genes=start.size)
     return make(**arguments)
 
 
@@ -107,7 +107,7 @@ def make_pareto_optimizer(
         "objectives": objectives,
     }
     if is_package_algorithm(row.name):
-        return HeldParetoOptimizer(
+        return CheckedParetoOptimizer(
             row.name, make, arguments, population=population, genes=genes, objectives=objectives
         )
     return make(**arguments)

@@ -21,7 +21,9 @@ from evomerge.registry import package_errors
 T = TypeVar("T")
 
 
-def held_population(row: Algorithm, spec: OptimizerSettings, *, genes: int, switches: int) -> int:
+def checked_population(
+    row: Algorithm, spec: OptimizerSettings, *, genes: int, switches: int
+) -> int:
     """Genomes in a generation by a package's row. Raises JobError where that is no such number."""
     contract = _Contract(row.name, 0, genes)
     found = contract.call(
@@ -32,7 +34,7 @@ def held_population(row: Algorithm, spec: OptimizerSettings, *, genes: int, swit
     return found
 
 
-class HeldOptimizer:
+class CheckedOptimizer:
     """A package's Optimizer, checked: each function raises JobError where the package's fails."""
 
     def __init__(
@@ -72,8 +74,8 @@ class HeldOptimizer:
         return self._contract.words(lambda: self._optimizer.stop)
 
 
-class HeldParetoOptimizer:
-    """A package's ParetoOptimizer, checked; otherwise like HeldOptimizer."""
+class CheckedParetoOptimizer:
+    """A package's ParetoOptimizer, checked; otherwise like CheckedOptimizer."""
 
     def __init__(
         self,

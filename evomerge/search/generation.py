@@ -147,7 +147,7 @@ class Generations:
             self._ledger,
             self._draws.draw(generation, items * fold),
             of=blocks * fold,
-            by_rights=blocks,
+            blocks_for_all=blocks,
             thresholds=self._thresholds,
             key=(self._seed, generation),
         )

@@ -149,9 +149,9 @@ class Runner:
 class Race:
     """One generation on its sample.
 
-    sample: items to score in their order; there may be twice as many as in the first `by_rights`
-    blocks. of: number of blocks in the sample. by_rights: number of blocks that every candidate is
-    scored on unless it is stopped. key: seeds the resampling.
+    sample: items to score in their order; there may be twice as many as in the first
+    `blocks_for_all` blocks. of: number of blocks in the sample. blocks_for_all: number of blocks
+    that every candidate is scored on unless it is stopped. key: seeds the resampling.
     """
 
     def __init__(
@@ -160,14 +160,14 @@ class Race:
         sample: Sample,
         *,
         of: int,
-        by_rights: int,
+        blocks_for_all: int,
         thresholds: Sequence[float],
         key: tuple[int, ...],
     ) -> None:
         self.sample = sample
         self._ledger = ledger
         self._blocks = [sample.block(number, of=of) for number in range(of)]
-        self._by_rights = by_rights
+        self._blocks_for_all = blocks_for_all
         self._thresholds = thresholds
         self._key = key
 
@@ -179,7 +179,7 @@ class Race:
         no failure is recorded, so that the next run tries all of them again.
         """
         sizes = [count_items(block) for block in self._blocks]
-        left = len(genomes) * sum(sizes[: self._by_rights])
+        left = len(genomes) * sum(sizes[: self._blocks_for_all])
         better = (len(genomes) + 1) // 2
         for number, size in enumerate(sizes):
             going = [runner for runner in genomes if runner.goes_on]
@@ -187,7 +187,7 @@ class Race:
                 break
             left -= len(going) * size
             staying = [runner for runner in elites if runner.goes_on]
-            self._score([*going, *(staying if number < self._by_rights else ())], number)
+            self._score([*going, *(staying if number < self._blocks_for_all else ())], number)
             self._stop_losers(genomes, better, looks=len(sizes) - 1)
         self._refuse_if_all_failed(genomes)
         for runner in (*genomes, *elites):

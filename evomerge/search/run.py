@@ -317,4 +317,4 @@ def _discarded_if_refused(study: Study) -> Iterator[None]:
             raise
         study.discard()
         # There is nothing to resume.
-        raise RunError(f"{error}; nothing was begun") from error
+        raise RunError(f"{error}; nothing was started") from error

@@ -141,7 +141,7 @@ def beginning_errors(run_dir: Path) -> Iterator[None]:
         mends = {"full": "make room", "closed": "let this user write there"}
         mend = mends.get(trouble, "mend that")
         raise StorageError(
-            f"{run_dir}: nothing was begun, for the record cannot be written ({reason}); {mend}, "
+            f"{run_dir}: nothing was started, for the record cannot be written ({reason}); {mend}, "
             "or give another --run-dir, and run the command again"
         ) from error
 

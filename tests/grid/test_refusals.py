@@ -131,6 +131,6 @@ def test_workers_that_cannot_be_had_leave_nothing(
     for file, run_dir in ((grid, tmp_path / "runs" / "run"), (mine / "grid.yaml", mine)):
         result = CliRunner().invoke(app, ["grid", str(file), "--run-dir", str(run_dir)])
         assert result.exit_code == 2
-        assert "no cluster answers; nothing was begun" in result.stderr.splitlines()[-1]
+        assert "no cluster answers; nothing was started" in result.stderr.splitlines()[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.yaml", "mine"]
     assert [path.name for path in mine.iterdir()] == ["grid.yaml"]

@@ -228,7 +228,7 @@ def test_workers_that_cannot_be_had_leave_nothing(
         result = CliRunner().invoke(app, ["search", str(job), "--run-dir", str(run_dir)])
         assert result.exit_code == 2
         said = result.stderr.splitlines()[-1]
-        assert "no cluster answers; nothing was begun" in said
+        assert "no cluster answers; nothing was started" in said
         assert "resume" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "mine"]
     assert [path.name for path in mine.iterdir()] == ["notes.txt"]

@@ -131,7 +131,7 @@ def test_the_best_are_scored_again_on_items_of_each_generation(raced: Study) -> 
         assert origin.key.generation < trial.key.generation
 
 
-def test_a_whole_search_stays_within_the_items_that_its_candidates_have_by_rights(
+def test_a_whole_search_stays_within_the_items_that_its_candidates_have_for_certain(
     models: Path, tmp_path: Path
 ) -> None:
     study = searched(prepared(models, elites=0, growing=True), tmp_path / "run")

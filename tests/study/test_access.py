@@ -219,7 +219,7 @@ def test_a_disk_full_at_the_beginning_leaves_nothing(tmp_path: Path, room: int) 
             create_study(run_dir, job, facts=facts)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "nothing was begun" in str(raised.value)
+    assert "nothing was started" in str(raised.value)
     assert "make room" in str(raised.value)
     assert "kept" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []

@@ -62,8 +62,6 @@ class Selection:
     constraints on the validation items; if it did not, no model did. left_out: models that could
     not be scored. objective_items: number of test items over all objectives. tested_before: number
     of earlier selections, before the search was extended, that scored models on these test items.
-
-    A record from before there were comparisons has none, and claims by `gain` alone.
     """
 
     winner: str
