@@ -298,7 +298,7 @@ for reference in ("org/other", "org/name@v2"):
     try:
         open_source(reference, where="models.base")
     except SourceError as error:
-        assert str(error).startswith(f"models.base: {reference}: no such folder, and not"), error
+        assert str(error).startswith(f"models.base: {reference}: no such folder, and the hub"), error
         assert "\\n" not in str(error)
     else:
         raise AssertionError(reference)
