@@ -110,7 +110,7 @@ def listen(opened: Opened) -> Iterator[None]:
     """Within, record the files that are opened by this thread and by threads that it starts."""
     global _installed
     if not _installed:
-        sys.addaudithook(_hear)  # an audit hook cannot be removed
+        sys.addaudithook(_on_event)  # an audit hook cannot be removed
         _installed = True
     this_thread = threading.get_ident()
     opened.started_before = frozenset(
@@ -123,16 +123,16 @@ def listen(opened: Opened) -> Iterator[None]:
         _watching.remove(opened)
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     if not _watching or event not in ("open", "sqlite3.connect"):
         return
     try:
-        _keep(*arguments if event == "open" else (arguments[0], "r", 0))
+        _record(*arguments if event == "open" else (arguments[0], "r", 0))
     except Exception:  # An error here would make the opening itself fail.
         return
 
 
-def _keep(file: object, mode: str | None, flags: int) -> None:
+def _record(file: object, mode: str | None, flags: int) -> None:
     if not isinstance(file, (str, bytes, os.PathLike)):
         return
     this_thread = threading.get_ident()

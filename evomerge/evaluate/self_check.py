@@ -136,7 +136,7 @@ def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
     for task, ids in items.items():
         answers = 0
         for item in ids:
-            for request in _told_apart(suite.requests({task: (item,)})):
+            for request in _shortest_and_longest(suite.requests({task: (item,)})):
                 answers += isinstance(request, Prompt)
                 if answers <= CHECKED_ANSWERS or not isinstance(request, Prompt):
                     requests.append(request)
@@ -155,7 +155,9 @@ def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
     )
 
 
-def _told_apart(requests: Sequence[Continuation | Prompt]) -> Sequence[Continuation | Prompt]:
+def _shortest_and_longest(
+    requests: Sequence[Continuation | Prompt],
+) -> Sequence[Continuation | Prompt]:
     """The shortest and the longest request of an item; plain transformers needs a pass for each."""
     if len(requests) <= 2:
         return requests

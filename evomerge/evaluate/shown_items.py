@@ -63,7 +63,7 @@ def identities(task: Task, documents: Iterable[Document], *, shown: bool) -> lis
     """
     with stock_seeds():
         found = [
-            {f"content {digest_item(document)}", *_asked(task, document, shown=shown)}
+            {f"content {digest_item(document)}", *_question_texts(task, document, shown=shown)}
             for document in documents
         ]
     questions = [text for identity in found for text in identity if text.startswith("asked")]
@@ -78,7 +78,7 @@ def identities(task: Task, documents: Iterable[Document], *, shown: bool) -> lis
     ]
 
 
-def _asked(task: Task, document: Document, *, shown: bool) -> Iterable[str]:
+def _question_texts(task: Task, document: Document, *, shown: bool) -> Iterable[str]:
     wordings: list[tuple[Any, Any]] = [(None, None)]
     if shown and isinstance(task, ConfigurableTask):
         wordings.append((task.fewshot_cfg.doc_to_text, task.fewshot_cfg.doc_to_choice))

@@ -50,7 +50,7 @@ _Probability = Any
 """vLLM's `Logprob`: logprob, rank (1 is the most likely token)."""
 
 
-class _Asked(NamedTuple):
+class _Request(NamedTuple):
     """A request to vLLM.
 
     tokens: (n,) what the model reads. settings: of vLLM's `SamplingParams`.
@@ -195,7 +195,7 @@ class VllmEngine:
             return False
 
         self._ask(
-            [_Asked(read, _scoring([requests[i] for i in members])) for read, members in groups],
+            [_Request(read, _scoring([requests[i] for i in members])) for read, members in groups],
             take,
         )
         return [answers[index] for index in range(len(requests))]
@@ -224,19 +224,19 @@ class VllmEngine:
                     return False
             return True
 
-        self._ask([self._asked_for(request) for request in requests], take)
+        self._ask([self._request_of(request) for request in requests], take)
         return answers
 
-    def _asked_for(self, request: Prompt) -> _Asked:
+    def _request_of(self, request: Prompt) -> _Request:
         settings = {
             "max_tokens": request.limit_tokens,
             "logprobs": 0,
             "repetition_penalty": self._penalty,
             "stop_token_ids": sorted(self._stopping.end_tokens),
         }
-        return _Asked(prompt_of(request, context_tokens=self.context_tokens), settings)
+        return _Request(prompt_of(request, context_tokens=self.context_tokens), settings)
 
-    def _ask(self, requests: Iterable[_Asked], take: _Take) -> None:
+    def _ask(self, requests: Iterable[_Request], take: _Take) -> None:
         """Run all requests together; `take` gets the result of each request, pass by pass."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
