@@ -53,7 +53,7 @@ _GONE = "its process or its machine is gone"
 """In place of Ray's own reasons, which are a page long and only guess the same."""
 
 
-class _Ran(str):
+class _RanShort(str):
     """The reason that an actor returns instead of an outcome if its machine ran short."""
 
 
@@ -77,13 +77,13 @@ class _Actor:
     def expect(self, recipes: Sequence[Recipe]) -> None:
         self._worker.expect(recipes)
 
-    def evaluate(self, candidate: Candidate) -> tuple[Evaluation, list[SelfCheck]] | _Ran:
+    def evaluate(self, candidate: Candidate) -> tuple[Evaluation, list[SelfCheck]] | _RanShort:
         """The outcome, and the self-checks that came before it."""
         self._checks.clear()
         try:
             return self._worker.evaluate(candidate), list(self._checks)
         except Shortage as error:
-            reason = _Ran(error)
+            reason = _RanShort(error)
         self._worker.free()
         return reason
 
@@ -204,7 +204,7 @@ class RayCrew:
         if starts:
             self._where[worker] = answer
             return Ready(worker=worker)
-        if isinstance(answer, _Ran):
+        if isinstance(answer, _RanShort):
             return Short(worker=worker, reason=str(answer))
         outcome, checks = answer
         for check in checks:

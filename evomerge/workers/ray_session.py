@@ -131,7 +131,7 @@ class RaySession:
 
         Its own call waits for a head that stands still, and does so again when Python exits.
         """
-        closing, done = _asked(ray.shutdown)
+        closing, done = _in_thread(ray.shutdown)
         try:
             closing.join(_CLOSING_S)
         finally:  # also if a signal came meanwhile
@@ -175,7 +175,7 @@ def check_room(*, workers: int, gpus: float, where: str) -> None:
 
 def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
     """The machines of the session as Ray lists them. Raises WorkerError if Ray does not answer."""
-    thread, answers = _asked(ray.nodes)
+    thread, answers = _in_thread(ray.nodes)
     thread.join(timeout_s)
     if not answers:
         raise WorkerError("the head of the Ray session does not answer any more")
@@ -183,7 +183,7 @@ def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
     return machines
 
 
-def _asked(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]]:
+def _in_thread(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]]:
     """Run a call of Ray that may never return in a thread; returns it and a list for the answer."""
     answers: list[_Answer] = []
 
