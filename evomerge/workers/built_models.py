@@ -69,8 +69,7 @@ class BuiltModels:
         return self._sliced[1]
 
     def _plain_for(self, lead: Source) -> Engine:
-        """A live model with the configuration of `lead`: the kept one, if it passes texts the same
-        way.
+        """A live model for the configuration of `lead`: the kept one, if it reads texts alike.
 
         Only one is kept, because it is as large as a model.
         """
