@@ -1,7 +1,7 @@
-"""Calibrating models: which statistics of which models, and what is there already.
+"""Computes statistics of models on a text, and keeps those that exist already.
 
-One model is held at a time. What was computed before of the same weights, text and settings stays
-as it is, so an interrupted run goes on where it was.
+Memory holds one model at a time. Statistics of the same weights, text and settings are not computed
+again, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Progress = Callable[[str, int, int], None]
 class Calibration:
     """What statistics are computed, and how.
 
-    fisher, inputs: whether, of the kinds in `merge/statistics.py`. sequences: the most to read of
-    the text. tokens: of each, at most the model's context. seed: of the draw where the text has
-    more. batch: sequences read at once for the inputs; it changes memory and speed alone. dtype:
-    of the model; statistics are float32. device: "auto", "cpu", "cuda", "cuda:1". Raises
+    fisher, inputs: whether to compute these kinds, see `merge/statistics.py`. sequences: the most
+    to read of the text. tokens: of each, at most the model's context. seed: of the draw if the text
+    has more. batch: sequences read at once for the inputs; it changes memory and speed alone.
+    dtype: of the model; statistics are float32. device: "auto", "cpu", "cuda", "cuda:1". Raises
     InputError for a value out of range.
     """
 
@@ -81,12 +81,12 @@ class Calibration:
 
 
 _CHECKED_TOKENS = 64
-"""Of the text, that plain transformers reads too."""
+"""Tokens of the text that plain transformers reads too, to check the live model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A file of statistics that is there now. computed: whether it was not there before."""
+    """A file of statistics that exists now. computed: whether this run has computed it."""
 
     path: Path
     kind: FileKind
@@ -95,10 +95,10 @@ class Written:
     computed: bool
 
     def line(self) -> str:
-        """What a user is told of it."""
-        what = "computed" if self.computed else "there already"
+        """The line about it for the user."""
+        state = "computed" if self.computed else "there already"
         size = f"{self.path.stat().st_size / 1e6:,.1f} MB"
-        return f"{self.path}: {self.kind} of {self.model}, {self.settings}, {size}, {what}"
+        return f"{self.path}: {self.kind} of {self.model}, {self.settings}, {size}, {state}"
 
 
 def calibrate(
@@ -111,8 +111,8 @@ def calibrate(
     """Compute statistics of models on a text and store them in `folder`, one file at a time.
 
     references: folders or hub ids; adapters are opened over the model they name, or as
-    MODEL+ADAPTER. Memory: one model in `dtype` and what `add_fisher` and `add_inputs` say; the
-    statistics are pages of their file. On disk Fisher diagonals take 4 bytes a parameter, and the
+    MODEL+ADAPTER. Memory: one model in `dtype` and what `add_fisher` and `add_inputs` need; the
+    statistics are pages of their file. On disk, Fisher diagonals take 4 bytes a parameter, and the
     inputs 4·in² bytes for every group of linear layers that share them. All models are opened
     before the first is read. Raises InputError, SourceError, StorageError in one line.
     """
@@ -168,15 +168,15 @@ def _calibrate_one(
 def _build(
     source: Source, sequence: NDArray[np.int64], calibration: Calibration, device: torch.device
 ) -> LiveSource:
-    """The live source, held to plain transformers on the beginning of a text.
+    """The live source, checked against plain transformers on the beginning of a text.
 
-    sequence: (tokens,). Raises SelfCheckError where it reads that otherwise.
+    sequence: (tokens,). Raises SelfCheckError if they read it differently.
     """
     trust = calibration.trust_remote_code
     text = sequence[:_CHECKED_TOKENS]
     plain: torch.Tensor | None = None
-    if not isinstance(source, Adapter):  # plain transformers would load its base alone
-        # Before the live model is there, so that memory holds one at a time.
+    if not isinstance(source, Adapter):  # plain transformers would load only its base
+        # This comes before the live model is built, so that memory holds one model at a time.
         plain = load_plain(
             source.folder, dtype=calibration.dtype, device=device, trust_remote_code=trust
         ).logits(text)
@@ -190,18 +190,18 @@ def _build(
 
 
 def _context_tokens(source: Source) -> int:
-    """The longest sequence the model reads, where its configuration says so."""
+    """The longest sequence the model reads; without a limit if its configuration gives none."""
     text = source.config.get("text_config")
     for config in (text if isinstance(text, Mapping) else {}, source.config):
         for key in ("max_position_embeddings", "n_positions"):
-            said = config.get(key)
-            if isinstance(said, int):
-                return said
+            limit = config.get(key)
+            if isinstance(limit, int):
+                return limit
     return sys.maxsize
 
 
 def _find_same(folder: Path, header: Header) -> Path | None:
-    """The file that was computed of the same weights and text in the same way."""
+    """The file that was computed from the same weights and text in the same way."""
     for path in sorted(folder.glob("*.safetensors")):
         known = read_header(path)
         if known is not None and known.says_the_same_as(header):

@@ -16,7 +16,7 @@ from evomerge.merge import MEAN_SUFFIX, NORM_NAME
 
 
 def fisher_shapes(live: LiveSource) -> dict[str, tuple[int, ...]]:
-    """What a file of Fisher diagonals holds: every tensor's, its mean, and the norm of them all."""
+    """Shapes of a Fisher file: the diagonal of every tensor, its mean, and the norm of all."""
     parts = [part for found in live.parts.values() for part in found]
     shapes: dict[str, tuple[int, ...]] = {part.name: part.shape for part in parts}
     return shapes | {part.name + MEAN_SUFFIX: () for part in parts} | {NORM_NAME: ()}
@@ -30,13 +30,14 @@ def add_fisher(
 ) -> None:
     """Fill `into`, zeros of `fisher_shapes`, with Σₙ (∇ log p(xₙ))² / (tokens predicted).
 
-    sequences: (sequences, tokens) token ids. The gradient is of a whole sequence's log-likelihood,
-    squared element by element for each sequence by itself (not for each token, which would take a
-    pass a token, nor for a batch, whose gradients cancel); dividing by all predicted tokens makes
-    it independent of how long and how many the sequences are. advance: told how many are done.
+    sequences: (sequences, tokens) token ids. advance: called with how many more are done. The
+    gradient is of a whole sequence's log-likelihood, squared element by element for each sequence
+    by itself. Squares for each token would take a pass a token, and the gradients of a batch
+    cancel. The result is divided by all predicted tokens, so it does not depend on how long and how
+    many the sequences are.
 
     Memory beside the model: one gradient tensor at a time, the activations of one sequence, and
-    `into`, which may be pages of a file. Raises InputError where a gradient is not finite.
+    `into`, which may be pages of a file. Raises InputError if a gradient is not finite.
     """
     device = live.model.device
     with torch.enable_grad(), _squaring(live, into):
@@ -50,8 +51,8 @@ def add_fisher(
             advance(1)
     predicted = sequences.shape[0] * (sequences.shape[1] - 1)
     squares = 0.0
-    for found in live.parts.values():
-        for part in found:
+    for parts in live.parts.values():
+        for part in parts:
             diagonal = into[part.name].div_(predicted)
             into[part.name + MEAN_SUFFIX].fill_(diagonal.mean(dtype=torch.float64))
             squares += float(torch.linalg.vector_norm(diagonal, dtype=torch.float64)) ** 2
@@ -65,7 +66,7 @@ def add_fisher(
 
 @contextlib.contextmanager
 def _squaring(live: LiveSource, into: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Add the square of every gradient to `into` as soon as it is there, and drop it."""
+    """Within, add the square of every gradient to `into` as soon as it is there, and drop it."""
     parameters = dict(live.model.named_parameters())
     handles = []
     for name, parts in live.parts.items():

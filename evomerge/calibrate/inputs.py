@@ -23,9 +23,9 @@ Seen = Callable[[str, torch.Tensor], None]
 class LinearLayers:
     """The linear layers of a model, by the checkpoint's names of their weights.
 
-    sizes: weight -> its number of inputs; those that are given the very same inputs as another
-    (queries, keys and values) are not among them but in `shared`: weight -> that other.
-    transposed: weights that are stored (in, out), as GPT-2's are.
+    sizes: weight -> its number of inputs. shared: weight -> another one that gets the very same
+    inputs (queries, keys and values); such a weight is not in `sizes`. transposed: weights that are
+    stored (in, out), as GPT-2's are.
     """
 
     modules: Mapping[str, nn.Module]
@@ -35,21 +35,22 @@ class LinearLayers:
 
 
 def find_linear_layers(live: LiveSource, sequence: NDArray[np.int64]) -> LinearLayers:
-    """The linear layers of a model; which share their inputs is seen on one sequence, (tokens,).
+    """The linear layers of a model, and which of them share their inputs.
 
-    Embeddings that are also the head, and weights that a model holds fused, are none: a fused
-    stack of experts is no linear layer to the model.
+    sequence: (tokens,); it is read to see which inputs are the same. Embeddings that are also the
+    head are left out, and so are weights that a model holds fused: a fused stack of experts is no
+    linear layer to the model.
     """
     modules = _linear_modules(live)
     shared: dict[str, str] = {}
     last: tuple[str, torch.Tensor] | None = None
 
-    def see(name: str, given: torch.Tensor) -> None:
+    def see(name: str, inputs: torch.Tensor) -> None:
         nonlocal last
-        if last is not None and last[1] is given:
+        if last is not None and last[1] is inputs:
             shared[name] = last[0]
         else:
-            last = name, given
+            last = name, inputs
 
     with _watching(modules, see):
         _read(live, sequence[None])
@@ -90,16 +91,16 @@ def add_inputs(
     """Add XᵀX / (tokens of the text) of each of `layers.sizes` to `into`, zeros (in, in).
 
     sequences: (sequences, tokens) token ids, read `batch` at a time. X holds a row for every token
-    that reaches the layer, so a layer that none reaches has zeros. Products and sums are float32.
-    advance: told how many sequences are done.
+    that reaches the layer; a layer that no token reaches gets zeros. Products and sums are float32.
+    advance: called with how many more sequences are done.
 
     Memory beside the model: the activations of one batch, one XᵀX, and `into`, which may be pages
-    of a file. Raises InputError where they are not finite.
+    of a file. Raises InputError if they are not finite.
     """
 
-    def see(name: str, given: torch.Tensor) -> None:
+    def see(name: str, inputs: torch.Tensor) -> None:
         if name in into:
-            rows = given.detach().reshape(-1, given.shape[-1]).float()
+            rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
             total = into[name]
             if rows.device == total.device:
                 total.addmm_(rows.T, rows)
@@ -128,7 +129,7 @@ def _read(live: LiveSource, sequences: NDArray[np.int64]) -> None:
 @contextlib.contextmanager
 def _watching(modules: Mapping[str, nn.Module], see: Seen) -> Iterator[None]:
     def hook(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        return lambda module, given: see(name, given[0])
+        return lambda module, arguments: see(name, arguments[0])
 
     handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
     try:

@@ -1,4 +1,4 @@
-"""A source as a live model whose gradients and inputs have the names of the checkpoint."""
+"""A source as a live model; its gradients and inputs have the names of the checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from evomerge.sources import Adapter, Source
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a checkpoint's tensor is of a parameter: all of it, or a part of a fused one.
+    """The part of a parameter that a checkpoint's tensor is: all of it, or a part of a fused one.
 
     offset, stride: in elements, as of a view of the parameter.
     """

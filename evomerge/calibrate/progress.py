@@ -1,4 +1,4 @@
-"""What a user sees on stderr while models are calibrated: a bar, in a terminal only."""
+"""The progress bar on stderr while models are calibrated, in a terminal only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CalibrationProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, label: str, done: int, count: int) -> None:
-        """So many of `count` sequences are done for the file that `label` names."""
+        """Show that `done` of `count` sequences are done for the file that `label` names."""
         if label not in self._tasks:
             self._tasks[label] = self._progress.add_task(escape(one_line(label)))
         self._progress.update(self._tasks[label], completed=done, total=count, visible=done < count)

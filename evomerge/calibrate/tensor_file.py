@@ -29,8 +29,8 @@ def new_tensor_file(
 ) -> Iterator[Mapping[str, torch.Tensor]]:
     """Float32 zeros by name, to be written to; they become the file when the block ends well.
 
-    What a killed attempt left is written over. Raises StorageError where the disk cannot hold it,
-    RunError where another process is writing the same file; no part of it is left in either case.
+    What a killed attempt left is overwritten. Raises StorageError if the disk cannot hold it,
+    RunError if another process is writing the same file; no part of it is left in either case.
     """
     partial = path.with_name(f".{path.name}.partial")
     header, size_bytes = _header(shapes, metadata)

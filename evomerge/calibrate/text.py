@@ -1,7 +1,4 @@
-"""The text that models are calibrated on: read, and cut into sequences of equal length.
-
-Knows a tokenizer, no model.
-"""
+"""The text that models are calibrated on: read, and cut into sequences of equal length."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from evomerge.errors import InputError
 
 _SHORTEST = 2
-"""Tokens of a sequence that has something to predict."""
+"""Fewest tokens of a sequence that has something to predict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +27,7 @@ class Text:
 
 
 def read_text(file: Path) -> Text:
-    """A UTF-8 file as one document, or of a `.jsonl` file the `text` of every line.
+    """Read a UTF-8 file as one document, or a `.jsonl` file as the `text` of every line.
 
     Raises InputError in one line.
     """
@@ -69,9 +66,9 @@ def cut_sequences(
 ) -> NDArray[np.int64]:
     """Token ids, (sequences, tokens): at most `count` pieces of the documents laid end to end.
 
-    Each document has the special tokens that the tokenizer adds. Where there are more pieces than
-    wanted they are drawn by `seed` and stay in their order; what is left over at the end is not
-    used; a text shorter than `length` is one shorter piece. Raises InputError where it is empty.
+    Each document has the special tokens that the tokenizer adds. If there are more pieces than
+    wanted, some are drawn by `seed` and stay in their order. Tokens left over at the end are not
+    used. A text shorter than `length` is one shorter piece. Raises InputError if it is empty.
     """
     encoded = [tokenizer(document, verbose=False)["input_ids"] for document in text.documents]
     stream = np.array([token for tokens in encoded for token in tokens], dtype=np.int64)

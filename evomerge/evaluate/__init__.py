@@ -1,7 +1,4 @@
-"""Scoring: tasks built once, engines that answer them, splits, objectives and intervals.
-
-Only this package imports lm_eval.
-"""
+"""Scoring: tasks built once, engines that answer them, splits, objectives and intervals."""
 
 from lazy_loader import attach_stub
 

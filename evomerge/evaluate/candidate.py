@@ -1,4 +1,4 @@
-"""A candidate on its way to a worker, and what comes back: its evaluation.
+"""A candidate on its way to a worker, and its evaluation on the way back.
 
 Plain data, cheap to send to another process.
 """
@@ -15,30 +15,31 @@ from evomerge.errors import RunError
 from evomerge.recipe import Recipe
 
 Kind = Literal["baseline", "genome", "elite", "finalist", "cell"]
-"""Where a candidate comes from: a usual default, the optimiser, an earlier generation whose best it
-was, the final selection, or a grid."""
+"""Where a candidate comes from: a usual default, the optimiser, the best of an earlier generation,
+the final selection, or a grid.
+"""
 
 Split = Literal["search", "validation", "test"]
 
 Phase = Literal["baselines", "search", "validation", "test"]
-"""Of a search: what it begins with, its generations, and the two of each final selection."""
+"""Phases of a search: the baselines, the generations, and the two steps of each final selection."""
 
 ItemIds = Mapping[str, tuple[int, ...]]
 """task -> positions of the items in the task's own order, sorted and unique."""
 
 
 MOST_FINALISTS = 1000
-"""Places set aside for one selection; a search that is extended selects again, in new places."""
+"""Places reserved for one selection; an extended search selects again, in new places."""
 
 
 def count_items(items: ItemIds) -> int:
-    """How many items these are, over all tasks."""
+    """The number of items, over all tasks."""
     return sum(len(ids) for ids in items.values())
 
 
 @dataclass(frozen=True, order=True)
 class CandidateKey:
-    """Identity of a candidate in a search; never its order of arrival.
+    """Identity of a candidate in a search; it does not depend on the order of arrival.
 
     Baselines are generation 0, the optimiser's generations count from 1, finalists are -1
     (validation) and -2 (test).
@@ -58,7 +59,7 @@ class CandidateKey:
 
     @property
     def selected_after(self) -> int:
-        """Of a finalist, after how many generations it was selected."""
+        """For a finalist: the number of generations after which it was selected."""
         return self.place // MOST_FINALISTS
 
     def __str__(self) -> str:
@@ -83,12 +84,12 @@ class Candidate:
     recipe: Recipe
     items: ItemIds
     genome: tuple[float, ...] | None = None  # (n,) float64 in [0, 1]; None outside the space
-    stage: int = 0  # of the job's searches, the one that proposed it
+    stage: int = 0  # number of the job's search that proposed it
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskItems:
-    """What one task said of each item.
+    """The scores of one task, item by item.
 
     ids: positions of the items in the task, sorted.
     metrics: metric -> one float64 an item, in the order of `ids`; the score is their mean.
@@ -105,10 +106,10 @@ class TaskItems:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Seconds of wall time a candidate took, by part; `forward_s` lies inside `evaluate_s`.
+    """Seconds of wall time a candidate took, by part; `forward_s` is a part of `evaluate_s`.
 
-    hops: passes of a batch through a layer that log-likelihoods of a route asked for. shared_hops:
-    those of them that were not made, because another candidate's states were there.
+    hops: passes of a batch through a layer that the log-likelihoods of a route need. shared_hops:
+    those that were skipped, because the states of another candidate were there.
     """
 
     merge_s: float = 0.0
@@ -141,24 +142,24 @@ Step = Literal["asked", "merged", "scored", "recorded", "told"]
 """What has just happened. "asked" and "told" concern a generation: the key's place is 0."""
 
 Observer = Callable[[Step, CandidateKey], None]
-"""Called as a search goes on; what it raises ends the search."""
+"""Called after each step of a search; an exception that it raises ends the search."""
 
 
 def ignore(step: Step, key: CandidateKey) -> None:
-    """The observer that looks away."""
+    """The observer that does nothing."""
 
 
 Plan = Callable[[Sequence[CandidateKey], int], None]
-"""Called with the models that are to be scored next and the items of each, before they are."""
+"""Called before models are scored, with their keys and the number of items of each."""
 
 
 def unplanned(keys: Sequence[CandidateKey], items: int) -> None:
-    """Looks at no plan."""
+    """The plan callback that does nothing."""
 
 
 Say = Callable[[str], None]
-"""Called with a line for the user, such as that a worker is lost; a search goes on after it."""
+"""Called with a line for the user, for example that a worker is lost; a search goes on after it."""
 
 
 def hush(line: str) -> None:
-    """Tells nobody."""
+    """Drop the line."""

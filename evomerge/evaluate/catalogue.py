@@ -1,7 +1,7 @@
-"""Finding lm-eval tasks by name, and hashing the files that define them.
+"""Finds lm-eval tasks by name, and hashes the files that define them.
 
-A name is looked for in the folders the user named, then in the shipped `evals/`, then among
-lm-eval's own tasks, whose index takes seconds and is read only for a name not found before. Task
+A name is searched in the folders of the user, then in the shipped `evals/`, then among lm-eval's
+own tasks. The index of those takes seconds, so it is read only for a name not found before. Task
 files are code, so nothing outside these places is ever loaded.
 """
 
@@ -97,7 +97,7 @@ class TaskCatalogue:
         path = Path(entry.yaml_path) if entry.yaml_path else None
         try:
             task = manager.load([name])["tasks"][name]
-        except (Exception, SystemExit) as error:  # Task files are code: anything can come of them.
+        except (Exception, SystemExit) as error:  # Task files are code and may raise anything.
             raise TaskError(f"task {name}: {_why(error)}; check {path or 'its file'}") from error
         return FoundTask(name=name, task=task, path=path, own=own)
 
@@ -111,14 +111,14 @@ _UNREACHED = frozenset(
         "OfflineModeIsEnabled",
     }
 )
-"""Names of what the clients of the hub raise where it cannot be reached, and nothing is cached."""
+"""Names of the hub clients' errors when the hub cannot be reached and nothing is cached."""
 
 
 def _why(error: BaseException) -> str:
-    """Why a task cannot be loaded, in plain words where the libraries' own say little."""
+    """Why a task cannot be loaded; in plain words where the library's message says little."""
     chain: list[BaseException] = [error]
-    while (behind := chain[-1].__cause__ or chain[-1].__context__) and behind not in chain:
-        chain.append(behind)
+    while (earlier := chain[-1].__cause__ or chain[-1].__context__) and earlier not in chain:
+        chain.append(earlier)
     if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
         return "its data hold no documents; put some into the file that its YAML names"
     if not _UNREACHED.isdisjoint(type(cause).__name__ for cause in chain):
@@ -132,24 +132,24 @@ def _why(error: BaseException) -> str:
 
 
 def _say_why_left_out(name: str, folder: Path) -> None:
-    """Raise TaskError where a file of the folder names the task and lm-eval left it out."""
+    """Raise TaskError if a file in the folder names the task but lm-eval left it out."""
     for path in yaml_files(folder):
         document = read_task_file(path) or {}
         if document.get("task") != name:
             continue
         if "group" in document:
             raise TaskError(
-                f"task {name}: {path} has both task and group, and is a group to lm-eval; write "
-                "`tag` for `group`"
+                f"task {name}: {path} has both task and group, so lm-eval reads it as a group; "
+                "write `tag` for `group`"
             )
         try:
             load_yaml(path, resolve_func=False)
-        except Exception as error:  # whatever lm-eval's loader makes of a file
+        except Exception as error:  # lm-eval's loader raises many kinds of errors
             raise TaskError(f"task {name}: {_why(error)}; check {path}") from error
 
 
 def _leaves(manager: TaskManager, name: str) -> list[str]:
-    """The tasks of a group, those of the groups and tags in it too, each once."""
+    """The tasks of a group, and of the groups and tags in it, each once."""
     found: dict[str, None] = {}
     waiting, seen = [name], {name}
     while waiting:
@@ -182,9 +182,10 @@ def _members(config: Mapping[str, object]) -> list[str]:
 def hash_files(found: FoundTask) -> dict[str, str]:
     """sha256 of each file that defines a task, by a path relative to its folder's parent.
 
-    A task of the user's: its YAML, what that includes, and the rest of its folder (modules, data),
-    hidden files and .md left out, up to 1,000 files of up to 64 MiB each; larger files are told
-    apart by their size. One of lm-eval's own: its YAML, and lm-eval's version under `lm_eval`.
+    For a task of the user: its YAML, the files it includes, and the rest of its folder (modules,
+    data). Hidden files and .md files are left out. At most 1,000 files count, and only the size of
+    a file that is larger than 64 MiB. For one of lm-eval's own tasks: its YAML, and lm-eval's
+    version under `lm_eval`.
     """
     if found.path is None:
         return {"lm_eval": version("lm_eval")}
@@ -207,19 +208,19 @@ def _is_content(path: Path, task_file: Path) -> bool:
 
 
 def _includes(path: Path) -> Iterable[Path]:
-    """YAML files that a task file includes, those they include too."""
+    """YAML files that a task file includes, directly or through others."""
     waiting, seen = [path], {path}
     while waiting:
         current = waiting.pop()
-        for other in included(current, read_task_file(current) or {}):
-            if other not in seen:
-                seen.add(other)
-                waiting.append(other)
+        for include in included(current, read_task_file(current) or {}):
+            if include not in seen:
+                seen.add(include)
+                waiting.append(include)
     return seen - {path}
 
 
 def _relative(path: Path, root: Path | None = None) -> str:
-    """A name that is the same wherever the folder lies."""
+    """A name of the file that stays the same when its folder is moved."""
     for base in (root, path.parent.parent):
         if base is not None and path.is_relative_to(base):
             return path.relative_to(base).as_posix()

@@ -1,8 +1,8 @@
 """A task's templates, filters and conditions, compiled once while the task is loaded.
 
-lm-eval compiles a template at every call, which takes longer than a small model's share of an item.
-A task's fields may be functions too, so each template becomes a function that holds it compiled and
-reads its text as lm-eval 0.4.13 does.
+lm-eval compiles a template at every call. That takes longer than a small model needs for an item. A
+task's fields may also be functions, so each template becomes a function that holds the compiled
+template. The function reads the rendered text as lm-eval 0.4.13 does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Render = Callable[[Mapping[str, Any]], Any]
 
 
 def compile_templates(task: Task) -> None:
-    """Replace templates of texts, targets and choices, of the few-shot examples too."""
+    """Replace the templates of texts, targets and choices, also for the few-shot examples."""
     if not isinstance(task, ConfigurableTask) or task.prompt is not None:
         return
     chooses = task.config.doc_to_choice is not None
@@ -33,12 +33,12 @@ def compile_templates(task: Task) -> None:
     }
     for field, compile_template in compilers.items():
         # A string that names a column is looked up, not rendered: that is fast already.
-        written = task.get_config(field)
-        if isinstance(written, str) and written not in task.features:
-            task.set_config(key=field, value=compile_template(written))
-        shown = getattr(task.fewshot_cfg, field)
-        if isinstance(shown, str) and shown not in task.features:
-            setattr(task.fewshot_cfg, field, compile_template(shown))
+        task_template = task.get_config(field)
+        if isinstance(task_template, str) and task_template not in task.features:
+            task.set_config(key=field, value=compile_template(task_template))
+        fewshot_template = getattr(task.fewshot_cfg, field)
+        if isinstance(fewshot_template, str) and fewshot_template not in task.features:
+            setattr(task.fewshot_cfg, field, compile_template(fewshot_template))
 
 
 def _text(template: str, *, chooses: bool) -> Render:
@@ -73,12 +73,12 @@ def _choices(template: str) -> Render:
 
 # Settings of a task's filters and conditions, read once while the task is loaded.
 #
-# lm-eval reads them with the first answers, which is after a search has been set up and models
-# have been merged.
+# lm-eval reads them only with the first answers. By then a search has been set up and models have
+# been merged.
 
 
 def check_settings(task: Task, *, where: str) -> None:
-    """Build every filter, and ask every metric of ours about an empty answer.
+    """Build every filter, and score an empty answer with each of evomerge's own metrics.
 
     Raises TaskError, with `where` in front, for settings that a filter or a metric refuses.
     """
@@ -88,7 +88,7 @@ def check_settings(task: Task, *, where: str) -> None:
         for build in ensemble.filters:
             _try(build, where=f"{where}: filter {ensemble.name}")
     for name, function in task._metric_fn_list.items():
-        computed = task.OUTPUT_TYPE == "generate_until"  # the others know their metrics by name
+        computed = task.OUTPUT_TYPE == "generate_until"  # others know their metrics by name
         if function is None and computed and not callable(task.config.process_results):
             raise TaskError(
                 f"{where}: metric {name}: neither lm-eval nor the library `evaluate` has it here; "
@@ -105,5 +105,5 @@ def _try(build: Callable[[], object], *, where: str) -> None:
     try:
         build()
     except (Exception, SystemExit) as error:  # Filters are a task's own code too.
-        said = error if isinstance(error, TaskError) else f"{type(error).__name__}: {error}"
-        raise TaskError(f"{where}: {one_line(said)}; check the task's YAML") from error
+        reason = error if isinstance(error, TaskError) else f"{type(error).__name__}: {error}"
+        raise TaskError(f"{where}: {one_line(reason)}; check the task's YAML") from error

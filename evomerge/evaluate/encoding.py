@@ -1,7 +1,6 @@
-"""Texts of requests to token ids, the way lm-eval's Hugging Face model encodes them.
+"""Encodes the texts of requests to token ids as lm-eval's Hugging Face model does.
 
-Everything is encoded once, in batches, when the tasks are built. It knows a tokenizer and
-lm-eval's rules, no model.
+Everything is encoded once, in batches, when the tasks are built.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Encoder:
     def render_chat(
         self, messages: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """A conversation as text; a template that knows no system role is given none."""
+        """A conversation as text, without system messages if the template refuses them."""
         try:
             return self._render(messages, add_generation_prompt)
         except jinja2.TemplateError:
@@ -76,7 +75,7 @@ class Encoder:
         context, end = pair
         if context:
             head, whole = encoded[context], encoded[context + end]
-            # The context's own tokens, then what the whole text has beyond their number.
+            # The context's own tokens, then the tokens of the whole text after that many.
             tokens, scored = head + whole[len(head) :], len(whole) - len(head)
         else:
             tail = bare[end]
@@ -140,7 +139,7 @@ class Encoder:
     def _encode(
         self, texts: Iterable[str], *, bos: str | None = None, special: bool = True
     ) -> dict[str, list[int]]:
-        """Token ids of each text; one that begins with `bos` already is given no second one."""
+        """Token ids of each text; a text that begins with `bos` gets no second one."""
         unique = list(dict.fromkeys(texts))
         started = {text for text in unique if has_bos_prefix(text, bos)}
         encoded: dict[str, list[int]] = {}
@@ -157,6 +156,6 @@ class Encoder:
 
 
 def _move_spaces(context: str, continuation: str) -> tuple[str, str]:
-    """A space before a word belongs to the word's token."""
+    """Move spaces from the end of a context: a space belongs to the token of the word after it."""
     kept = context.rstrip()
     return kept, context[len(kept) :] + continuation

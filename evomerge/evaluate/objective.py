@@ -1,4 +1,4 @@
-"""What a search maximises: scores of tasks, combined or apart, and the constraints to be kept.
+"""What a search maximises: scores of tasks, combined or separate, and the constraints to keep.
 
 Only this module turns "higher is better" into a fitness or losses to be minimised, and flips the
 sign of metrics that are better when lower.
@@ -17,8 +17,6 @@ from evomerge.errors import TaskError
 from evomerge.evaluate.candidate import Evaluation, Failed, TaskItems
 from evomerge.job import Aggregate, ConstraintSpec, ObjectiveSpec
 
-# A metric of a task, as scores name it.
-
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -36,7 +34,7 @@ PENALTY = 10.0
 """Fitness lost at a relative shortfall of 1, in spreads of scores (see Objective.fitness)."""
 
 Scores = Mapping[str, TaskItems]
-"""task -> what it said of each item."""
+"""task -> its scores, item by item."""
 
 Means = Mapping[str, Mapping[str, float]]
 """task -> metric -> mean over the items; empty for a candidate that failed."""
@@ -67,7 +65,7 @@ class Constraint:
 
 
 def shortfall_unit(threshold: float) -> float:
-    """What a shortfall below a threshold is relative to: the threshold itself, 1 where it is 0."""
+    """The unit of shortfalls below a threshold: the size of the threshold, or 1 if it is 0."""
     return abs(threshold) if threshold != 0.0 else 1.0
 
 
@@ -76,7 +74,8 @@ class Objective:
 
     aggregate: `mean`, sum(w s) / sum(w), a lower-is-better score counted as -s; `geometric`,
     exp(sum(w log s) / sum(w)), 0 as soon as a weighted score is 0 or below; `min`, the lowest
-    score. In `min` weights only select: an objective of weight 0 is left out, others count alike.
+    score. In `min`, weights only select: an objective of weight 0 is left out, all others count the
+    same.
     """
 
     def __init__(
@@ -147,12 +146,12 @@ class Objective:
         return np.asarray(scores[..., chosen] * -self._signs[chosen])
 
     def values(self, means: Means) -> tuple[float, ...]:
-        """The score on each axis as its metric says it. Raises TaskError where one is missing."""
+        """The score on each axis, with its metric's sign. Raises TaskError if one is missing."""
         return tuple(_mean(means, metric) for metric in self.axes)
 
     @property
     def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
-        """Which way each axis is better, in a record's words."""
+        """Whether each axis is maximised or minimised, in a record's words."""
         return tuple("maximize" if m.higher_is_better else "minimize" for m in self.axes)
 
     def score(self, means: Means) -> float:
@@ -164,12 +163,12 @@ class Objective:
         return None if isinstance(outcome, Failed) else self.score(means_of(outcome.tasks))
 
     def thresholds(self, *, base: Means | None, sources: Sequence[Means]) -> tuple[float, ...]:
-        """What each constraint asks for, given the scores of the base and of every source.
+        """The value that each constraint requires, from the scores of the base and the sources.
 
-        Both on items of the same kind of split as the candidates'. Raises TaskError where a
-        constraint compares with scores that are not given.
+        These scores must be on items of the same kind of split as the candidates'. Raises TaskError
+        if a constraint compares with scores that are not given.
         """
-        asked = []
+        required = []
         for constraint in self.constraints:
             compared: Sequence[Means] = {
                 None: (),
@@ -182,8 +181,8 @@ class Objective:
                     "with; score it first"
                 )
             reached = [_mean(means, constraint.metric) for means in compared]
-            asked.append(constraint.at_least * max(reached, default=1.0))
-        return tuple(asked)
+            required.append(constraint.at_least * max(reached, default=1.0))
+        return tuple(required)
 
     def shortfalls(self, means: Means, thresholds: Sequence[float]) -> tuple[float, ...]:
         """How far each constraint is missed, relative to its threshold; 0 where it is kept."""
@@ -197,10 +196,10 @@ class Objective:
     ) -> NDArray[np.float64]:
         """Fitness (n,) of a generation's candidates, in order: lower is better, all finite.
 
-        -score, plus PENALTY x max(1, spread of the scores) x the summed relative shortfalls: one
-        tenth below a threshold costs more than any difference of scores in the generation can
-        repay. A candidate that failed (empty means), or whose score is no number, gets a value
-        worse than every real one by at least 1.
+        -score, plus PENALTY x max(1, spread of the scores) x the summed relative shortfalls. So a
+        score one tenth below a threshold costs at least as much as any difference of scores in the
+        generation. A candidate that failed (empty means), or has a score that is not finite, gets a
+        value worse than every finite one by at least 1.
         """
         scores = np.full(len(generation), np.nan)
         short = np.zeros(len(generation))
@@ -208,30 +207,30 @@ class Objective:
             if means:
                 scores[index] = self.score(means)
                 short[index] = sum(self.shortfalls(means, thresholds))
-        real = np.isfinite(scores) & np.isfinite(short)
-        if not real.any():
+        finite = np.isfinite(scores) & np.isfinite(short)
+        if not finite.any():
             return np.zeros(len(generation))
-        fitness = -scores + PENALTY * max(1.0, float(np.ptp(scores[real]))) * short
-        spread = float(np.ptp(fitness[real]))
-        fitness[~real] = float(fitness[real].max()) + max(1.0, spread)
+        fitness = -scores + PENALTY * max(1.0, float(np.ptp(scores[finite]))) * short
+        spread = float(np.ptp(fitness[finite]))
+        fitness[~finite] = float(fitness[finite].max()) + max(1.0, spread)
         return fitness
 
     def losses(self, candidates: Sequence[Means]) -> NDArray[np.float64]:
         """Losses (n, axes): lower is better, all finite.
 
-        A score, its sign flipped where higher is better. A candidate that failed, or one of whose
-        scores is no number, is worse than every real one on every axis, by at least 1.
+        A loss is a score, its sign flipped where higher is better. A candidate that failed, or has
+        a score that is not finite, is worse than every finite one on every axis, by at least 1.
         """
         scores = np.full((len(candidates), len(self.terms)), np.nan)
         for index, means in enumerate(candidates):
             if means:
                 scores[index] = [_mean(means, term.metric) for term in self.terms]
         losses = self.losses_of(scores)
-        real = np.isfinite(losses).all(axis=1)
-        if not real.any():
+        finite = np.isfinite(losses).all(axis=1)
+        if not finite.any():
             return np.zeros_like(losses)
-        spread = np.ptp(losses[real], axis=0)
-        losses[~real] = losses[real].max(axis=0) + np.maximum(1.0, spread)
+        spread = np.ptp(losses[finite], axis=0)
+        losses[~finite] = losses[finite].max(axis=0) + np.maximum(1.0, spread)
         return losses
 
     def violations(
@@ -239,20 +238,20 @@ class Objective:
     ) -> NDArray[np.float64]:
         """How far each candidate breaks the constraints, (n,): 0 is kept, all finite.
 
-        The sum of the relative shortfalls. A candidate that failed, or one of whose scores is no
-        number, breaks them more than every real one, by at least 1.
+        The sum of the relative shortfalls. A candidate that failed, or has a score that is not
+        finite, breaks them more than every finite one, by at least 1.
         """
         short = np.full(len(candidates), np.nan)
         for index, means in enumerate(candidates):
             if means and np.isfinite(self.values(means)).all():
                 short[index] = sum(self.shortfalls(means, thresholds))
-        real = np.isfinite(short)
-        short[~real] = 1.0 + max(short[real], default=0.0)
+        finite = np.isfinite(short)
+        short[~finite] = 1.0 + max(short[finite], default=0.0)
         return short
 
 
 def means_of(scores: Scores) -> dict[str, dict[str, float]]:
-    """The scores of a candidate without its items."""
+    """Mean of every metric over the items, task by task."""
     return {
         task: {metric: items.mean(metric) for metric in items.metrics}
         for task, items in scores.items()

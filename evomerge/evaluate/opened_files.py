@@ -1,8 +1,9 @@
-"""Files that a task's code reads beyond its own folder: modules, includes, word lists.
+"""Records the files that a task's code reads outside its own folder, such as modules and includes.
 
-Python tells of every file that it opens, so what is counted is what was opened while the task was
-loaded and asked and its answers scored, not what its text seems to name. Rows that `datasets` reads
-are left out, for the items are hashed themselves; so are installed packages, which have versions.
+Python reports every file that it opens. So the record holds the files that were really opened while
+the task was loaded, its prompts were built and its answers were scored. Rows that `datasets` reads
+are left out, because the items are hashed themselves. Installed packages are left out too, because
+they have versions.
 """
 
 from __future__ import annotations
@@ -25,38 +26,42 @@ from typing import Any
 from lm_eval.api.task import Task
 
 WRITTEN = "written by the task"
-"""Stands in the place of the hash of a file that the task itself writes, such as a cache."""
+"""Takes the place of the hash of a file that the task itself writes, for example a cache."""
 
 _LARGEST_BYTES = 64 * 2**20
 _WRITES = os.O_WRONLY | os.O_RDWR
 _ROWS = ("datasets.", "huggingface_hub.", "evomerge.evaluate.public_data.")
-"""Packages and modules whose reading shows in the items."""
+"""Packages and modules that read items. The items are hashed, so the files they read need no hash.
+"""
 
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/run/")
 
 
 @dataclass(kw_only=True)
 class Opened:
-    """What the threads of a task opened, as absolute paths."""
+    """Files that the threads of a task opened, as absolute paths."""
 
     read: set[Path] = field(default_factory=set)
     written: set[Path] = field(default_factory=set)
     started_before: frozenset[int] = frozenset()
-    """Threads of others."""
+    """Threads of other work: they were running before listening began."""
 
     def copy(self) -> Opened:
-        """The same files, to which more may come."""
+        """A copy that later openings do not change."""
         return Opened(read=set(self.read), written=set(self.written))
 
     @property
     def count(self) -> int:
-        """How many files these are."""
+        """The number of these files."""
         return len(self.read) + len(self.written)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedFile:
-    """A file that a task's code opened. place: relative to `root`, the task's folder's parent."""
+    """A file that a task's code opened.
+
+    root: the parent of the task's folder. place: the file's path relative to `root`.
+    """
 
     sha256: str
     root: str
@@ -65,14 +70,17 @@ class OpenedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedTask:
-    """A task whose code is listened to. functions: those that it is made of."""
+    """A task, with the files that its code opens.
+
+    functions: the functions and classes that the task is made of.
+    """
 
     file: Path
     opened: Opened
     functions: Sequence[object]
 
     def files(self) -> dict[str, OpenedFile]:
-        """Name -> file that was opened until now."""
+        """The files that were opened until now, by name."""
         root = root_of(self.file)
         found = find_opened(self.opened, self.file, functions=self.functions)
         return {
@@ -88,24 +96,25 @@ class WatchedTask:
 _watching: list[Opened] = []
 _installed = False
 _of_tasks: dict[Path, Opened] = {}
-"""Task file -> what it opened in this process: a module is read but once."""
+"""Task file -> what it opened in this process. It is kept, because Python reads a module only once.
+"""
 
 
 def opened_in_loading(task_file: Path) -> Opened:
-    """What a task has opened whenever it was loaded in this process."""
+    """The files that a task has opened in all its loads in this process."""
     return _of_tasks.setdefault(task_file, Opened())
 
 
 @contextlib.contextmanager
 def listen(opened: Opened) -> Iterator[None]:
-    """Keep what is opened by this thread and those that it starts."""
+    """Within, record the files that are opened by this thread and by threads that it starts."""
     global _installed
     if not _installed:
-        sys.addaudithook(_hear)  # there is no way to take it away again
+        sys.addaudithook(_on_event)  # an audit hook cannot be removed
         _installed = True
-    mine = threading.get_ident()
+    this_thread = threading.get_ident()
     opened.started_before = frozenset(
-        thread.ident for thread in threading.enumerate() if thread.ident not in (None, mine)
+        thread.ident for thread in threading.enumerate() if thread.ident not in (None, this_thread)
     )
     _watching.append(opened)
     try:
@@ -114,23 +123,23 @@ def listen(opened: Opened) -> Iterator[None]:
         _watching.remove(opened)
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     if not _watching or event not in ("open", "sqlite3.connect"):
         return
     try:
-        _keep(*arguments if event == "open" else (arguments[0], "r", 0))
-    except Exception:  # What is raised here would fail the opening itself.
+        _record(*arguments if event == "open" else (arguments[0], "r", 0))
+    except Exception:  # An error here would make the opening itself fail.
         return
 
 
-def _keep(named: object, mode: str | None, flags: int) -> None:
-    if not isinstance(named, (str, bytes, os.PathLike)):
+def _record(file: object, mode: str | None, flags: int) -> None:
+    if not isinstance(file, (str, bytes, os.PathLike)):
         return
-    here = threading.get_ident()
-    watching = [opened for opened in _watching if here not in opened.started_before]
+    this_thread = threading.get_ident()
+    watching = [opened for opened in _watching if this_thread not in opened.started_before]
     if not watching:
         return
-    path = Path(os.path.abspath(os.fsdecode(named)))
+    path = Path(os.path.abspath(os.fsdecode(file)))
     writes = bool(set(mode) & set("wax+")) if mode is not None else bool(flags & _WRITES)
     if not writes and _reads_rows(sys._getframe(2)):
         return
@@ -149,29 +158,32 @@ def _reads_rows(frame: types.FrameType | None) -> bool:
 def find_opened(
     opened: Opened, task_file: Path, *, functions: Iterable[object]
 ) -> Mapping[str, Path]:
-    """Name -> file that was opened, those of the functions' modules too.
+    """The files that were opened, and those of the functions' modules, by name.
 
-    A name is the file's own below the task's folder's parent, else its last two parts, so that it
-    does not change when all of it is moved; of two that would share a name each has its whole path.
+    A file below the parent of the task's folder is named by its path relative to that parent, any
+    other file by the last two parts of its path. So names stay the same when the folders are moved.
+    Files that would share a name are named by their whole path.
     """
     root = root_of(task_file)
     paths = {_source(path) for path in opened.read | opened.written} | _modules(functions)
     found = {path.resolve() for path in paths if path.is_file()}
-    named: dict[str, list[Path]] = {}
+    by_name: dict[str, list[Path]] = {}
     for path in sorted(path for path in found if _counts(path, root)):
-        named.setdefault(_name(path, root), []).append(path)
+        by_name.setdefault(_name(path, root), []).append(path)
     return {
-        name if len(same) == 1 else str(path): path for name, same in named.items() for path in same
+        name if len(same) == 1 else str(path): path
+        for name, same in by_name.items()
+        for path in same
     }
 
 
 def root_of(task_file: Path) -> Path:
-    """What places of files are relative to: the parent of the task's folder."""
+    """The parent of the task's folder; places of files are relative to it."""
     return task_file.resolve().parent.parent
 
 
 def hash_opened(path: Path, opened: Opened | None = None) -> str:
-    """sha256 of a file, or that the task writes it."""
+    """sha256 of a file, the size of a large one, or WRITTEN for one that the task writes."""
     if opened is not None and path in {written.resolve() for written in opened.written}:
         return WRITTEN
     size = path.stat().st_size
@@ -201,7 +213,7 @@ def _parts(task: Task) -> list[object]:
 
 
 def _source(path: Path) -> Path:
-    """A module's text in the place of what Python compiled of it."""
+    """The source file of a compiled module; any other path as it is."""
     if path.parent.name != "__pycache__":
         return path
     try:
@@ -211,7 +223,7 @@ def _source(path: Path) -> Path:
 
 
 def _modules(functions: Iterable[object]) -> set[Path]:
-    """Files of the modules that functions are of, and of those that these have taken names from."""
+    """Files of the functions' modules, and of modules that these take names from."""
     waiting: list[object] = list(functions)
     seen: set[int] = set()
     files: set[Path] = set()
@@ -229,10 +241,10 @@ def _modules(functions: Iterable[object]) -> set[Path]:
 
 
 def _scope(value: object) -> dict[str, Any] | None:
-    """The names of the module that something is, or is of."""
+    """The names in a module, or in the module where a function, class or object is defined."""
     if isinstance(value, types.ModuleType):
         return vars(value)
-    value = getattr(value, "func", value)  # of a partial
+    value = getattr(value, "func", value)  # a functools.partial wraps it
     scope = getattr(value, "__globals__", None)
     if isinstance(scope, dict):
         return scope
@@ -248,7 +260,7 @@ def _counts(path: Path, root: Path) -> bool:
         parts: tuple[str, ...] = path.relative_to(root).parts
         return not any(part.startswith(".") or part == "__pycache__" for part in parts)
     hidden = any(part.startswith(".") for part in path.parts)
-    # Folders of caches and settings; metrics that `evaluate` fetches are modules in one.
+    # Hidden folders hold caches and settings, but also the metrics that `evaluate` downloads.
     return not str(path).startswith(_SYSTEM) and (not hidden or path.suffix == ".py")
 
 
@@ -266,10 +278,10 @@ def _installed_path(path: Path) -> bool:
 
 @functools.cache
 def _libraries(search_path: tuple[str, ...]) -> tuple[Path, ...]:
-    """Python's own files, installed packages, and evomerge itself but for the tasks it ships.
+    """Folders of Python, of installed packages, and of evomerge except for the tasks it ships.
 
-    search_path: clusters have packages in folders that PYTHONPATH names, with their versions beside
-    them as an installer wrote them.
+    search_path: of modules. On clusters, PYTHONPATH may name folders of installed packages; an
+    installer writes their versions beside them.
     """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     package = Path(__file__).parent.parent

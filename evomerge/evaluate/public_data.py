@@ -1,6 +1,6 @@
 """Rows of a public data set: from a file that the user has, or from the hub by its name.
 
-The shipped tasks over public data sets load their items with it, wherever lm-eval runs them.
+The shipped tasks over public data sets load their items with it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ def public_rows(
 ) -> list[Row]:
     """The rows of a data set, in its order.
 
-    files: where its file may lie under the folder that EVOMERGE_DATA names: .jsonl, .parquet, or
-    .tsv without a header, whose `columns` are given. The first that is there is read; without one
-    the data set is loaded from the hub. Raises TaskError that names both places.
+    files: possible paths of its file below the folder that EVOMERGE_DATA names: .jsonl, .parquet,
+    or .tsv. A .tsv file has no header; `columns` names its columns. The first file that exists is
+    read. If none exists, the data set is loaded from the hub. Raises TaskError that names both
+    places.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     for name in files if folder else ():
@@ -47,13 +48,13 @@ def public_rows(
         missing = f"{folder} has no {files[0]}" if folder else f"{FOLDER_VARIABLE} is not set"
         reason = one_line(f"{type(error).__name__}: {error}")
         raise TaskError(
-            f"data set {hub}: the hub does not give it ({reason}) and {missing}; set "
+            f"data set {hub}: cannot be loaded from the hub ({reason}), and {missing}; set "
             f"{FOLDER_VARIABLE} to a folder that has {files[0]}"
         ) from error
 
 
 def read_rows(path: Path, *, columns: Sequence[str] = ()) -> list[Row]:
-    """The rows of one file, told by its suffix. Raises TaskError where it cannot be read so."""
+    """The rows of one file, in the format of its suffix. Raises TaskError if it cannot be read."""
     try:
         if path.suffix == ".parquet":
             rows: list[Row] = pq.read_table(path).to_pylist()

@@ -1,6 +1,6 @@
 """One lm-eval task, built once: its items, their requests, and how answers become scores.
 
-It drives lm-eval's own task object (prompts, filters, metrics), so numbers are lm-eval's.
+It uses lm-eval's own task object (prompts, filters, metrics), so the scores are those of lm-eval.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from evomerge.evaluate.splits import digest_item
 Answer = LogLikelihood | str
 
 LARGEST = 1e100
-"""Of a metric's values: sums and squares of larger ones overflow."""
+"""Largest size of a metric's values; sums and squares of larger values overflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,13 @@ class _Item:
 class ScoredTask:
     """A task with every item's requests encoded.
 
-    num_fewshot: as lm_eval's option: it replaces the task's number unless that is 0. chat: whether
-    prompts go through the tokenizer's chat template, examples as turns of their own.
-    An item's prompt is the one that a run of `lm_eval` over the whole task gives it: randomly
-    drawn few-shot examples are those of the item's place in the task, in every generation.
-    digests: sha256 of each item's content. identities: of each item, what it shares with whatever
-    asks the same; shown: of all examples.
+    num_fewshot: as the option of `lm_eval`: it replaces the task's number unless that is 0. chat:
+    whether prompts go through the tokenizer's chat template, each few-shot example as its own turn.
+    An item's prompt is the one that a run of `lm_eval` over the whole task gives it. Few-shot
+    examples that are drawn at random depend on the item's place in the task and are the same in
+    every generation.
+    digests: sha256 of each item's content. identities: hashes of each item; items that share one
+    are the same question. shown: such hashes of all few-shot examples.
     Raises TaskError for tasks that cannot be scored this way.
     """
 
@@ -98,7 +99,7 @@ class ScoredTask:
         return total.hexdigest()
 
     def metric(self, name: str) -> Metric:
-        """The metric a user means: `acc`, or `exact_match,strict-match` where filters differ.
+        """The metric of a name: `acc`, or `exact_match,strict-match` where filters differ.
 
         A bare name means the task's first filter. Raises TaskError with the usable names.
         """
@@ -126,8 +127,8 @@ class ScoredTask:
     def score(self, ids: Sequence[int], answers: Sequence[Answer]) -> TaskItems:
         """Filter and score the answers to `requests(ids)`.
 
-        Metrics that the task leaves out for some item are left out. Raises Unscorable where the
-        task's own code fails on an answer or gives a value that is no finite number.
+        A metric is left out if the task gives no value of it for some item. Raises Unscorable if
+        the task's own code fails on an answer or gives a value that is not a finite number.
         """
         items = [self._items[index] for index in ids]
         instances = [instance for item in items for instance in item.instances]
@@ -153,10 +154,11 @@ class ScoredTask:
         return TaskItems(ids=tuple(ids), metrics=complete)
 
     @contextlib.contextmanager
-    def _own_code(self, what: str) -> Iterator[None]:
-        """A task's code meets texts its author never thought of; whatever it raises is Unscorable.
+    def _own_code(self, step: str) -> Iterator[None]:
+        """Within, an error of the task's own code becomes Unscorable.
 
-        An interrupt passes, and a machine that runs short.
+        The code may get answers that its author did not expect. Interrupts are raised as they are,
+        and so are errors of a machine that runs short of memory or disk.
         """
         try:
             yield
@@ -165,7 +167,7 @@ class ScoredTask:
                 raise
             reason = one_line(f"{type(error).__name__}: {error}")
             raise Unscorable(
-                f"task {self.name}: its own code failed on {what} ({reason})"
+                f"task {self.name}: its own code failed on {step} ({reason})"
             ) from error
 
     def _refuse_unsupported(self) -> None:
@@ -183,10 +185,10 @@ class ScoredTask:
             raise TaskError(f"task {self.name}: needs images or audio; choose a text task")
 
     def _refuse_unlabelled(self) -> None:
-        """Raise TaskError where no item's answer is among its choices.
+        """Raise TaskError if no item's answer is among its choices.
 
-        So it is with test splits whose answers are held back (-1, by custom): every model would
-        score 0. An item or two of a task may well be so.
+        Test splits with secret answers are like that (the answer is often -1): every model would
+        score 0. A few items of a good task may be so too.
         """
         task = self._task
         if task.OUTPUT_TYPE != "multiple_choice" or not isinstance(task, ConfigurableTask):
@@ -195,16 +197,18 @@ class ScoredTask:
             return
         answer_of = task.doc_to_text if task.multiple_input else task.doc_to_target
         documents = [item.document for item in self._items]
-        if any(_is_among(answer_of(each), task.doc_to_choice(each)) for each in documents):
+        if any(
+            _is_among(answer_of(document), task.doc_to_choice(document)) for document in documents
+        ):
             return
         raise TaskError(
-            f"task {self.name}: no item's answer is among its choices (that of item 0 is "
+            f"task {self.name}: no item's answer is among its choices (for item 0 it is "
             f"{one_line(repr(answer_of(documents[0])))}); score a split that has answers, or mend "
             "doc_to_target in its YAML"
         )
 
     def _build_items(self, encoder: Encoder, *, chat: bool) -> tuple[_Item, ...]:
-        """Contexts and requests of every document, in order: few-shot draws depend on it."""
+        """Build the requests of every document, in order: few-shot draws depend on the order."""
         shots = self._task.get_config("num_fewshot") or 0
         render = encoder.render_chat if chat else None
         built: list[tuple[Mapping[str, Any], tuple[Instance, ...]]] = []
@@ -228,10 +232,11 @@ class ScoredTask:
                 )
                 instances = made if isinstance(made, list) else [made]
                 built.append((document, tuple(sorted(instances, key=lambda i: i.idx))))
-        except (Exception, SystemExit) as error:  # Task files are code: anything can come of them.
+        except (Exception, SystemExit) as error:  # Task files are code and may raise anything.
             reason = one_line(f"{type(error).__name__}: {error}")
             raise TaskError(
-                f"task {self.name}: item {len(built)} makes no prompt ({reason}); check its YAML"
+                f"task {self.name}: no prompt can be built for item {len(built)} ({reason}); "
+                "check its YAML"
             ) from error
         if not built:
             raise TaskError(f"task {self.name}: has no items; check its data")
@@ -271,16 +276,16 @@ class ScoredTask:
 
 
 def _is_among(answer: object, choices: Sequence[str]) -> bool:
-    """Whether an answer, as lm-eval reads it, is one of the choices; each of a list counts."""
+    """Whether an answer, as lm-eval reads it, is one of the choices; of a list, one is enough."""
     if isinstance(answer, list):
-        return any(_is_among(each, choices) for each in answer)
+        return any(_is_among(part, choices) for part in answer)
     if isinstance(answer, int):
         return 0 <= answer < len(choices)
     return not isinstance(answer, str) or answer in choices
 
 
 def _number(value: Any) -> float:
-    """A value as a score can be made of it. Raises ValueError, TypeError."""
+    """A metric's value as a number to average. Raises ValueError, TypeError."""
     if isinstance(value, str | bytes | bytearray) or np.iscomplexobj(value) or np.ndim(value):
         raise TypeError(f"{str(value)[:40]!r} is no number")
     number = float(value)

@@ -1,4 +1,4 @@
-"""Task code runs under lm-eval's own seeds, and leaves the caller's generators as they were."""
+"""Runs task code under lm-eval's own seeds, and restores the caller's random generators."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
 FEWSHOT_SEED: int = DEFAULT_OTHER_SEED
-"""Seed of the few-shot examples, as `lm_eval` sets it unless told otherwise."""
+"""Seed of the few-shot examples: the default of `lm_eval`."""
 
 
 @contextmanager
 def stock_seeds() -> Iterator[None]:
     """Seed Python's, numpy's and torch's generators as `simple_evaluate` does, then put them back.
 
-    Task files are code: a task that shuffles its documents must do so as it does under `lm_eval`,
-    and alike every time.
+    Task files are code. A task that shuffles its documents must do so as under `lm_eval`, and give
+    the same order every time.
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
@@ -38,9 +38,9 @@ def stock_seeds() -> Iterator[None]:
 
 @contextmanager
 def quiet_lm_eval() -> Iterator[None]:
-    """Hold back lm-eval's advice about its own command line; its errors still show.
+    """Hide lm-eval's advice about its own command line; its errors still show.
 
-    What the clients of the hub log about each try is held back whole: their errors are raised too.
+    All logs of the hub's clients are hidden, because their errors are raised too.
     """
     levels = {"lm_eval": logging.ERROR, "huggingface_hub": logging.CRITICAL}
     levels["datasets"] = logging.CRITICAL

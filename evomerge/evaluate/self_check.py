@@ -1,8 +1,9 @@
-"""The self-check: an engine held to plain transformers before its scores are trusted.
+"""The self-check: compares an engine with plain transformers before its scores are trusted.
 
-A few items of each task are scored twice, by the engine as it will run and by `PlainModel`. What
-differs by more than rounding would be a wrong score in every candidate: a cache that a new version
-of a library does not take, a mask, a position, a state left over from other weights.
+A few items of each task are scored twice: by the engine as it will run, and by `PlainModel`. A
+difference that is larger than rounding would make every candidate's score wrong. Its cause may be a
+cache that a new version of a library does not take, a mask, a position, or a state left over from
+other weights.
 """
 
 from __future__ import annotations
@@ -29,20 +30,22 @@ from evomerge.evaluate.engines.base import (
 from evomerge.evaluate.suite import TaskSuite
 
 MOST_ITEMS = 48
-"""Items of all tasks together; with two hundred tasks one of each."""
+"""Most items of all tasks together; with two hundred tasks, one item of each."""
 
 ITEMS_OF_A_TASK = 4
 
 CHECKED_TOKENS = 8
-"""Of an answer, each read with the whole text before it."""
+"""Tokens of an answer that are checked; for each, plain transformers reads the whole text again."""
 
 CHECKED_ANSWERS = 2
-"""Answers of a task; a token of one costs as much as a text of the others."""
+"""Answers of a task that are checked; each token of an answer costs as much as a whole
+log-likelihood.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounding:
-    """What rounding may come to, in nats a token.
+    """The largest differences that rounding may make, in nats a token.
 
     one: of any one request. all: root mean square over all of them.
     """
@@ -56,31 +59,34 @@ _ROUNDING: Mapping[torch.dtype, Rounding] = {
     torch.float16: Rounding(one=0.1, all=0.03),
     torch.bfloat16: Rounding(one=0.5, all=0.15),
 }
-"""Seen in float32 were 6e-7 to 6e-5, where a wrong mask makes more than 0.1. In bfloat16 the
-rounding of logits alone comes near a mistake, so there the mean over all is what tells."""
+"""Measured in float32: 6e-7 to 6e-5, while a wrong mask makes more than 0.1. In bfloat16 the
+rounding of single logits is almost as large as a mistake, so there the mean over all requests
+decides.
+"""
 
 
 _TIE, _ROUNDINGS = 1e-3, 8
-"""Two logits tie that lie no further apart than this, or than so many roundings of the larger."""
+"""Two logits tie if they differ by no more than this, or than so many roundings of the larger one.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What plain transformers says of some items, request by request, in the order asked."""
+    """What plain transformers answers for some items, request by request."""
 
     items: ItemIds
     requests: tuple[Continuation | Prompt, ...]
-    owners: tuple[tuple[str, int], ...]  # what each request is of: (task, item)
+    owners: tuple[tuple[str, int], ...]  # (task, item) of each request
     said: tuple[float | PlainAnswer, ...]
     dtype: torch.dtype
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfCheck:
-    """What a check that held came to.
+    """The result of a self-check that passed.
 
-    label: the model. items, requests: how many. largest: difference of any request, in nats a
-    token. allowed: what rounding may come to.
+    label: the model. items, requests: how many. largest: the largest difference of a request, in
+    nats a token. allowed: the largest difference that rounding may make.
     """
 
     label: str
@@ -101,36 +107,36 @@ class SelfCheck:
 
 
 def choose_items(suite: TaskSuite) -> ItemIds:
-    """Items to check: of each task some search items, from its shortest text to its longest.
+    """Items to check: some search items of each task, from its shortest text to its longest.
 
-    Where its search split is empty, of the next that is not.
+    If its search split is empty, they come from validation, or else from test.
     """
     each = max(1, min(ITEMS_OF_A_TASK, MOST_ITEMS // len(suite.tasks)))
     return {task: _spread(suite, task, each) for task in suite.tasks}
 
 
 def _spread(suite: TaskSuite, task: str, count: int) -> tuple[int, ...]:
-    there: tuple[int, ...] = ()
+    available: tuple[int, ...] = ()
     for split in ("search", "validation", "test"):
         with contextlib.suppress(TaskError):  # a split that is empty
-            there = there or suite.items(task, split)
+            available = available or suite.items(task, split)
     lengths = {
         item: max(len(request.tokens) for request in suite.requests({task: (item,)}))
-        for item in there
+        for item in available
     }
-    ordered = sorted(there, key=lambda item: (lengths[item], item))
+    ordered = sorted(available, key=lambda item: (lengths[item], item))
     places = np.linspace(0, len(ordered) - 1, num=min(count, len(ordered)))
     return tuple(sorted({ordered[int(place)] for place in places}))
 
 
 def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
-    """What plain transformers says of these items."""
+    """The answers of plain transformers for these items."""
     owners: list[tuple[str, int]] = []
     requests: list[Continuation | Prompt] = []
     for task, ids in items.items():
         answers = 0
         for item in ids:
-            for request in _told_apart(suite.requests({task: (item,)})):
+            for request in _shortest_and_longest(suite.requests({task: (item,)})):
                 answers += isinstance(request, Prompt)
                 if answers <= CHECKED_ANSWERS or not isinstance(request, Prompt):
                     requests.append(request)
@@ -149,8 +155,10 @@ def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
     )
 
 
-def _told_apart(requests: Sequence[Continuation | Prompt]) -> Sequence[Continuation | Prompt]:
-    """Of one item's requests the shortest and the longest; plain reading shares nothing of them."""
+def _shortest_and_longest(
+    requests: Sequence[Continuation | Prompt],
+) -> Sequence[Continuation | Prompt]:
+    """The shortest and the longest request of an item; plain transformers needs a pass for each."""
     if len(requests) <= 2:
         return requests
     by_length = sorted(requests, key=lambda request: len(request.tokens))
@@ -158,27 +166,27 @@ def _told_apart(requests: Sequence[Continuation | Prompt]) -> Sequence[Continuat
 
 
 def check_engine(engine: Engine, expected: Expected, suite: TaskSuite, *, label: str) -> SelfCheck:
-    """Hold an engine, whose weights are those of the reference, to what was expected.
+    """Compare an engine's answers with the expected ones; both have the same weights.
 
-    label: the model, for messages. Raises SelfCheckError, in one line, where it says anything else,
-    and Unscorable where the model itself has no score.
+    label: the model, for messages. Raises SelfCheckError, in one line, if they differ, and
+    Unscorable if the model itself has no score.
     """
     suite.make_ready(engine)
     rounding = _ROUNDING[expected.dtype]
     judge = _Judge(dtype=expected.dtype, rounding=rounding, label=label)
     differences: list[float] = []
     same: list[bool] = []
-    found = _found(engine, expected.requests)
-    for request, owner, said, plain in zip(
-        expected.requests, expected.owners, found, expected.said, strict=True
+    answers = _found(engine, expected.requests)
+    for request, owner, answer, plain in zip(
+        expected.requests, expected.owners, answers, expected.said, strict=True
     ):
         if isinstance(plain, PlainAnswer):
-            assert isinstance(said, list)
-            same.append(judge.answer(said, plain, owner))
+            assert isinstance(answer, list)
+            same.append(judge.answer(answer, plain, owner))
         else:
-            assert isinstance(said, float)
+            assert isinstance(answer, float)
             assert isinstance(request, Continuation)
-            differences.append(judge.likelihood(said, plain, request.scored, owner))
+            differences.append(judge.likelihood(answer, plain, request.scored, owner))
     judge.spread(differences)
     judge.ties(same)
     return SelfCheck(
@@ -191,88 +199,93 @@ def check_engine(engine: Engine, expected: Expected, suite: TaskSuite, *, label:
 
 
 def check_reading(found: torch.Tensor, plain: torch.Tensor, tokens: Tokens, *, label: str) -> None:
-    """Hold one reading of a text to that of plain transformers.
+    """Compare an engine's logits of one text with those of plain transformers.
 
     found, plain: logits (length, vocabulary). tokens: (length,) the text. Raises SelfCheckError.
     """
     rounding = _ROUNDING[found.dtype]
     judge = _Judge(dtype=found.dtype, rounding=rounding, label=label)
     targets = torch.from_numpy(tokens[1:].copy())[:, None]
-    said, wanted = (
+    found_values, plain_values = (
         torch.log_softmax(logits[:-1].float().cpu(), dim=-1).gather(1, targets)[:, 0].tolist()
         for logits in (found, plain)
     )
     judge.spread(
         [
-            judge.likelihood(one, other, 1, ("calibration text", place))
-            for place, (one, other) in enumerate(zip(said, wanted, strict=True))
+            judge.likelihood(value, plain_value, 1, ("calibration text", position))
+            for position, (value, plain_value) in enumerate(
+                zip(found_values, plain_values, strict=True)
+            )
         ]
     )
 
 
 def _found(engine: Engine, requests: Sequence[Continuation | Prompt]) -> list[float | list[int]]:
-    """All requests in one call of each kind, as candidates are scored."""
-    likely = iter(engine.loglikelihood([r for r in requests if isinstance(r, Continuation)]))
+    """The engine's answers, with one call for each kind of request, as candidates are scored."""
+    likelihoods = iter(engine.loglikelihood([r for r in requests if isinstance(r, Continuation)]))
     answers = iter(engine.answer([r for r in requests if isinstance(r, Prompt)]))
     return [
-        next(likely)[0] if isinstance(request, Continuation) else next(answers)
+        next(likelihoods)[0] if isinstance(request, Continuation) else next(answers)
         for request in requests
     ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Judge:
-    """Tells rounding from mistakes, for one model."""
+    """Decides for one model which differences are rounding and which are mistakes."""
 
     dtype: torch.dtype
     rounding: Rounding
     label: str
 
-    def likelihood(self, said: float, plain: float, scored: int, owner: tuple[str, int]) -> float:
-        """The difference in nats a token, less what lm-eval's sum in the model's dtype takes."""
+    def likelihood(self, found: float, plain: float, scored: int, owner: tuple[str, int]) -> float:
+        """The difference in nats a token, less what lm-eval's sum in the model's dtype rounds."""
         summed = torch.finfo(self.dtype).eps * abs(plain)
-        # A NaN is no number to be near to another, and max() would take it for nothing.
-        apart = 0.0 if said == plain else abs(said - plain)
-        difference = max(0.0, apart - summed) / math.sqrt(scored)
-        if math.isnan(apart) or not difference <= self.rounding.one:
-            raise self._differs(owner, f"a log-likelihood of {said:.4f}", f"{plain:.4f}")
+        # max() would take a NaN for 0, so it is tested by itself.
+        distance = 0.0 if found == plain else abs(found - plain)
+        difference = max(0.0, distance - summed) / math.sqrt(scored)
+        if math.isnan(distance) or not difference <= self.rounding.one:
+            raise self._differs(owner, f"a log-likelihood of {found:.4f}", f"{plain:.4f}")
         return difference
 
     def spread(self, differences: Sequence[float]) -> None:
-        """Many differences that are each within rounding are no rounding together."""
+        """Raise if the differences together are too large, even if each is within rounding."""
         spread = math.sqrt(sum(d * d for d in differences) / max(1, len(differences)))
         if spread > self.rounding.all:
             raise self._differs(
                 None, f"log-likelihoods that are {spread:.4f} nats a token off", "others"
             )
 
-    def answer(self, said: Sequence[int], plain: PlainAnswer, owner: tuple[str, int]) -> bool:
-        """Whether it is the same. It must be up to the first near tie, and end where that ends."""
-        for place, (token, wanted) in enumerate(zip(said, plain.tokens, strict=False)):
+    def answer(self, found: Sequence[int], plain: PlainAnswer, owner: tuple[str, int]) -> bool:
+        """Whether the answers are the same.
+
+        They must be so up to the first near tie, and end in the same place if there is none.
+        """
+        for position, (token, wanted) in enumerate(zip(found, plain.tokens, strict=False)):
             if token != wanted:
-                row = plain.logits[place]
+                row = plain.logits[position]
                 gap = float(row[wanted] - row[token])
                 if gap <= max(_TIE, _ROUNDINGS * torch.finfo(self.dtype).eps * float(row.max())):
-                    return False  # after another token everything is another text
+                    return False  # after a different token the texts have nothing in common
                 raise self._differs(
                     owner,
-                    f"token {token} in place {place + 1} of the answer",
-                    f"token {wanted}, whose logit is {gap:.4f} higher",
+                    f"token {token} as token {position + 1} of the answer",
+                    f"token {wanted} with a logit {gap:.4f} higher",
                 )
-        if plain.ended and len(said) > len(plain.tokens):
+        if plain.ended and len(found) > len(plain.tokens):
             raise self._differs(
                 owner,
-                f"an answer of {len(said)} tokens",
-                f"one that ends after {len(plain.tokens)}",
+                f"an answer of {len(found)} tokens",
+                f"an answer of {len(plain.tokens)}",
             )
 
         return True
 
     def ties(self, same: Sequence[bool]) -> None:
-        """Near ties fall the other way now and then, not in most answers."""
-        others = len(same) - sum(same)
-        if others > 1 and others > len(same) / 2:
-            raise self._differs(None, f"{others} of {len(same)} answers", "other ones")
+        """Raise if most answers differ: a near tie may change a few of them, not most."""
+        different = len(same) - sum(same)
+        if different > 1 and different > len(same) / 2:
+            raise self._differs(None, f"{different} of {len(same)} answers", "other ones")
 
     def _differs(self, owner: tuple[str, int] | None, said: str, plain: str) -> SelfCheckError:
         where = self.label if owner is None else f"{self.label}, {owner[0]}, item {owner[1]}"

@@ -1,8 +1,8 @@
-"""Which items stand in prompts, as few-shot examples with their answers.
+"""Finds the items that appear in prompts as few-shot examples, with their answers.
 
-lm-eval draws examples from the scored items themselves where a task names no other split, and a
-split of its own may hold some of them too. An item that a prompt answers measures nothing, and one
-of the test split would be seen while candidates are searched for.
+If a task names no other split, lm-eval draws examples from the scored items themselves. A separate
+split may hold some of these items too. An item with its answer in a prompt measures nothing, and a
+test item in a prompt would be seen during the search.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Document = Mapping[str, Any]
 
 
 class WatchedSampler:
-    """A task's sampler that keeps what it gave."""
+    """A task's sampler that keeps the documents it has drawn."""
 
     def __init__(self, sampler: ContextSampler) -> None:
         self._sampler = sampler
         self.given: list[Document] = []
 
     def sample(self, *args: Any, **kwargs: Any) -> Sequence[Document]:
-        """What the task's own sampler draws, its state moved as ever."""
+        """Draw documents with the task's own sampler, and change its state as usual."""
         drawn: Sequence[Document] = self._sampler.sample(*args, **kwargs)
         self.given.extend(drawn)
         return drawn
@@ -38,7 +38,7 @@ class WatchedSampler:
 
 
 def watch_examples(task: Task) -> WatchedSampler | None:
-    """Keep from now on what the task's sampler gives; None where the task has none."""
+    """Keep what the task's sampler draws from now on; None if the task has no sampler."""
     sampler = getattr(task, "sampler", None)
     if sampler is None:
         return None
@@ -48,41 +48,44 @@ def watch_examples(task: Task) -> WatchedSampler | None:
 
 
 def examples_of(task: Task, watched: WatchedSampler | None) -> list[Document]:
-    """The documents that stood in prompts; all that may have where nothing was seen of them."""
+    """The documents that appeared in prompts; all that may appear if none was recorded."""
     if watched is not None and watched.given:
         return watched.given
     return list(task.fewshot_docs())
 
 
 def identities(task: Task, documents: Iterable[Document], *, shown: bool) -> list[frozenset[str]]:
-    """What tells that two documents are one question, in sha256: the same if any is shared.
+    """sha256 hashes of each document; documents that share one are the same question.
 
-    The content, and the question with its choices as it is asked, which is the same for rows that
-    differ in an id. shown: whether the documents are examples, which may be asked in other words.
+    One hash is of the content. The others are of the question with its choices, as the prompt words
+    it. They are equal for rows that differ only in an id. shown: whether the documents are few-shot
+    examples, which may have their own wording.
     """
     with stock_seeds():
         found = [
-            {f"content {digest_item(document)}", *_asked(task, document, shown=shown)}
+            {f"content {digest_item(document)}", *_question_texts(task, document, shown=shown)}
             for document in documents
         ]
-    asked = [said for identity in found for said in identity if said.startswith("asked")]
-    if not shown and len(found) > 1 and len(set(asked)) == 1:
-        # Such a text stands before every item and asks nothing.
-        found = [{said for said in identity if said not in asked} for identity in found]
+    questions = [text for identity in found for text in identity if text.startswith("asked")]
+    if not shown and len(found) > 1 and len(set(questions)) == 1:
+        # A text that is the same for every item is not a question.
+        found = [{text for text in identity if text not in questions} for identity in found]
     return [
-        frozenset(hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest() for said in one)
-        for one in found
+        frozenset(
+            hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() for text in identity
+        )
+        for identity in found
     ]
 
 
-def _asked(task: Task, document: Document, *, shown: bool) -> Iterable[str]:
+def _question_texts(task: Task, document: Document, *, shown: bool) -> Iterable[str]:
     wordings: list[tuple[Any, Any]] = [(None, None)]
     if shown and isinstance(task, ConfigurableTask):
         wordings.append((task.fewshot_cfg.doc_to_text, task.fewshot_cfg.doc_to_choice))
     for to_text, to_choice in wordings:
         try:
             yield f"asked {_question(task, document, to_text, to_choice)}"
-        except Exception:  # Task files are code, and examples may lack what items have.
+        except Exception:  # Task files are code, and examples may lack fields of items.
             continue
 
 

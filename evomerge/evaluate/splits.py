@@ -1,7 +1,7 @@
-"""Which items belong to search, validation and test, and which of them a generation sees.
+"""Assigns items to search, validation and test, and draws the items of each generation.
 
-An item's place follows from its content alone, so the same question in two tasks, or in another
-order tomorrow, is always on the same side.
+The split of an item depends on its content alone. So the same question is in the same split in
+every task and in every order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evomerge.job import SplitSpec
 def digest_item(document: Mapping[str, object]) -> str:
     """sha256 of an item's content as canonical JSON, in hexadecimal.
 
-    Keys are sorted; values that JSON does not have are written as text.
+    Keys are sorted; values that JSON cannot hold are written as text.
     """
     text = json.dumps(
         document, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_as_json
@@ -37,7 +37,7 @@ def _as_json(value: object) -> object:
 
 
 def place_item(digest: str, shares: SplitSpec) -> Split:
-    """The split of an item: its digest read as a number in [0, 1), cut at the shares."""
+    """The split of an item: its digest, as a number in [0, 1), is compared with the shares."""
     position = int(digest[:16], 16) / 2**64
     if position < shares.search:
         return "search"
@@ -47,13 +47,14 @@ def place_item(digest: str, shares: SplitSpec) -> Split:
 
 
 def share_evenly(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
-    """How many of `total` items each task gives; one with fewer, by `sizes`, gives all of them.
+    """How many of `total` items each task gives.
 
-    What does not divide goes to the first tasks, one each.
+    sizes: task -> its items; a task with fewer items than its part gives all of them. The remainder
+    goes to the first tasks, one item each.
     """
-    each, remainder = divmod(total, max(1, len(sizes)))
+    part, remainder = divmod(total, max(1, len(sizes)))
     return {
-        task: min(each + (ordinal < remainder), size)
+        task: min(part + (ordinal < remainder), size)
         for ordinal, (task, size) in enumerate(sizes.items())
     }
 
@@ -61,10 +62,10 @@ def share_evenly(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
 def draw(pools: Mapping[str, Sequence[int]], total: int, *, seed: int, generation: int) -> ItemIds:
     """Items of one generation: `total` over all tasks, evenly, without replacement.
 
-    pools: task -> items to draw from, in the order of the job. What does not divide goes to the
-    first tasks, one each; a task with fewer items gives all of them. The same seed, generation and
+    pools: task -> items to draw from, in the order of the job. The remainder goes to the first
+    tasks, one item each; a task with fewer items gives all of them. The same seed, generation and
     pools give the same items on every machine and with every version of numpy.
-    Raises JobError where `total` does not reach every task.
+    Raises JobError if `total` is smaller than the number of tasks.
     """
     if total < len(pools):
         raise JobError(

@@ -1,8 +1,9 @@
-"""Scores of a saved model by lm-eval as anyone would run it: `simple_evaluate` and its own HFLM.
+"""Scores a saved model by stock lm-eval: `simple_evaluate` and its own HFLM.
 
-The check that our own way of scoring is judged by, so nothing of that is used here: lm-eval loads
-the folder, builds the tasks and runs them. A vision-language model, which its `hf` does not load
-and whose pictures its `hf-multimodal` asks for, is loaded by transformers and handed to `hf`.
+Our own scoring is checked against these scores, so nothing of it is used here: lm-eval loads the
+folder, builds the tasks and runs them. Vision-language models are an exception: lm-eval's `hf` does
+not load them, and its `hf-multimodal` needs pictures. So transformers loads such a model, and `hf`
+gets it ready made.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ from evomerge.recipe import DType
 
 @dataclass(frozen=True, kw_only=True)
 class StockOptions:
-    """How lm-eval is asked to score: as the job says, on the device and in the dtype it names.
+    """How lm-eval scores: as the job says, on the device and in the dtype it names.
 
-    batch_size: 1 is what the `lm_eval` command takes unless told otherwise; "auto" is probed by it.
-    trust_remote_code: whether modelling code that lies in the folder may run.
+    batch_size: 1 is the default of the `lm_eval` command; with "auto" lm-eval finds one by trials.
+    trust_remote_code: whether modelling code in the folder may run.
     """
 
     dtype: DType
@@ -55,9 +56,9 @@ class StockOptions:
 
 
 def loader_of(architectures: Sequence[str]) -> Any:
-    """The class of transformers that loads the models that config.json names, as text models.
+    """The transformers class that loads a model as a text model.
 
-    A name that it does not know is left to the class for causal language models.
+    architectures: as in config.json; an unknown name gets the class for causal language models.
     """
     named = next(iter(architectures), "")
     if named in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
@@ -73,9 +74,9 @@ def score_stock(
     """Score the model in `folder` on `items` by stock lm-eval.
 
     items: task -> positions of the items, sorted and unique. metrics: task -> names as in
-    TaskItems.metrics. Returns one value an item and metric. A task whose few-shot examples are
-    drawn at random is run whole, for lm-eval draws them item after item. The global random
-    generators, which lm-eval seeds, are left as they were. Raises TaskError.
+    TaskItems.metrics. Returns one value for each item and metric. A task with few-shot examples
+    that are drawn at random is run whole, because lm-eval draws them item after item. The global
+    random generators, which lm-eval seeds, are left as they were. Raises TaskError.
     """
     with _generators_kept(), quiet_lm_eval(), _silent_children():
         manager = _task_manager(tuple(items), options.task_folders)
@@ -110,7 +111,7 @@ def score_stock(
 
 
 def _vision_language_model(folder: Path, options: StockOptions) -> LM | None:
-    """lm-eval's own model for text over one that reads pictures too; None for any other."""
+    """lm-eval's text model around a vision-language model; None for any other model."""
     config = transformers.AutoConfig.from_pretrained(
         folder, trust_remote_code=options.trust_remote_code
     )
@@ -151,7 +152,7 @@ def _draws_examples(task: Task, num_fewshot: int | None) -> bool:
 def _items_of(
     task: str, rows: Sequence[Mapping[str, Any]], ids: Sequence[int], metrics: Sequence[str]
 ) -> TaskItems:
-    """lm-eval's sample log, a row for each item and filter, as one column a metric."""
+    """lm-eval's sample log, a row for each item and filter, as one column for each metric."""
     single = len({row["filter"] for row in rows}) == 1
     columns: dict[str, dict[int, float]] = {metric: {} for metric in metrics}
     for row in rows:
@@ -173,17 +174,17 @@ def _items_of(
 
 @contextlib.contextmanager
 def _silent_children() -> Iterator[None]:
-    """Keep off the screen what lm-eval's `git describe` says outside a repository."""
+    """Hide what lm-eval's `git describe` prints outside a repository."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         os.close(nowhere)
 
 

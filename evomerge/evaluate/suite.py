@@ -1,6 +1,6 @@
 """The task suite: every task of a job built once, then scored for candidate after candidate.
 
-It joins tasks to an engine: draws of items go out as requests, answers come back as item scores.
+It connects tasks with an engine: items go out as requests, and answers come back as item scores.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from evomerge.evaluate.splits import place_item
 from evomerge.job import SplitSpec
 
 _MOST_SHOWN = 0.25
-"""Share of a task's items that may be examples in prompts; with more, something else is wrong."""
+"""Largest share of a task's items that may be few-shot examples; more points to a mistake."""
 
 
 class TaskSuite:
     """The tasks of a job. Items are addressed by their position in the task's own documents.
 
-    An item that stands in some prompt of the job as an example, with its answer, is in no split.
+    If an item is a few-shot example in any prompt of the job, its answer is visible, so it is in no
+    split.
 
-    task_files: path -> sha256 of every file that defines a task; `items of <task>` -> sha256 of
-    its items and encoded prompts, wherever its data lie. A resumed search compares them.
-    tokenizer: the one that requests are encoded with.
+    task_files: path -> sha256 of every file that defines a task; `items of <task>` -> sha256 of its
+    items and encoded prompts, wherever its data are stored. A resumed search compares them.
+    tokenizer: it encodes the requests.
     """
 
     def __init__(
@@ -60,13 +61,13 @@ class TaskSuite:
         self._scored = _scored_items(tasks)
         self.task_files = {**task_files, **self._items_files()}
         self._items: dict[tuple[str, Split], tuple[int, ...]] = {
-            (task.name, place): tuple(
+            (task.name, split_name): tuple(
                 index
                 for index in self._scored[task.name]
-                if place_item(task.digests[index], split) == place
+                if place_item(task.digests[index], split) == split_name
             )
             for task in tasks
-            for place in ("search", "validation", "test")
+            for split_name in ("search", "validation", "test")
         }
         requests = [request for task in tasks for request in task.all_requests()]
         self._longest_tokens = max(
@@ -87,9 +88,9 @@ class TaskSuite:
     ) -> TaskSuite:
         """Find, build and encode tasks by name.
 
-        folders: task folders of the user, looked through first. num_fewshot: replaces the tasks'
-        own numbers. tokenizer: that of the merged model, or its folder. split: shares of items.
-        Raises TaskError in one line. Global random generators are left as they were.
+        folders: task folders of the user, searched first. num_fewshot: replaces the tasks' own
+        numbers. tokenizer: that of the merged model, or its folder. split: shares of items. Raises
+        TaskError in one line. Global random generators are left as they were.
         """
         if isinstance(tokenizer, Path):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer)
@@ -140,7 +141,7 @@ class TaskSuite:
 
     @property
     def generates(self) -> bool:
-        """Whether any task asks for answers, and not for likelihoods alone."""
+        """Whether any task needs generated answers, not log-likelihoods alone."""
         return any(
             isinstance(request, Prompt)
             for task in self._tasks.values()
@@ -152,9 +153,9 @@ class TaskSuite:
         return self._task(task).digests
 
     def largest_token(self, task: str) -> int:
-        """The largest token id in the requests of a task; -1 where they hold none."""
+        """The largest token id in the requests of a task; -1 if there is none."""
         tokens = (request.tokens for request in self._task(task).all_requests())
-        return max((int(each.max()) for each in tokens if len(each)), default=-1)
+        return max((int(ids.max()) for ids in tokens if len(ids)), default=-1)
 
     def metrics(self, task: str) -> Mapping[str, bool]:
         """Usable metrics -> whether higher is better, named as in TaskItems.metrics.
@@ -165,11 +166,11 @@ class TaskSuite:
         return self._task(task).metrics
 
     def metric(self, task: str, name: str) -> Metric:
-        """The metric that a user's name means; see ScoredTask.metric. Raises TaskError."""
+        """The metric that the user calls `name`; see ScoredTask.metric. Raises TaskError."""
         return self._task(task).metric(name)
 
     def scored(self, task: str) -> tuple[int, ...]:
-        """Items of all splits, sorted: those that stand as examples in no prompt."""
+        """Items of all splits, sorted: those that are an example in no prompt."""
         self._task(task)
         return self._scored[task]
 
@@ -192,29 +193,34 @@ class TaskSuite:
         ]
 
     def make_ready(self, engine: Engine) -> None:
-        """Let an engine choose its batches by the longest requests there are."""
+        """Let an engine choose its batch sizes for the longest requests of the tasks."""
         engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
 
     def score(self, engine: Engine, items: ItemIds) -> dict[str, TaskItems]:
         """Score the engine's present weights on these items (task -> sorted positions).
 
         The same weights and items give the same numbers. Raises NonFiniteLogits and other
-        Unscorable signals, which fail the candidate; TaskError where a request cannot be asked.
+        Unscorable signals, which fail the candidate. Raises TaskError if a request does not fit the
+        model.
         """
         self.make_ready(engine)
         with stock_seeds(), quiet_lm_eval():
             requests = {task: self.requests({task: ids}) for task, ids in items.items()}
-            answers = iter(self._answer(engine, [r for asked in requests.values() for r in asked]))
+            answers = iter(
+                self._answer(
+                    engine, [r for task_requests in requests.values() for r in task_requests]
+                )
+            )
             scores = {}
             for task, ids in items.items():
-                given = [next(answers) for _ in requests[task]]
+                task_answers = [next(answers) for _ in requests[task]]
                 with self._watch(task):
-                    scores[task] = self._task(task).score(ids, given)
+                    scores[task] = self._task(task).score(ids, task_answers)
             return scores
 
     @property
     def opened_files(self) -> Mapping[str, OpenedFile]:
-        """What the tasks' code has read until now, wherever it lies, hashed as it is now."""
+        """Files that the tasks' code has read until now, in any folder, with their hashes now."""
         files: dict[str, OpenedFile] = {}
         for task, watched in self._watched.items():
             for name, file in watched.files().items():
@@ -225,7 +231,7 @@ class TaskSuite:
 
     @property
     def opened_count(self) -> int:
-        """How many files that is, and those that do not count: it grows when there are more."""
+        """How many files were opened until now, counted or not; it grows when more are opened."""
         return sum(watched.opened.count for watched in self._watched.values())
 
     @contextlib.contextmanager
@@ -238,21 +244,23 @@ class TaskSuite:
             yield
 
     def _items_files(self) -> dict[str, str]:
-        """What is scored of each task, as `task_files` says it."""
-        said = {}
+        """The part of `task_files` about what is scored of each task."""
+        digests = {}
         for name, task in self._tasks.items():
             fingerprint = task.fingerprint()
             if len(self._scored[name]) < len(task):
                 text = f"{fingerprint} {self._scored[name]}"
                 fingerprint = hashlib.sha256(text.encode()).hexdigest()
-            said[f"items of {name}"] = fingerprint
-        return said
+            digests[f"items of {name}"] = fingerprint
+        return digests
 
     def _answer(self, engine: Engine, requests: Sequence[Continuation | Prompt]) -> list[Answer]:
         """Answers in the order of the requests; both kinds are batched over all tasks."""
-        likely = iter(engine.loglikelihood([r for r in requests if isinstance(r, Continuation)]))
-        said = iter(engine.generate([r for r in requests if isinstance(r, Prompt)]))
-        return [next(likely) if isinstance(r, Continuation) else next(said) for r in requests]
+        likelihoods = iter(
+            engine.loglikelihood([r for r in requests if isinstance(r, Continuation)])
+        )
+        texts = iter(engine.generate([r for r in requests if isinstance(r, Prompt)]))
+        return [next(likelihoods) if isinstance(r, Continuation) else next(texts) for r in requests]
 
     def _task(self, name: str) -> ScoredTask:
         task = self._tasks.get(name)
@@ -262,7 +270,7 @@ class TaskSuite:
 
 
 def _scored_items(tasks: Sequence[ScoredTask]) -> dict[str, tuple[int, ...]]:
-    """Task -> items that are no example in a prompt of any task. Raises TaskError where few are."""
+    """Task -> items that are no example in any prompt. Raises TaskError if too few are left."""
     shown = frozenset().union(*(task.shown for task in tasks))
     scored = {}
     for task in tasks:
@@ -272,15 +280,15 @@ def _scored_items(tasks: Sequence[ScoredTask]) -> dict[str, tuple[int, ...]]:
         lost = len(task) - len(scored[task.name])
         if lost > _MOST_SHOWN * len(task):
             raise TaskError(
-                f"task {task.name}: {lost} of its {len(task)} items stand with their answers in "
-                "prompts, as few-shot examples; name a fewshot_split in its YAML that is not "
+                f"task {task.name}: {lost} of its {len(task)} items are few-shot examples in "
+                "prompts, with their answers; name a fewshot_split in its YAML that is not "
                 "scored, or set evaluation.num_fewshot to 0"
             )
     return scored
 
 
 def _add(files: dict[str, str], more: Mapping[str, str], *, task: str) -> None:
-    """Files of one more task; one that has the name of another's is named with the task."""
+    """Add the files of a task; if a name is taken by another file, the task is added to it."""
     for name, digest in more.items():
         known = files.setdefault(name, digest)
         if known != digest:

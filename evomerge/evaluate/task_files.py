@@ -1,7 +1,7 @@
-"""The YAML files of tasks, read as text: whether they may be loaded, and which names they hold.
+"""Reads the YAML files of tasks as text: whether they may be loaded, and which names they hold.
 
-lm-eval reads every file of a folder with a loader that a few lines can hang or crash, and takes
-seconds to import; here nothing of it is needed, so a wrong name is said at once.
+lm-eval takes seconds to import, and a few lines of YAML can hang or crash its loader. Nothing here
+needs lm-eval, so a wrong name is reported at once.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _NAMES = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([^\s\"'#\[{]+)", re.MULT
 def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
     """Refuse task folders that cannot be loaded, and names that no task file holds.
 
-    folders: those of the user. A name that is written somewhere may yet be no task: lm-eval says
-    so when it loads it. Raises TaskError in one line.
+    folders: those of the user. A name that some file holds may still be no task; lm-eval reports
+    that when it loads the name. Raises TaskError in one line.
     """
     check_folders(folders)
     local = b"\0".join(_contents([*folders, shipped_folder("evals")]))
-    asked = dict.fromkeys(tasks)
-    missing = [name for name in asked if not name or name.encode() not in local]
+    names = dict.fromkeys(tasks)
+    missing = [name for name in names if not name or name.encode() not in local]
     own = b"\0".join(_contents([own_folder()])) if missing else b""
     for name in missing:
         if not name or name.encode() not in own:
@@ -40,7 +40,7 @@ def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
 
 
 def check_folders(folders: Iterable[Path]) -> None:
-    """Raise TaskError for a folder that is none, or has a YAML file that must not be loaded."""
+    """Raise TaskError for a path that is no folder, or has a YAML file that must not be loaded."""
     for folder in folders:
         if not os.path.isdir(folder):
             raise TaskError(f"evaluation.task_folders: {folder} is no folder; check the path")
@@ -49,25 +49,27 @@ def check_folders(folders: Iterable[Path]) -> None:
 
 
 def _check_file(first: Path) -> None:
-    """A file and those that it includes are regular files, within the bounds of documents."""
+    """Check that a file and its includes are regular files within the bounds of documents."""
     waiting, seen = [first], {first}
     while waiting:
         path = waiting.pop()
         content = load_bytes(path, kind="a task", limit_bytes=_LARGEST_BYTES, error=TaskError)
         text = content.decode("utf-8", errors="replace")
         check_bounds(text, where=str(path), error=TaskError)
-        found = included(path, read_task_file(path) or {}) if "include" in text else []
-        waiting.extend(other for other in found if other not in seen)
-        seen.update(found)
+        includes = included(path, read_task_file(path) or {}) if "include" in text else []
+        waiting.extend(include for include in includes if include not in seen)
+        seen.update(includes)
 
 
 def unknown_task(name: str, folders: Sequence[Path], contents: bytes | None = None) -> TaskError:
-    """What to say of a name that is no task: the nearest names, or where to look.
+    """The error for a name that is no task: it tells the nearest names, or where to look.
 
-    contents: of all task files, where they are read already.
+    contents: of all task files, if they are read already.
     """
-    every = contents or b"".join(_contents([*folders, shipped_folder("evals"), own_folder()]))
-    known = {match.decode("utf-8", "replace") for match in _NAMES.findall(every)} - {name}
+    all_contents = contents or b"".join(
+        _contents([*folders, shipped_folder("evals"), own_folder()])
+    )
+    known = {match.decode("utf-8", "replace") for match in _NAMES.findall(all_contents)} - {name}
     nearest = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
     broken = _unreadable(folders)
     if nearest and not (broken and name.encode() in broken.read_bytes()):
@@ -81,13 +83,13 @@ def unknown_task(name: str, folders: Sequence[Path], contents: bytes | None = No
 
 def own_folder() -> Path:
     """The folder of lm-eval's own tasks, found without importing it."""
-    found = importlib.util.find_spec("lm_eval")
-    assert found is not None and found.submodule_search_locations, "lm-eval is a dependency"
-    return Path(found.submodule_search_locations[0], "tasks")
+    package = importlib.util.find_spec("lm_eval")
+    assert package is not None and package.submodule_search_locations, "lm-eval is a dependency"
+    return Path(package.submodule_search_locations[0], "tasks")
 
 
 def yaml_files(folder: Path) -> list[Path]:
-    """The files of a folder, and of those in it, that lm-eval takes for tasks, in order."""
+    """The files in a folder and its subfolders that lm-eval reads as tasks, in order."""
     return sorted(path for path in folder.glob("**/*.yaml") if not path.is_dir() and path.exists())
 
 
@@ -102,7 +104,7 @@ def _contents(folders: Iterable[Path]) -> Iterator[bytes]:
 
 
 def _unreadable(folders: Iterable[Path]) -> Path | None:
-    """The first YAML file of the user's folders that is none: lm-eval skips it silently."""
+    """The first file of the user's folders that is no valid YAML: lm-eval skips it silently."""
     paths = (path for folder in folders for path in yaml_files(folder))
     return next((path for path in paths if read_task_file(path) is None), None)
 
@@ -115,17 +117,17 @@ _PlainLoader.add_multi_constructor("!", lambda _loader, _tag, node: str(node.val
 
 
 def read_task_file(path: Path) -> dict[str, object] | None:
-    """A task file as data, its tags as texts; None where it is no YAML mapping."""
+    """A task file as data, its tags as texts; None if it is not a YAML mapping."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except (OSError, ValueError, LookupError, AttributeError, TypeError, yaml.YAMLError):
-        return None  # what YAML cannot make raises whatever Python says of it
+        return None  # a value that cannot be built raises many kinds of errors
     return document if isinstance(document, dict) else None
 
 
 def included(path: Path, document: dict[str, object]) -> list[Path]:
-    """The files that are there of those that a task file includes."""
+    """The existing files among those that a task file includes."""
     listed = document.get("include") or []
     names = [str(name) for name in (listed if isinstance(listed, list) else [listed])]
     paths = [Path(os.path.realpath(path.parent / name)) for name in names if "\0" not in name]
-    return [other for other in paths if os.path.exists(other) and not other.is_dir()]
+    return [include for include in paths if os.path.exists(include) and not include.is_dir()]

@@ -1,4 +1,4 @@
-"""Workers: a job made ready, one candidate built and scored on one device, and their pools."""
+"""Workers: they prepare a job, build and score candidates on a device, and form pools."""
 
 from lazy_loader import attach_stub
 

@@ -1,8 +1,8 @@
 """Live models that are built from a configuration, and filled with one recipe after another.
 
-Merges of the job's own depth are written into one live model in place, and so are models by
-themselves; where the configuration asks for another forward pass it is built anew. Layers that are
-put together get a live model of their own, and so does a route, as the layers that it is.
+Merges of the job's own depth and single models are written into one live model in place. It is
+built anew if the configuration needs another forward pass. Layers that are put together have a live
+model of their own. A route is taken as the layers that it is made of.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evomerge.vocabulary import settings_of
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
 Build = Callable[[Source, Mapping[str, Any]], Engine]
-"""A live model without weights: built like a model, with the configuration that is given."""
+"""Builds a live model without weights: like the given model, with the given configuration."""
 
 
 class BuiltModels:
@@ -35,7 +35,7 @@ class BuiltModels:
         self._sliced: tuple[object, Engine] | None = None
 
     def expect(self, routes: Sequence[Recipe], *, sources: Mapping[str, Source]) -> None:
-        """Nothing is shared by routes."""
+        """Do nothing: routes share nothing here."""
 
     def hold(self, recipe: Recipe, *, sources: Mapping[str, Source], merge: MergeEngine) -> Engine:
         """The engine with the recipe's model in it; see EngineModels."""
@@ -48,10 +48,10 @@ class BuiltModels:
         """Every recipe is loaded whole, so nothing is kept of a stage."""
 
     def release(self) -> None:
-        """Let the live models go; they are made again when needed."""
-        there = self._plain is not None or self._sliced is not None
+        """Drop the live models; they are made again when needed."""
+        had_models = self._plain is not None or self._sliced is not None
         self._plain = self._sliced = None
-        if there:
+        if had_models:
             gc.collect()
 
     def _engine_for(
@@ -69,9 +69,9 @@ class BuiltModels:
         return self._sliced[1]
 
     def _plain_for(self, lead: Source) -> Engine:
-        """A live model with the configuration of `lead`: what is there, if it passes texts alike.
+        """A live model for the configuration of `lead`: the kept one, if it reads texts alike.
 
-        Only one is kept, for they are as large as the models.
+        Only one is kept, because it is as large as a model.
         """
         key = pass_key(lead.config)
         if self._plain is None or self._plain[0] != key:
@@ -81,7 +81,7 @@ class BuiltModels:
         return self._plain[1]
 
     def _make_room(self) -> None:
-        """Before another kind of live model on a GPU: it may not hold both."""
+        """Free a GPU before another kind of live model is built: it may not hold both."""
         if self._device.startswith("cuda"):
             self._plain = self._sliced = None
             torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
-"""Candidates handed out to workers elsewhere: who is late, who is lost, and when it is enough.
+"""Hands out candidates to workers in other processes, and decides which workers are late or lost.
 
-The rules alone, over a crew of workers that can be any. A worker that dies or stands still is
-replaced and its candidate is handed out anew; a candidate that takes its worker down three times is
-recorded as failed. Nobody is waited for without a limit and a word. It knows no Ray and no clock.
+Only the rules are here; a crew runs the workers. A worker that dies or stands still is replaced,
+and its candidate is handed out again. A candidate that ends its worker three times is recorded as
+failed. Every wait has a limit, and the user is told of a long one.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from evomerge.workers.pool import in_order, in_short, ran_short
 from evomerge.workers.worker import PAUSES_S
 
 _LEAST_CPU = 0.02
-"""Share of a processor that a worker at work takes; Ray's own threads take a fifth of it."""
+"""Share of a processor that a busy worker uses at least; Ray's own threads use a fifth of it."""
 
 _REMEMBERED = 256
-"""Candidates whose times count."""
+"""How many of the latest candidates the time limit is computed from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long is waited, and how often a worker is replaced.
+    """How long to wait, and how often to replace a worker.
 
-    least_s, medians: a candidate is late after so many medians of what candidates took, and never
-    before `least_s`. A late worker that stands still for `quiet_s` is replaced; one that works has
-    `stretch` times as long, `unknown_s` where no candidate is scored yet. start_s: for a worker to
-    start while no other is left. deaths: workers that a candidate may take down. restarts: of all
-    workers in a search, and one more for each `restarts_each` candidates that are scored. poll_s:
-    between looks at workers; room_s: between looks at the machines.
+    least_s, medians: a candidate is late after `medians` times the median time of candidates, and
+    never before `least_s`. quiet_s: a late worker that stands still for so long is replaced.
+    stretch: a late worker that is busy has so many times the limit. unknown_s: its limit if no
+    candidate is scored yet. start_s: for a worker to start if no other is left. deaths: workers
+    that a candidate may end. restarts: of all workers in a search. restarts_each: one more restart
+    for so many candidates that are scored. poll_s: between looks at workers; room_s: between looks
+    at the machines.
     """
 
     least_s: float = 60.0
@@ -87,7 +88,7 @@ Event = Answered | Short | Died | Ready
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What can be seen of a worker's process: stopped, and the processor time it has taken."""
+    """What can be seen of a worker's process: whether it is stopped, and its processor time."""
 
     stopped: bool
     cpu_s: float
@@ -97,24 +98,24 @@ class Crew(Protocol):
     """Workers by number, from 0; all of them start by themselves."""
 
     def give(self, worker: int, candidate: Candidate) -> None:
-        """Let a worker score a candidate; `wait` tells what becomes of it."""
+        """Let a worker score a candidate; `wait` reports the outcome."""
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
-        """What has happened, at the latest after so many seconds."""
+        """What has happened, after at most so many seconds."""
 
     def look(self, worker: int) -> Look | None:
-        """How its process is doing; None where that cannot be seen."""
+        """The state of its process; None if that cannot be seen."""
 
     def replace(self, worker: int) -> None:
-        """End what is left of it and start another in its place; `wait` tells when it is ready."""
+        """End a worker and start another in its place; `wait` reports when it is ready."""
 
     def room(self) -> int:
-        """How many workers the machines that answer have room for, those that run included."""
+        """How many workers fit on the machines that answer, with those that run."""
 
 
 @dataclass(kw_only=True)
 class _Worker:
-    """A worker as it is seen from here: starting, idle or with a candidate, since when."""
+    """The state of a worker: starting, idle or with a candidate, and since when."""
 
     since_s: float
     ready: bool
@@ -126,7 +127,7 @@ class _Worker:
 
     @property
     def asked(self) -> Candidate | None:
-        """The candidate that somebody waits for."""
+        """The candidate that the present call waits for."""
         return None if self.abandoned else self.candidate
 
     def begin(self, now_s: float, candidate: Candidate | None, *, ready: bool) -> None:
@@ -135,7 +136,7 @@ class _Worker:
 
 
 class Dispatch:
-    """Hands candidates to a crew, whose workers have started, through one search.
+    """Hands candidates to a crew through one search; the crew's workers have started.
 
     clock: seconds that only grow.
     """
@@ -154,7 +155,7 @@ class Dispatch:
         self._clock = clock
         self._patience = patience or Patience()
         self._workers = [_Worker(since_s=clock(), ready=True) for _ in range(workers)]
-        # seconds and items of those that were scored
+        # (seconds, items) of scored candidates
         self._taken: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
         self._scored = 0
         self._restarts = 0
@@ -171,17 +172,17 @@ class Dispatch:
         self._deaths.clear()
         self._shorts.clear()
         self._not_before.clear()
-        left = {one.key: one for one in candidates}
-        for worker in self._workers:  # what an earlier call did not wait for
+        left = {candidate.key: candidate for candidate in candidates}
+        for worker in self._workers:  # a candidate of an earlier call, which did not wait for it
             worker.abandoned = worker.candidate is not None
         while left:
             self._hand_out()
             events = self._crew.wait(self._patience.poll_s)
-            taken = [self._take(event) for event in events]
-            for found in (*taken, *self._replace_late()):
-                if found is not None:
-                    del left[found[0].key]
-                    yield found
+            outcomes = [self._take(event) for event in events]
+            for outcome in (*outcomes, *self._replace_late()):
+                if outcome is not None:
+                    del left[outcome[0].key]
+                    yield outcome
             if left:
                 self._check_lost()
 
@@ -190,7 +191,11 @@ class Dispatch:
         for number, worker in enumerate(self._workers):
             if not worker.ready or worker.candidate is not None:
                 continue
-            due = [one for one in self._waiting if self._not_before.get(one.key, 0.0) <= now_s]
+            due = [
+                candidate
+                for candidate in self._waiting
+                if self._not_before.get(candidate.key, 0.0) <= now_s
+            ]
             if not due:
                 return
             self._waiting.remove(due[0])
@@ -198,7 +203,7 @@ class Dispatch:
             self._crew.give(number, due[0])
 
     def _take(self, event: Event) -> tuple[Candidate, Evaluation] | None:
-        """Act on what has happened; the candidate that has its outcome by it, if one has."""
+        """Act on an event; returns the candidate and its outcome, if the event brings one."""
         worker, now_s = self._workers[event.worker], self._clock()
         candidate, took_s = worker.asked, now_s - worker.since_s
         if isinstance(event, Ready):
@@ -221,7 +226,7 @@ class Dispatch:
         return self._again(candidate)
 
     def _again(self, candidate: Candidate) -> tuple[Candidate, Evaluation] | None:
-        """Hand out anew what took a worker down, unless it has done so too often."""
+        """Hand out again a candidate that ended its worker, unless it has done so too often."""
         self._deaths[candidate.key] += 1
         if self._deaths[candidate.key] < self._patience.deaths:
             self._waiting.insert(0, candidate)
@@ -252,9 +257,9 @@ class Dispatch:
         self._crew.replace(number)
 
     def limit_s(self, candidate: Candidate) -> float | None:
-        """After how long a candidate is late, by what others took; None where none is scored.
+        """After how long a candidate is late, by the times of others; None if none is scored.
 
-        Others that were scored on fewer items took in proportion less.
+        The time of one with fewer items counts as longer, in proportion.
         """
         if not self._taken:
             return None
@@ -266,14 +271,14 @@ class Dispatch:
         for number, worker in enumerate(self._workers):
             if worker.candidate is None:
                 continue
-            asked, why = worker.asked, self._late(number, worker, worker.candidate)
+            candidate, why = worker.asked, self._late(number, worker, worker.candidate)
             if why is not None:
                 self._replace(number, why)
-                if asked is not None:
-                    yield self._again(asked)
+                if candidate is not None:
+                    yield self._again(candidate)
 
     def _late(self, number: int, worker: _Worker, candidate: Candidate) -> str | None:
-        """Why a worker is given up; None where it is in time, or late and at work."""
+        """Why a worker is replaced; None if it is in time, or late but busy."""
         now_s, patience = self._clock(), self._patience
         took_s, limit_s = now_s - worker.since_s, self.limit_s(candidate)
         if took_s < (limit_s or patience.least_s):
@@ -287,8 +292,8 @@ class Dispatch:
         if look is not None and look.stopped:
             return f"stands still, stopped by a signal, and {late}"
         if look is not None and before is not None:
-            works = (look.cpu_s - before.cpu_s) / (now_s - worker.looked_s)
-            if works < _LEAST_CPU:
+            cpu_share = (look.cpu_s - before.cpu_s) / (now_s - worker.looked_s)
+            if cpu_share < _LEAST_CPU:
                 return f"stands still and {late}"
         if took_s >= (patience.unknown_s if limit_s is None else limit_s * patience.stretch):
             return late
@@ -299,12 +304,12 @@ class Dispatch:
             until_s = limit_s * patience.stretch
             self._say(
                 f"worker {number + 1} has been at {candidate.key} for {took_s:.0f} s, where others "
-                f"take {median_s:.3g} s; it is at work and has until {until_s:.0f} s"
+                f"take {median_s:.3g} s; it is busy and has until {until_s:.0f} s"
             )
         return None
 
     def _check_lost(self) -> None:
-        """Say how many workers there is still room for; raise WorkerError where none is left."""
+        """Report how many workers there is still room for; raise WorkerError if none is left."""
         starting = [worker for worker in self._workers if not worker.ready]
         now_s = self._clock()
         if not starting and now_s - self._counted_s < self._patience.room_s:

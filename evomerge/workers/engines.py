@@ -1,8 +1,8 @@
-"""The registry of scoring engines. One file of live models each; a new engine is a line here.
+"""The registry of scoring engines: a new engine is a line here and a file of live models.
 
-Installed packages add engines of their own by entry points of the group `evomerge.engines`, each
-the name of an engine and where its `ScoringEngine` is. One is imported when a job asks for its
-name, and not before.
+Installed packages add their own engines by entry points of the group `evomerge.engines`: each gives
+the name of an engine and where its `ScoringEngine` is. It is imported only when a job has that
+name.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ BUILT_IN: dict[str, ScoringEngine] = {
     "transformers": TRANSFORMERS,
     "vllm": VLLM,
 }
-"""compute.engine of a job -> the engine, of evomerge's own; their names are in job/sections.py."""
+"""compute.engine of a job -> evomerge's own engine; the names are in job/sections.py."""
 
 AUTO = TRANSFORMERS
-"""What `compute.engine: auto` is. vLLM has never been run on a GPU, so it is taken only by name."""
+"""The engine of `compute.engine: auto`. vLLM has never been run on a GPU, so a job must name it."""
 
 
 def _read(found: object, name: str) -> ScoringEngine | None:
@@ -43,7 +43,7 @@ ENGINES: Registry[ScoringEngine] = Registry(
 
 
 def engine_of(compute: ComputeSpec) -> ScoringEngine:
-    """The engine that a job asks for. Raises JobError where there is none, or it is broken."""
+    """The engine of a job. Raises JobError if it does not exist or is broken."""
     if compute.engine == "auto":
         return AUTO
     problem = engine_problem(compute.engine)
@@ -53,13 +53,13 @@ def engine_of(compute: ComputeSpec) -> ScoringEngine:
 
 
 def is_package_engine(name: str) -> bool:
-    """Whether an installed package has to offer it; evomerge has no such engine itself."""
+    """Whether the engine is of an installed package, and not evomerge's own."""
     return name != "auto" and name not in BUILT_IN
 
 
 @contextmanager
 def asked(engine: ScoringEngine, what: str) -> Iterator[None]:
-    """Say in one line what the code of a package raised, and what it was to do.
+    """Within, an error in the code of a package becomes one line that says what the code was to do.
 
     Raises JobError.
     """
@@ -75,7 +75,7 @@ def asked(engine: ScoringEngine, what: str) -> Iterator[None]:
 
 
 def engine_versions(compute: ComputeSpec) -> Mapping[str, str]:
-    """What a record holds of the job's engine: its versions, and its package's where it has one."""
+    """Versions for a record: those of the job's engine, and of its package if it has one."""
     engine = engine_of(compute)
     with asked(engine, "say its versions"):
         own = {str(package): str(number) for package, number in engine.versions().items()}

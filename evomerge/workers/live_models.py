@@ -1,8 +1,8 @@
-"""The live models of one worker: a recipe in, the engine that holds its model out.
+"""The live models of one worker: they turn a recipe into an engine that holds its model.
 
-The job's engine makes the live models; this opens what recipes are made of, and says which settings
-a model answers with: those that it is exported with, and one by itself its own. Nothing here scores
-anything.
+The job's engine makes the live models. Here the stages that recipes are made of are opened, and
+each model gets its generation settings: a merge has those of its export, a single model has its
+own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LiveModels:
             self._models = engine.open_models(preparation, device=device)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
-        """Which recipes come next, on the same items: what their routes share is computed once."""
+        """Announce the recipes that come next, on the same items: what routes share is reused."""
         routes = [recipe for recipe in recipes if recipe.route is not None]
         if routes:
             self._follow_stages(routes[0])
@@ -71,7 +71,7 @@ class LiveModels:
         return engine
 
     def _hold_alone(self, recipe: Recipe, model: ModelAlone) -> Engine:
-        """The model with its own configuration, vocabulary, tokenizer and generation settings."""
+        """Hold a single model, with its own configuration, tokenizer and generation settings."""
         source = model.source
         sources = {source.reference: source}
         known = self._sources.get(source.reference) is source
@@ -81,7 +81,7 @@ class LiveModels:
         return engine
 
     def _generation_of(self, recipe: Recipe) -> GenerationConfig:
-        """What the merge is exported with; the same object for the same settings."""
+        """The generation settings of the merge's export; the same object for the same settings."""
         changes = self._preparation.settings.generation(recipe, self._sources)
         name = lead_reference(recipe, self._sources)
         key = json.dumps([name, dict(changes)], sort_keys=True, default=str)
@@ -92,14 +92,14 @@ class LiveModels:
         return self._generations[key]
 
     def release(self) -> None:
-        """Give back the memory of live models and cache; they are made again when needed."""
+        """Free the memory of live models and cache; they are made again when needed."""
         self._merge = self._engine_over(self._sources)
         self._models.release()
         if self._device.startswith("cuda"):
             torch.cuda.empty_cache()
 
     def _follow_stages(self, recipe: Recipe) -> None:
-        """Open the named merges that the recipe is made of, which stay for those that follow."""
+        """Open the named merges that the recipe is made of; they stay open for later recipes."""
         used = recipe.used_stages
         if all(self._stages.get(name) == stage for name, stage in used.items()):
             return
@@ -110,7 +110,11 @@ class LiveModels:
         self._merge = self._engine_over(self._sources)
 
     def _engine_over(self, sources: Mapping[str, Source]) -> MergeEngine:
-        """Facts about stages are kept apart by what those are: a name may stand for another."""
+        """A merge engine over these sources.
+
+        Its cached facts about stages are in a folder of these stages, because a name may mean
+        another stage later.
+        """
         compute, folder = self._preparation.job.compute, self._cache_folder
         if folder is not None and self._stages:
             stated = "".join(stage.to_yaml() for stage in self._stages.values())

@@ -1,4 +1,4 @@
-"""The pool: where candidates go to be scored, whatever is behind it."""
+"""The pool: it scores candidates, in this process or in others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pool(ABC):
     ) -> Iterator[tuple[Candidate, Evaluation]]:
         """Score each candidate once and yield it with its outcome as soon as it is there.
 
-        Raises WorkerError where the workers or the machine fail, which says nothing of a candidate.
+        Raises WorkerError if the workers or the machine fail; no candidate is to blame for that.
         """
 
     @abstractmethod
@@ -44,20 +44,20 @@ class Pool(ABC):
 
 
 def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates in the order in which they cost least: routes that begin alike together."""
-    routed = [one for one in candidates if one.recipe.route is not None]
-    order = order_by_prefix([hops_of(one.recipe) for one in routed])
-    others = [one for one in candidates if one.recipe.route is None]
+    """The candidates in the cheapest order: routes with the same beginning together."""
+    routed = [candidate for candidate in candidates if candidate.recipe.route is not None]
+    order = order_by_prefix([hops_of(candidate.recipe) for candidate in routed])
+    others = [candidate for candidate in candidates if candidate.recipe.route is None]
     return [*others, *(routed[place] for place in order)]
 
 
 def in_short(key: CandidateKey, reason: str, pause_s: float) -> str:
-    """The line that says why a candidate has to wait."""
-    return f"{key} is tried again in {pause_s:g} s, for the machine ran short: {reason}"
+    """The line that tells why a candidate has to wait."""
+    return f"{key} is tried again in {pause_s:g} s, because the machine ran short: {reason}"
 
 
 def ran_short(key: CandidateKey, reason: str) -> WorkerError:
-    """The error that ends a search on a machine that stays short."""
+    """The error that ends a search if the machine stays short of memory or disk."""
     return WorkerError(
         f"the machine ran short {len(PAUSES_S) + 1} times while {key} was scored ({reason}); free "
         "memory or disk, or ask for less (compute.workers, evaluation.batch_size)"
@@ -67,8 +67,8 @@ def ran_short(key: CandidateKey, reason: str) -> WorkerError:
 class LocalPool(Pool):
     """One worker in this process; the only pool that reports the steps inside a candidate.
 
-    say: told of what goes wrong and is tried again. checked: told of self-checks that held. sleep:
-    waits so many seconds.
+    say: called with problems that are tried again. checked: called with self-checks that passed.
+    sleep: waits so many seconds.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LocalPool(Pool):
     def evaluate(
         self, candidates: Sequence[Candidate], observe: Observer = ignore
     ) -> Iterator[tuple[Candidate, Evaluation]]:
-        """Score the candidates one after another, routes that begin alike together."""
+        """Score the candidates one after another, routes with the same beginning together."""
         ordered = in_order(candidates)
         self._worker.expect([candidate.recipe for candidate in ordered])
         for candidate in ordered:
@@ -110,4 +110,4 @@ class LocalPool(Pool):
         raise ran_short(candidate.key, reason)
 
     def close(self) -> None:
-        """Nothing to stop: the memory goes with the pool."""
+        """Do nothing: the memory is freed with the pool."""

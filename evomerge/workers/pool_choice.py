@@ -1,4 +1,4 @@
-"""Which pool a job runs on: how many workers, and whether they are in this process."""
+"""Chooses the pool of a job: how many workers, and whether they are in this process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def count_workers(compute: ComputeSpec) -> int:
 def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> None:
     """Raise JobError when the job's engine, or the Ray that its workers need, is not installed.
 
-    A cluster is joined, and refused where it does not answer or has no room for the workers.
+    A cluster is joined, and refused if it does not answer or has no room for the workers.
     """
     check_engine(compute)
     workers = count_workers(compute)
@@ -49,9 +49,9 @@ def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> No
 
 
 def set_up_ray(*, local: bool) -> None:
-    """What Ray reads in the environment as it is imported.
+    """Set what Ray reads in the environment when it is imported.
 
-    Its own messages about the session go to stdout, where results go, unless they are left out.
+    Otherwise its messages about the session would go to stdout, where results go.
     """
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     if local:  # everything listens on 127.0.0.1, on Linux too
@@ -59,7 +59,7 @@ def set_up_ray(*, local: bool) -> None:
 
 
 def check_engine(compute: ComputeSpec) -> None:
-    """Raise JobError when the job's engine is not installed; imports nothing that it needs."""
+    """Raise JobError when the job's engine is not installed; imports nothing of the engine."""
     engine = engine_of(compute)
     with asked(engine, "say whether it is installed"):
         engine.check_installed()
@@ -68,8 +68,8 @@ def check_engine(compute: ComputeSpec) -> None:
 def check_models(preparation: PreparedJob) -> None:
     """Raise InputError when the job's engine is not installed or does not serve its models.
 
-    Or where its tasks ask with tokens that a model has no rows for, or a weight is not finite:
-    every byte is read, and hashed for later. Nothing is started, so it can come before a run has a
+    Also if its tasks have tokens that a model has no rows for, or a weight is not finite: every
+    byte is read, and hashed for later. Nothing is started, so this can run before a search has a
     folder.
     """
     for source in preparation.sources.values():
@@ -91,12 +91,12 @@ def open_pool(
     checked: Checked = forget,
     patience: Patience | None = None,
 ) -> Pool:
-    """The pool a job asks for: in process for one worker, Ray actors for more or on a cluster.
+    """The pool of a job: in process for one worker, Ray actors for more or on a cluster.
 
-    cache_folder: where workers keep large arrays, such as sorted magnitudes. say:
-    told of what goes wrong and is tried again, such as a worker that is lost. checked: told of
-    self-checks that held. patience: with the workers of Ray.
-    Raises InputError where the job's engine does not serve its models.
+    cache_folder: where workers keep large arrays, such as sorted magnitudes. say: called with
+    problems that are tried again, such as a lost worker. checked: called with self-checks that
+    passed. patience: with the workers of Ray.
+    Raises InputError if the job's engine does not serve its models.
     """
     check_models(preparation)
     compute = preparation.job.compute

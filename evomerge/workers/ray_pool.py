@@ -1,6 +1,7 @@
 """Workers as Ray actors: one for each share of a device, here or on a cluster.
 
-What is handed to whom, and who is replaced, is decided elsewhere; this is how it is done by Ray.
+`dispatch` decides which worker gets a candidate and which one is replaced; this file does it by
+Ray.
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ from evomerge.workers.ray_session import (
 from evomerge.workers.worker import Checked, Shortage, Worker, choose_device, forget
 
 _FIRST_START_S = 1800.0
-"""For all workers to start; models and tasks are loaded in it."""
+"""Limit for all workers to start, with the loading of models and tasks."""
 
 _WORD_S = 60.0
-"""After which a start is worth a line."""
+"""After this time the user is told that workers are still starting."""
 
 _HEAD_S = 10.0
-"""Between looks at the head of the session while workers start."""
+"""Time between checks of the session's head while workers start."""
 
 _LOOK_S = 20.0
-"""For a look at a process of another machine."""
+"""Limit for a look at a process of another machine."""
 
 _GONE = "its process or its machine is gone"
-"""Ray's own reasons go on for a page and guess the same."""
+"""In place of Ray's own reasons, which are a page long and only guess the same."""
 
 
-class _Ran(str):
-    """What an actor says instead of an outcome where its machine ran short: the reason."""
+class _RanShort(str):
+    """The reason that an actor returns instead of an outcome if its machine ran short."""
 
 
 class _Actor:
@@ -61,7 +62,7 @@ class _Actor:
 
     def __init__(self, job_text: str, threads: int, device: str, cache_folder: Path | None) -> None:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and ends this
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver gets it, and ends this one
         torch.set_num_threads(threads)
         preparation = prepare(JobSpec.model_validate_json(job_text, context=ANYWHERE))
         self._checks: list[SelfCheck] = []
@@ -70,25 +71,25 @@ class _Actor:
         )
 
     def ready(self) -> tuple[int, str]:
-        """The process id and the node; answers when all is loaded."""
+        """The process id and the node; returns when all is loaded."""
         return os.getpid(), ray.get_runtime_context().get_node_id()
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
         self._worker.expect(recipes)
 
-    def evaluate(self, candidate: Candidate) -> tuple[Evaluation, list[SelfCheck]] | _Ran:
+    def evaluate(self, candidate: Candidate) -> tuple[Evaluation, list[SelfCheck]] | _RanShort:
         """The outcome, and the self-checks that came before it."""
         self._checks.clear()
         try:
             return self._worker.evaluate(candidate), list(self._checks)
         except Shortage as error:
-            reason = _Ran(error)
+            reason = _RanShort(error)
         self._worker.free()
         return reason
 
 
 class RayCrew:
-    """The actors by number. make: starts one. checked: told of self-checks that held."""
+    """The actors by number. make: starts one. checked: called with self-checks that passed."""
 
     def __init__(
         self, make: Callable[[], Any], *, workers: int, gpus: float, checked: Checked
@@ -105,12 +106,12 @@ class RayCrew:
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """Of the workers that have started."""
+        """Process ids of the workers that have started."""
         return tuple(self._where[number][0] for number in sorted(self._where))
 
     def start(self, say: Say) -> None:
         """Wait until all have started. Raises WorkerError."""
-        began_s, said, count = time.monotonic(), False, len(self._actors)
+        began_s, reported, count = time.monotonic(), False, len(self._actors)
         looked_s = began_s
         while len(self._where) < count:
             for event in self.wait(1.0):
@@ -121,15 +122,15 @@ class RayCrew:
                 nodes()
                 looked_s = time.monotonic()
             waited_s = now_s - began_s
-            there = f"{len(self._where)} of {count} workers have started after {waited_s:.0f} s"
+            progress = f"{len(self._where)} of {count} workers have started after {waited_s:.0f} s"
             if waited_s >= _FIRST_START_S:
-                raise WorkerError(f"{there}; see whether other work holds the machines")
-            if waited_s >= _WORD_S and not said:
-                said = True
-                say(f"{there}; waiting for the rest")
+                raise WorkerError(f"{progress}; see whether other work uses the machines")
+            if waited_s >= _WORD_S and not reported:
+                reported = True
+                say(f"{progress}; waiting for the rest")
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
-        """Tell all workers which recipes come next; one that is replaced does without."""
+        """Tell all workers which recipes come next; a worker that is replaced later is not told."""
         for actor in self._actors:
             actor.expect.remote(recipes)
 
@@ -138,14 +139,14 @@ class RayCrew:
         self._asked[self._actors[worker].evaluate.remote(candidate)] = worker, False
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """See Crew. Raises what concerns every candidate: WorkerError, InputError."""
+        """See Crew. Raises errors that concern every candidate: WorkerError, InputError."""
         if not self._asked:
             time.sleep(timeout_s)
             return []
-        asked = list(self._asked)
-        done, _ = ray.wait(asked, num_returns=1, timeout=timeout_s)
-        if done and len(asked) > 1:
-            done, _ = ray.wait(asked, num_returns=len(asked), timeout=0)
+        pending = list(self._asked)
+        done, _ = ray.wait(pending, num_returns=1, timeout=timeout_s)
+        if done and len(pending) > 1:
+            done, _ = ray.wait(pending, num_returns=len(pending), timeout=0)
         return [self._event(reference) for reference in done]
 
     def look(self, worker: int) -> Look | None:
@@ -155,11 +156,11 @@ class RayCrew:
         process_id, node = self._where[worker]
         if node == ray.get_runtime_context().get_node_id():
             return look_at(process_id)
-        there = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-        looking = ray.remote(num_cpus=0, max_retries=0)(look_at)
+        on_node = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+        remote_look = ray.remote(num_cpus=0, max_retries=0)(look_at)
         try:
             seen: Look | None = ray.get(
-                looking.options(scheduling_strategy=there).remote(process_id), timeout=_LOOK_S
+                remote_look.options(scheduling_strategy=on_node).remote(process_id), timeout=_LOOK_S
             )
         except ray.exceptions.RayError:
             return None
@@ -167,7 +168,7 @@ class RayCrew:
 
     def replace(self, worker: int) -> None:
         """See Crew. Ray kills what does not answer after some seconds."""
-        self._asked = {r: asked for r, asked in self._asked.items() if asked[0] != worker}
+        self._asked = {r: call for r, call in self._asked.items() if call[0] != worker}
         self._where.pop(worker, None)
         ray.kill(self._actors[worker])
         self._actors[worker] = self._make()
@@ -188,8 +189,8 @@ class RayCrew:
             answer = ray.get(reference)
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             if "creation task" in str(error):
-                said = str(error).strip().splitlines()[-1]  # below the other process's traceback
-                raise WorkerError(f"a worker cannot be started ({one_line(said)})") from error
+                reason = str(error).strip().splitlines()[-1]  # below the other process's traceback
+                raise WorkerError(f"a worker cannot be started ({one_line(reason)})") from error
             return self._end_of(worker, error)
         except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
             return Died(worker=worker, reason=_GONE)
@@ -203,7 +204,7 @@ class RayCrew:
         if starts:
             self._where[worker] = answer
             return Ready(worker=worker)
-        if isinstance(answer, _Ran):
+        if isinstance(answer, _RanShort):
             return Short(worker=worker, reason=str(answer))
         outcome, checks = answer
         for check in checks:
@@ -211,18 +212,19 @@ class RayCrew:
         return Answered(worker=worker, outcome=outcome)
 
     def _end_of(self, worker: int, error: Exception) -> Event:
-        """A worker that is gone: by the kernel or by Ray, for want of memory, or by itself."""
+        """The event of a worker that is gone: it was ended for lack of memory, or by itself."""
         kills, before = shortage_kills(), self._kills
         self._kills = kills
         if is_shortage(error) or "low on memory" in str(error) or kills > before:
-            return Short(worker=worker, reason="killed for want of memory", alive=False)
+            return Short(worker=worker, reason="killed for lack of memory", alive=False)
         return Died(worker=worker, reason=_GONE)
 
 
 class RayPool(Pool):
     """Ray actors on this machine's loopback, or on the cluster at `address`.
 
-    say: told of workers that are replaced or lost. checked: told of self-checks that held.
+    say: called with lines about workers that are replaced or lost. checked: called with self-checks
+    that passed.
     """
 
     def __init__(
@@ -261,7 +263,7 @@ class RayPool(Pool):
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """Of the workers."""
+        """Process ids of the workers."""
         return () if self._crew is None else self._crew.process_ids
 
     def evaluate(
@@ -280,7 +282,7 @@ class RayPool(Pool):
 
 
 def check_cluster(compute: ComputeSpec, address: str, *, workers: int) -> None:
-    """Join the cluster at an address. Raises JobError where it is silent or too small."""
+    """Join the cluster at an address. Raises JobError if it does not answer or is too small."""
     _, gpus = _device(compute)
     join_cluster(address)
     check_room(workers=workers, gpus=gpus, where=_where(address))
@@ -306,5 +308,5 @@ def _where(address: str | None) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What the worker raised, out of what Ray wrapped around it."""
+    """The error that the worker raised, without what Ray wrapped around it."""
     return getattr(error, "cause", None) or error

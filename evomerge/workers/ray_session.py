@@ -1,7 +1,4 @@
-"""Ray itself: a session of our own on this machine's loopback, or a cluster that is joined.
-
-Nothing here knows what runs in it.
-"""
+"""Ray itself: a session of our own on this machine's loopback, or a cluster that is joined."""
 
 from __future__ import annotations
 
@@ -23,22 +20,22 @@ import ray
 from evomerge.errors import Interrupt, JobError, WorkerError, one_line
 from evomerge.workers.dispatch import Look
 
-# Processes as the kernel sees them: what stands still, what ran out of memory, what is ours.
+# Processes as the kernel shows them: which are stopped, ran out of memory, or are ours.
 
 
 def look_at(process_id: int) -> Look | None:
-    """A process of this machine; None where it is gone, or where there is no /proc."""
+    """The state of a process on this machine; None if it is gone, or if there is no /proc."""
     try:
-        said = Path(f"/proc/{process_id}/stat").read_text()
+        stat = Path(f"/proc/{process_id}/stat").read_text()
     except OSError:
         return None
-    fields = said.rpartition(")")[2].split()  # the name before may hold anything
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold any character
     ticks = int(fields[11]) + int(fields[12])
     return Look(stopped=fields[0] in "TtZX", cpu_s=ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def shortage_kills() -> int:
-    """How many processes the kernel has ended on this machine for want of memory, so far."""
+    """How many processes the kernel has ended on this machine for lack of memory, so far."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -49,7 +46,7 @@ def shortage_kills() -> int:
 def kill_writers(folder: str) -> None:
     """Kill all other processes of this machine that write to a file below a folder of that name.
 
-    Finds also what has outlived its parent; nothing where there is no /proc.
+    This also finds processes that outlived their parent. Does nothing if there is no /proc.
     """
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) != os.getpid() and _writes_below(process, folder):
@@ -62,8 +59,8 @@ def _writes_below(process: Path, folder: str) -> bool:
         for opened in (process / "fd").iterdir():
             with contextlib.suppress(OSError):  # closed meanwhile
                 if folder in Path(os.readlink(opened)).parts:
-                    said = (process / "fdinfo" / opened.name).read_text()
-                    flags = int(said.partition("flags:")[2].split()[0], 8)
+                    info = (process / "fdinfo" / opened.name).read_text()
+                    flags = int(info.partition("flags:")[2].split()[0], 8)
                     if flags & os.O_ACCMODE != os.O_RDONLY:
                         return True
     return False
@@ -76,17 +73,17 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 _REFUSED = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
-"""What Ray raises where it cannot start, or join."""
+"""What Ray raises if it cannot start, or join."""
 
 _CLOSING_S = 5.0
-"""For Ray to close by itself; less than a command may take to close after a signal."""
+"""Limit for Ray to close by itself; less than a command may take to close after a signal."""
 
 _KILLED_S = 10.0
-"""For its call to return once the processes that it waits for are gone."""
+"""Limit for Ray's call to return once the processes that it waits for are gone."""
 
 
 class RaySession:
-    """A session that this process has started or joined; a second one in it joins the first."""
+    """A session that this process has started or joined; a second one in it uses the first."""
 
     def __init__(self, *, workers: int, address: str | None) -> None:
         self._own = not ray.is_initialized()
@@ -97,7 +94,7 @@ class RaySession:
         if address is not None:
             join_cluster(address)
             return
-        # Ray would leave a token in the home folder, for all to read.
+        # Ray would leave a token in the home folder, which all users could read.
         token_path = os.environ.get(_TOKEN_PATH)
         if token_path is None and _TOKEN not in os.environ:
             self._token_folder = Path(tempfile.mkdtemp(prefix="evomerge-ray-"))
@@ -108,7 +105,7 @@ class RaySession:
                 _our_signals(),
             ):
                 ray.init(
-                    address="local",  # whatever RAY_ADDRESS says
+                    address="local",  # RAY_ADDRESS is ignored
                     num_cpus=workers,
                     include_dashboard=False,
                     _node_ip_address="127.0.0.1",
@@ -123,18 +120,21 @@ class RaySession:
         self._name = ray.get_runtime_context().get_session_name()
 
     def close(self) -> None:
-        """End what this process has started, by force where Ray does not; a cluster stays."""
+        """End what this process has started, by force if Ray does not; a joined cluster goes on."""
         if self._own:
             self._shut_down()
         if self._token_folder is not None:
             shutil.rmtree(self._token_folder, ignore_errors=True)
 
     def _shut_down(self) -> None:
-        """Ray's own call waits for a head that stands still, and once more as Python exits."""
-        closing, done = _asked(ray.shutdown)
+        """Shut Ray down within a limit.
+
+        Its own call waits for a head that stands still, and does so again when Python exits.
+        """
+        closing, done = _in_thread(ray.shutdown)
         try:
             closing.join(_CLOSING_S)
-        finally:  # also where a signal came meanwhile
+        finally:  # also if a signal came meanwhile
             if not done:
                 if self._name is not None:
                     kill_writers(self._name)
@@ -168,23 +168,23 @@ def check_room(*, workers: int, gpus: float, where: str) -> None:
     if workers > room:
         each = f" with {gpus:g} GPUs each" if gpus else ""
         raise JobError(
-            f"compute.workers: {workers} workers{each} asked for, and {where} has room for "
+            f"compute.workers: {workers} workers{each} do not fit: {where} has room for "
             f"{room}; set it to {max(1, room)}, or give it more machines"
         )
 
 
 def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
-    """The machines of the session as Ray knows them. Raises WorkerError where it is silent."""
-    asking, said = _asked(ray.nodes)
-    asking.join(timeout_s)
-    if not said:
+    """The machines of the session as Ray lists them. Raises WorkerError if Ray does not answer."""
+    thread, answers = _in_thread(ray.nodes)
+    thread.join(timeout_s)
+    if not answers:
         raise WorkerError("the head of the Ray session does not answer any more")
-    machines: list[Mapping[str, Any]] = said[0]
+    machines: list[Mapping[str, Any]] = answers[0]
     return machines
 
 
-def _asked(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]]:
-    """A call of Ray's that may never return, in a thread, and where its answer will be."""
+def _in_thread(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]]:
+    """Run a call of Ray that may never return in a thread; returns it and a list for the answer."""
     answers: list[_Answer] = []
 
     def ask() -> None:
@@ -197,17 +197,17 @@ def _asked(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]
 
 
 def count_room(machines: list[Mapping[str, Any]], *, gpus: float) -> int:
-    """Workers of one processor and `gpus` GPUs each that the machines that live can hold."""
+    """How many workers of one processor and `gpus` GPUs each fit on the machines that are alive."""
     room = 0
     for machine in machines:
         if not machine["Alive"]:
             continue
-        there = machine["Resources"]
-        fit = int(there.get("CPU", 0.0))
+        resources = machine["Resources"]
+        fit = int(resources.get("CPU", 0.0))
         if 0.0 < gpus < 1.0:  # a share is of one GPU
-            fit = min(fit, int(there.get("GPU", 0.0)) * int(1.0 / gpus + 1e-9))
+            fit = min(fit, int(resources.get("GPU", 0.0)) * int(1.0 / gpus + 1e-9))
         elif gpus:
-            fit = min(fit, int(there.get("GPU", 0.0) / gpus))
+            fit = min(fit, int(resources.get("GPU", 0.0) / gpus))
         room += fit
     return room
 
@@ -222,13 +222,13 @@ def _write_token(folder: Path) -> Path:
 
 @functools.cache
 def _token() -> str:
-    """One for this process: Ray reads it once, and a later session would be refused another."""
+    """The token of this process. Ray reads it once, so a later session cannot have another."""
     return secrets.token_hex(32)
 
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Variables for what is started meanwhile; after it they are as they were, whoever set them."""
+    """Within, environment variables have these values; then they get their old ones back."""
     before = {name: os.environ.get(name) for name in values}
     _put(values)
     try:
@@ -247,7 +247,7 @@ def _put(values: Mapping[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def _our_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself, which stays ours; it exits by it while it starts."""
+    """Within, SIGTERM stays ours: Ray replaces its handler, and exits by it while it starts."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

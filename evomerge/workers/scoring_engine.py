@@ -1,7 +1,7 @@
-"""What evomerge must know of a scoring engine: one row of the registry, and its live models.
+"""What evomerge needs of a scoring engine: a row of the registry, and its live models.
 
 An engine answers the tasks' requests with a live model (`evomerge.evaluate.Engine`). A row says
-what it needs, which jobs it refuses, and how a worker gets its live models.
+what the engine needs, which jobs it refuses, and how a worker gets its live models.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from evomerge.workers.preparation.prepared_job import PreparedJob
 class EngineModels(Protocol):
     """The live models of one engine in one worker, on one device.
 
-    They are made when the first recipe of their kind comes, and kept for those that follow, as far
-    as memory allows.
+    A live model is made for the first recipe of its kind and kept for later ones, as far as memory
+    allows.
     """
 
     def expect(self, routes: Sequence[Recipe], *, sources: Mapping[str, Source]) -> None:
-        """Which routes come next, on the same items; it changes what they cost, never a score.
+        """Announce the routes that come next, on the same items; this changes costs, never a score.
 
-        sources: opened models by reference, stages among them.
+        sources: opened models by reference, also stages.
         """
 
     def hold(self, recipe: Recipe, *, sources: Mapping[str, Source], merge: MergeEngine) -> Engine:
-        """The engine with the recipe's model in it; `use` is called after.
+        """Put the recipe's model into an engine and return the engine; `use` is called after.
 
-        A recipe may be a merge, a model by itself, layers put together (`slices`, `modules`) or a
-        `route`. sources: as in expect. merge: executes recipes over these.
+        A recipe may be a merge, a single model, layers put together (`slices`, `modules`) or a
+        `route`. sources: as in expect. merge: executes recipes over these sources.
         Raises RecipeError, SourceError.
         """
 
     def forget_stages(self) -> None:
-        """Let go what is kept by the names of stages: they mean other models from now on."""
+        """Drop what is kept by the names of stages: they mean other models from now on."""
 
     def release(self) -> None:
-        """Give back all memory that can be made again."""
+        """Free all memory that can be filled again."""
 
 
 class OpenModels(Protocol):
     """How a worker gets the live models of an engine."""
 
     def __call__(self, preparation: PreparedJob, *, device: str) -> EngineModels:
-        """Those of a job; nothing large is made yet. device: "cpu", "cuda", "cuda:1"."""
+        """The live models of a job; nothing large is made yet. device: "cpu", "cuda", "cuda:1"."""
 
 
 class CheckJob(Protocol):
@@ -65,9 +65,9 @@ class CheckJob(Protocol):
 class ScoringEngine:
     """A scoring engine as a job names it in `compute.engine`.
 
-    module: what must be installed for it, by the name that is imported; None where nothing is.
-    install: how to install that, as an error says it. versions: what a record must hold of it,
-    package -> version; asked for only where it is installed, and where a job has the engine.
+    module: name of the module that must be installed; None if nothing must be. install: how to
+    install it, for the error message. versions: package -> version, for the record; called only if
+    the engine is installed and a job uses it.
     """
 
     name: str
@@ -78,7 +78,7 @@ class ScoringEngine:
     versions: Callable[[], Mapping[str, str]] = dict
 
     def check_installed(self) -> None:
-        """Raise JobError where it is not installed; imports nothing of it."""
+        """Raise JobError if the engine is not installed; imports nothing of it."""
         if self.module is not None and importlib.util.find_spec(self.module) is None:
             raise JobError(
                 f"compute.engine: {self.name} is not installed; {self.install}, or set it to "

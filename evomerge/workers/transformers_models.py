@@ -1,7 +1,7 @@
-"""The live models of the transformers engine: a recipe in, the engine that holds its model out.
+"""The live models of the transformers engine: they turn a recipe into an engine with its model.
 
-Merges and models by themselves are written into live models in place. A route runs over the layers
-of its models, which are loaded once and never copied.
+Merges and single models are written into live models in place. A route runs over the layers of its
+models, which are loaded once and never copied.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TransformersModels:
         self._routed: tuple[str, RoutedEngine] | None = None
 
     def expect(self, routes: Sequence[Recipe], *, sources: Mapping[str, Source]) -> None:
-        """Which routes come next: what they share is computed once; see EngineModels."""
+        """Announce the routes that come next: what they share is reused; see EngineModels."""
         self._routed_from(routes[0], sources).expect(routes)
 
     def hold(self, recipe: Recipe, *, sources: Mapping[str, Source], merge: MergeEngine) -> Engine:
@@ -44,14 +44,14 @@ class TransformersModels:
         return engine
 
     def forget_stages(self) -> None:
-        """Let go the layers of stages; see EngineModels."""
+        """Drop the layers of stages; see EngineModels."""
         self._routed = None
 
     def release(self) -> None:
-        """Let the live models go; they are made again when needed."""
-        there = self._routed is not None
+        """Drop the live models; they are made again when needed."""
+        had_routed = self._routed is not None
         self._routed = None
-        if there:
+        if had_routed:
             gc.collect()
         self._built.release()
 

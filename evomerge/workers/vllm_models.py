@@ -1,8 +1,7 @@
-"""The live vLLM models of one worker: a recipe in, the engine that holds its model out.
+"""The live vLLM models of one worker: they turn a recipe into an engine that holds its model.
 
-vLLM builds a model once, with a fixed number of layers. A route, or a recipe of slices, is folded
-into the layers of a live model that is deep enough; those left over do nothing. Nothing here scores
-anything.
+vLLM builds a model once, with a fixed number of layers. A route, or a recipe of slices, is loaded
+into a live model that has enough layers; the layers left over do nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from evomerge.workers.scoring_engine import ScoringEngine
 
 @dataclass(frozen=True, kw_only=True)
 class _Deep:
-    """A live model for layers that are put together. lead: whose generation settings it has."""
+    """A live model for layers that are put together. lead: source of its generation settings."""
 
     lead: str
     config: Mapping[str, Any]
@@ -57,7 +56,7 @@ def check_job(preparation: PreparedJob, *, device: str) -> None:
     job, lead = preparation.job, preparation.lead
     if job.models.trust_remote_code:
         raise JobError(
-            "models.trust_remote_code: vllm builds models by code of its own; leave it out, or set "
+            "models.trust_remote_code: vllm builds models with its own code; leave it out, or set "
             "compute.engine to transformers"
         )
     refuse_several_runs(lead.structure, where=lead.reference)
@@ -82,7 +81,7 @@ class ServedModels:
         self._longest_route = 0
 
     def expect(self, routes: Sequence[Recipe], *, sources: Mapping[str, Source]) -> None:
-        """Which routes come next, so that a live model made for one is deep enough for all."""
+        """Announce the routes that come next, so that a live model is deep enough for all."""
         self._longest_route = max(len(hops_of(recipe)) for recipe in routes)
 
     def hold(
@@ -115,7 +114,7 @@ class ServedModels:
         """Every recipe is loaded whole, so nothing is kept of a stage."""
 
     def release(self) -> None:
-        """Nothing: to start vLLM anew takes longer than all else that is done for a candidate."""
+        """Do nothing: to start vLLM again takes longer than all other work for a candidate."""
 
     def _plain_for(self, lead: Source) -> VllmEngine:
         """A live model with the configuration of `lead`; only one is kept."""
@@ -128,7 +127,7 @@ class ServedModels:
         return self._plain[1]
 
     def _deep_for(self, flat: Recipe, plan: Plan, sources: Mapping[str, Source]) -> _Deep:
-        """A live model that the recipe's layers fit: the one that is there, or another."""
+        """A live model that has room for the recipe's layers: the kept one, or a new one."""
         lead = sources[plan.lead]
         prefix = lead.structure.layer_prefix
         layers = plan.layers[prefix]
@@ -137,14 +136,14 @@ class ServedModels:
             padded = (*layers, *[layers[-1]] * (depth - len(layers)))
             return merged_config(flat, replace(plan, layers={prefix: padded}), sources)
 
-        there = self._deep
+        kept = self._deep
         if (
-            there is not None
-            and there.lead == plan.lead
-            and there.depth >= len(layers)
-            and there.config == config_of(there.depth)
+            kept is not None
+            and kept.lead == plan.lead
+            and kept.depth >= len(layers)
+            and kept.config == config_of(kept.depth)
         ):
-            return there
+            return kept
         self._deep = None
         gc.collect()
         self._make_room()
@@ -155,10 +154,10 @@ class ServedModels:
         return self._deep
 
     def _make_room(self) -> None:
-        """Before another live model on a GPU: it may not hold both."""
+        """Free a GPU before another live model is built: it may not hold both."""
         if self._device.startswith("cuda"):
             self._plain = self._deep = None
-            gc.collect()  # vLLM's objects hold each other; its own shutdown would end them all
+            gc.collect()  # vLLM's objects refer to each other; its own shutdown would end all
             torch.cuda.empty_cache()
 
     def _build(self, lead: Source, config: Mapping[str, Any]) -> VllmEngine:
@@ -176,7 +175,7 @@ class ServedModels:
 
 
 def _check_route_through(source: Source, *, where: str) -> None:
-    """Raise SourceError for models whose layers cannot take any place of a live one."""
+    """Raise SourceError for a model with layers that cannot take any place of a live one."""
     stack = source.structure.stacks[0]
     first, *others = (
         with_layers(

@@ -1,7 +1,7 @@
 """A worker: builds one candidate after another in memory and scores it.
 
-It holds the sources, the live model and the tasks ready, so that a candidate costs its merge and
-its forward passes. It knows nothing of searches, records or other workers.
+It keeps the sources, the live model and the tasks ready, so a candidate costs only its merge and
+its forward passes.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ from evomerge.workers.engines import is_package_engine
 from evomerge.workers.live_models import LiveModels
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
-# Which candidates are checked against plain transformers, and how one is.
+# Which candidates are checked against plain transformers, and how.
 #
-# A model by itself is held to its own folder, as transformers loads it: configuration, weights,
-# head and end tokens. A merge has no folder, so it is held to its live model read the plain way.
-# One of each kind of live model is checked, before the first of its kind is scored.
+# A single model is compared with its own folder, as transformers loads it: configuration, weights,
+# head and end tokens. A merge has no folder, so the reference is its live model, read by plain
+# transformers. Each kind of live model is checked once, before the first candidate of the kind is
+# scored.
 
 
 def kind_of(recipe: Recipe, preparation: PreparedJob) -> str:
-    """The same for recipes whose live models are of one kind; one check serves them all."""
+    """The same text for all recipes with one kind of live model; one check is enough for them."""
     alone = preparation.alone_in(recipe)
     if alone is not None:
         return f"alone {pass_key(alone.source.config)}"
@@ -61,9 +62,9 @@ def kind_of(recipe: Recipe, preparation: PreparedJob) -> str:
 def check_candidate(
     candidate: Candidate, preparation: PreparedJob, models: LiveModels, *, device: str
 ) -> SelfCheck | None:
-    """Check the live model of a candidate; None where it has no score, or nothing to be held to.
+    """Check the live model of a candidate; None if it has no score, or if there is no reference.
 
-    Raises SelfCheckError where the engine does not score as plain transformers does.
+    Raises SelfCheckError if the engine does not score as plain transformers does.
     """
     alone = preparation.alone_in(candidate.recipe)
     suite = preparation.suite if alone is None else alone.suite
@@ -81,7 +82,7 @@ def check_candidate(
         expected = expect(reference, suite, items)
         model = weakref.ref(reference.model)
         del reference
-        if model() is not None:  # its parts hold each other; collecting takes half a second
+        if model() is not None:  # its parts refer to each other; collecting takes half a second
             gc.collect()
     try:
         engine = models.hold(candidate.recipe)
@@ -96,21 +97,21 @@ def check_candidate(
 
 
 PAUSES_S = (1.0, 5.0, 15.0)
-"""Before each further try where the machine ran short; after the last the search ends."""
+"""Pauses before each retry on a machine that ran short; after the last retry the search ends."""
 
 
 Checked = Callable[[SelfCheck], None]
-"""Called with a self-check that held."""
+"""Called with a self-check that passed."""
 
 
 def forget(check: SelfCheck) -> None:
-    """Keeps nothing."""
+    """Drop the self-check."""
 
 
 class Shortage(Exception):
     """The machine ran short, of memory or disk, while a candidate was scored; the text is why.
 
-    A signal inside the room: whoever asked frees memory, and asks again later.
+    Used inside this package only: the caller frees memory and tries again later.
     """
 
 
@@ -134,7 +135,7 @@ class Worker:
     ) -> None:
         """cache_folder: where large arrays of the tensor cache are kept, beside the run.
 
-        checked: told of self-checks that held.
+        checked: called with self-checks that passed.
         """
         self._preparation = preparation
         objective = preparation.objective
@@ -148,18 +149,18 @@ class Worker:
         self._models = LiveModels(preparation, device=device, cache_folder=cache_folder)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
-        """Which recipes come next, on the same items; it changes what they cost, never a score.
+        """Announce the recipes that come next, on the same items; scores do not depend on it.
 
-        What goes wrong here is found again, candidate by candidate.
+        It changes what they cost. Errors are ignored here: they come again, candidate by candidate.
         """
         with contextlib.suppress(Exception):
             self._models.expect(recipes)
 
     def evaluate(self, candidate: Candidate, observe: Observer = ignore) -> Evaluation:
-        """Build and score one candidate. What goes wrong with it is a Failed, never an exception.
+        """Build and score one candidate. An error of the candidate is a Failed, never an exception.
 
-        What is not the candidate's fault passes: an InputError, for a source that became unreadable
-        concerns every candidate, a SelfCheckError and a Shortage.
+        Other errors are raised: an InputError, because an unreadable source concerns every
+        candidate, a SelfCheckError and a Shortage.
         """
         self._check(candidate)
         start = time.perf_counter()
@@ -176,10 +177,11 @@ class Worker:
         return outcome
 
     def _check(self, candidate: Candidate) -> None:
-        """Hold the first of each kind of live model to plain transformers.
+        """Compare the first live model of each kind with plain transformers.
 
-        What goes wrong beside that is found again when the candidate is scored, but for engines of
-        packages: one that was never held to anything is not trusted. Raises SelfCheckError.
+        Other errors are ignored here, because they come again when the candidate is scored. Engines
+        of packages are an exception: an engine that was never checked is not trusted. Raises
+        SelfCheckError.
         """
         kind = kind_of(candidate.recipe, self._preparation)
         if kind in self._kinds:
@@ -191,8 +193,9 @@ class Worker:
             engine = self._preparation.job.compute.engine
             if is_package_engine(engine):
                 raise SelfCheckError(
-                    f"{candidate.label}: the engine {engine} cannot be held to plain transformers "
-                    f"({_reason(error)}); mend its package, or set compute.engine to transformers"
+                    f"{candidate.label}: the engine {engine} cannot be checked against plain "
+                    f"transformers ({_reason(error)}); mend its package, or set compute.engine to "
+                    "transformers"
                 ) from error
             return
         if found is not None:
@@ -200,11 +203,11 @@ class Worker:
             self._checked(found)
 
     def free(self) -> None:
-        """Give back all memory that can be made again."""
+        """Free all memory that can be filled again."""
         self._models.release()
 
     def _score(self, candidate: Candidate, engine: Engine, *, merge_s: float) -> Evaluation:
-        """Score the live model; an InputError and a Shortage pass."""
+        """Score the live model; raises an InputError and a Shortage."""
         start = time.perf_counter()
         before = engine.forward_s, engine.hops, engine.shared_hops
         reason: str | None = None
@@ -232,7 +235,7 @@ class Worker:
         )
 
     def _missing(self, tasks: Mapping[str, TaskItems]) -> str | None:
-        """Why there is no score where a task left a metric that counts out for some item."""
+        """Why there is no score: a metric that counts has no value for some item. Else None."""
         for metric in self._metrics:
             if metric.task in tasks and metric.key not in tasks[metric.task].metrics:
                 return f"{metric}: the task gives no value of it for some item"
@@ -240,7 +243,7 @@ class Worker:
 
 
 def _pass_on(error: Exception) -> None:
-    """Raise what is not the candidate's fault."""
+    """Raise an error that is not the candidate's fault."""
     if is_shortage(error):
         raise Shortage(_reason(error)) from error
     if isinstance(error, InputError | SelfCheckError):
@@ -249,5 +252,5 @@ def _pass_on(error: Exception) -> None:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, MergeError):
-        return str(error)  # says all by itself
+        return str(error)  # is a complete sentence
     return one_line(f"{type(error).__name__}: {error}")

@@ -137,7 +137,7 @@ def test_an_answer_that_goes_on_after_its_end_is_found(expert: Path, suite: Task
         plain if isinstance(plain, float) else replace(plain, tokens=plain.tokens[:2], ended=True)
         for plain in expected.said
     ]
-    with pytest.raises(SelfCheckError, match="ends after 2"):
+    with pytest.raises(SelfCheckError, match="an answer of 2"):
         check_engine(engine, replace(expected, said=tuple(ends_sooner)), suite, label="expert")
 
 

@@ -102,5 +102,7 @@ def test_blank_layers_leave_a_model_what_it_is_to_the_last_bit(tmp_path: Path) -
 def test_models_of_more_than_text_are_refused(tmp_path: Path) -> None:
     source = open_source(str(save_architecture(tmp_path / "llava", "llava")), where="test")
     assert json.loads((tmp_path / "llava" / "config.json").read_text())["vision_config"]
-    with pytest.raises(SourceError, match="more than a model of text, and only those are scored"):
+    with pytest.raises(
+        SourceError, match="more than a text model, and vllm scores only text models"
+    ):
         refuse_several_runs(source.structure, where="llava")

@@ -107,7 +107,7 @@ def test_a_pass_that_fails_leaves_the_route_whole(model: PreTrainedModel) -> Non
 FIXED = {
     "gpt2": (
         {"scale_attn_by_inverse_layer_idx": True},
-        r"config\.json says scale_attn_by_inverse_layer_idx: True .* make no routes",
+        r"config\.json says scale_attn_by_inverse_layer_idx: True .* routes cannot move its layers",
     ),
     "llama": ({"num_kv_shared_layers": 1}, r"config\.json says num_kv_shared_layers: 1 .*"),
 }
@@ -135,7 +135,7 @@ def test_what_follows_from_a_layer_s_number_is_found(tmp_path: Path) -> None:
     )
     transformers.DiffLlamaForCausalLM(config).save_pretrained(tmp_path / "base")
     source = open_source(str(tmp_path / "base"), where="test")
-    with pytest.raises(SourceError, match=r"self_attn\.lambda_init of a layer follows from its"):
+    with pytest.raises(SourceError, match=r"self_attn\.lambda_init of a layer depends on its"):
         Models("diffllama", tmp_path, {"base": source}).engine()
 
 

@@ -104,7 +104,7 @@ def test_layers_that_are_left_over_change_no_bit(preparation: PreparedJob) -> No
 
 def test_a_job_of_routes_is_checked_before_anything_is_started(preparation: PreparedJob) -> None:
     check_job(preparation, device="cpu")
-    with pytest.raises(JobError, match="the vllm that is installed runs on cpu"):
+    with pytest.raises(JobError, match="the installed vllm runs on cpu"):
         check_job(preparation, device="cuda")
 
 

@@ -147,7 +147,7 @@ def test_a_slow_worker_that_works_is_named_and_waited_for() -> None:
     assert crew.replaced == []
     [said] = crew.said
     assert said.startswith("worker 1 has been at g0001-i000 for 9")
-    assert said.endswith("where others take 1 s; it is at work and has until 600 s")
+    assert said.endswith("where others take 1 s; it is busy and has until 600 s")
 
 
 def test_a_worker_that_works_without_an_end_is_replaced_in_the_end() -> None:
@@ -212,8 +212,8 @@ def test_a_machine_that_is_short_for_a_while_costs_a_pause() -> None:
     )
     assert run(crew, 3) == dict.fromkeys(range(3), DONE)
     assert crew.said == [
-        "g0001-i001 is tried again in 1 s, for the machine ran short: MemoryError: ",
-        "g0001-i001 is tried again in 5 s, for the machine ran short: MemoryError: ",
+        "g0001-i001 is tried again in 1 s, because the machine ran short: MemoryError: ",
+        "g0001-i001 is tried again in 5 s, because the machine ran short: MemoryError: ",
     ]
     assert crew.replaced == []
 

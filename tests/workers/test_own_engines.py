@@ -187,7 +187,9 @@ def test_one_that_cannot_be_held_to_anything_is_not_trusted(
 ) -> None:
     engine_of(ComputeSpec(**OWN))
     monkeypatch.setattr(sys.modules["evomerge_one_by_one"].OneByOne, "plain", lambda self: 1 / 0)
-    with pytest.raises(SelfCheckError, match=r"cannot be held to plain transformers \(ZeroDiv"):
+    with pytest.raises(
+        SelfCheckError, match=r"cannot be checked against plain transformers \(ZeroDiv"
+    ):
         search(models, tmp_path / "run", OWN)
 
 

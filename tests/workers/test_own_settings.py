@@ -309,7 +309,7 @@ def test_every_model_is_asked_in_its_own_chat_template(tmp_path: Path) -> None:
     assert ours == stock(base, tasks, chat=True)
     assert theirs == stock(other, tasks, chat=True)
     assert lent == stock(written(preparation, alone(bare), tmp_path / "out"), tasks, chat=True)
-    assert any(f"{bare} by itself is asked with the job's chat" in n for n in preparation.notes)
+    assert any(f"{bare} by itself gets the job's chat" in n for n in preparation.notes)
     assert preparation.alone[str(base)].suite is preparation.suite
     asked = set(preparation.task_files) - set(preparation.suite.task_files)
     assert asked == {f"items of {task}, asked of {other}" for task in METRICS}

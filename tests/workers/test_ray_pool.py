@@ -181,7 +181,7 @@ def test_a_shortage_of_memory_that_passes_fails_no_candidate(
     assert scores(pool.evaluate(asked)) == undisturbed
     [line] = said
     assert line.endswith(
-        "tried again in 1 s, for the machine ran short: MemoryError: no room for a list"
+        "tried again in 1 s, because the machine ran short: MemoryError: no room for a list"
     )
 
 

@@ -1,1 +1,1 @@
-"""Engines: what holds a live model, takes new weights in place and answers requests."""
+"""Engines: each holds a live model, takes new weights in place and answers requests."""

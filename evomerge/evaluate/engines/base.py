@@ -1,7 +1,6 @@
-"""The seam between tasks and live models: requests, answers, and what every engine can do.
+"""The interface between tasks and live models: requests, answers, and what every engine can do.
 
-Requests are token ids, encoded once when the tasks are built. Nothing here knows lm-eval or a
-device.
+Requests are token ids, encoded once when the tasks are built.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class Prompt:
     """What follows this text, greedily?
 
     tokens: (n,) the prompt. stop: texts that end the answer; it is cut before the first of them.
-    limit_tokens: the longest answer. room_tokens: for how long an answer the prompt is cut, None
-    for the longest.
+    limit_tokens: the longest answer. room_tokens: the room that is kept for the answer when the
+    prompt is cut to the context; None for limit_tokens.
     """
 
     tokens: Tokens
@@ -49,14 +48,14 @@ class Prompt:
 
     @property
     def reserved_tokens(self) -> int:
-        """The answer that the prompt is cut for."""
+        """The room for the answer when the prompt is cut to the context."""
         return self.limit_tokens if self.room_tokens is None else self.room_tokens
 
     def up_to(self, limit_tokens: int | None) -> Prompt:
         """The same with another longest answer; None changes nothing.
 
-        A model's own `max_new_tokens` goes before a task's limit, as in stock lm-eval, which cuts
-        prompts by the task's all the same.
+        A model's own `max_new_tokens` replaces a task's limit, as in stock lm-eval. The prompt is
+        still cut by the task's limit, also as there.
         """
         if limit_tokens is None or limit_tokens == self.limit_tokens:
             return self
@@ -70,7 +69,7 @@ LogLikelihood = tuple[float, bool]
 class Unscorable(Exception):
     """This candidate has no score; the text is the reason, a sentence for the user.
 
-    A signal inside the package: whoever evaluates a candidate turns it into a `Failed` outcome.
+    Used inside the package only: the caller that evaluates a candidate turns it into a `Failed`.
     """
 
 
@@ -85,8 +84,8 @@ class NonFiniteLogits(Unscorable):
 class PlainAnswer:
     """The beginning of a greedy answer.
 
-    tokens: those chosen, an end token included. logits: (tokens, vocabulary) float32 on the CPU,
-    what each was chosen from, a repetition penalty applied. ended: by an end token.
+    tokens: the chosen tokens, with the end token. logits: (tokens, vocabulary) float32 on the CPU:
+    each token was chosen from its row, after a repetition penalty. ended: whether by an end token.
     """
 
     tokens: tuple[int, ...]
@@ -95,7 +94,7 @@ class PlainAnswer:
 
 
 class Reference(Protocol):
-    """What an engine is held to: one text at a time, by a forward pass alone.
+    """What an engine is compared with: it reads one text at a time, by a forward pass alone.
 
     dtype: of its arithmetic.
     """
@@ -106,7 +105,7 @@ class Reference(Protocol):
         """Sum of the log-probabilities of the continuation, in nats."""
 
     def answer(self, request: Prompt, *, limit_tokens: int) -> PlainAnswer:
-        """At most so many tokens of the greedy answer."""
+        """At most `limit_tokens` tokens of the greedy answer."""
 
 
 class Engine(Protocol):
@@ -121,10 +120,10 @@ class Engine(Protocol):
     shared_hops: int
 
     def destination(self, name: str) -> torch.Tensor | None:
-        """Memory of the live model that a checkpoint's tensor may be written to at once.
+        """Memory of the live model into which a checkpoint's tensor may be written directly.
 
-        Such a tensor must then be given to `load` as that very memory. None where the engine can
-        only take it by `load`.
+        `load` must then be given that very memory for the tensor. None if the engine can take it by
+        `load` only.
         """
 
     def load(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -136,31 +135,29 @@ class Engine(Protocol):
     def use(
         self, *, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, where: str
     ) -> None:
-        """Answer from now on as a model with this tokenizer and these generation settings does.
+        """Answer from now on with this tokenizer and these generation settings.
 
-        where: whose settings they are, for messages; SourceError is raised by `generate` for
-        settings other than greedy decoding. What is used already costs nothing.
+        where: the model that the settings are from, for messages. `generate` raises SourceError for
+        settings other than greedy decoding. A repeated call costs nothing.
         """
 
     def plain(self) -> Reference | None:
-        """The live model read the plain way, to check the engine by; None where it cannot be."""
+        """The live model as a reference to check the engine by; None if there is none."""
 
     def prepare(self, *, longest_tokens: int, longest_scored: int) -> None:
         """Choose batch sizes for requests up to this long; a repeated call costs nothing."""
 
     def loglikelihood(self, requests: Sequence[Continuation]) -> list[LogLikelihood]:
-        """One answer a request, in order. Raises NonFiniteLogits, TaskError where too long."""
+        """One answer a request, in order. Raises NonFiniteLogits, TaskError if one is too long."""
 
     def answer(self, requests: Sequence[Prompt]) -> list[list[int]]:
-        """The tokens of each greedy answer, the one that ended it included; see `generate`."""
+        """The tokens of each greedy answer, with the one that ended it; see `generate`."""
 
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
-        """One text a request, in order. Raises NonFiniteLogits, TaskError where too long."""
+        """One text a request, in order. Raises NonFiniteLogits, TaskError if one is too long."""
 
 
-# What of a request fits a model's context: texts are cut from the left, as lm-eval cuts them.
-#
-# Nothing here knows a model beyond the length of its context.
+# Cuts requests to a model's context: texts are cut from the left, as lm-eval cuts them.
 
 
 def read_of(request: Continuation, *, context_tokens: int) -> Tokens:
@@ -177,9 +174,9 @@ def read_of(request: Continuation, *, context_tokens: int) -> Tokens:
 
 
 def prompt_of(request: Prompt, *, context_tokens: int) -> Tokens:
-    """The end of the prompt that leaves room for an answer, (n,).
+    """The end of the prompt, cut so that the answer has room, (n,).
 
-    Raises TaskError where that is none.
+    Raises TaskError if nothing of the prompt is left.
     """
     room = context_tokens - request.reserved_tokens
     if room < 1:
@@ -197,11 +194,14 @@ def prompt_of(request: Prompt, *, context_tokens: int) -> Tokens:
 
 
 _UNDECODED = "\ufffd"
-"""What a tokenizer shows for bytes that are no whole character yet."""
+"""What a tokenizer shows for bytes of an incomplete character."""
 
 
 class Stopping:
-    """Stop texts and end tokens of one tokenizer, whose own end token is one of these."""
+    """Stop texts and end tokens that end a generated answer.
+
+    The tokenizer's own end token is always among them.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, end_tokens: Iterable[int]) -> None:
         self._tokenizer = tokenizer
@@ -210,7 +210,7 @@ class Stopping:
         self._may_complete: dict[tuple[int, tuple[str, ...]], bool] = {}
 
     def ended(self, tokens: Sequence[int], stop: tuple[str, ...]) -> bool:
-        """Whether an answer of these tokens (at least one) is complete with its last one."""
+        """Whether an answer of these tokens (at least one) ends with the last one."""
         last = tokens[-1]
         if last in self.end_tokens:
             return True

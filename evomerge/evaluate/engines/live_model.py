@@ -1,8 +1,8 @@
-"""A live model built from a checkpoint's configuration, its weights still to come.
+"""Builds a live model from a checkpoint's configuration; its weights are loaded later.
 
-Parameters are allocated without a value and never read from the checkpoint; buffers that are not
-in checkpoints (rotary frequencies) are computed as transformers computes them when it loads one.
-Code that comes with a model is run where it is trusted, and only there.
+Parameters are allocated without values and never read from the checkpoint. Buffers that are not in
+checkpoints (rotary frequencies) are computed as transformers computes them when it loads one. Code
+that comes with a model runs only if it is trusted.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 class Builder(Protocol):
-    """A family of models of transformers that a configuration chooses from."""
+    """An Auto class of transformers: it chooses the model class by the configuration."""
 
     def from_config(self, config: PreTrainedConfig, **options: object) -> PreTrainedModel:
         """The configuration's model, its parameters not loaded."""
@@ -89,10 +89,10 @@ def build_model(
 ) -> PreTrainedModel:
     """The model of `folder`/config.json on `device`, parameters allocated but not set.
 
-    A causal language model, or a vision-language model, which then reads text alone. settings: what
-    the configuration must say otherwise of the vocabulary. config: what it says, where that is not
-    what lies in the folder. only: name of the module that gets memory; all others stay on the meta
-    device. Raises SourceError where the configuration is missing or is of another kind.
+    A causal language model, or a vision-language model, which then reads text alone. settings:
+    values of the vocabulary that replace those of the configuration. config: used in place of the
+    file in the folder. only: name of the module that gets memory; all others stay on the meta
+    device. Raises SourceError if the configuration is missing or is of another kind.
     """
     torch_dtype: torch.dtype = getattr(torch, dtype)
     read = _configuration(
@@ -110,9 +110,9 @@ def build_model(
 
 
 def check_model(source: Source, *, trust_remote_code: bool, settings: TokenSettings) -> None:
-    """Raise SourceError, in one line, where no live model can be built and filled from a source.
+    """Raise SourceError, in one line, if no live model can be built and filled from a source.
 
-    Nothing is given memory, so it can come before a run has a folder.
+    No memory is allocated, so this can run before a search has a folder.
     """
     folder = config_folder(source)
     read = _configuration(
@@ -135,7 +135,7 @@ def _configuration(
     trust_remote_code: bool,
     settings: TokenSettings,
 ) -> PreTrainedConfig:
-    """The configuration of the folder, or one of its class that says `config`."""
+    """The configuration of the folder, or one of its class with the values of `config`."""
     with _refusing(folder, trust_remote_code=trust_remote_code):
         if config is not None and not (folder / CONFIG_NAME).is_file():
             read = AutoConfig.for_model(**_values(config))
@@ -143,13 +143,13 @@ def _configuration(
             read = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
             if config is not None:
                 read = type(read).from_dict(_values(config))
-                read.name_or_path = str(folder)  # where code of its own lies
+                read.name_or_path = str(folder)  # where its own code is
         _set(read, settings)
     return read
 
 
 def _values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers reads in a file of this configuration, where infinity is an object."""
+    """What transformers reads from a file of this configuration: infinity is an object there."""
     with TemporaryDirectory() as folder:
         Path(folder, CONFIG_NAME).write_text(json.dumps(dict(config)), encoding="utf-8")
         values: dict[str, Any] = PreTrainedConfig.get_config_dict(folder)[0]
@@ -158,7 +158,7 @@ def _values(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _refusing(folder: Path, *, trust_remote_code: bool) -> Iterator[None]:
-    """Within, whatever stops transformers, or code that comes with a model, is a SourceError."""
+    """Within, an error of transformers or of a model's own code becomes a SourceError."""
     try:
         yield
     except SourceError:
@@ -200,31 +200,32 @@ def _build(
 
 
 def builder_of(config: PreTrainedConfig, folder: Path) -> Builder:
-    """What builds the class that the configuration names; a name unknown here is left to it.
+    """The Auto class for the architecture of a configuration.
 
-    transformers would make a causal language model of any encoder's configuration, with weights
-    that its checkpoint does not have.
+    An unknown architecture gets the one for causal language models. An encoder is refused:
+    transformers would make a causal language model of it, with weights that its checkpoint does not
+    have.
     """
-    named = next(iter(config.architectures or ()), "")
+    architecture = next(iter(config.architectures or ()), "")
     builder: Builder = AutoModelForCausalLM
     code = getattr(config, "auto_map", None) or {}
     if AutoModelForImageTextToText.__name__ in code and AutoModelForCausalLM.__name__ not in code:
         builder = AutoModelForImageTextToText
         return builder
-    if named in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+    if architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return builder
-    if named in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
+    if architecture in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
         builder = AutoModelForImageTextToText
-    elif named and hasattr(transformers, named):
+    elif architecture and hasattr(transformers, architecture):
         raise SourceError(
-            f"{folder}: {named} cannot be scored, tasks need a model that continues text; "
+            f"{folder}: {architecture} cannot be scored, tasks need a model that continues text; "
             "`evomerge merge` merges such models without scoring them"
         )
     return builder
 
 
 def _set(config: PreTrainedConfig, settings: TokenSettings) -> None:
-    """Settings of the language model, in the section for it and at the top where it is said too."""
+    """Set the language model's values in its section, and at the top if they are there too."""
     text = config.get_text_config()
     for key, value in settings.config.items():
         setattr(text, key, value)
@@ -233,10 +234,10 @@ def _set(config: PreTrainedConfig, settings: TokenSettings) -> None:
 
 
 def _compute_buffers(model: PreTrainedModel) -> None:
-    """Give buffers their values, as transformers does for what a checkpoint does not hold.
+    """Give buffers their values, as transformers does for those that a checkpoint does not hold.
 
-    Parameters are marked as set, or they would be filled with random numbers first. What is not
-    computed holds NaN.
+    Parameters are marked as set, or they would be filled with random numbers first. Buffers that
+    are not computed hold NaN.
     """
     for buffer in model.buffers():
         if buffer.is_floating_point():
@@ -252,10 +253,10 @@ def _compute_buffers(model: PreTrainedModel) -> None:
 
 
 def _copy_buffers(model: PreTrainedModel, build: Callable[[], PreTrainedModel]) -> None:
-    """Give buffers that transformers does not compute the values that they are made with.
+    """Copy the buffers that transformers does not compute from a model that is built anew.
 
-    Code that comes with a model computes some while the model is made. Those of checkpoints are
-    among them, and are read later.
+    Code that comes with a model computes some buffers while the model is built. Buffers of
+    checkpoints are copied too; their real values are loaded later.
     """
     missing = {
         name: buffer
@@ -264,9 +265,9 @@ def _copy_buffers(model: PreTrainedModel, build: Callable[[], PreTrainedModel]) 
     }
     if missing:
         with torch.random.fork_rng(devices=[]):
-            made = dict(build().named_buffers())
+            built = dict(build().named_buffers())
         for name, buffer in missing.items():
-            buffer.copy_(made[name])
+            buffer.copy_(built[name])
 
 
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -280,11 +281,11 @@ def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
 def read_generation_config(
     folder: Path, config: Mapping[str, Any] | None, settings: TokenSettings
 ) -> GenerationConfig:
-    """What transformers would decode with: generation_config.json, else what config.json says.
+    """The settings that transformers would decode with, from generation_config.json or config.json.
 
-    config: read in place of config.json; None for the file. settings: what the files must say
-    otherwise of the vocabulary. Raises SourceError where it asks for something other than greedy
-    decoding with a repetition penalty (sampling fields are ignored: tasks ask for greedy decoding).
+    config: read in place of config.json; None for the file. settings: values of the vocabulary that
+    replace those of the files. Raises SourceError for anything other than greedy decoding with a
+    repetition penalty. Sampling fields are ignored, because tasks need greedy decoding.
     """
     if not (folder / GENERATION_CONFIG_NAME).is_file():
         stated = PreTrainedConfig.get_config_dict(folder)[0] if config is None else config
@@ -297,7 +298,8 @@ def read_generation_config(
 def check_greedy(config: GenerationConfig, *, where: str) -> None:
     """Raise SourceError for settings other than greedy decoding with a repetition penalty.
 
-    And for a penalty or end tokens that are none: transformers would refuse them, or never end.
+    Also for a penalty or an end token that is not valid: transformers would refuse it, or never
+    end.
     """
     for field, neutral in _NEUTRAL.items():
         value = getattr(config, field, None)
@@ -322,6 +324,6 @@ def check_greedy(config: GenerationConfig, *, where: str) -> None:
 
 
 def end_tokens_of(config: GenerationConfig) -> list[int]:
-    """The tokens that end an answer as the settings say, in their order."""
+    """The tokens that end an answer by these settings, in their order."""
     ends = config.eos_token_id
     return [end for end in (ends if isinstance(ends, list | tuple) else [ends]) if end is not None]

@@ -1,8 +1,9 @@
-"""Where each tensor of a checkpoint goes in a live model.
+"""Finds the place of each checkpoint tensor in a live model, and copies tensors there.
 
-Most names are the parameters' own. Tied heads are one parameter with two names; some architectures
-rename on load, and mixture-of-experts models store one tensor an expert and hold them fused. The
-rules are transformers' own; here they become views that a merge is copied into.
+Most tensors have the name of a parameter. A tied head is one parameter with two names. Some
+architectures rename tensors on load, and mixture-of-experts checkpoints store one tensor for each
+expert while the live model holds them fused. The rules are transformers' own; here they become
+views that a merge is copied into.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class _Place:
     owner: str
     """The parameter, by the first of its names."""
     view: torch.Tensor
-    """What the tensor is copied into: the parameter or a part of it."""
+    """The memory that the tensor is copied into: the parameter or a part of it."""
     alias: bool
-    """Whether the name is a second one of a tied parameter."""
+    """Whether this is the second name of a tied parameter."""
 
 
 class WeightLoader:
@@ -52,10 +53,9 @@ class WeightLoader:
     def fill(self, stream: Iterable[tuple[str, torch.Tensor]], *, within: str = "") -> None:
         """Copy every tensor to its place, converting the dtype where it differs.
 
-        within: what the names begin with of the parameters that must be given; all of them where
-        empty. What transformers ignores in old checkpoints is ignored. Raises SourceError for any
-        other name without a place, a shape that differs, and parameters that no tensor was given
-        for.
+        within: the parameters that must be given are those with names that begin so; all if empty.
+        Tensors that transformers ignores in old checkpoints are ignored. Raises SourceError for any
+        other unknown name, for a shape that differs, and for a parameter without a tensor.
         """
         filled = {name: 0 for name in self._parameters if name.startswith(within)}
         tied: dict[str, torch.Tensor] = {}
@@ -77,23 +77,23 @@ class WeightLoader:
                 if place.owner in filled:
                     filled[place.owner] += tensor.numel()
             for owner, tensor in tied.items():
-                # A tied head stored alone stands for both; beside the embeddings it is ignored.
+                # A tied head stored alone fills both; beside stored embeddings it is ignored.
                 if filled[owner] == 0:
                     self._parameters[owner].copy_(tensor)
                     filled[owner] = tensor.numel()
         self._check_complete(filled)
 
     def destination(self, name: str) -> torch.Tensor | None:
-        """Where a tensor of the checkpoint may be written at once, to be given to `fill` after.
+        """Memory into which a tensor of the checkpoint may be written before it is given to `fill`.
 
-        None for the second name of a tied parameter, and for what transformers does not load.
-        Raises SourceError for an unknown name.
+        None for the second name of a tied parameter, and for a tensor that transformers does not
+        load. Raises SourceError for an unknown name.
         """
         place = self._place(name)
         return None if place is None or place.alias else place.view
 
     def owner(self, name: str) -> str | None:
-        """The parameter that a tensor of the checkpoint goes to; None where it goes nowhere.
+        """The parameter that a tensor of the checkpoint fills; None if it is not loaded.
 
         Raises SourceError for an unknown name.
         """
@@ -117,16 +117,16 @@ class WeightLoader:
         target, pattern = rename_source_key(
             name, self._renamings, self._converters, self._prefix, self._state
         )
-        held = self._state.get(target)
-        if held is None:
+        parameter = self._state.get(target)
+        if parameter is None:
             if any(pattern.search(name) for pattern in self._ignored):
                 return None
             raise SourceError(
                 f"{name}: the live model has no such tensor; merge checkpoints of the base's "
                 "structure"
             )
-        owner = self._names_by_id.get(id(held), target)
-        view = held.detach()
+        owner = self._names_by_id.get(id(parameter), target)
+        view = parameter.detach()
         if pattern is None:
             return _Place(owner, view, alias=owner != target)
         return _Place(owner, self._part(name, view, pattern), alias=False)
@@ -153,7 +153,7 @@ class WeightLoader:
 
 
 def _ignored_patterns(model: PreTrainedModel) -> list[re.Pattern[str]]:
-    """Names of what older checkpoints store and transformers computes, or does not use, today."""
+    """Names of tensors that old checkpoints store, and that transformers no longer loads."""
     patterns = set(model._keys_to_ignore_on_load_unexpected or ())
     if any(name.endswith("rotary_emb.inv_freq") for name, _ in model.named_buffers()):
         patterns.add(r"rotary_emb\.inv_freq")

@@ -1,1 +1,1 @@
-"""What scores allow to say: intervals, differences, shares of a reference, fronts."""
+"""Statistics of scores: intervals, differences, shares of a reference, fronts."""

@@ -1,9 +1,9 @@
 """How much a front of models gains over others, and how sure that is.
 
-The hypervolume of many noisy scores is too large, for it is made of the luckiest on each axis, and
-a bootstrap of it is no help (an interval of percentiles leaves out the truth half of the time for
-copies of the parents). So the low end of its interval puts every member at the low end of what is
-known of it, for all members, others and axes at once.
+The hypervolume of many noisy scores is too large, because the luckiest model on each axis decides
+it. A bootstrap does not help: for copies of the parents, its percentile interval misses the truth
+half of the time. So the low end of our interval uses the low ends of all members' scores. These
+hold for all members, others and axes at once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from evomerge.evaluate.inference.intervals import RESAMPLES, Interval, resample_
 from evomerge.evaluate.inference.simultaneous import simultaneous_differences
 from evomerge.evaluate.objective import Objective, Scores, Term, means_of
 
-# Which of several losses are worth having together: domination, crowding and hypervolume.
+# Domination, crowding and hypervolume of several losses.
 #
-# Losses are (n, m) float64, a row a candidate and a column an objective, lower is better.
+# Losses are (n, m) float64: a row for each candidate, a column for each objective, lower is better.
 
 
 def dominated_by(
@@ -44,9 +44,10 @@ def dominated_by(
 def fronts(
     losses: NDArray[np.float64], violation: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
-    """The front of each candidate, (n,), from 0: those that nothing outside lower fronts dominates.
+    """The number of each candidate's front, (n,), from 0.
 
-    Non-dominated sorting (Deb et al. 2002, section III.A).
+    Only candidates in lower fronts dominate a candidate: non-dominated sorting (Deb et al. 2002,
+    section III.A).
     """
     dominated = dominated_by(losses, violation)
     found = np.full(len(losses), -1, dtype=np.int64)
@@ -61,7 +62,7 @@ def fronts(
 def crowding(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Crowding distance of each candidate among these, (n,); infinite at the ends of an objective.
 
-    Deb et al. 2002, section III.B. An objective in which all are equal says nothing.
+    Deb et al. 2002, section III.B. An objective in which all are equal is left out.
     """
     distance = np.zeros(len(losses))
     for column in losses.T:
@@ -80,15 +81,15 @@ def front_order(
     """Candidates by front, within a front the least crowded first, (n,); ties keep their order."""
     rank = fronts(losses, violation)
     spread = np.empty(len(losses))
-    for one in np.unique(rank):
-        spread[rank == one] = crowding(losses[rank == one])
+    for front in np.unique(rank):
+        spread[rank == front] = crowding(losses[rank == front])
     return np.lexsort((np.arange(len(losses)), -spread, rank)).astype(np.int64)
 
 
 def hypervolume(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
     """Volume between the losses of a front, (..., k, m), and the reference, (m,): (...).
 
-    What is not below the reference adds nothing, and neither do dominated rows. By slices along
+    Losses beyond the reference add nothing, and neither do dominated rows. Computed by slices along
     the last objective (Zitzler & Thiele 1998); the cost is k^(m - 2) sorts of k.
     """
     if losses.shape[-2] == 0:
@@ -113,33 +114,33 @@ def hypervolume(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> 
 
 
 BEYOND = 0.1
-"""Reference point beyond the parents' worst, in ranges (Ishibuchi et al. 2011)."""
+"""Distance of the reference point from the parents' worst, in ranges (Ishibuchi et al. 2011)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """The losses that count, from a reference point to the best that any parent has on each axis.
+    """The losses that count: from a reference point to the best of all parents on each axis.
 
-    A volume is told in units of the box: 1 is one model as good as the best parent in everything.
+    Volumes are in units of the box: 1 is a model as good as the best parent on every axis.
     """
 
     reference: NDArray[np.float64]  # (axes,)
     ideal: NDArray[np.float64]  # (axes,)
 
     def volume(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of the box that models dominate, (..., models, axes) to (...); it may pass 1."""
+        """Share of the box that models dominate, (..., models, axes) to (...); it may exceed 1."""
         scale = self.reference - self.ideal
         return hypervolume((losses - self.ideal) / scale, np.ones(len(scale)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontGain:
-    """A front beside others, on the same items.
+    """A front compared with other models, on the same items.
 
     volume, others_volume: hypervolumes, in units of a box. gain: their difference, corrected for
-    the luck of the front as far as a bootstrap sees it. dominates, surely_dominates: (members,
-    others), whether a member is nowhere worse than another model and somewhere better, and whether
-    that holds for all pairs at once with the confidence of `gain`.
+    the luck of the front as far as a bootstrap shows it. dominates: (members, others), whether a
+    member is nowhere worse than another model and somewhere better. surely_dominates: whether that
+    holds for all pairs at once with the confidence of `gain`.
     """
 
     volume: float
@@ -150,7 +151,7 @@ class FrontGain:
 
 
 def box_of(losses: NDArray[np.float64]) -> Box:
-    """The box of these parents, (parents, axes); as wide as a tenth of a score where all agree."""
+    """The box of the parents' losses (parents, axes); a tenth of a score wide where all agree."""
     worst, best = losses.max(axis=0), losses.min(axis=0)
     extent = np.where(worst > best, worst - best, np.maximum(np.abs(best), 0.1))
     return Box(reference=worst + BEYOND * extent, ideal=best)
@@ -166,15 +167,15 @@ def front_gain(
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
 ) -> FrontGain:
-    """What a front gains over the front of others; all of them scored on the same items.
+    """What a front gains over the front of others; all of them are scored on the same items.
 
-    The high end of the interval, and the correction, are a paired bootstrap's (basic interval,
-    Efron & Tibshirani 1993); the low end holds whichever member is looked at.
+    The high end of the interval and the correction come from a paired bootstrap (basic interval,
+    Efron & Tibshirani 1993). The low end holds for every member at once.
     """
     count = len(members)
     losses = objective.losses([means_of(scores) for scores in (*members, *others)])
     low = _low_ends(objective, members, others, seed, confidence, resamples)
-    # A member's score is at least any other's and the low end of what it is above it.
+    # A member's score is at least another's plus the low end of their difference, for any other.
     at_worst = (losses[count:] - low).min(axis=1)  # (members, axes)
     volume, others_volume = box.volume(losses[:count]), box.volume(losses[count:])
     terms = resample_terms(objective, (*members, *others), seed=seed, resamples=resamples)
@@ -207,7 +208,7 @@ def _low_ends(
     confidence: float,
     resamples: int,
 ) -> NDArray[np.float64]:
-    """How much better each member is than each other at least, (members, others, axes)."""
+    """How much better each member is at least than each other, (members, others, axes)."""
     pairs = [(member, other) for member in members for other in others]
     axes = objective.axes
     low = np.empty((len(pairs), len(axes)))

@@ -1,11 +1,11 @@
-"""How sure a score is: intervals of one model's scores by a Bayesian bootstrap.
+"""Intervals of one model's scores, by a Bayesian bootstrap.
 
-Every item gets a random weight (Rubin 1981), and so do two items that nobody saw, one at each end
-of what the metric can be. Of items that are right or wrong, the weighted mean is then exactly the
-posterior of the share that is right under a uniform prior, so sixty items that are all right leave
-room for some that are not, where a plain bootstrap leaves none. Weights are drawn task by task, the
-same for all models of a task. Everything is drawn from a seed. It does not know where scores come
-from; how sure a difference is, is told elsewhere (`simultaneous.py`).
+Every item gets a random weight (Rubin 1981). Two invented items get one too: one at each end of the
+metric's range. If items are right or wrong, the weighted mean is exactly the posterior of the share
+that is right, under a uniform prior. So after sixty right answers out of sixty, the interval still
+allows for some wrong ones; a plain bootstrap allows for none. Weights are drawn task by task and
+are the same for all models of a task. Everything is drawn from a seed. Intervals of differences are
+in `simultaneous.py`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _CHUNK_VALUES = 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A score, and a percentile interval around it, which holds it.
+    """A score, and a percentile interval that contains it.
 
-    Only where every item says the same by a metric without known ends is the interval one point.
+    The interval is one point only if every item has the same value of a metric without known ends.
     """
 
     value: float
@@ -69,7 +69,7 @@ def mean_intervals(
 def resample_terms(
     objective: Objective, models: Sequence[Scores], *, seed: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Score by each term (models, resamples, terms), every model by the same weights of items."""
+    """Score by each term (models, resamples, terms), with the same item weights for every model."""
     tasks = sorted({term.metric.task for term in objective.terms})
     means = np.empty((len(models), resamples, len(objective.terms)))
     for ordinal, task in enumerate(tasks):
@@ -85,7 +85,7 @@ def resample_terms(
 
 
 def _columns(items: TaskItems, keys: Sequence[str]) -> NDArray[np.float64]:
-    """(items, metrics) of one model."""
+    """Values (items, metrics) of one model."""
     metrics: Mapping[str, tuple[float, ...]] = items.metrics
     return np.array([metrics[key] for key in keys], dtype=np.float64).T
 
@@ -106,9 +106,10 @@ def resample_means(
 
 
 def value_ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The least and the most that each column (items, columns) can be, (2, columns).
+    """The least and the largest value that each column (items, columns) can have, (2, columns).
 
-    0 and 1 of a column that lies between them, as shares do; of any other, what was seen.
+    0 and 1 if all values of the column are between them, as shares are; else the ends of what was
+    seen.
     """
     least, most = values.min(axis=0), values.max(axis=0)
     share = (least >= 0.0) & (most <= 1.0)
@@ -118,7 +119,7 @@ def value_ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _interval(value: float, drawn: NDArray[np.float64], confidence: float) -> Interval:
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
-    # Weights lean to the middle: a score at the end of its range is no draw's.
+    # No draw reaches the end of the range, but a score can.
     return Interval(
         value=value,
         low=min(value, float(low)),

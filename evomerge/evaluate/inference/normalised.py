@@ -1,9 +1,9 @@
-"""Scores as shares of a reference model's: how much of an expert, or how many times the base.
+"""Scores divided by those of a reference model: the expert of a task, or the base.
 
 Yadav et al. 2024 (arXiv 2410.03617): a merged model's score on a held-in task is divided by that of
 the expert trained for the task, on a held-out task by the base model's, and the shares are averaged
-over tasks. Intervals are percentiles of a Bayesian bootstrap (`intervals.py`): a share's two scores
-are taken by the same weights of the items, and so are all models that are averaged.
+over tasks. Intervals are percentiles of a Bayesian bootstrap (`intervals.py`). Both scores of a
+share use the same weights of the items, and so do all models that are averaged.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def check_normalisable(metric: Metric) -> None:
     """Raise TaskError for a metric that is better when lower."""
     if not metric.higher_is_better:
         raise TaskError(
-            f"{metric} is better when lower, so a share of a reference's score would read upside "
-            "down; use a metric that is better when higher"
+            f"{metric} is better when lower, so a higher share of a reference's score would be "
+            "worse; use a metric that is better when higher"
         )
 
 
@@ -55,9 +55,9 @@ class NormalisedScores:
     ) -> None:
         """scores: model -> task -> item results. references: metric -> the model to divide by.
 
-        A reference is too close to 0 to divide by when `resamples` draws of as many of its items
-        would be likely to hold one that scores 0 or less: with answers that are right or wrong,
-        when some ten of them or fewer are right.
+        A reference is too close to 0 to divide by if one of `resamples` draws of its items is
+        likely to hold only items that score 0 or less. With right-or-wrong answers, that is so when
+        about ten or fewer are right.
         Raises TaskError for a metric that is better when lower, or that not every item has.
         """
         self._confidence = confidence
@@ -91,9 +91,9 @@ class NormalisedScores:
                 self._drawn[share] = drawn[:, column] / divisor
 
     def mean(self, models: Sequence[Sequence[Share]]) -> Interval | None:
-        """The mean over models of the mean of each one's shares; every model counts alike.
+        """The mean over models of each model's mean share; every model counts the same.
 
-        Shares of undefined metrics are left out; None where none is left. All models' items are
+        Shares of undefined metrics are left out; None if none is left. The items of all models are
         resampled together.
         """
         kept = [defined for shares in models if (defined := self._defined(shares))]

@@ -1,13 +1,13 @@
-"""Differences between models on the same items, as sure as a family of them at once may be.
+"""Differences between models on the same items, with intervals that hold for all of them at once.
 
-The best of several differences is the luckiest of them, so their intervals are widened until all of
-them hold together, whichever is looked at. The null distribution is that of models swapped item by
-item: every paired difference keeps its size and takes a random sign, the same in the whole family,
-which is exact for one difference of right-or-wrong items however few they are, where a bootstrap
-claims too much. The largest of the differences in units of their own spread under it gives the
-critical value (single-step maxT, Westfall & Young 1993; in those units the family is balanced,
-Romano & Wolf 2005). However few items differ, an interval is at least as wide as what as many items
-can rule out that all agree.
+The best of several differences is also the luckiest one. So their intervals are widened until all
+of them hold together. The null distribution comes from models that are swapped item by item: every
+paired difference keeps its size and gets a random sign, the same in the whole family. For one
+difference of right-or-wrong items this is exact, however few they are, while a bootstrap claims too
+much. Under the null, each difference is divided by its own spread, and the largest one gives the
+critical value (single-step maxT, Westfall & Young 1993; so divided, the family is balanced, Romano
+& Wolf 2005). An interval also has a least width. Even if all n items agree, some share of items may
+differ that n items are too few to show.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _CHUNK_VALUES = 4_000_000
 """Numbers held at once while resampling: 32 MB."""
 
 _ROUNDING = 1e-12
-"""Equal scores may come to this through sums in another order; a difference of it is none."""
+"""Sums of equal scores in another order may differ by this; a smaller difference counts as 0."""
 
 _WIDER = 1.0 + 1e-9
-"""So that rounding never takes a difference at the critical value for one beyond it."""
+"""So that rounding never puts a difference at the critical value beyond it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """One model's combined score minus another's, among a family of such differences.
 
-    interval: all of the family hold the truth together with its confidence. p: of no difference,
-    two-sided, adjusted for the family; at most 1 - confidence exactly where the interval leaves
-    out 0.
+    interval: all intervals of the family hold together with its confidence. p: two-sided p-value of
+    no difference, adjusted for the family. It is at most 1 - confidence exactly if the interval
+    leaves out 0.
     """
 
     interval: Interval
@@ -53,9 +53,9 @@ class Difference:
     def items_to_settle(self, items: int) -> int | None:
         """How many items like these `items`, in the same shares by task, would leave out 0.
 
-        The interval narrows with the square root of the items; this is where it would reach from
-        0, were the difference what it is here, so such a test settles it about every second time.
-        None where the difference is 0, which no number of items settles.
+        The interval narrows with the square root of the number of items. With the number given here
+        it would just reach 0 if the difference stayed the same, so about every second test would
+        settle it. None if the difference is 0: no number of items settles that.
         """
         if self.interval.value == 0.0:
             return None
@@ -68,7 +68,7 @@ class Difference:
 
 
 def read_difference(entry: Mapping[str, Any]) -> Difference:
-    """A difference kept as JSON."""
+    """A difference that was stored as JSON."""
     return Difference(interval=Interval(**entry["interval"]), p=entry["p"])
 
 
@@ -82,10 +82,11 @@ def simultaneous_differences(
 ) -> list[Difference]:
     """First's combined score minus second's for every pair, all scored on the same items.
 
-    Where models differ task by task and yet are equal in all, or items are no mere right or wrong,
-    the level holds in the limit of many items, and before it on the careful side: spreads are
-    taken about 0, not about the difference that was seen. The intervals are made to judge 0: where
-    very few items differ they may be too narrow for other truths, as a bootstrap's are.
+    The confidence is exact only in the limit of many items if items are not right or wrong, or if
+    models differ in single tasks but are equal in total. With fewer items it is higher than stated,
+    because spreads are taken about 0 and not about the observed difference. The intervals are made
+    to judge 0: if very few items differ, they may be too narrow for other values, as a bootstrap's
+    are.
     """
     if not pairs:
         return []
@@ -96,7 +97,7 @@ def simultaneous_differences(
     spread = np.sqrt((null**2).mean(axis=0))
     unit = np.where(spread > 0.0, spread, 1.0)
     largest = np.sort((np.abs(null) / unit).max(axis=1))  # (resamples), ascending
-    # What was seen counts as one resample (Phipson & Smyth 2010), so no p-value is 0.
+    # The observed data count as one resample (Phipson & Smyth 2010), so no p-value is 0.
     at_least = resamples - np.searchsorted(largest, np.abs(values) / unit / _WIDER)
     allowed = max(0, math.floor((1.0 - confidence) * (resamples + 1) + 1e-6) - 1)
     critical = largest[resamples - 1 - allowed] * _WIDER
@@ -121,20 +122,20 @@ def _unseen(
     middle: NDArray[np.float64],
     confidence: float,
 ) -> NDArray[np.float64]:
-    """What no item of one task shows and yet may be, in the combined score: (pairs,).
+    """A difference in the combined score that the items may have missed: (pairs,).
 
-    Of n items that all agree, up to 1 - (1 - confidence)^(1/n) of all items may not, whatever that
-    makes of the metric; the task where it makes most counts.
+    If n items of a task all agree, up to a share 1 - (1 - confidence)^(1/n) of all items may still
+    differ, by the metric's whole range. The task with the largest effect counts.
     """
     most = np.zeros(len(pairs))
     for column, term in enumerate(objective.terms):
         task, key = term.metric.task, term.metric.key
         count = len(pairs[0][0][task].ids)
-        may = 1.0 - (1.0 - confidence) ** (1.0 / count)
+        share = 1.0 - (1.0 - confidence) ** (1.0 / count)
         values = np.array([[model[task].metrics[key] for model in pair] for pair in pairs])
         ends = value_ends(values.reshape(len(pairs), -1).T)  # (2, pairs)
         moved = np.zeros(middle.shape)
-        moved[:, column] = may * (ends[1] - ends[0])
+        moved[:, column] = share * (ends[1] - ends[0])
         most = np.maximum(most, np.abs(_differences(objective, middle, moved)))
     return most
 
@@ -142,7 +143,7 @@ def _unseen(
 def _widen(
     values: NDArray[np.float64], half: NDArray[np.float64], least: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Half widths of at least `least`, none of which takes in a 0 that the test left out."""
+    """Half widths of at least `least`; an interval that left out 0 still does so."""
     settled = np.abs(values) > half
     return np.maximum(half, np.where(settled, np.minimum(least, np.abs(values) / _WIDER), least))
 
@@ -150,7 +151,7 @@ def _widen(
 def _flip(
     objective: Objective, pairs: Sequence[tuple[Scores, Scores]], *, seed: int, resamples: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Means halfway between the models, their differences, and those under random signs.
+    """The mean of both models, their difference, and differences under random signs.
 
     (pairs, terms), (pairs, terms), (resamples, pairs, terms).
     """
@@ -192,5 +193,5 @@ def _flipped_means(
 def _differences(
     objective: Objective, middle: NDArray[np.float64], difference: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Combined scores of models that lie that far apart around `middle`: (..., terms) to (...)."""
+    """Difference of combined scores, halfway around `middle`: (..., terms) to (...)."""
     return objective.combine(middle + difference / 2.0) - objective.combine(middle - difference / 2)

@@ -47,7 +47,7 @@ class ScoreSummary:
 def summarise(
     label: str, role: Role, scores: Mapping[str, TaskItems], *, objective: Objective, seed: int
 ) -> ScoreSummary:
-    """What a model scores, from its item results; `seed` is that of the bootstrap."""
+    """The summary of a model's scores, from its item results; seed: that of the bootstrap."""
     tasks: dict[str, dict[str, Interval]] = {task: {} for task in scores}
     for (task, metric), interval in mean_intervals(scores, seed=seed).items():
         tasks[task][metric] = interval
@@ -57,7 +57,7 @@ def summarise(
 
 
 def read_summary(entry: Mapping[str, Any]) -> ScoreSummary:
-    """A summary kept as JSON."""
+    """A summary that was stored as JSON."""
     return ScoreSummary(
         label=entry["label"],
         role=entry["role"],

@@ -1,1 +1,1 @@
-"""A job made ready: sources opened, tasks built, space and objective made, everything checked."""
+"""Prepares a job: opens sources, builds tasks, space and objective, and checks everything."""

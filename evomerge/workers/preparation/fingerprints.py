@@ -1,4 +1,4 @@
-"""What a result depends on beyond the job, hashed, and whether it is still what it was."""
+"""Hashes of everything that a result depends on, and a check that they have not changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WHERE_INSTALLED = (
     *("numba", "scikit-learn", "py3langid", "sacrebleu", "rouge-score", "nltk", "sympy"),
     *("math-verify", "antlr4-python3-runtime", "latex2sympy2-extended", "pandas", "fugashi"),
 )
-"""Those that prompts, merges and metrics are made with, many of which only some tasks ask for."""
+"""Packages that prompts, merges and metrics are made with; many are needed by some tasks only."""
 
 
 def fingerprints_of(preparation: PreparedJob) -> dict[str, Any]:
@@ -47,16 +47,16 @@ def fingerprints_of(preparation: PreparedJob) -> dict[str, Any]:
 
 
 def cache_folder(run_dir: Path, facts: Mapping[str, Any]) -> Path:
-    """Where a run keeps large arrays of its tensor cache, such as sorted magnitudes.
+    """Folder for the large arrays of a run's tensor cache, such as sorted magnitudes.
 
-    facts: from `fingerprints_of`. The folder's name tells the sources and the vocabulary.
+    facts: from `fingerprints_of`. The folder's name depends on the sources and the vocabulary.
     """
     text = json.dumps([facts["sources"], facts["job"]["models"]], sort_keys=True)
     return run_dir / "facts" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> list[str]:
-    """Refuse to go on with a search whose job, tasks or sources are not those of its start.
+    """Refuse to continue a search if its job, tasks or sources changed since it began.
 
     Returns the versions that changed, in words: they may change scores, so the user is told, but
     they do not stop a search. Raises RunError with the first difference named.
@@ -93,7 +93,7 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
 
 
 def opened_files_of(preparation: PreparedJob) -> dict[str, dict[str, str]]:
-    """What the tasks' code has read until now: at the start, and more as answers are scored."""
+    """The files that the tasks' code has read until now; it reads more as answers are scored."""
     suites = [preparation.suite, *(model.suite for model in preparation.alone.values())]
     return {
         name: asdict(file)
@@ -111,16 +111,17 @@ def opened_count(preparation: PreparedJob) -> int:
 def _check_opened(
     before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]], where: str
 ) -> None:
-    """Refuse what was read and is another now, and what was not read before.
+    """Refuse files that changed since they were read, and files that were not read before.
 
-    What is read only while answers are scored is looked for where it lay, or lies beside the tasks.
+    A file that is read only while answers are scored is searched in its old place and beside the
+    tasks.
     """
     roots = {file["root"] for file in now.values()}
     for name in sorted({*before, *now}):
         if name not in before:
             raise RunError(
-                f"{where}: a task reads {name} now, and did not when the search began; take it "
-                "away, or start a new search"
+                f"{where}: a task reads {name} now, and did not when the search began; remove "
+                "it, or start a new search"
             )
         old = before[name]
         new = now[name]["sha256"] if name in now else _hash_where(old, roots)
@@ -132,7 +133,7 @@ def _check_opened(
 
 
 def _hash_where(file: Mapping[str, str], roots: Iterable[str]) -> str | None:
-    """The present hash of a file that is not read yet; None where it is gone."""
+    """The present hash of a file that is not read yet; None if it is gone."""
     for root in (*sorted(roots), file["root"]):
         path = Path(os.path.normpath(Path(root, file["place"])))
         if path.is_file():
@@ -148,16 +149,18 @@ def _versions(job: JobSpec) -> dict[str, str]:
     for package in _WHERE_INSTALLED:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-    # Which methods a grid asks for its job does not say.
+    # A grid's job does not say which methods it uses.
     versions.update(METHODS.versions())
     versions = {**engine_versions(job.compute), **versions}
-    versions.update(ALGORITHMS.versions([job.optimizer_of(one).algorithm for one in job.searches]))
+    versions.update(
+        ALGORITHMS.versions([job.optimizer_of(search).algorithm for search in job.searches])
+    )
     versions.update(DRAWS.versions([job.evaluation.draws]))
     return versions
 
 
 def _statistics_files(job: JobSpec) -> dict[str, str]:
-    """What a job's statistics were computed of, file by file; their values follow from that."""
+    """What a job's statistics were computed from, file by file; this determines their values."""
     folder = job.models.statistics
     if folder is None:
         return {}

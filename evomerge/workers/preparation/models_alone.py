@@ -1,7 +1,7 @@
-"""The models of a job by themselves: each as its own files say it, and asked by its own tokenizer.
+"""The single models of a job: each with its own files and its own tokenizer.
 
-Where a model's tokenizer, or the chat template that is used, is not that of the job's merges, its
-requests are built anew; the items are the same.
+If a model's tokenizer or chat template differs from that of the job's merges, its requests are
+built anew. The items are the same.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from evomerge.vocabulary import (
 class ModelAlone:
     """One model, not merged with any.
 
-    source: with its own vocabulary. tokenizer: its own. tokenizer_source: the model that it is
-    from, as an export takes it. suite: the tasks as this tokenizer asks them. chat_template: the
-    job's, where it has none of its own and one is used. as_merged: whether its tokenizer is that of
-    the job's merges, chat template and all.
+    source: with its own vocabulary. tokenizer: its own. tokenizer_source: the model that an export
+    takes the tokenizer from. suite: the tasks, encoded by this tokenizer. chat_template: that of
+    the job, if one is used and the model has none. as_merged: whether its tokenizer is that of the
+    job's merges, with the same chat template.
     """
 
     source: Source
@@ -51,9 +51,9 @@ class ModelAlone:
 class ModelsAlone:
     """Makes a ModelAlone of any opened model; what models share is built once.
 
-    suite: the tasks as the job's merges are asked them. load: builds the tasks for a tokenizer.
-    otherwise: the model whose tokenizer those have that have none. chat: whether prompts go through
-    chat templates.
+    suite: the tasks for the job's merges. load: builds the tasks for a tokenizer. otherwise: a
+    model without a tokenizer gets that of this one. chat: whether prompts go through chat
+    templates.
     """
 
     def __init__(
@@ -76,13 +76,15 @@ class ModelsAlone:
         self._known: list[tuple[Source, PreTrainedTokenizerBase]] = []
 
     def make(self, source: Source) -> ModelAlone:
-        """Raises SourceError, TaskError for what cannot be asked or answered."""
-        giver = source if tokenizer_folder(source) is not None else self._otherwise
-        tokenizer, lent = self._tokenizer_of(giver), None
+        """The single model of a source. Raises SourceError, TaskError if it cannot be scored."""
+        tokenizer_source = source if tokenizer_folder(source) is not None else self._otherwise
+        tokenizer, lent_template = self._tokenizer_of(tokenizer_source), None
         if self._chat and tokenizer.chat_template is None:
-            lent, tokenizer = self._template, copy.deepcopy(tokenizer)
-            tokenizer.chat_template = lent
-            giver = AlignedSource(giver, tensors={}, settings=TokenSettings(), tokenizer=tokenizer)
+            lent_template, tokenizer = self._template, copy.deepcopy(tokenizer)
+            tokenizer.chat_template = lent_template
+            tokenizer_source = AlignedSource(
+                tokenizer_source, tensors={}, settings=TokenSettings(), tokenizer=tokenizer
+            )
         suite = self.suite_for(tokenizer)
         generation = generation_config(
             stated_generation(source), source.config, where=source.reference
@@ -92,31 +94,31 @@ class ModelsAlone:
         return ModelAlone(
             source=source,
             tokenizer=tokenizer,
-            tokenizer_source=giver,
+            tokenizer_source=tokenizer_source,
             suite=suite,
             generation=generation,
             as_merged=self._digest(tokenizer, chat=True) == self._merged,
-            chat_template=lent if isinstance(lent, str) else None,
+            chat_template=lent_template if isinstance(lent_template, str) else None,
         )
 
-    def _tokenizer_of(self, giver: Source) -> PreTrainedTokenizerBase:
+    def _tokenizer_of(self, source: Source) -> PreTrainedTokenizerBase:
         """The tokenizer of a model, loaded once for models with the same files."""
-        for other, tokenizer in self._known:
-            if other is giver or same_files(other, giver):
+        for known, tokenizer in self._known:
+            if known is source or same_files(known, source):
                 return tokenizer
-        self._known.append((giver, self._reader.load(giver)))
+        self._known.append((source, self._reader.load(source)))
         return self._known[-1][1]
 
     def suite_for(self, tokenizer: PreTrainedTokenizerBase) -> TaskSuite:
-        """The tasks as a tokenizer asks them. Raises TaskError where they are other items."""
+        """The tasks, encoded by a tokenizer. Raises TaskError if their items differ."""
         digest = self._digest(tokenizer, chat=self._chat)
         if digest not in self._suites:
             suite = self._load(tokenizer)
             for task in self._first.tasks:
                 if suite.digests(task) != self._first.digests(task):
                     raise TaskError(
-                        f"task {task}: its items depend on the tokenizer, so models of several "
-                        "cannot be compared by it; choose another task"
+                        f"task {task}: its items depend on the tokenizer, so models with several "
+                        "tokenizers cannot be compared by it; choose another task"
                     )
             self._suites[digest] = suite
         return self._suites[digest]
@@ -125,7 +127,7 @@ class ModelsAlone:
     def _digest(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> str:
         """The same for tokenizers that encode and decode alike, and with `chat` render alike."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        said = {
+        facts = {
             "kind": type(tokenizer).__name__,
             "backend": sorted(tokenizer.get_vocab().items()) if backend is None else "",
             "special": [tokenizer.bos_token, tokenizer.eos_token, *tokenizer.all_special_tokens],
@@ -135,13 +137,13 @@ class ModelsAlone:
             ],
             "chat": tokenizer.chat_template if chat else None,
         }
-        text = json.dumps(said, sort_keys=True, default=str)
+        text = json.dumps(facts, sort_keys=True, default=str)
         text += "" if backend is None else backend.to_str()
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_rows(suite: TaskSuite, source: Source) -> None:
-    """Raise TaskError for a task that asks with tokens that a model has no rows for."""
+    """Raise TaskError for a task with tokens that a model has no rows for."""
     rows = vocabulary_size(source.config, source.structure.shapes)
     for task in suite.tasks:
         largest = suite.largest_token(task)

@@ -1,4 +1,4 @@
-"""From a job to its preparation: everything opened and checked, cheapest checks first."""
+"""Prepares a job: opens and checks everything, cheapest checks first."""
 
 from __future__ import annotations
 
@@ -35,8 +35,6 @@ from evomerge.vocabulary import (
 )
 from evomerge.workers.preparation.models_alone import ModelsAlone
 from evomerge.workers.preparation.prepared_job import PreparedJob, stage_space
-
-# The models of a job, opened.
 
 
 def open_models_of(job: JobSpec) -> dict[str, Source]:
@@ -80,7 +78,7 @@ def prepare(job: JobSpec) -> PreparedJob:
     suite = load(tokenizer=tokenizer)
     models_alone = ModelsAlone(
         suite,
-        load=lambda own: load(tokenizer=own),
+        load=lambda own_tokenizer: load(tokenizer=own_tokenizer),
         reader=reader,
         otherwise=opened[models.base],
         chat=evaluation.apply_chat_template,
@@ -110,9 +108,10 @@ def prepare(job: JobSpec) -> PreparedJob:
 def _check_spaces(
     job: JobSpec, sources: Mapping[str, Source], out_dtype: DType
 ) -> list[SearchSpace]:
-    """The space of every stage, where each one's start stands for its winner.
+    """The space of every stage; a stage's start takes the place of its winner.
 
-    Refuses what cannot be merged, such as models that were not calibrated; reads no tensor.
+    Refuses merges that cannot be made, for example of models that were not calibrated. Reads no
+    tensor.
     """
     structure = shared_structure(list(sources.values()))
     spaces: list[SearchSpace] = []
@@ -130,7 +129,7 @@ def _check_spaces(
 
 
 def _check_merge(recipe: Recipe, sources: Mapping[str, Source]) -> None:
-    """Refuse a merge that cannot be made, or that transformers would not load whole."""
+    """Refuse a merge that cannot be made, or that transformers would not load completely."""
     engine = MergeEngine(sources)
     engine.execute(recipe)
     plan = engine.plan(recipe)
@@ -139,7 +138,7 @@ def _check_merge(recipe: Recipe, sources: Mapping[str, Source]) -> None:
 
 
 def _check_moved_layers(source: Source) -> None:
-    """Routes put layers elsewhere, so the configuration must be able to say what they are there."""
+    """Check that the configuration can describe layers that routes have moved."""
     depth = source.structure.depth
     slices = tuple(
         Slice(sources=(SliceSource(model=source.reference, layer_range=(start, depth)),))
@@ -177,7 +176,7 @@ def _settings(
     vocabulary: TokenizerSpec | None,
     reader: TokenizerReader,
 ) -> SharedSettings:
-    """What merges have of the settings that the models disagree on."""
+    """The settings of merges where the models disagree."""
     tokenizer = None if vocabulary is None else alignment.tokenizer
     ends = end_rows(opened, end_tokens, tokenizer=tokenizer, reader=reader)
     return SharedSettings(opened, ends, unite=job.models.tokenizer in ("base", "union"))
@@ -186,9 +185,9 @@ def _settings(
 def _align(
     job: JobSpec, sources: Mapping[str, Source], reader: TokenizerReader
 ) -> tuple[Alignment, TokenizerSpec | None]:
-    """The models with the vocabulary of the job, and what says the same in a recipe.
+    """The models with the vocabulary of the job, and a recipe's entry for it.
 
-    The base's tokenizer asks for nothing where all models agree on it.
+    The entry is None if it is the base's vocabulary and all models agree on it.
     """
     models = job.models
     base = sources[models.base]
@@ -201,7 +200,7 @@ def _align(
 
 
 def _check_items(job: JobSpec, suite: TaskSuite) -> None:
-    """Every task has items in every split it is used in, and a generation reaches every task."""
+    """Check that every task has items in its splits, and that a generation reaches every task."""
     for task in job.search_tasks:
         suite.items(task, "search")
         suite.items(task, "validation")
@@ -217,7 +216,7 @@ def _check_items(job: JobSpec, suite: TaskSuite) -> None:
 
 
 def _items_of_first_generation(job: JobSpec, suite: TaskSuite, space: SearchSpace) -> int:
-    """Items that are planned for each candidate; all where those to come are chosen by them."""
+    """Items planned for each candidate; all items if later draws are chosen by them."""
     size = sum(len(suite.items(task, "search")) for task in job.search_tasks)
     facts = job.evaluation.draw_facts
     if facts.every_item or facts.asks_all_first:
@@ -226,7 +225,7 @@ def _items_of_first_generation(job: JobSpec, suite: TaskSuite, space: SearchSpac
 
 
 def _check_budget(job: JobSpec, suite: TaskSuite, spaces: Sequence[SearchSpace]) -> None:
-    """Every stage's part of the budget pays for at least one whole generation."""
+    """Check that every stage's part of the budget pays for at least one whole generation."""
     spent = {"candidates": 0, "items": 0}
     for stage, (search, space) in enumerate(zip(job.searches, spaces, strict=True)):
         population = choose_population(
@@ -235,27 +234,24 @@ def _check_budget(job: JobSpec, suite: TaskSuite, spaces: Sequence[SearchSpace])
         items = _items_of_first_generation(job, suite, space)
         limit = job.budget_after(stage)
         for field, needed in (("candidates", population), ("items", population * items)):
-            given = getattr(limit, field)
-            if given is None:
+            allowed = getattr(limit, field)
+            if allowed is None:
                 continue
-            part = given - spent[field]
+            part = allowed - spent[field]
             if part < needed:
-                of = f" of stage {search.name}" if job.stages else ""
-                shares = sum(other.share for other in job.searches) / search.share
+                of_stage = f" of stage {search.name}" if job.stages else ""
+                shares = sum(stage_search.share for stage_search in job.searches) / search.share
                 in_all = math.ceil(needed * shares)
                 left = f"{part} of {getattr(job.budget, field)}" if job.stages else str(part)
                 raise JobError(
-                    f"budget.{field}: {left} does not pay for one generation{of} ({population} "
-                    f"candidates); give at least {in_all}"
+                    f"budget.{field}: {left} does not pay for one generation{of_stage} "
+                    f"({population} candidates); give at least {in_all}"
                 )
-            spent[field] = given
-
-
-# A job with nothing left that could mean something else tomorrow or in another folder.
+            spent[field] = allowed
 
 
 def pin(job: JobSpec) -> JobSpec:
-    """The job with nothing left that could mean something else tomorrow or in another folder.
+    """The job in a form that means the same later and in every folder.
 
     Local paths become absolute, hub ids carry their commit, a named search space is written out.
     """
@@ -283,12 +279,12 @@ def pin(job: JobSpec) -> JobSpec:
 
 
 def _pinned_tokenizer(written: str, pinned: Mapping[str, str]) -> str:
-    """The words of a job mean what they say, also beside a model's folder of that name."""
+    """The pinned name of a model; `base` and `union` keep their meaning as words of a job."""
     return written if written in ("base", "union") else pinned[written]
 
 
 def _pin_space(spec: str | Mapping[str, Any], pinned: Mapping[str, str]) -> dict[str, Any]:
-    """A space written out, its models named as the pinned job names them."""
+    """A space written out, with the model names of the pinned job."""
     space = read_space(spec)
     routes = space.get("routes")
     if isinstance(routes, Mapping) and isinstance(models := routes.get("models"), list):
@@ -297,7 +293,7 @@ def _pin_space(spec: str | Mapping[str, Any], pinned: Mapping[str, str]) -> dict
 
 
 def pinned_reference(source: Source) -> str:
-    """How to name a model so that it means the same everywhere on this machine.
+    """A name of a model that means the same in every folder of this machine.
 
     An adapter is named with its base, as recipes write it.
     """

@@ -23,14 +23,14 @@ from evomerge.workers.preparation.models_alone import ModelAlone, ModelsAlone, c
 class PreparedJob:
     """What a search, a worker and an export need of a job, in one of its stages.
 
-    sources: reference as written in the job -> opened model, the base first, with the vocabulary
-    of the merged models. out_dtype: storage dtype of every merged model, scored or exported.
-    tokenizer: of the merged models. tokenizer_source: the model that it is from, as an export takes
-    it. vocabulary: what a recipe must say of the tokenizer; None where it is the base's and the
-    models agree on it. suite: the tasks as merges are asked them. alone: every model of the job by
-    itself, by reference. models_alone: makes more of them. settings: what merges have where the
-    models disagree. space: of the present stage, which is number `stage` from 0. winners: of the
-    stages before it, by name.
+    sources: reference as written in the job -> opened model, the base first, with the vocabulary of
+    the merged models. out_dtype: storage dtype of every merged model, scored or exported.
+    tokenizer: of the merged models. tokenizer_source: the model that an export takes the tokenizer
+    from. vocabulary: the entry of a recipe for the tokenizer; None if it is the base's and the
+    models agree on it. suite: the tasks for merges. alone: every single model of the job, by
+    reference. models_alone: makes more of them. settings: of merges where the models disagree.
+    space: of the present stage. stage: its number, from 0. winners: of the stages before it, by
+    name.
     """
 
     job: JobSpec
@@ -56,12 +56,12 @@ class PreparedJob:
 
     @property
     def lead(self) -> Source:
-        """The model that the merged ones are built like: the base, or what it is a part of."""
+        """The model that merged models are built like: the base, or a model that contains it."""
         return lead_of(list(self.sources.values()))
 
     @property
     def search(self) -> StageSpec:
-        """What is searched in the present stage."""
+        """The search of the present stage."""
         return self.job.searches[self.stage]
 
     @property
@@ -71,12 +71,12 @@ class PreparedJob:
 
     @property
     def optimizer(self) -> OptimizerSpec:
-        """Who proposes the genomes of the present stage."""
+        """The optimizer of the present stage."""
         return self.job.optimizer_of(self.search)
 
     @property
     def task_files(self) -> Mapping[str, str]:
-        """What defines the tasks, hashed, and their items as every tokenizer asks them."""
+        """Hashes of the files that define the tasks, and of their items for every tokenizer."""
         own = {
             f"items of {task}, asked of {name}": model.suite.task_files[f"items of {task}"]
             for name, model in self.alone.items()
@@ -87,29 +87,29 @@ class PreparedJob:
 
     @property
     def longest_tokens(self) -> int:
-        """Tokens of the longest request, with its answer, whichever tokenizer asks it."""
+        """Tokens of the longest request, with its answer, by any tokenizer."""
         suites = [self.suite, *(model.suite for model in self.alone.values())]
         return max(suite.longest_tokens for suite in suites)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the models disagree on and what becomes of it, a sentence each."""
+        """What the models disagree on and how that is resolved, a sentence each."""
         lent = [name for name, model in self.alone.items() if model.chat_template is not None]
-        said = f"{' and '.join(lent)} by itself is asked with the job's chat template, having none"
-        return (*self.settings.notes(), *([said] if lent else []))
+        note = f"{' and '.join(lent)} by itself gets the job's chat template, because it has none"
+        return (*self.settings.notes(), *([note] if lent else []))
 
     def check_rows(self) -> None:
-        """Raise TaskError where a task asks with tokens that a model has no rows for."""
+        """Raise TaskError if a task has tokens that a model has no rows for."""
         check_rows(self.suite, self.lead)
         for model in self.alone.values():
             check_rows(model.suite, model.source)
 
     def alone_in(self, recipe: Recipe) -> ModelAlone | None:
-        """The model that a recipe is unchanged; None for a merge."""
+        """The single model that a recipe is; None for a merge."""
         return None if recipe.alone is None else self.alone.get(recipe.alone)
 
     def exported(self, recipe: Recipe) -> PreparedJob:
-        """The preparation as an export of a recipe takes it: a model alone has its own files."""
+        """The preparation for an export of a recipe: a single model has its own files."""
         model = self._exported_alone(recipe)
         if model is None:
             return self
@@ -117,7 +117,7 @@ class PreparedJob:
         return replace(self, sources=sources, tokenizer_source=model.tokenizer_source)
 
     def _exported_alone(self, recipe: Recipe) -> ModelAlone | None:
-        """The model that a recipe is unchanged, unless it has the vocabulary of merges anyway."""
+        """The single model that a recipe is, unless it has the vocabulary of merges anyway."""
         model = self.alone_in(recipe)
         if model is None or (
             model.as_merged and self.sources.get(model.source.reference) is model.source
@@ -130,15 +130,15 @@ class PreparedJob:
         complete = recipe.model_copy(update={"out_dtype": recipe.out_dtype or self.out_dtype})
         if self.vocabulary is None:
             return complete
-        # A merge that leaves models out has the tokens of all of them nevertheless.
+        # A merge has the tokens of all models, also of those that it leaves out.
         block = {**recipe.evomerge, BLOCK_KEY: list(self.sources)}
         return complete.model_copy(update={"tokenizer": self.vocabulary, "evomerge": block})
 
     def standing_alone(self, recipe: Recipe) -> Recipe:
-        """A recipe of this job with all that the job says beside it.
+        """A recipe of this job that needs no job: it has all that the job says beside it.
 
-        That is dtype, vocabulary and the settings that its models disagree on; a model by itself
-        keeps its own.
+        That is the dtype, the vocabulary and the settings that the models disagree on. A single
+        model keeps its own.
         """
         model = self._exported_alone(recipe)
         if model is not None:
@@ -150,11 +150,11 @@ class PreparedJob:
         return self.in_vocabulary(self.settings.complete(recipe, sources))
 
 
-# The stages of a job: each searches over the winner of the one before and the job's sources.
+# The stages of a job: each searches over the previous winner and the job's sources.
 
 
 def next_stage(preparation: PreparedJob, winner: Recipe) -> PreparedJob:
-    """The job in its next stage, where `winner` is the first source; by its recipe, not a copy."""
+    """The job in its next stage: the recipe of `winner`, not a copy, is the first source."""
     alone = preparation.in_vocabulary(winner.model_copy(update={"stages": {}}))
     winners = {**preparation.winners, preparation.search.name: alone}
     space = stage_space(
@@ -175,7 +175,7 @@ def stage_space(
     out_dtype: DType,
     winners: Mapping[str, Recipe],
 ) -> SearchSpace:
-    """What stage number `stage`, from 0, searches. Raises JobError in one line."""
+    """The search space of stage number `stage`, from 0. Raises JobError in one line."""
     models = job.models
     space = build_space(
         job.searches[stage].search_space,

@@ -1,1 +1,1 @@
-"""The engine in process: a transformers model, everywhere."""
+"""The in-process engine: a transformers model, on any device."""

@@ -21,7 +21,7 @@ CPU_SCORING_TOKENS = 512
 """Tokens of a batch on a CPU: enough to use its vector units, few enough to stay in its caches."""
 
 CPU_GENERATION_TOKENS = 16384
-"""Of the answers being written at once: a step sees one token of each."""
+"""Tokens of all answers that grow at the same time; a step processes one token of each."""
 
 _SHORTEST_ROW, _LONGEST_ROW = 64, 1024
 
@@ -49,19 +49,19 @@ def cut(
         count = rows if rows is not None else max(1, (tokens or 0) // max(1, lengths[start]))
         stop = min(len(lengths), start + count)
         if kinds is not None:
-            alike = (place for place in range(start, stop) if kinds[place] != kinds[start])
-            stop = next(alike, stop)
+            different = (place for place in range(start, stop) if kinds[place] != kinds[start])
+            stop = next(different, stop)
         ranges.append((start, stop))
         start = stop
     return ranges
 
 
 def tree_limits(config: PreTrainedConfig, *, pass_tokens: int) -> Limits:
-    """How texts are laid into rows and passes of so many tokens.
+    """How texts are put into rows and passes of so many tokens.
 
-    Attention weighs what a mask hides too: in a row as long as the hidden size, that costs a sixth
-    of the linear layers' work at most. Texts that share nothing gain nothing from a common row but
-    less padding, so theirs are half as long.
+    Attention also computes what a mask hides. In a row as long as the hidden size, that costs at
+    most a sixth of the linear layers' work. Texts that share nothing gain only less padding from a
+    common row, so their rows are half as long.
     """
     hidden = int(config.get_text_config(decoder=True).hidden_size)
     row = min(pass_tokens, max(_SHORTEST_ROW, min(_LONGEST_ROW, hidden)))
@@ -82,10 +82,10 @@ def pad(rows: Sequence[Tokens], *, side: Literal["left", "right"]) -> NDArray[np
 
 
 def probe_tokens(try_batch: Callable[[int], None], *, longest_tokens: int) -> int:
-    """The largest token budget whose batch fits in memory, halved for safety.
+    """The largest token budget with a batch that fits in memory, halved for safety.
 
     try_batch: runs a batch of so many rows of `longest_tokens`; it may raise OutOfMemoryError. The
-    half left over holds the KV cache of generation and what fragmentation takes.
+    other half is for the KV cache of generation and for fragmentation.
     """
     for tokens in _PROBED_TOKENS:
         rows = min(_PROBED_ROWS, tokens // longest_tokens)

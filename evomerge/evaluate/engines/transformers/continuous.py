@@ -1,8 +1,8 @@
-"""Greedy decoding without batches: a row that ends gives its place to the next prompt.
+"""Greedy decoding without fixed batches: when a row ends, the next prompt takes its place.
 
-Prompts are read as one tree, so what they share is read once, and every answer then has a row of
-keys and values of its own. Equal to transformers' `generate` with sampling off, run prompt by
-prompt.
+Prompts are read as one tree, so tokens that they share are read once. Every answer then has its own
+row of keys and values. Answers are those of transformers' `generate` without sampling, run prompt
+by prompt.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from evomerge.evaluate.engines.transformers.tree_passes import RunPass, run_pass
 
 @dataclass(kw_only=True, eq=False)
 class _Answer:
-    """tokens: those so far. seen: (vocabulary,) tokens of the prompt and the answer.
+    """An answer that is being generated.
 
-    longest: tokens of the prompt and the longest answer.
+    tokens: those so far. seen: (vocabulary,) which tokens the prompt and the answer hold. longest:
+    most tokens of the prompt and the answer together.
     """
 
     request: Prompt
@@ -73,10 +74,10 @@ class ContinuousDecoder:
         *,
         limit_tokens: int,
     ) -> list[list[int]]:
-        """The tokens of each request's answer, the one that ended it included.
+        """The tokens of each request's answer, with the one that ended it.
 
-        prompts: distinct, as the plan was made of them. owners: the requests of each. limit_tokens:
-        rows times the longest of them, at most. Raises NonFiniteLogits.
+        prompts: distinct, in the order of the plan. owners: the requests of each. limit_tokens: of
+        all rows, each counted as long as the longest. Raises NonFiniteLogits.
         """
         answers: list[list[int]] = [[] for _ in requests]
         begun = self._begin(prompts, owners, requests, plan, answers, limit_tokens)
@@ -103,13 +104,15 @@ class ContinuousDecoder:
         answers: Sequence[list[int]],
         limit_tokens: int,
     ) -> Iterator[_Begun]:
-        """Read prompts, pass by pass as they are asked for, and give what goes on after a token.
+        """Read prompts, pass by pass, and yield the answers that go on after their first token.
 
-        No more answers at once than there may be.
+        Each group of answers that is yielded keeps to `limit_tokens`.
         """
         wanted = {
-            number: np.array([plan.places[text].cells[-1] for text in each.texts], dtype=np.int64)
-            for number, each in enumerate(plan.passes)
+            number: np.array(
+                [plan.places[text].cells[-1] for text in tree_pass.texts], dtype=np.int64
+            )
+            for number, tree_pass in enumerate(plan.passes)
         }
         for number, logits, trunk in run_passes(plan, wanted, self._run, device=self._device):
             texts = plan.passes[number].texts
@@ -144,7 +147,7 @@ class ContinuousDecoder:
                 going = going[count:]
 
     def _step(self, active: list[_Answer], cache: AnswerCache) -> None:
-        """One more token for every answer; those that end with it leave."""
+        """Add one token to every answer, and remove the answers that end with it."""
         last = torch.tensor([answer.tokens[-1] for answer in active], device=self._device)
         logits = run_step(self._forward, last, cache, device=self._device, dtype=self._dtype)
         seen = None
@@ -164,7 +167,7 @@ class ContinuousDecoder:
         del active[len(active) - len(ended) :]
 
     def _seen(self, prompts: Sequence[Tokens]) -> torch.Tensor | None:
-        """(prompts, vocabulary): the tokens of each, where a repetition penalty asks for them."""
+        """Tokens of each prompt, (prompts, vocabulary); None without a repetition penalty."""
         if not self._choice.penalised:
             return None
         seen = torch.zeros((len(prompts), self._choice.vocabulary), dtype=torch.bool)
@@ -174,7 +177,7 @@ class ContinuousDecoder:
 
 
 def _rows_within(answers: Sequence[_Answer], limit_tokens: int) -> bool:
-    """Whether so many rows, each as long as the longest may get, keep to the limit; one does."""
+    """Whether these rows, each as long as the longest may get, fit the limit; a single one does."""
     return len(answers) < 2 or (
         len(answers) * max(answer.longest for answer in answers) <= limit_tokens
     )

@@ -1,9 +1,8 @@
 """Greedy decoding of left-padded batches with the model's own kind of cache.
 
-For models whose past is no list of keys and values that a mask could part: state spaces, sliding
-windows. What of it is exact for a model is found by trying, see `limits`. Equal to
-transformers' `generate` with sampling off, run prompt by prompt: a row leaves its batch when its
-answer ends.
+It is for models with a past that a mask cannot take apart, such as state spaces and sliding
+windows. Trials find what is exact for a model, see `limits`. Answers are those of transformers'
+`generate` without sampling, run prompt by prompt. A row leaves its batch when its answer ends.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from evomerge.evaluate.engines.transformers.batching import pad
 
 # Which token comes next in a greedy answer, and whether the answer has ended with it.
 #
-# Equal to transformers' `generate` with sampling off: a repetition penalty of the checkpoint
-# counts the prompt and the answer.
+# Equal to transformers' `generate` without sampling: a repetition penalty of the checkpoint is for
+# the tokens of the prompt and of the answer.
 
 
 class Chooses(Protocol):
-    """What decoding asks of whoever chooses tokens, see `GreedyChoice`."""
+    """What decoding needs to choose tokens, see `GreedyChoice`."""
 
     @property
     def penalised(self) -> bool:
@@ -46,8 +45,8 @@ class Chooses(Protocol):
 class GreedyChoice:
     """Greedy choices of one model; `stopping` says when an answer ends.
 
-    penalised: whether a repetition penalty asks for the tokens that were seen. limit_tokens: the
-    checkpoint's own longest answer, see Prompt.up_to.
+    penalised: whether there is a repetition penalty, which needs the tokens that were seen.
+    limit_tokens: the checkpoint's own longest answer, see Prompt.up_to.
     """
 
     limit_tokens: int | None
@@ -91,10 +90,10 @@ class Forward(Protocol):
 
 
 class Rows(enum.Enum):
-    """Which rows may stand in one batch of a model; each is answered as if it were alone."""
+    """Which rows may be in one batch of a model; each is answered as if it were alone."""
 
     PADDED = "rows of any lengths"
-    PADDED_AT_FIRST = "rows of any lengths, of whose padding only the first pass is told"
+    PADDED_AT_FIRST = "rows of any lengths; only the first pass gets a mask of the padding"
     EQUAL = "rows of one length"
     SINGLE = "one row"
 
@@ -102,7 +101,8 @@ class Rows(enum.Enum):
 class PaddedDecoder:
     """Greedy answers of one model, a batch at a time.
 
-    rows: which are in a batch; never SINGLE. positions: whether the model is told places.
+    rows: the kind of rows in a batch, never SINGLE. positions: whether the model takes position
+    ids.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class PaddedDecoder:
     def answer(
         self, prompts: Sequence[Tokens], requests: Sequence[Prompt], *, device: torch.device
     ) -> list[list[int]]:
-        """The tokens of each answer, the one that ended it included.
+        """The tokens of each answer, with the one that ended it.
 
         prompts: token ids as the model reads them, one array a request. Raises NonFiniteLogits.
         """
@@ -135,17 +135,17 @@ class PaddedDecoder:
         cache = DynamicCache(config=self._config)
         answers: list[list[int]] = [[] for _ in prompts]
         active = list(range(len(prompts)))
-        told = self._rows is not Rows.EQUAL
+        masked = self._rows is not Rows.EQUAL
         while True:
             logits = self._forward(
                 ids,
                 keep=1,
                 use_cache=True,
-                attention_mask=mask if told else None,
+                attention_mask=mask if masked else None,
                 position_ids=positions if self._positions else None,
                 past=cache,
             )
-            told = self._rows is Rows.PADDED
+            masked = self._rows is Rows.PADDED
             tokens = self._choice.best(logits[:, -1], seen)
             going = []
             for row, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
@@ -156,7 +156,7 @@ class PaddedDecoder:
                 return answers
             if len(going) < len(active):
                 kept = torch.tensor(going, device=device)
-                # As beam search moves rows, which every kind of cache can do.
+                # Beam search moves rows like this, so every kind of cache can do it.
                 cache.reorder_cache(kept)
                 tokens, mask, positions = tokens[kept], mask[kept], positions[kept]
                 seen = seen[kept] if seen is not None else None

@@ -1,9 +1,9 @@
-"""The in-process engine: a transformers model whose weights are replaced in place.
+"""The in-process engine: a transformers model; its weights are replaced in place.
 
 Numbers are those of lm-eval's own Hugging Face model at a batch size of one, up to rounding:
 log-probabilities in the model's dtype, greedy decoding with the checkpoint's repetition penalty,
-texts cut from the left to the model's context. Texts are read as a tree, each shared token once,
-where that is exact for the model, and in padded batches where it is not.
+texts cut from the left to the model's context. If that is exact for the model, texts are read as a
+tree, each shared token once; otherwise in padded batches.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ from evomerge.vocabulary import TokenSettings
 class TransformersEngine:
     """One live model on one device.
 
-    folder: a checkpoint folder whose config.json (and generation_config.json) describe the model;
-    its weights are not read. settings: what they must say otherwise of the vocabulary. config: what
-    the model's configuration says where that is not what lies in the folder. tokenizer: the one the
-    requests were encoded with. dtype: of the parameters and of the arithmetic. device: "cpu",
-    "cuda", "cuda:1". batch_size: rows of a padded batch, as lm-eval makes them, or "auto": a
-    budget of tokens, fixed on a CPU, probed once on a GPU, and texts read as a tree.
+    folder: a checkpoint folder; its config.json (and generation_config.json) describe the model,
+    its weights are not read. settings: values of the vocabulary that replace those of the files.
+    config: used in place of config.json. tokenizer: it encoded the requests. dtype: of the
+    parameters and of the arithmetic. device: "cpu", "cuda", "cuda:1". batch_size: rows of a padded
+    batch, as lm-eval makes them, or "auto": a budget of tokens, fixed on a CPU, probed once on a
+    GPU, and texts read as a tree.
     hops, shared_hops: of routes, see Engine.
-    Raises SourceError where no model can be built.
+    Raises SourceError if no model can be built.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class TransformersEngine:
         self._folder = folder
         self._stated = config
         self._tokenizer = tokenizer
-        self._generation: GenerationConfig | None = None  # what the folder says
+        self._generation: GenerationConfig | None = None  # None: that of the folder
         self._where = str(folder)
         self._loader = WeightLoader(self.model)
         self._options = ForwardOptions(self.model)
@@ -108,13 +108,13 @@ class TransformersEngine:
         self._choice: GreedyChoice | None = None
         self._plans = KeptPlans()
         self._wanted: LogitSelection | None = None  # where texts are packed
-        randomise(self.model)  # its parameters come later
+        randomise(self.model)  # the real parameters come later
         self._longest_packed = self._try_packing()
         self._batches = None if self._longest_packed is None else self._try_rows()
-        self.forward_s = 0.0  # a trial is no part of any candidate
+        self.forward_s = 0.0  # a trial is not part of any candidate
 
     def _try_packing(self) -> int | None:
-        """What `longest_packed` says, 0 where a trial fails with nothing left out of a pass."""
+        """The result of `longest_packed`, or 0 if a trial fails even with complete passes."""
         if self._rows is not None:
             return 0
         longest = longest_packed(self.model.config, self._options)
@@ -172,7 +172,7 @@ class TransformersEngine:
 
         forward_s = self.forward_s
         budget = probe_tokens(try_batch, longest_tokens=longest)
-        self.forward_s = forward_s  # probing is no part of any candidate
+        self.forward_s = forward_s  # probing is not part of any candidate
         self._tokens = budget, budget
 
     @torch.inference_mode()
@@ -206,10 +206,10 @@ class TransformersEngine:
     def _read(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
         return self._forward(self._tensor(padded), keep=keep, use_cache=False)
 
-    def _run_pass(self, each: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
+    def _run_pass(self, tree_pass: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
         """Logits (cells, vocabulary) of one pass over a tree of texts."""
         return run_pass(
-            self._forward_cells, each, cache, cells, device=self.device, dtype=self.model.dtype
+            self._forward_cells, tree_pass, cache, cells, device=self.device, dtype=self.model.dtype
         )
 
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
@@ -274,21 +274,21 @@ class TransformersEngine:
     def _forward_cells(
         self, ids: torch.Tensor, *, cells: torch.Tensor, **options: object
     ) -> torch.Tensor:
-        """Logits (cells, vocabulary) of the cells of these numbers, row by row."""
+        """Logits (cells, vocabulary) of the cells with these numbers, row by row."""
         assert self._wanted is not None
         with self._wanted.only(cells):
             if self._wanted.spares_head:
                 return self._run(ids, logits_to_keep=0, **options)[0]
-            # The same columns of all rows is what a model can be asked for.
+            # A model can only compute the same columns of all rows.
             columns, places = torch.unique(cells % ids.shape[1], return_inverse=True)
             logits = self._run(ids, logits_to_keep=columns, **options)
         if logits.shape[1] != len(columns):
             logits = logits[:, columns]
         return logits[cells.div(ids.shape[1], rounding_mode="floor"), places]
 
-    def _run(self, ids: torch.Tensor, **given: object) -> torch.Tensor:
-        """What the model says of ids (rows, length), see ForwardOptions.named; timed."""
-        accepted = self._options.named(given)
+    def _run(self, ids: torch.Tensor, **options: object) -> torch.Tensor:
+        """The model's logits for ids (rows, length), see ForwardOptions.named; timed."""
+        accepted = self._options.named(options)
         started = time.perf_counter()
         logits: torch.Tensor = self.model(input_ids=ids, **accepted).logits
         if self.device.type == "cuda":
@@ -309,7 +309,9 @@ class TransformersEngine:
         assert self._tokens is not None, "prepare() comes first"
         limits = tree_limits(self.model.config, pass_tokens=self._tokens[False])
         plan = self._plans.plan(texts, limits)
-        longest = max(needed, *(each.past + each.ids.shape[1] for each in plan.passes))
+        longest = max(
+            needed, *(tree_pass.past + tree_pass.ids.shape[1] for tree_pass in plan.passes)
+        )
         return plan if self._longest_packed is None or longest <= self._longest_packed else None
 
     def _prepare_choosing(self) -> GreedyChoice:

@@ -1,7 +1,7 @@
 """What the forward pass of one model takes, and trials of it with random weights.
 
-Releases of transformers and architectures call the past differently, and some take no mask or no
-places. An option that an answer depends on is never left out in silence.
+Releases of transformers and architectures name the past differently, and some take no mask or no
+positions. An option that an answer depends on is never left out silently.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from evomerge.evaluate.engines.base import Tokens
 _PASTS = ("past_key_values", "cache", "cache_params")
 
 _SPARING = frozenset({"use_cache", "logits_to_keep"})
-"""Options that only spare work: a model that does not take one gives more than it was asked for."""
+"""Options that only save work: a model that does not take one computes more than was requested."""
 
 
 class ForwardOptions:
-    """Options of one model, among which `past` is what was read before."""
+    """Options of one model; `past` is the cache of what was read before."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._names = set(inspect.signature(model.forward).parameters)
@@ -35,14 +35,15 @@ class ForwardOptions:
         return all(self._name(option) in self._names for option in options)
 
     def leave_out(self, option: str) -> None:
-        """Never give the model an option that only spares work."""
+        """Never give the model an option that only saves work."""
         assert option in _SPARING
         self._names.discard(option)
 
     def named(self, given: Mapping[str, object]) -> dict[str, object]:
         """Options by the model's own names.
 
-        Raises TypeError for one that it does not take and that has a value, if it spares no work.
+        Raises TypeError for an option with a value that the model does not take, unless it only
+        saves work.
         """
         named: dict[str, object] = {}
         for option, value in given.items():
@@ -59,24 +60,25 @@ class ForwardOptions:
 
 # What trials of a model share: random weights, random texts, and when two results agree.
 #
-# A trial comes before any weights are loaded, so that what it decides depends on the architecture
-# alone. It leaves the global random state alone.
+# A trial runs before any weights are loaded, so that its result depends on the architecture alone.
+# It does not change the global random state.
 
 
 _AGREEMENT = {torch.float32: 1e-4}
 _COARSE_AGREEMENT = 0.07
-"""The largest root mean square difference of a token's logits, in deviations of its logits.
+"""The largest root mean square difference of a token's logits, in their standard deviations.
 
 Rounding makes 1e-6 in float32, and up to 0.035 in bfloat16 at any depth; a wrong mask or place
 makes 0.12 or more (twelve architectures, both mistakes made by hand).
 """
 
 _NOISE = 1_000_003
-"""Random numbers to fill all parameters with; a prime, so that rows of weights differ."""
+"""Random numbers that fill all parameters; a prime number of them, so that rows of weights differ.
+"""
 
 
 def succeeds(trial: Callable[[], bool]) -> bool:
-    """Whether a trial says so; a model that takes no part in it has its own way to say that."""
+    """Whether a trial succeeds; an error of the model means that it does not."""
     try:
         with torch.inference_mode():
             return trial()
@@ -100,14 +102,14 @@ def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether logits (tokens, vocabulary) differ by rounding alone."""
     limit = _AGREEMENT.get(found.dtype, _COARSE_AGREEMENT)
     found, expected = found.double(), expected.double()
-    # Two logits of one token differ by this much where they know nothing of each other.
+    # Two unrelated logits of one token differ by about this much.
     deviation = expected.std(dim=-1).mean()
     difference = (found - expected).square().mean(dim=-1).sqrt().max()
     return bool(difference <= limit * deviation)
 
 
 def randomise(model: PreTrainedModel) -> None:
-    """Weights that make attention look at some tokens more than at others, in every layer.
+    """Set weights that make attention look at some tokens more than at others, in every layer.
 
     Overwrites the model's parameters, which must not have been loaded yet.
     """

@@ -1,8 +1,8 @@
-"""Keys and values that forward passes leave behind: of a trunk, and of answers being written.
+"""Caches of keys and values: of a trunk, and of answers that are being generated.
 
-Both stand where transformers expects a cache. A trunk is computed once, as one row, and read by
-passes of many rows, which it does not grow with. Answers have a row each in memory that is written
-to in place, so that a step copies no past. Both hold every token: neither knows sliding windows.
+transformers gets both as its cache. A trunk is computed once, as one row. Passes of many rows read
+it, and it does not grow with them. Answers have a row each, in memory that is written in place, so
+a step copies no past. Both hold every token, so neither supports sliding windows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ States = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
-    """One layer of a cache whose length is said by the cache."""
+    """One layer of a cache; the cache gives its length."""
 
     is_sliding = False
     keys: torch.Tensor | None
@@ -29,10 +29,10 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no type
         self._length = length
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing: memory is laid out where the first states come."""
+        """Do nothing: memory is allocated when the first states come."""
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Keys that a pass of so many tokens sees, and the first of them."""
+        """Number of keys that a pass of so many tokens sees, and the place of the first."""
         return self._length() + query_length, 0
 
     def get_seq_length(self) -> int:
@@ -57,22 +57,22 @@ class _TrunkLayer(_Layer):
         return self.joined(self.keys, key_states), self.joined(self.values, value_states)
 
     def joined(self, trunk: torch.Tensor | None, states: torch.Tensor) -> torch.Tensor:
-        """States of a pass after those of the trunk, which every row has."""
+        """States of the trunk, repeated for every row, and after them those of a pass."""
         if trunk is None or not self._length():
             return states
         past = trunk[:, :, : self._length()]
         return torch.cat([past.expand(len(states), -1, -1, -1), states], dim=2)
 
     def grow(self) -> None:
-        """Take the last pass, of one row, into the trunk."""
+        """Add the last pass, of one row, to the trunk."""
         keys, values = self.latest
         self.keys, self.values = self.joined(self.keys, keys), self.joined(self.values, values)
 
 
 class TrunkCache(Cache):  # type: ignore[misc]  # transformers has no types
-    """The states of one trunk, which passes read and only `grow` adds to.
+    """The states of one trunk: passes read them, and only `grow` adds to them.
 
-    length: tokens of the trunk; lower it to go back to where other branches part.
+    length: tokens of the trunk; lower it to go back to where other branches begin.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class TrunkCache(Cache):  # type: ignore[misc]  # transformers has no types
         return states
 
     def grow(self) -> None:
-        """Take the last pass into the trunk."""
+        """Add the last pass to the trunk."""
         added = 0
         for layer in self._used():
             added = layer.latest[0].shape[2]
@@ -106,8 +106,8 @@ class TrunkCache(Cache):  # type: ignore[misc]  # transformers has no types
     def paths(self, past: int, cells: torch.Tensor) -> States:
         """Keys and values (texts, heads, past + longest, size) of some texts, layer by layer.
 
-        past: tokens of the trunk. cells: (texts, longest) those of the last pass, by number, row by
-        row; what fills up the shorter texts is any.
+        past: tokens of the trunk. cells: (texts, longest) numbers of cells of the last pass, row by
+        row; any numbers fill up the shorter texts.
         """
         return [
             (
@@ -132,7 +132,7 @@ class _AnswerLayer(_Layer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write one token a row and give what all rows hold, (rows, heads, longest, size)."""
+        """Write one token a row and return what all rows hold, (rows, heads, longest, size)."""
         cache = self._cache
         assert self.keys is not None and self.values is not None
         self.keys[cache.rows, :, cache.ends] = key_states[:, :, 0]
@@ -141,9 +141,9 @@ class _AnswerLayer(_Layer):
         return self.keys[:count, :, :longest], self.values[:count, :, :longest]
 
     def put(self, row: int, keys: torch.Tensor, values: torch.Tensor, *, room: int) -> None:
-        """Make (texts, heads, length, size) the states of the rows from this one on.
+        """Store (texts, heads, length, size) as the states of the rows from `row` on.
 
-        room: tokens that these rows may get to hold, at least their length.
+        room: most tokens that these rows may reach, at least their length.
         """
         rows, tokens = row + len(keys), keys.shape[2]
         self.keys = _with_room(self.keys, keys, rows=rows, tokens=room)
@@ -152,17 +152,17 @@ class _AnswerLayer(_Layer):
         self.values[row:rows, :, :tokens] = values
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor, length: int) -> None:
-        """Give the first tokens of some rows to others."""
+        """Copy the first tokens of some rows to others."""
         for states in (self.keys, self.values):
             assert states is not None
             states[targets, :, :length] = states[sources, :, :length]
 
 
 class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
-    """The states of answers being written, a row each, without gaps between the rows.
+    """The states of answers that are being generated, a row each, without gaps between the rows.
 
     lengths: tokens of each row. rows, ends: (rows,) numbers of the rows, and where their next
-    tokens go. longest: tokens of the longest row once it has its next one.
+    tokens go. longest: tokens of the longest row after its next token.
     """
 
     def __init__(self, *, device: torch.device) -> None:
@@ -173,9 +173,9 @@ class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
         self._device = device
 
     def add(self, states: States, lengths: Sequence[int], *, room: int) -> None:
-        """New last rows; states: (rows, heads, longest, size), of which each has its length.
+        """Add rows at the end; states: (rows, heads, longest, size), lengths: tokens of each row.
 
-        room: tokens that the longest of them may get to hold; laid out at once, so that no step
+        room: most tokens that the longest of them may reach. It is allocated at once, so no step
         copies the past.
         """
         while len(self.layers) < len(states):
@@ -185,9 +185,9 @@ class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
         self.lengths += lengths
 
     def remove(self, rows: Collection[int]) -> list[tuple[int, int]]:
-        """Take rows out; rows from the end take their places: (from, to) of each.
+        """Remove rows and put rows from the end in their places: (from, to) of each.
 
-        In one copy a layer, as many answers end at the same step.
+        This is one copy a layer, because many answers may end at the same step.
         """
         count = len(self.lengths) - len(rows)
         holes = sorted(row for row in rows if row < count)
@@ -205,7 +205,7 @@ class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
         return moves
 
     def begin_step(self) -> None:
-        """Before a pass of one token a row."""
+        """Prepare for a pass of one token a row."""
         self.longest = max(self.lengths) + 1
         self.rows = torch.arange(len(self.lengths), device=self._device)
         self.ends = torch.tensor(self.lengths, device=self._device)
@@ -238,16 +238,16 @@ def _texts(
 
 
 def _with_room(
-    held: torch.Tensor | None, like: torch.Tensor, *, rows: int, tokens: int
+    states: torch.Tensor | None, like: torch.Tensor, *, rows: int, tokens: int
 ) -> torch.Tensor:
-    """Memory (rows, heads, tokens, size) at least, with what was held at its beginning."""
-    had = (len(held), held.shape[2]) if held is not None else (0, 0)
-    if held is not None and had[0] >= rows and had[1] >= tokens:
-        return held
-    rows = had[0] if had[0] >= rows else max(rows, 2 * had[0])
-    tokens = max(tokens, had[1])
-    # Zeros, as a mask hides no NaN that lies in memory by chance.
+    """Memory (rows, heads, tokens, size) at least; the old states are at its beginning."""
+    old_size = (len(states), states.shape[2]) if states is not None else (0, 0)
+    if states is not None and old_size[0] >= rows and old_size[1] >= tokens:
+        return states
+    rows = old_size[0] if old_size[0] >= rows else max(rows, 2 * old_size[0])
+    tokens = max(tokens, old_size[1])
+    # Zeros, because a mask does not hide a NaN that is in memory by chance.
     grown = like.new_zeros((rows, like.shape[1], tokens, like.shape[3]))
-    if held is not None:
-        grown[: had[0], :, : had[1]] = held
+    if states is not None:
+        grown[: old_size[0], :, : old_size[1]] = states
     return grown

@@ -1,11 +1,11 @@
-"""What a model reads exactly: texts as a tree, rows in one batch. Trials tell, by random weights.
+"""Finds by trials what a model reads exactly: texts as a tree, and rows in one batch.
 
-A mask of ancestors is exact where a token's past is the keys and values that its mask shows, and
-its place is what position ids say. State-space models carry a state that no mask parts, and some
-models take places or windows from where a token lies in a row. And a last layer or a head may do
-more with its cells than one by one. What is known to be so is read off the configuration; the trial
-compares both ways for everything else, before any weights are loaded, so that what is decided
-depends on the architecture alone.
+A mask of ancestors is exact if two things hold: the past of a token is the keys and values that its
+mask shows, and position ids give its place. State-space models carry a state that no mask takes
+apart. Some models derive places or windows from the position of a token in its row. And a last
+layer or a head may not treat its cells one by one. What the configuration tells is read from it.
+For everything else a trial with random weights compares both ways, before any weights are loaded,
+so the decision depends on the architecture alone.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _WINDOWS = ("window", "window_size", "chunk_size")
 
 _TRIED_TOKENS = 32
-"""At least as many as the trial lays into one row with its trunk."""
+"""At least as many as the trial puts into one row, with its trunk."""
 
 _STEPS = 2
-"""Tokens that the trial adds one by one, as answers grow."""
+"""Tokens that the trial adds one by one, as in a growing answer."""
 
 _TRIALS = ((4, 10, 3), (100, 10, 1), (100, 1, 1))
-"""Shortest trunk, tokens of a row, and in how many turns the logits of all cells are asked for.
+"""Shortest trunk, tokens of a row, and the number of turns that all logits are computed in.
 
-After a trunk, in one row, and a text a row. A third of the cells at a time is few enough that the
-others are left out.
+The trials are: after a trunk, all texts in one row, and one text in a row. With a third of the
+cells at a time, `LogitSelection` leaves out the others.
 """
 
 
 def longest_packed(config: PreTrainedConfig, options: ForwardOptions) -> int | None:
-    """Tokens of a row, its trunk counted, up to which it may be packed; None without a limit.
+    """Most tokens of a packed row, with its trunk; None without a limit, 0 if it may not be packed.
 
-    0 where it never may. options: what the model's forward pass takes. Windows, and frequencies
-    that change with the length, do so at a number that the configuration gives.
+    options: what the model's forward pass takes. Sliding windows, and frequencies that change with
+    the length, set the limit; the configuration gives both.
     """
     text = config.get_text_config(decoder=True)
     kinds = frozenset(getattr(text, "layer_types", None) or ())
@@ -80,12 +80,12 @@ def longest_packed(config: PreTrainedConfig, options: ForwardOptions) -> int | N
 
 
 def frequency_limits(settings: Mapping[str, Any]) -> list[int]:
-    """Lengths past which a model of these settings reads every token of a pass differently."""
+    """Lengths beyond which a model reads every token of a pass with other rotary frequencies."""
     rope = settings.get("rope_parameters") or {}
     return [
-        int(each.get("original_max_position_embeddings") or 0)
-        for each in (rope, *(part for part in rope.values() if isinstance(part, dict)))
-        if each.get("rope_type") == "longrope"
+        int(section.get("original_max_position_embeddings") or 0)
+        for section in (rope, *(part for part in rope.values() if isinstance(part, dict)))
+        if section.get("rope_type") == "longrope"
     ]
 
 
@@ -94,8 +94,8 @@ def packs_exactly(
 ) -> bool:
     """Whether a tree of random texts gets the logits that each text gets by itself.
 
-    Also where only some of a pass's logits are asked for and `LogitSelection` leaves out the rest.
-    model: with random weights.
+    This includes passes in which only some logits are wanted and `LogitSelection` leaves out the
+    rest. model: with random weights.
     """
     draw = RandomTexts(model).draw
     trunk, branch = draw(7), draw(3)
@@ -147,9 +147,9 @@ def _tree_logits(
     run = partial(run_pass, forward, device=device, dtype=model.dtype)
     logits: dict[tuple[int, int], torch.Tensor] = {}
     for turn in range(turns):
-        asked = {n: np.arange(turn, each.ids.size, turns) for n, each in enumerate(plan.passes)}
-        for number, found, _ in run_passes(plan, asked, run, device=device):
-            cells = asked[number].tolist()
+        wanted = {n: np.arange(turn, each.ids.size, turns) for n, each in enumerate(plan.passes)}
+        for number, found, _ in run_passes(plan, wanted, run, device=device):
+            cells = wanted[number].tolist()
             logits |= {(number, cell): each for cell, each in zip(cells, found, strict=True)}
     return [
         torch.stack([logits[place.find(depth)] for depth in range(len(text))])
@@ -165,7 +165,7 @@ def _step_logits(
     *,
     device: torch.device,
 ) -> list[torch.Tensor]:
-    """Logits (_STEPS, vocabulary) of the last tokens of each text, which come one by one."""
+    """Logits (_STEPS, vocabulary) of the last tokens of each text, which are given one by one."""
     plan = plan_passes([text[:-_STEPS] for text in texts], _limits(10), shortest=4)
     run = partial(run_pass, forward_cells, device=device, dtype=model.dtype)
     cache = AnswerCache(device=device)
@@ -191,13 +191,12 @@ def _limits(row_tokens: int) -> Limits:
     return Limits(pass_tokens=20, row_tokens=row_tokens, packed_tokens=row_tokens)
 
 
-# Which rows a model reads in one batch as it reads each alone: found by trying them.
+# Which rows a model reads in one batch as it reads each alone: trials with random weights find it.
 #
-# A text that is scored is padded on the right, a prompt on the left, its cache grows token by
-# token, and a row leaves it when its answer ends. Models with a state, with convolutions, or
-# whose attention looks ahead may be wrong in any of these. What a model cannot do is done another
-# way: rows of one length, or one at a time as plain transformers does it. The trial is made with
-# random weights.
+# A text that is scored is padded on the right, a prompt on the left. The cache of a prompt grows
+# token by token, and a row leaves it when its answer ends. Models with a state, with convolutions,
+# or with attention that looks ahead may be wrong in any of these. Such a model gets rows of one
+# length, or one row at a time as in plain transformers.
 
 
 _TEXTS = (14, 3, 9, 9, 14)
@@ -207,18 +206,18 @@ _ANSWERS = ((7, 4), (2, 2), (7, 1), (11, 3))
 """Tokens of the prompts, and of their answers, which end at different steps."""
 
 _SKIPPED = 2
-"""The first places of a batch, whose logits are not asked for."""
+"""The first places of a batch; their logits are not computed."""
 
 Answer = Callable[[Sequence[Tokens], Sequence[Prompt], "Script", Rows], object]
-"""Answers prompts in one batch of such rows, token by token as the script says."""
+"""Answers prompts in one batch of such rows, with the tokens of the script."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowLimits:
     """Which rows a model reads in one batch, for scoring and for answers.
 
-    answered: None for a model that transformers itself does not let answer. longest: tokens up to
-    which rows may differ in length, where there is such a limit.
+    answered: None for a model that cannot generate in transformers. longest: most tokens of rows
+    that may differ in length; None without a limit.
     """
 
     scored: Rows
@@ -226,7 +225,7 @@ class RowLimits:
     longest: int | None
 
     def of(self, longest: int, *, generation: bool) -> Rows:
-        """Which rows a batch may have; longest: tokens that one of them may get to have."""
+        """Which rows a batch may have; longest: most tokens that one of them may reach."""
         rows = self.answered if generation else self.scored
         assert rows is not None
         mixed = self.longest is None or longest <= self.longest
@@ -236,7 +235,10 @@ class RowLimits:
 def try_rows(
     model: PreTrainedModel, score: RunPadded, answer: Answer, *, device: torch.device
 ) -> RowLimits:
-    """The freest kind of rows that gives the logits of each row alone; model: random weights."""
+    """The least strict kind of rows in which each row gets the logits that it gets alone.
+
+    model: with random weights.
+    """
     settings = model.config.get_text_config(decoder=True).to_dict()
     return RowLimits(
         scored=_try_scores(model, score, device=device),
@@ -248,14 +250,15 @@ def try_rows(
 def check_alone(
     model: PreTrainedModel, score: RunPadded, options: ForwardOptions, *, device: torch.device
 ) -> None:
-    """See that the last logits of a text are what `score` gives, if need be from all of them.
+    """Check that `score` gives the last logits of a text, if necessary by computing all of them.
 
-    Raises SourceError for a model that does not read text alone, or not twice alike.
+    Raises SourceError for a model that does not read text alone, or gives other logits the second
+    time.
     """
     text = RandomTexts(model).draw(_TEXTS[0])
     try:
         plain = plain_logits(model, torch.from_numpy(text).to(device))[_SKIPPED:]
-    except Exception as error:  # each architecture has its own way to say what it misses
+    except Exception as error:  # architectures raise different errors for missing inputs
         raise _unreadable(model, one_line(f"{type(error).__name__}: {error}")) from error
 
     def trial() -> bool:
@@ -292,8 +295,8 @@ def _try_scores(model: PreTrainedModel, score: RunPadded, *, device: torch.devic
 
     if succeeds(lambda: trial(texts)):
         return Rows.PADDED
-    alike = [text for text in texts if len(text) == len(texts[0])]
-    return Rows.EQUAL if succeeds(lambda: trial(alike)) else Rows.SINGLE
+    of_one_length = [text for text in texts if len(text) == len(texts[0])]
+    return Rows.EQUAL if succeeds(lambda: trial(of_one_length)) else Rows.SINGLE
 
 
 def _try_answers(model: PreTrainedModel, answer: Answer, *, device: torch.device) -> Rows | None:
@@ -301,8 +304,8 @@ def _try_answers(model: PreTrainedModel, answer: Answer, *, device: torch.device
     prompts = [draw(count) for count, _ in _ANSWERS]
     answers = [draw(count) for _, count in _ANSWERS]
     requests = [
-        Prompt(tokens=prompt, stop=(), limit_tokens=len(said))
-        for prompt, said in zip(prompts, answers, strict=True)
+        Prompt(tokens=prompt, stop=(), limit_tokens=len(tokens))
+        for prompt, tokens in zip(prompts, answers, strict=True)
     ]
 
     def alone(number: int) -> torch.Tensor:
@@ -329,7 +332,7 @@ def _try_answers(model: PreTrainedModel, answer: Answer, *, device: torch.device
 
 
 class Script:
-    """Chooses tokens that were given before, and keeps the logits that it was shown."""
+    """Chooses tokens that were given before, and keeps the logits that it gets."""
 
     penalised = False
     vocabulary = 0
@@ -340,7 +343,7 @@ class Script:
 
     def best(self, logits: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         """The next token of each answer that has not ended."""
-        going = [n for n, said in enumerate(self._answers) if len(self._logits[n]) < len(said)]
+        going = [n for n, answer in enumerate(self._answers) if len(self._logits[n]) < len(answer)]
         tokens = [int(self._answers[n][len(self._logits[n])]) for n in going]
         for number, row in zip(going, logits, strict=True):
             self._logits[number].append(row)

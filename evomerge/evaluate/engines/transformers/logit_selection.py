@@ -1,9 +1,10 @@
-"""Computes only the logits that are wanted, and only what they depend on.
+"""Computes only the wanted logits, and leaves out work that they do not depend on.
 
-Of a pass over many texts only some cells' logits are wanted: the last token of each prompt, the
-tokens before those of a continuation. The head is run on these alone, and so is the MLP of the last
-layer, whose output nothing reads but the final norm and the head; the keys and values of all cells
-are there as before. Whether a model takes that is found by trying, see `limits`.
+In a pass over many texts only some cells' logits are wanted: those of the last token of each
+prompt, and of the tokens before those of a continuation. The head runs on these cells alone. So
+does the MLP of the last layer, because only the final norm and the head read its output. The keys
+and values of all cells are computed as before. Trials find whether this is exact for a model, see
+`limits`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _MLP = ("mlp", "ffn", "feed_forward", "block_sparse_moe", "moe")
 
 
 class LogitSelection:
-    """Hooks on a model's head and on its last layer's MLP, which act within `only`."""
+    """Hooks on a model's head and on its last layer's MLP; they act within `only`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._cells: torch.Tensor | None = None
-        self._shape: tuple[int, ...] = ()  # of what came to the MLP
+        self._shape: tuple[int, ...] = ()  # of the MLP's input
         self._head_hooks: list[RemovableHandle] = []
         self._mlp_hooks: list[RemovableHandle] = []
         head, mlp = model.get_output_embeddings(), _last_mlp(model)
@@ -43,38 +44,39 @@ class LogitSelection:
         return bool(self._head_hooks)
 
     def keep_last_layer(self) -> bool:
-        """Leave the last layer whole from now on; False where it was.
+        """Run the last layer on all cells from now on; False if that was so already.
 
-        Where its MLP takes no part of a pass, or where it may come more than once, or not last.
+        For a model with an MLP that cannot run on a part of a pass, runs more than once, or is not
+        last.
         """
         return _remove(self._mlp_hooks)
 
     def keep_head(self) -> bool:
-        """Leave the head whole from now on; False where it was."""
+        """Run the head on all cells from now on; False if that was so already."""
         return _remove(self._head_hooks)
 
     @contextmanager
     def only(self, cells: torch.Tensor) -> Iterator[None]:
-        """Within, a pass leaves out what it can; cells: (wanted,) by number, row by row."""
+        """Within, a pass leaves out what it can; cells: (wanted,) numbers, row by row."""
         self._cells = cells
         try:
             yield
         finally:
             self._cells = None
 
-    def _before_head(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return None if self._cells is None else _pick(given, self._cells)
+    def _before_head(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return None if self._cells is None else _pick(inputs, self._cells)
 
-    def _before_mlp(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _before_mlp(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         self._shape = ()
-        # Copying costs more than a few cells are worth.
-        if self._cells is None or 2 * len(self._cells) > given[0].shape[:-1].numel():
+        # If most cells are wanted, copying costs more than it saves.
+        if self._cells is None or 2 * len(self._cells) > inputs[0].shape[:-1].numel():
             return None
-        self._shape = tuple(given[0].shape)
-        return _pick(given, self._cells)
+        self._shape = tuple(inputs[0].shape)
+        return _pick(inputs, self._cells)
 
     def _after_mlp(
-        self, _: nn.Module, given: tuple[Any, ...], out: torch.Tensor
+        self, _: nn.Module, inputs: tuple[Any, ...], out: torch.Tensor
     ) -> torch.Tensor | None:
         if not self._shape:
             return None
@@ -84,7 +86,7 @@ class LogitSelection:
 
 
 def _last_mlp(model: PreTrainedModel) -> nn.Module | None:
-    """What follows attention in the last layer of the text model; None where it is not plain."""
+    """The MLP after attention in the last layer of the text model; None if that is not clear."""
     depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", 0)
     stacks = [
         child
@@ -97,9 +99,9 @@ def _last_mlp(model: PreTrainedModel) -> nn.Module | None:
     return found[0] if len(found) == 1 else None
 
 
-def _pick(given: tuple[Any, ...], cells: torch.Tensor) -> tuple[Any, ...]:
-    """The same arguments, the first one (1, cells, size) in place of (rows, columns, size)."""
-    return given[0].flatten(0, 1)[cells][None], *given[1:]
+def _pick(inputs: tuple[Any, ...], cells: torch.Tensor) -> tuple[Any, ...]:
+    """The same inputs, the first one (1, cells, size) in place of (rows, columns, size)."""
+    return inputs[0].flatten(0, 1)[cells][None], *inputs[1:]
 
 
 def _remove(hooks: list[RemovableHandle]) -> bool:

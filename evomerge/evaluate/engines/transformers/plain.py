@@ -1,8 +1,8 @@
-"""The reference: what plain transformers says of one text at a time.
+"""The reference: plain transformers on one text at a time.
 
-A text is a pass of its own, without padding, packing, a cache or a mask, and an answer is that of
-transformers' own `generate`: what lm-eval's Hugging Face model gives at a batch size of one. It is
-slow, and what every faster way of this room is held against.
+A text has its own pass, without padding, packing, a cache or a mask. An answer comes from
+transformers' own `generate`. This is what lm-eval's Hugging Face model gives at a batch size of
+one. It is slow, and every faster way in this package is checked against it.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from evomerge.recipe import DType
 
 def plain_logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     """Logits (length, vocabulary) of one text by itself; ids: (length,)."""
-    spared = {"use_cache": False} if "use_cache" in _parameters(model) else {}
+    options = {"use_cache": False} if "use_cache" in _parameters(model) else {}
     with torch.inference_mode():
-        logits: torch.Tensor = model(input_ids=ids[None], **spared).logits
+        logits: torch.Tensor = model(input_ids=ids[None], **options).logits
     return logits[0]
 
 
 def plain_answer(
     model: PreTrainedModel, request: Prompt, choice: Chooses, *, context_tokens: int
 ) -> list[int]:
-    """The tokens of one greedy answer, the one that ended it included.
+    """The tokens of one greedy answer, with the one that ended it.
 
-    Raises NonFiniteLogits, TaskError where no prompt fits beside the answer.
+    Raises NonFiniteLogits, TaskError if no prompt fits beside the answer.
     """
     prompt = torch.from_numpy(prompt_of(request, context_tokens=context_tokens)).to(model.device)
     chooser = _Chooser(choice, request)
@@ -63,7 +63,7 @@ def plain_answer(
 def _generate(
     model: PreTrainedModel, prompt: torch.Tensor, chooser: _Chooser, *, tokens: int
 ) -> None:
-    # What the checkpoint says of decoding is in `chooser`, and must not be heeded twice.
+    # `chooser` applies the checkpoint's settings of decoding; they must not be applied twice.
     kept, model.generation_config = model.generation_config, GenerationConfig()
     try:
         model.generate(
@@ -88,7 +88,7 @@ class _Chooser(LogitsProcessor):  # type: ignore[misc]  # transformers has no ty
         self._request = request
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (1, vocabulary) of which that token's is the highest."""
+        """Scores (1, vocabulary) in which the chosen token has the highest one."""
         seen = None
         if self._choice.penalised:
             seen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids, True)
@@ -113,17 +113,17 @@ def _parameters(model: PreTrainedModel) -> frozenset[str]:
     return frozenset(inspect.signature(model.forward).parameters)
 
 
-# A model read the plain way: one text at a time, its forward pass alone.
+# A model that reads one text at a time, by its forward pass alone.
 #
-# No cache, no padding, no mask, no positions and no sharing: what transformers makes of
-# `input_ids` by itself. It is slow and hard to get wrong, so the engines are held to it.
+# There is no cache, padding, mask, position or sharing: transformers gets `input_ids` and nothing
+# else. That is slow but simple, so the engines are checked against it.
 
 
 class PlainModel:
-    """A transformers model and what it decodes with.
+    """A transformers model and its settings of decoding.
 
-    model: in evaluation mode. generation: its settings; only the repetition penalty, the end
-    tokens and the longest answer count, as in greedy decoding. context_tokens: what of a text fits.
+    model: in evaluation mode. generation: only the repetition penalty, the end tokens and the
+    longest answer count, as in greedy decoding. context_tokens: most tokens of a text.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class PlainModel:
 
     @torch.inference_mode()
     def answer(self, request: Prompt, *, limit_tokens: int) -> PlainAnswer:
-        """At most so many tokens of the greedy answer; every one reads the whole text again."""
+        """At most `limit_tokens` tokens of the greedy answer; each reads the whole text again."""
         prompt = prompt_of(request, context_tokens=self._context_tokens)
         ids = torch.from_numpy(prompt.copy())
         rows: list[torch.Tensor] = []
@@ -168,7 +168,7 @@ class PlainModel:
         )
 
     def logits(self, text: Tokens) -> torch.Tensor:
-        """(length, vocabulary) float32 on the CPU."""
+        """Logits (length, vocabulary) of a text, float32 on the CPU."""
         ids = torch.from_numpy(text.copy()).to(self.model.device)
         return plain_logits(self.model, ids).float().cpu()
 
@@ -183,7 +183,7 @@ def load_plain(
 ) -> PlainModel:
     """The model of a folder as transformers itself loads it: configuration, weights and settings.
 
-    tokenizer: of the requests; it may know how long a text may be. Raises SourceError where
+    tokenizer: of the requests; it may limit the length of a text. Raises SourceError if
     transformers cannot load it.
     """
     try:
@@ -209,7 +209,7 @@ def load_plain(
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Its progress bars and reports would run through those of a search."""
+    """Hide progress bars and reports of transformers, which would disturb those of a search."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,8 +1,8 @@
 """The in-process engine for routes: layers of several models around the first one's embeddings.
 
 Each model's layers are loaded once; a route is put together of them in milliseconds, without a copy
-of a weight. Log-likelihoods begin where an earlier route's states can be shared. Numbers are those
-of `TransformersEngine` for the model that the route is, up to rounding.
+of a weight. Log-likelihoods begin at the deepest states that an earlier route has left. Numbers are
+those of `TransformersEngine` for the model that the route makes, up to rounding.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from evomerge.vocabulary import TokenSettings, config_folder
 class RoutedEngine(TransformersEngine):
     """One live model on one device, and the layers of every other model that a route has named.
 
-    first: the model whose embeddings, final norm and head all routes have; routes begin with one of
-    its layers. prefix_bytes: of hidden states, kept on the device for routes to come. The rest as
-    of TransformersEngine. A reference means the same weights as long as the engine lives.
-    Raises SourceError where no model can be built, or its layers cannot be moved.
+    first: the model that gives all routes their embeddings, final norm and head; routes begin with
+    one of its layers. prefix_bytes: memory for hidden states, kept on the device for later routes.
+    The rest as of TransformersEngine. A reference means the same weights as long as the engine
+    lives.
+    Raises SourceError if no model can be built, or its layers cannot be moved.
     """
 
     def __init__(
@@ -82,21 +83,21 @@ class RoutedEngine(TransformersEngine):
         )
         self._routed.add(first.reference, self._layers.own)
         self._prefixes = PrefixStates(limit_bytes=prefix_bytes)
-        self._depth = 0  # of the route; 0 where the live model is none
+        self._depth = 0  # of the route; 0 if the live model is no route
         self._holds_first = False
 
     def follow(self, recipe: Recipe, sources: Mapping[str, Source]) -> None:
         """Make the recipe's route the live model's layers.
 
-        sources: opened models by reference, stages among them; the layers of each are loaded when a
-        route names it for the first time. Raises RecipeError, SourceError.
+        sources: opened models by reference, also stages. The layers of each are loaded when a route
+        names it for the first time. Raises RecipeError, SourceError.
         """
         hops = hops_of(recipe)
         used = {hop.model: sources[hop.model] for hop in hops}
         if used[hops[0].model].reference != self._first.reference:
             raise RecipeError(
-                f"route.0.model: {hops[0].model} is not {self._first.reference}, whose embeddings "
-                "the live model has; begin the route with a layer of that"
+                f"route.0.model: {hops[0].model} is not {self._first.reference}, which gives the "
+                "live model its embeddings; begin the route with a layer of that model"
             )
         check_route(recipe, {name: source.structure for name, source in used.items()})
         if not self._holds_first:
@@ -111,17 +112,17 @@ class RoutedEngine(TransformersEngine):
         self._depth = len(hops)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:
-        """Say which recipes will be followed next, on the same items; no score depends on it.
+        """Announce the recipes that come next, on the same items; no score depends on it.
 
-        A recipe that was not expected before means other items.
+        A recipe that was not announced means that other items come.
         """
         self._prefixes.expect([hops_of(recipe) for recipe in recipes if recipe.route is not None])
 
     def load(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Become the first model with other weights, until a route is followed; see Engine.load."""
+        """Become the first model with other weights, until the next route; see Engine.load."""
         self._holds_first = False
-        own = self._first
-        self._routed.follow([Hop(own.reference, layer) for layer in range(own.structure.depth)])
+        first = self._first
+        self._routed.follow([Hop(first.reference, layer) for layer in range(first.structure.depth)])
         self._prefixes.follow(())
         self._depth = 0
         super().load(stream)
@@ -135,22 +136,25 @@ class RoutedEngine(TransformersEngine):
     def _score_plan(
         self, requests: Sequence[Continuation], owners: Sequence[Sequence[int]], plan: Plan
     ) -> list[LogLikelihood]:
-        """A trunk and the passes that read it begin at one hop: it has no keys before that."""
+        """Score a plan; a trunk and the passes that read it begin at one hop.
+
+        The trunk has no keys before that hop.
+        """
         beginnings: dict[Pass, tuple[bytes, int, torch.Tensor | None]] = {}
         for group in _groups(plan):
             start, states = self._prefixes.deepest_of_all(list(group.values()))
-            for each, batch in group.items():
-                beginnings[each] = batch, start, states.get(batch)
+            for tree_pass, batch in group.items():
+                beginnings[tree_pass] = batch, start, states.get(batch)
 
-        def run(each: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
-            with self._passing(*beginnings[each]):
-                return self._run_pass(each, cache, cells)
+        def run(tree_pass: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
+            with self._passing(*beginnings[tree_pass]):
+                return self._run_pass(tree_pass, cache, cells)
 
         return score_tree(requests, owners, plan, run, device=self.device)
 
     @contextmanager
     def _passing(self, batch: bytes, start: int, states: torch.Tensor | None) -> Iterator[None]:
-        """Within, a pass over a batch begins at hop `start`; what later routes need is kept."""
+        """Within, a pass over a batch begins at hop `start`; states for later routes are kept."""
         watchers = {
             depth: partial(self._prefixes.keep, depth, batch)
             for depth in self._prefixes.wanted
@@ -163,19 +167,20 @@ class RoutedEngine(TransformersEngine):
 
 
 def _groups(plan: Plan) -> Iterator[dict[Pass, bytes]]:
-    """Passes that hang together, and what says that a pass of another plan is the same.
+    """Groups of passes that depend on each other, with a digest of each pass.
 
-    That is all there is in it and in the passes of its group before it.
+    The digest is of all that is in the pass and in the passes of its group before it. So passes of
+    two plans with the same digest are the same.
     """
     group: dict[Pass, bytes] = {}
-    read = hashlib.blake2b()
-    for each in plan.passes:
-        if each.past == 0:
+    hasher = hashlib.blake2b()
+    for tree_pass in plan.passes:
+        if tree_pass.past == 0:
             if group:
                 yield group
-            group, read = {}, hashlib.blake2b()
-        read.update(repr((each.past, each.trunk, each.ids.shape)).encode())
-        for cells in (each.ids, each.depths, each.ends):
-            read.update(cells.tobytes())
-        group[each] = read.digest()
+            group, hasher = {}, hashlib.blake2b()
+        hasher.update(repr((tree_pass.past, tree_pass.trunk, tree_pass.ids.shape)).encode())
+        for cells in (tree_pass.ids, tree_pass.depths, tree_pass.ends):
+            hasher.update(cells.tobytes())
+        group[tree_pass] = hasher.digest()
     yield group

@@ -1,7 +1,8 @@
-"""The layers of further models for a live one, built as its own are and loaded by themselves.
+"""Loads the layers of further models for the routes of a live model.
 
-The configuration is the first model's, as around a route; a layer only brings along what is said of
-it by layer. Embeddings, norms and heads of the further models are never read, nor given memory.
+They are built with the first model's configuration, because a route runs inside that model. A layer
+keeps only the settings that its own model has for each layer. Embeddings, norms and heads of
+further models are never read and get no memory.
 """
 
 from __future__ import annotations
@@ -19,21 +20,20 @@ from evomerge.merge import Layer, stack_settings, with_layers
 from evomerge.route import Hop
 from evomerge.sources import Source, is_part, split_at_number
 
-# Which models' layers can be moved at all: those that compute the same under any number.
+# Which models' layers can be moved: those that compute the same under any number.
 #
-# A layer may know its number by a factor, a kind or a shape that follows from it, and share what
-# it computes with other layers. It is found by comparing a model with one whose layers have
-# moved.
+# A factor, a kind or a shape of a layer may depend on its number, and a layer may share what it
+# computes with other layers. To find that, a model is compared with one that has moved layers.
 
 
 _KNOWN = {
     "scale_attn_by_inverse_layer_idx": "attention is scaled by the number of the layer",
     "num_kv_shared_layers": "layers read the keys and values of others",
 }
-"""Settings that, where they are set, say that layers belong where they are."""
+"""Settings that, if they are set, tie layers to their places."""
 
 _NUMBER = "layer_idx"
-"""What a layer calls its place in the cache; every hop gets its own."""
+"""A layer's attribute for its place in the cache; every hop gets its own."""
 
 
 def check_settings(model: PreTrainedModel, *, named: str) -> None:
@@ -56,25 +56,25 @@ def check_moved(
     origins: Sequence[int],
     named: str,
 ) -> None:
-    """Raise SourceError, in one line, for what is another once layers have moved.
+    """Raise SourceError, in one line, for anything that changes when layers move.
 
     moved: the model with layer `origins[i]` as layer i; parameters are not read. stack: name of the
     list of layers in both. named: the model, for the message.
     """
-    layers, there = (each.get_submodule(stack) for each in (model, moved))
-    assert isinstance(layers, nn.ModuleList) and isinstance(there, nn.ModuleList)
+    layers, moved_layers = (root.get_submodule(stack) for root in (model, moved))
+    assert isinstance(layers, nn.ModuleList) and isinstance(moved_layers, nn.ModuleList)
     for place, origin in enumerate(origins):
-        differs = _difference(_facts(layers[origin]), _facts(there[place]))
+        differs = _difference(_facts(layers[origin]), _facts(moved_layers[place]))
         if differs:
-            raise _fixed(named, f"{differs} of a layer follows from its number")
+            raise _fixed(named, f"{differs} of a layer depends on its number")
     differs = _difference(_facts(model, but=f"{stack}."), _facts(moved, but=f"{stack}."))
     if differs:
-        raise _fixed(named, f"{differs}, outside the layers, follows from how many there are")
+        raise _fixed(named, f"{differs}, outside the layers, depends on the number of layers")
 
 
 def _fixed(named: str, reason: str) -> SourceError:
     return SourceError(
-        f"{named}: {reason}, so its layers make no routes; search a space of parameters instead"
+        f"{named}: {reason}, so routes cannot move its layers; search a space of parameters instead"
     )
 
 
@@ -83,7 +83,10 @@ def _difference(facts: dict[str, object], others: dict[str, object]) -> str | No
 
 
 def _facts(module: nn.Module, *, but: str = "\0") -> dict[str, object]:
-    """Plain attributes, and shapes of parameters and buffers, by name; `but`: not those within."""
+    """Plain attributes, and shapes of parameters and buffers, by name.
+
+    but: prefix of the modules to leave out.
+    """
     facts: dict[str, object] = {}
     for prefix, part in module.named_modules():
         path = f"{prefix}." if prefix else ""
@@ -99,7 +102,7 @@ def _facts(module: nn.Module, *, but: str = "\0") -> dict[str, object]:
 
 
 class Build(Protocol):
-    """Builds the first model's class, see `live_model.build_model`."""
+    """Builds a model of the first model's class, see `live_model.build_model`."""
 
     def __call__(
         self, *, config: Mapping[str, Any], device: torch.device, only: str = ""
@@ -108,10 +111,10 @@ class Build(Protocol):
 
 
 class RoutedLayers:
-    """Loads the layers that routes name, each model's once.
+    """Loads the layers that routes use, once for each model.
 
-    first: the source of the live `model`; loader: that puts tensors in it. list_name: what the list
-    of layers is called in the model. Raises SourceError where the layers cannot be moved.
+    first: the source of the live `model`. loader: of that model. list_name: name of the list of
+    layers in the model. Raises SourceError if the layers cannot be moved.
     """
 
     def __init__(
@@ -134,12 +137,12 @@ class RoutedLayers:
         self._check_that_layers_move(model)
 
     def settings_of(self, hops: Sequence[Hop]) -> Mapping[str, object]:
-        """What the language model's configuration says of these layers, of models loaded here."""
+        """The settings in the language model's configuration for these layers."""
         layers = [Layer(hop.model, hop.layer) for hop in hops]
         return stack_settings(self._first.config, self._stack, layers, self._first, self._sources)
 
     def load(self, name: str, source: Source) -> Sequence[nn.Module]:
-        """The layers of a model, which routes call `name`. Raises RecipeError, SourceError."""
+        """The layers of the model that routes call `name`. Raises RecipeError, SourceError."""
         if source.reference == self._first.reference:
             self._sources[name] = source
             return self.own
@@ -156,7 +159,7 @@ class RoutedLayers:
         return _children(model, self.list_name)
 
     def _tensors_of(self, source: Source) -> Iterator[tuple[str, torch.Tensor]]:
-        """The tensors of a model's layers, by the names that the first model has for such."""
+        """The tensors of a model's layers, by the names that the first model has for them."""
         stack = source.structure.stacks[0]
         for name in source.structure.shapes:
             if stack.layer_of(name) is not None:
@@ -170,7 +173,7 @@ class RoutedLayers:
         )
 
     def _find_list(self, loader: WeightLoader) -> str:
-        """What the live model calls the list of layers, whose name in checkpoints may be older."""
+        """Name of the list of layers in the live model; checkpoints may have an older name."""
         inner = (
             name for name in self._first.structure.shapes if self._stack.layer_of(name) is not None
         )
@@ -180,7 +183,7 @@ class RoutedLayers:
         return split[0].rstrip(".")
 
     def _check_that_layers_move(self, model: PreTrainedModel) -> None:
-        """With every layer twice, all but the first have another number, and none an odd place."""
+        """Compare with a model of every layer twice, where all but the first get other numbers."""
         check_settings(model, named=self._first.reference)
         origins = [number for number in range(self._stack.depth) for _ in range(2)]
         layers = [Layer(self._first.reference, number) for number in origins]
@@ -200,7 +203,7 @@ class RoutedLayers:
             )
 
     def _refuse_other_kinds(self, name: str, model: PreTrainedModel) -> None:
-        """What is around the layers is made for the kinds that the first model has."""
+        """Refuse kinds of layers that the first model, which is around them, does not have."""
         unknown = sorted(_kinds(model) - self._kinds)
         if unknown:
             raise RecipeError(

@@ -1,7 +1,7 @@
-"""Requests answered in batches of whole rows: the plain way, where texts are not read as a tree.
+"""Answers requests in batches of whole rows, where texts are not read as a tree.
 
-Which rows stand in one batch depends on what the model reads exactly, see `limits`, and on
-the lengths of the requests, never on time.
+The rows of a batch depend on what the model reads exactly, see `limits`, and on the lengths of the
+requests, never on time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from evomerge.evaluate.engines.transformers.scoring import RunPadded, Scores, sc
 
 
 class RowBatches:
-    """Batches of one model; its parameters are random until it is made, as it tries them.
+    """Batches of one model; its parameters must be random at first, for trials.
 
-    forward, score: its passes. options: what they take. rows: of a batch, where it is fixed.
-    Raises SourceError where the model does not read text alone, or not twice alike.
+    forward, score: its passes. options: what they take. rows: of a batch, if it is fixed.
+    Raises SourceError if the model does not read text alone, or gives other logits the second time.
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class RowBatches:
     ) -> list[list[int]]:
         """The tokens of each answer. answer_alone: the answer to one request.
 
-        Raises SourceError where the model gives none.
+        Raises SourceError if the model cannot generate answers.
         """
         if self.limits.answered is None:
             raise SourceError(
-                f"{type(self._model).__name__} writes no answers in this transformers; leave out "
-                "tasks that ask for them"
+                f"{type(self._model).__name__} generates no answers in this transformers; leave "
+                "out tasks that need them"
             )
         order = sorted(
             range(len(requests)),
             key=lambda i: (-len(prompts[i]), -requests[i].limit_tokens, prompts[i].tobytes()),
         )
         lengths = [len(prompts[i]) for i in order]
-        # A short prompt may ask for a long answer: a batch has room for the longest of the rest.
+        # A short prompt may need a long answer: a batch has room for the longest of the rest.
         limits = [len(prompts[i]) + requests[i].limit_tokens for i in order]
         needed = np.maximum.accumulate(limits[::-1])[::-1].tolist()
         rows = self.limits.of(max(needed), generation=True)
@@ -123,7 +123,7 @@ class RowBatches:
         *,
         generation: bool,
     ) -> list[tuple[int, int]]:
-        """Ranges of one batch each; needed: tokens that each request may get to have."""
+        """Ranges of one batch each; needed: most tokens that each request may reach."""
         rows = self.limits.of(max(needed), generation=generation)
         if rows is Rows.SINGLE:
             return cut(needed, rows=1)

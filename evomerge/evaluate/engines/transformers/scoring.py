@@ -1,4 +1,4 @@
-"""From logits to log-likelihoods: the scored tokens of many requests, as passes bring them.
+"""From logits to log-likelihoods: the scored tokens of many requests, pass by pass.
 
 Numbers are lm-eval's: log-probabilities and their sums in the dtype of the logits.
 """
@@ -25,7 +25,7 @@ from evomerge.evaluate.engines.transformers.batching import pad
 def read_texts(
     requests: Sequence[Continuation], *, context_tokens: int
 ) -> tuple[list[Tokens], list[list[int]]]:
-    """The distinct texts that a model has to read, and the requests that each one answers.
+    """The distinct texts that a model has to read, and the requests that each text answers.
 
     A text is a request without its last token, cut to the model's context: requests that differ in
     their last token only share it. Longest first. Raises TaskError for a continuation longer than
@@ -42,7 +42,7 @@ def read_texts(
 class Scores:
     """The scored tokens of some requests, one slot each, request after request.
 
-    Every slot is to be taken once, in any order and any number of steps.
+    Every slot must be filled once, in any order and in any number of steps.
     """
 
     def __init__(self, requests: Sequence[Continuation]) -> None:
@@ -54,7 +54,7 @@ class Scores:
         self._dtype = torch.float32
 
     def take(self, logits: torch.Tensor, rows: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
-        """Score tokens by the logits (places, vocabulary) that foretell them.
+        """Score tokens by the logits (places, vocabulary) that predict them.
 
         rows: (tokens,) the place of each token. slots: (tokens,) its slot. Raises NonFiniteLogits.
         """
@@ -73,7 +73,7 @@ class Scores:
         """One answer a request, in order."""
         assert np.isfinite(self._values).all(), "a slot was not taken"
         sums = np.add.reduceat(self._values, self.starts)
-        # lm-eval's sums have the dtype of the logits, and ties between choices follow from it.
+        # lm-eval's sums have the dtype of the logits, and ties between choices depend on it.
         rounded = torch.from_numpy(sums).to(self._dtype).tolist()
         greedy = np.logical_and.reduceat(self._greedy, self.starts).tolist()
         return list(zip(rounded, greedy, strict=True))

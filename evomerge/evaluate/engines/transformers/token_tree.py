@@ -1,11 +1,11 @@
 """Texts as a tree of tokens, cut into forward passes that compute no shared token twice.
 
-Texts that begin alike share the path of their beginning. A beginning that is shared by more texts
-than one pass holds is a trunk: it is passed through once, and passes after it read it from a cache.
-Everything else is packed: branches end to end in one row, kept apart by a mask of ancestors. What
-is shared is found from the token ids alone, so few-shot examples, system prompts and contexts of
-several choices are one case. The plan depends on the texts and the limits alone, never on time, so
-rounding errors repeat.
+Texts with the same beginning share its path. A beginning that is shared by more texts than one pass
+holds is a trunk: one pass computes it, and later passes read it from a cache. Everything else is
+packed: branches are put end to end in one row, and a mask of ancestors keeps them apart. Sharing is
+found from the token ids alone, so few-shot examples, system prompts and contexts of several choices
+are one case. The plan depends on the texts and the limits alone, never on time, so rounding errors
+repeat.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from evomerge.evaluate.engines.base import Tokens
 Integers = NDArray[np.int64]
 
 SHORTEST_TRUNK = 16
-"""Tokens that must be shared before a pass of their own and a cache of them pay."""
+"""Fewest shared tokens for which a pass of their own and a cache of them pay."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """How large passes and rows may get, in tokens.
 
-    pass_tokens: cells of a pass. row_tokens: of a row whose texts begin alike for as long as a
-    trunk; a longer text has one to itself. packed_tokens: of a row of others, at most row_tokens;
-    it may be as long as the longest of its pass.
+    pass_tokens: cells of a pass. row_tokens: of a row of texts that share a beginning as long as a
+    trunk; a longer text has its own row. packed_tokens: of a row of other texts, at most
+    row_tokens; it may be as long as the longest row of its pass.
     """
 
     pass_tokens: int
@@ -45,11 +45,11 @@ class Pass:
     """One forward pass over (rows, columns) cells, each a token or padding at the end of its row.
 
     past: how many tokens of the trunk the pass reads from the cache, at depths 0 to past - 1.
-    trunk: whether the cache is to hold its one row too, for the passes that follow it.
-    causal: whether each row is one text from its beginning, for which causal attention does.
+    trunk: whether its one row is added to the cache, for the passes after it.
+    causal: whether each row is one text from its beginning, so that causal attention is enough.
     ids, depths: (rows, columns) token ids and their places in their texts. ends: (rows, columns)
-    first column after a cell's descendants: a cell sees those of its row that come no later and
-    end after it. texts: the texts whose last token is here.
+    first column after a cell's descendants. A cell sees the cells of its row that are not after it
+    and end after it. texts: the texts that have their last token here.
     """
 
     past: int
@@ -63,9 +63,9 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Place:
-    """Where a text ended up: the pass of its last token, and the cells of what is not in its past.
+    """Where a text is computed: the pass of its last token, and the cells of tokens after its past.
 
-    trunks: (first depth, pass) of the trunks below that past. cells: (length - past,) numbers of
+    trunks: (first depth, pass) of the trunks in that past. cells: (length - past,) numbers of
     cells, row by row, in depth's order.
     """
 
@@ -92,7 +92,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Branches:
-    """Sorted texts [start, stop) that go on from `past` cached tokens; tokens: of their tree."""
+    """Sorted texts [start, stop) that go on after `past` cached tokens; tokens: of their tree."""
 
     start: int
     stop: int
@@ -114,7 +114,7 @@ _Trunks = tuple[tuple[int, int], ...]
 
 
 def plan_passes(texts: Sequence[Tokens], limits: Limits, *, shortest: int = SHORTEST_TRUNK) -> Plan:
-    """Cut texts, distinct and not empty, into passes; shortest: tokens of a trunk at least."""
+    """Cut texts, distinct and not empty, into passes; shortest: fewest tokens of a trunk."""
     assert texts
     return _Planner(texts, limits, shortest).plan()
 
@@ -125,7 +125,7 @@ class _Planner:
         self._texts = [texts[i] for i in self._order]
         self._lengths = np.array([len(text) for text in self._texts])
         pairs = zip(self._texts, self._texts[1:], strict=False)
-        self._shared = np.array([0, *(_shared(one, other) for one, other in pairs)])
+        self._shared = np.array([0, *(_shared(text, following) for text, following in pairs)])
         self._limits, self._shortest = limits, shortest
         self._passes: list[Pass] = []
         self._places: dict[int, Place] = {}
@@ -136,9 +136,9 @@ class _Planner:
         return Plan(passes=tuple(self._passes), places=places)
 
     def _cut(self, start: int, stop: int, past: int, trunks: _Trunks) -> list[_Branches]:
-        """Parts for rows that go on from `past`, where all these sorted texts are alike so far.
+        """Parts for rows that go on after `past`; these sorted texts are the same up to there.
 
-        What goes on from a longer trunk is laid at once, after that trunk.
+        Texts that continue a longer trunk are laid at once, after that trunk.
         """
         if self._belongs_together(start, stop, past):
             return [_Branches(start, stop, self._tokens(start, stop, past))]
@@ -155,7 +155,7 @@ class _Planner:
     def _split(
         self, start: int, stop: int, past: int, common: int, trunks: _Trunks
     ) -> list[_Branches]:
-        """The same, where texts part after `common` tokens; small neighbours stay together."""
+        """The same for texts that differ after `common` tokens; small neighbours stay together."""
         parts: list[_Branches] = []
         for branch in self._branches(start, stop, past, common):
             if parts and parts[-1].stop == branch.start:
@@ -168,7 +168,7 @@ class _Planner:
         return parts
 
     def _branches(self, start: int, stop: int, past: int, common: int) -> Iterator[_Branches]:
-        """The subtrees that part after `common` tokens, none of which share more with another."""
+        """The subtrees after `common` tokens; no two of them share a longer beginning."""
         first = start
         for text in range(start + 1, stop + 1):
             if text == stop or self._shared[text] <= common:
@@ -176,14 +176,14 @@ class _Planner:
                 first = text
 
     def _belongs_together(self, start: int, stop: int, past: int) -> bool:
-        """Whether one row takes these texts; a long trunk takes a few short ends along."""
+        """Whether one row takes these texts; with a long trunk it also takes a few short ends."""
         tokens = self._tokens(start, stop, past)
         shared = self._common(start, stop) - past
         limit = self._limits.packed_tokens if shared < self._shortest else self._limits.row_tokens
         return tokens <= limit or tokens - shared <= self._limits.row_tokens // 4
 
     def _common(self, start: int, stop: int) -> int:
-        """How many tokens all these texts begin with alike; all of it for a single one."""
+        """Length of the beginning that these texts share; of a single text, its whole length."""
         if stop - start == 1:
             return int(self._lengths[start])
         return int(self._shared[start + 1 : stop].min())
@@ -196,14 +196,14 @@ class _Planner:
     def _pack(self, parts: Sequence[_Branches], past: int, trunks: _Trunks) -> None:
         """Fill rows with parts, the largest first, and passes with rows of about one length."""
         rows: list[tuple[int, list[_Branches]]] = []
-        room: list[tuple[int, int]] = []  # what rows have left, and their numbers, sorted
-        columns = to_come = 0  # of the pass that rows are begun for
+        room: list[tuple[int, int]] = []  # (tokens left, number) of each row, sorted
+        columns = to_come = 0  # of the pass that new rows belong to
         for part in sorted(parts, key=lambda part: (-part.tokens, part.start)):
             fitting = bisect.bisect_left(room, (part.tokens, -1))
             if fitting < len(room):
                 left, number = room.pop(fitting)
-                tokens, held = rows[number]
-                rows[number] = tokens + part.tokens, [*held, part]
+                tokens, row_parts = rows[number]
+                rows[number] = tokens + part.tokens, [*row_parts, part]
             else:
                 if not to_come:
                     # Rows are padded to the longest of their pass, so all may be as long as that.
@@ -216,12 +216,12 @@ class _Planner:
         rows.sort(key=lambda row: -row[0])
         while rows:
             most = self._rows(rows[0][0], past)
-            taken, rows = rows[:most], rows[most:]
-            spans = [[(part.start, part.stop) for part in held] for _, held in taken]
+            pass_rows, rows = rows[:most], rows[most:]
+            spans = [[(part.start, part.stop) for part in row_parts] for _, row_parts in pass_rows]
             self._lay(spans, past, trunks)
 
     def _rows(self, columns: int, past: int) -> int:
-        """Rows of a pass, each of which reads a copy of the trunk's keys and values."""
+        """Number of rows in a pass; each of them reads a copy of the trunk's keys and values."""
         tokens = self._limits.pass_tokens
         return max(1, min(tokens // columns, 8 * tokens // (columns + past)))
 
@@ -233,9 +233,10 @@ class _Planner:
         *,
         trunk_end: int | None = None,
     ) -> None:
-        """Append a pass; rows: sorted texts [start, stop) of each, part by part.
+        """Append a pass; rows: for each row, its parts as sorted texts [start, stop).
 
-        trunk_end: it is a trunk up to there, and ends the one text of its row, if any.
+        trunk_end: the depth at which the pass ends as a trunk; None if it is none. At most one text
+        ends there.
         """
         number = len(self._passes)
         if trunk_end is None:
@@ -289,30 +290,30 @@ class _Planner:
         for start, stop in parts:
             path = np.zeros(0, dtype=np.int64)
             for text in range(start, stop):
-                parted = int(self._shared[text]) if text > start else past
-                ends[path[parted - past :]] = filled
-                fresh = np.arange(filled, filled + int(self._lengths[text]) - parted)
-                path = np.concatenate([path[: parted - past], fresh])
-                ids[fresh] = self._texts[text][parted:]
-                depths[fresh] = np.arange(parted, self._lengths[text])
+                branch_depth = int(self._shared[text]) if text > start else past
+                ends[path[branch_depth - past :]] = filled
+                fresh = np.arange(filled, filled + int(self._lengths[text]) - branch_depth)
+                path = np.concatenate([path[: branch_depth - past], fresh])
+                ids[fresh] = self._texts[text][branch_depth:]
+                depths[fresh] = np.arange(branch_depth, self._lengths[text])
                 paths[text] = path
                 filled += len(fresh)
             ends[path] = filled
         return _Row(ids=ids, depths=depths, ends=ends, paths=paths)
 
 
-def _shared(one: Tokens, other: Tokens) -> int:
-    """How many tokens two texts begin with alike."""
-    length = min(len(one), len(other))
-    differ = one[:length] != other[:length]
+def _shared(text: Tokens, following: Tokens) -> int:
+    """Length of the beginning that two texts share."""
+    length = min(len(text), len(following))
+    differ = text[:length] != following[:length]
     return int(differ.argmax()) if differ.any() else length
 
 
-# Plans made before: the candidates of a generation are all asked the same.
+# Plans are kept, because all candidates of a generation get the same requests.
 
 
 _KEPT_CELLS = 1 << 20
-"""Of all plans that are kept, some 24 bytes each; the latest is kept however large it is."""
+"""Most cells of all kept plans, some 24 bytes each; the latest plan is kept at any size."""
 
 
 class KeptPlans:
@@ -323,10 +324,10 @@ class KeptPlans:
 
     def plan(self, texts: Sequence[Tokens], limits: Limits) -> Plan:
         """See `plan_passes`."""
-        read = hashlib.blake2b(repr([len(text) for text in texts]).encode())
+        hasher = hashlib.blake2b(repr([len(text) for text in texts]).encode())
         for text in texts:
-            read.update(text.tobytes())
-        key = read.digest(), limits
+            hasher.update(text.tobytes())
+        key = hasher.digest(), limits
         plan = self._plans.pop(key, None)
         if plan is not None:
             self._plans[key] = plan  # the latest is last
@@ -338,4 +339,4 @@ class KeptPlans:
 
 
 def _cells(plan: Plan) -> int:
-    return sum(each.ids.size for each in plan.passes)
+    return sum(tree_pass.ids.size for tree_pass in plan.passes)

@@ -1,8 +1,8 @@
 """Runs the passes of a plan over a tree of texts on a model, each shared token once.
 
 A mask of ancestors keeps the texts of a row apart, positions say how deep in its text each token
-is, and a cache holds the trunk. Keys and values live as long as one run: no weight ever changes
-under them.
+is, and a cache holds the trunk. Keys and values are kept for one run only, so weights never change
+while they exist.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from evomerge.evaluate.engines.transformers.scoring import Scores
 from evomerge.evaluate.engines.transformers.token_tree import Integers, Pass, Plan
 
 RunPass = Callable[[Pass, TrunkCache, torch.Tensor], torch.Tensor]
-"""Runs a pass: logits (cells wanted, vocabulary) at the cells of these numbers, row by row."""
+"""Runs a pass: logits (cells wanted, vocabulary) of the cells with these numbers, row by row."""
 
 
 class ForwardCells(Protocol):
@@ -34,7 +34,7 @@ class ForwardCells(Protocol):
 
 def run_pass(
     forward: ForwardCells,
-    each: Pass,
+    tree_pass: Pass,
     cache: TrunkCache,
     cells: torch.Tensor,
     *,
@@ -43,12 +43,12 @@ def run_pass(
 ) -> torch.Tensor:
     """Logits (cells wanted, vocabulary) of one pass; dtype: of the mask, the model's."""
     return forward(
-        torch.from_numpy(each.ids).to(device),
+        torch.from_numpy(tree_pass.ids).to(device),
         cells=cells,
         use_cache=True,
         past=cache,
-        position_ids=torch.from_numpy(each.depths).to(device),
-        attention_mask=None if each.causal else _mask(each, device=device, dtype=dtype),
+        position_ids=torch.from_numpy(tree_pass.depths).to(device),
+        attention_mask=None if tree_pass.causal else _mask(tree_pass, device=device, dtype=dtype),
     )
 
 
@@ -57,18 +57,18 @@ def run_passes(
 ) -> Iterator[tuple[int, torch.Tensor, TrunkCache]]:
     """Number of each pass, its logits (cells, vocabulary) at the wanted cells, and its cache.
 
-    wanted: by pass, the numbers of cells, row by row; a pass may have none. The cache holds what
-    the pass left until the next one is asked for.
+    wanted: pass -> the numbers of cells, row by row; a pass may have none. The cache holds the
+    states of a pass until the next one runs.
     """
     cache = TrunkCache()
-    for number, each in enumerate(plan.passes):
+    for number, tree_pass in enumerate(plan.passes):
         cells = wanted.get(number, np.zeros(0, dtype=np.int64))
-        # A model gives some logits always; those of the last cell stand for none.
-        asked = cells if len(cells) else np.array([each.ids.size - 1])
-        cache.length = each.past
-        logits = run(each, cache, torch.from_numpy(asked).to(device))
+        # A model always gives some logits, so the last cell is requested if none is wanted.
+        requested = cells if len(cells) else np.array([tree_pass.ids.size - 1])
+        cache.length = tree_pass.past
+        logits = run(tree_pass, cache, torch.from_numpy(requested).to(device))
         yield number, logits[: len(cells)], cache
-        if each.trunk:
+        if tree_pass.trunk:
             cache.grow()
 
 
@@ -96,14 +96,14 @@ def run_step(
     )[:, -1]
 
 
-def _mask(each: Pass, *, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """(rows, 1, columns, past + columns), to be added: 0 where a cell sees another."""
-    rows, columns = each.ids.shape
-    ends = torch.from_numpy(each.ends).to(device)
+def _mask(tree_pass: Pass, *, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """(rows, 1, columns, past + columns), to be added: 0 if a cell sees another."""
+    rows, columns = tree_pass.ids.shape
+    ends = torch.from_numpy(tree_pass.ends).to(device)
     number = torch.arange(columns, device=device)
     seen = (number[:, None] >= number) & (number[:, None] < ends[:, None, :])
-    mask = torch.zeros((rows, 1, columns, each.past + columns), dtype=dtype, device=device)
-    mask[:, 0, :, each.past :].masked_fill_(~seen, torch.finfo(dtype).min)
+    mask = torch.zeros((rows, 1, columns, tree_pass.past + columns), dtype=dtype, device=device)
+    mask[:, 0, :, tree_pass.past :].masked_fill_(~seen, torch.finfo(dtype).min)
     return mask
 
 
@@ -138,8 +138,8 @@ def score_tree(
     slots_of = {n: np.concatenate([slots for _, slots in parts]) for n, parts in found.items()}
     wanted: dict[int, Integers] = {}
     rows: dict[int, Integers] = {}
-    for number, each in cells.items():
-        wanted[number], rows[number] = np.unique(each, return_inverse=True)
+    for number, pass_cells in cells.items():
+        wanted[number], rows[number] = np.unique(pass_cells, return_inverse=True)
     for number, logits, _ in run_passes(plan, wanted, run, device=device):
         if number in wanted:
             scores.take(logits, rows[number], slots_of[number])

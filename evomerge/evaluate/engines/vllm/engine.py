@@ -1,7 +1,7 @@
-"""The vLLM engine: one live model in this process, whose weights are replaced in place.
+"""The vLLM engine: one live model in this process; its weights are replaced in place.
 
-Numbers are those of `TransformersEngine` up to rounding; log-probabilities are float32 whatever the
-model's dtype, as lm-eval's own vLLM model has them. It was run on CPUs, never on a GPU.
+Numbers are those of `TransformersEngine` up to rounding. Log-probabilities are float32 for every
+dtype of the model, as in lm-eval's own vLLM model. It was run on CPUs, never on a GPU.
 """
 
 from __future__ import annotations
@@ -41,26 +41,30 @@ from evomerge.recipe import DType
 from evomerge.vocabulary import TokenSettings
 
 _HEAD = "lm_head.weight"
-"""What the classes that are served call the head, in checkpoints and in vLLM."""
+"""Name of the head in the served classes, in checkpoints and in vLLM."""
 
 _MOST_LAST_TOKENS = 128
-"""Last tokens that vLLM scores after one reading of a text."""
+"""Most last tokens that vLLM scores in one pass over a text."""
 
 _Probability = Any
 """vLLM's `Logprob`: logprob, rank (1 is the most likely token)."""
 
 
-class _Asked(NamedTuple):
-    """tokens: (n,) what the model reads. settings: of vLLM's `SamplingParams`."""
+class _Request(NamedTuple):
+    """A request to vLLM.
+
+    tokens: (n,) what the model reads. settings: of vLLM's `SamplingParams`.
+    """
 
     tokens: Tokens
     settings: Mapping[str, Any]
 
 
 class _Step(NamedTuple):
-    """What one forward pass gave a request: tokens, each with those scored in its place by token.
+    """The result of one forward pass for a request.
 
-    read: the same for the tokens that were read, None for the first; empty unless asked for.
+    tokens: the new tokens. scores: for each of them, the tokens that were scored in its place.
+    read: the same for the tokens that were read, None for the first; empty if not requested.
     """
 
     tokens: Sequence[int]
@@ -69,25 +73,25 @@ class _Step(NamedTuple):
 
 
 _Take = Callable[[int, _Step], bool]
-"""Given a request's number and what it got; whether it wants more."""
+"""Called with a request's number and its result; returns whether the request goes on."""
 
 
 def check_answers(generation: GenerationConfig, *, where: str) -> None:
-    """Raise SourceError for generation settings that cannot be heeded here."""
+    """Raise SourceError for generation settings that are not supported here."""
     check_greedy(generation, where=where)
-    if generation.max_new_tokens is not None:  # which may be longer than its caches
+    if generation.max_new_tokens is not None:  # may be longer than vLLM's caches
         raise SourceError(
             f"{where}/generation_config.json: max_new_tokens: {generation.max_new_tokens} is "
-            "not heeded by vllm; remove the field, or set compute.engine to transformers"
+            "not supported by vllm; remove the field, or set compute.engine to transformers"
         )
 
 
 class VllmEngine:
     """One live model. Answers depend on the requests of a call, their order, and the weights.
 
-    folder, tokenizer, dtype, settings, config: as of TransformersEngine. longest_tokens: no request
-    is longer, with its answer. device: "cpu" or "cuda". batch_size: most requests of a forward
-    pass. Raises SourceError where vLLM does not serve the model.
+    folder, tokenizer, dtype, settings, config: as of TransformersEngine. longest_tokens: of the
+    longest request with its answer. device: "cpu" or "cuda". batch_size: most requests of a forward
+    pass. Raises SourceError if vLLM does not serve the model.
     """
 
     def __init__(
@@ -103,7 +107,7 @@ class VllmEngine:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         settings = settings or TokenSettings()
-        # Names and shapes as transformers knows them; no parameter of it has memory.
+        # For names and shapes as in transformers; its parameters have no memory.
         described = build_model(
             folder,
             dtype=dtype,
@@ -123,7 +127,7 @@ class VllmEngine:
             owner = self._loader.owner(_HEAD)
             assert owner is not None and owner != _HEAD, owner
             self._heads[owner] = _HEAD
-        # Beside what fits, the one token that vLLM always says.
+        # One token more, because vLLM always generates one.
         longest_tokens = min(longest_tokens, self.context_tokens) + 1
         self._live = start_vllm(
             live_config,
@@ -151,10 +155,10 @@ class VllmEngine:
         self._stopping = Stopping(tokenizer, end_tokens=end_tokens_of(generation))
 
     def plain(self) -> None:
-        """None: vLLM reads no text without its own cache; see Engine.plain."""
+        """None: vLLM cannot read a text without its own cache; see Engine.plain."""
 
     def destination(self, name: str) -> torch.Tensor | None:
-        """None: vLLM packs weights its own way, so it must be given them; see Engine."""
+        """None: vLLM packs weights in its own way, so `load` must give them to it; see Engine."""
         return None
 
     def load(self, stream: Tensors) -> None:
@@ -164,14 +168,15 @@ class VllmEngine:
         checked.check()
 
     def prepare(self, *, longest_tokens: int, longest_scored: int) -> None:
-        """Nothing to choose: vLLM makes its batches as it goes."""
+        """Do nothing: vLLM chooses its batches itself."""
 
     def loglikelihood(self, requests: Sequence[Continuation]) -> list[LogLikelihood]:
         """Log-probability of each continuation and whether it is the greedy one.
 
-        Requests that differ in their last token only are read once; the last token costs no logits
-        but its own. Before the last one, a token that ties for the most likely is not the greedy
-        one. Raises TaskError for a continuation longer than the model's context, NonFiniteLogits.
+        Requests that differ in their last token only are read once, and the last token needs only
+        its own logits. A token before the last one counts as not greedy if it ties for the most
+        likely. Raises TaskError for a continuation longer than the model's context,
+        NonFiniteLogits.
         """
         shared: dict[bytes, list[int]] = {}
         for index, request in enumerate(requests):
@@ -190,7 +195,7 @@ class VllmEngine:
             return False
 
         self._ask(
-            [_Asked(read, _scoring([requests[i] for i in members])) for read, members in groups],
+            [_Request(read, _scoring([requests[i] for i in members])) for read, members in groups],
             take,
         )
         return [answers[index] for index in range(len(requests))]
@@ -219,39 +224,39 @@ class VllmEngine:
                     return False
             return True
 
-        self._ask([self._asked_for(request) for request in requests], take)
+        self._ask([self._request_of(request) for request in requests], take)
         return answers
 
-    def _asked_for(self, request: Prompt) -> _Asked:
+    def _request_of(self, request: Prompt) -> _Request:
         settings = {
             "max_tokens": request.limit_tokens,
             "logprobs": 0,
             "repetition_penalty": self._penalty,
             "stop_token_ids": sorted(self._stopping.end_tokens),
         }
-        return _Asked(prompt_of(request, context_tokens=self.context_tokens), settings)
+        return _Request(prompt_of(request, context_tokens=self.context_tokens), settings)
 
-    def _ask(self, asked: Iterable[_Asked], take: _Take) -> None:
-        """Run all requests together; `take` is given what each gets, pass by pass."""
+    def _ask(self, requests: Iterable[_Request], take: _Take) -> None:
+        """Run all requests together; `take` gets the result of each request, pass by pass."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-        # What an earlier call left would change roundings, and after `load` the answers.
+        # The cache of an earlier call would change roundings, and after `load` the answers.
         self._live.reset_prefix_cache()
         going: set[str] = set()
         try:
-            for place, one in enumerate(asked):
+            for number, request in enumerate(requests):
                 settings = SamplingParams(
                     temperature=0.0,
                     ignore_eos=True,
                     detokenize=False,
                     output_kind=RequestOutputKind.DELTA,
-                    **one.settings,
+                    **request.settings,
                 )
-                going.add(str(place))
+                going.add(str(number))
                 self._live.add_request(
-                    str(place), {"prompt_token_ids": one.tokens.tolist()}, settings
+                    str(number), {"prompt_token_ids": request.tokens.tolist()}, settings
                 )
-            # vLLM compiles a count of likelier tokens, which takes seconds and a C++ compiler.
+            # Otherwise vLLM compiles the ranking of tokens: that takes seconds and a C++ compiler.
             with torch.compiler.set_stance("force_eager"):
                 while self._live.has_unfinished_requests():
                     self._pass(going, take)
@@ -264,8 +269,8 @@ class VllmEngine:
         self.forward_s += time.perf_counter() - started
         ended = []
         for output in outputs:
-            said = output.outputs[0]
-            step = _Step(said.token_ids, said.logprobs, output.prompt_logprobs or ())
+            completion = output.outputs[0]
+            step = _Step(completion.token_ids, completion.logprobs, output.prompt_logprobs or ())
             more = take(int(output.request_id), step)
             if output.finished or not more:
                 going.discard(output.request_id)
@@ -275,19 +280,19 @@ class VllmEngine:
 
 
 def _scoring(requests: Sequence[Continuation]) -> dict[str, Any]:
-    """What to ask for continuations that differ in their last token only."""
+    """Sampling settings that score continuations that differ in their last token only."""
     settings: dict[str, Any] = {
         "max_tokens": 1,
         "logprob_token_ids": sorted({int(request.tokens[-1]) for request in requests}),
     }
     if max(request.scored for request in requests) > 1:
-        # vLLM then computes logits of the whole text, and shares no beginning of it.
+        # vLLM then computes logits of the whole text, and does not share its beginning.
         settings["prompt_logprobs"] = 0
     return settings
 
 
 def _likelihood(request: Continuation, step: _Step) -> LogLikelihood:
-    """The answer to one request, read off the pass that ended in the place of its last token."""
+    """The answer to one request, from the pass that generated a token in place of its last one."""
     last = int(request.tokens[-1])
     values = [step.scores[0][last].logprob]
     greedy = step.tokens[0] == last
@@ -299,5 +304,5 @@ def _likelihood(request: Continuation, step: _Step) -> LogLikelihood:
         greedy = greedy and scores[token].rank == 1
     if not np.isfinite(values).all():
         raise NonFiniteLogits
-    # Rounded as a model in float32 would: equal continuations then tie whatever their order.
+    # Rounded to float32, so that equal continuations tie in any order.
     return float(np.float32(np.sum(values))), bool(greedy)

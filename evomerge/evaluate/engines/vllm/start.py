@@ -1,7 +1,7 @@
-"""Starts vLLM in this process: quietly, with settings under which answers repeat bit for bit.
+"""Starts vLLM in this process, without output, with settings that make answers repeat bit for bit.
 
-vLLM reads its settings from the environment, writes to the terminal and seeds every generator; all
-of that is kept to this file.
+vLLM reads its settings from the environment, writes to the terminal and seeds every random
+generator. This file deals with all of that.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ from evomerge.evaluate.seeds import stock_seeds
 from evomerge.recipe import DType
 
 SERVED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""Classes of models whose answers were held to those of transformers after changes of weights.
+"""Model classes that were tested: they answer as transformers does, also after a change of weights.
 
-vLLM serves more. Of some (with experts, Gemma 3) it answered otherwise once weights had changed.
+vLLM serves more. Some of them (with experts, Gemma 3) gave other answers once weights had changed.
 """
 
 _CACHE_BYTES = {"cpu": 2**30, "cuda": 8 * 2**30}
-"""Keys and values of requests; a fixed size, so that what is evicted follows from requests."""
+"""Memory for keys and values. The size is fixed, so evictions depend on the requests alone."""
 
 _ROWS = {"cpu": 64, "cuda": 256}
 _PASS_TOKENS = {"cpu": 1024, "cuda": 8192}
-"""Requests, and tokens of all of them, in a forward pass, unless a job says how many requests."""
+"""Most requests in a forward pass, unless a job says how many, and most tokens of all of them."""
 
 _GPU_SHARE = 0.5
-"""Of a GPU's memory, what must be free when vLLM starts; sources of the merge may hold the rest."""
+"""Share of a GPU's memory that must be free when vLLM starts; sources of the merge may hold the
+rest.
+"""
 
 _FORCED = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # weights reach the live model without a copy
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # room for the token after a full context
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the one that all platforms have, and that was tried
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # all platforms have version 1, and it was tested
     "VLLM_NO_USAGE_STATS": "1",
 }
 _UNLESS_SET = {
@@ -55,30 +57,30 @@ _UNLESS_SET = {
 
 
 def check_served(architecture: str, *, device: str, where: str) -> None:
-    """Raise in one line where models of a class cannot be served here.
+    """Raise, in one line, if vLLM cannot serve a model class here.
 
-    architecture: what config.json names. device: "cpu", "cuda". where: the model, for the message.
-    Raises JobError of the device, SourceError of the model.
+    architecture: as config.json names it. device: "cpu", "cuda". where: the model, for the message.
+    Raises JobError for the device, SourceError for the model.
     """
     if architecture not in SERVED:
         raise SourceError(
             f"{where}: a {architecture} is not among the models that vllm is known to score "
-            f"rightly here ({', '.join(SERVED)}); set compute.engine to transformers"
+            f"correctly here ({', '.join(SERVED)}); set compute.engine to transformers"
         )
     with _quietly():
         from vllm.platforms import current_platform
 
     kind = str(current_platform.device_type)
-    # Its own first GPU is the only one that a process hands to it.
+    # vLLM always runs on the first GPU of its process.
     if device not in (kind, f"{kind}:0"):
         raise JobError(
-            f"compute.device: {device}, and the vllm that is installed runs on {kind}; set "
+            f"compute.device: {device}, but the installed vllm runs on {kind}; set "
             f"compute.device to {kind}, or compute.engine to transformers"
         )
 
 
 def vllm_version() -> str:
-    """The version of the vLLM that is installed, whichever package of the index it came from."""
+    """The version of the installed vLLM, from whichever package it comes."""
     with _quietly():
         from vllm.version import __version__
 
@@ -96,18 +98,18 @@ def start_vllm(
 ) -> Any:
     """A `LLMEngine` of vLLM with random weights for a model's configuration.
 
-    device: "cpu" or "cuda", for sizes; vLLM knows one only. rows: most requests of a forward pass;
-    None for the usual. longest_tokens: of a request with its answer. where: the model, for the
-    message.
-    Raises SourceError, in one line, where vLLM cannot build it.
+    device: "cpu" or "cuda"; it chooses sizes only, because an installed vLLM runs on one kind.
+    rows: most requests of a forward pass; None for the default. longest_tokens: of a request with
+    its answer. where: the model, for the message.
+    Raises SourceError, in one line, if vLLM cannot build it.
     """
     kind = torch.device(device).type
     rows = rows or _ROWS[kind]
     with _quietly(), tempfile.TemporaryDirectory(prefix="evomerge-") as folder:
-        # Some modules keep the error of an import that they do without, and with it all frames
-        # below: in this thread, ours, whose models would never be freed.
-        with ThreadPoolExecutor(max_workers=1) as elsewhere:
-            engine_args, llm_engine = elsewhere.submit(_import_vllm).result()
+        # Some modules keep the error of an optional import, and with it all frames below. In this
+        # thread they would keep our frames, and their models would never be freed.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            engine_args, llm_engine = thread.submit(_import_vllm).result()
         config.save_pretrained(folder)
         settings = engine_args(
             model=folder,
@@ -116,7 +118,7 @@ def start_vllm(
             generation_config="vllm",
             load_format="dummy",
             dtype=dtype,
-            # Weights change under a captured graph; that has not been tried.
+            # A captured graph with weights that change has not been tested.
             enforce_eager=True,
             async_scheduling=False,
             max_model_len=longest_tokens,
@@ -136,8 +138,8 @@ def start_vllm(
                 "to transformers"
             ) from error
         finally:
-            gc.unfreeze()  # vLLM hides what it made from the collector, which then never frees it
-        # Where one ends, it would take down what all live models of this process share.
+            gc.unfreeze()  # vLLM hides its objects from the collector, so they would never be freed
+        # It would shut down what all live models of this process share.
         live.engine_core._finalizer.detach()
         atexit.register(_end, weakref.ref(live))
         [modules] = live.apply_model(_modules_of)
@@ -154,7 +156,7 @@ def _import_vllm() -> tuple[Any, Any]:
 
 
 def _modules_of(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
-    """The layers that are a model's own; live models share their rotary embeddings."""
+    """The modules of one model alone; live models share their rotary embeddings."""
     from vllm.model_executor.layers.rotary_embedding import _ROPE_DICT
 
     shared = set(_ROPE_DICT.values())
@@ -162,9 +164,10 @@ def _modules_of(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
 
 
 def _forget(modules: Sequence[torch.nn.Module]) -> None:
-    """Let layers go whose live model is gone, with the memory for keys and values that they hold.
+    """Free the layers of a live model that is gone, and their memory for keys and values.
 
-    What vLLM notes for changes of weights outlives a model: each note holds the layer it is of.
+    vLLM keeps a note for each layer to change its weights. The note outlives the model and keeps
+    the layer alive.
     """
     from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO
 
@@ -174,23 +177,24 @@ def _forget(modules: Sequence[torch.nn.Module]) -> None:
             note.restore_metadata = {}, {}
 
 
-def _end(found: weakref.ref[Any]) -> None:
-    """Shut down what is still alive as the process ends; libraries complain of what is left."""
-    live = found()
+def _end(reference: weakref.ref[Any]) -> None:
+    """Shut down a model that is alive at the end of the process, or libraries complain."""
+    live = reference()
     if live is not None:
         live.engine_core.engine_core.shutdown()
 
 
 _UNREADABLE = "llvmlite.binding.ffi"
-"""Of Numba. vLLM looks into all that modules hold, and what this one holds has every attribute."""
+"""A module of Numba. vLLM inspects the contents of all modules, and an object in this one claims to
+have every attribute.
+"""
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Let vLLM be imported or started with nothing of it on the terminal, nor left behind.
+    """Within, vLLM can be imported or started without output and without lasting changes.
 
-    What it writes comes from libraries in C++ too, so both streams are turned away as the system
-    knows them.
+    C++ libraries write too, so both streams are redirected by their file descriptors.
     """
     os.environ.update(_FORCED)
     for name, value in _UNLESS_SET.items():
@@ -199,9 +203,9 @@ def _quietly() -> Iterator[None]:
     unreadable = sys.modules.pop(_UNREADABLE, None)
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = {stream: os.dup(stream) for stream in (1, 2)}
+    saved = {stream: os.dup(stream) for stream in (1, 2)}
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in kept:
+    for stream in saved:
         os.dup2(nowhere, stream)
     os.close(nowhere)
     try:
@@ -211,10 +215,10 @@ def _quietly() -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for stream, copy in kept.items():
+        for stream, copy in saved.items():
             os.dup2(copy, stream)
             os.close(copy)
         if unreadable is not None:
             sys.modules[_UNREADABLE] = unreadable
-        # On a CPU vLLM replaces it, so that nobody undoes a binding that was turned off above.
+        # On a CPU vLLM replaces it to protect a binding to cores, which is turned off above.
         torch.set_num_threads = set_num_threads

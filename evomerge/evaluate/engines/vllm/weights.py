@@ -1,7 +1,7 @@
-"""What becomes of a checkpoint's stream on its way into vLLM: checked, untied, and made deeper.
+"""Prepares a checkpoint's stream for vLLM: checks it, unties the head, and adds empty layers.
 
-vLLM itself leaves out unknown tensors, keeps old ones where new ones are missing, keeps the old
-head where it shares the embeddings, and cannot go on after a stream that broke off.
+vLLM itself ignores unknown tensors, keeps old tensors if new ones are missing, and keeps the old
+head if it shares the embeddings. It cannot be used any more after a stream that raised an error.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Tensors = Iterable[tuple[str, torch.Tensor]]
 class CheckedStream:
     """A stream that ends at the first tensor that does not fit; `check` then says what was wrong.
 
-    loader: into a model of the same configuration, of which only shapes are used.
-    heads: embeddings that a tied head shares, by name -> the head, which is given apart.
+    loader: of a model of the same configuration; only shapes are used. heads: name of embeddings
+    that a tied head shares -> name of the head, which is given apart.
     """
 
     def __init__(self, stream: Tensors, loader: WeightLoader, *, heads: Mapping[str, str]) -> None:
@@ -53,17 +53,17 @@ class CheckedStream:
                 yield name, tensor
                 if owner in self._heads:
                     yield self._heads[owner], tensor
-        except Exception as error:  # of the merge: vLLM must end its loading before it is raised
+        except Exception as error:  # of the merge: `check` raises it after vLLM has ended its load
             self._broke = error
             return
-        # A tied head stored alone stands for the embeddings too.
+        # A tied head stored alone is the embeddings too.
         for owner, tensor in aliases.items():
             if owner not in yielded:
                 yield owner, tensor
                 yield self._heads[owner], tensor
 
     def check(self) -> None:
-        """Raise what broke the stream, or SourceError for tensors that do not make the model."""
+        """Raise the error that ended the stream, or SourceError if tensors do not fit the model."""
         if self._broke is not None:
             raise self._broke
         self._loader.fill(self._given)
@@ -72,11 +72,11 @@ class CheckedStream:
 def blank_layers(
     structure: Structure, *, depth: int, live_depth: int, dtype: DType
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of layers `depth` to `live_depth` of a live model that do nothing: zeros.
+    """Zeros for layers `depth` to `live_depth` of a live model, so that these layers do nothing.
 
-    What a block adds to the stream is then exactly zero, and so are the products of its norms, so
-    that the model is, to the last bit, the one of `depth` layers. They take no memory. structure:
-    of any model of the architecture, whose first layer says which tensors one has.
+    Such a layer adds exactly zero to the hidden states, so the model equals that of `depth` layers
+    bit for bit. The zeros take no memory. structure: of any model of the architecture; its first
+    layer gives the names and shapes of a layer's tensors.
     """
     zero = torch.zeros((), dtype=getattr(torch, dtype))
     stack = structure.stacks[0]
@@ -88,9 +88,9 @@ def blank_layers(
 
 
 def refuse_several_runs(structure: Structure, *, where: str) -> None:
-    """Raise SourceError for a model that is not of text alone."""
+    """Raise SourceError for a model that has more parts than a text model."""
     if len(structure.stacks) > 1:
         raise SourceError(
-            f"{where}: it is more than a model of text, and only those are scored with vllm; set "
+            f"{where}: it is more than a text model, and vllm scores only text models here; set "
             "compute.engine to transformers"
         )
