@@ -336,7 +336,7 @@ def test_a_class_that_is_no_sampler_is_refused_before_baselines_are_scored(
     [
         ("same_items=True", {"growing": True}, "growing: with draws: broken every generation has"),
         ("same_items=True", {"elites": 1}, "elites: with draws: broken every generation has the"),
-        ("whole_only=True", {"racing": True}, "racing: broken stand for a task all together, so"),
+        ("whole_only=True", {"racing": True}, "racing: broken give a score only all together, so"),
     ],
 )
 def test_its_facts_refuse_what_does_not_go_with_it(
