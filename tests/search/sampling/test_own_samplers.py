@@ -182,7 +182,7 @@ def test_a_record_is_read_where_the_package_is_gone_and_goes_on_where_it_is_ther
     assert len(evomerge.open_run(run).trials_dataframe()) == count
     page = evomerge.report(run)
     assert "drawn by a package that is not installed here" in page.read_text()
-    with pytest.raises(evomerge.JobError, match="broken is no way to draw items that is installed"):
+    with pytest.raises(evomerge.JobError, match="broken is not an installed way to draw items"):
         evomerge.resume(run)
 
 
