@@ -104,7 +104,7 @@ def _point(chosen: ChosenPoint) -> Choice:
         scores=CardScores(
             said=(
                 "On test items that no candidate was proposed or chosen by "
-                f"({_counted(front.items['test'])}). The points of the front stand first."
+                f"({_counted(front.items['test'])}). The points of the front come first."
             ),
             summaries=(point.test, *(alternative.test for alternative in unchosen), *beside),
             constraints=point.constraints,

@@ -97,9 +97,9 @@ class JobSpec(Section):
         if self.stages and self.search_space is not None:
             raise ValueError("stages: the job has search_space already; keep one of them")
         names = [stage.name for stage in self.stages]
-        taken = {self.models.base, *self.models.sources}
+        used = {self.models.base, *self.models.sources}
         for place, name in enumerate(names):
-            if name in names[:place] or name in taken:
+            if name in names[:place] or name in used:
                 raise ValueError(f"stages.{place}.name: {name} is taken; choose another")
         return self
 

@@ -92,7 +92,7 @@ class ConstraintSpec(Section):
     at_least: float = Field(allow_inf_nan=False)
     """The least score, or the least share of the score of `of`."""
     of: Literal["base", "best_source"] | None = None
-    """The model of whose score `at_least` is a share."""
+    """If given, `at_least` is a share of this model's score."""
 
 
 class SplitSpec(Section):

@@ -279,8 +279,8 @@ def _refuse_orphan(run_dir: Path, job: JobSpec) -> None:
         engine.dispose()
     if trials:
         raise RunError(
-            f"{run_dir}: holds the record of a search whose job.yaml is missing; put that back, or "
-            "give another --run-dir"
+            f"{run_dir}: holds the record of a search, but its job.yaml is missing; put that back, "
+            "or give another --run-dir"
         )
     database.unlink()
 
