@@ -94,13 +94,13 @@ _OFFERED = {
     "evomerge.job": ("JobSpec", "load_job"),
     "evomerge.recipe": ("Recipe", "load_recipe"),
 }
-"""Where each name is; its module is imported when the name is asked for."""
+"""Module -> its public names; a module is imported when one of its names is first used."""
 
 
 class _Face(ModuleType):
-    """This package: some of its functions have the name of the room that they are made of.
+    """This package; some of its functions have the same name as a room (a subpackage).
 
-    The import system sets a room as an attribute of its package; a property keeps the function.
+    The import system sets a room as an attribute of the package; a property keeps the function.
     """
 
     def __dir__(self) -> list[str]:
@@ -108,7 +108,7 @@ class _Face(ModuleType):
 
 
 _replaced: dict[str, object] = {}
-"""What a user's tests have put in the place of a name."""
+"""Values that a user's tests have put in place of a name."""
 
 
 def _offer(name: str, place: str) -> property:

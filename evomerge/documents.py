@@ -1,8 +1,8 @@
-"""YAML that users write, read within bounds; text of others, made safe for Markdown.
+"""Safe reading of YAML that users write, and safe Markdown from other people's text.
 
-A document is untrusted: its size, its depth and what its aliases amount to are bounded before
-anything is built of it, and only plain values come out: texts, numbers, switches, lists, and
-mappings whose keys are texts.
+A document is untrusted. Its size, its depth, and the values that its aliases repeat are limited
+before anything is built. Only plain values are built: texts, numbers, switches, lists, and mappings
+with texts as keys.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from evomerge.errors import InputError, one_line
 _LARGEST_BYTES = 2 * 2**20
 _LARGEST_TEXT = f"{_LARGEST_BYTES // 2**20} MiB"
 _MOST_VALUES = 100_000
-"""Values of a document, each as often as aliases repeat it."""
+"""Values of a document, counting each as often as aliases repeat it."""
 _DEEPEST = 64
-"""Lists and mappings within each other, through aliases too."""
+"""Levels of nested lists and mappings, also through aliases."""
 
 # The C loader reads the same documents some ten times faster, where PyYAML was built with it.
 _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -45,12 +45,12 @@ def load_text(path: Path, *, kind: str, error: type[InputError]) -> str:
 def load_bytes(
     path: Path, *, kind: str, limit_bytes: int | None = None, error: type[InputError]
 ) -> bytes:
-    """The content of a regular file, of at most `limit_bytes`; never waits for a pipe.
+    """The content of a regular file of at most `limit_bytes`; it never waits for a pipe.
 
-    Raises `error` in one line, which calls it `kind` ("a job").
+    kind: the file's name in messages ("a job"). Raises `error` in one line.
     """
     try:
-        # A pipe without a writer would be waited for.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, "rb") as file:
             facts = os.fstat(descriptor)
@@ -67,7 +67,7 @@ def load_bytes(
         raise error(f"{path}: cannot be read ({cause}); check the path") from cause
     if max(len(content), facts.st_size) > limit_bytes:
         raise error(
-            f"{path}: larger than {limit_bytes / 2**20:g} MiB, which {kind} may be; check that it "
+            f"{path}: larger than {limit_bytes / 2**20:g} MiB, the limit for {kind}; check that it "
             "is the right file"
         )
     return content
@@ -92,7 +92,7 @@ def parse_mappings(
 
     Raises `error` in one line.
     """
-    documents = [found for found in _documents(text, where, error) if found is not None]
+    documents = [document for document in _documents(text, where, error) if document is not None]
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise error(f"{where}: expected a mapping with {expected}")
     return documents
@@ -107,9 +107,9 @@ def parse_value(text: str, *, where: str, error: type[InputError]) -> Any:
 
 
 def check_bounds(text: str, *, where: str, error: type[InputError]) -> None:
-    """Refuse YAML that is too large, too deep, or made of too many aliases, before it is built.
+    """Refuse YAML that is too large, too deep, or has too many aliases, before it is built.
 
-    For files that others build: tags and keys are theirs to judge, and so is what is no YAML.
+    This is for files that other libraries read: they check tags, keys and the syntax themselves.
     """
     with contextlib.suppress(yaml.YAMLError):
         _check_bounds(text, where, error)
@@ -122,15 +122,17 @@ def _documents(text: str, where: str, error: type[InputError]) -> list[Any]:
     except _NotPlainError as cause:
         raise error(f"{where}: {cause}") from cause
     except yaml.YAMLError as cause:
-        said = one_line(cause).replace(' in "<unicode string>",', ",")
-        raise error(f"{where}: not YAML ({said}); check the indentation and the quotes") from cause
+        problem = one_line(cause).replace(' in "<unicode string>",', ",")
+        raise error(
+            f"{where}: not YAML ({problem}); check the indentation and the quotes"
+        ) from cause
 
 
 def _check_bounds(text: str, where: str, error: type[InputError]) -> None:
-    """Read the events of a document, of which nothing is built; memory stays small."""
+    """Check the limits on the events of a document; nothing is built, so memory stays small."""
     if len(text) > _LARGEST_BYTES:
         raise error(f"{where}: longer than {_LARGEST_TEXT}; check that it is the right file")
-    # Of every list or mapping that is open: its anchor, the values before it, the depth below it.
+    # For every open list or mapping: its anchor, the values before it, the depth below it.
     outer: list[tuple[str | None, int, int]] = []
     anchored: dict[str, tuple[int, int]] = {}
     values = depth = 0
@@ -147,8 +149,8 @@ def _check_bounds(text: str, where: str, error: type[InputError]) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _, _ in outer):
                 raise error(
-                    f"{where}: line {_line(event)}: *{event.anchor} stands within what it stands "
-                    "for; write the value out"
+                    f"{where}: line {_line(event)}: *{event.anchor} is inside its own value; write "
+                    "the value out"
                 )
             repeated, height = anchored.get(str(event.anchor), (1, 0))
             values += repeated
@@ -161,18 +163,18 @@ def _check_bounds(text: str, where: str, error: type[InputError]) -> None:
             values += 1
         if depth > _DEEPEST:
             raise error(
-                f"{where}: line {_line(event)}: more than {_DEEPEST} lists and mappings lie within "
-                "each other; write it flatter"
+                f"{where}: line {_line(event)}: lists and mappings are nested more than {_DEEPEST} "
+                "levels deep; write it flatter"
             )
         if values > _MOST_VALUES:
             raise error(
-                f"{where}: line {_line(event)}: it amounts to more than {_MOST_VALUES:,} values, "
-                "what its aliases repeat included; write less"
+                f"{where}: line {_line(event)}: more than {_MOST_VALUES:,} values, with those that "
+                "aliases repeat; write less"
             )
 
 
 def _raise_height(outer: list[tuple[str | None, int, int]], height: int) -> int:
-    """Note what lies below the innermost open part; how deep that is from the top."""
+    """Note the height below the innermost open part; return its depth from the top."""
     if outer:
         anchor, before, deepest = outer[-1]
         outer[-1] = anchor, before, max(deepest, height)
@@ -185,14 +187,14 @@ def _line(part: yaml.Event | yaml.Node) -> int:
 
 
 class _NotPlainError(Exception):
-    """A value that is YAML and yet none of those that a document here may hold."""
+    """A value of YAML that a document here may not have."""
 
 
 _TAGS = "tag:yaml.org,2002:"
 
 
 class _PlainLoader(_BaseLoader):  # type: ignore[misc, valid-type]
-    """Builds plain values alone; each key of a mapping is a text and stands once."""
+    """Builds only plain values; each key of a mapping is a text and occurs once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         lines: dict[str, int] = {}
@@ -220,7 +222,7 @@ def _whole_number(loader: Any, node: yaml.Node) -> int:
         _refuse(node, written, "a number in base 60 to YAML", "write it in quotes, or as 90")
     try:
         number = int(loader.construct_yaml_int(node))
-    except (ValueError, IndexError):  # such as 0x, or more digits than Python reads
+    except (ValueError, IndexError):  # for example 0x, or more digits than Python reads
         _refuse(node, written, "no whole number that can be read", "mend it, or write it in quotes")
     if abs(number) >= 2**63:
         _refuse(node, written, "a whole number of more than 64 bits", "write a smaller one")
@@ -249,12 +251,12 @@ def _switch(loader: Any, node: yaml.Node) -> bool:
 
 
 def _date(loader: Any, node: yaml.Node) -> str:
-    """A date stays the text that it is written as."""
+    """A date stays text, as it is written."""
     written = str(_scalar(node, "a date"))
     try:
         loader.construct_yaml_timestamp(node)
     except (ValueError, AttributeError, OverflowError):
-        _refuse(node, written, "no date that there is", "mend it, or write it in quotes")
+        _refuse(node, written, "not an existing date", "mend it, or write it in quotes")
     return written
 
 
@@ -314,9 +316,10 @@ _PlainLoader.yaml_constructors = {
 
 
 def written_parts(problem: Mapping[str, Any]) -> tuple[int | str, ...]:
-    """Where a problem is, as the user wrote it: pydantic adds the member of a union that it tried.
+    """The location of a problem in the user's document, without pydantic's names of union members.
 
-    problem: one of ValidationError.errors(). A key that is unknown is the user's, whatever it is.
+    problem: one of ValidationError.errors(). An unknown key is always kept, because the user wrote
+    it.
     """
     location: tuple[int | str, ...] = problem["loc"]
     unknown = location[-1:] if problem["type"] == "extra_forbidden" else ()
@@ -340,32 +343,32 @@ _PLAIN = {
     "float_parsing": "not a number",
     "string_type": "not a text",
 }
-"""Problems by pydantic's name, where its own words speak of Python."""
+"""Our words for problems by pydantic's name, if its own words are about Python."""
 
 
 def problem_text(problem: Mapping[str, Any]) -> str:
-    """What a validator found (one of ValidationError.errors()), in one line."""
-    said = str(problem["msg"]).removeprefix("Value error, ")
+    """A problem of a validator (one of ValidationError.errors()) in one line."""
+    message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "literal_error":
         return f"write {problem['ctx']['expected']}"
-    return _PLAIN.get(problem["type"], one_line(said))
+    return _PLAIN.get(problem["type"], one_line(message))
 
 
-# Text of others in Markdown: names, labels and reasons that shape nothing of the page.
+# Other people's text in Markdown: names, labels and reasons, without any markup of their own.
 
 
 _SHAPING = re.compile(r"!(?=\[)|(?<=\])[(\[]|[`|]")
-"""What begins a picture, the target of a link, code, or the next cell of a table."""
+"""Characters that begin a picture, the target of a link, code, or the next cell of a table."""
 
 
 def plain(text: object) -> str:
-    """The text on one line, with no tag, link, picture or table cell of its own."""
+    """The text on one line, without any tag, link, picture or table cell."""
     line = one_line(text).replace("<", "&lt;")
     return _SHAPING.sub(lambda sign: f"\\{sign[0]}", line)
 
 
 def code(text: object) -> str:
-    """The text on one line as code, whatever is in it."""
+    """The text on one line as code, whatever characters it has."""
     line = one_line(text)
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)

@@ -1,18 +1,18 @@
-"""What can go wrong, as a user meets it: errors, and failures of the machine that may pass.
+"""The errors that a user can get, and failures of the machine that may pass.
 
     EvomergeError                  every error this package raises on purpose
-    ├── InputError                 bad input: one line that says what, where and the mend (exit 2)
+    ├── InputError                 bad input: one line with what, where and the mend (exit 2)
     │   ├── JobError               the job file
     │   ├── RecipeError            a recipe or a merge method's parameters
     │   ├── SourceError            a checkpoint that is missing, damaged or does not fit
     │   ├── TaskError              an evaluation task or one of its metrics
     │   └── RunError               a run directory: locked, changed, missing, not finished
-    ├── MergeError                 a merge that gives numbers no weight can have (exit 2)
+    ├── MergeError                 a merge with a NaN or an infinity in its result (exit 2)
     ├── StorageError               the record cannot be written: disk full, no permission (exit 2)
     ├── WorkerError                a worker cannot be started or kept alive (exit 2)
-    └── SelfCheckError             an engine scores otherwise than plain transformers (exit 2)
+    └── SelfCheckError             an engine's scores differ from plain transformers (exit 2)
 
-No password or token that a user wrote is part of it.
+Their texts hide passwords and tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SECRETS = (
     (re.compile(r"(?i)((?:^|[?&\s'\"])(?:password|sslpassword|token)=)[^\s&'\"]+"), r"\1***"),
     (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
 )
-"""Passwords in URLs, in what follows a URL's `?` or a connection string, and tokens of the hub."""
+"""Passwords in URLs, in a URL's query or in a connection string, and tokens of the hub."""
 
 
 class EvomergeError(Exception):
@@ -41,11 +41,11 @@ class EvomergeError(Exception):
 
 
 class InputError(EvomergeError):
-    """Something a user can mend: names what is wrong, where, and what to do."""
+    """Bad input that a user can mend; the text says what is wrong, where, and what to do."""
 
 
 class JobError(InputError):
-    """A job file that cannot be run as it stands."""
+    """A job file that cannot be run."""
 
 
 class RecipeError(InputError):
@@ -65,7 +65,7 @@ class RunError(InputError):
 
 
 class MergeError(EvomergeError):
-    """A merge whose result holds a NaN or an infinity; in a search one candidate fails of it."""
+    """A merge with a NaN or an infinity in its result; in a search only that candidate fails."""
 
 
 class StorageError(EvomergeError):
@@ -73,17 +73,17 @@ class StorageError(EvomergeError):
 
 
 class WorkerError(EvomergeError):
-    """A worker cannot be started, or died more often than is tolerated."""
+    """A worker cannot be started, or died too often."""
 
 
 class SelfCheckError(EvomergeError):
-    """An engine's scores are not those of plain transformers, so none of them can be trusted."""
+    """An engine's scores differ from those of plain transformers, so none can be trusted."""
 
 
 class Interrupt(KeyboardInterrupt):
     """A signal that ends a command, as the command line raises it.
 
-    expected: whether the command line's own handler is there, so that every signal raises this.
+    expected: whether the command line's own handler is installed, so that every signal raises this.
     """
 
     expected = False
@@ -92,8 +92,7 @@ class Interrupt(KeyboardInterrupt):
 def is_interrupt(error: BaseException) -> bool:
     """Whether a user or a scheduler interrupts; not a KeyboardInterrupt that a task's code raises.
 
-    The two cannot be told apart where a program has a handler that is not the command line's; then
-    it is an interrupt.
+    If a program has its own handler, the two cannot be distinguished; both are interrupts then.
     """
     if isinstance(error, Interrupt):
         return True
@@ -102,28 +101,28 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def one_line(message: object) -> str:
-    """The text of an error on one line, as every message to a user is; nothing in it acts."""
+    """The text of an error on one line, with control characters escaped, as in every message."""
     return visible(" ".join(str(message).split()))
 
 
 def visible(text: str) -> str:
-    """The text as it may be sent to a terminal, which obeys some signs instead of showing them."""
+    """The text with escapes for the characters that a terminal would obey instead of showing."""
     return "".join(sign if _is_shown(sign) else f"\\x{ord(sign):02x}" for sign in text)
 
 
 def _is_shown(sign: str) -> bool:
-    """Whether a terminal shows it, rather than obeys it."""
+    """Whether a terminal shows the character instead of obeying it."""
     return unicodedata.category(sign) not in ("Cc", "Cf", "Cs")
 
 
 def hide_secrets(text: str) -> str:
-    """The text with three stars in the place of every password and token in it."""
+    """The text with three stars for every password and token in it."""
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
     return text
 
 
-# Failures of the machine, which may pass: memory, disk, a device. No candidate is to blame.
+# Failures of the machine, which may pass: memory, disk, a device. No candidate causes them.
 
 
 _NUMBERS = frozenset(
@@ -141,7 +140,7 @@ _NUMBERS = frozenset(
 )
 
 _NAMES = frozenset({"OutOfMemoryError", "AcceleratorError"})
-"""Errors of torch and Ray by name, so that nothing heavy is imported to tell one."""
+"""Errors of torch and Ray by name, so that no heavy library is imported to recognise them."""
 
 _TEXTS = (
     "can't allocate memory",
@@ -156,11 +155,11 @@ _TEXTS = (
     "too many open files",
     "input/output error",
 )
-"""What libraries say in errors that have no class of their own."""
+"""Parts of the messages of libraries, for errors without their own class."""
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether this error, or what it was raised from, says that the machine ran short."""
+    """Whether this error, or an error that caused it, shows a shortage of the machine."""
     return any(_says_so(each) for each in _chain(error))
 
 
@@ -171,11 +170,11 @@ def _says_so(error: BaseException) -> bool:
         return error.errno in _NUMBERS
     if type(error).__name__ in _NAMES:
         return True
-    # A task's own code may raise these words as a ValueError about a text that it was given.
+    # A task's own code may raise a ValueError with these words, about some text.
     if not isinstance(error, RuntimeError | OSError) and "Safetensor" not in type(error).__name__:
         return False
-    said = str(error).lower()
-    return any(text in said for text in _TEXTS)
+    message = str(error).lower()
+    return any(text in message for text in _TEXTS)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

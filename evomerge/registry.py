@@ -1,8 +1,7 @@
 """A registry: evomerge's own parts of one kind by name, then those of installed packages.
 
-Packages offer parts by entry points of the kind's group, each the name of a part and where it is.
-One is imported when it is asked for by name, and not before. A name that evomerge has itself stays
-evomerge's.
+Packages offer parts with entry points of the kind's group. A part is imported only when it is
+looked up by name. A package cannot replace a part of evomerge by using its name.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Every part of one kind by name. Looking one up raises where its package cannot be used.
+    """Every part of one kind by name. A lookup raises `error` if the part's package is unusable.
 
-    key: of a document, where the name is given, as errors name it. group: of entry points.
-    built_in: evomerge's own parts. read: the part that an entry point of a name gives; None where
-    it is not of the kind. wanted: what it must be, as errors say it. code: of a part, the object
-    whose file is hashed. error: what is raised.
+    key: the key of a document that gives the name, for errors. group: of entry points. built_in:
+    evomerge's own parts. read: makes the part from the object and the name of an entry point; None
+    if the object is not of the kind. wanted: what the object must be, for errors. code: gives the
+    object that defines a part; its file is hashed. error: class of the errors.
     """
 
     def __init__(
@@ -75,15 +74,15 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._built_in) + len(self._offered)
 
     def forget(self) -> None:
-        """Look for installed packages anew, as a process that begins does."""
+        """Look for installed packages again, as a new process does."""
         self._loaded.clear()
         vars(self).pop("_offered", None)
 
     def versions(self, names: Collection[str] | None = None) -> dict[str, str]:
-        """Part -> version of its package and digest of its file, of those in use not our own.
+        """Part -> version of its package and digest of its file, for used parts of packages.
 
-        names: of which, imported where they were not yet; all that this process has asked for
-        where it is None.
+        names: the parts, which are imported if necessary; None for all parts that this process has
+        looked up.
         """
         for name in names or ():
             if name in self._offered:
@@ -97,7 +96,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _load(self, point: EntryPoint) -> T:
         where = f"{self._key}: {point.name}, of {_package(point)}"
-        offers = {_package(one) for one in entry_points(group=self.group, name=point.name)}
+        offers = {_package(entry) for entry in entry_points(group=self.group, name=point.name)}
         if len(offers) > 1:
             raise self._error(
                 f"{self._key}: {point.name} is offered by {' and by '.join(sorted(offers))}; "
@@ -118,10 +117,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
 @contextmanager
 def package_errors(said: Callable[[str], EvomergeError]) -> Iterator[None]:
-    """What code of a package raises within, as an error in one line.
+    """Turn an exception from a package's code into an error in one line.
 
-    said: makes the error of what was raised, in words. An error of evomerge's own says all itself,
-    and where the machine ran short no package is to blame: both pass.
+    said: makes the error from the text of the exception. Errors of evomerge pass unchanged, and so
+    do shortages of the machine, which no package causes.
     """
     try:
         yield
@@ -137,9 +136,9 @@ def offered_names(group: str) -> list[str]:
 
 
 def unknown_part(name: str, *, kind: str, built_in: Sequence[str], group: str) -> str | None:
-    """Why a name is no part of a kind, and the mend; None where it is one. None is imported.
+    """Why a name is not a part of a kind, and the mend; None if it is one. Nothing is imported.
 
-    built_in: evomerge's own names, which packages are not asked for.
+    built_in: evomerge's own names; packages are not searched for them.
     """
     if name in built_in:
         return None
@@ -148,9 +147,9 @@ def unknown_part(name: str, *, kind: str, built_in: Sequence[str], group: str) -
         return None
     known = (*built_in, *offered)
     nearest = difflib.get_close_matches(name, known, n=1)
-    others = f"install its package, or name one of {', '.join(known)}"
-    mend = f"did you mean {nearest[0]}?" if nearest else others
-    return f"{name} is no {kind} that is installed; {mend}"
+    choice = f"install its package, or name one of {', '.join(known)}"
+    mend = f"did you mean {nearest[0]}?" if nearest else choice
+    return f"{name} is not an installed {kind}; {mend}"
 
 
 def _package(point: EntryPoint) -> str:

@@ -1,3 +1,3 @@
-"""The version of evomerge, as packages, records and pages say it."""
+"""The version of evomerge, for packages, records and pages."""
 
 __version__ = "0.1.0"

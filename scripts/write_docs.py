@@ -1,10 +1,10 @@
-"""Writes the parts of docs/ that are read off the code: between their marks, and nothing else.
+"""Writes the parts of docs/ that come from the code, between their marks.
 
     .venv/bin/python scripts/write_docs.py
 
 The keys of a job come from its schema, the merge methods and optimisers from their registries, the
-search spaces from their files, the rooms from their docstrings. tests/test_docs.py holds the pages
-to this.
+search spaces from their files, the rooms from their docstrings. tests/test_docs.py checks that the
+pages are up to date.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from evomerge.optimize import BUILT_IN, Mode  # noqa: E402
 FORMULAS: Mapping[str, tuple[str, str]] = {
     "linear": (
         "Σwθ / Σw",
-        "checkpoints of one run or equals; soups, SWA and LAWA are made of it",
+        "checkpoints of one run, or similar models; soups, SWA and LAWA use it",
     ),
     "slerp": (
         "[sin((1−t)Ω)·a + sin(tΩ)·b] / sin Ω, Ω the angle between a and b",
-        "two relatives, whose lengths should be kept",
+        "two related models; the lengths of their vectors are kept",
     ),
     "nuslerp": (
-        "slerp with t = w₂ / Σw; with a base, of δ; by rows or columns where asked",
+        "slerp with t = w₂ / Σw; with a base, of δ; by rows or columns if set",
         "two models, as slerp, with weights or by rows",
     ),
     "multislerp": (
@@ -47,19 +47,19 @@ FORMULAS: Mapping[str, tuple[str, str]] = {
     ),
     "karcher": (
         "the Riemannian mean of θ/‖θ‖, times the mean length",
-        "several models as equals; nothing to tune",
+        "several models with equal weight; nothing to tune",
     ),
     "task_arithmetic": (
         "θ₀ + λ Σwδ",
-        "fine-tunes of one base, to begin with; a negative weight takes a skill away",
+        "a first try with fine-tunes of one base; a negative weight removes a skill",
     ),
     "ties": (
         "θ₀ + λ Σwδ / Σw over the largest δ that agree with the elected sign",
         "experts that disagree in sign",
     ),
     "dare_linear": (
-        "θ₀ + λ Σw·drop(δ), each element kept at random and what is kept rescaled",
-        "long fine-tuning, whose changes are redundant",
+        "θ₀ + λ Σw·drop(δ), each element kept at random, and the kept ones rescaled",
+        "long fine-tuning with redundant changes",
     ),
     "dare_ties": (
         "as dare_linear, with signs elected",
@@ -67,7 +67,7 @@ FORMULAS: Mapping[str, tuple[str, str]] = {
     ),
     "breadcrumbs": (
         "θ₀ + λ Σwδ without the largest and the smallest of each δ",
-        "single large changes are suspected to do harm",
+        "single large changes that may do harm",
     ),
     "breadcrumbs_ties": (
         "as breadcrumbs, with signs elected",
@@ -75,48 +75,48 @@ FORMULAS: Mapping[str, tuple[str, str]] = {
     ),
     "della": (
         "θ₀ + λ Σwδ, each element kept with a probability that rises with its rank; signs elected",
-        "after dare_ties, which drops blindly",
+        "as a next step after dare_ties, which drops elements regardless of their size",
     ),
-    "della_linear": ("as della, no signs elected", "after dare_linear"),
+    "della_linear": ("as della, no signs elected", "as a next step after dare_linear"),
     "model_stock": (
         "t·mean(θ) + (1−t)·θ₀, t = Nc / (1 + (N−1)c), c the mean cosine of the δ",
         "fine-tunes of one kind; no weight to choose",
     ),
     "nearswap": (
         "wb + (1−w)a, w = clip(t / |a−b|, 0, 1)",
-        "to bring a little of a second model into one that must change least",
+        "adding a little of a second model to a model that must change very little",
     ),
     "sce": (
         "θ₀ + Σwδ / Σw over the elements that vary most, w the share of squares, signs elected",
-        "many experts, where a weight for each would be many genes",
+        "many experts, if a weight for each would be too many genes",
     ),
     "arcee_fusion": (
         "θ₀ + δ where |δ|·KL(softmax θ ‖ softmax θ₀) is at least its median + 1.5·IQR",
-        "one expert, of whose changes only the important ones are wanted",
+        "one expert, to keep only its important changes",
     ),
     "ram": (
         "θ₀ + the mean of the δ beyond epsilon, element by element",
-        "experts of reinforcement learning: sparse changes that overlap little",
+        "experts from reinforcement learning: sparse changes that overlap little",
     ),
     "ramplus_tl": (
-        "as ram, with what one model alone changes times 1 + r·clip(shared/own, 0, alpha)",
-        "the same, with a gain for what is not shared",
+        "as ram; changes of one model alone are multiplied by 1 + r·clip(shared/own, 0, alpha)",
+        "the same, with more weight for changes that are not shared",
     ),
     "passthrough": (
-        "scale·θ + shift, of one model a slice",
-        "layers restacked: Frankenmerges, folded routes",
+        "scale·θ + shift, with one model in each slice",
+        "restacked layers: Frankenmerges, folded routes",
     ),
     "fisher": (
         "ΣwFθ / ΣwF, F the diagonal of the empirical Fisher information",
-        "there is text of each expert's task, and elements differ in importance",
+        "text of each expert's task is available, and elements differ in importance",
     ),
     "regmean": (
         "(ΣwG)⁻¹ ΣwGW for linear layers, G = XᵀX of a layer's inputs, off-diagonals times alpha",
-        "there is text of each expert's task, and memory for a Gram matrix a layer",
+        "text of each expert's task is available, and memory for a Gram matrix of each layer",
     ),
     "gradient_matching": (
         "θ₀ + Σw (H₀+H)/(H₀+ΣwH)·δ, H the diagonal Hessians",
-        "there is text of each expert's task, and a base to keep near",
+        "text of each expert's task is available, and the merge should stay near the base",
     ),
     "iso_c": (
         "θ₀ + λ σ̄ UVᵀ, USVᵀ = Σwδ, σ̄ the mean of S",

@@ -1,4 +1,4 @@
-"""What a user of the library calls; the command line is a thin caller of the same."""
+"""The functions that a user of the library calls; the command line calls them too."""
 
 from lazy_loader import attach_stub
 

@@ -1,4 +1,4 @@
-"""What a caller gives in Python, as the rooms take it: jobs, changes, paths, plain values."""
+"""Reading of the arguments of Python callers: jobs, changes, paths, plain values."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from evomerge.recipe import Recipe
 from evomerge.sources import locate
 
 Job: TypeAlias = "str | Path | Mapping[str, Any] | JobSpec"
-"""A job file, its content as a mapping, or a job that was read."""
+"""A job file, its content as a mapping, or a JobSpec."""
 
 Changes: TypeAlias = "Mapping[str, Any] | Sequence[str] | None"
-"""What to change of a job: {"budget.candidates": 400}, or as the command line writes it."""
+"""Changes of a job: {"budget.candidates": 400}, or texts as on the command line."""
 
 _DEEPEST = 50
 """Levels of a mapping; a job has six."""
 
 
 def read_folder(path: str | Path) -> Path:
-    """A path as it is meant now, wherever the program goes later. Raises RunError."""
+    """The absolute path, so that the program may change its folder later. Raises RunError."""
     try:
         whole = Path(os.path.abspath(path))
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
@@ -39,7 +39,7 @@ def read_folder(path: str | Path) -> Path:
 
 
 def read_job(job: Job, changes: Changes = None) -> JobSpec:
-    """A job that is given in any of its forms, checked.
+    """Read and check a job in any of its forms.
 
     Args:
         job: path of a job file, its content as a mapping, or a JobSpec.
@@ -65,7 +65,7 @@ def written_changes(changes: Changes) -> tuple[str, ...]:
     if isinstance(changes, Mapping):
         for key in changes:
             if not isinstance(key, str) or "=" in key:
-                raise JobError(f"set: {key}: no key of a job; write it as section.key")
+                raise JobError(f"set: {key}: not a key of a job; write it as section.key")
         return tuple(
             f"{key}={as_yaml(plain(value, key), flow=True)}" for key, value in changes.items()
         )
@@ -78,9 +78,9 @@ def written_changes(changes: Changes) -> tuple[str, ...]:
 
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
-    """A value as a job file may hold it. Raises JobError that names its place."""
+    """A value in the plain types of a job file. Raises JobError that names its place."""
     if depth > _DEEPEST:
-        raise JobError(f"{where[:100]}: it is nested more than {_DEEPEST} deep")
+        raise JobError(f"{where[:100]}: it is nested more than {_DEEPEST} levels deep")
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, os.PathLike):
@@ -88,7 +88,7 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise JobError(f"{where}: {key}: a key of a job is a text")
+                raise JobError(f"{where}: {key}: a key of a job must be a text")
         named = value.items()
         return {str(key): plain(each, f"{where}.{key}", depth + 1) for key, each in named}
     if isinstance(value, list | tuple):
@@ -103,13 +103,13 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
         if isinstance(value, kind):
             return kind(value)
     raise JobError(
-        f"{where}: {type(value).__name__}: no value of a job; give a number, a text, a list or "
+        f"{where}: {type(value).__name__}: not a value of a job; give a number, a text, a list or "
         "a mapping"
     )
 
 
 def as_yaml(document: Any, *, flow: bool = False) -> str:
-    """Plain values as YAML, on one line where asked."""
+    """Plain values as YAML; flow: on one line."""
     import yaml
 
     text = yaml.safe_dump(
@@ -118,13 +118,13 @@ def as_yaml(document: Any, *, flow: bool = False) -> str:
     return text.removesuffix("...\n").strip() if flow else text
 
 
-# What can be refused of a job or a recipe in a second, before the large libraries are imported.
+# Quick checks of a job or a recipe, before the large libraries are imported.
 #
-# Preparing a job, or planning a merge, checks all of it; a wrong name need not wait for that.
+# Preparing a job, or planning a merge, checks everything; a wrong name is reported sooner.
 
 
 def check_names_of(job: JobSpec) -> None:
-    """Refuse what is not where the job says, or cannot be used. Raises InputError in one line."""
+    """Refuse parts, tasks and models that are missing or unusable. Raises InputError."""
     job.check_package_algorithms()
     job.check_draws()
     check_names(job.all_tasks, [Path(folder) for folder in job.evaluation.task_folders])
@@ -134,7 +134,7 @@ def check_names_of(job: JobSpec) -> None:
 
 
 def check_models_of(recipe: Recipe) -> None:
-    """Refuse models of a recipe that are not where it says. Raises InputError in one line."""
+    """Refuse a recipe that names missing models. Raises InputError in one line."""
     for name, document in [*recipe.used_stages.items(), ("", recipe)]:
         for place, reference in enumerate(document.references):
             if reference not in recipe.stages:
@@ -142,5 +142,5 @@ def check_models_of(recipe: Recipe) -> None:
 
 
 def _check_model(reference: str, where: str) -> None:
-    if "+" not in reference:  # where MODEL+ADAPTER is cut is seen when it is opened
+    if "+" not in reference:  # MODEL+ADAPTER is split and checked when it is opened
         locate(reference, f"{where}: {reference}")

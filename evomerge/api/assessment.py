@@ -1,6 +1,6 @@
-"""Scoring one model, or the merge of a recipe, by the tasks of a job: no search, no record.
+"""Scoring of one model, or of the merge of a recipe, on the tasks of a job, without a record.
 
-A model runs as its own files say, and a merge as `evomerge merge` would write it.
+A model is loaded from its own files; a merge is scored as `evomerge merge` would write it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -
     """Score one model, or the merge of a recipe file, on all items of a split of a job's tasks.
 
     model: a folder, a hub id, or the path of a recipe; it may be deeper or shallower than the
-    models of the job, and have a vocabulary of its own. say: is told what the models of a recipe
-    disagree on, and where the machine runs short and is tried again. Raises InputError,
+    models of the job, and may have its own vocabulary. say: gets a line for each setting in which
+    the models of a recipe differ, and for each retry after a shortage of memory. Raises InputError,
     WorkerError.
     """
     preparation = prepare(pin(job))
@@ -60,7 +60,7 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -
 def _made_ready(
     model: str, preparation: PreparedJob, say: Callable[[str], object]
 ) -> tuple[Recipe, PreparedJob]:
-    """What is scored, and the preparation that holds its models."""
+    """The recipe to score, and the preparation with its models."""
     out_dtype = preparation.out_dtype
     if model.endswith((".yaml", ".yml")):
         recipe = load_recipe(Path(model)).model_copy(update={"out_dtype": out_dtype})
@@ -70,7 +70,9 @@ def _made_ready(
         source = opened[recipe.alone]
     else:
         reference = pinned_reference(open_source(model, where="MODEL"))
-        source = open_source(reference, where="MODEL")  # named as the recipe names it
+        source = open_source(
+            reference, where="MODEL"
+        )  # so that it has the same name as in the recipe
         recipe = only(reference, out_dtype=out_dtype)
         if reference in preparation.alone:
             return recipe, preparation
@@ -85,7 +87,7 @@ def _ready_to_merge(
     preparation: PreparedJob,
     say: Callable[[str], object],
 ) -> PreparedJob:
-    """The models of a recipe with its vocabulary, and the tasks as its tokenizer asks them."""
+    """The preparation with the models, the vocabulary and the tokenizer of a recipe."""
     for source in opened.values():
         _check_fits(source, preparation)
     alignment = align_models(recipe, opened)
@@ -109,12 +111,12 @@ def _ready_to_merge(
 
 
 def _check_fits(source: Source, preparation: PreparedJob) -> None:
-    """Raise SourceError for a model of another architecture than all of the job's.
+    """Raise SourceError for a model of another architecture than the job's models.
 
-    Or for one whose weights are not finite, which would be scored for long before that shows.
+    A model with weights that are not finite is refused too, before the long scoring.
     """
     source.sha256()
-    ours = [other.structure.architecture for other in preparation.sources.values()]
+    ours = [member.structure.architecture for member in preparation.sources.values()]
     theirs = source.structure.architecture
     if theirs not in ours:
         raise SourceError(

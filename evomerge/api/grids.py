@@ -29,15 +29,16 @@ def grid(
 ) -> GridOutcome:
     """Compare merge methods by how many experts they merge, with normalised scores.
 
-    Run again, it goes on, also with more methods, sizes or seeds.
+    Call it again to continue, also with more methods, sizes or seeds.
 
     Args:
         grid: path of a grid file, its content as a mapping, or a GridSpec.
         run_dir: where to keep the grid; `runs/NAME` if not given.
         set: changes of the grid.
-        observe: told that what the grid names is checked; its searches tell `watch`.
-        say: called with a line for what should be known before work begins.
-        watch: makes what shows how far it is, from the record.
+        observe: called when the grid's models and tasks are checked; its searches report to
+            `watch`.
+        say: called with each note that a user should read before the work begins.
+        watch: makes the progress display, from the record.
         ray_address: as in `search`.
         trust_code: as in `resume`.
 
@@ -53,30 +54,30 @@ def grid(
     if isinstance(grid, GridSpec):
         if set:
             raise JobError("set: changes a grid file; change the GridSpec itself")
-        asked = grid
+        request = grid
     elif isinstance(grid, Mapping):
         text = as_yaml(plain(grid, "grid"))
-        asked = parse_grid(text, where="grid", overrides=written_changes(set))
+        request = parse_grid(text, where="grid", overrides=written_changes(set))
     else:
         file = Path(grid)
-        asked = load_grid(file, overrides=written_changes(set))
+        request = load_grid(file, overrides=written_changes(set))
     from evomerge.api.arguments import check_names_of
     from evomerge.study import refuse_search
 
-    where = read_folder(Path("runs") / asked.name if run_dir is None else run_dir)
+    where = read_folder(Path("runs") / request.name if run_dir is None else run_dir)
     refuse_search(where)
     inside = file is not None and file.resolve().parent == where.resolve()
     if inside and (where / "job.yaml").exists():
         from evomerge.study import check_own
 
-        check_own(where, asked.job(), trust=trust_code)
-    check_names_of(asked.job())
+        check_own(where, request.job(), trust=trust_code)
+    check_names_of(request.job())
     from evomerge.evaluate import hush
     from evomerge.grid import Unwatched, check_grid, pin_grid, run_grid, write_grid_page
     from evomerge.workers import check_models, prepare
 
-    begin_checks(asked.compute, observe, ray_address)
-    spec = pin_grid(asked)
+    begin_checks(request.compute, observe, ray_address)
+    spec = pin_grid(request)
     preparation = prepare(spec.job())
     check_grid(spec, preparation)
     check_models(preparation)

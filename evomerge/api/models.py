@@ -24,13 +24,13 @@ def merge(
     Args:
         recipe: path of a recipe or mergekit YAML, its content as a mapping, or a Recipe.
         out: folder to make for the model.
-        say: called with a line for what the models disagree on.
+        say: called with a line for each setting in which the models differ.
 
     Returns:
         How many tensors and bytes were written, and notes on them.
 
     Raises:
-        RecipeError, SourceError, RunError, StorageError, MergeError: as they say.
+        RecipeError, SourceError, RunError, StorageError, MergeError: as their messages say.
     """
     if isinstance(recipe, Recipe):
         loaded = recipe
@@ -56,7 +56,7 @@ def evaluate(
         model: folder, hub id, or path of a recipe.
         job: as in `search`; its models give the architecture and its tasks the items.
         split: which items: "search", "validation" or "test".
-        say: called with a line where something should be known.
+        say: called with each note that a user should read.
 
     Returns:
         Scores with 95% intervals, combined and for each task and metric.
@@ -67,7 +67,7 @@ def evaluate(
     """
     spec = read_job(job)
     if split not in ("search", "validation", "test"):
-        raise InputError(f"split: {split} is none; give search, validation or test")
+        raise InputError(f"split: {split} is not a split; give search, validation or test")
     from evomerge.api.arguments import check_names_of
 
     check_names_of(spec)
@@ -94,29 +94,29 @@ def calibrate(
     say: Callable[[Written], object] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Written]:
-    """Compute once what fisher, gradient_matching and regmean need to know of models.
+    """Compute once the statistics of models that fisher, gradient_matching and regmean need.
 
     Args:
         models: folders, hub ids or adapters.
-        text: UTF-8 text, or .jsonl with a text a line.
-        out: folder to keep the statistics in; what is there for the same is kept.
+        text: UTF-8 text, or .jsonl with one text a line.
+        out: folder to keep the statistics in; existing ones for the same inputs are kept.
         fisher: the diagonals that fisher and gradient_matching need.
         inputs: the second moments of inputs that regmean needs.
         sequences: the most sequences to read.
-        tokens: of a sequence; at most the model's context.
-        seed: of the draw where the text has more.
+        tokens: tokens of a sequence; at most the model's context.
+        seed: seed of the draw, if the text has more sequences.
         batch: sequences read at once; fewer take less memory.
-        dtype: of the model while it reads.
+        dtype: dtype of the model while it reads.
         device: "auto", "cpu" or "cuda".
         trust_remote_code: let a model's own code run.
-        say: called with each file as soon as it is there.
+        say: called with each file as soon as it is written.
         progress: called with a file's label, the sequences done, and how many there are.
 
     Returns:
         The files, in order.
 
     Raises:
-        InputError, StorageError: as they say.
+        InputError, StorageError: as their messages say.
     """
     from evomerge.calibrate import Calibration
     from evomerge.calibrate import calibrate as compute
@@ -134,8 +134,8 @@ def calibrate(
     )
     written = []
     shown = progress or (lambda label, done, count: None)
-    asked = [models] if isinstance(models, str | Path) else models
-    references = [str(model) for model in asked]
+    listed = [models] if isinstance(models, str | Path) else models
+    references = [str(model) for model in listed]
     for file in compute(references, Path(text), read_folder(out), calibration, shown):
         written.append(file)
         if say is not None:

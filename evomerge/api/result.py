@@ -34,8 +34,8 @@ class Gain:
     """The winner minus the best parent on the test items.
 
     value, low, high: the difference of the combined scores and its interval. against: the best
-    parent. settled: whether the winner is surely above every parent and above the best that the
-    search began with; below that nothing may be claimed.
+    parent. settled: whether the winner is surely above every parent and above the best model that
+    the search began with; if not, no gain may be claimed.
     """
 
     value: float
@@ -46,16 +46,16 @@ class Gain:
     settled: bool
 
     def __str__(self) -> str:
-        said = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}] against {self.against}"
-        return said if self.settled else f"{said}, not settled"
+        text = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}] against {self.against}"
+        return text if self.settled else f"{text}, not settled"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Winner:
-    """What a search delivers.
+    """The winner of a search.
 
-    label: what it was before it won. candidate: its record on the test items. genome: (n,) float64
-    in [0, 1]; None for what the search space cannot express. scores: on the test items.
+    label: its name before it won. candidate: its record on the test items. genome: (n,) float64 in
+    [0, 1]; None if the search space cannot express it. scores: on the test items.
     """
 
     label: str
@@ -66,10 +66,10 @@ class Winner:
 
 
 class SearchResult:
-    """A search as its record says it stands: finished, stopped, or still running elsewhere.
+    """The state of a search by its record: finished, stopped, or still running elsewhere.
 
-    Made by `evomerge.search`, `evomerge.resume` and `evomerge.open_run`. The outcome is what the
-    record said then; the tables are read when they are asked for.
+    Made by `evomerge.search`, `evomerge.resume` and `evomerge.open_run`. The outcome is read from
+    the record at that moment; the tables are read when you call them.
     """
 
     def __init__(self, study: Study) -> None:
@@ -85,7 +85,7 @@ class SearchResult:
 
     @property
     def better(self) -> bool:
-        """Whether there is anything above the best parent (or above the parents' front) at all."""
+        """Whether the outcome is above the best parent (or above the parents' front) at all."""
         return self.outcome is not None and self.outcome.better
 
     @property
@@ -95,7 +95,7 @@ class SearchResult:
 
     @property
     def headline(self) -> str:
-        """What may be said of the outcome, in honest sentences."""
+        """The outcome in words; a gain is claimed only if it is settled."""
         if self.outcome is None:
             return f"Not finished: {self.candidates} candidates are recorded."
         return self.outcome.headline()
@@ -117,7 +117,7 @@ class SearchResult:
 
     @property
     def winner(self) -> Winner:
-        """The winner. Raises RunError before the search has ended, and where it has a front."""
+        """The winner. Raises RunError before the search has ended, and if it has a front."""
         if isinstance(self.outcome, Front):
             raise RunError(f"{self.run_dir}: it ended with a front; see `front`")
         if self.outcome is None:
@@ -138,8 +138,8 @@ class SearchResult:
     def scores(self) -> pandas.DataFrame:
         """Test scores: a row a model, columns (task/metric, value | low | high), 95% intervals.
 
-        "score" is the combined objective. A model may stand twice: as the winner, and as what it
-        was before. Empty before the search has ended.
+        "score" is the combined objective. A model may have two rows: as the winner, and with its
+        earlier name. Empty before the search has ended.
         """
         import pandas
 
@@ -158,10 +158,10 @@ class SearchResult:
         return table
 
     def trials_dataframe(self) -> pandas.DataFrame:
-        """Every candidate: a row each, in the order of generation and place, finalists first.
+        """A row for each candidate, in the order of generation and place, finalists first.
 
-        Scores are on the items that the candidate was given; `task/metric` columns hold the means,
-        `gene: NAME` columns the genes as people read them.
+        Scores are on the candidate's own items. `task/metric` columns have the means, `gene: NAME`
+        columns the readable values of genes.
         """
         import pandas
 
@@ -171,10 +171,10 @@ class SearchResult:
     def items_dataframe(
         self, candidates: str | CandidateKey | Iterable[str | CandidateKey] | None = None
     ) -> pandas.DataFrame:
-        """Every item outcome: candidate, task, item, metric, value.
+        """A row for each result on an item: candidate, task, item, metric, value.
 
         candidates: one or some (as `trials_dataframe` names them); all if not given. Raises
-        RunError for a candidate that is not recorded, or whose item results are lost or damaged.
+        RunError if a candidate is not recorded, or its item results are lost or damaged.
         """
         import pandas
 
@@ -214,8 +214,8 @@ class SearchResult:
         point: str | None = None,
     ) -> ExportReport:
         """Write the winner, or a point of the front; see `evomerge.export`."""
-        named = None if trial is None else str(trial)
-        return export_run(self.run_dir, Path(out), verify=verify, trial=named, point=point)
+        name = None if trial is None else str(trial)
+        return export_run(self.run_dir, Path(out), verify=verify, trial=name, point=point)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write one HTML file that shows the whole search; see `evomerge.report`."""
@@ -258,7 +258,7 @@ def export_run(
     trust_code: bool = False,
     say: Say | None = None,
 ) -> ExportReport:
-    """Write what a search delivers; see `evomerge.export`."""
+    """Write the result of a search; see `evomerge.export`."""
     refuse_grid(run_dir)
     check_trusted(run_dir, trust=trust_code)
     with read_study(run_dir) as study:

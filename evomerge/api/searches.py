@@ -1,7 +1,7 @@
-"""Searches: launch, resume, open, export, report; what a user of the library calls.
+"""The library's functions for searches: launch, resume, open, export, report.
 
-Each function refuses bad input before any large library is imported, and raises an EvomergeError
-whose text is one line: what, where, and the mend.
+Each function refuses bad input before it imports any large library. It raises an EvomergeError with
+one line: what, where, and the mend.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def ignore(event: object) -> None:
-    """As `events.unobserved`, without what that module imports before the input is checked."""
+    """Ignore an event, as `events.unobserved`, which has imports that must wait for the checks."""
 
 
 def search(
@@ -35,21 +35,22 @@ def search(
 ) -> SearchResult:
     """Launch a search: baselines, generations, then the final selection.
 
-    An interrupt (Ctrl-C) leaves a record that `resume` goes on with, to the same result.
+    After an interrupt (Ctrl-C), `resume` continues from the record, to the same result.
 
     Args:
         job: path of a job file, its content as a mapping, or a JobSpec.
-        run_dir: where to keep the search; `runs/NAME` if not given. It must not hold one.
+        run_dir: where to keep the search; `runs/NAME` if not given. It must not hold a search.
         set: changes of the job, as `{"optimizer.seed": 1}`.
-        observe: called with every event (see `evomerge.search`); what it raises ends the search.
-        ray_address: of a Ray cluster to join, instead of starting workers here.
+        observe: called with every event (see `evomerge.search`); its exceptions end the search.
+        ray_address: address of a Ray cluster to join, instead of starting workers here.
 
     Returns:
-        What was found, and whether it may be called a gain.
+        The result, and whether it is a gain.
 
     Raises:
-        InputError: the job, a model, a task or the run directory cannot be used; nothing is begun.
-        WorkerError, StorageError, SelfCheckError: the search stopped; `resume` goes on.
+        InputError: the job, a model, a task or the run directory cannot be used; no search was
+            started.
+        WorkerError, StorageError, SelfCheckError: the search stopped; `resume` continues it.
 
     Example:
         >>> import evomerge
@@ -71,17 +72,17 @@ def resume(
     ray_address: str | None = None,
     trust_code: bool = False,
 ) -> SearchResult:
-    """Go on with a search from its first candidate without a result.
+    """Continue a search from its first candidate without a result.
 
-    A finished search gives its result again, or goes on where `set` raises its budget.
+    A finished search gives its result again, or continues if `set` raises its budget.
 
     Args:
         run_dir: of the search.
         set: changes of the job: budget, workers and devices may change.
         observe: as in `search`.
         ray_address: as in `search`.
-        trust_code: run the code of tasks and models that the job names, though another user began
-            the search.
+        trust_code: run the code of tasks and models that the job names, even if another user
+            started the search.
 
     Returns:
         As `search`.
@@ -101,13 +102,13 @@ def resume(
 
 
 def open_run(run_dir: str | Path) -> SearchResult:
-    """A search as it stands, to look at; also while another process runs it.
+    """Open a search to look at it, also while another process runs it.
 
     Args:
         run_dir: of the search.
 
     Returns:
-        Its outcome where it has one, and tables of what is recorded.
+        Its outcome if there is one, and tables of the record.
 
     Raises:
         RunError: there is no search, or its record is damaged.
@@ -145,18 +146,18 @@ def export(
     Args:
         run_dir: of the search.
         out: folder to make for the model.
-        trial: a candidate to export instead of the winner, such as "g0012-i003".
+        trial: a candidate to export instead of the winner, for example "g0012-i003".
         point: of a front: a name, weights ("TASK=0.7,OTHER=0.3") or bounds ("TASK>=0.9").
-        verify: load the folder by plain transformers and score it by stock lm-eval.
+        verify: load the folder with plain transformers and score it with stock lm-eval.
         trust_code: as in `resume`.
-        say: called with a line where something takes long.
+        say: called with a line before each long step.
 
     Returns:
-        Where it is, what may be said of it, and what `verify` found.
+        The folder, a sentence on the model's scores, and what `verify` found.
 
     Raises:
-        RunError: nothing to export, a source that changed, or a folder that is there.
-        RecipeError, SourceError, StorageError, TaskError: as they say.
+        RunError: there is nothing to export, a source has changed, or `out` exists.
+        RecipeError, SourceError, StorageError, TaskError: as their messages say.
     """
     from evomerge.api.result import export_run
 
@@ -190,10 +191,9 @@ def report(run_dir: str | Path, out: str | Path | None = None) -> Path:
 
 
 def begin_checks(compute: ComputeSpec, observe: Observe, ray_address: str | None) -> None:
-    """Check that the workers can be had, and tell that models and tasks are checked next.
+    """Check that the workers can be started, and announce the checks of models and tasks.
 
-    Loading those takes many seconds; what is wrong with the workers is known at once.
-    Raises InputError.
+    The workers come first, because loading models and tasks takes many seconds. Raises InputError.
     """
     from evomerge.search import Checking
     from evomerge.workers import check_workers
@@ -209,7 +209,7 @@ def _begin(
     observe: Observe,
     ray_address: str | None,
 ) -> tuple[Study, PreparedJob]:
-    """The record of a new search, and its job made ready. Raises InputError, StorageError."""
+    """Make the record of a new search and prepare its job. Raises InputError, StorageError."""
     spec = read_job(job, changes)
     from evomerge.api.arguments import check_names_of
     from evomerge.study import create_study, refuse_existing, refuse_grid
@@ -239,7 +239,7 @@ def _go_on(
     ray_address: str | None,
     trust_code: bool,
 ) -> tuple[Study, PreparedJob]:
-    """The record of a search that has begun, and its job made ready. Raises InputError."""
+    """Open the record of an existing search and prepare its job. Raises InputError."""
     from evomerge.study import check_trusted, refuse_grid, resume_study
 
     refuse_grid(run_dir)

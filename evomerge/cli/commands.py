@@ -1,7 +1,7 @@
-"""The commands. They import large libraries late, after all that can be refused without them.
+"""The commands. They import large libraries late, after the checks that need none of them.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 2 bad input, in one line;
-3 ended with no candidate better than the best parent, or no front than the parents'; 130
+3 no candidate is better than the best parent, or no front is better than the parents' front; 130
 interrupted.
 """
 
@@ -29,11 +29,11 @@ from evomerge.cli.progress import SearchScreen
 from evomerge.errors import EvomergeError
 from evomerge.version import __version__
 
-# Arguments and options that commands share, and the words that some of them take.
+# Arguments and options that several commands have, and their allowed words.
 
 
 class SplitName(enum.StrEnum):
-    """The splits of a task's items, as the command line names them."""
+    """The splits of a task's items on the command line."""
 
     search = "search"
     validation = "validation"
@@ -41,7 +41,7 @@ class SplitName(enum.StrEnum):
 
 
 class CalibrationDType(enum.StrEnum):
-    """Dtypes that gradients of language models do not underflow in."""
+    """Dtypes in which gradients of language models do not underflow."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -61,7 +61,8 @@ RayAddress = Annotated[
 TrustCode = Annotated[
     bool,
     typer.Option(
-        "--trust-code", help="Run the code that the job names, though another began the run."
+        "--trust-code",
+        help="Run the code that the job names, even if another user started the run.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -112,7 +113,7 @@ def resume(
     ray_address: RayAddress = None,
     trust_code: TrustCode = False,
 ) -> None:
-    """Go on with a search from its first candidate without a result."""
+    """Continue a search from its first candidate without a result."""
     with answering(), SearchScreen() as screen:
         from evomerge.api import resume as go_on
 
@@ -141,8 +142,8 @@ def grid(
 ) -> None:
     """Compare merge methods by how many experts they merge, with normalised scores.
 
-    Run it again to go on after an interrupt, or with more methods, sizes or seeds: what has been
-    scored is not scored again.
+    Run it again to continue after an interrupt, or with more methods, sizes or seeds. Nothing is
+    scored twice.
     """
     with answering():
         from evomerge.api import grid as launch
@@ -169,18 +170,18 @@ def grid(
 
 @app.command()
 def status(run_dir: RunDir, as_json: AsJson = False) -> None:
-    """Say how far a search is, also while it runs."""
+    """Show how far a search is, also while it runs."""
     with answering():
         from evomerge.report import show_status, status_of
         from evomerge.study import read_study, refuse_grid
 
         refuse_grid(run_dir)
         with read_study(run_dir) as study:
-            said = status_of(study)
+            state = status_of(study)
         if as_json:
-            say_json(said.to_json())
+            say_json(state.to_json())
         else:
-            show_status(said)
+            show_status(state)
 
 
 @app.command()
@@ -194,8 +195,8 @@ def export(
     point: Annotated[
         str | None,
         typer.Option(
-            help="Of a front: a point by name, by what the tasks weigh (TASK=0.7,OTHER=0.3), or by "
-            "what it must reach ('TASK>=0.9')."
+            help="A point of a front: its name, weights of the tasks (TASK=0.7,OTHER=0.3), or "
+            "scores that it must reach ('TASK>=0.9')."
         ),
     ] = None,
     verify: Annotated[
@@ -232,7 +233,7 @@ def calibrate(
     ],
     text: Annotated[
         Path,
-        typer.Option(help="UTF-8 text, or .jsonl with a text a line.", show_default=False),
+        typer.Option(help="UTF-8 text, or .jsonl with one text a line.", show_default=False),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder to keep the statistics in.", show_default=False)
@@ -245,21 +246,21 @@ def calibrate(
     tokens: Annotated[
         int, typer.Option(help="Tokens of a sequence; at most the model's context.")
     ] = 512,
-    seed: Annotated[int, typer.Option(help="Of the draw where the text has more.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw, if the text has more.")] = 0,
     batch: Annotated[int, typer.Option(help="Sequences read at once; fewer take less memory.")] = 4,
     dtype: Annotated[
-        CalibrationDType, typer.Option(help="Of the model while it reads.")
+        CalibrationDType, typer.Option(help="dtype of the model while it reads.")
     ] = CalibrationDType.float32,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a model's own code run.")
     ] = False,
 ) -> None:
-    """Compute once what fisher, gradient_matching and regmean need to know of models.
+    """Compute once the statistics of models that fisher, gradient_matching and regmean need.
 
     Give each model text of its own task: run this again with another --text.
 
-    What is there for the same weights, text and options is kept.
+    Existing statistics for the same weights, text and options are kept.
 
     A recipe names the folder in its block: `evomerge: {statistics: FOLDER}`.
     """
@@ -306,8 +307,8 @@ def evaluate(
     model: Annotated[
         str, typer.Argument(help="A model folder, hub id or recipe file.", show_default=False)
     ],
-    job: Annotated[Path, typer.Argument(help="The job to score it by.", show_default=False)],
-    split: Annotated[SplitName, typer.Option(help="Which items.")] = SplitName.test,
+    job: Annotated[Path, typer.Argument(help="The job with the tasks.", show_default=False)],
+    split: Annotated[SplitName, typer.Option(help="The items to score on.")] = SplitName.test,
     as_json: AsJson = False,
 ) -> None:
     """Score one model, or the merge of a recipe, on the tasks of a job."""
@@ -339,6 +340,6 @@ def report(
 
 def main() -> None:
     """Entry point of the console command."""
-    # The libraries' own progress bars would run through ours; this must come before they load.
+    # The libraries' own progress bars would disturb ours; this must be set before they load.
     os.environ.setdefault("TQDM_DISABLE", "1")
     app()

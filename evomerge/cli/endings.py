@@ -18,7 +18,7 @@ import typer
 
 from evomerge.errors import EvomergeError, Interrupt, WorkerError, is_shortage, one_line, visible
 
-# What the commands print: whatever is in a name or a reason, nothing of it acts on a terminal.
+# Output of the commands, with control characters escaped, so that no text acts on a terminal.
 
 
 def say(line: str, *, err: bool = False) -> None:
@@ -32,7 +32,7 @@ def say_error(line: str) -> None:
 
 
 def shown_path(path: Path) -> Path:
-    """A path as short as it can be written where the command runs."""
+    """A path relative to the current folder, if it is inside."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
@@ -40,7 +40,7 @@ def shown_path(path: Path) -> Path:
 def say_json(document: object) -> None:
     """Print plain values as JSON."""
     text = json.dumps(document, ensure_ascii=False, indent=2)
-    # JSON's own escapes, for json leaves most signs that a terminal obeys as they are.
+    # JSON's own escapes, because json leaves most control characters as they are.
     typer.echo("".join(sign if sign == "\n" else _escaped(sign) for sign in text))
 
 
@@ -55,10 +55,10 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 _LONGEST = 1200
-"""Characters of a message that are shown; the longest of ours with two paths in it are shorter."""
+"""Most characters of a message; our longest messages with two paths are shorter."""
 
 CLOSING_S = 8.0
-"""What a command may take to close after a signal, before it is ended as it stands."""
+"""Seconds that a command may take to close after a signal; then the process is ended."""
 
 _SIGNALS = [
     number
@@ -68,11 +68,11 @@ _SIGNALS = [
 
 
 class _Interrupts:
-    """Signals as a user or a scheduler sends them: the first closes, another ends at once.
+    """Signals from a user or a scheduler: the first closes the command, another ends it at once.
 
-    The record bears a kill at any moment, so a command that cannot close in time (in a library's
-    long call, or where a library swallowed the interrupt) is ended as it stands, by a thread that
-    the interpreter tells of signals even while it cannot run their handlers.
+    The record survives a kill at any moment. So a command that cannot close in time (in a library's
+    long call, or because a library swallowed the interrupt) is ended by a thread. The interpreter
+    reports signals to this thread even while it cannot run their handlers.
     """
 
     def __init__(self) -> None:
@@ -86,14 +86,14 @@ class _Interrupts:
         self._thread.start()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
+        """Handle a signal."""
         if self.received:
             self._end()
         self.received = True
         raise Interrupt
 
     def close(self) -> None:
-        """The command has ended by itself."""
+        """Stop watching, after the command has ended by itself."""
         self._closed.set()
         signal.set_wakeup_fd(self._before)
         os.close(self._tell)
@@ -101,8 +101,8 @@ class _Interrupts:
         os.close(self._told)
 
     def _watch(self) -> None:
-        while told := os.read(self._told, 1):
-            if told[0] in _SIGNALS and not self._closed.wait(CLOSING_S):
+        while numbers := os.read(self._told, 1):
+            if numbers[0] in _SIGNALS and not self._closed.wait(CLOSING_S):
                 self._end()
 
     def _end(self) -> None:
@@ -113,12 +113,12 @@ class _Interrupts:
 
 
 _interrupts: _Interrupts | None = None
-"""Of the command that runs, if one does; signals belong to the whole process."""
+"""The signals of the running command, if there is one; they belong to the whole process."""
 
 
 @contextlib.contextmanager
 def interruptible(again: str) -> Iterator[None]:
-    """What stops the work ends with the command that goes on from there: signals, dead workers."""
+    """If a signal or a dead worker stops the work, print the command that continues it."""
     line = f"Interrupted; go on with: {again}"
     before = _interrupts.line if _interrupts is not None else ""
     if _interrupts is not None:
@@ -139,19 +139,19 @@ def interruptible(again: str) -> Iterator[None]:
 
 
 def _end_if_interrupted(line: str) -> None:
-    """An error that comes once a signal has come is its doing: a library was torn from its work."""
+    """Exit as interrupted if a signal came before the error, which is then its consequence."""
     if _interrupts is not None and _interrupts.received:
         _say(line)
         raise typer.Exit(INTERRUPTED) from None
 
 
 def say_note(note: str) -> None:
-    """Tell what a user should know and need not act on."""
+    """Print a note for the user to stderr."""
     say(f"note: {note}", err=True)
 
 
 def _reader_gone() -> bool:
-    """Whether whoever read the results has gone, as `head` does."""
+    """Whether the reader of stdout has gone, as `head` does."""
     poll = select.poll()
     poll.register(1, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
@@ -159,7 +159,7 @@ def _reader_gone() -> bool:
 
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
-    """Errors of ours become one line and their exit code; so do signals and a machine run short."""
+    """Turn our errors, signals and shortages of the machine into one line and an exit code."""
     with _receiving_signals():
         try:
             yield
@@ -174,16 +174,18 @@ def answering() -> Iterator[None]:
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError as error:
             if not _reader_gone():
-                _say(f"evomerge: code that was run lost a connection ({one_line(error)})")
+                _say(f"evomerge: code of a task or model lost a connection ({one_line(error)})")
                 raise typer.Exit(EvomergeError.exit_code) from error
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(PIPE_CLOSED) from error
         except SystemExit as error:  # the commands themselves raise typer.Exit
-            if isinstance(error.__context__, BrokenPipeError):  # rich ends so, quietly
+            if isinstance(
+                error.__context__, BrokenPipeError
+            ):  # rich exits this way, without a message
                 raise typer.Exit(PIPE_CLOSED) from error
             _say(
-                f"evomerge: code that was run, of a task or a model, ended the process (exit code "
-                f"{error.code}); take the call of exit() out of it"
+                f"evomerge: code of a task or model ended the process (exit code {error.code}); "
+                "remove its call of exit()"
             )
             raise typer.Exit(EvomergeError.exit_code) from error
         except Exception as error:
@@ -191,9 +193,9 @@ def answering() -> Iterator[None]:
             if not is_shortage(error):
                 if not isinstance(error, OSError) or error.filename is None:
                     raise
-                # A path of the command line that the system does not take.
-                said = f"{error.filename}: {error.strerror}; check the path"
-                _say(f"evomerge: {_shortened(one_line(said))}")
+                # The system refuses a path of the command line.
+                problem = f"{error.filename}: {error.strerror}; check the path"
+                _say(f"evomerge: {_shortened(one_line(problem))}")
                 raise typer.Exit(EvomergeError.exit_code) from error
             reason = one_line(f"{type(error).__name__}: {error}")
             _say(f"evomerge: the machine ran short ({reason}); free memory or disk and try again")
@@ -202,7 +204,7 @@ def answering() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _receiving_signals() -> Iterator[None]:
-    """Signals raise Interrupt while a command runs; those that are ignored (nohup) stay so."""
+    """Let signals raise Interrupt while a command runs; ignored ones (nohup) stay ignored."""
     global _interrupts
     if threading.current_thread() is not threading.main_thread() or _interrupts is not None:
         yield
@@ -228,7 +230,7 @@ def _receiving_signals() -> Iterator[None]:
 
 
 def _leave_child() -> None:
-    """A child that a library forks is not ours to end: signals do to it what they do to any."""
+    """Restore the default signals in a child that a library forks; it is not ours to end."""
     global _interrupts
     if _interrupts is not None:
         _interrupts = None
@@ -240,7 +242,7 @@ def _leave_child() -> None:
 
 
 def _block() -> None:
-    """No signal may reach a child that still has our handlers."""
+    """Block signals during a fork, so that none reaches a child that still has our handlers."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
@@ -250,16 +252,16 @@ def _unblock() -> None:
 
 @functools.cache
 def _leave_children() -> None:
-    """Once in a process; it cannot be taken back."""
+    """Register what is done at forks, once in a process, because it cannot be undone."""
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_leave_child)
 
 
 def _say(line: str) -> None:
-    """To a terminal that may be gone."""
+    """Print a line to stderr; the terminal may be gone."""
     with contextlib.suppress(OSError):
         say(line, err=True)
 
 
 def _shortened(line: str) -> str:
-    """A line that repeats what was far too long is cut where it repeats it: in the middle."""
+    """Cut a far too long line in the middle, where it quotes a long value."""
     return line if len(line) <= _LONGEST else f"{line[:300]} ... {line[-300:]}"

@@ -1,4 +1,4 @@
-"""What the command line shows of a search, as it goes and as it ends."""
+"""The output of the command line during a search or a grid, and at its end."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SearchScreen:
         from evomerge.report import show_result
         from evomerge.search import Selection
 
-        assert self._started is not None, "what ends has started"
+        assert self._started is not None, "a search ends after its start"
         self._open.close()
         say(f"Ended in generation {event.generations}: {event.reason}.", err=True)
         for line in event.outcome.lines():
@@ -81,7 +81,7 @@ class SearchScreen:
 
 
 def say_checking() -> None:
-    """A line for people while nothing else shows; programs and logs get results alone."""
+    """Print a line for people while nothing else is shown; programs and logs do not get it."""
     if sys.stderr.isatty():
         say("Checking models, tasks and search space ...", err=True)
 
@@ -97,25 +97,28 @@ def _final_items(preparation: PreparedJob) -> FinalItems:
 
 
 def _metrics_shown(preparation: PreparedJob) -> list[tuple[str, str]]:
-    """What is searched for, then what the constraints hold, then all that is only reported."""
+    """Metrics of the objectives, of the constraints, and of the tasks that are only reported."""
     objective, suite, job = preparation.objective, preparation.suite, preparation.job
-    asked = [*(term.metric for term in objective.terms), *(c.metric for c in objective.constraints)]
+    wanted = [
+        *(term.metric for term in objective.terms),
+        *(c.metric for c in objective.constraints),
+    ]
     reported = [task for task in job.all_tasks if task not in job.search_tasks]
     return list(
         dict.fromkeys(
             [
-                *((metric.task, metric.key) for metric in asked),
+                *((metric.task, metric.key) for metric in wanted),
                 *((task, metric) for task in reported for metric in suite.metrics(task)),
             ]
         )
     )
 
 
-# What the command line shows of a grid.
+# The output for a grid.
 
 
 def show_checking(event: Event) -> None:
-    """Say that what a grid names is checked."""
+    """Say that the models and tasks of a grid are checked."""
     from evomerge.search import Checking
 
     if isinstance(event, Checking):
@@ -123,14 +126,14 @@ def show_checking(event: Event) -> None:
 
 
 def grid_screen(study: Study) -> GridProgress:
-    """What shows a grid as it goes."""
+    """The progress display of a grid."""
     from evomerge.grid import GridProgress
 
     return GridProgress(study)
 
 
 def show_grid(outcome: GridOutcome, run_dir: Path) -> None:
-    """Print its tables, and where they and the recipes are."""
+    """Print the tables of a grid, and the paths of its tables and recipes."""
     from evomerge.grid import grid_lines
 
     for line in grid_lines(outcome):

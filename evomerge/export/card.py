@@ -1,7 +1,7 @@
 """The model card: what a merge is, what it scores, how it was found and how to make it again.
 
-Written for whoever meets the folder without its history, so it names sources as the public knows
-them and never a path of the machine it was made on. It computes no score and reads no weight.
+Its readers know only the folder. So it gives the public names of the sources, and never a path of
+this machine.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from evomerge.search import ConstraintCheck, interval_words, seen_words
 from evomerge.sources import MODULES
 from evomerge.version import __version__
 
-# What a merge is used by: the class that loads it, and the task that the hub lists it under.
+# The use of a merge: the class that loads it, and the task that the hub lists it under.
 #
-# It is told by the names in its configuration and beside its weights; nothing is loaded.
+# Names in its configuration and of its files show it; nothing is loaded.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """loader: what loads the folder. task, library: in the hub's words."""
+    """loader: the call that loads the folder. task, library: the hub's names."""
 
     loader: str
     task: str
@@ -54,36 +54,38 @@ _KINDS = (
     ("MASKED_LM", "AutoModelForMaskedLM", "fill-mask"),
     ("", "AutoModel", "feature-extraction"),
 )
-"""Lists of transformers, the class of each and the hub's task; the first that has a name counts."""
+"""(list of transformers, its class, the hub's task); the first list with the class name counts."""
 
 
 def use_of(config: Mapping[str, Any], beside: Collection[str]) -> Use:
-    """What a model with this configuration, and these files beside its weights, is used by.
+    """The use of a model, by its configuration and the files beside its weights.
 
-    One that transformers does not know is taken for a language model.
+    A model that transformers does not know is taken as a language model.
     """
     if MODULES in beside:
         return _SENTENCES
     named = next(iter(config.get("architectures") or ()), "")
     for kind, loader, task in _KINDS:
         listed = getattr(modeling_auto, f"MODEL_{f'FOR_{kind}_' if kind else ''}MAPPING_NAMES")
-        if any(named in (one if isinstance(one, tuple) else (one,)) for one in listed.values()):
+        if any(
+            named in (entry if isinstance(entry, tuple) else (entry,)) for entry in listed.values()
+        ):
             return Use(loader=f"{loader}.from_pretrained", task=task)
     return LANGUAGE_MODEL
 
 
 MIXED_LICENCE = "see-sources"
-"""`license_name` of a merge whose sources do not all state one licence; the text lists them."""
+"""`license_name` of a merge if its sources do not state one licence; the text lists them all."""
 
 _SHOWN_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How a search went. candidates: genomes that were scored. items: items they were scored on.
+    """The size of a search. candidates: scored genomes. items: items they were scored on.
 
-    front: whether it ended with a front, not with one winner. tested_before: selections of this
-    search, before the one told of, that scored models on the test items.
+    front: whether it ended with a front, not with one winner. tested_before: earlier selections of
+    this search that scored models on the test items.
     """
 
     space: str
@@ -98,10 +100,10 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class CardScores:
-    """What a model scores: the first summary is of the model itself, the others stand beside it.
+    """The scores of a model: the first summary is the model's own, the others are for comparison.
 
-    said: in words, on which items. constraints: as the model itself kept them. differences: the
-    model itself minus those beside it, by their labels. remarks: what the scores rest on.
+    said: a sentence on the items. constraints: whether the model kept them. differences: the model
+    minus each of the others, by their labels. remarks: sentences on the basis of the scores.
     """
 
     said: str
@@ -113,11 +115,11 @@ class CardScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """What a card tells of a merge beyond its recipe.
+    """What a card says of a merge besides its recipe.
 
     opening: the first line: whether the model is better than its parents. names: reference ->
-    public name, of every model that `opening` and the labels of `scores` may mention. notes: what
-    the models disagree on, a sentence each.
+    public name, of every model that `opening` and the labels of `scores` may mention. notes: a
+    sentence for each setting in which the models differ.
     """
 
     title: str
@@ -138,7 +140,7 @@ def write_card(
 ) -> str:
     """The text of README.md, with the metadata that the Hugging Face hub reads.
 
-    use: what loads the model. with_code: whether modelling code of the sources lies in the folder.
+    use: what loads the model. with_code: whether the folder has modelling code of the sources.
     """
     public = _Public(story.names)
     sections = [
@@ -159,7 +161,7 @@ def write_card(
 
 
 class _Public:
-    """Takes references to models for their public names, which shape nothing of the page."""
+    """Replaces references to models by their public names, as plain text without markup."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = dict(sorted(names.items(), key=lambda item: -len(item[0])))
@@ -198,7 +200,7 @@ def _metadata(origins: Sequence[Origin], use: Use, *, in_mergekit: bool) -> Mode
 
 
 def _card_id(origin: Origin) -> str:
-    """The hub's id, without the revision that tells two sources of one repository apart."""
+    """The hub's id, without the revision that distinguishes two sources of one repository."""
     return origin.name if origin.revision is None else origin.name.partition("@")[0]
 
 
@@ -209,7 +211,7 @@ def _what_it_is(recipe: Recipe, public: _Public, use: Use, *, with_code: bool) -
     ]
     merge = _merge(recipe, public, stages)
     loading = (
-        "It is a checkpoint of their architecture, whose modelling code lies beside it and has to "
+        "It is a checkpoint of their architecture. Its modelling code is in this folder and has to "
         "be trusted (`trust_remote_code=True`)."
         if with_code
         else "It is a plain checkpoint of their architecture: "
@@ -220,7 +222,7 @@ def _what_it_is(recipe: Recipe, public: _Public, use: Use, *, with_code: bool) -
 
 
 def _merge(recipe: Recipe, public: _Public, stages: Mapping[str, Recipe]) -> str:
-    """One merge in words; the models of a stage have been named before."""
+    """One merge in words; stages were described before."""
 
     def name(reference: str) -> str:
         return code(reference) if reference in stages else public.name(reference)
@@ -229,20 +231,20 @@ def _merge(recipe: Recipe, public: _Public, stages: Mapping[str, Recipe]) -> str
     experts = [each for each in recipe.references if each != recipe.base_model]
     models = _listed(name(each) for each in experts or recipe.references)
     base = f" over {name(recipe.base_model)}" if recipe.base_model else ""
-    what = "a merge of"
+    kind = "a merge of"
     if recipe.route is not None:
-        what = f"a model of {len(hops_of(recipe))} layers of"
+        kind = f"a model of {len(hops_of(recipe))} layers of"
     elif recipe.slices is not None:
-        what = f"a model of {sum(piece.count for piece in recipe.slices)} layers of"
-    return f"{what} {models}{base}, by `{method.name}` ({method.citation})"
+        kind = f"a model of {sum(piece.count for piece in recipe.slices)} layers of"
+    return f"{kind} {models}{base}, by `{method.name}` ({method.citation})"
 
 
 def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
-    """A column a model, so that the table stays narrow however many tasks there are."""
+    """A table with a column for each model, so that it stays narrow with many tasks."""
     labels = [public.text(summary.label) for summary in scores.summaries]
     rows = [["objective", *(_interval(summary.score) for summary in scores.summaries)]]
     if scores.differences:
-        words = {label: interval_words(one) for label, one in scores.differences.items()}
+        words = {label: interval_words(interval) for label, interval in scores.differences.items()}
         beside = [words.get(summary.label, "–") for summary in scores.summaries[1:]]
         rows.append([f"{labels[0]} minus it", "–", *beside])
     for task, metrics in scores.summaries[0].tasks.items():
@@ -288,15 +290,15 @@ def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
     yield "```\nevomerge merge recipe.yaml --out DIR\n```"
     methods = _methods(recipe)
     if _in_mergekit(recipe):
-        other = "The recipe is a mergekit document too"
+        note = "The recipe is a mergekit document too"
         if any(method.random for method in methods):
-            other += " (its random masks are mergekit's own, so the result is alike but not equal)"
+            note += " (its random masks are mergekit's own, so the result is alike but not equal)"
         command = (
             "mergekit-multi recipe.yaml --out-path DIR --intermediate-dir STAGES"
             if recipe.used_stages
             else "mergekit-yaml recipe.yaml DIR"
         )
-        yield f"{other}:\n\n```\n{command}\n```"
+        yield f"{note}:\n\n```\n{command}\n```"
     local = [plain(origin.name) for origin in origins if origin.revision is None]
     if local:
         yield (
@@ -306,7 +308,7 @@ def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
 
 
 def _methods(recipe: Recipe) -> list[Method]:
-    """Of every document of a recipe."""
+    """The methods of all documents of a recipe."""
     documents = [recipe, *recipe.used_stages.values()]
     return [METHODS[document.merge_method] for document in documents]
 

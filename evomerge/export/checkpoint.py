@@ -1,7 +1,7 @@
 """A merged checkpoint on disk, as transformers itself would have saved it.
 
-The merge engine's stream goes into safetensors shards; beside them go the leading model's
-configuration and a tokenizer.
+The tensors of the merge engine go into safetensors shards. The leading model's configuration and a
+tokenizer are written beside them.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ from evomerge.vocabulary import (
     tokenizer_folder,
 )
 
-# The tokenizer of a merged checkpoint, with its chat templates, and what generates with it.
-#
-# Knows nothing of weights.
+# The tokenizer of a merged checkpoint, with its chat templates and its generation settings.
 
 
 _OBJECTS = (
@@ -55,7 +53,7 @@ _OBJECTS = (
 
 
 def check_tokenizer(source: Source) -> None:
-    """Raise SourceError for a tokenizer that is damaged: its copy would load no better."""
+    """Raise SourceError for a damaged tokenizer, because its copy would not load either."""
     if isinstance(source, AlignedSource) and source.tokenizer is not None:
         return
     folder = tokenizer_folder(source) or source.folder
@@ -65,10 +63,10 @@ def check_tokenizer(source: Source) -> None:
 
 
 def copy_tokenizer(source: Source, folder: Path) -> None:
-    """The tokenizer of a source: every file of it byte by byte, the chat templates included.
+    """Copy the tokenizer of a source byte by byte, with its chat templates.
 
-    An adapter without one has its base's. A tokenizer that an aligned source holds is written as
-    transformers writes it.
+    An adapter without a tokenizer has its base's. The tokenizer of an aligned source is written by
+    transformers.
     """
     if isinstance(source, AlignedSource) and source.tokenizer is not None:
         source.tokenizer.save_pretrained(folder)
@@ -79,9 +77,9 @@ def copy_tokenizer(source: Source, folder: Path) -> None:
 def write_generation_config(
     lead: Source, folder: Path, changes: Mapping[str, Any] | None = None
 ) -> None:
-    """generation_config.json of the leading model, where it has one, for the result's tokens.
+    """Write the leading model's generation_config.json, if it has one, for the result's tokens.
 
-    changes: what it must say beside that. Without any it is copied byte by byte.
+    changes: settings to add to it. Without changes it is copied byte by byte.
     """
     file = generation_file_of(lead)
     if file is not None and not changes and not settings_of(lead).generation:
@@ -93,8 +91,6 @@ def write_generation_config(
 
 
 # The configuration of a merged checkpoint: config.json and generation_config.json.
-#
-# Weights and tokenizers are written elsewhere.
 
 
 def write_configs(
@@ -102,9 +98,9 @@ def write_configs(
 ) -> None:
     """Write config.json and, where the lead model has one, generation_config.json.
 
-    plan: of the recipe over these sources, by reference. with_code: whether the modelling code that
-    a configuration names is copied along. Raises RecipeError where a configuration cannot say how
-    the layers lie now.
+    plan: of the recipe for these sources, by reference. with_code: whether the modelling code that
+    a configuration names is copied too. Raises RecipeError if a configuration cannot express the
+    new order of layers.
     """
     config = merged_config(recipe, plan, sources)
     if not with_code:
@@ -122,15 +118,15 @@ def write_checkpoint(
     shard_bytes: int = SHARD_BYTES,
     trust_remote_code: bool = False,
 ) -> Weights:
-    """Execute a recipe into a folder that is there already.
+    """Execute a recipe into an existing folder.
 
     sources: opened checkpoints by the references of the recipe. shard_bytes: largest shard, unless
-    one tensor alone is larger. trust_remote_code: whether config.json keeps naming code of the
-    model's own where transformers has code for it too, and that code may run to check what loads.
-    Raises RecipeError and SourceError before anything is written, MergeError for a tensor that is
-    not finite.
+    one tensor alone is larger. trust_remote_code: whether config.json keeps the model's own code
+    even if transformers has code for it too, and whether that code may run to check that the
+    result loads. Raises RecipeError and SourceError before anything is written, MergeError for a
+    tensor that is not finite.
     """
-    # A model is merged once here, so what the engine would keep for the next one is not wanted.
+    # Only one model is merged here, so the engine has no use for a cache.
     engine = MergeEngine(sources, cache=TensorCache(limit_bytes=0))
     plan = engine.plan(recipe)
     beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
@@ -155,7 +151,7 @@ def _finite(
     plan: Plan,
     sources: Mapping[str, Source],
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors that are written, each of finite numbers alone. Raises MergeError."""
+    """The tensors that are written. Raises MergeError for one that is not finite."""
     for name, tensor in stream:
         if name in written:
             check_finite(name, tensor, plan, sources)
@@ -163,7 +159,7 @@ def _finite(
 
 
 def _check_written(folder: Path, *, code: Path | None) -> None:
-    """Load what was written by names and shapes, as the files themselves say them."""
+    """Check that the written files load, by the names and shapes in them."""
     named = "the merged model"
     entries = read_weights(folder, named)
     shapes = {name: entry.shape for name, entry in entries.items()}
@@ -178,7 +174,7 @@ def beside_weights(
     *,
     trust_remote_code: bool,
 ) -> Beside:
-    """What the merged model has beside its weights. Raises RecipeError, SourceError."""
+    """The files beside the weights of the merged model. Raises RecipeError, SourceError."""
     lead = sources[MergeEngine(sources).plan(recipe).lead]
     merged = [sources[reference] for reference in recipe.references]
     return find_beside(lead, tokenizer_source, merged, trust_remote_code=trust_remote_code)
@@ -191,7 +187,7 @@ def weights_bytes(recipe: Recipe, sources: Mapping[str, Source]) -> int:
 
 
 def _forms(recipe: Recipe, plan: Plan, sources: Mapping[str, Source]) -> dict[str, Form]:
-    """What the engine will yield, in its order."""
+    """Shape and dtype of each tensor that the engine will yield, in its order."""
     structures = {name: source.structure for name, source in sources.items()}
     return {
         tensor.name: Form(tensor.shape, merged_dtype(tensor, recipe, structures))
@@ -200,9 +196,9 @@ def _forms(recipe: Recipe, plan: Plan, sources: Mapping[str, Source]) -> dict[st
 
 
 def _scratch(forms: Mapping[str, Form]) -> Destination:
-    """One piece of memory for every tensor in turn, each written out before the next is made.
+    """One piece of memory that all tensors use in turn; each is written before the next is made.
 
-    Memory taken and given back tensor by tensor would leave gaps that add up to gigabytes.
+    Memory allocated and freed for each tensor would leave gaps that add up to gigabytes.
     """
     memory = torch.empty(max(form.size_bytes for form in forms.values()), dtype=torch.uint8)
 

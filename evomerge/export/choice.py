@@ -1,6 +1,6 @@
-"""What is exported: a winner, a point of a front, or a candidate chosen by hand, and its story.
+"""What is exported: a winner, a point of a front, or a candidate chosen by hand.
 
-It tells the record of a search to the card and the recipe; it builds and scores nothing.
+The model card and the recipe get what the record says of it. Nothing is merged or scored here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _FLATTERED = " A candidate that was picked for its score on them looks better th
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What to export, and what may be said of it.
+    """What to export, and what the card and the recipe say of it.
 
-    key: the record whose item results a verification compares with. block: what the recipe says
-    under `evomerge:`.
+    key: of the trial; a verification compares with its item results. block: the recipe's
+    `evomerge:` block.
     """
 
     key: CandidateKey
@@ -42,9 +42,9 @@ def choose(
     chosen: Selection | ChosenPoint | None,
     trial: CandidateKey | None,
 ) -> Choice:
-    """What to export: the candidate `trial` where one is named, else what the search delivers.
+    """What to export: the candidate `trial` if it is given, else the result of the search.
 
-    Raises RunError when there is no such candidate, or nothing is delivered yet.
+    Raises RunError when there is no such candidate, or the search has no result yet.
     """
     if isinstance(chosen, Selection) and str(trial) == chosen.winner:
         return _winner(chosen)
@@ -76,7 +76,10 @@ def _winner(selection: Selection) -> Choice:
             f"({_counted(selection.items['test'])}).",
             summaries=selection.test,
             constraints=selection.constraints,
-            differences={one.label: one.difference.interval for one in selection.comparisons},
+            differences={
+                comparison.label: comparison.difference.interval
+                for comparison in selection.comparisons
+            },
             remarks=tuple(selection.remarks()),
         ),
         block=_block(selection.winner, selection.genome, scores),
@@ -84,11 +87,11 @@ def _winner(selection: Selection) -> Choice:
 
 
 def _point(chosen: ChosenPoint) -> Choice:
-    """A point of the front, beside the others that could have been taken."""
+    """A point of the front, with the points that were not chosen."""
     front, point = chosen.front, chosen.point
-    others = [other for other in front.points if other is not point]
+    unchosen = [alternative for alternative in front.points if alternative is not point]
     beside = [rival for rival in front.rivals if front.point(rival.label) is None]
-    alternatives = ", ".join(other.label for other in others) or "none"
+    alternatives = ", ".join(alternative.label for alternative in unchosen) or "none"
     axes = ", ".join(str(axis) for axis in front.axes)
     return Choice(
         key=point.test_key,
@@ -101,9 +104,9 @@ def _point(chosen: ChosenPoint) -> Choice:
         scores=CardScores(
             said=(
                 "On test items that no candidate was proposed or chosen by "
-                f"({_counted(front.items['test'])}). The points of the front stand first."
+                f"({_counted(front.items['test'])}). The points of the front come first."
             ),
-            summaries=(point.test, *(other.test for other in others), *beside),
+            summaries=(point.test, *(alternative.test for alternative in unchosen), *beside),
             constraints=point.constraints,
             remarks=tuple(front.remarks()),
         ),
@@ -131,14 +134,14 @@ def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choic
         objective=preparation.objective,
         seed=preparation.job.optimizer.seed,
     )
-    named = str(key) if trial.label == str(key) else f"{key} ({trial.label})"
+    title = str(key) if trial.label == str(key) else f"{key} ({trial.label})"
     split = {VALIDATION: "validation", TEST: "test"}.get(key.generation, "search")
     return Choice(
         key=key,
         label=trial.label,
         recipe=trial.recipe,
         opening=(
-            f"Chosen by hand: candidate {named}, not by the search's own selection; whether it is "
+            f"Chosen by hand: candidate {title}, not by the search's own selection; whether it is "
             "better than its parents was not tested."
         ),
         scores=CardScores(
@@ -153,7 +156,7 @@ def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choic
 def _block(
     label: str, genome: tuple[float, ...] | None, scores: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a recipe says of its candidate under `evomerge:`."""
+    """The entries on the candidate for a recipe's `evomerge:` block."""
     stated = {} if genome is None else {"genome": list(genome)}
     return {"candidate": label, **stated, "scores": dict(scores)}
 

@@ -1,7 +1,6 @@
-"""What lies beside the weights of a merged checkpoint: all that the leading model has there.
+"""The files beside the weights of a merged checkpoint, copied from the leading model.
 
-Code is copied only where a file of the result names it, and is never run here. Weights,
-configurations and the tokenizer are written elsewhere.
+Code is copied only if a file of the result names it, and is never run here.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from evomerge.sources import MODULES, Adapter, Source, find_companions
 from evomerge.vocabulary import GENERATION_CONFIG, TOKENIZER_FILES, AlignedSource, tokenizer_folder
 
 _CODE = "auto_map"
-"""Where a configuration names code of the model's own: what transformers builds -> MODULE.CLASS."""
+"""Key of a configuration that names the model's own code: class of transformers -> MODULE.CLASS."""
 
 _WRITTEN = ("config.json", GENERATION_CONFIG, "*.index.json", "adapter_*")
-"""Made anew for a merge, or of no meaning in it."""
+"""Files that are written for each merge, or mean nothing in it."""
 
 _SHOWN = 3
-"""Files that are named in a note."""
+"""Most files that a note names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """What is copied into a merged checkpoint, by its path there.
+    """What is copied into a merged checkpoint.
 
-    config: of the leading model. code: whether it names code that lies there, so that it must be
-    trusted.
-    notes: in sentences, what was left out and might be missed, and what is not merged.
+    files: path in the checkpoint -> the file. config: of the leading model. code: whether the
+    config names code in the checkpoint, which a user must then trust. notes: a sentence for each
+    thing that was left out or is not merged.
     """
 
     files: Mapping[str, Path]
@@ -52,10 +51,10 @@ def find_beside(
     *,
     trust_remote_code: bool,
 ) -> Beside:
-    """What a merge has beside its weights, of an opened leading model and that of its tokenizer.
+    """Find the files beside a merge's weights, from its leading model and its tokenizer's model.
 
-    others: the models that it is a merge of, of which nothing is copied. Raises SourceError where
-    the model's own code is needed and not there.
+    others: the other merged models; nothing of them is copied. Raises SourceError if the model's
+    own code is needed and missing.
     """
     own, tokens = own_files(lead), _tokenizer_files(tokenizer_source)
     files = {
@@ -76,18 +75,18 @@ def find_beside(
 
 
 def keeps_code(config: Mapping[str, Any], *, trust_remote_code: bool) -> bool:
-    """Whether config.json names code of the model's own that loads the result.
+    """Whether the result's config.json names the model's own code.
 
-    It is left out where transformers has code for the model and nobody trusted the other.
+    It does not if transformers has code for the model and the user did not trust the model's own.
     """
     known = config.get("model_type") in CONFIG_MAPPING_NAMES
     return bool(config.get(_CODE)) and (trust_remote_code or not known)
 
 
 def own_files(source: Source) -> Mapping[str, Path]:
-    """What lies beside the weights of the model that a source is made of, the base of an adapter's.
+    """The files beside the weights of a source; for an adapter its base's, and its own beside them.
 
-    What an adapter alone has stands beside it.
+    An aligned source has those of its own model, a merged source those of its leading model.
     """
     if isinstance(source, AlignedSource):
         return own_files(source.own)
@@ -98,9 +97,9 @@ def own_files(source: Source) -> Mapping[str, Path]:
 
 
 def _tokenizer_files(source: Source) -> Mapping[str, Path]:
-    """What a tokenizer is read from, and the code beside it; an adapter without has its base's.
+    """The files of a tokenizer and its code; an adapter without a tokenizer has its base's.
 
-    Nothing where the tokenizer is one that transformers writes out.
+    There are none if transformers writes the tokenizer out.
     """
     if isinstance(source, AlignedSource) and source.tokenizer is not None:
         return {}
@@ -118,9 +117,9 @@ def _is_code(name: str) -> bool:
 
 
 def _names_code(files: Mapping[str, Path]) -> bool:
-    """Whether a tokenizer, a processor or a module is of a class that lies in a file beside it."""
+    """Whether the class of a tokenizer, a processor or a module is in a file beside it."""
     configs = [path for name, path in files.items() if fnmatchcase(name, "[!/]*config.json")]
-    if any(isinstance(said, Mapping) and said.get(_CODE) for said in map(_read, configs)):
+    if any(isinstance(config, Mapping) and config.get(_CODE) for config in map(_read, configs)):
         return True
     modules = _read(files[MODULES]) if MODULES in files else None
     kinds = [
@@ -132,7 +131,7 @@ def _names_code(files: Mapping[str, Path]) -> bool:
 
 
 def _read(path: Path) -> Any:
-    """What a file says that is copied as it is, whatever is wrong with it."""
+    """The document in a file; None if it cannot be read, because the file is copied anyway."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -145,19 +144,19 @@ def _refuse_missing_code(lead: Source, own: Mapping[str, Path]) -> None:
     auto_map = lead.config[_CODE]
     classes = auto_map.values() if isinstance(auto_map, Mapping) else [auto_map]
     for named in classes:
-        # What has -- in it lies in a repository of the hub, to be fetched by who loads the model.
+        # A name with -- is in a repository of the hub; whoever loads the model fetches it.
         module = str(named).rpartition(".")[0].replace(".", "/") + ".py"
         if "--" not in str(named) and module not in own:
             raise SourceError(
-                f"{lead.reference}: {module} is missing, which its config.json names in {_CODE}, "
-                "so nothing could load the merge; put the model's own code beside it"
+                f"{lead.reference}: {module} is missing, but its config.json names it in {_CODE}; "
+                "without it the merge cannot be loaded; put the model's own code beside it"
             )
 
 
 def _notes(lead: Source, files: Mapping[str, Path], others: Iterable[Source]) -> Iterable[str]:
     for name in files:
         if name.endswith(".safetensors"):
-            yield f"{name} is that of {lead.reference} as it is, not merged"
+            yield f"{name} is copied from {lead.reference}, not merged"
     for left_out in _left_out(lead):
         yield f"left out: {left_out} of {lead.reference}"
     known = own_files(lead).keys()
@@ -171,8 +170,8 @@ def _notes(lead: Source, files: Mapping[str, Path], others: Iterable[Source]) ->
         if more:
             beyond = f" and {len(more) - _SHOWN} more" if len(more) > _SHOWN else ""
             yield (
-                f"left out: {', '.join(more[:_SHOWN])}{beyond} of {other.reference}; what lies "
-                f"beside the weights is that of {lead.reference}"
+                f"left out: {', '.join(more[:_SHOWN])}{beyond} of {other.reference}; the files "
+                f"beside the weights are those of {lead.reference}"
             )
 
 

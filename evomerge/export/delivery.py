@@ -1,11 +1,11 @@
-"""A merge as a folder that explains itself, made whole or not at all.
+"""A merge as a folder with recipe, model card and manifest, written completely or not at all.
 
 OUT/
 ├── model.safetensors        or shards and their index
 ├── config.json              with generation_config.json and the tokenizer's files
 ├── recipe.yaml              what `evomerge merge` and mergekit execute
 ├── README.md                the model card
-├── ...                      what the leading model has beside its weights
+├── ...                      the files beside the leading model's weights
 └── manifest.json            sha256 of every file and of every source
 """
 
@@ -40,11 +40,11 @@ def export_checkpoint(
 ) -> Weights:
     """Execute a recipe into the new folder `out`: checkpoint, recipe, card and manifest.
 
-    sources: opened models by the references of the recipe and of its stages, the stages too (see
-    `open_stages`). origins: those of the models with files, in the order of `models_named`, the
-    tokenizer's last where it is another. The same arguments give the same bytes. Raises
-    RecipeError, SourceError, RunError (`out` exists), StorageError (disk full); nothing is left of
-    a failed attempt.
+    sources: opened models and stages, by the references of the recipe and of its stages (see
+    `open_stages`). origins: of the models with files, in the order of `models_named`; the
+    tokenizer's model is last if it is not one of them. The same arguments give the same bytes.
+    Raises RecipeError, SourceError, RunError (`out` exists), StorageError (disk full). A failed
+    attempt leaves nothing behind.
     """
     structures = {name: source.structure for name, source in sources.items()}
     check_recipe(recipe, structures)
@@ -79,7 +79,7 @@ def models_of(
 
 
 def _merges(recipe: Recipe, names: Mapping[str, str]) -> list[dict[str, object]]:
-    """What a manifest tells of the merges that a recipe is made of, the last of them itself."""
+    """The manifest's entries for the merges of a recipe: its stages, then the recipe itself."""
     documents = [*recipe.used_stages.items(), (None, recipe)]
     return [
         {
@@ -92,7 +92,7 @@ def _merges(recipe: Recipe, names: Mapping[str, str]) -> list[dict[str, object]]
 
 
 def _stated(origins: Sequence[Origin]) -> list[dict[str, object]]:
-    """The sources as a recipe's own block holds them, for `merge_recipe` to check."""
+    """The sources for the recipe's `evomerge:` block; `merge_recipe` checks them."""
     return [
         {
             "model": origin.reference,

@@ -1,8 +1,7 @@
-"""The output folder: made whole or not at all, by one process at a time.
+"""The output folder: written completely or not at all, by one process at a time.
 
-Everything is written to a hidden folder beside it, synced, and renamed in one step, so that a kill
-or a full disk at any instant leaves no half-made model behind. A hidden lock beside both is held
-all the while.
+Everything is written to a hidden folder beside it, synced, and renamed in one step. So a kill or a
+full disk never leaves a half-written model. A hidden lock file beside both is held meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from evomerge.errors import RunError, StorageError, one_line
 
 
 def check_free(out: Path) -> None:
-    """Refuse a folder that cannot be written, before work is spent on what would go into it.
+    """Refuse a folder that cannot be written, before the expensive work.
 
     Raises RunError when `out` holds something or another process is writing it.
     """
@@ -34,12 +33,12 @@ def check_free(out: Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(out: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
-    """Write into the folder this yields; it becomes `out` when the block ends without an error.
+    """Write into the yielded folder; it becomes `out` when the block ends without an error.
 
-    needed_bytes: what will be written at least, so that a disk that cannot hold it is refused at
-    once. Left-overs of killed exports to the same place are removed first. Raises RunError when
-    `out` holds something or another process is writing it, StorageError when it cannot be written;
-    nothing of the attempt is left in either case.
+    needed_bytes: least size of the result; a disk with less space is refused at once. Left-overs
+    of killed exports to the same place are removed first. Raises RunError when `out` holds
+    something or another process is writing it, StorageError when it cannot be written. In both
+    cases nothing of the attempt is left.
     """
     target = Path(os.path.expanduser(out)).resolve()
     _refuse_existing(target, out)
@@ -63,7 +62,7 @@ def whole_folder(out: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of file `name` in `folder`; it is an error of ours if that is somewhere else."""
+    """The path of file `name` in `folder`; a path outside is an error of ours."""
     path = folder / name
     assert path.resolve().is_relative_to(folder.resolve()), f"{name} is outside the output folder"
     return path
@@ -77,7 +76,7 @@ def copy_files(source: Path, patterns: Sequence[str], folder: Path) -> None:
 
 
 def copy_into(folder: Path, files: Mapping[str, Path]) -> None:
-    """Copy files to the places in `folder` that they are named by, byte by byte."""
+    """Copy files, byte by byte, to the paths in `folder` that are their names."""
     for name, path in files.items():
         target = inside(folder, name)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +106,7 @@ def _refuse_existing(target: Path, out: Path) -> None:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Of writers that were killed, for a living one holds the lock."""
+    """Remove folders of killed writers; a living writer would hold the lock."""
     for leftover in sorted(target.parent.glob(f".{_escaped(target.name)}.partial-*")):
         shutil.rmtree(leftover)
 
@@ -117,20 +116,20 @@ def _escaped(name: str) -> str:
 
 
 def _lock_of(target: Path) -> Path:
-    """Beside the folder, never in one that is renamed or removed while the lock is held."""
+    """The lock is beside the folder, because the folder is renamed or removed meanwhile."""
     return target.with_name(f".{target.name}.lock")
 
 
 @contextlib.contextmanager
 def _alone(target: Path, out: Path) -> Iterator[None]:
-    """Be the only writer of a folder; the kernel frees the lock of one that dies."""
+    """Be the only writer of a folder; the kernel frees the lock of a killed process."""
     lock = filelock.FileLock(_lock_of(target))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        if not _lock_of(target).exists():  # which a file system may refuse as if it were taken
+        if not _lock_of(target).exists():  # some file systems report a refused lock as a taken one
             raise StorageError(
-                f"{out}: cannot be written, for no file can be made beside it; give another --out"
+                f"{out}: cannot be written: no file can be made beside it; give another --out"
             ) from error
         raise RunError(
             f"{out}: another export is writing it; wait for that, or give another --out"
@@ -138,14 +137,14 @@ def _alone(target: Path, out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is held: who opened it before takes no lock on a file that is gone.
+        # Removed while it is held, so that a process that has opened it cannot lock it afterwards.
         _lock_of(target).unlink(missing_ok=True)
         lock.release()
 
 
 @contextlib.contextmanager
 def _storage_errors(out: Path) -> Iterator[None]:
-    """Say in one line that the folder cannot be written; safetensors words its errors itself."""
+    """Report in one line that the folder cannot be written; safetensors has its own errors."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -158,7 +157,7 @@ def _storage_errors(out: Path) -> Iterator[None]:
 
 
 def _sync(folder: Path) -> None:
-    """Everything in the folder onto the disk, the files before the folders that name them."""
+    """Sync the folder to the disk, the files before the folders that list them."""
     for directory, _, names in os.walk(folder, topdown=False):
         for name in names:
             _sync_path(Path(directory, name))

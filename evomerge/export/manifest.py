@@ -1,7 +1,6 @@
-"""The manifest of an exported folder: what every file of it, and of its sources, hashes to.
+"""The manifest of an exported folder: hashes of all its files and of its sources' files.
 
-It holds no time and no path of the machine, so that two exports of one recipe are equal to the
-byte.
+It has no time and no path of the machine, so two exports of one recipe are equal to the byte.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MANIFEST = "manifest.json"
 RECIPE = "recipe.yaml"
 
 _PACKAGES = ("torch", "numpy", "safetensors", "transformers", "tokenizers", "lm-eval")
-"""Packages whose version can change a byte or a score of what is exported."""
+"""Packages that can change a byte or a score of an export with their version."""
 
 
 def versions_here() -> dict[str, str]:
@@ -38,9 +37,9 @@ def versions_here() -> dict[str, str]:
 def write_manifest(
     folder: Path, origins: Sequence[Origin], *, merges: Sequence[Mapping[str, object]] = ()
 ) -> None:
-    """Hash every file of a folder that is otherwise done, hidden ones left out.
+    """Hash every file of a finished folder, except hidden ones, and write the manifest.
 
-    merges: method and models of each merge that was made on the way, by their public names.
+    merges: method and models of each merge on the way, by their public names.
     """
     names = (
         path.relative_to(folder).as_posix()
@@ -68,9 +67,9 @@ def write_manifest(
 
 
 def changed_files(folder: Path) -> tuple[str, ...]:
-    """Names of files that are missing or not what the manifest says, in order.
+    """Names of files that are missing or differ from the manifest, in order.
 
-    Reads every byte. Raises RunError when the folder has no manifest that can be read.
+    Reads every byte. Raises RunError when the folder has no readable manifest.
     """
     stated = read_manifest(folder)["files"]
     return tuple(

@@ -1,7 +1,7 @@
-"""Where a merge comes from: its sources as they may be spoken of in public.
+"""The sources of a merge, with names and facts that may be published.
 
-A source is named by its hub id or by the name of its folder, never by a path of this machine; its
-files by hash; its licence and languages are those that its own model card states.
+A source is named by its hub id or by the name of its folder, never by a path of this machine. Its
+files are given by hash; its licence and languages come from its own model card.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FileFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Licence:
-    """A licence in the terms of a model card: `name` and `link` belong to the licence "other"."""
+    """A licence as a model card states it; `name` and `link` belong to the licence "other"."""
 
     license: str
     name: str | None = None
@@ -41,8 +41,8 @@ class Licence:
 class Origin:
     """One source of a merge.
 
-    reference: as recipes name it, perhaps a path. name: what the public may read. revision: the
-    commit of a hub id. licence: None where the source's card states none.
+    reference: its name in recipes, perhaps a path. name: its public name. revision: the commit of
+    a hub id. licence: None if the source's card states none.
     """
 
     reference: str
@@ -54,7 +54,7 @@ class Origin:
 
 
 def public_names(sources: Iterable[Source]) -> dict[str, str]:
-    """reference -> what the public may read, each name once."""
+    """reference -> public name; no name is used twice."""
     names: dict[str, str] = {}
     for source in sources:
         names[source.reference] = _public_name(source, set(names.values()))
@@ -62,7 +62,7 @@ def public_names(sources: Iterable[Source]) -> dict[str, str]:
 
 
 def trace(sources: Iterable[Source], names: Mapping[str, str]) -> tuple[Origin, ...]:
-    """The origin of each source, in order. Reads every byte of them; raises SourceError."""
+    """The origin of each source, in order. It reads every byte of them. Raises SourceError."""
     return tuple(_trace(source, names[source.reference]) for source in sources)
 
 

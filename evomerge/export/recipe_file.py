@@ -1,7 +1,6 @@
-"""Executing a recipe that someone has: the same recipe and sources always give the same bytes.
+"""Execution of a recipe file: the same recipe and sources always give the same bytes.
 
-Where the recipe says what its sources hash to, as every exported one does, they are checked first.
-Nothing is scored here.
+If the recipe has hashes of its sources, as every exported recipe has, they are checked first.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ def merge_recipe(
     shard_bytes: int = SHARD_BYTES,
     say: Callable[[str], object] = _say_nothing,
 ) -> Weights:
-    """Execute a recipe into the new folder `out`, with the tokenizer that it asks for.
+    """Execute a recipe into the new folder `out`, with the tokenizer that the recipe names.
 
-    Of several documents the stages are merged as they are read and never written. Without a wish
-    the tokenizer is the base's (or the first model's). The weights are those of the export that
-    wrote the recipe, to the byte. say: is told what the models disagree on. Raises RecipeError
-    where the recipe cannot be executed or a source is not the one it was made from, SourceError,
-    RunError, StorageError.
+    If the recipe has several documents, the stages are merged when they are read and never written.
+    If it names no tokenizer, that of the base (or of the first model) is used. The weights are
+    those of the export that wrote the recipe, to the byte. say: gets a line for each setting in
+    which the models differ. Raises RecipeError if the recipe cannot be executed or a source is not
+    the one it was made from, SourceError, RunError, StorageError.
     """
     check_free(out)
     opened = open_models(recipe)
-    # Refuses before the sources are hashed.
+    # Planned only to refuse a bad recipe before the sources are hashed.
     MergeEngine(open_stages(recipe, opened)).plan(recipe)
     alignment = align_models(recipe, opened)
     settings = shared_settings(recipe, opened, alignment)
@@ -80,11 +79,11 @@ def _title(recipe: Recipe, names: Mapping[str, str]) -> str:
 
 
 def _check_sources(stated: Any, origins: Sequence[Origin]) -> None:
-    """Compare the sources with what the recipe says of them.
+    """Compare the sources with the hashes in the recipe.
 
-    A source that the recipe's block does not name is taken to be the one in its place, so that a
-    recipe whose paths were changed to those of another machine is checked all the same. Files that
-    the recipe does not list are not compared.
+    A source that the recipe's block does not name is compared with the entry at its position. So a
+    recipe is checked even if its paths were changed to those of another machine. Files that the
+    recipe does not list are not compared.
     """
     if stated is None:
         return
@@ -96,7 +95,7 @@ def _check_sources(stated: Any, origins: Sequence[Origin]) -> None:
             found = origin.files.get(file)
             if found is None:
                 raise RecipeError(
-                    f"{origin.reference}: {file} is missing, which the recipe was made from; "
+                    f"{origin.reference}: {file} is missing, but the recipe was made from it; "
                     f"{_MEND}"
                 )
             if found.sha256 != digest:
@@ -107,7 +106,7 @@ def _check_sources(stated: Any, origins: Sequence[Origin]) -> None:
 
 
 def _entries(stated: Any) -> list[tuple[str, Mapping[str, str]]]:
-    """(model, file -> sha256) as the block lists them, whoever wrote it."""
+    """(model, file -> sha256) as the block lists them; it may be written by hand."""
     if not isinstance(stated, Iterable) or isinstance(stated, str | Mapping):
         stated = [None]
     entries = []

@@ -1,8 +1,7 @@
-"""Weights on disk: a stream of tensors into safetensors shards with their index.
+"""Weights on disk: writes a stream of tensors into safetensors shards with their index.
 
-A shard's header is written first and each tensor goes to its place in the file as it comes, so that
-one tensor is held at a time. (The format's own library writes whole files from memory.) Knows
-nothing of recipes, configurations and tokenizers.
+A shard's header is written first, and each tensor is then written to its place in the file. So only
+one tensor is in memory at a time. (The format's own library writes whole files from memory.)
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""What the format calls the dtypes that checkpoints hold."""
+"""The format's names of the dtypes in checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What is known of a tensor before it is there."""
+    """Shape and dtype of a tensor, known before it is made."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -63,10 +62,9 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What was written of the weights.
+    """The written weights.
 
-    size_bytes: of the tensors, without the files' headers. notes: what a user should be told of
-    them, a sentence each.
+    size_bytes: of the tensors, without the files' headers. notes: sentences for the user.
     """
 
     files: tuple[str, ...]
@@ -82,7 +80,7 @@ def write_weights(
     *,
     shard_bytes: int,
 ) -> Weights:
-    """Write a stream of tensors, of the forms given, and the index if there are several shards."""
+    """Write a stream of tensors of these forms, and the index if there are several shards."""
     weight_map = shard_names({name: form.size_bytes for name, form in forms.items()}, shard_bytes)
     files = tuple(dict.fromkeys(weight_map.values()))
     with contextlib.ExitStack() as open_files:
@@ -90,7 +88,11 @@ def write_weights(
         for name, tensor in stream:
             file = weight_map[name]
             if file not in shards:
-                own = {other: forms[other] for other in forms if weight_map[other] == file}
+                own = {
+                    tensor_name: forms[tensor_name]
+                    for tensor_name in forms
+                    if weight_map[tensor_name] == file
+                }
                 handle = open_files.enter_context(inside(folder, file).open("wb"))
                 shards[file] = _Shard(handle, own)
             shards[file].write(name, tensor)
@@ -106,8 +108,8 @@ def write_weights(
 def shard_names(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:
     """tensor name -> file name, in the names that transformers gives.
 
-    Tensors stay in their order and a shard is closed before it would pass `shard_bytes`. A larger
-    tensor has a shard of its own.
+    Tensors stay in order, and a shard ends before it would be larger than `shard_bytes`. A larger
+    tensor has its own shard.
     """
     shards: list[list[str]] = []
     filled = 0

@@ -1,7 +1,7 @@
-"""Verification of an exported folder: is it whole, does anyone's runtime load it, does it score so.
+"""Verification of an exported folder: its files, whether it loads, and whether its scores agree.
 
-It trusts nothing of the export but its manifest: transformers loads the folder and lm-eval scores
-it, both as they are published.
+Only the manifest of the export is trusted. The published transformers loads the folder, and the
+published lm-eval scores it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from evomerge.evaluate import Say, StockOptions, TaskItems, hush, loader_of, sco
 from evomerge.export.manifest import changed_files
 
 MOST_DIFFERING = 0.005
-"""Largest share of items that may come out otherwise in a folder that counts as verified."""
+"""Largest share of items that may differ in a verified folder."""
 
 _NAMES_SHOWN = 3
 _REASON_LETTERS = 300
@@ -29,8 +29,8 @@ _REASON_LETTERS = 300
 class TaskComparison:
     """One task, scored by stock lm-eval beside what was recorded.
 
-    items: how many were compared. differing: how many have another value in any metric.
-    scores, recorded: metric -> mean, of the folder and as recorded.
+    items: how many were compared. differing: how many differ in some metric. scores, recorded:
+    metric -> mean, of the folder and as recorded.
     """
 
     task: str
@@ -42,12 +42,12 @@ class TaskComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was found. A folder that fails a step is not taken further, so later fields are empty.
+    """What a verification found. It ends at the first step that fails; later fields stay empty.
 
-    changed: files that are missing or not what the manifest says. tensors: how many the weights
-    hold. failure: why transformers could not load it, None where it could. missing, unexpected:
-    names of tensors that the model wants and the files lack, and the other way round. unscored: why
-    stock lm-eval could not score what does load, None where it could.
+    changed: files that are missing or differ from the manifest. tensors: how many the weights
+    have. failure: why transformers could not load the folder; None if it could. missing: tensors
+    that the model needs and the files lack. unexpected: tensors that the model does not know.
+    unscored: why stock lm-eval could not score the loaded model; None if it could.
     """
 
     changed: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Verification:
 
     @property
     def differing(self) -> int:
-        """Items that came out otherwise, over all tasks."""
+        """Items that differ, over all tasks."""
         return sum(task.differing for task in self.tasks)
 
     @property
@@ -75,7 +75,7 @@ class Verification:
 
     @property
     def verified(self) -> bool:
-        """Whether it loads and at most MOST_DIFFERING of the items came out otherwise."""
+        """Whether it loads and at most MOST_DIFFERING of the items differ."""
         return self.loads and self.items > 0 and self.differing <= MOST_DIFFERING * self.items
 
     def lines(self) -> tuple[str, ...]:
@@ -107,12 +107,12 @@ def verify(
 ) -> Verification:
     """Rehash a folder, load it by plain transformers and score it by stock lm-eval.
 
-    recorded: task -> what each item was when the merge was scored in memory. The weights are the
-    same to the bit, so what may differ is the order of sums alone: lm-eval batches and pads
-    requests in its own way, and in bfloat16 or float16 a near tie between two answers or two
-    tokens can then fall the other way. Such flips are counted, and up to MOST_DIFFERING of the
-    items (0.5%) they count as verified; the counts are exact either way. Raises RunError when the
-    folder has no manifest, TaskError when a task cannot be scored.
+    recorded: task -> each item's results when the merge was scored in memory. The weights are the
+    same to the bit, so only the order of sums can differ: lm-eval batches and pads requests in its
+    own way. In bfloat16 or float16 a near tie between two answers or two tokens can then fall the
+    other way. Such items are counted; a folder with up to MOST_DIFFERING of them (0.5%) counts as
+    verified. Raises RunError when the folder has no manifest, TaskError when a task cannot be
+    scored.
     """
     say("verifying: reading all files again ...")
     changed = changed_files(folder)
@@ -122,7 +122,7 @@ def verify(
     loaded = _load(folder, trust_remote_code=options.trust_remote_code)
     if not loaded.loads:
         return loaded
-    counts = ", ".join(f"{task} ({len(one.ids):,} items)" for task, one in recorded.items())
+    counts = ", ".join(f"{task} ({len(items.ids):,} items)" for task, items in recorded.items())
     say(f"verifying: scoring with stock lm-eval: {counts} ...")
     try:
         found = score_stock(
@@ -133,7 +133,9 @@ def verify(
         )
     except EvomergeError:
         raise
-    except Exception as error:  # whatever lm-eval makes of a kind of model that it does not know
+    except (
+        Exception
+    ) as error:  # lm-eval may raise anything for a kind of model that it does not know
         return Verification(tensors=loaded.tensors, unscored=one_line(error) or repr(error))
     return Verification(
         tensors=loaded.tensors,
@@ -142,7 +144,7 @@ def verify(
 
 
 def _load(folder: Path, *, trust_remote_code: bool) -> Verification:
-    """Load model and tokenizer as any user would, and see that no tensor is left over."""
+    """Load model and tokenizer as any user would, and check that every tensor is used."""
     names: set[str] = set()
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
@@ -154,7 +156,7 @@ def _load(folder: Path, *, trust_remote_code: bool) -> Verification:
             folder, dtype="auto", output_loading_info=True, **trusting
         )
         AutoTokenizer.from_pretrained(folder, **trusting)
-    except Exception as error:  # whatever a folder, or code that came with it, makes them raise
+    except Exception as error:  # a damaged folder, or its code, may raise anything
         return Verification(tensors=len(names), failure=one_line(error) or repr(error))
     shapes = {str(entry[0]) for entry in info["mismatched_keys"]}
     return Verification(

@@ -1,7 +1,6 @@
-"""The winner of a search, a point of its front, or any candidate, as a folder with its scores.
+"""Export of the winner of a search, a point of its front, or any candidate, with its scores.
 
-It tells the record of a search to the card and the recipe; nothing is scored here but by `verify`,
-which asks stock lm-eval.
+The scores come from the record. Only `verify` scores again, with stock lm-eval.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from evomerge.study import ALGORITHMS, FACTS, Study
 from evomerge.workers import PreparedJob, choose_device
 
 CPU_ROWS = 32
-"""Rows of lm-eval's batches on a CPU where the job leaves it open; its own probing is for GPUs."""
+"""Rows of lm-eval's batches on a CPU if the job says auto; lm-eval's own search is for GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What was exported: where to, which candidate, its weights, and what `verify` found.
+    """What was exported: the folder, the candidate, its weights, and what `verify` found.
 
-    opening: what may be said of the candidate, in a sentence.
+    opening: a sentence on the candidate's scores.
     """
 
     out: Path
@@ -48,19 +47,19 @@ class ExportReport:
 
     @property
     def verified(self) -> bool:
-        """Whether nothing speaks against the folder; true where no verification was asked for."""
+        """Whether the verification passed; true if none was requested."""
         return self.verification is None or self.verification.verified
 
     def lines(self) -> tuple[str, ...]:
-        """The report in words; what speaks against the folder is its last word."""
+        """The report in lines; a failed verification comes last."""
         made = (
             f"model: {self.out} ({self.label}; {self.weights.tensors} tensors, "
             f"{self.weights.size_bytes / 1e9:.3f} GB)"
         )
         checked = () if self.verification is None else self.verification.lines()
         notes = (f"note: {note}" for note in self.weights.notes)
-        said = (self.opening, *notes, made)
-        return (*checked, *said) if self.verified else (*said, *checked)
+        facts = (self.opening, *notes, made)
+        return (*checked, *facts) if self.verified else (*facts, *checked)
 
 
 def export_winner(
@@ -74,14 +73,14 @@ def export_winner(
     shard_bytes: int = SHARD_BYTES,
     say: Say = hush,
 ) -> ExportReport:
-    """Export what a finished search delivers, or the candidate `trial` whatever it scored.
+    """Export the result of a finished search, or the candidate `trial` whatever it scored.
 
-    chosen: the winner, or a point of the front; not asked for where there is a `trial`, which may
-    be of a search that is not finished. verify: rehash the folder, load it by plain transformers
-    and score it by stock lm-eval on the items that the candidate was scored on (test items for what
-    a search delivers). Raises RunError when there
-    is no such candidate, a source changed since the search, or `out` exists; RecipeError,
-    SourceError, StorageError, TaskError.
+    chosen: the winner, or a point of the front; not needed if `trial` is given. trial: a
+    candidate; its search may be unfinished. verify: rehash the folder, load it with plain
+    transformers and score it with stock lm-eval on the items that the candidate was scored on
+    (test items for the result of a search). Raises RunError when there is no such candidate, a
+    source changed since the search, or `out` exists; RecipeError, SourceError, StorageError,
+    TaskError.
     """
     check_free(out)
     choice = choose(preparation, study, chosen, trial)
@@ -126,7 +125,7 @@ def export_winner(
 
 
 def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
-    """What is exported must be the model that was scored, so its sources must be those of then."""
+    """Check that the sources have not changed: the exported model must be the scored one."""
     hashed = (study.noted(FACTS) or {}).get("sources", {})
     for origin in origins:
         for name, digest in hashed.get(origin.reference, {}).items():
@@ -139,7 +138,7 @@ def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
 
 
 def _check_methods(study: Study, recipe: Recipe) -> None:
-    """The code of a package's method must be that of then too; evomerge's own is its version."""
+    """Check that the methods of packages have the versions that the candidates were scored with."""
     documents = [recipe, *recipe.used_stages.values()]
     used = {document.merge_method for document in documents}
     before = (study.noted(FACTS) or {}).get("versions", {})
@@ -154,7 +153,7 @@ def _check_methods(study: Study, recipe: Recipe) -> None:
 def _effort(preparation: PreparedJob, study: Study, key: CandidateKey) -> Effort:
     genomes = study.trials_of("genome")
     if key.generation == TEST:  # a search may have gone on since
-        genomes = tuple(one for one in genomes if one.key.generation <= key.selected_after)
+        genomes = tuple(trial for trial in genomes if trial.key.generation <= key.selected_after)
     job = preparation.job
     stages = {trial.stage: trial for trial in genomes}  # one candidate of each
     searched = [(job.searches[stage], trial) for stage, trial in sorted(stages.items())]
@@ -173,15 +172,17 @@ def _effort(preparation: PreparedJob, study: Study, key: CandidateKey) -> Effort
 
 
 def _tested_before(study: Study, key: CandidateKey) -> int:
-    """Selections on the test items before the one of a finalist, or before the last."""
+    """Number of selections on the test items before that of a finalist, or before the last."""
     finals = [trial.key for trial in study.trials_of("finalist")]
-    tests = [one for one in ([key] if key.generation == TEST else finals) if one.generation == TEST]
-    last = max((one.selected_after for one in tests), default=0)
+    tests = [
+        final for final in ([key] if key.generation == TEST else finals) if final.generation == TEST
+    ]
+    last = max((final.selected_after for final in tests), default=0)
     return tested_before(study.trials, last)
 
 
 def _space_name(spec: str | Mapping[str, Any]) -> str:
-    """The name of a shipped space; a record holds spaces written out, so they are compared."""
+    """The name of a shipped space; a record holds the whole space, so contents are compared."""
     if isinstance(spec, str):
         return Path(spec).name
     shipped = sorted(path.stem for path in shipped_folder("search_spaces").glob("*.yaml"))

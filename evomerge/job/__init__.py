@@ -1,7 +1,7 @@
-"""The job: what a user asks for, as one validated value.
+"""The job: the user's request, as one validated value.
 
-The same JobSpec serves the command line, Python callers and services. It checks everything that
-can be known without opening a checkpoint or a task; it does not know what those hold.
+The same JobSpec is used by the command line, by Python callers and by services. It checks
+everything that needs no checkpoint and no task.
 """
 
 from lazy_loader import attach_stub

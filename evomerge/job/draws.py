@@ -1,8 +1,8 @@
-"""The ways to draw items, as far as a job, its checks and its report know them.
+"""The facts on each way to draw items, for the checks of a job and for the report.
 
-The classes that draw are in search/sampling. Installed packages add ways of their own by entry
-points of the group `evomerge.samplers`, each a name for `evaluation.draws` and where its
-`ItemSampler` is. One is imported when its facts are asked for, and not before.
+The classes that draw are in search/sampling. Installed packages add their own with entry points of
+the group `evomerge.samplers`: a name for `evaluation.draws` and its `ItemSampler`. The package is
+imported when its facts are first needed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from evomerge.registry import Registry, unknown_part
 
 @dataclass(frozen=True, kw_only=True)
 class DrawFacts:
-    """What is known of a way to draw items before it draws any.
+    """The facts on a way to draw items.
 
-    same_items: all generations are scored on the same items, so their scores can be compared as
-        they are, nothing grows, and there are no elites.
-    every_item: every generation is scored on all items; then same_items too.
-    learns: it goes by what the baselines and earlier candidates answered.
-    asks_all_first: the baselines and the first generation are scored on all items, to go by.
-    whole_only: only all the items of a draw together tell a score, so no candidate is stopped
-        before it has them: there are no races.
-    one_metric: it stands for one metric of a task and no second one.
-    preference: what the report says after "a fresh draw of search items", such as ", those on
+    same_items: all generations are scored on the same items. So their scores can be compared
+        directly, the number of items does not grow, and there are no elites.
+    every_item: every generation is scored on all items; needs same_items too.
+    learns: the draw uses the answers of the baselines and of earlier candidates.
+    asks_all_first: the baselines and the first generation are scored on all items; needs learns.
+    whole_only: only all items of a draw together give a score. So no candidate is stopped earlier,
+        and there are no races.
+    one_metric: a draw is for one metric of a task; a second metric is refused.
+    preference: text of the report after "a fresh draw of search items", for example ", those on
         which candidates disagree more often and weighted for it".
-    sampler: the class that draws, of a package's; search/sampling/samplers.py has evomerge's own.
+    sampler: a package's class that draws; search/sampling/samplers.py has evomerge's own.
     """
 
     same_items: bool = False
@@ -45,14 +45,14 @@ class DrawFacts:
 
     def __post_init__(self) -> None:
         if self.every_item and not self.same_items:
-            raise ValueError("every_item: then all generations have the same_items")
+            raise ValueError("every_item: all generations have the same items; set same_items too")
         if self.asks_all_first and not self.learns:
-            raise ValueError("asks_all_first: nothing is told to a sampler that does not learn")
+            raise ValueError("asks_all_first: only a sampler that learns can use it; set learns")
 
     def sentence(self, items: str) -> str:
-        """What the report says of the items of a search; `items`: how many, as "64 items"."""
+        """The report's sentence on the items of a search; items: their number, as "64 items"."""
         if self.every_item:
-            return "Every candidate that is not stopped before is scored on all search items."
+            return "Every candidate that is not stopped early is scored on all search items."
         if self.same_items:
             return f"Every generation is scored on the same {items} of the search items."
         return (
@@ -73,13 +73,13 @@ BUILT_IN: dict[str, DrawFacts] = {
     "fixed": DrawFacts(same_items=True),
     "all": DrawFacts(same_items=True, every_item=True),
 }
-"""`evaluation.draws` of a job -> its facts, of evomerge's own."""
+"""`evaluation.draws` of a job -> the facts on evomerge's own way to draw."""
 
 
-def _read(found: object, name: str) -> DrawFacts | None:
-    facts = getattr(found, "facts", None)
-    if inspect.isclass(found) and not inspect.isabstract(found) and isinstance(facts, DrawFacts):
-        return replace(facts, sampler=found)
+def _read(part: object, name: str) -> DrawFacts | None:
+    facts = getattr(part, "facts", None)
+    if inspect.isclass(part) and not inspect.isabstract(part) and isinstance(facts, DrawFacts):
+        return replace(facts, sampler=part)
     return None
 
 
@@ -95,12 +95,12 @@ DRAWS: Registry[DrawFacts] = Registry(
 
 
 def draws_problem(name: str) -> str | None:
-    """Why a name is no way to draw items, and the mend; None where it is one."""
+    """Why a name is not a way to draw items, and the mend; None if it is one."""
     return unknown_part(name, kind="way to draw items", built_in=list(BUILT_IN), group=DRAWS.group)
 
 
 def load_draws(name: str) -> DrawFacts:
-    """The facts of a way to draw. Raises JobError where the package that has it cannot be used."""
+    """The facts on a way to draw. Raises JobError if its package cannot be used."""
     if name not in DRAWS:
         raise JobError(f"evaluation.draws: {name}: its package is not installed here; install it")
     return DRAWS[name]
@@ -109,4 +109,4 @@ def load_draws(name: str) -> DrawFacts:
 Draws = Annotated[
     str, WithJsonSchema({"anyOf": [{"enum": list(BUILT_IN), "type": "string"}, {"type": "string"}]})
 ]
-"""A way to draw items by its name: evomerge's own, or one that an installed package offers."""
+"""The name of a way to draw items: evomerge's own, or one of an installed package."""

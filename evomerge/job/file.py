@@ -1,4 +1,4 @@
-"""Job files: read, overridden, checked, and what is wrong with one said in a line."""
+"""Job files: reading, overrides, checks, and errors in one line."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def load_job(path: Path, *, overrides: Iterable[str] = ()) -> JobSpec:
 
 
 def load_recorded_job(path: Path) -> JobSpec:
-    """The job of a search that is only read: the packages that it ran with may be gone."""
+    """The job of a search that is only read; packages that it used may be missing here."""
     text = load_text(path, kind="a job", error=JobError)
     return parse_sections(JobSpec, text, where=str(path), expected=_NEEDED, context=ANYWHERE)
 
 
 def parse_job(text: str, *, where: str, overrides: Iterable[str] = ()) -> JobSpec:
-    """The same as load_job for the text of a job; `where` names it in messages."""
+    """Read and check the text of a job, as load_job; `where` names it in messages."""
     return parse_sections(JobSpec, text, where=where, expected=_NEEDED, overrides=overrides)
 
 
@@ -51,7 +51,7 @@ def parse_sections(
     overrides: Iterable[str] = (),
     context: Mapping[str, Any] | None = None,
 ) -> S:
-    """A document of sections, checked; `expected` names the keys that it needs.
+    """Read and check a document of sections; `expected` names the keys that it needs.
 
     overrides: as in load_job. context: of the validation. Raises JobError in one line.
     """
@@ -82,7 +82,7 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
 
 
 def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
-    """The first problem in one line; unknown keys come first, for they explain missing ones."""
+    """The first problem in one line; unknown keys first, because they explain missing keys."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     location = written_parts(first)
@@ -122,7 +122,7 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-# Where the ready-made files lie that ship with evomerge.
+# The place of the ready-made files that ship with evomerge.
 
 
 def shipped_folder(kind: Literal["search_spaces", "evals"]) -> Path:

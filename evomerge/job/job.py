@@ -1,4 +1,4 @@
-"""The whole job, and the searches it is made of."""
+"""The whole job and its searches."""
 
 from __future__ import annotations
 
@@ -33,52 +33,53 @@ _DEFAULT_SPACE = "one_weight_per_model"
 
 
 class StageSpec(Section):
-    """One search of a job; several of them are stages, each over the winner of the one before."""
+    """One search of a job with stages; each stage searches over the winner of the stage before."""
 
     name: str = Field(pattern=_NAME)
-    """What later stages, and the exported recipe, call this one's winner."""
+    """Name of this stage's winner in later stages and in the exported recipe."""
     search_space: str | dict[str, Any]
-    """As of a job; routes come last."""
+    """As `search_space` of a job; a stage of routes comes last."""
     share: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
-    """Of the budget, relative to the other stages'."""
+    """Share of the budget, relative to the other stages' shares."""
     optimizer: StageOptimizerSpec = StageOptimizerSpec()
-    """What differs from the job's `optimizer`."""
+    """Changes to the job's `optimizer` for this stage."""
 
 
 class JobSpec(Section):
     """A whole job: the keys of the file. examples/ has jobs that run."""
 
     name: str = Field(pattern=_NAME)
-    """Of the search; the run directory is `runs/NAME`."""
+    """Name of the search; the run directory is `runs/NAME`."""
     models: ModelsSpec
     """The base and the experts."""
     search_space: str | dict[str, Any] | None = None
     """A name in `search_spaces/`, a path, or the mapping itself: a method with its parameters, or
-    `routes`. Not given, and no stages: `one_weight_per_model`."""
+    `routes`. Without it and without stages: `one_weight_per_model`."""
     stages: tuple[StageSpec, ...] = ()
-    """Instead of `search_space`: several searches, each over the winner of the one before."""
+    """Instead of `search_space`: several searches; each searches over the winner of the one
+    before."""
     mode: Mode = "single"
-    """`single`: the objectives are combined into one score; `pareto`: each that has weight is an
-    axis of a front."""
+    """`single`: the objectives are combined into one score; `pareto`: each objective with a
+    positive weight is an axis of a front."""
     objectives: tuple[ObjectiveSpec, ...] = Field(min_length=1)
     """What is optimised."""
     aggregate: Aggregate = "mean"
     """`mean`, `geometric` or `min` of the objectives."""
     report: tuple[str, ...] = ()
-    """Tasks that are scored at the end only."""
+    """Tasks that are scored only at the end."""
     constraints: tuple[ConstraintSpec, ...] = ()
-    """Scores that must be kept."""
+    """Scores that the winner must keep."""
     evaluation: EvaluationSpec = EvaluationSpec()
-    """On which items candidates are scored, and how."""
+    """The items that candidates are scored on, and how."""
     optimizer: OptimizerSpec = OptimizerSpec()
-    """Who proposes genomes, and from which seed."""
+    """The optimiser that proposes genomes, and its seed."""
     budget: BudgetSpec
     """When the search ends."""
     compute: ComputeSpec = ComputeSpec()
     """Where candidates are built and scored."""
     storage: RecordPlace = "auto"
-    """`auto` keeps the record in the run directory; or the URL of a PostgreSQL database (extra
-    `postgres`), without a password: that is read from `PGPASSWORD` or `~/.pgpass`."""
+    """`auto` keeps the record in the run directory. Or the URL of a PostgreSQL database (extra
+    `postgres`), without a password; the password is read from `PGPASSWORD` or `~/.pgpass`."""
 
     @field_validator("objectives")
     @classmethod
@@ -96,9 +97,9 @@ class JobSpec(Section):
         if self.stages and self.search_space is not None:
             raise ValueError("stages: the job has search_space already; keep one of them")
         names = [stage.name for stage in self.stages]
-        taken = {self.models.base, *self.models.sources}
+        used = {self.models.base, *self.models.sources}
         for place, name in enumerate(names):
-            if name in names[:place] or name in taken:
+            if name in names[:place] or name in used:
                 raise ValueError(f"stages.{place}.name: {name} is taken; choose another")
         return self
 
@@ -114,7 +115,7 @@ class JobSpec(Section):
         for field in ("racing", "growing", "elites"):
             if getattr(self.evaluation, field) not in (False, "auto"):
                 raise ValueError(
-                    f"evaluation.{field}: goes by one score, and mode: pareto has several; leave it"
+                    f"evaluation.{field}: needs one score, but mode: pareto has several; leave it"
                     " out"
                 )
         if len(self.axes) < 2:
@@ -124,12 +125,12 @@ class JobSpec(Section):
             )
         if self.aggregate != "mean":
             raise ValueError(
-                f"aggregate: {self.aggregate} makes one score of all objectives, and mode: pareto "
+                f"aggregate: {self.aggregate} makes one score of all objectives, but mode: pareto "
                 "keeps them apart; leave one of the two out"
             )
         if self.stages:
             raise ValueError(
-                "stages: each begins from one winner, and mode: pareto ends with a front; give one "
+                "stages: each begins from one winner, but mode: pareto ends with a front; give one "
                 "search_space, or leave mode out"
             )
 
@@ -148,14 +149,15 @@ class JobSpec(Section):
         several = [task for task in tasks if tasks.count(task) > 1]
         if several and self.evaluation.draw_facts.one_metric:
             raise ValueError(
-                f"evaluation.draws: {self.evaluation.draws} stand for one metric of a task, and "
+                f"evaluation.draws: {self.evaluation.draws} estimate one metric of a task, but "
                 f"{several[0]} has several; name one, or set draws to another kind"
             )
 
     def check_draws(self) -> None:
-        """Refuse a package's way to draw that cannot be used, or does not go with the job.
+        """Refuse a package's sampler that cannot be used, or does not fit the job.
 
-        evomerge's own are checked when the job is read, which imports no package. Raises JobError.
+        evomerge's own samplers are checked when the job is read; no package is imported then.
+        Raises JobError.
         """
         load_draws(self.evaluation.draws)
         try:
@@ -168,9 +170,10 @@ class JobSpec(Section):
             raise JobError(str(error)) from error
 
     def check_package_algorithms(self) -> None:
-        """Refuse optimisers of packages that cannot be imported, or are not for this job.
+        """Refuse optimisers of packages that cannot be imported, or do not fit the job.
 
-        evomerge's own are refused when the job is read, which imports no package. Raises JobError.
+        evomerge's own are checked when the job is read; no package is imported then. Raises
+        JobError.
         """
         try:
             self._refuse_algorithms("mode", of_packages=True)
@@ -208,27 +211,27 @@ class JobSpec(Section):
 
     @property
     def front_objectives(self) -> int:
-        """How many losses an optimiser is told: the axes of the front, or one score."""
+        """How many losses an optimiser gets: one for each axis of the front, or one score."""
         return len(self.axes) if self.mode == "pareto" else 1
 
     @property
     def races(self) -> bool:
-        """Whether losers of a generation are stopped early: where one score says who loses."""
-        asked = self.mode == "single" and self.evaluation.racing is not False
-        return asked and not self.evaluation.draw_facts.whole_only
+        """Whether losers of a generation are stopped early; this needs one score."""
+        wanted = self.mode == "single" and self.evaluation.racing is not False
+        return wanted and not self.evaluation.draw_facts.whole_only
 
     @property
     def searches(self) -> tuple[StageSpec, ...]:
-        """The searches of the job in order: its stages, or the one that it is."""
+        """The searches of the job in order: its stages, or the single search."""
         space = self.search_space or _DEFAULT_SPACE
         return self.stages or (StageSpec(name="search", search_space=space),)
 
     def optimizer_of(self, stage: StageSpec) -> OptimizerSpec:
-        """Who proposes the genomes of a stage."""
+        """The optimiser of a stage: the job's, with the stage's own settings."""
         return self.optimizer.model_copy(update=stage.optimizer.model_dump(exclude_none=True))
 
     def budget_after(self, stage: int) -> BudgetSpec:
-        """The part of the budget that may be spent when stage number `stage`, from 0, has ended."""
+        """The part of the budget for the stages up to number `stage`, from 0."""
         shares = [search.share for search in self.searches]
         part = sum(shares[: stage + 1]) / sum(shares) if stage + 1 < len(shares) else 1.0
         limits = self.budget
@@ -245,23 +248,22 @@ class JobSpec(Section):
         return tuple(dict.fromkeys(named))
 
     def items_each(self, genes: int) -> int:
-        """Items of a candidate of so many genes."""
+        """Items of a candidate with `genes` genes."""
         return self.evaluation.items_each(genes=genes, tasks=len(self.search_tasks))
 
     @property
     def all_tasks(self) -> tuple[str, ...]:
-        """Every task of the job, those that are only reported last."""
+        """Every task of the job; tasks that are only reported come last."""
         return tuple(dict.fromkeys([*self.search_tasks, *self.report]))
 
     def fingerprint(self) -> dict[str, str]:
         """sha256 of each part that a resumed search must share with its start.
 
-        Budget, compute (but for the dtype, which changes the models) and the storage's place may
-        differ.
+        Budget, compute (except the dtype, which changes the models) and storage may differ.
         """
         document = self.model_dump(mode="json", exclude={"budget", "compute", "storage"})
         document["compute.dtype"] = self.compute.dtype
-        # A record of before there were stages, or several modes, is still the same job's.
+        # Records from before stages and modes existed must still match their job.
         if not self.stages:
             del document["stages"]
         if self.mode == "single":
@@ -272,5 +274,5 @@ class JobSpec(Section):
         }
 
     def to_yaml(self) -> str:
-        """The job as a file that `load_job` reads back equal."""
+        """The job as the text of a file; `load_job` reads an equal job from it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -26,13 +26,13 @@ from evomerge.registry import unknown_part
 Aggregate = Literal["mean", "geometric", "min"]
 
 ANYWHERE: Mapping[str, Any] = {"parts": "of any machine"}
-"""Context in which a job is validated that is only read: a package it names may be missing here."""
+"""Validation context for a job that is only read: a package that it names may be missing here."""
 
 
 class Section(BaseModel):
-    """Frozen, and a key that it does not know is an error.
+    """A part of a job: it is frozen, and an unknown key is an error.
 
-    The text under a field is its description in the schema, and in docs/job.md.
+    The text under a field is its description in the schema and in docs/job.md.
     """
 
     model_config = ConfigDict(
@@ -49,11 +49,11 @@ class ModelsSpec(Section):
     """One to eight experts of the base's architecture: folders, hub ids or adapters. For routes
     through one model, the base itself."""
     tokenizer: str = "base"
-    """Of the merged models: `base`, `union`, or one of the sources."""
+    """Tokenizer of the merged models: `base`, `union`, or one of the sources."""
     statistics: PlainName | None = None
-    """The folder that `evomerge calibrate` wrote, for methods that need it."""
+    """The folder that `evomerge calibrate` wrote, for methods that need statistics."""
     trust_remote_code: bool = False
-    """Let a model's own code run."""
+    """Whether a model's own code may run."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelsSpec:
@@ -76,13 +76,14 @@ class ObjectiveSpec(Section):
     task: str
     """A task of lm-eval, of `evals/`, or of a folder in `evaluation.task_folders`."""
     metric: str
-    """As lm-eval prints it (`acc`, `exact_match,strict-match`); one that is a mean over items."""
+    """As lm-eval prints it (`acc`, `exact_match,strict-match`); it must be a mean over items."""
     weight: float = Field(default=1.0, ge=0.0, le=1e9)
-    """In the aggregate. With weight 0 it is scored and not optimised."""
+    """Weight in the aggregate. With weight 0 the objective is scored but not optimised."""
 
 
 class ConstraintSpec(Section):
-    """A metric that must stay high: what breaks a constraint loses to what keeps it."""
+    """A metric that must stay high: a candidate that breaks a constraint loses to one that keeps
+    it."""
 
     task: str
     """As in an objective."""
@@ -91,18 +92,19 @@ class ConstraintSpec(Section):
     at_least: float = Field(allow_inf_nan=False)
     """The least score, or the least share of the score of `of`."""
     of: Literal["base", "best_source"] | None = None
-    """Whose score `at_least` is a share of."""
+    """If given, `at_least` is a share of this model's score."""
 
 
 class SplitSpec(Section):
-    """Shares of each task's items, by a hash of their content; they add up to 1."""
+    """Shares of each task's items; they add up to 1. A hash of an item's content decides its
+    part."""
 
     search: float = Field(default=0.6, gt=0.0, lt=1.0)
-    """What candidates are scored on."""
+    """Items that candidates are scored on."""
     validation: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """What the winner is chosen on."""
+    """Items that the winner is chosen on."""
     test: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """What the winner and every parent are scored on once, at the end."""
+    """Items that the winner and every parent are scored on once, at the end."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> SplitSpec:
@@ -120,39 +122,38 @@ class EvaluationSpec(Section):
     split: SplitSpec = SplitSpec()
     """Shares of each task's items."""
     draws: Draws = "informative"
-    """Which items a generation is scored on: `informative` (fresh ones, those on which candidates
-    disagree more often), `fresh` (fresh ones, all alike), `anchors` (a few that stand for all,
-    chosen once from the answers of the baselines and the first generation; weighted, or by item
-    response theory, whichever measures better), `fixed` (the same few, drawn once), `all`; or
-    [one of your
+    """Which items a generation is scored on: `informative` (fresh items, more often those on which
+    candidates disagree), `fresh` (fresh items, all equally likely), `anchors` (a few items that
+    represent all, chosen once from the answers of the baselines and the first generation; the score
+    is a weighted mean or uses item response theory, whichever measures better), `fixed` (the same
+    few items, drawn once), `all`; or [one of your
     own](extending.md#your-own-way-to-draw-items), of an installed package."""
     racing: bool | Literal["auto"] = "auto"
-    """Stop candidates that surely are not in the better half, and score the others on more items
-    where there are more. `auto`: in mode `single`, but for anchors."""
+    """Stop candidates that are surely not in the better half, and score the others on more items if
+    there are more. `auto`: yes in mode `single`, except with `anchors`."""
     growing: bool = False
-    """Fewer items where candidates differ much and more as they come closer, by the measured
-    noise."""
+    """Use fewer items while candidates differ much, and more items as they come closer, by the
+    measured noise."""
     elites: int = Field(default=0, ge=0, le=16)
-    """The best so far that are scored again with every generation, so that the best of all is
-    better known."""
+    """How many of the best candidates so far are scored again with every generation, so that their
+    scores become more exact."""
     items_per_generation: int | Literal["auto"] = "auto"
-    """Items of a candidate, over all objectives and constraints together, evenly by task; where
-    they grow or candidates race, at most that on average. `auto`: 64, from 48 genes on 32;
-    8 a task at least."""
+    """Items of a candidate, over all objectives and constraints together, evenly by task. With
+    `growing` or `racing` it is the most on average. `auto`: 64, or 32 from 48 genes on, and at
+    least 8 for each task."""
     items_for_baselines: int = Field(default=512, ge=1)
-    """Items of each baseline (with `anchors` it is all search items, for the first generation
-    too)."""
+    """Items of each baseline (with `anchors` all search items, also for the first generation)."""
     finalists: int = Field(default=3, ge=0, le=900)
-    """Best candidates that reach validation; of a front four times as many."""
+    """How many of the best candidates reach validation; four times as many for a front."""
     batch_size: int | Literal["auto"] = "auto"
-    """Requests of a padded batch, as lm-eval makes them, or `auto`, which shares what texts have in
-    common and packs them."""
+    """Requests in a padded batch, as in lm-eval; or `auto`, which computes common beginnings of
+    texts once and packs the rest without padding."""
     task_folders: tuple[PlainName, ...] = ()
     """Folders with your own lm-eval task files. They are code, so only folders that you name are
-    read, and `resume` and `export` of a search that another began ask for `--trust-code`."""
+    read. `resume` and `export` of a search that another user started need `--trust-code`."""
     num_fewshot: int | None = Field(default=None, ge=0)
-    """As in lm-eval; items that stand in prompts as examples are not scored. Not given: the
-    task's."""
+    """As in lm-eval; items that are used as few-shot examples are not scored. Without it: the
+    task's own number."""
     apply_chat_template: bool = False
     """As in lm-eval."""
 
@@ -171,7 +172,7 @@ class EvaluationSpec(Section):
         return self
 
     def refuse_unfit(self) -> None:
-        """Raise ValueError for what does not go with the way to draw; a package's is imported."""
+        """Raise ValueError for settings that do not fit the way to draw; a package is imported."""
         for field in ("growing", "elites"):
             if getattr(self, field) and not self.draws_afresh:
                 raise ValueError(
@@ -180,24 +181,24 @@ class EvaluationSpec(Section):
                 )
         if self.racing is True and self.draw_facts.whole_only:
             raise ValueError(
-                f"racing: {self.draws} stand for a task all together, so no part of them tells who "
-                "loses; leave it out, or set draws to another kind"
+                f"racing: {self.draws} give a score only all together, so no candidate can be "
+                "stopped early; leave it out, or set draws to another kind"
             )
 
     @property
     def draw_facts(self) -> DrawFacts:
-        """What is known of the way to draw. Raises JobError where its package cannot be used."""
+        """The facts on the way to draw. Raises JobError if its package cannot be used."""
         return load_draws(self.draws)
 
     @property
     def draws_afresh(self) -> bool:
-        """Whether every generation has items of its own."""
+        """Whether every generation has its own items."""
         return not self.draw_facts.same_items
 
     def items_each(self, *, genes: int, tasks: int) -> int:
-        """Items of a candidate, of which `auto` is the number that measured best.
+        """Items of a candidate; `auto` gives the number that measured best.
 
-        More genes want more generations rather than more items in each of them.
+        With more genes, more generations help more than more items in each of them.
         """
         if self.items_per_generation != "auto":
             return self.items_per_generation
@@ -207,8 +208,8 @@ class EvaluationSpec(Section):
     @classmethod
     def _positive(cls, value: int | str, info: ValidationInfo) -> int | str:
         if isinstance(value, int) and value < 1:
-            what = "requests" if info.field_name == "batch_size" else "items"
-            raise ValueError(f"{value} is below 1; give a number of {what}, or `auto`")
+            noun = "requests" if info.field_name == "batch_size" else "items"
+            raise ValueError(f"{value} is below 1; give a number of {noun}, or `auto`")
         return value
 
 
@@ -227,7 +228,7 @@ def _known_algorithm(name: str, info: ValidationInfo) -> str:
     near = difflib.get_close_matches(name, ["auto", *ALGORITHMS], n=1)
     mend = f"did you mean {near[0]}?" if near else f"write auto or one of {', '.join(ALGORITHMS)}"
     raise ValueError(
-        f"{name or 'nothing'} is no optimiser of evomerge, nor of an installed package; {mend}"
+        f"{name or 'nothing'} is not an optimiser of evomerge or of an installed package; {mend}"
     )
 
 
@@ -235,32 +236,32 @@ _AlgorithmName = Annotated[str, AfterValidator(_known_algorithm)]
 
 
 class OptimizerSpec(Section):
-    """Who proposes genomes."""
+    """The optimiser, which proposes genomes."""
 
     algorithm: _AlgorithmName = "auto"
-    """One of the optimisers below, or of an installed package; `auto` is the one that measured
+    """One of the optimisers below, or one of an installed package. `auto` is the one that measured
     best: `cma_es` for few weights, `lra_cma_es` for 16 to 500, `cma_es` with halved learning rates
     above 500, `cat_cma_es` for routes; for fronts, `como_cat_cma_es` with two objectives and
     `nsga2` with more."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of everything that is drawn: the same job and seed give the same search."""
+    """Seed of all random draws: the same job and seed give the same search."""
     sigma: float = Field(default=1 / 6, gt=0.0, le=1.0)
     """The first step size, in the unit box."""
     population: _Population = "auto"
-    """Candidates of a generation. `auto`: 4 + ⌊3 ln n⌋ for n genes (`cma_es`: twice that for 16
+    """Candidates in a generation. `auto`: 4 + ⌊3 ln n⌋ for n genes (`cma_es`: twice that for 16
     weights or more)."""
 
 
 class BudgetSpec(Section):
-    """When a search ends: the first limit reached. A generation that does not fit in whole is not
-    begun. One of the limits must be given."""
+    """When a search ends: at the first limit that it reaches. A generation that would not fit
+    completely is not started. Give at least one limit."""
 
     candidates: int | None = Field(default=None, ge=1)
     """Genomes scored."""
     hours: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
-    """Worker time spent on them."""
+    """Worker time spent on the candidates."""
     items: int | None = Field(default=None, ge=1)
-    """Items scored by them."""
+    """Items scored for the candidates."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> BudgetSpec:
@@ -271,11 +272,11 @@ class BudgetSpec(Section):
 
 BuiltInEngine = Literal["auto", "transformers", "vllm"]
 ENGINES_GROUP = "evomerge.engines"
-"""Of entry points, by which installed packages offer engines of their own."""
+"""The group of entry points with which installed packages add engines."""
 
 
 def engine_problem(name: str) -> str | None:
-    """Why a name is no engine, and the mend; None where it is one."""
+    """Why a name is not an engine, and the mend; None if it is one."""
     return unknown_part(name, kind="engine", built_in=get_args(BuiltInEngine), group=ENGINES_GROUP)
 
 
@@ -299,24 +300,23 @@ class ComputeSpec(Section):
     """Where candidates are built and scored, and the dtype of the merged model."""
 
     engine: _Engine = "auto"
-    """What runs the models. `auto` is transformers everywhere; `vllm`, where it is installed, is
-    taken only by name, as it has never been run on a GPU; any other name is an engine of an
-    installed package."""
+    """What runs the models. `auto` is always transformers. `vllm` must be named and installed; it
+    has never been run on a GPU. Any other name is an engine of an installed package."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     workers: int | Literal["auto"] = "auto"
     """Processes that score candidates; two or more are Ray actors (extra `ray`). `auto`: one, or
-    one a GPU."""
+    one for each GPU."""
     gpus_per_worker: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"
     """Share of a GPU that a worker takes. `auto`: 1 on a GPU."""
     dtype: DType | Literal["auto"] = "auto"
-    """Of the merged model. `auto`: that of the base."""
+    """dtype of the merged model. `auto`: that of the base."""
     cache_gb: float = Field(default=4.0, ge=0.0, le=1e9)
-    """How much of what sources alone decide, such as sorted magnitudes, a worker may keep beside
-    the run (`RUN_DIR/facts`; may be deleted at any time)."""
+    """How much a worker may keep on disk of results that depend only on the sources, for example
+    sorted magnitudes (`RUN_DIR/facts`; may be deleted at any time)."""
     prefix_gb: float = Field(default=1.0, ge=0.0, le=1e9)
-    """Hidden states that a worker may keep in memory for routes that begin alike; 0 computes each
-    from the start."""
+    """How much memory a worker may use for hidden states that routes with the same beginning share;
+    0 computes each route from the start."""
 
     @field_validator("workers")
     @classmethod
@@ -327,7 +327,7 @@ class ComputeSpec(Section):
 
 
 class StageOptimizerSpec(Section):
-    """What a stage's optimiser has otherwise than the job's."""
+    """Settings of a stage's optimiser that differ from the job's."""
 
     algorithm: _AlgorithmName | None = None
     """As in `optimizer`."""
@@ -337,7 +337,7 @@ class StageOptimizerSpec(Section):
     """As in `optimizer`."""
 
 
-# Where the record of a job is kept: in its run directory, or in a PostgreSQL database.
+# The place of a job's record: in its run directory, or in a PostgreSQL database.
 
 
 _URL = re.compile(
@@ -346,7 +346,7 @@ _URL = re.compile(
     r"(?P<server>[^/?]*)(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?$",
     re.DOTALL,
 )
-"""The parts of a URL as SQLAlchemy 2.1 takes them apart."""
+"""The parts of a URL as SQLAlchemy 2.1 splits it."""
 
 _SCHEMES = ("postgresql", "postgresql+psycopg")
 _SECRET_OPTIONS = re.compile(r"(?i)(?:^|&)(password|sslpassword)=")
@@ -358,12 +358,12 @@ def _check(place: str) -> str:
     found = _URL.match(place)
     if found is None or found["scheme"] not in _SCHEMES:
         raise ValueError(
-            "no place for a record; write `auto`, which keeps it in the run directory, or "
+            "not a place for a record; write `auto`, which keeps it in the run directory, or "
             "postgresql://USER@HOST/DATABASE"
         )
     if found["password"] or _SECRET_OPTIONS.search(found["query"] or ""):
         raise ValueError(
-            "the URL holds a password, which whoever reads the record or the report would see; "
+            "the URL has a password, and every reader of the record or the report would see it; "
             "leave it out, and give it in the environment as PGPASSWORD, or in ~/.pgpass"
         )
     return place

@@ -1,4 +1,4 @@
-"""What people see of a search: the terminal while it runs, its status, and the HTML report."""
+"""What a user sees of a search: its progress in the terminal, its status, and the HTML report."""
 
 from lazy_loader import attach_stub
 

@@ -1,7 +1,4 @@
-"""How a recipe's coefficients are shown: figures over depth, and a table of what is flat.
-
-What the coefficients are is found out in `coefficients.py`.
-"""
+"""A recipe's coefficients: figures over depth, and a table of those that do not vary."""
 
 from __future__ import annotations
 
@@ -18,14 +15,14 @@ from evomerge.search import BASE, parent_labels
 from evomerge.sources import Structure
 from evomerge.space import component_of
 
-# A recipe's coefficients as they act: per parameter, model, component and layer.
+# A recipe's coefficients in effect, by parameter, model, component and layer.
 #
-# Every value is resolved through the recipe itself, tensor by tensor, as the merge engine
-# resolves it, so nothing is assumed of the search space that wrote it.
+# The recipe resolves every value, tensor by tensor, as for the merge engine. So this works for
+# recipes of any search space.
 
 
 _COMPONENTS = {"attention": "attention", "mlp": "MLP"}
-"""What search spaces tell apart -> how people call it."""
+"""Component of a search space -> its name for people."""
 
 _NORMS = ("norm", "ln_", "ln1", "ln2")
 """Words in the names of norms, which spaces count to the rest of a layer."""
@@ -37,8 +34,8 @@ _NAMES_SHOWN = 3
 class Curve:
     """One model's values of a parameter over depth.
 
-    model: its reference; None for a parameter of the whole recipe. values: (depth,), None where
-    the recipe gives none.
+    model: its reference; None for a parameter of the whole recipe. values: (depth,), None for a
+    layer without a value.
     """
 
     model: str | None
@@ -71,7 +68,7 @@ class Outer:
 
 @dataclass(frozen=True, kw_only=True)
 class Coefficients:
-    """All numbers of a recipe; `fixed` is what is one for the whole merge, by parameter."""
+    """All numbers of a recipe. fixed: parameters with one value for the whole merge."""
 
     panels: tuple[Panel, ...]
     outer: tuple[Outer, ...]
@@ -94,9 +91,9 @@ def coefficients_of(recipe: Recipe, structure: Structure) -> Coefficients:
         groups: dict[tuple[Curve, ...], list[str]] = {}
         for suffix in suffixes:
             curves = tuple(_curve(recipe, parameter, m, suffix, structure) for m in models)
-            told = tuple(c for c in curves if any(v is not None for v in c.values))
-            if told:
-                groups.setdefault(told, []).append(suffix)
+            known = tuple(c for c in curves if any(v is not None for v in c.values))
+            if known:
+                groups.setdefault(known, []).append(suffix)
         named = [(_component(members, suffixes), curves) for curves, members in groups.items()]
         for name, curves in sorted(named, key=lambda entry: _rank(entry[0])):
             panels.append(Panel(parameter=parameter, component=name, curves=curves))
@@ -118,7 +115,7 @@ def _parameters(recipe: Recipe) -> dict[str, tuple[str | None, ...]]:
 
 
 def _suffixes(structure: Structure) -> tuple[str, ...]:
-    """What follows the layer's number in the names of its tensors, over all layers."""
+    """The part after the layer's number in the names of tensors, over all layers."""
     names = {
         name: f"{structure.layer_prefix}{structure.layer_of(name)}."
         for name in structure.shapes
@@ -166,7 +163,7 @@ def _outer(
 def _words(
     recipe: Recipe, parameter: str, model: str | None, structure: Structure
 ) -> Iterable[str]:
-    """Values that are no numbers: switches and names of ways to do it."""
+    """Values that are not numbers: switches and names."""
     for name in structure.shapes:
         value = recipe.setting_of(parameter, model=model, tensor_name=name, depth=0.0)
         if isinstance(value, (bool, str)):
@@ -179,7 +176,7 @@ def _number(value: bool | float | str | None) -> float | None:
 
 
 def _component(members: Sequence[str], every: Sequence[str]) -> str:
-    """What people call these parts of a layer: whole components by name, others one by one."""
+    """A name for these parts of a layer: whole components by name, others one by one."""
     if len(members) == len(every):
         return "all parts of a layer"
     whole = dict.fromkeys(map(_class_of, members))
@@ -213,16 +210,16 @@ _MARKS = (
     ("x", "✖"),
     ("star", "★"),
 )
-"""A mark for each colour of the page (--c1 to --c8): as plotly calls it, and as it looks."""
+"""A mark for each colour of the page (--c1 to --c8): plotly's name for it, and its glyph."""
 
 _HEIGHT = 230  # CSS pixels
 _MOST_MARKED = 64
-"""Layers: with more of them marks would touch."""
+"""Layers; with more of them the marks would touch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMark:
-    """How a model is called and drawn; `reference` is empty for what belongs to no one model."""
+    """A model's name and mark; `reference` is empty for values of the whole merge."""
 
     name: str
     reference: str
@@ -232,7 +229,7 @@ class ModelMark:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A parameter where it does not vary over depth; values in the order of the marks."""
+    """A parameter that does not vary over depth; values in the order of the marks."""
 
     parameter: str
     where: str
@@ -241,7 +238,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class CoefficientView:
-    """All of a recipe's numbers as a page shows them; `fixed` holds for the whole merge."""
+    """A recipe's numbers for the page; `fixed` applies to the whole merge."""
 
     method: str
     fixed: tuple[tuple[str, str], ...]
@@ -294,7 +291,7 @@ def coefficient_figure(
     """One parameter over depth, a line for each model.
 
     models: all models of the recipe in the order of their colours. peers: the panels of the same
-    parameter, which share the axis of values.
+    parameter; they share the axis of values.
     """
     depth = len(panel.curves[0].values)
     traces = [

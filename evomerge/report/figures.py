@@ -1,7 +1,7 @@
 """The figures of the report, as plotly draws them.
 
-Colours are names of the page's own (`var(--ink)`), which the page replaces by those of its light or
-dark scheme. Text from a job is escaped here, for plotly reads tags in text.
+Colours are CSS variables of the page (`var(--ink)`); the page replaces them by the colours of its
+light or dark scheme. Text from a job is escaped here, because plotly reads tags in text.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def interval_figure(
 ) -> Figure:
     """Scores of models with their intervals, one model a row.
 
-    emphasised: the row drawn in the accent colour. reference: the row whose score is drawn through
-    all rows. extent: of the score axis, shared by figures that are to be compared.
+    emphasised: the row drawn in the accent colour. reference: a line through all rows marks the
+    score of this one. extent: of the score axis; figures to be compared have the same.
     """
     names = [safe_text(name, wrap=_WRAP_LETTERS) for name, _ in rows]
     traces = [
@@ -104,21 +104,21 @@ def interval_figure(
         for name, interval in rows
         if name == reference
     ]
-    said = "; ".join(f"{name} {score_text(interval.value)}" for name, interval in rows)
-    return Figure(title=title, description=said, height=height, spec=spec_of(traces, layout))
+    scores = "; ".join(f"{name} {score_text(interval.value)}" for name, interval in rows)
+    return Figure(title=title, description=scores, height=height, spec=spec_of(traces, layout))
 
 
 def spread_of(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis that leave air around the values."""
+    """Ends of an axis that leave a margin around the values."""
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
-    air = 0.06 * (high - low) or 0.05 * max(abs(high), 1.0)
-    return low - air, high + air
+    margin = 0.06 * (high - low) or 0.05 * max(abs(high), 1.0)
+    return low - margin, high + margin
 
 
 def titled(text: str) -> dict[str, Any]:
-    """The part of an axis that says what is along it."""
+    """The title of an axis, for plotly."""
     return {"title": {"text": safe_text(text), "font": {"size": 12}, "standoff": 8}}
 
 
@@ -151,7 +151,7 @@ def layout_of(height: int, *, margin: Mapping[str, int]) -> dict[str, Any]:
 
 
 def spec_of(traces: Sequence[go.Scatter | go.Heatmap], layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked by plotly, without the template that it adds."""
+    """Data and layout, checked by plotly, without the template that it adds."""
     figure = go.Figure(data=list(traces), layout={**layout, "template": "none"}).to_dict()
     return {"data": figure["data"], "layout": {**figure["layout"], "template": {}}}
 

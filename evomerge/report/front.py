@@ -1,4 +1,4 @@
-"""What the status and the report show of a front: its points, what they score, how to have one."""
+"""A front as the status and the report show it: its points and their scores."""
 
 from __future__ import annotations
 
@@ -33,25 +33,29 @@ def _pair(front: Front, across: Axis, up: Axis) -> Figure:
     others = [rival for rival in front.rivals if front.point(rival.label) is None]
     # The front is drawn last, over the others.
     traces = [
-        *(_mark(one, across, up, on_front=False) for one in others),
-        *(_mark(one, across, up, on_front=True) for one in members),
+        *(_mark(entry, across, up, on_front=False) for entry in others),
+        *(_mark(entry, across, up, on_front=True) for entry in members),
     ]
     layout = layout_of(_HEIGHT, margin={"l": 8, "r": 16, "t": 4, "b": 46})
     for name, axis in (("xaxis", across), ("yaxis", up)):
-        ends = [end for one in (*members, *others) for end in (axis.of(one).low, axis.of(one).high)]
+        ends = [
+            end
+            for entry in (*members, *others)
+            for end in (axis.of(entry).low, axis.of(entry).high)
+        ]
         better = "" if axis.higher_is_better else ", lower is better"
         extent = spread_of(ends)
         if not axis.higher_is_better:
             extent = (extent[1], extent[0])
         layout[name] |= titled(f"{axis.task}, {axis.metric}{better}") | {"range": list(extent)}
     layout["yaxis"]["automargin"] = True
-    said = "; ".join(
-        f"{one.label} {score_text(across.of(one).value)}, {score_text(up.of(one).value)}"
-        for one in (*members, *others)
+    scores = "; ".join(
+        f"{entry.label} {score_text(across.of(entry).value)}, {score_text(up.of(entry).value)}"
+        for entry in (*members, *others)
     )
     return Figure(
         title=f"{up.task} against {across.task}",
-        description=f"Scores on {across} and {up}: {said}",
+        description=f"Scores on {across} and {up}: {scores}",
         height=_HEIGHT,
         spec=spec_of(traces, layout),
     )
@@ -80,10 +84,11 @@ def _mark(summary: ScoreSummary, across: Axis, up: Axis, *, on_front: bool) -> g
 
 @dataclass(frozen=True, kw_only=True)
 class FrontRow:
-    """A model on the test items, axis by axis.
+    """The scores of a model on the test items, by axis.
 
-    validation: what a point was chosen by; empty for a model that is not on the front. dominates:
-    parents that it is nowhere below and somewhere above; surely: those for which it is settled.
+    validation: the scores that put a point on the front; empty for a model that is not on it.
+    dominates: parents that it is below on no axis and above on at least one. surely: parents for
+    which the intervals settle it.
     """
 
     label: str
@@ -101,8 +106,8 @@ class FrontRow:
     def __str__(self) -> str:
         """The scores on the test items in one line."""
         parts = [
-            f"{axis} {score_text(it.value)} [{score_text(it.low)}, {score_text(it.high)}]"
-            for axis, it in self.test.items()
+            f"{axis} {score_text(span.value)} [{score_text(span.low)}, {score_text(span.high)}]"
+            for axis, span in self.test.items()
         ]
         over = f", dominates {', '.join(self.dominates)}" if self.dominates else ""
         broken = "" if self.constraints_kept else ", breaks a constraint"
@@ -115,11 +120,11 @@ def rows_of(front: Front) -> tuple[FrontRow, ...]:
 
 
 def front_parts(front: Front) -> dict[str, Any]:
-    """Everything that the page of a front names."""
+    """The values that the template of a front uses."""
     rivals = [
-        FrontRow(label=one.label, role=one.role, test=_scores(front, one), validation={})
-        for one in front.rivals
-        if front.point(one.label) is None
+        FrontRow(label=rival.label, role=rival.role, test=_scores(front, rival), validation={})
+        for rival in front.rivals
+        if front.point(rival.label) is None
     ]
     return {
         "outcome": front,

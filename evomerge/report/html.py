@@ -1,7 +1,7 @@
 """The report: one HTML file that shows a whole search, finished or not, and needs no network.
 
-It gathers what the record and the selection say into the parts of a page; the page itself is
-`templates/report.html.j2`, and the figures are made beside it.
+This module collects the values of the page from the record and the selection. The page itself is
+`templates/report.html.j2`; other modules here make the figures.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _KEYS_SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A reason, and the candidates that failed for it."""
+    """A reason, and the candidates that failed for this reason."""
 
     reason: str
     count: int
@@ -112,7 +112,7 @@ def render_report(study: Study, *, structure: Structure | None) -> str:
 
 
 def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
-    """Everything the page names."""
+    """The values that the page uses."""
     job, trials = study.job, study.trials
     tasks = list(dict.fromkeys(objective.task for objective in job.objectives))
     genomes = [trial for trial in trials if trial.kind == "genome"]
@@ -178,7 +178,7 @@ def _verdict(outcome: SearchOutcome | None, phase: SearchPhase) -> tuple[str, st
 
 
 def _test_figures(selection: Selection) -> TestFigures:
-    """Every figure of one metric of one task shares its axis only where scores are shares."""
+    """A figure for the combined score and for each metric; figures of shares have one axis."""
     measures = {
         (task, metric): None
         for summary in selection.test
@@ -220,7 +220,7 @@ def _called(summary: ScoreSummary) -> str:
 
 
 def _validation_rows(selection: Selection) -> list[dict[str, Any]]:
-    """Finalists with the places of their intervals on a common scale, in percent."""
+    """Finalists, with their intervals on a common scale in percent."""
     low = min((entry.score.low for entry in selection.validation), default=0.0)
     high = max((entry.score.high for entry in selection.validation), default=1.0)
     width = (high - low) or 1.0
@@ -247,13 +247,13 @@ def _draws_sentence(job: JobSpec, generations: Sequence[Generation]) -> str:
 
 
 def _costs(trials: Sequence[Trial]) -> list[tuple[str, Spent]]:
-    """What each phase took, and all of them; phases that have not begun are left out."""
+    """The cost of each phase, and of all; phases that have not begun are left out."""
     phases = {
         "baselines": [trial for trial in trials if trial.kind == "baseline"],
         "search": searched(trials),
         "final selection": [trial for trial in trials if trial.kind == "finalist"],
     }
-    rows = [(name, spending_of(those)) for name, those in phases.items() if those]
+    rows = [(name, spending_of(members)) for name, members in phases.items() if members]
     return [*rows, ("all", spending_of(trials))] if rows else []
 
 

@@ -1,7 +1,7 @@
-"""How fast candidates are scored, and how long the rest of the search may take.
+"""How fast candidates are scored, and an estimate of the time that a search still takes.
 
-It guesses from what candidates cost so far. It knows the budget, not the optimiser's own reasons to
-stop; how many models the final selection will score it guesses too.
+The estimate uses the budget and the cost of the candidates so far. It cannot foresee that an
+optimiser stops early, and it guesses how many models the final selection will score.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MEANS = 2
 """Finalists that are means of the distribution (see selection.validation)."""
 
 _BESIDE = 3
-"""Merges on the test items beside base, parents and winner: the uniform soup, the best starts."""
+"""Merges on the test items besides base, parents and winner: the uniform soup, the best starts."""
 
 _FRONT = 4
 """How many times more finalists a front has (see `search/selection/front.py`)."""
@@ -34,8 +34,8 @@ class FinalItems:
 class Pace:
     """The pace of this process in the current phase.
 
-    clock: seconds that only grow. Costs are worker seconds; how many of them pass in a second of
-    the clock accounts for parallel workers and for the time between candidates.
+    clock: returns seconds that only grow. Costs are worker seconds. The number of clock seconds per
+    worker second accounts for parallel workers and for the time between candidates.
     """
 
     def __init__(self, job: JobSpec, clock: Callable[[], float]) -> None:
@@ -44,10 +44,10 @@ class Pace:
         self._began_s = clock()
         self._scored: list[Trial] = []
         self._clock_share = 1.0
-        """Seconds of the clock for one of a worker, as the last phase was."""
+        """Clock seconds per worker second in the last phase."""
 
     def begin_phase(self) -> None:
-        """Start anew: another phase may keep fewer or more workers busy."""
+        """Start again: another phase may keep fewer or more workers busy."""
         self._clock_share = self._share()
         self._began_s = self._clock()
         self._scored = []
@@ -60,13 +60,13 @@ class Pace:
     def take(self, trial: Trial) -> None:
         """Count a candidate that this process has just scored."""
         if not self._scored:
-            # The first result says when work began, whatever had to be loaded before.
+            # The first result shows when scoring began; the loading before it does not count.
             spent_s = trial.cost.merge_s + trial.cost.evaluate_s
             self._began_s = self._clock() - spent_s
         self._scored.append(trial)
 
     def left_s(self, trials: Sequence[Trial]) -> float | None:
-        """Seconds until the budget is used up, from every trial so far; None before the first."""
+        """Seconds until the budget is used up, by the trials so far; None before the first."""
         genomes = searched(trials)
         likely = [trial for trial in genomes or trials if trial.failure is None]
         if not likely:
@@ -90,10 +90,10 @@ class Pace:
         return left_s * passed_s / done_s if done_s > 0 else left_s
 
     def models_s(self, trials: Sequence[Trial], models: int, items: int) -> float | None:
-        """Seconds until so many models are scored on so many items each; None before any is.
+        """Seconds to score `models` models on `items` items each; None before any is scored.
 
-        By finalists of this phase where there are some, else by finalists before, else by the
-        baselines: an item costs more where a candidate has few of them.
+        The estimate uses this phase's finalists if there are any, else earlier finalists, else the
+        baselines: an item costs more if a candidate has few of them.
         """
         for known in (
             self._scored,
@@ -116,7 +116,7 @@ class Pace:
         return self.models_s(trials, self._validated(trials), items.validation)
 
     def test_s(self, trials: Sequence[Trial], items: FinalItems) -> float | None:
-        """Seconds that it takes on its test items, before it is planned."""
+        """Seconds that one final selection takes on its test items, before it is planned."""
         winners = self._validated(trials) // 2 if self._job.mode == "pareto" else 1
         beside = 1 + len(self._job.models.sources) + _BESIDE
         return self.models_s(trials, winners + beside, items.test)
@@ -129,6 +129,6 @@ class Pace:
         return found + (starts + 1) // 2
 
     def _share(self) -> float:
-        """Seconds of the clock for one of a worker: below 1 where several work."""
+        """Clock seconds per worker second: below 1 with several workers."""
         done_s = spending_of(self._scored).worker_s
         return (self._clock() - self._began_s) / done_s if done_s > 0 else self._clock_share

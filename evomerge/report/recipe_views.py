@@ -1,4 +1,4 @@
-"""What a report shows of the recipes of a search: coefficients, routes, and the document itself."""
+"""The recipes of a search as a report shows them: coefficients, routes, and the document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from evomerge.study import STAGES, Study, Trial
 
 # Figures of how routes changed over the generations: slots taken, and depth.
 #
-# What is drawn is counted in `slot_history.py`. Both figures have the same axis of generations.
+# `slot_history.py` counts what is drawn. Both figures have the same axis of generations.
 
 
 _MARGIN = {"l": 150, "r": 12, "t": 8, "b": 46}  # CSS pixels, as all below
@@ -48,11 +48,11 @@ def slots_figure(history: SlotHistory) -> Figure:
         showscale=False,
         hovertext=[
             [
-                f"{safe_text(one.model)} layer {one.layer}, pass {one.passing}<br>"
+                f"{safe_text(switch.model)} layer {switch.layer}, pass {switch.passing}<br>"
                 f"generation {number}: {share:.0%}"
                 for number, share in zip(history.generations, shares, strict=True)
             ]
-            for one, shares in zip(history.switches, history.shares, strict=True)
+            for switch, shares in zip(history.switches, history.shares, strict=True)
         ],
         hoverinfo="text",
     )
@@ -95,7 +95,7 @@ def slot_groups(history: SlotHistory) -> list[tuple[str, int, int]]:
     groups = []
     row = 0
     for (passing, model), members in groupby(
-        history.switches, key=lambda one: (one.passing, one.model)
+        history.switches, key=lambda switch: (switch.passing, switch.model)
     ):
         count = len(list(members))
         name = safe_text(model, wrap=_GROUP_LETTERS)
@@ -106,10 +106,12 @@ def slot_groups(history: SlotHistory) -> list[tuple[str, int, int]]:
 
 
 def depths_figure(depths: Sequence[Depths]) -> Figure:
-    """Lengths of routes: a dot for each candidate, the mean, and that of the best score."""
-    numbers = [one.generation for one in depths]
-    points = [(one.generation, length) for one in depths for length in sorted(set(one.lengths))]
-    counts = [one.lengths.count(n) for one in depths for n in sorted(set(one.lengths))]
+    """Lengths of routes: a dot for each candidate, the mean, and the best candidate's length."""
+    numbers = [entry.generation for entry in depths]
+    points = [
+        (entry.generation, length) for entry in depths for length in sorted(set(entry.lengths))
+    ]
+    counts = [entry.lengths.count(n) for entry in depths for n in sorted(set(entry.lengths))]
     traces = [
         go.Scatter(
             x=[number for number, _ in points],
@@ -124,7 +126,7 @@ def depths_figure(depths: Sequence[Depths]) -> Figure:
         ),
         go.Scatter(
             x=numbers,
-            y=[one.best for one in depths],
+            y=[entry.best for entry in depths],
             mode="lines+markers",
             line={"width": 1.25, "color": "var(--c2)", "dash": "dot"},
             marker={"size": 6, "symbol": "diamond", "color": "var(--c2)"},
@@ -132,7 +134,7 @@ def depths_figure(depths: Sequence[Depths]) -> Figure:
         ),
         go.Scatter(
             x=numbers,
-            y=[one.mean for one in depths],
+            y=[entry.mean for entry in depths],
             mode="lines+markers",
             line={"width": 2.5, "color": "var(--accent)"},
             marker={"size": 6, "color": "var(--accent)"},
@@ -142,7 +144,7 @@ def depths_figure(depths: Sequence[Depths]) -> Figure:
     layout = _layout(numbers, _DEPTH_HEIGHT)
     low, high = spread_of([float(length) for _, length in points])
     layout["yaxis"] |= titled("layers on the route") | {"range": [low, high], "nticks": 6}
-    means = ", ".join(f"{one.mean:.1f}" for one in depths)
+    means = ", ".join(f"{entry.mean:.1f}" for entry in depths)
     return Figure(
         title="Depth of the routes",
         description=f"Mean number of layers on the routes, by generation: {means}.",
@@ -165,7 +167,7 @@ def _layout(generations: Sequence[int], height: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """A merge of models whose coefficients are shown; view: None where no checkpoint is read."""
+    """A merge of models and its coefficients; view: None where no checkpoint is read."""
 
     title: str
     label: str
@@ -174,9 +176,9 @@ class Merged:
 
 @dataclass(frozen=True, kw_only=True)
 class Routes:
-    """What is shown of routes: one of them, and all of them over the generations.
+    """The routes of a search: one as a picture, and all over the generations.
 
-    title: whose route is drawn. label: what the record calls it.
+    title: of the picture. label: the drawn candidate's, as in the record.
     """
 
     title: str
@@ -187,7 +189,7 @@ class Routes:
 
 
 def published_form(recipe: Recipe, structure: Structure | None) -> Recipe:
-    """The recipe as mergekit executes it, where it can be written so and the layers are known."""
+    """The recipe in mergekit's form, if it has one and the layers are known; else unchanged."""
     if structure is None:
         return recipe
     models = {*recipe.checkpoints, *recipe.stages}
@@ -197,7 +199,7 @@ def published_form(recipe: Recipe, structure: Structure | None) -> Recipe:
 def merged_so_far(
     study: Study, selection: Selection | None, structure: Structure | None
 ) -> list[Merged]:
-    """The merges of whole models that there are so far: the stages', and the winner's own."""
+    """The merges of whole models so far: the winners of the stages, and the final winner."""
     found: list[tuple[str, str, Recipe]] = []
     if selection is not None:
         stages: dict[str, Recipe] = selection.recipe.stages
@@ -220,7 +222,7 @@ def merged_so_far(
 
 
 def routes_of(trials: Sequence[Trial], selection: Selection | None) -> Routes | None:
-    """The winner's route, else that of the best route there is; None where none is searched."""
+    """The winner's route, else the best candidate's; None if the search has no routes."""
     history = slot_history(trials)
     if history is None:
         return None

@@ -1,6 +1,6 @@
 """The end of a search in a terminal: every task's test score, the winner's beside each parent's.
 
-Where a parent is above the winner the cell says by how much, and a terminal shows it in red.
+If a parent is above the winner, the cell says by how much, and a terminal shows it in red.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def show_result(
 ) -> None:
     """Print the table, to stdout unless a console is given; nothing where there is no parent.
 
-    metrics: (task, metric) of the rows, in order. Columns that do not fit beside one another come
+    metrics: (task, metric) of the rows, in order. Columns that do not fit side by side are printed
     in blocks.
     """
     out = console or Console(highlight=False)
@@ -96,11 +96,11 @@ def _width(column: Column) -> int:
 def _blocks(
     first: Sequence[Column], others: Sequence[Column], width: int
 ) -> Sequence[Sequence[Column]]:
-    """The other columns after the first ones, as many at once as fit; at least one."""
+    """Blocks of the first columns and as many other columns as fit; at least one other."""
     blocks: list[list[Column]] = []
     for column in others:
         wide = [*(blocks[-1] if blocks else first), column]
-        total = len(_GAP) * len(wide) + sum(_width(one) for one in wide)
+        total = len(_GAP) * len(wide) + sum(_width(member) for member in wide)
         if blocks and total <= width:
             blocks[-1].append(column)
         else:

@@ -1,6 +1,6 @@
 """The picture of a route: models as columns of layers, the way through them as a line.
 
-Where its points lie is found out in `routes.py`.
+`routes.py` computes its points.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from evomerge.route import hops_of
 _UNIT_WEIGHT = 4.0  # CSS pixels, as all below: the line into a layer whose scale is 1
 _THINNEST, _THICKEST = 0.75, 14.0
 _ROW_HEIGHTS = ((40, 20), (80, 12))
-"""(layers up to, height of one): deeper models have flatter layers."""
+"""(most layers, height of a layer): deeper models have flatter layers."""
 
 _FLATTEST = 8
 _MOST_LANES_LABELLED = 18
-"""Side by side: with more of them the numbers would touch."""
+"""Side by side; with more lanes the numbers would touch."""
 
 _LEAST_COLUMNS = 3
-"""Room is kept for so many, so that one alone is no wall."""
+"""The figure is at least this wide, so that a single column does not fill it."""
 
 _NAME_LETTERS = 18
 _COLOURS = 8
@@ -50,8 +50,8 @@ class StretchRow:
 class RouteView:
     """A route as a page shows it.
 
-    leading: the model whose embedding and head it has, of `depth` layers. weights: widths of lines
-    and the scales that they stand for; empty where nothing is scaled.
+    leading: the model that gives the embedding and the head; it has `depth` layers. weights: widths
+    of lines and their scales; empty if nothing is scaled.
     """
 
     figure: Figure
@@ -63,11 +63,11 @@ class RouteView:
 
 
 def show_route(recipe: Recipe, models: Sequence[Known]) -> RouteView:
-    """The picture and the table of a recipe's route; models: those that it may pass through."""
+    """The picture and the table of a recipe's route; models: those that a route may use."""
     hops = hops_of(recipe)
     drawn = lay_route(hops, models)
     names = {column.model.reference: column.model.name for column in drawn.columns}
-    leading = next(one for one in drawn.columns if one.model.reference == hops[0].model)
+    leading = next(column for column in drawn.columns if column.model.reference == hops[0].model)
     scales = sorted({hop.scale for hop in hops})
     shown = sorted({min(scales, key=abs), 1.0, max(scales, key=abs)}) if scales != [1.0] else []
     return RouteView(
@@ -107,13 +107,15 @@ def route_figure(drawn: Drawn, recipe: Recipe) -> Figure:
     ]
     labelled = row > _FLATTEST and count * drawn.lanes <= _MOST_LANES_LABELLED
     layout["annotations"] = [*ends, *(_labels(drawn) if labelled else [])]
-    said = "; ".join(
+    stretches = "; ".join(
         f"{row.model} {row.layers}" + (f" by {row.scale:.2f}" if row.scale != 1.0 else "")
-        for row in _rows(recipe, {one.model.reference: one.model.name for one in drawn.columns})
+        for row in _rows(
+            recipe, {column.model.reference: column.model.name for column in drawn.columns}
+        )
     )
     return Figure(
         title="Route",
-        description=f"Route through {len(drawn.stops)} layers: {said}.",
+        description=f"Route through {len(drawn.stops)} layers: {stretches}.",
         height=height,
         spec={
             **spec_of([*_lines(drawn), _dots(drawn)], layout),
@@ -125,7 +127,7 @@ def route_figure(drawn: Drawn, recipe: Recipe) -> Figure:
 def line_weight(scale: float) -> float:
     """Width of the line into a layer, in CSS pixels.
 
-    As the scale squared, for most lie close to 1; within what can be seen.
+    It grows with the square of the scale, for most scales are close to 1, within visible widths.
     """
     return min(max(_UNIT_WEIGHT * scale * scale, _THINNEST), _THICKEST)
 
@@ -140,7 +142,7 @@ def _lines(drawn: Drawn) -> Iterator[go.Scatter]:
 
 
 def _arrows(stops: Sequence[Stop]) -> go.Scatter:
-    """A head in the middle of each line that leads elsewhere than up its own column."""
+    """An arrowhead in the middle of each line that leaves its column or goes back down."""
     middle = len(stops[0].line) // 2 if stops else 0
     points = [point for s in stops for point in (*s.line[middle - 1 : middle + 1], (None, None))]
     sizes = [max(_LEAST_ARROW, 2.2 * line_weight(stop.hop.scale)) for stop in stops]
@@ -267,7 +269,7 @@ def _labels(drawn: Drawn) -> list[dict[str, Any]]:
 
 
 def _caption(column: Column, recipe: Recipe) -> str:
-    """Under a column: its model, the stage that it is the winner of, and what is used of it."""
+    """Text under a column: its model, the stage that the model won, and the used layers."""
     lines = [f"<b>{safe_text(column.model.name, wrap=_NAME_LETTERS)}</b>"]
     if column.model.reference in recipe.stages:
         lines.append(f"winner of stage {list(recipe.stages).index(column.model.reference) + 1}")

@@ -1,6 +1,6 @@
-"""A route as a picture needs it: columns of layers, and the points that its line passes through.
+"""The layout of a route's picture: columns of layers, and the points of the line.
 
-Column c stands at x = c, layer i at y = i.
+Column c is at x = c, layer i at y = i.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from evomerge.route import Hop
 from evomerge.space import short_names
 
 COLUMN_WIDTH = 0.8
-"""Of a layer's box; columns are 1 apart."""
+"""Width of a layer's box; columns are 1 apart."""
 
 END_GAP = 1.1
 """From the middle of the outermost layer to the embedding below, and to the head above."""
 
 _POINTS = 16
-"""Of a line from one column to another."""
+"""Points of a line from one column to another."""
 
 Point = tuple[float, float]
 
@@ -45,7 +45,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """A hop where it is drawn. line: the points from the stop before, or from the embedding."""
+    """A drawn hop. line: the points from the stop before, or from the embedding."""
 
     hop: Hop
     x: float
@@ -58,13 +58,13 @@ class Stop:
 
     @property
     def jumps(self) -> bool:
-        """Whether the line comes from another visit than the one the stop belongs to."""
+        """Whether the line comes from another visit."""
         return len(self.line) > 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A whole route: `exit` leads from the last stop to the head, lanes is the most in a column."""
+    """A drawn route. exit: from the last stop to the head. lanes: the most in a column."""
 
     columns: tuple[Column, ...]
     stops: tuple[Stop, ...]
@@ -75,8 +75,8 @@ class Drawn:
 def lay_route(hops: Sequence[Hop], models: Sequence[Known]) -> Drawn:
     """Lay a route over the columns of its models.
 
-    models: those that it may pass through; others that it does are put behind them. Every visit to
-    a column has a lane of its own there, so that lines never lie on one another.
+    models: those that the route may use; other models on it get columns after them. Every visit to
+    a column has its own lane there, so that lines never overlap.
     """
     columns = _columns(hops, models)
     places = {column.model.reference: place for place, column in enumerate(columns)}
@@ -109,7 +109,7 @@ def lay_route(hops: Sequence[Hop], models: Sequence[Known]) -> Drawn:
 
 
 def visits_of(hops: Iterable[Hop]) -> list[list[Hop]]:
-    """The hops in runs that stay in one model and only rise."""
+    """The hops in runs that stay in one model and only go up."""
     visits: list[list[Hop]] = []
     for hop in hops:
         last = visits[-1][-1] if visits else None
@@ -136,17 +136,17 @@ def jump(start: Point, end: Point) -> tuple[Point, ...]:
 def _columns(hops: Sequence[Hop], models: Sequence[Known]) -> tuple[Column, ...]:
     uses = Counter((hop.model, hop.layer) for hop in hops)
     known = {model.reference for model in models}
-    strangers = [name for name in dict.fromkeys(h.model for h in hops) if name not in known]
-    others = [
-        Known(name=name, reference=stranger, depth=1 + _last_layer(hops, stranger))
-        for stranger, name in short_names(strangers).items()
+    unlisted = [name for name in dict.fromkeys(h.model for h in hops) if name not in known]
+    added = [
+        Known(name=name, reference=reference, depth=1 + _last_layer(hops, reference))
+        for reference, name in short_names(unlisted).items()
     ]
     return tuple(
         Column(
             model=model,
             uses=tuple(uses[model.reference or "", layer] for layer in range(model.depth)),
         )
-        for model in (*models, *others)
+        for model in (*models, *added)
     )
 
 

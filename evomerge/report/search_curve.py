@@ -33,8 +33,9 @@ def search_figure(
 ) -> Figure:
     """Scores of candidates in order, means and bests of generations, a line for each baseline.
 
-    parents: labels of the baselines that are models on their own. stages: names of the job's.
-    shares: whether scores are shares (see score_text); estimates outside are drawn at their end.
+    parents: labels of the baselines that are single models. stages: names of the job's stages.
+    shares: whether scores are shares (see score_text); an estimate outside [0, 1] is drawn at the
+    nearer end.
     """
     lines = [(trial, trial.score) for trial in baselines if trial.score is not None]
     scores = [
@@ -43,12 +44,12 @@ def search_figure(
     low, high = spread_of(scores)
     count = max(len(genomes), 1)
     ends = (0.5 - 0.01 * count, count + 0.5 + 0.01 * count)
-    told = [one for one in generations_of(genomes) if one.mean is not None]
+    scored = [generation for generation in generations_of(genomes) if generation.mean is not None]
     traces = [
         *(_baseline_line(trial, score, ends, trial.label in parents) for trial, score in lines),
         _candidates(genomes, shares),
         _failures(genomes, low + 0.02 * (high - low)),
-        *_generation_lines(genomes, told, shares),
+        *_generation_lines(genomes, scored, shares),
     ]
     begun = _stages_begun(genomes) if stages else {}
     head = _STAGE_HEAD if begun else 0
@@ -70,7 +71,7 @@ def search_figure(
             *marks,
         ],
     }
-    means = ", ".join(score_text(one.mean, shares) for one in told) or "none yet"
+    means = ", ".join(score_text(generation.mean, shares) for generation in scored) or "none yet"
     return Figure(
         title="Search scores",
         description=f"Search scores of {len(genomes)} candidates; generation means: {means}.",
@@ -96,7 +97,7 @@ def _candidates(genomes: Sequence[Trial], shares: bool) -> go.Scatter:
 
 
 def _failures(genomes: Sequence[Trial], foot: float) -> go.Scatter:
-    """Crosses along the foot of the figure, where a score would have been."""
+    """Crosses at the bottom of the figure for candidates without a score."""
     failed = [(i, t) for i, t in enumerate(genomes, start=1) if t.failure is not None]
     return go.Scatter(
         x=[i for i, _ in failed],
@@ -109,7 +110,7 @@ def _failures(genomes: Sequence[Trial], foot: float) -> go.Scatter:
 
 
 def _generation_lines(
-    genomes: Sequence[Trial], told: Sequence[Generation], shares: bool
+    genomes: Sequence[Trial], scored: Sequence[Generation], shares: bool
 ) -> list[go.Scatter]:
     """Best and mean of each generation, drawn in the middle of its candidates.
 
@@ -121,28 +122,41 @@ def _generation_lines(
         places.setdefault(trial.key.generation, []).append(i)
         stage_of[trial.key.generation] = trial.stage
     shown: list[Generation | None] = []
-    for _, members in groupby(told, key=lambda one: stage_of[one.number]):
+    for _, members in groupby(scored, key=lambda generation: stage_of[generation.number]):
         shown += [*([None] if shown else []), *members]
-    x = [one and sum(places[one.number]) / len(places[one.number]) for one in shown]
+    x = [
+        generation and sum(places[generation.number]) / len(places[generation.number])
+        for generation in shown
+    ]
     best = go.Scatter(
         x=x,
-        y=[one and one.best and _height(one.best, shares) for one in shown],
+        y=[
+            generation and generation.best and _height(generation.best, shares)
+            for generation in shown
+        ],
         mode="lines+markers",
         line={"width": 1.25, "color": "var(--c2)", "dash": "dot"},
         marker={"size": 6, "symbol": "diamond", "color": "var(--c2)"},
         hovertext=[
-            one and f"generation {one.number}, best {score_text(one.best, shares)}" for one in shown
+            generation
+            and f"generation {generation.number}, best {score_text(generation.best, shares)}"
+            for generation in shown
         ],
         hoverinfo="text",
     )
     mean = go.Scatter(
         x=x,
-        y=[one and one.mean and _height(one.mean, shares) for one in shown],
+        y=[
+            generation and generation.mean and _height(generation.mean, shares)
+            for generation in shown
+        ],
         mode="lines+markers",
         line={"width": 2.5, "color": "var(--accent)"},
         marker={"size": 6, "color": "var(--accent)"},
         hovertext=[
-            one and f"generation {one.number}, mean {score_text(one.mean, shares)}" for one in shown
+            generation
+            and f"generation {generation.number}, mean {score_text(generation.mean, shares)}"
+            for generation in shown
         ],
         hoverinfo="text",
     )
@@ -251,7 +265,7 @@ def _cut(text: str, letters: int) -> str:
 
 
 def _apart(wanted: Sequence[float], *, gap: float, most: float) -> list[float]:
-    """Places as near as can be to the wanted ones (ascending), `gap` apart and within [0, most]."""
+    """Places as near as possible to the wanted ones (ascending), `gap` apart, in [0, most]."""
     groups: list[list[float]] = []  # each a sum of wanted first places, and a count
     for i, place in enumerate(wanted):
         groups.append([place - i * gap, 1])

@@ -1,7 +1,7 @@
 """How routes changed over a search: which slots its candidates took, and how deep they were.
 
 A slot is one layer in one pass over the models (`space/routes/layout.py`). All but two have a
-switch. It reads the record alone.
+switch.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from evomerge.space import Layer, Slots
 from evomerge.study import Trial
 
 _SWITCH = re.compile(r"(?:[^/]*/)?in\.(\d+)\.(.+)\.(\d+)")
-"""Name of a switch in the record: perhaps its stage, then its pass, its model, its layer."""
+"""Name of a switch in the record: its stage if there is one, its pass, its model, its layer."""
 
 
 @dataclass(frozen=True, order=True)
 class Switch:
     """A slot that a route may take or leave.
 
-    passing: the number of the pass over the models, from 1. model: as genes call it.
+    passing: the number of the pass over the models, from 1. model: its name in the genes.
     """
 
     passing: int
@@ -38,7 +38,7 @@ class Switch:
 class Known:
     """A model of a data-flow space.
 
-    name: as genes call it. reference: as recipes do; None while no route has come to it.
+    name: as in the genes. reference: as in recipes; None while no route has used the model.
     """
 
     name: str
@@ -62,7 +62,7 @@ class SlotHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class Depths:
-    """Lengths of the routes of one generation, in layers; best: that of the highest score."""
+    """Lengths of the routes of one generation, in layers. best: of the highest score's route."""
 
     generation: int
     lengths: tuple[int, ...]
@@ -71,9 +71,9 @@ class Depths:
 
 
 def slot_history(trials: Iterable[Trial]) -> SlotHistory | None:
-    """Count who took what; None where no candidate of an optimiser is a route.
+    """Count how many candidates took each slot; None if no candidate of the optimiser is a route.
 
-    trials: any; the finalists help to tell the models' names, and are not counted.
+    trials: of any kind; finalists are not counted, but they help to find the models' references.
     """
     routed = [trial for trial in trials if trial.recipe.route is not None and trial.parameters]
     if not any(trial.kind == "genome" for trial in routed):
@@ -85,11 +85,13 @@ def slot_history(trials: Iterable[Trial]) -> SlotHistory | None:
     references = {slots.layers[0][0]: hops_of(routed[0].recipe)[0].model}
     for trial in routed:
         hops = hops_of(trial.recipe)
-        taken = _taken(trial, slots, hops)
-        references |= {one.model: hop.model for one, hop in zip(taken, hops[1:-1], strict=True)}
+        path = _taken(trial, slots, hops)
+        references |= {
+            switch.model: hop.model for switch, hop in zip(path, hops[1:-1], strict=True)
+        }
         if trial.kind == "genome":
             sizes[trial.key.generation] += 1
-            counts[trial.key.generation].update(taken)
+            counts[trial.key.generation].update(path)
     generations = tuple(sorted(sizes))
     depths = Counter(model for model, _ in slots.layers)
     return SlotHistory(
@@ -143,9 +145,9 @@ def _slots(switches: Sequence[Switch], hops: Sequence[Hop]) -> Slots:
     The leading model's first and last layer have no switch in the first pass.
     """
     passes = max(switch.passing for switch in switches)
-    names = list(dict.fromkeys(one.model for one in switches if one.passing == passes))
+    names = list(dict.fromkeys(switch.model for switch in switches if switch.passing == passes))
     leading_depth = hops[-1].layer + 1
-    if passes == 1 and leading_depth == 2:  # then it has no switch at all, and no name among them
+    if passes == 1 and leading_depth == 2:  # no layer of it has a switch, so its name is missing
         names.insert(0, hops[0].model)
     layers: list[Layer] = [(names[0], layer) for layer in range(leading_depth)]
     for name in names[1:]:
@@ -159,8 +161,8 @@ def _slots(switches: Sequence[Switch], hops: Sequence[Hop]) -> Slots:
 def _taken(trial: Trial, slots: Slots, hops: Sequence[Hop]) -> list[Switch]:
     """The switched slots on a candidate's route, in order.
 
-    A limit on the layers may overrule switches, so they are read as the space itself reads them,
-    for a route of as many layers.
+    A limit on the number of layers can overrule switches. So the space reads them, for a route of
+    the same length.
     """
     assert trial.genome is not None
     values = np.array(trial.genome[: len(slots.switches)])
@@ -170,5 +172,5 @@ def _taken(trial: Trial, slots: Slots, hops: Sequence[Hop]) -> list[Switch]:
 
 @cache
 def _of_length(slots: Slots, length: int) -> Slots:
-    """The same slots, of which every route takes `length`."""
+    """The same slots, for routes of exactly `length` layers."""
     return replace(slots, least=length, most=length)

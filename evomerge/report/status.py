@@ -1,6 +1,6 @@
-"""How far a search is, in one value: for `evomerge status`, as text or as JSON.
+"""The status of a search: for `evomerge status`, as text or as JSON.
 
-Read from the record alone, so it answers while another process writes.
+It is read from the record alone, so it is available while another process writes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REASONS_SHOWN = 3
 class ScoredName:
     """A candidate or a model by name, with its combined score (higher is better).
 
-    candidate: its key, as `evomerge export --trial` takes it. items: what it was scored on.
+    candidate: its key, as `evomerge export --trial` takes it. items: how many it was scored on.
     """
 
     label: str
@@ -53,18 +53,18 @@ class ScoredName:
 class Status:
     """How far a search is.
 
-    limits: each limit of the budget with what is used of it, the nearest to its end first.
-    stage: the one that it is in; None where the job has no stages.
+    limits: each limit of the budget with the used part, the most used one first.
+    stage: the current one; None where the job has no stages.
     candidates, failed: of the optimiser; baselines and finalists are counted apart.
     failures: (reason, how often) over all candidates, the most frequent first.
     best_candidate, best_parent, best_baseline: by search score; None before there is one.
     items, worker_s: over everything that was scored; seconds are summed over workers.
-    hops, shared_hops: passes through a layer that the optimiser's routes asked for, and those of
-    them that shared prefixes saved.
-    headline: what the final selection says of the winner, or of the front; None until it has been
-    made. front: its points; None where the search has one winner, or has not ended. export: the
-    command that exports what came of it; None before the end. shares: whether scores are shares, so
-    that an estimate outside [0, 1] is not shown to people as a score.
+    hops, shared_hops: passes through a layer in the optimiser's routes, and how many of them shared
+    prefixes saved.
+    headline: the final selection's sentence on the winner, or on the front; None before the
+    selection. front: its points; None where the search has one winner, or has not ended. export:
+    the command that exports the result; None before the end. shares: whether scores are shares; if
+    so, an estimate outside [0, 1] is not shown to people as a score.
     """
 
     name: str
@@ -175,12 +175,12 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     if status.finalists:
         counts.append(count_text(status.finalists, "finalist"))
     rows.append(("recorded", ", ".join(counts)))
-    if not status.finished:  # the end's scores say more, and are in the headline
+    if not status.finished:  # later the headline has the better scores of the final selection
         rows.append(("best parent", _scored_text(status.best_parent, status.shares)))
         rows.append(("best baseline", _scored_text(status.best_baseline, status.shares)))
         rows.append(("best candidate", _scored_text(status.best_candidate, status.shares)))
         if status.best_candidate is not None:
-            rows.append(("", "search scores: few items, fresh ones each generation; read them so"))
+            rows.append(("", "search scores are rough: few items, fresh ones each generation"))
     rows.append(("cost", f"{status.items:,} items, {duration_text(status.worker_s)} of workers"))
     if status.hops:
         saved = f"{status.shared_hops / status.hops:.0%} of {status.hops:,} passes through a layer"

@@ -1,7 +1,6 @@
 """Counts and averages of a record that the terminal, the status and the report all show.
 
-Only sums here: which candidate really won is for the selection to say, and how a number is written
-is for whoever shows it.
+They say nothing about the winner; the final selection decides it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ SearchPhase = Phase | Literal["not started", "finished"]
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """The stage that a job of several is in; number: from 1."""
+    """The current stage of a job with several stages; number: from 1."""
 
     number: int
     count: int
@@ -32,10 +31,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What became of one population.
+    """The results of one generation.
 
-    mean, best: of the combined scores of those that were scored; None when all failed.
-    least, most: items that a candidate was scored on; where they race, losers have fewer.
+    mean, best: of the combined scores of the scored candidates; None when all failed.
+    least, most: items that a candidate was scored on; in a race losers have fewer.
     """
 
     number: int
@@ -49,7 +48,7 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What candidates took: how many, their items, and wall seconds of workers by part.
+    """The cost of candidates: their number, their items, and wall seconds of workers by part.
 
     hops, shared_hops: see `evaluate.Cost`.
     """
@@ -84,7 +83,7 @@ class Limit:
 
     @property
     def share(self) -> float:
-        """The used share, 1 when nothing is left (generations are whole, so it may be passed)."""
+        """The used share, at most 1 (a generation is completed, so more than that may be used)."""
         return min(1.0, self.used / self.most)
 
     def __str__(self) -> str:
@@ -94,9 +93,10 @@ class Limit:
 
 
 def phase_of(study: Study) -> SearchPhase:
-    """How far a search is, from what it has recorded.
+    """How far a search is, by its record.
 
-    A search that was extended after its selection is a search again until the next selection.
+    A search that was extended after its selection is in the search phase again until the next
+    selection.
     """
     trials = study.trials
     if not trials:
@@ -124,7 +124,7 @@ def stage_of(study: Study) -> Stage | None:
 
 
 def finalists_after(trials: Iterable[Trial], generations: int) -> tuple[Trial, ...]:
-    """Finalists of the selection that was made after so many generations."""
+    """Finalists of the selection that was made after `generations` generations."""
     return tuple(
         trial
         for trial in trials
@@ -155,13 +155,13 @@ def _generation(number: int, trials: Sequence[Trial]) -> Generation:
 
 
 def best_of(trials: Iterable[Trial]) -> Trial | None:
-    """The trial of the highest score, the earliest of equals; None when none has a score."""
+    """The trial with the highest score, the earliest of equal ones; None when none has a score."""
     scored = [trial for trial in trials if trial.score is not None]
     return max(scored, key=lambda trial: trial.score or 0.0, default=None)
 
 
 def model_alone(trial: Trial, job: JobSpec) -> str | None:
-    """The job's own model that a baseline is, unmerged; None for a merge of several."""
+    """The reference of the job's model that a baseline is, unmerged; None for a merge."""
     references = trial.recipe.references
     known = (job.models.base, *job.models.sources)
     return references[0] if len(references) == 1 and references[0] in known else None
@@ -177,9 +177,9 @@ def parents_among(trials: Iterable[Trial], job: JobSpec) -> tuple[Trial, ...]:
 
 
 def scores_are_shares(trials: Iterable[Trial], job: JobSpec) -> bool:
-    """Whether scores lie in [0, 1], as far as the baselines' plain means say.
+    """Whether scores are in [0, 1], judged by the baselines' plain means.
 
-    The scores of candidates do not tell: they are estimates, and can lie outside.
+    The scores of candidates cannot show it: they are estimates, and can be outside.
     """
     plain = [trial for trial in trials if trial.kind == "baseline" and trial.score is not None]
     named = {(objective.task, objective.metric.partition(",")[0]) for objective in job.objectives}
@@ -195,12 +195,12 @@ def scores_are_shares(trials: Iterable[Trial], job: JobSpec) -> bool:
 
 
 def searched(trials: Iterable[Trial]) -> list[Trial]:
-    """What the budget pays for: the optimiser's candidates, and those that were scored again."""
+    """The trials that the budget counts: the optimiser's candidates, and elites scored again."""
     return [trial for trial in trials if trial.kind in ("genome", "elite")]
 
 
 def spending_of(trials: Iterable[Trial]) -> Spent:
-    """Sums over trials, failed ones included; one that was scored again is one candidate."""
+    """Sums over trials, failed ones included; a candidate that was scored again counts once."""
     counted = list(trials)
     forward = sum(trial.cost.forward_s for trial in counted)
     return Spent(
@@ -216,7 +216,7 @@ def spending_of(trials: Iterable[Trial]) -> Spent:
 
 
 def limits_of(budget: BudgetSpec, spent: Spent) -> tuple[Limit, ...]:
-    """Every limit the budget sets, the one nearest to its end first."""
+    """Every limit of the budget, the most used one first."""
     limits: list[Limit] = []
     if budget.candidates is not None:
         limits.append(Limit(unit="candidates", used=spent.candidates, most=budget.candidates))
@@ -230,7 +230,7 @@ def limits_of(budget: BudgetSpec, spent: Spent) -> tuple[Limit, ...]:
 def remaining_worker_s(
     budget: BudgetSpec, spent: Spent, *, candidate_s: float, candidate_items: float
 ) -> float:
-    """Worker seconds until the first limit, when a candidate takes so many seconds and items."""
+    """Worker seconds until the first limit, by the seconds and items that a candidate takes."""
     left = [float("inf")]
     if budget.candidates is not None:
         left.append((budget.candidates - spent.candidates) * candidate_s)

@@ -1,8 +1,8 @@
-"""What a user sees on stderr while a search runs.
+"""The progress of a search on stderr.
 
-In a terminal a live display; elsewhere plain lines: one for a generation or a stage, and in the
-other phases one now and then, so that no log is silent for long. It is told of steps and looks at
-the record; it never changes either.
+A terminal gets a live display. Elsewhere plain lines are printed: one for each generation and each
+stage, and in the other phases one from time to time, so that no log is silent for long. The record
+is only read.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from evomerge.study import Study, Trial
 _SPARKS_SHOWN = 24
 _LABEL_COLUMNS = 18
 _WIDEST = 100
-"""Columns: a wider bar says no more."""
+"""Columns; a wider bar shows nothing more."""
 
 _REFRESHES_PER_S = 2
 
 _LINE_EVERY_S = 30.0
-"""Least seconds between a line and another that says how far a phase is."""
+"""Least seconds between two lines about the progress of a phase."""
 
 
 class SearchProgress:
@@ -62,8 +62,8 @@ class SearchProgress:
     with SearchProgress(study) as progress:
         run_search(Ledger(preparation=preparation, study=study, pool=pool, observe=progress))
 
-    final_items: what models are scored on in the final selection; without it the time left ends
-    before that.
+    final_items: the items of the final selection; without them the estimate of the time left stops
+    before the final selection.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class SearchProgress:
                 self.say(text)
 
     def plan(self, keys: Sequence[CandidateKey], items: int) -> None:
-        """Take note of the models that are scored next (see `evaluate.Plan`), and say so."""
+        """Take note of the models that are scored next (see `evaluate.Plan`), and print a line."""
         if not keys:
             return
         self._enter(keys[0])
@@ -152,13 +152,13 @@ class SearchProgress:
         waiting = self._waiting()
         if waiting:
             done = len(keys) - waiting
-            taken = [f"{done} of them taken from the record"] if done else []
-            what = f"{count_text(len(keys), 'model')} on {count_text(items, 'item')} each"
+            recorded = [f"{done} of them taken from the record"] if done else []
+            scope = f"{count_text(len(keys), 'model')} on {count_text(items, 'item')} each"
             left = filter(None, [self._time_left()])
-            self.say(f"{self._phase}: {', '.join([what, *taken, *left])}")
+            self.say(f"{self._phase}: {', '.join([scope, *recorded, *left])}")
 
     def _enter(self, key: CandidateKey) -> None:
-        """Note where the search is; another phase begins anew."""
+        """Note the candidate's phase; a new phase starts its own pace and plan."""
         if self._key is None or key.phase != self._key.phase:
             self._end_phase()
             self._pace.begin_phase()
@@ -190,7 +190,7 @@ class SearchProgress:
             self._say_how_far()
 
     def _say_how_far(self) -> None:
-        """A line within a phase that has none for its generations."""
+        """Print a line in a phase that has no generations."""
         if self._phase == "baselines":
             self.say(f"baselines: {count_text(len(self._beside_now()), 'model')} scored so far")
         elif self._phase != "search" and self._waiting():
@@ -204,12 +204,12 @@ class SearchProgress:
     # Lines that stay.
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._said_s = self._clock()
         self._console.print(Text(visible(line)), soft_wrap=True)
 
     def _end_phase(self) -> None:
-        """One line for a phase in which this process scored something."""
+        """Print one line for a phase in which this process scored something."""
         if not self._pace.scored or self._key is None:
             return
         phase = self._key.phase
@@ -250,14 +250,14 @@ class SearchProgress:
         failed = len(trials) - len(scored)
         return f"{text}, {failed} failed, last: {self._last_failure()}" if failed else text
 
-    # What is true now.
+    # The current state.
 
     def _beside(self, key: CandidateKey) -> list[Trial]:
         """The recorded candidates of the generation of `key`, or of the same final selection."""
         beside = [trial for trial in self._trials if trial.key.generation == key.generation]
         if key.generation >= 0:
             return beside
-        return [one for one in beside if one.key.selected_after == key.selected_after]
+        return [trial for trial in beside if trial.key.selected_after == key.selected_after]
 
     def _beside_now(self) -> list[Trial]:
         return self._beside(self._key) if self._key else []
@@ -279,12 +279,12 @@ class SearchProgress:
         return one_line(reasons[-1]) if reasons else ""
 
     def _left(self) -> str:
-        """What is used of the budget, and a guess at the time left."""
+        """The used part of the budget, and an estimate of the time left."""
         limit = limits_of(self._job.budget, spending_of(searched(self._trials)))[0]
         return ", ".join(filter(None, [str(limit), self._time_left()]))
 
     def _time_left(self) -> str:
-        """A guess at the time left, and what it is of; empty where nothing tells."""
+        """An estimate of the time left, and what it covers; empty if nothing is known yet."""
         phase, final, trials = self._phase, self._final_items, self._trials
         stages = 0 if self._stage is None else self._stage.count - self._stage.number
         parts: list[float | None] = []
@@ -312,7 +312,7 @@ class SearchProgress:
     # The live display.
 
     def page(self) -> RenderableType:
-        """The live display as it stands, as wide as the console allows."""
+        """The live display now, as wide as the console allows."""
         width = min(self._console.width, _WIDEST)
         key, phase = self._key, self._phase
         title = f"generation {key.generation}" if key and phase == "search" else phase
@@ -354,8 +354,12 @@ class SearchProgress:
             rows.append(("scored", self._scored_of_planned().removesuffix(" scored")))
         elif phase not in ("starting", "search"):
             rows.append(("scored", count_text(len(beside), "model")))
-        told = [one for one in generations_of(self._trials) if one.number in self._told]
-        means = [one.mean for one in told if one.mean is not None]
+        complete = [
+            generation
+            for generation in generations_of(self._trials)
+            if generation.number in self._told
+        ]
+        means = [generation.mean for generation in complete if generation.mean is not None]
         if len(means) > 1:
             rows.append(("generation means", self._trend(means)))
         baselines = [trial for trial in self._trials if trial.kind == "baseline"]
@@ -380,6 +384,6 @@ class SearchProgress:
         return f"{done}, {self._mean_and_best(generation)}"
 
     def _trend(self, means: list[float]) -> str:
-        """The last generation means as bars, with the first and the last of them in numbers."""
+        """The last generation means as bars, with the first and the last as numbers."""
         shown = means[-_SPARKS_SHOWN:]
         return f"{self._score(shown[0])} {bars_text(shown)} {self._score(shown[-1])}"

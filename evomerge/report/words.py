@@ -19,8 +19,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 def score_text(value: float | None, shares: bool = False) -> str:
     """A score with three decimals; a dash where there is none.
 
-    shares: whether scores are shares. An estimate from a weighted draw can lie outside [0, 1], and
-    then it says no more than that the score is near that end.
+    shares: whether scores are shares. An estimate from a weighted draw can be outside [0, 1]; then
+    it only shows that the score is near that end.
     """
     if value is None:
         return "–"
@@ -30,12 +30,12 @@ def score_text(value: float | None, shares: bool = False) -> str:
 
 
 def within_shares(value: float) -> float:
-    """The share that is nearest to an estimate of one; rounding alone changes nothing."""
+    """An estimate of a share, moved into [0, 1]; one outside by a rounding error is kept."""
     return value if -_ROUNDING <= value <= 1.0 + _ROUNDING else min(1.0, max(0.0, value))
 
 
 def gain_text(value: float) -> str:
-    """A difference of scores, its sign always written; a difference that rounds to 0 has none."""
+    """A difference of scores with its sign; a difference that rounds to 0 has no sign."""
     text = f"{value:+.3f}"
     return "0.000" if float(text) == 0.0 else text.replace("-", "−")
 
@@ -46,7 +46,7 @@ def count_text(value: int, noun: str, plural: str | None = None) -> str:
 
 
 def range_text(least: int, most: int, noun: str) -> str:
-    """How many, from one to the other: `40 items`, `20 to 80 items`."""
+    """A range of counts: `40 items`, `20 to 80 items`."""
     return count_text(most, noun) if least == most else f"{least:,} to {count_text(most, noun)}"
 
 
@@ -64,7 +64,7 @@ def duration_text(seconds: float) -> str:
 
 
 def estimate_text(seconds: float) -> str:
-    """A guess at a duration, no finer than it deserves."""
+    """An estimated duration, roughly rounded."""
     if seconds < 60:
         return "under a minute"
     if seconds < 3600:
@@ -80,16 +80,16 @@ def one_line(text: str) -> str:
 
 
 def bars_text(values: Sequence[float]) -> str:
-    """A bar for each value, the lowest and the highest of them as low and as high as bars go."""
+    """A bar for each value: the lowest bar for the lowest value, the highest for the highest."""
     low, high = min(values), max(values)
     step = (high - low) / (len(_BARS) - 1) or 1.0
     return "".join(_BARS[round((value - low) / step)] for value in values)
 
 
 def opening_text(job: JobSpec, taken: Sequence[Trial]) -> str:
-    """What a search goes on from, if anything, and where it will end.
+    """What is recorded as a search begins, if anything, and the limits of its budget.
 
-    taken: the trials that are recorded as it begins.
+    taken: the recorded trials.
     """
     limits = " or ".join(
         f"{limit.most:,g} {'worker hours' if limit.unit == 'hours' else limit.unit}"

@@ -1,4 +1,4 @@
-"""Opening the record of a search: anew, to go on with it, or to read it."""
+"""Opening the record of a search: to start it, to resume it, or to read it."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def create_study(
 ) -> Study:
     """Start the record of a new search, or leave nothing behind.
 
-    The job is written last: a directory without one holds no search, however a beginning ended.
-    directions: of the axes in `mode: pareto` (see Writer). facts: what the search depends on, its
-    first note. before: writes a file that the directory holds besides; its path where it is new.
-    Raises RunError when the directory holds a search already, StorageError.
+    The job is written last: a directory without job.yaml holds no search, even after a failed
+    start. directions: of the axes in `mode: pareto` (see Writer). facts: what the search depends
+    on; its first note. before: writes another file into the directory, and returns its path if the
+    file is new. Raises RunError when the directory holds a search already, StorageError.
     """
     refuse_existing(run_dir)
     made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
@@ -73,7 +73,7 @@ def create_study(
         undo.callback(lock.release)
         refuse_existing(run_dir)
         _refuse_orphan(run_dir, job)
-        # While the lock is held: nobody else begins here meanwhile.
+        # This undo runs while the lock is held, so that no other search can start here meanwhile.
         undo.callback(remove_begun, run_dir, made)
         storage = open_storage(_url_of(run_dir, job, mode="rwc"), run_dir=run_dir)
         undo.callback(storage.engine.dispose)
@@ -111,20 +111,20 @@ def create_study(
 
 
 def check_trusted(run_dir: Path, *, trust: bool) -> None:
-    """Refuse a search whose job names code to run, and that this user did not begin (RunError)."""
+    """Raise RunError if the job names code to run and this user did not start the search."""
     check_own(run_dir, load_recorded_job(_job_path(run_dir)), trust=trust)
 
 
 def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
-    """Open the record of a search to go on with it; `overrides` change its job (see load_job).
+    """Open the record of a search to resume it; `overrides` change its job (see load_job).
 
-    Nothing is written before the study is. Raises RunError, JobError, StorageError.
+    Nothing is written until the study is. Raises RunError, JobError, StorageError.
     """
     path = _job_path(run_dir)
     for override in overrides:
         if override.partition("=")[0].strip() in ("storage", "name"):
             key = override.partition("=")[0].strip()
-            raise JobError(f"--set {key}: the record of {run_dir} stays where it began")
+            raise JobError(f"--set {key}: cannot be changed in {run_dir}, which has a record")
     with contextlib.ExitStack() as undo:
         with storage_errors(run_dir):
             lock = _take_lock(run_dir)
@@ -139,7 +139,7 @@ def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
             writer_lock = _writer_lock(storage.engine, run_dir, job)
             if writer_lock is not None:
                 undo.callback(writer_lock.release)
-            # What several may write is read when nobody else can any more.
+            # A shared database is read only now, when no other process can write to it.
             record = record or _read(storage.engine, run_dir, job)
             writer = Writer.go_on(storage, job.name, lock=writer_lock)
         undo.pop_all()
@@ -149,34 +149,34 @@ def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
 def read_study(run_dir: Path) -> Study:
     """Open the record of a search to read it, also while another process writes it.
 
-    Nothing is written, so the directory may be one that cannot be written to.
+    Nothing is written, so a read-only directory will do.
     """
     job = load_recorded_job(_job_path(run_dir))
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as cleanup:
         engine = _engine(run_dir, job, mode="ro")
-        held.callback(engine.dispose)
+        cleanup.callback(engine.dispose)
         if job.storage == "auto" and _cut_short(engine):
-            # SQLite would first undo a write that was cut short; that is done on a copy.
-            copy = Path(held.enter_context(tempfile.TemporaryDirectory()))
+            # SQLite would first undo an interrupted write. It does so on a copy.
+            copy = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
             with reading_errors(run_dir):
                 for file in run_dir.glob(f"{_DATABASE}*"):
                     shutil.copy(file, copy)
             engine = open_engine(_sqlite_url(copy / _DATABASE, mode="rw"), run_dir=run_dir)
-            held.callback(engine.dispose)
+            cleanup.callback(engine.dispose)
         record = _read(engine, run_dir, job)
-        release: Callable[[], None] = held.pop_all().close
+        release: Callable[[], None] = cleanup.pop_all().close
     return Study(run_dir, job, record, release=release)
 
 
 def _read(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> Record:
-    """The record of a job, which must be the one that it was begun with but for its budget."""
+    """The record of a job; the job must be as it was at the start, except for its budget."""
     reader = Reader(engine, run_dir)
     reader.check_schema()
     names = reader.names()
     if job.storage == "auto" and job.name not in names and len(names) == 1:
         raise RunError(
-            f"{run_dir}/{_JOB}: name: {job.name}: the search was begun as {names[0]}; put the name "
-            "back, or start a new search"
+            f"{run_dir}/{_JOB}: name: {job.name}: the search was started as {names[0]}; put the "
+            "name back, or start a new search"
         )
     if _file_of(run_dir, job) is None and job.name not in names:
         raise RunError(f"{run_dir}: nothing is recorded in its database under {job.name}")
@@ -193,34 +193,34 @@ def _read(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> Record:
 
 
 def _read_file(run_dir: Path, job: JobSpec) -> Record:
-    """The record in a file that will be written to: its pages are checked too."""
+    """The record in a file that will be written to; its pages are checked too."""
     engine = _engine(run_dir, job, mode="rw")
     try:
         with reading_errors(run_dir), engine.connect() as connection:
-            said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-        if said != "ok":
-            raise damaged(run_dir, str(said))
+            answer = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+        if answer != "ok":
+            raise damaged(run_dir, str(answer))
         return _read(engine, run_dir, job)
     finally:
         engine.dispose()
 
 
 def _writer_lock(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> WriterLock | None:
-    """The right to write a study of a server; a file has that of its directory."""
+    """The lock for writing a study on a server; a file is protected by its directory's lock."""
     if engine.dialect.name != "postgresql":
         return None
     return WriterLock(engine, job.name, run_dir=run_dir)
 
 
 def _cut_short(engine: sqlalchemy.Engine) -> bool:
-    """Whether the last write to a database was, so that it cannot be read as it is."""
+    """Whether the last write to a database was cut short, so that it cannot be read as it is."""
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
     except sqlalchemy.exc.OperationalError as error:
         return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_READONLY")
     except (sqlalchemy.exc.DatabaseError, UnicodeDecodeError):
-        return False  # it is damaged, as its reader will say
+        return False  # it is damaged; the reader will report it
     return False
 
 
@@ -232,20 +232,20 @@ def _job_path(run_dir: Path) -> Path:
 
 
 def _engine(run_dir: Path, job: JobSpec, *, mode: str) -> sqlalchemy.Engine:
-    """What a record that is there is read by. Raises RunError where it is gone."""
+    """The engine that reads an existing record. Raises RunError if the record is missing."""
     database = _file_of(run_dir, job)
     if database is None:
         return open_engine(job.storage, run_dir=run_dir)
     if not database.exists():
         raise RunError(
-            f"{database}: missing, and with it all that was recorded but for items/; put back a "
-            f"copy of it, or begin anew from {run_dir / _JOB} with another --run-dir"
+            f"{database}: missing, and with it the whole record except items/; put back a copy of "
+            f"it, or start again from {run_dir / _JOB} with another --run-dir"
         )
     return open_engine(_url_of(run_dir, job, mode=mode), run_dir=run_dir)
 
 
 def _file_of(run_dir: Path, job: JobSpec) -> Path | None:
-    """The database of a record where it is a file."""
+    """The database of a record if it is a file, else None."""
     if job.storage == "auto":
         return run_dir / _DATABASE
     file = job.storage.removeprefix("sqlite:///")
@@ -258,14 +258,14 @@ def _url_of(run_dir: Path, job: JobSpec, *, mode: str) -> str:
 
 
 def _sqlite_url(database: Path, *, mode: str) -> str:
-    """Mode `ro` reads a database that is there, `rw` writes to it too, `rwc` makes it first."""
+    """Mode `ro` reads an existing database, `rw` writes to it too, `rwc` makes a missing one."""
     file = f"file:{quote(str(database.absolute()))}"
     url = sqlalchemy.URL.create("sqlite", database=file, query={"mode": mode, "uri": "true"})
     return url.render_as_string()
 
 
 def _refuse_orphan(run_dir: Path, job: JobSpec) -> None:
-    """Make way for a new database: what a beginning cut short has left holds nothing."""
+    """Remove the empty database of an interrupted start; refuse one that has trials."""
     database = run_dir / _DATABASE
     if job.storage != "auto" or not database.exists():
         return
@@ -279,14 +279,14 @@ def _refuse_orphan(run_dir: Path, job: JobSpec) -> None:
         engine.dispose()
     if trials:
         raise RunError(
-            f"{run_dir}: holds the record of a search whose job.yaml is missing; put that back, or "
-            "give another --run-dir"
+            f"{run_dir}: holds the record of a search, but its job.yaml is missing; put that back, "
+            "or give another --run-dir"
         )
     database.unlink()
 
 
 def _take_lock(run_dir: Path) -> filelock.BaseFileLock:
-    """The kernel frees the lock when its owner dies, however it dies."""
+    """Lock the run directory; the kernel frees the lock whenever its process ends."""
     lock = filelock.FileLock(run_dir / _LOCK)
     try:
         lock.acquire(timeout=0)

@@ -1,7 +1,7 @@
 """Item results as Parquet: a row for each candidate, task, metric and item.
 
-A file holds the results of one candidate, written whole or not at all. What a generation has of a
-candidate before its race is over is kept block by block, beside the results of those recorded.
+A file holds the results of one candidate and is written completely or not at all. During the race
+of a generation, results are kept block by block, beside those of recorded candidates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
-"""What reading a damaged file comes to: it may say anything."""
+"""Errors that reading a damaged file can raise, because it may contain anything."""
 
 
 class ItemFiles:
@@ -43,13 +43,13 @@ class ItemFiles:
         self._folder = run_dir / "items"
 
     def write(self, key: CandidateKey, tasks: Mapping[str, TaskItems]) -> None:
-        """Keep all that a candidate was scored on. Raises StorageError."""
+        """Write all item results of a candidate. Raises StorageError."""
         self._write(self._path(key), key, Scored(tasks=tasks))
 
     def find(self, key: CandidateKey, digest: str | None) -> Mapping[str, TaskItems] | None:
-        """Item results of a recorded candidate; None where they are lost or damaged.
+        """Item results of a recorded candidate; None if they are lost or damaged.
 
-        digest: of what was recorded; None in a record of before there were digests.
+        digest: of the recorded results; None in old records without digests.
         """
         found = _read(self._path(key))
         if found is None or digest not in (None, digest_items(found.tasks)):
@@ -57,7 +57,7 @@ class ItemFiles:
         return found.tasks
 
     def read(self, key: CandidateKey, digest: str | None) -> Mapping[str, TaskItems]:
-        """The same. Raises RunError where they are lost or damaged."""
+        """Item results of a recorded candidate. Raises RunError if they are lost or damaged."""
         found = self.find(key, digest)
         if found is None:
             path = self._path(key)
@@ -68,15 +68,15 @@ class ItemFiles:
         return found
 
     def unlike(self, key: CandidateKey) -> RunError:
-        """The refusal of item results that are not what was recorded."""
+        """The error for item results that differ from the recorded ones."""
         path = self._path(key)
         return RunError(
-            f"{path}: the item results of {key} are {_state_of(path)}, and scored again they are "
-            "not what was recorded; put the file back, or go on where the search began"
+            f"{path}: the item results of {key} are {_state_of(path)}, and scoring again gives "
+            "other results; put the file back, or resume where the search began"
         )
 
     def write_block(self, candidate: Candidate, number: int, outcome: Scored) -> None:
-        """Keep what one block of a generation said of a candidate. Raises StorageError.
+        """Write a candidate's results on one block of items. Raises StorageError.
 
         candidate: with the items of the block.
         """
@@ -84,16 +84,16 @@ class ItemFiles:
         self._write(path, candidate.key, outcome, of=_digest(candidate))
 
     def read_block(self, candidate: Candidate, number: int) -> Scored | None:
-        """What a block said of a candidate, to the last bit; None where it is not kept.
+        """A candidate's results on a block, exact to the last bit; None if there are none.
 
-        What is kept of another candidate under the key, or of other items, is of a generation that
-        was begun under another budget and never recorded: it is no part of the search. Neither is
-        what is damaged.
+        A file of another candidate with this key, or of other items, is ignored: it is from a
+        generation that was started with another budget and never recorded. A damaged file is
+        ignored too.
         """
         return _read(self._block_path(candidate.key, number), of=_digest(candidate))
 
     def forget_blocks(self, key: CandidateKey) -> None:
-        """Blocks of a candidate whose results are all in its record."""
+        """Remove the blocks of a candidate; its record has all their results."""
         with storage_errors(self._run_dir):
             for path in self._folder.glob(f"{key}.block*.parquet"):
                 path.unlink(missing_ok=True)
@@ -131,7 +131,7 @@ class ItemFiles:
 
 
 def _digest(candidate: Candidate) -> str:
-    """Of what a block was scored: the recipe and the items."""
+    """The digest of what was scored in a block: the recipe and the items."""
     items = json.dumps({task: list(ids) for task, ids in candidate.items.items()})
     return hashlib.sha256((candidate.recipe.to_yaml() + items).encode()).hexdigest()
 
@@ -141,18 +141,18 @@ def _state_of(path: Path) -> str:
 
 
 def _read(path: Path, *, of: str | None = None) -> Scored | None:
-    """What a file holds; None where it is missing, damaged, or of other items than `of`."""
+    """The results in a file; None if it is missing, damaged, or of other items than `of`."""
     try:
-        # Damaged pages are found before anything is made of them.
+        # The checksums find damaged pages before they are decoded.
         file = pq.ParquetFile(path, page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
-        said = {key.decode(): text.decode() for key, text in metadata.items()}
-        cost, of_file = said[_COST], said[_OF]
+        texts = {key.decode(): text.decode() for key, text in metadata.items()}
+        cost, of_file = texts[_COST], texts[_OF]
         if of not in (None, of_file):
             return None
         tasks = _tasks_of(file.read().to_pydict())
         seal = digest_text(digest_items(tasks), cost, of_file)
-        if said[_SEAL] != seal:
+        if texts[_SEAL] != seal:
             return None
         return Scored(tasks=tasks, cost=Cost(**json.loads(cost)))
     except _DAMAGE:

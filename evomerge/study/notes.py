@@ -1,6 +1,6 @@
-"""What a record keeps of a whole search or grid beside its trials; see `Study.note`.
+"""Names of the notes that a record keeps besides its trials; see `Study.note`.
 
-These names are part of the file format: a record that is there has its notes under them.
+These names are part of the file format: existing records use them.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ NoteName = Literal[
 ]
 
 FACTS: Final = "facts"
-"""What the results depend on; under `job` the fingerprint of the job."""
+"""What the results depend on; `job` has the fingerprint of the job."""
 
 ALGORITHMS: Final = "algorithms"
-"""By which algorithm each stage is searched: number of the stage, from 0 -> its name."""
+"""The algorithm of each stage: number of the stage, from 0 -> name of the algorithm."""
 
 SELF_CHECKS: Final = "self_checks"
-"""Comparisons with plain transformers that held: label -> what was found."""
+"""Comparisons with plain transformers that passed: label -> findings."""
 
 GENERATION_ITEMS: Final = "items of generations"
-"""How many items each generation was begun with: its number -> how many."""
+"""How many items each generation started with: its number -> how many."""
 
 ESTIMATES: Final = "estimates"
-"""What was measured of the ways to estimate a task from a few items: task -> findings."""
+"""Measurements of the ways to estimate a task from a few items: task -> findings."""
 
 STAGES: Final = "stages"
-"""What the stages that have ended came to, in their order."""
+"""The results of the stages that have ended, in order."""
 
 PASSED_OVER: Final = "passed_over"
-"""How many places of a split were spent on attempts that all failed: the attempts -> how many."""
+"""How many places of a split went to attempts that all failed: the attempts -> how many."""
 
 SELECTION: Final = "selection"
-"""The winner, or the front, as it was selected last."""
+"""The winner, or the front, of the last selection."""
 
 SEARCHES: Final = "searches"
-"""What the searches of a grid came to: name -> budget, winner and recipe."""
+"""The results of the searches of a grid: name -> budget, winner and recipe."""

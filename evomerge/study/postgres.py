@@ -1,7 +1,7 @@
-"""A record in PostgreSQL: its tables are made once, one process writes a study, no wait is endless.
+"""A record in PostgreSQL: tables are made once, one process writes a study, every wait has a limit.
 
-A writer holds an advisory lock of the database, named by the study, on a connection of its own. The
-server frees it when that connection ends, however the process or its machine does.
+A writer holds an advisory lock of the database, named by the study, on its own connection. The
+server frees the lock when that connection ends, even if the process or its machine dies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONNECT_S = 10
 _SILENCE_S = 30
 _LOCK_S = 60
 _CONNECT_TRIES = 8
-"""A server that starts again needs some seconds."""
+"""A server that restarts needs some seconds."""
 
 _LOCK_TRIES = 3
 """A server notices a little later that a writer was killed."""
@@ -37,17 +37,16 @@ _TABLES = ("studies", "trials", "version_info", "alembic_version")
 
 
 def open_postgres(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
-    """The studies of a database, to write them; tables that are missing are made.
+    """The studies of a database, for writing; missing tables are made.
 
-    Raises JobError where the driver is not installed, StorageError where the server gives no
-    access.
+    Raises JobError if the driver is not installed, StorageError if the server gives no access.
     """
     options = _engine_options(url, run_dir)
     with _access_errors(url):
         engine = sqlalchemy.create_engine(url, **options)
         try:
             with engine.begin() as connection:
-                # Two that make the same tables at once fail, so one waits for the other.
+                # Two processes that make the same tables at once fail, so one waits.
                 _execute(connection, "select pg_advisory_xact_lock(:key)", _key("tables"))
                 return optuna.storages.RDBStorage(url, engine_kwargs=options)
         finally:
@@ -55,9 +54,9 @@ def open_postgres(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
 
 
 def read_postgres(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
-    """A database to read; nothing is made.
+    """A database for reading; nothing is made.
 
-    Raises as open_postgres, and RunError where it has no studies.
+    Raises the errors of open_postgres, and RunError if it has no studies.
     """
     with _access_errors(url):
         engine = sqlalchemy.create_engine(url, **_engine_options(url, run_dir))
@@ -70,7 +69,7 @@ def read_postgres(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
 
 
 class WriterLock:
-    """The right to write one study, whatever folder it is run from. Raises RunError when taken."""
+    """The lock for writing one study, from whatever folder. Raises RunError when it is taken."""
 
     def __init__(self, engine: sqlalchemy.Engine, study: str, *, run_dir: Path) -> None:
         self._engine = engine
@@ -79,10 +78,10 @@ class WriterLock:
         self._connection = self._take()
 
     def lost(self) -> bool:
-        """Whether the connection had ended; the lock is taken again then.
+        """Whether the connection had ended; if so, the lock is taken again.
 
-        Another process may have written in between. Raises RunError where it holds the lock,
-        StorageError where the server does not answer any more.
+        Another process may have written meanwhile. Raises RunError if another process holds the
+        lock, StorageError if the server does not answer any more.
         """
         try:
             _execute(self._connection, "select 1")
@@ -116,7 +115,7 @@ class WriterLock:
         )
 
     def _connect(self) -> sqlalchemy.Connection:
-        """A connection that is none of the pool's, which would keep the lock after its end."""
+        """A connection outside the pool; a pooled one would keep the lock after it is closed."""
         for left in reversed(range(_CONNECT_TRIES)):
             try:
                 connection = self._engine.connect()
@@ -139,7 +138,7 @@ and (l.classid::bigint << 32) | l.objid::bigint = :key
 
 
 def reason_of(error: BaseException) -> str | None:
-    """What the server or its driver said, in a line; None for an error of anything else."""
+    """The message of the server or its driver in one line; None for any other error."""
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
     original = getattr(cause, "orig", None)
     if type(original).__module__.partition(".")[0] != "psycopg":
@@ -164,10 +163,10 @@ def _access_errors(url: str) -> Iterator[None]:
 
 
 def _engine_options(url: str, run_dir: Path) -> dict[str, Any]:
-    """An end to every wait for the server; what the URL says itself stays."""
+    """Options that limit every wait for the server; the URL's own options are kept."""
     settings = {
         "lock_timeout": f"{_LOCK_S}s",
-        # The server notices so that the machine of a writer is gone, and frees its lock.
+        # So the server notices that a writer's machine is gone, and frees the lock.
         "tcp_keepalives_idle": _SILENCE_S,
         "tcp_keepalives_interval": 10,
         "tcp_keepalives_count": 3,
@@ -181,14 +180,14 @@ def _engine_options(url: str, run_dir: Path) -> dict[str, Any]:
         "application_name": _name_of(run_dir),
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
     }
-    said = sqlalchemy.make_url(url).query
-    kept = {name: value for name, value in arguments.items() if name not in said}
-    # A connection that ended while it was not used is replaced.
+    query = sqlalchemy.make_url(url).query
+    kept = {name: value for name, value in arguments.items() if name not in query}
+    # pool_pre_ping replaces a connection that ended while it was not in use.
     return {"connect_args": kept, "pool_pre_ping": True}
 
 
 def _name_of(run_dir: Path) -> str:
-    """Where a connection is from, as the server shows it; of a long path the end."""
+    """The name of a connection on the server: host and run directory (the end of a long path)."""
     start = f"evomerge {socket.gethostname()}:"
     path = str(run_dir.resolve()).encode("ascii", errors="replace").decode()
     room = max(0, _NAME_BYTES - len(start))
@@ -196,11 +195,11 @@ def _name_of(run_dir: Path) -> str:
 
 
 def _key(name: str) -> int:
-    """An advisory lock's number, signed and of 64 bits."""
+    """The number of an advisory lock, a signed integer of 64 bits."""
     digest = hashlib.sha256(f"evomerge {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def _execute(connection: sqlalchemy.Connection, statement: str, key: int | None = None) -> Any:
-    given = {} if key is None else {"key": key}
-    return connection.execute(sqlalchemy.text(statement), given).scalar()
+    parameters = {} if key is None else {"key": key}
+    return connection.execute(sqlalchemy.text(statement), parameters).scalar()

@@ -1,6 +1,6 @@
-"""Reading a study from its tables: all trials by a few queries, each checked against its digest.
+"""Reading a study from its tables: all trials with a few queries, each checked with its digest.
 
-Optuna's own way reads a trial's parameters one by one, and writes to what it reads.
+Optuna itself reads a trial's parameters one by one, and writes to the database while it reads.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from evomerge.study.trial import (
 )
 
 SCHEMA = "v3.2.0.a"
-"""Optuna's name of the tables that are read here."""
+"""Optuna's name of the schema that this module reads."""
 
 FINALISTS = " (finalists)"
-"""Ends the name of the study of validation and test scores, which never mix with search scores."""
+"""Suffix of the study with validation and test scores, which are kept apart from search scores."""
 
 CONTENTS = "contents"
-"""Where a study keeps what it should hold (see Contents)."""
+"""Name of the note that lists what a study should hold (see Contents)."""
 
 _STUDIES = table("studies", column("study_id"), column("study_name"))
 _NOTES = table("study_user_attributes", column("study_id"), column("key"), column("value_json"))
@@ -60,9 +60,9 @@ _INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf")}
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a study should hold at least; a kill may leave a trial or a note more.
+    """What a study should hold at least; after a kill it may hold one trial or note more.
 
-    trials: of the search and of the finalists. notes: the names.
+    trials: how many of the search and of the finalists. notes: their names.
     """
 
     trials: tuple[int, int] = (0, 0)
@@ -73,7 +73,7 @@ class Contents:
 class Record:
     """What a study holds: trials, how many of the search and of finalists, notes.
 
-    contents: what it says of itself.
+    contents: what it should hold, as its own note lists it.
     """
 
     trials: Mapping[CandidateKey, Trial] = field(default_factory=dict)
@@ -90,12 +90,12 @@ class Reader:
         self._run_dir = run_dir
 
     def names(self) -> tuple[str, ...]:
-        """Studies in the database, but for the finalists'."""
+        """Studies in the database, except those of finalists."""
         query = select(_STUDIES.c.study_name).order_by(_STUDIES.c.study_id)
         return tuple(name for (name,) in self._rows(query) if not name.endswith(FINALISTS))
 
     def check_schema(self) -> None:
-        """Refuse tables of another make."""
+        """Refuse tables of another schema."""
         found = [str(version) for (version,) in self._rows(select(_VERSION.c.version_num))]
         if found != [SCHEMA]:
             schema = ", ".join(found) or "missing"
@@ -104,16 +104,16 @@ class Reader:
             )
 
     def is_empty(self, name: str) -> bool:
-        """Whether nothing is recorded under a name, as when its studies have just been made."""
+        """Whether nothing is recorded under a name, so that its studies are new."""
         studies = [self._study_id(each) for each in (name, name + FINALISTS)]
         trials = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id.in_(studies))
         notes = select(_NOTES.c.key).where(_NOTES.c.study_id.in_(studies))
         return not self._rows(trials) and not self._rows(notes)
 
     def read(self, name: str) -> Record:
-        """All that is recorded under a name.
+        """Everything recorded under a name.
 
-        Another process may write meanwhile: what should be there is read before what is there.
+        Another process may write meanwhile, so the list of contents is read before the trials.
         """
         search, finals = (self._study_id(each) for each in (name, name + FINALISTS))
         try:
@@ -139,9 +139,9 @@ class Reader:
         query = select(_NOTES.c.key, _NOTES.c.value_json).where(_NOTES.c.study_id == study)
         documents = {key: json.loads(text) for key, text in self._rows(query)}
         if not is_sealed(documents.get(CONTENTS)):
-            raise self._damaged("what it should hold is missing")
-        said = unsealed(documents.pop(CONTENTS))
-        contents = Contents(trials=tuple(said["trials"]), notes=tuple(said["notes"]))
+            raise self._damaged("the list of its contents is missing")
+        listed = unsealed(documents.pop(CONTENTS))
+        contents = Contents(trials=tuple(listed["trials"]), notes=tuple(listed["notes"]))
         for name in {*documents, *contents.notes}:
             if not is_sealed(documents.get(name)):
                 raise self._damaged(f"its note of {name} is missing")
@@ -169,7 +169,7 @@ class Reader:
                 raise self._damaged(f"the digests of trial {number} are missing")
             digests = json.loads(texts[trial][DIGESTS])
             if digests["result"] != digest_result(state, values[trial], kept):
-                raise self._damaged(f"trial {number} is not what was recorded")
+                raise self._damaged(f"trial {number} differs from what was recorded")
             found.append(
                 read_trial(
                     dict(zip(ATTRIBUTES, map(json.loads, kept), strict=True)),
@@ -180,7 +180,7 @@ class Reader:
         return found
 
     def _parameters(self, study: int) -> Callable[[], Mapping[int, Sequence[tuple[Any, ...]]]]:
-        """Parameters of all trials, read when those of one are first asked for."""
+        """Parameters of all trials, read when those of one trial are first needed."""
         rows: dict[int, list[tuple[Any, ...]]] = {}
 
         def read() -> Mapping[int, Sequence[tuple[Any, ...]]]:
@@ -200,13 +200,13 @@ class Reader:
         def read() -> Mapping[str, float]:
             rows = parameters().get(trial, ())
             if digest_parameters(rows) != digest:
-                raise self._damaged("the parameters of a trial are not what was recorded")
+                raise self._damaged("the parameters of a trial differ from what was recorded")
             return {name: value for name, value, _ in rows}
 
         return read
 
     def _of_trials(self, of: Any, study: int, order: str) -> list[tuple[Any, ...]]:
-        """Rows that belong to trials of a study: the trial, then the table's other columns."""
+        """Rows of the trials of a study: the trial, then the table's other columns."""
         others = [each for each in of.c if each.name not in ("trial_id", order)]
         query = select(of.c.trial_id, of.c[order], *others)
         query = query.join(_TRIALS, _TRIALS.c.trial_id == of.c.trial_id)

@@ -1,8 +1,8 @@
-"""A run directory: what it holds, and whether this user began it.
+"""A run directory: whether it holds a search or a grid, and whether this user started it.
 
-A job may name folders of tasks and models with code of their own. Whoever writes a job of theirs
-means that code to run; whoever was given a run directory may not. So the beginning of a search
-leaves a mark in its directory that only a key of this user's makes, which no one else has.
+A job may name task folders and models that have their own code. A user who writes a job wants that
+code to run; a user who gets a run directory from someone else may not. So the start of a search
+writes a mark into its directory. Only a secret key of this user can make that mark.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _KEY_BYTES = 32
 
 
 def mark_own(run_dir: Path, job: JobSpec) -> None:
-    """Mark what this user begins; without a place for a key it is no one's."""
+    """Mark a search as started by this user; not if the user's key cannot be kept."""
     key = _key(make=True)
     if key is not None:
         (run_dir / _MARK).write_text(_mark(key, job) + "\n", encoding="utf-8")
 
 
 def check_own(run_dir: Path, job: JobSpec, *, trust: bool) -> None:
-    """Refuse to run code that a directory's job names and that this user never asked for.
+    """Refuse to run code that a directory's job names, unless this user started the search.
 
-    job: as the directory holds it. trust: whether the user has said that it may run.
+    job: as in the directory. trust: whether the user has allowed the code.
     """
     named = _code_of(job)
     if not named or trust:
@@ -43,8 +43,8 @@ def check_own(run_dir: Path, job: JobSpec, *, trust: bool) -> None:
         marked = ""
     if key is None or not hmac.compare_digest(marked.encode(), _mark(key, job).encode()):
         raise RunError(
-            f"{run_dir}: its job runs code of {' and '.join(named)}, and the search was not begun "
-            "by you as it stands there; look at that code, then add --trust-code"
+            f"{run_dir}: its job runs code of {' and '.join(named)}, and you did not start this "
+            "search with this job; look at that code, then add --trust-code"
         )
 
 
@@ -63,16 +63,16 @@ def _code_of(job: JobSpec) -> list[str]:
 
 def _mark(key: bytes, job: JobSpec) -> str:
     models = job.models
-    said = {
+    marked = {
         "task_folders": job.evaluation.task_folders,
         "trust_remote_code": models.trust_remote_code,
         "models": [models.base, *models.sources, models.tokenizer],
     }
-    return hmac.new(key, json.dumps(said, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(key, json.dumps(marked, sort_keys=True).encode(), hashlib.sha256).hexdigest()
 
 
 def _key(*, make: bool) -> bytes | None:
-    """This user's key, made where there is none; None where it cannot be kept or read."""
+    """This user's key, made if there is none; None if it cannot be written or read."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
     file = state / "evomerge" / "key"
     try:
@@ -82,7 +82,7 @@ def _key(*, make: bool) -> bytes | None:
             with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as to:
                 to.write(secrets.token_bytes(_KEY_BYTES))
             try:
-                # Whole, and the first of two that begin together.
+                # A link is complete, and only the first of two processes can make it.
                 os.link(part, file)
             finally:
                 part.unlink()
@@ -96,20 +96,20 @@ GRID_FILE = "grid.yaml"
 
 
 def refuse_search(run_dir: Path) -> None:
-    """Raise RunError where the directory holds a search and no grid."""
+    """Raise RunError if the directory holds a search and no grid."""
     if (run_dir / "job.yaml").exists() and not holds_grid(run_dir):
         raise RunError(f"{run_dir}: holds a search; give the grid another --run-dir")
 
 
 def refuse_grid(run_dir: Path) -> None:
-    """Raise RunError where the directory holds a grid, which is no search."""
+    """Raise RunError if the directory holds a grid, which is not a search."""
     if holds_grid(run_dir):
         raise RunError(
-            f"{run_dir}: holds a grid, no search; go on with it, or see its outcome and recipes, "
-            f"by `evomerge grid {run_dir / GRID_FILE} --run-dir {run_dir}`"
+            f"{run_dir}: holds a grid, not a search; to resume it or to see its outcome and "
+            f"recipes, run `evomerge grid {run_dir / GRID_FILE} --run-dir {run_dir}`"
         )
 
 
 def holds_grid(run_dir: Path) -> bool:
-    """Whether a grid was begun in the directory."""
+    """Whether a grid was started in the directory."""
     return (run_dir / GRID_FILE).exists()

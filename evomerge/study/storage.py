@@ -1,4 +1,4 @@
-"""Writing so that a kill or a full disk loses nothing, and saying so when it cannot be done."""
+"""Safe writing of the record: a kill or a full disk loses nothing, and errors are one line."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from evomerge.study.postgres import open_postgres, read_postgres, reason_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEFT_S = 3600.0
-"""Seconds after which an unfinished file has no writer any more."""
+"""Seconds after which an unfinished file surely has no writer."""
 
 _LONGEST = 200
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 Trouble = Literal["full", "closed", "busy", "damaged", "other"]
-"""Why a record cannot be read or written: no room, no permission, in use, damaged, or else."""
+"""Why a record cannot be read or written: no space, no permission, in use, damaged, or other."""
 
 
 def write_whole(path: Path, write: Any) -> None:
     """Write a file so that a kill leaves the old one or the new one, never a part.
 
-    `write` is called with a temporary path in the same folder, which is then synced and renamed.
-    Each call has its own, so that of several at once the last one stays.
+    `write` is called with a temporary path in the same folder; the file is then synced and renamed.
+    Each call has its own temporary path, so with several writers the last file stays.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     _remove_leftovers(path)
@@ -56,7 +56,7 @@ def write_whole(path: Path, write: Any) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Of writers that were killed: a file that one is writing is never that old."""
+    """Remove files of killed writers; a file that is being written is never that old."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*partial"):
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _LEFT_S:
@@ -64,7 +64,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def open_storage(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
-    """The studies of a record, to write them; tables that are missing are made.
+    """The studies of a record, for writing; missing tables are made.
 
     Raises JobError, StorageError for a database that cannot be opened.
     """
@@ -74,7 +74,7 @@ def open_storage(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
 
 
 def open_engine(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
-    """The same, to read what is there; nothing is made. Raises RunError where nothing is."""
+    """The database of a record, for reading; nothing is made. Raises RunError if it is empty."""
     return (
         read_postgres(url, run_dir=run_dir) if _is_postgres(url) else sqlalchemy.create_engine(url)
     )
@@ -85,13 +85,13 @@ def _is_postgres(url: str) -> bool:
 
 
 _BEGUN = ("job.yaml", "run.mark", "study.db", "study.db-journal", "run.lock", "events.jsonl")
-"""Files that the beginning of a search writes into its run directory."""
+"""Files that the start of a search writes into its run directory."""
 
 
 def remove_begun(run_dir: Path, made: Sequence[Path]) -> None:
-    """Remove what the beginning of a search wrote, and the folders made for it that are empty.
+    """Remove the files that the start of a search wrote, and its empty folders.
 
-    made: the run directory where it was made, and those above it that were, the innermost first.
+    made: folders that the start made: the run directory and those above it, the innermost first.
     """
     for name in _BEGUN:
         (run_dir / name).unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def remove_begun(run_dir: Path, made: Sequence[Path]) -> None:
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove those that hold nothing."""
+    """Remove the folders that are empty."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -107,14 +107,14 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 @contextlib.contextmanager
 def storage_errors(run_dir: Path) -> Iterator[None]:
-    """Say in one line that the record cannot be written, and what to do."""
+    """Report in one line that the record cannot be written, and what to do."""
     try:
         yield
     except _ERRORS as error:
-        said = reason_of(error)
-        if said is not None:
+        answer = reason_of(error)
+        if answer is not None:
             raise StorageError(
-                f"{run_dir}: the database cannot be written ({said}); everything recorded before "
+                f"{run_dir}: the database cannot be written ({answer}); everything recorded before "
                 f"is kept: when it answers again, `evomerge resume {run_dir}`"
             ) from error
         trouble, reason = _trouble_of(error)
@@ -133,7 +133,7 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def beginning_errors(run_dir: Path) -> Iterator[None]:
-    """Say in one line that a record cannot be begun."""
+    """Report in one line that a record cannot be started."""
     try:
         yield
     except _ERRORS as error:
@@ -141,14 +141,14 @@ def beginning_errors(run_dir: Path) -> Iterator[None]:
         mends = {"full": "make room", "closed": "let this user write there"}
         mend = mends.get(trouble, "mend that")
         raise StorageError(
-            f"{run_dir}: nothing was started, for the record cannot be written ({reason}); {mend}, "
+            f"{run_dir}: nothing was started: the record cannot be written ({reason}); {mend}, "
             "or give another --run-dir, and run the command again"
         ) from error
 
 
 @contextlib.contextmanager
 def reading_errors(run_dir: Path) -> Iterator[None]:
-    """Say in one line that the record cannot be read, and what to do."""
+    """Report in one line that the record cannot be read, and what to do."""
     try:
         yield
     except _ERRORS as error:
@@ -161,11 +161,11 @@ def reading_errors(run_dir: Path) -> Iterator[None]:
 
 
 def damaged(run_dir: Path, what: str) -> RunError:
-    """The refusal of a record that is not what was written."""
+    """The error for a record that differs from what was written."""
     return RunError(
         f"{run_dir}: the record (study.db, or the database that the job names) is damaged: {what}; "
-        "put back a copy of it, or begin anew from job.yaml with another --run-dir; what every "
-        "item said of every candidate is in items/"
+        "put back a copy of it, or start again from job.yaml with another --run-dir; the results "
+        "of every candidate on every item are in items/"
     )
 
 
@@ -180,10 +180,10 @@ _ERRORS = (
 
 
 def _trouble_of(error: BaseException) -> tuple[Trouble, str]:
-    """What kind of trouble, and its reason in a line."""
+    """The kind of trouble, and its reason in one line."""
     cause = error.__cause__ or error
     origin = getattr(cause, "orig", None) or cause
-    reason = one_line(origin)[:_LONGEST]  # it may quote all of a damaged text
+    reason = one_line(origin)[:_LONGEST]  # the error may quote a whole damaged text
     if isinstance(origin, OSError):
         kinds: dict[Trouble, tuple[int, ...]] = {"full": _FULL, "closed": _CLOSED}
         return next((k for k, known in kinds.items() if origin.errno in known), "other"), reason

@@ -37,18 +37,18 @@ from evomerge.study.writer import Writer
 class Study:
     """The record of one search. Open it with `create_study`, `resume_study` or `read_study`.
 
-    record: what it holds. writer: writes to it; None where it is only read. lock: on the run
-    directory. release: lets go of what it is read from.
+    record: its contents. writer: writes to it; None if it is only read. lock: on the run
+    directory. release: closes the database that it is read from.
     """
 
     new = False
-    """Whether it was begun in this process."""
+    """Whether it was started in this process."""
 
     made: tuple[Path, ...] = ()
-    """Folders that were made for it where it is new, the innermost first."""
+    """Folders that were made for a new search, the innermost first."""
 
     beside: Path | None = None
-    """A file that was made for it besides."""
+    """Another file that was made for a new search."""
 
     def __init__(
         self,
@@ -99,12 +99,12 @@ class Study:
         parameters: Mapping[str, Parameter] | None = None,
         blocks: Sequence[Scored] | None = None,
     ) -> Trial:
-        """Write a candidate's outcome for good: item results first, then the trial.
+        """Write a candidate's outcome: item results first, then the trial.
 
-        means: the tasks' scores; None where they are the plain means of the item results. values:
-        the score on each axis in `mode: pareto`; None in `mode: single` or where it failed.
-        blocks: what it was scored on block by block. Recording the same candidate twice is an error
-        of ours. Raises StorageError when the disk is full or cannot be written.
+        means: the tasks' scores; None if they are the plain means of the item results. values:
+        the score on each axis in `mode: pareto`; None in `mode: single` or if it failed. blocks:
+        the results of each block of items. Recording the same candidate twice is an error of ours.
+        Raises StorageError when the disk is full or cannot be written.
         """
         assert candidate.key not in self._trials, f"{candidate.key} is recorded already"
         tasks: Mapping[str, TaskItems] = {} if isinstance(outcome, Failed) else outcome.tasks
@@ -142,7 +142,7 @@ class Study:
         return trial
 
     def outcome_of(self, key: CandidateKey) -> Evaluation:
-        """A recorded candidate's outcome, to the last bit as it was recorded."""
+        """A recorded candidate's outcome, equal to the recorded one to the last bit."""
         trial = self.trial(key)
         if trial.failure is not None:
             return Failed(reason=trial.failure, cost=trial.cost)
@@ -164,10 +164,10 @@ class Study:
     def restore_items(
         self, key: CandidateKey, tasks: Mapping[str, TaskItems], *, means: Means
     ) -> None:
-        """Write again the item results of a recorded candidate that were lost or damaged.
+        """Write again the lost or damaged item results of a recorded candidate.
 
-        means: the tasks' scores by them. Raises RunError where they are not those that were
-        recorded, StorageError.
+        means: the tasks' scores from these results. Raises RunError if the results differ from the
+        recorded ones, StorageError.
         """
         trial = self.trial(key)
         same = means == trial.means
@@ -178,7 +178,7 @@ class Study:
         self.items.write(key, tasks)
 
     def keep_job(self) -> None:
-        """Keep the job as it is now, so that the next `resume` needs no overrides again."""
+        """Write the current job, so that the next `resume` needs no overrides."""
         text = self.job.to_yaml()
         if self._writer is None:
             raise RunError(f"{self.run_dir}: the record is closed, or was opened to be read")
@@ -187,18 +187,18 @@ class Study:
             write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
     def note(self, name: NoteName, value: Any) -> None:
-        """Keep a fact of the whole search (JSON values; see `notes`), replacing what it said."""
+        """Record a fact of the whole search (JSON values; see `notes`), replacing the old value."""
         with self._writing(name) as writer:
             writer.note(name, value)
         self._notes[name] = json.loads(json.dumps(value))
 
     def noted(self, name: NoteName) -> Any:
-        """A fact kept by `note`, or None."""
+        """A fact recorded by `note`, or None."""
         return copy.deepcopy(self._notes.get(name))
 
     @contextlib.contextmanager
     def _writing(self, *notes: str) -> Iterator[Writer]:
-        """What the record should hold is written after it; `notes`: names of new ones."""
+        """Write to the record, then update its list of contents. notes: names of new notes."""
         writer = self._writer
         if writer is None:
             raise RunError(f"{self.run_dir}: the record is closed, or was opened to be read")
@@ -215,21 +215,21 @@ class Study:
                 writer.keep(self._contents)
 
     def discard(self) -> None:
-        """Leave nothing of a search that was begun and has recorded no candidate, and close it."""
+        """Close a search that was started and has recorded no candidate, and remove all of it."""
         assert not self._trials, "what was recorded is kept"
         assert self._writer is not None, "the record was opened to be read"
         with storage_errors(self.run_dir):
             self._writer.check(0, run_dir=self.run_dir)
             self._writer.delete()
-            # While the lock is held: nobody else begins here meanwhile.
+            # Done while the lock is held, so that no other search can start here meanwhile.
             if self.beside is not None:
                 self.beside.unlink(missing_ok=True)
             remove_begun(self.run_dir, self.made)
         self.close()
 
     def close(self) -> None:
-        """Let go of the run directory."""
-        writer, self._writer = self._writer, None  # whoever keeps it can read it and no more
+        """Release the run directory and the database."""
+        writer, self._writer = self._writer, None  # after this the study can only be read
         if writer is not None:
             writer.close()
         if self._release is not None:

@@ -1,4 +1,4 @@
-"""What is recorded of one candidate, and how an Optuna trial holds it."""
+"""The record of one candidate, and how an Optuna trial stores it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from evomerge.evaluate import CandidateKey, Cost, Kind, TaskItems
 from evomerge.recipe import Recipe, read_recipe
 
 ATTRIBUTES = ("label", "scores", "candidate")
-"""Attributes of an Optuna trial that hold a record."""
+"""Attributes of an Optuna trial that store a record."""
 
 DIGESTS = "sha256"
-"""The attribute that holds the digests of the others and of the parameters."""
+"""The attribute with the digests of the other attributes and of the parameters."""
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Late(Generic[T]):
     """A field that may be given as a function, which is called when the field is first read.
 
-    A search has thousands of trials, and most readers want neither recipes nor parameters.
+    A search has thousands of trials, and most readers need neither recipes nor parameters.
     default: makes the value of a field that is not given.
     """
 
@@ -34,7 +34,7 @@ class Late(Generic[T]):
         self._name = name
 
     def __get__(self, of: object | None, owner: type | None = None) -> T:
-        if of is None:  # asked by the dataclass for the field's default
+        if of is None:  # the dataclass looks for the field's default
             if self._default is None:
                 raise AttributeError(self._name)
             return self._default  # type: ignore[return-value]
@@ -63,15 +63,15 @@ class Trial:
     """A candidate's record.
 
     score: the combined objective, higher is better; None when the candidate failed.
-    means: task -> metric -> mean over the items used, or what a weighted sample of items makes of
-    them; empty when it failed.
+    means: task -> metric -> mean over the items used, or an estimate from a weighted sample of
+    items; empty when it failed.
     items: how many items of each task it was scored on.
-    genome: (n,) float64 in [0, 1]; None for baselines and what the space cannot express.
-    parameters: gene -> value as people read it, in the order of the genome; empty without one.
-    stage: of the job's searches, the number from 0 of the one that proposed it.
-    results: digest of its item results; None where it failed, and in a record of before there were
-    digests. blocks: digests of what it was scored on block by block, of one that failed the blocks
-    before; None where it was scored at once, or nobody knows.
+    genome: (n,) float64 in [0, 1]; None for baselines and recipes that the space cannot express.
+    parameters: gene -> value for people, in the order of the genome; empty without a genome.
+    stage: number of the job's search that proposed it, from 0.
+    results: digest of its item results; None if it failed, and in old records without digests.
+    blocks: digests of its results block by block, up to the block where it failed; None if it was
+    scored in one piece, or if that is not known.
     """
 
     key: CandidateKey
@@ -96,7 +96,7 @@ class Trial:
 
 
 def attributes_of(trial: Trial) -> dict[str, Any]:
-    """Few attributes: Optuna spends some 3 ms of Python on each."""
+    """The attributes of an Optuna trial; few, because Optuna takes some 3 ms for each."""
     return {
         "label": trial.label,
         "scores": {task: dict(means) for task, means in trial.means.items()},
@@ -123,47 +123,47 @@ def read_trial(
     values: Sequence[float],
     parameters: Callable[[], Mapping[str, float]],
 ) -> Trial:
-    """The record that an Optuna trial holds.
+    """The record that an Optuna trial stores.
 
-    values: Optuna's own of the trial. parameters: reads them when they are asked for.
+    values: the trial's values in Optuna. parameters: reads the parameters when they are needed.
     """
-    said = attributes["candidate"]
-    key = CandidateKey(said["generation"], said["place"])
-    genome, blocks = said["genome"], said["blocks"]
+    stored = attributes["candidate"]
+    key = CandidateKey(stored["generation"], stored["place"])
+    genome, blocks = stored["genome"], stored["blocks"]
     return Trial(
         key=key,
-        kind=said["kind"],
+        kind=stored["kind"],
         label=attributes["label"],
-        recipe=lambda: read_recipe(said["recipe"], where=f"recipe of {key}"),
+        recipe=lambda: read_recipe(stored["recipe"], where=f"recipe of {key}"),
         genome=None if genome is None else tuple(genome),
-        score=said["score"],
+        score=stored["score"],
         means=attributes["scores"],
-        items=said["items"],
-        cost=Cost(**said["cost"]),
-        failure=said["failure"],
+        items=stored["items"],
+        cost=Cost(**stored["cost"]),
+        failure=stored["failure"],
         parameters=parameters,
-        stage=said["stage"],
-        results=said["results"],
+        stage=stored["stage"],
+        results=stored["results"],
         blocks=None if blocks is None else tuple(blocks),
     )
 
 
-# Digests of what a record keeps, so that damage is noticed where it is read.
+# Digests of the record's contents, so that damage is noticed on reading.
 #
-# They are taken of the very text that is kept, or of item results as they are, never of the bytes
-# of a file: the same results written by other versions of a library have the same digest.
+# They are computed from the stored text, or from the item results, never from the bytes of a file.
+# So the same results have the same digest if another version of a library writes them.
 
 
 _DIGEST, _VALUE = "sha256", "value"
 
 
 def digest_text(*parts: str) -> str:
-    """Of texts without line breaks, such as JSON, in their order."""
+    """The digest of texts without line breaks, for example JSON, in their order."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def digest_items(tasks: Mapping[str, TaskItems]) -> str:
-    """Of item results, to the last bit."""
+    """The digest of item results, exact to the last bit."""
     rows = [
         [task, list(items.ids), [[m, [float(v) for v in vs]] for m, vs in items.metrics.items()]]
         for task, items in tasks.items()
@@ -172,12 +172,12 @@ def digest_items(tasks: Mapping[str, TaskItems]) -> str:
 
 
 def digest_result(state: str, values: Sequence[float], attributes: Sequence[str]) -> str:
-    """Of what a trial says, but for its parameters; the attributes as JSON."""
+    """The digest of a trial without its parameters; attributes: as JSON."""
     return digest_text(json.dumps([state, list(values)]), *attributes)
 
 
 def digest_parameters(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Of a trial's parameters: name, value, and the distribution as JSON."""
+    """The digest of a trial's parameters: name, value, and the distribution as JSON."""
     return digest_text(json.dumps([list(row) for row in rows]))
 
 
@@ -187,12 +187,12 @@ def sealed(value: Any) -> dict[str, Any]:
 
 
 def is_sealed(document: Any) -> bool:
-    """Whether a value was kept with its digest."""
+    """Whether a document is a value with its digest."""
     return isinstance(document, dict) and set(document) == {_DIGEST, _VALUE}
 
 
 def unsealed(document: Mapping[str, Any]) -> Any:
-    """The value that was sealed. Raises ValueError where it is not what it was."""
+    """The value that was sealed. Raises ValueError if it has changed."""
     if digest_text(json.dumps(document[_VALUE])) != document[_DIGEST]:
         raise ValueError("a digest does not fit")
     return document[_VALUE]

@@ -1,4 +1,4 @@
-"""Writing a study as Optuna does, so that its own tools open it."""
+"""Writing a study through Optuna, so that Optuna's own tools can open it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Direction = Literal["maximize", "minimize"]
 class Writer:
     """The two Optuna studies of a record: of the search, and of its finalists.
 
-    lock: on them where the database is shared.
+    lock: on the studies if the database is shared.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Writer:
         axes: Sequence[str],
         directions: Sequence[Direction],
     ) -> Writer:
-        """Make the studies, or take those that a beginning cut short has left.
+        """Make the studies, or take those that an interrupted start has left.
 
-        axes: names of the axes of the front, of which Optuna's own pictures tell. directions: of
-        them; without them every axis is better when higher. A study that is there keeps its own.
+        axes: names of the axes of the front, for Optuna's own plots. directions: of the axes;
+        without them, higher is better on every axis. An existing study keeps its own directions.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         studies = [
@@ -74,7 +74,7 @@ class Writer:
         for study in studies:
             if axes and study.metric_names is None:
                 with warnings.catch_warnings():
-                    # Only optuna's own pictures read the names.
+                    # The warning does not matter: only Optuna's own plots read the names.
                     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                     study.set_metric_names(list(axes))
         return cls(storage, lock, studies)
@@ -83,7 +83,7 @@ class Writer:
     def go_on(
         cls, storage: optuna.storages.RDBStorage, name: str, *, lock: WriterLock | None
     ) -> Writer:
-        """The studies that are there."""
+        """Open the existing studies."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         studies = [
             optuna.load_study(storage=storage, study_name=each) for each in (name, name + FINALISTS)
@@ -91,7 +91,10 @@ class Writer:
         return cls(storage, lock, studies)
 
     def check(self, trials: int, *, run_dir: Path) -> None:
-        """Nobody else writes these studies, nor has: they hold so many trials. Raises RunError."""
+        """Raise RunError if another process writes or has written these studies.
+
+        trials: how many they hold if nobody else wrote.
+        """
         if self._lock is None or not self._lock.lost():
             return
         studies = (self._search, self._finals)
@@ -107,7 +110,7 @@ class Writer:
     ) -> None:
         """Write a trial in one transaction.
 
-        shown: its parameters with their bounds. values: of its axes; None where it has one score.
+        shown: its parameters with their bounds. values: scores on the axes; None for one score.
         """
         state = TrialState.COMPLETE if trial.failure is None else TrialState.FAIL
         if values is None and trial.score is not None:
@@ -137,11 +140,11 @@ class Writer:
         (self._finals if trial.kind == "finalist" else self._search).add_trial(frozen)
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a JSON value under a name, replacing what it said before."""
+        """Record a JSON value under a name, replacing the old value."""
         self._search.set_user_attr(name, sealed(value))
 
     def keep(self, contents: Contents) -> None:
-        """Keep what the studies should hold."""
+        """Record what the studies should hold."""
         self.note(CONTENTS, asdict(contents))
 
     def delete(self) -> None:
@@ -150,7 +153,7 @@ class Writer:
             self._storage.delete_study(study._study_id)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._storage.remove_session()
         if self._lock is not None:
             self._lock.release()

@@ -134,10 +134,10 @@ def test_a_job_is_a_path_a_mapping_or_what_was_read(
     [
         ({"budget.candidate": 8}, "budget.candidate: unknown key; did you mean candidates?"),
         ({"models.base": "nowhere"}, "models.base: nowhere: no such folder"),
-        ({"name": object()}, "name: object: no value of a job; give a number, a text"),
+        ({"name": object()}, "name: object: not a value of a job; give a number, a text"),
         ({"budget.candidates": float("nan")}, "budget.candidates: nan is not finite"),
-        ({"optimizer": {3: 4}}, "optimizer: 3: a key of a job is a text"),
-        ({"name=x": "y"}, "set: name=x: no key of a job"),
+        ({"optimizer": {3: 4}}, "optimizer: 3: a key of a job must be a text"),
+        ({"name=x": "y"}, "set: name=x: not a key of a job"),
         ([8], "set: list: give a mapping"),
         ("budget.candidates", "--set budget.candidates: write it as key.subkey=value"),
     ],

@@ -88,7 +88,7 @@ def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path:
         (
             *("search", str(job), "--set", "evaluation.draws=anchors"),
             *("--set", "evaluation.racing=true"),
-        ): "racing: anchors stand for a task all together, so no part of them tells who loses",
+        ): "racing: anchors give a score only all together, so no candidate can be stopped",
         ("grid", nowhere): "cannot be read",
         ("grid", str(grid)): "name stands twice, in line 1 and in line 2",
         ("evaluate", nowhere, nowhere): "cannot be read",

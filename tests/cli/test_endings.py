@@ -85,7 +85,7 @@ def test_signals_that_are_ignored_stay_ignored() -> None:
         (WorkerError("no worker is left"), "no worker is left; go on with: evomerge resume runs/x"),
         (JobError("budget: none"), "budget: none"),
         (MemoryError("72 GB"), "the machine ran short (MemoryError: 72 GB); free memory or disk"),
-        (SystemExit(0), "code that was run, of a task or a model, ended the process (exit code 0)"),
+        (SystemExit(0), "code of a task or model ended the process (exit code 0)"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(

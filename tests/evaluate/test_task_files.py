@@ -129,7 +129,7 @@ def test_what_a_task_file_includes_is_looked_at_too(tmp_path: Path) -> None:
     folder.mkdir()
     write_task(folder, include="../common.yml")
     (tmp_path / "common.yml").write_text("metadata: " + "[" * 100_000)
-    with pytest.raises(TaskError, match=r"common\.yml: line 1: more than 64"):
+    with pytest.raises(TaskError, match=r"common\.yml: line 1: .* nested more than 64"):
         check_names(["mine"], [folder])
 
 

@@ -102,13 +102,13 @@ def test_a_search_that_is_interrupted_goes_on_to_the_same_trials(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("self_adaption", "self_adaption is no optimiser .*; did you mean self_adaptation?"),
-        ("cma", "cma is no optimiser .*; did you mean cma_es?"),
+        ("self_adaption", "self_adaption is not an optimiser .*; did you mean self_adaptation?"),
+        ("cma", "cma is not an optimiser .*; did you mean cma_es?"),
         (
             "gradients",
-            "gradients is no optimiser .*; write auto or one of cma_es, .*, random, self_",
+            "gradients is not an optimiser .*; write auto or one of cma_es, .*, random, self_",
         ),
-        ("", "optimizer.algorithm: nothing is no optimiser"),
+        ("", "optimizer.algorithm: nothing is not an optimiser"),
         (3, "optimizer.algorithm: 3: not a text"),
     ],
 )

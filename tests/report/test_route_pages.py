@@ -113,7 +113,7 @@ def test_a_winner_that_is_no_route_has_coefficients_beside_the_best_route(
     selection = replace(select_route(search), recipe=soup, winner="uniform soup")
     page = page_of(study, selection)
     assert {"The winner’s coefficients", "The best candidate’s route"} <= set(sections_of(page))
-    assert "for the winner is no route" in words_of(page)
+    assert "because the winner is not a route" in words_of(page)
 
 
 def test_a_hybrid_shows_the_merge_it_is_made_of_and_the_route(

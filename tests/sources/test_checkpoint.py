@@ -298,7 +298,8 @@ for reference in ("org/other", "org/name@v2"):
     try:
         open_source(reference, where="models.base")
     except SourceError as error:
-        assert str(error).startswith(f"models.base: {reference}: no such folder, and the hub"), error
+        expected = f"models.base: {reference}: no such folder, and the hub"
+        assert str(error).startswith(expected), error
         assert "\\n" not in str(error)
     else:
         raise AssertionError(reference)

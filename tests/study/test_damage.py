@@ -162,7 +162,7 @@ def test_a_record_without_digests_is_damaged(tmp_path: Path) -> None:
     run_dir = write_record(tmp_path / "run")
     without_digests(run_dir)
     for begin in (read_study, resume_study):
-        with pytest.raises(RunError, match="what it should hold is missing"):
+        with pytest.raises(RunError, match="the list of its contents is missing"):
             begin(run_dir)
 
 

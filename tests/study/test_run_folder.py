@@ -76,7 +76,7 @@ def test_a_mark_is_of_one_user_and_of_the_code_that_was_named(
     change(tmp_path / "run", "models", trust_remote_code=False)
     check_trusted(tmp_path / "run", trust=False)
     stranger(monkeypatch, tmp_path)
-    with pytest.raises(RunError, match="not begun by you"):
+    with pytest.raises(RunError, match="you did not start this search"):
         check_trusted(tmp_path / "run", trust=False)
 
 

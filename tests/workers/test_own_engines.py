@@ -237,7 +237,7 @@ def test_a_name_that_is_none_is_refused_with_the_nearest(example: None, models: 
         with pytest.raises(JobError) as refused:
             parse_job(text, where="job.yaml")
         assert str(refused.value) == (
-            f"job.yaml: compute.engine: {name} is no engine that is installed; {mend}"
+            f"job.yaml: compute.engine: {name} is not an installed engine; {mend}"
         )
 
 
@@ -245,9 +245,7 @@ def test_a_worker_without_the_package_says_so(models: Path) -> None:
     document = job_document(models, compute={"engine": "absent"})
     job = JobSpec.model_validate(document, context=ANYWHERE)
     for ask in (check_workers, engine_of):
-        with pytest.raises(
-            JobError, match=r"^compute.engine: absent is no engine that is installed"
-        ):
+        with pytest.raises(JobError, match=r"^compute.engine: absent is not an installed engine"):
             ask(job.compute)
 
 

@@ -4,13 +4,13 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const figures = JSON.parse(document.getElementById("figures").textContent);
 
-  // Colours are written as names of the page; plotly needs what they stand for in the current scheme.
+  // Colours are CSS variables of the page; plotly needs their values in the current scheme.
   const painted = (value, style) => {
     if (typeof value === "string") {
       const name = /^var\((--[\w-]+)\)$/.exec(value);
       return name ? style.getPropertyValue(name[1]).trim() : value;
     }
-    if (Array.isArray(value)) return value.map((one) => painted(one, style));
+    if (Array.isArray(value)) return value.map((entry) => painted(entry, style));
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, painted(v, style)]));
     }
@@ -37,7 +37,7 @@
       try {
         await navigator.clipboard.writeText(text.textContent);
       } catch {
-        // Not every browser lets a file copy: select the text instead, so that a key press does.
+        // Some browsers do not let a file copy. Then select the text, so that a key press copies it.
         window.getSelection().selectAllChildren(text);
         button.textContent = "Selected";
         return;

@@ -182,7 +182,7 @@ def test_a_record_is_read_where_the_package_is_gone_and_goes_on_where_it_is_ther
     assert len(evomerge.open_run(run).trials_dataframe()) == count
     page = evomerge.report(run)
     assert "drawn by a package that is not installed here" in page.read_text()
-    with pytest.raises(evomerge.JobError, match="broken is no way to draw items that is installed"):
+    with pytest.raises(evomerge.JobError, match="broken is not an installed way to draw items"):
         evomerge.resume(run)
 
 
@@ -336,7 +336,7 @@ def test_a_class_that_is_no_sampler_is_refused_before_baselines_are_scored(
     [
         ("same_items=True", {"growing": True}, "growing: with draws: broken every generation has"),
         ("same_items=True", {"elites": 1}, "elites: with draws: broken every generation has the"),
-        ("whole_only=True", {"racing": True}, "racing: broken stand for a task all together, so"),
+        ("whole_only=True", {"racing": True}, "racing: broken give a score only all together, so"),
     ],
 )
 def test_its_facts_refuse_what_does_not_go_with_it(

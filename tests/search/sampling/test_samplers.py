@@ -66,15 +66,15 @@ def test_anchors_do_not_race_and_stand_for_one_metric() -> None:
     with pytest.raises(evomerge.JobError) as refused:
         job(draws="anchors", racing=True)
     assert str(refused.value) == (
-        "job.yaml: evaluation: racing: anchors stand for a task all together, so no part of them "
-        "tells who loses; leave it out, or set draws to another kind"
+        "job.yaml: evaluation: racing: anchors give a score only all together, so no candidate can "
+        "be stopped early; leave it out, or set draws to another kind"
     )
     metrics = [{"task": "sums_choice", "metric": name} for name in ("acc", "acc_norm")]
     given = {**job_document(Path("models"))["evaluation"], "draws": "anchors"}
     with pytest.raises(evomerge.JobError) as refused:
         make_job(Path("models"), objectives=metrics, evaluation=given)
     assert str(refused.value) == (
-        "job.yaml: evaluation.draws: anchors stand for one metric of a task, and sums_choice has "
+        "job.yaml: evaluation.draws: anchors estimate one metric of a task, but sums_choice has "
         "several; name one, or set draws to another kind"
     )
 
@@ -99,7 +99,7 @@ def test_all_but_anchors_race_where_nothing_is_said(draws: str) -> None:
         ),
         ("anchors", "Every generation is scored on the same 64 items of the search items."),
         ("fixed", "Every generation is scored on the same 64 items of the search items."),
-        ("all", "Every candidate that is not stopped before is scored on all search items."),
+        ("all", "Every candidate that is not stopped early is scored on all search items."),
     ],
 )
 def test_the_report_says_which_items_were_scored(draws: str, said: str) -> None:
