@@ -107,7 +107,7 @@ class Generations:
             begun = {**self._begun, str(generation): items}
             self._ledger.study.note(GENERATION_ITEMS, begun)
         kept = self._elites.best(self._evaluation.elites)
-        genomes = [Runner(candidate=one, blocks=[]) for one in candidates]
+        genomes = [Runner(candidate=candidate, blocks=[]) for candidate in candidates]
         elites = [
             Runner(candidate=self._again(elite, generation, place), blocks=[])
             for place, elite in enumerate(kept, start=len(candidates))
