@@ -60,12 +60,12 @@ from .inference.summary import Role as Role
 from .inference.summary import ScoreSummary as ScoreSummary
 from .inference.summary import read_summary as read_summary
 from .inference.summary import summarise as summarise
-from .objective import PENALTY as PENALTY
 from .objective import Means as Means
 from .objective import Metric as Metric
 from .objective import Objective as Objective
 from .objective import Scores as Scores
 from .objective import means_of as means_of
+from .objective import penalty_unit as penalty_unit
 from .objective import shortfall_unit as shortfall_unit
 from .opened_files import WRITTEN as WRITTEN
 from .opened_files import hash_opened as hash_opened

@@ -30,8 +30,8 @@ class Metric:
         return f"{self.task}/{self.key}"
 
 
-PENALTY = 10.0
-"""Fitness lost at a relative shortfall of 1, in spreads of scores (see Objective.fitness)."""
+_PENALTY = 10.0
+"""Fitness lost at a relative shortfall of 1, in spreads of the scores."""
 
 Scores = Mapping[str, TaskItems]
 """task -> its scores, item by item."""
@@ -67,6 +67,15 @@ class Constraint:
 def shortfall_unit(threshold: float) -> float:
     """The unit of shortfalls below a threshold: the size of the threshold, or 1 if it is 0."""
     return abs(threshold) if threshold != 0.0 else 1.0
+
+
+def penalty_unit(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fitness that a relative shortfall of 1 costs among candidates with these scores, (...,).
+
+    scores: (..., n), finite. Ten times their spread, or 10 where the spread is below 1.
+    """
+    spread: NDArray[np.float64] = np.ptp(scores, axis=-1)
+    return _PENALTY * np.maximum(1.0, spread)
 
 
 class Objective:
@@ -196,10 +205,10 @@ class Objective:
     ) -> NDArray[np.float64]:
         """Fitness (n,) of a generation's candidates, in order: lower is better, all finite.
 
-        -score, plus PENALTY x max(1, spread of the scores) x the summed relative shortfalls. So a
-        score one tenth below a threshold costs at least as much as any difference of scores in the
-        generation. A candidate that failed (empty means), or has a score that is not finite, gets a
-        value worse than every finite one by at least 1.
+        -score, plus the summed relative shortfalls x `penalty_unit`. So a score one tenth below a
+        threshold costs at least as much as any difference of scores in the generation. A candidate
+        that failed (empty means), or has a score that is not finite, gets a value worse than every
+        finite one by at least 1.
         """
         scores = np.full(len(generation), np.nan)
         short = np.zeros(len(generation))
@@ -210,7 +219,7 @@ class Objective:
         finite = np.isfinite(scores) & np.isfinite(short)
         if not finite.any():
             return np.zeros(len(generation))
-        fitness = -scores + PENALTY * max(1.0, float(np.ptp(scores[finite]))) * short
+        fitness = -scores + penalty_unit(scores[finite]) * short
         spread = float(np.ptp(fitness[finite]))
         fitness[~finite] = float(fitness[finite].max()) + max(1.0, spread)
         return fitness

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from evomerge.errors import WorkerError
 from evomerge.evaluate import (
-    PENALTY,
     Candidate,
     Cost,
     Failed,
@@ -22,6 +21,7 @@ from evomerge.evaluate import (
     Scored,
     TaskItems,
     count_items,
+    penalty_unit,
     shortfall_unit,
 )
 from evomerge.search.ledger import Ledger
@@ -51,8 +51,8 @@ def resampled_fitness(
     """Fitness (RESAMPLES, n) of n candidates on the same items drawn with replacement; lower is
     better.
 
-    results: of each candidate, all on the same first items of the sample. The penalty of a
-    constraint is that of Objective.fitness at a spread of at most 1.
+    results: of each candidate, all on the same first items of the sample. Each draw is penalised
+    as Objective.fitness penalises a generation.
     """
     wanted = [term.metric for term in objective.terms]
     wanted += [constraint.metric for constraint in objective.constraints]
@@ -69,11 +69,12 @@ def resampled_fitness(
                 terms = sample.tasks[task].terms(result[task], metric.key)
                 means[:, place, column] = offset + terms[rows].mean(axis=1)
     scored = len(objective.terms)
-    fitness = -objective.combine(means[..., :scored])
+    scores = objective.combine(means[..., :scored])
+    fitness, unit = -scores, penalty_unit(scores)[:, None]
     for column, threshold in enumerate(thresholds, start=scored):
         # Another order of these operations rounds differently, and may stop others in a tie.
         short = np.maximum(0.0, threshold - means[..., column])
-        fitness += PENALTY * short / shortfall_unit(threshold)
+        fitness += unit * short / shortfall_unit(threshold)
     return fitness
 
 

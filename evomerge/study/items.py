@@ -71,8 +71,8 @@ class ItemFiles:
         """The error for item results that differ from the recorded ones."""
         path = self._path(key)
         return RunError(
-            f"{path}: the item results of {key} are {_state_of(path)}, and scoring again gives "
-            "other results; put the file back, or resume where the search began"
+            f"{path}: the item results of {key} are {_state_of(path)}, and scored again they "
+            "differ; put the file back, or resume where the search began"
         )
 
     def write_block(self, candidate: Candidate, number: int, outcome: Scored) -> None:

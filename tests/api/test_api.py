@@ -325,7 +325,7 @@ def test_a_job_reads_back_as_it_was_given(document: dict[str, Any]) -> None:
     [
         (lambda d, f: evomerge.search(d, f"{f}/a\0b"), "embedded null"),
         (lambda d, f: evomerge.search(d, f / ("a" * 300)), "File name too long; check the path"),
-        (lambda d, f: evomerge.evaluate(f, d, split="nope"), "split: nope is none"),
+        (lambda d, f: evomerge.evaluate(f, d, split="nope"), "split: nope is not a split"),
         (
             lambda d, f: evomerge.merge({"merge_method": "linear"}, f / "out"),
             "recipe: models: missing",

@@ -78,7 +78,7 @@ def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path:
         ("search", str(job), "--set", "optimizer.algorithm=cma"): "did you mean cma_es?",
         ("search", str(job), "--set", "optimizer.algorithm=nsga2"): "not for mode: single",
         ("search", str(job), "--set", "report=[kana_aritmetic_en]"): "did you mean kana_arithmetic",
-        ("search", str(job), "--set", f"budget={'[' * 500}"): "within each other",
+        ("search", str(job), "--set", f"budget={'[' * 500}"): "nested more than 64 levels deep",
         ("search", str(job), "--set", f"evaluation.task_folders=[{nowhere}]"): "is no folder",
         ("search", str(job), "--set", "evaluation.draws=informativ"): "did you mean informative?",
         (
@@ -93,7 +93,7 @@ def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path:
         ("grid", str(grid)): "name stands twice, in line 1 and in line 2",
         ("evaluate", nowhere, nowhere): "cannot be read",
         ("merge", nowhere, "--out", out): "cannot be read",
-        ("merge", str(recipe), "--out", out): "within each other",
+        ("merge", str(recipe), "--out", out): "nested more than 64 levels deep",
         ("merge", str(tilde), "--out", out): "models.0: ~nobody/x: no such folder",
         ("status", nowhere): "no search here",
         ("status", "a" * 5000): "File name too long",

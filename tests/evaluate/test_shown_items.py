@@ -64,7 +64,7 @@ def test_examples_drawn_from_the_scored_items_are_refused(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     write(tmp_path / "mine", "shots", **changes)
-    with pytest.raises(TaskError, match=r"shots: \d+ of its 40 items stand .*fewshot_split"):
+    with pytest.raises(TaskError, match=r"shots: \d+ of its 40 items are few-shot .*fewshot_split"):
         load(tmp_path / "mine", "shots")
     plain = load(tmp_path / "mine", "shots", num_fewshot=0)
     assert split_items(plain, "shots") == list(range(40))

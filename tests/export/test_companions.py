@@ -99,7 +99,7 @@ def test_processors_pooling_and_terms_come_along_and_are_listed(
     assert changed_files(tmp_path / "out") == ()
     dense, other = weights.notes
     assert load_file(tmp_path / "out" / "2_Dense" / "model.safetensors")["linear.weight"].all()
-    assert dense.startswith("2_Dense/model.safetensors is that of")
+    assert dense.startswith("2_Dense/model.safetensors is copied from")
     assert other.startswith(f"left out: only_there.json of {pair[1]};")
 
 

@@ -155,7 +155,7 @@ def test_the_search_curve_is_broken_and_marked_where_a_stage_begins(
     *_, best, mean = curve["data"]
     assert [place for place, y in enumerate(mean["y"]) if y is None] == [3]
     assert [place for place, y in enumerate(best["y"]) if y is None] == [3]
-    assert "the next stage begins" in words_of(page_of(study, None))
+    assert "the beginning of a stage" in words_of(page_of(study, None))
 
 
 def test_a_search_of_one_stage_has_no_marks(searched: Study, flow: tuple[Study, object]) -> None:

@@ -145,5 +145,5 @@ def test_layers_that_move_freely_pass(tmp_path: Path) -> None:
     check_settings(model, named="it")
     check_moved(model, model, stack="model.layers", origins=[0, 1, 2], named="it")
     model.model.layers[2].mlp.gate_proj.weight = torch.nn.Parameter(torch.zeros(25, 16))
-    with pytest.raises(SourceError, match=r"^it: mlp\.gate_proj\.weight of a layer follows"):
+    with pytest.raises(SourceError, match=r"^it: mlp\.gate_proj\.weight of a layer depends"):
         check_moved(model, model, stack="model.layers", origins=[0, 1, 0], named="it")

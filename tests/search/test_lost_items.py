@@ -164,7 +164,7 @@ def test_item_results_that_come_out_otherwise_are_refused(
     run(tmp_path / "run", preparation, LightPool())
     path = tmp_path / "run" / "items" / f"{kind}.parquet"
     path.unlink()
-    with pytest.raises(RunError, match="are missing, and scored again they are not"):
+    with pytest.raises(RunError, match="are missing, and scored again they differ"):
         run(tmp_path / "run", preparation, OtherPool())
     assert not path.exists()
     with pytest.raises(RunError, match="could not be scored again"):

@@ -153,7 +153,7 @@ def test_a_search_notes_its_version_and_the_self_checks_that_held(
 
 def test_a_record_is_read_where_the_package_is_not_installed(runs: Mapping[str, Path]) -> None:
     assert evomerge.open_run(runs["own"]).finished
-    with pytest.raises(JobError, match=r"compute.engine: one_by_one is no engine that is"):
+    with pytest.raises(JobError, match=r"compute.engine: one_by_one is not an installed engine"):
         evomerge.resume(runs["own"])
 
 

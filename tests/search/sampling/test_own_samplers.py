@@ -208,7 +208,7 @@ UNUSABLE = {
     "raise ImportError('no library')": r"of broken 2.0, cannot be imported \(no library\)",
     "BROKEN = 3": "of broken 2.0: broken_sampler:BROKEN is no evomerge.search.ItemSampler",
     "from evomerge.search import ItemSampler as BROKEN": "is no evomerge.search.ItemSampler with",
-    "from evomerge.job import DrawFacts\nDrawFacts(every_item=True)": "imported .every_item: then",
+    "from evomerge.job import DrawFacts\nDrawFacts(every_item=True)": "imported .every_item: all",
 }
 
 

@@ -46,16 +46,20 @@ def test_candidates_are_compared_on_the_same_resamples() -> None:
     np.testing.assert_array_equal(resampled[:, 0], resampled[:, 1])
 
 
+@pytest.mark.parametrize("size", [1.0, 40.0], ids=["shares", "scores up to 40"])
 @pytest.mark.parametrize("threshold", [0.8, 0.0])
-def test_a_broken_constraint_costs_as_in_a_generations_fitness(threshold: float) -> None:
+def test_a_broken_constraint_costs_as_in_a_generations_fitness(
+    threshold: float, size: float
+) -> None:
+    threshold = size * threshold
     objective = Objective(
         terms=[Term(metric=ACC, weight=1.0)],
         aggregate="mean",
         constraints=[Constraint(metric=ACC, at_least=threshold, of=None)],
     )
-    outcomes = np.ones((2, 20))
-    outcomes[1, :10] = 0.0
-    outcomes -= 0.8 - threshold
+    outcomes = np.full((2, 200), size)
+    outcomes[1, :100] = 0.0
+    outcomes -= 0.8 * size - threshold
     means = [{"task": {"acc": row.mean()}} for row in outcomes]
     expected = objective.fitness(means, thresholds=(threshold,))
     resampled = resample(outcomes, objective, (threshold,))
