@@ -226,16 +226,18 @@ class SpaceSpec(Section):
     @classmethod
     def _complete(cls, written: Mapping[str, Any]) -> Mapping[str, Any]:
         """Add what the space or its method says to the parameters that do not say it."""
-        method, parameters = written.get("method"), written.get("parameters")
+        method, parameters = written.get("method"), written.get("parameters") or {}
         if "routes" in written:
             raise ValueError("method: the space has routes already; keep one of them")
-        if not (isinstance(method, str) and method in METHODS and isinstance(parameters, Mapping)):
+        if not isinstance(method, str) or method not in METHODS:
             return written
         if not rule_of(method).searchable:
             raise ValueError(
                 f"method: {method} has no parameter to search; write it as a recipe, for "
                 "`evomerge merge`"
             )
+        if not isinstance(parameters, Mapping):
+            return written
         rules = rule_of(method).parameters
         general = {key: written[key] for key in ("layers", "components") if key in written}
         complete: dict[str, object] = {}
