@@ -197,8 +197,9 @@ def check_examples(items: Sequence[Item], examples: Sequence[Item]) -> list[Chec
         Check(
             name="few-shot leaks",
             level="warning",
-            sentence=f"{_counted(len(leaked), 'item')} almost the same as a few-shot example, "
-            f"whose answer every prompt shows: {listed([items[n].place for n in leaked])}; remove them",
+            sentence=f"{_counted(len(leaked), 'item')} almost the same as a few-shot "
+            f"example, whose answer every prompt shows: "
+            f"{listed([items[number].place for number in leaked])}; remove them",
         )
     ]
 
@@ -260,9 +261,9 @@ def check_lengths(model: str, lengths: Sequence[int], places: Sequence[str], con
     return Check(
         name="length",
         level="warning",
-        sentence=f"{_counted(len(long), 'item')} longer than the {context:,} tokens of {model} "
-        f"with the answer (up to {longest:,}), so the prompt is cut: {listed(long)}; shorten the texts, "
-        "or lower --max-tokens",
+        sentence=f"{_counted(len(long), 'item')} longer than the {context:,} tokens of "
+        f"{model} with the answer (up to {longest:,}), so the prompt is cut: "
+        f"{listed(long)}; shorten the texts, or lower --max-tokens",
     )
 
 

@@ -143,15 +143,13 @@ def _split(choices: str | Sequence[str] | None, table: Table) -> tuple[str, ...]
 def _named(
     role: Literal["question", "answer"], table: Table, taken: set[str], ask: Ask | None
 ) -> str:
-    found = _by_name(role, table, taken)
-    if len(found) == 1:
-        return found[0]
-    return _only(role, found or [name for name in table.columns if name not in taken], table, ask)
+    left = [name for name in table.columns if name not in taken]
+    return _only(role, _by_name(role, table, taken) or left, table, ask)
 
 
 def _only(role: Role, found: Sequence[str], table: Table, ask: Ask | None) -> str:
-    """The one column of a part; asked where there are several. Raises TaskError."""
-    if len(found) == 1 and _by_name(role, table, set()):
+    """The one column whose name says it; asked where none or several do. Raises TaskError."""
+    if len(found) == 1 and found == _by_name(role, table, set(table.columns) - set(found)):
         return found[0]
     if ask is not None and found:
         chosen = ask(role, found)

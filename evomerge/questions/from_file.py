@@ -122,9 +122,8 @@ def make_task(
     )
     read = read_items(table, columns)
     proposal = propose_kind(read, options.kind)
-    items, checks = distinct_items(
-        answered(read, proposal, where=str(path), count_from=options.count_from)
-    )
+    read_answers, reason = answered(read, proposal, where=str(path), count_from=options.count_from)
+    items, checks = distinct_items(read_answers)
     examples, items = _with_examples(items, options.fewshot, columns.context is not None)
     task = Task(
         name=name,
@@ -158,7 +157,7 @@ def make_task(
             sha256=table.sha256,
             columns=columns,
             kind=task.kind,
-            reason=proposal.reason,
+            reason=reason,
             stop=task.stop,
             max_tokens=task.max_tokens,
             items=len(items),

@@ -167,42 +167,36 @@ def _as_list(text: str) -> object:
 
 def answered_by_choice(
     read: Read, *, where: str, count_from: int | None = None
-) -> tuple[Item, ...]:
-    """The items with the place of their right choice.
+) -> tuple[tuple[Item, ...], str]:
+    """The items with the place of their right choice, and in words how the answers name it.
 
     An answer may be a choice's text, its letter or label, or its number. count_from: the number of
     the first choice, 0 or 1, where answers are numbers. Raises TaskError for an answer that is no
     choice, and where numbers fit from 0 and from 1.
     """
     texts = [_answer_text(cell) for cell in read.answers]
-    ways: dict[str, list[int | None]] = {
-        "text": [_place(text, item.choices) for text, item in zip(texts, read.items, strict=True)],
-        "label": [_place(text, own) for text, own in zip(texts, read.labels, strict=True)],
-        "letter": [
-            _place(text, _LETTERS[: len(item.choices)])
-            for text, item in zip(texts, read.items, strict=True)
+    rows = list(zip(texts, read.items, read.labels, strict=True))
+    named: dict[str, list[int | None]] = {
+        "an answer is a choice's text": [_place(text, item.choices) for text, item, _ in rows],
+        "an answer is a choice's label": [_place(text, own) for text, _, own in rows],
+        "an answer is a choice's letter": [
+            _place(text, _LETTERS[: len(item.choices)]) for text, item, _ in rows
         ],
     }
-    if count_from is not None:
-        ways = {"number": _numbered(read, texts, count_from)}
-    for places in ways.values():
-        if None not in places:
-            return _with_places(read.items, places)
-    numbers = {first: _numbered(read, texts, first) for first in (0, 1)}
-    fitting = [first for first, places in numbers.items() if None not in places]
-    if count_from is None and len(fitting) == 1:
-        return _with_places(read.items, numbers[fitting[0]])
-    if count_from is None and len(fitting) == 2:
+    numbered: dict[str, list[int | None]] = {
+        f"an answer is a choice's number, from {first}": _numbered(read, texts, first)
+        for first in ((0, 1) if count_from is None else (count_from,))
+    }
+    ways = {**(named if count_from is None else {}), **numbered}
+    fitting = [said for said, places in ways.items() if None not in places]
+    if len(fitting) > 1 and fitting[0] in numbered:
         raise TaskError(
             f"{where}: the answers are numbers that could count the choices from 0 or from 1; give "
             "--count-from 0 or --count-from 1"
         )
-    closest = max(ways.values(), key=lambda places: sum(place is not None for place in places))
-    if count_from is None:
-        closest = max(
-            (closest, *numbers.values()),
-            key=lambda places: sum(place is not None for place in places),
-        )
+    if fitting:
+        return _with_places(read.items, ways[fitting[0]]), fitting[0]
+    closest = min(ways.values(), key=lambda places: places.count(None))
     wrong = closest.index(None)
     raise TaskError(
         f"{where}: {read.items[wrong].place}: the answer {shown(texts[wrong])} is none of its "

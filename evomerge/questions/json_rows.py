@@ -59,7 +59,9 @@ def _parsed(text: str, where: str) -> Any:
     except RecursionError as error:
         raise TaskError(f"{where}: nested too deep; write it flatter") from error
     except ValueError as error:  # a whole number of thousands of digits
-        raise TaskError(f"{where}: {one_line(error)}; write it as text") from error
+        raise TaskError(
+            f"{where}: has a number of thousands of digits; write it as a text"
+        ) from error
 
 
 class _TwiceError(Exception):

@@ -174,26 +174,33 @@ def _object_problem(text: str) -> str | None:
 
 def answered(
     read: Read, proposal: Proposal, *, where: str, count_from: int | None = None
-) -> tuple[Item, ...]:
-    """The items with their answers as the kind needs them. Raises TaskError that names the row."""
+) -> tuple[tuple[Item, ...], str]:
+    """The items with their answers as the kind needs them, and the reason in words.
+
+    Raises TaskError that names the row.
+    """
     kind = proposal.kind
-    if kind == "choices":
-        if proposal.labels:
-            return answered_by_labels(read, proposal.labels)
-        return answered_by_choice(read, where=where, count_from=count_from)
+    if kind == "choices" and not proposal.labels:
+        items, said = answered_by_choice(read, where=where, count_from=count_from)
+        return items, f"{proposal.reason}; {said}"
+    if kind == "choices" and count_from is None:
+        return answered_by_labels(read, proposal.labels), proposal.reason
     if count_from is not None:
-        raise TaskError(f"--count-from: is for choices, and the answers are {kind}; leave it out")
+        raise TaskError(
+            "--count-from: there are no columns with choices; leave it out, or give --choices"
+        )
     checks: Mapping[str, Callable[[str], str | None]] = {
         "number": _number_problem,
         "json": _object_problem,
         "regex": _pattern_problem,
     }
-    return answered_by_text(
+    items = answered_by_text(
         read,
         checks.get(kind, lambda _text: None),
         where=where,
         several=kind in ("exact", "contains"),
     )
+    return items, proposal.reason
 
 
 # How a generated answer ends.
