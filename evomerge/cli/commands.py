@@ -26,7 +26,7 @@ from evomerge.cli.endings import (
     shown_path,
 )
 from evomerge.cli.progress import SearchScreen
-from evomerge.cli.tasks import tasks
+from evomerge.cli.tasks import group as task_group
 from evomerge.errors import EvomergeError
 from evomerge.version import __version__
 
@@ -339,7 +339,7 @@ def report(
         say(f"report: {shown_path(write(run_dir, out))}")
 
 
-app.add_typer(tasks)
+app.add_typer(task_group)
 
 
 def main() -> None:

@@ -15,17 +15,17 @@ from evomerge.errors import visible
 if TYPE_CHECKING:
     from evomerge.questions import Role
 
-tasks = typer.Typer(
+group = typer.Typer(
     name="task", help="Make tasks of your own questions and answers.", no_args_is_help=True
 )
 
 
-@tasks.callback()
+@group.callback()
 def _group() -> None:
     """Keep `from-file` a command of its own while it is the only one."""
 
 
-@tasks.command("from-file")
+@group.command("from-file")
 def from_file(
     file: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to make for the task.", show_default=False)],
@@ -98,7 +98,7 @@ def from_file(
             delimiter=delimiter,
             header=header,
             trust_remote_code=trust_remote_code,
-            ask=_ask if sys.stdin.isatty() and sys.stderr.isatty() else None,
+            ask=_ask if _on_a_terminal() else None,
         )
         if as_json:
             say_json(report.to_json())
@@ -112,6 +112,11 @@ def from_file(
 def _unescaped(text: str) -> str:
     """A text of the command line with \\n and \\t as what they mean."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _on_a_terminal() -> bool:
+    """Whether there is a user to ask."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _ask(role: Role, columns: Sequence[str]) -> str:

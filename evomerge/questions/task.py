@@ -94,6 +94,18 @@ def _copy(name: str, target: Path) -> None:
     target.write_bytes((_SHIPPED / name).read_bytes())
 
 
+class _TaskDumper(yaml.SafeDumper):
+    """Writes texts with line breaks in one line, as task files usually have them."""
+
+
+def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_TaskDumper.add_representer(str, _write_text)
+
+
 def task_yaml(task: Task) -> str:
     """The task's file."""
     chooses = task.kind == "choices"
@@ -127,5 +139,5 @@ def task_yaml(task: Task) -> str:
     functions = "custom_dataset: !function dataset.load\n"
     if task.kind in _SCORING:
         functions += "process_results: !function scoring.score\n"
-    written = yaml.safe_dump(parts, sort_keys=False, allow_unicode=True, width=100)
+    written = yaml.dump(parts, Dumper=_TaskDumper, sort_keys=False, allow_unicode=True, width=2**20)
     return f"task: {json.dumps(task.name)}\n{functions}{written}"
