@@ -149,8 +149,9 @@ def _named(
 
 def _only(role: Role, found: Sequence[str], table: Table, ask: Ask | None) -> str:
     """The one column whose name says it; asked where none or several do. Raises TaskError."""
-    if len(found) == 1 and found == _by_name(role, table, set(table.columns) - set(found)):
-        return found[0]
+    named = _by_name(role, table, set(table.columns) - set(found))
+    if len(found) == 1 and named == list(found):
+        return named[0]
     if ask is not None and found:
         chosen = ask(role, found)
         if chosen in found:

@@ -29,7 +29,7 @@ from evomerge.questions.checks import (
 from evomerge.questions.columns import Ask, find_columns
 from evomerge.questions.items import Item, read_items
 from evomerge.questions.kind import answered, propose_kind, propose_limit, propose_stop
-from evomerge.questions.prompt import doc_to_text
+from evomerge.questions.prompt import doc_to_text, next_question
 from evomerge.questions.table import read_table
 from evomerge.questions.task import Task, task_name, write_task
 from evomerge.questions.task_report import Shown, TaskReport
@@ -132,7 +132,9 @@ def make_task(
         examples=examples,
         with_context=columns.context is not None,
         doc_to_text=doc_to_text(options.prompt, with_context=columns.context is not None),
-        stop=propose_stop(proposal.kind, items) if options.stop is None else tuple(options.stop),
+        stop=propose_stop(proposal.kind, items, next_question=next_question(options.prompt))
+        if options.stop is None
+        else tuple(options.stop),
         max_tokens=options.max_tokens or propose_limit(proposal.kind, items),
     )
     models_opened = [_open(reference, options) for reference in options.models]

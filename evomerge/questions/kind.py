@@ -206,13 +206,16 @@ def answered(
 # How a generated answer ends.
 
 
-def propose_stop(kind: Kind, items: Sequence[Item]) -> tuple[str, ...]:
-    """Texts that end an answer: a line break where every right answer is one line."""
+def propose_stop(kind: Kind, items: Sequence[Item], *, next_question: str) -> tuple[str, ...]:
+    """Texts that end an answer: a line break where every right answer is one line.
+
+    next_question: how a further question would begin; it ends longer answers.
+    """
     if kind == "choices":
         return ()
     if kind == "exact" and all("\n" not in text for item in items for text in _texts(item)):
         return ("\n",)
-    return ("\nQuestion:",)
+    return (next_question,) if next_question else ()
 
 
 def propose_limit(kind: Kind, items: Sequence[Item]) -> int:

@@ -49,6 +49,13 @@ def doc_to_text(wording: str | None, *, with_context: bool) -> str:
     return _template(wording)
 
 
+def next_question(wording: str | None) -> str:
+    """How a further question would begin, if a model went on to write one; empty if unknown."""
+    before = _FIELD.split(_PLAIN if wording is None else wording)[0]
+    first = next((line.strip() for line in before.splitlines() if line.strip()), "")
+    return f"\n{first}" if first else ""
+
+
 def _template(wording: str) -> str:
     """A wording as Jinja: its fields are looked up, everything else is text."""
     parts = _FIELD.split(wording)

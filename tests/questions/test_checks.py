@@ -93,7 +93,7 @@ def test_the_items_needed_give_the_interval_that_was_wished(within: float) -> No
 
 
 def test_too_few_items_are_told_with_the_number_that_is_needed() -> None:
-    splits: list[Split] = ["search"] * 60 + ["validation"] * 20 + ["test"] * 20
+    splits: list[Split] = [*["search"] * 60, *["validation"] * 20, *["test"] * 20]
     check = check_enough(splits, SplitSpec(), 0.05)
     assert check.level == "warning"
     assert "20 test items" in check.sentence and "±0.05 needs about 3" in check.sentence

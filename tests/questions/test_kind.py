@@ -176,8 +176,10 @@ def test_several_right_answers_are_a_list_for_every_item() -> None:
 def test_answers_end_at_a_line_break_only_where_all_are_one_line() -> None:
     short, _ = items_of(read(["Paris", "Rome"]))
     long, _ = items_of(read(["Paris", "Rome\nor Paris"]))
-    assert propose_stop("exact", short) == ("\n",)
-    assert "\n" not in propose_stop("exact", long)
+    assert propose_stop("exact", short, next_question="\nQ:") == ("\n",)
+    assert propose_stop("exact", long, next_question="\nQ:") == ("\nQ:",)
+    assert propose_stop("number", short, next_question="") == ()
+    assert propose_stop("choices", short, next_question="\nQ:") == ()
     assert propose_limit("exact", short) == 16
     wide, _ = items_of(read(["日" * 30]))
     assert propose_limit("exact", wide) >= 90 + 8

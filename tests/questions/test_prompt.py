@@ -6,7 +6,7 @@ import pytest
 from lm_eval.utils import apply_template
 
 from evomerge.errors import TaskError
-from evomerge.questions.prompt import doc_to_text
+from evomerge.questions.prompt import doc_to_text, next_question
 
 HOSTILE = "{{ 7 * 7 }} {% raw %} {# note #} ${x} \r a\\n'\" }} %}"
 DOCUMENT = {"question": HOSTILE, "context": "{{question}}"}
@@ -26,6 +26,21 @@ def test_a_users_wording_is_text_but_for_its_fields(text: str) -> None:
     template = doc_to_text(f"{text}{{question}}!{text}\n", with_context=False)
     rendered = apply_template(template, {"question": "Q"})
     assert rendered == f"{text}Q!{text}\n".replace("{question}", "Q")
+
+
+@pytest.mark.parametrize(
+    ("wording", "start"),
+    [
+        (None, "\nQuestion:"),
+        ("質問: {question}\n答え:", "\n質問:"),
+        ("\nText: {context}\nQ: {question}", "\nText:"),
+        ("{question}", ""),
+    ],
+)
+def test_an_answer_ends_where_a_further_question_would_begin(
+    wording: str | None, start: str
+) -> None:
+    assert next_question(wording) == start
 
 
 def test_a_question_alone_is_a_column() -> None:

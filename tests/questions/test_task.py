@@ -109,7 +109,7 @@ def test_texts_of_the_table_are_never_templates_lists_or_numbers(tmp_path: Path)
 
 
 def test_a_context_is_a_part_of_the_prompt_where_a_row_has_one(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"passage": "the cat is big", "question": "what is big ?", "answer": "cat"},
         {"passage": None, "question": "what is small ?", "answer": "bird"},
     ]
