@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.endings import answering, say, say_error, say_json
+from evomerge.cli.endings import answering, say, say_error, say_json, shown_path
 from evomerge.errors import visible
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def from_file(
         for line in report.lines():
             say(line)
         say("")
-        say(f"Run it: cd {report.folder} && {report.lm_eval_command}")
+        folder = shown_path(report.folder)
+        say(f"folder: {folder}")
+        say(f"Run it: cd {shlex.quote(str(folder))} && {report.lm_eval_command}")
 
 
 def _unescaped(text: str) -> str:

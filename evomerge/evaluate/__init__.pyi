@@ -84,3 +84,4 @@ from .stock import loader_of as loader_of
 from .stock import score_stock as score_stock
 from .suite import TaskSuite as TaskSuite
 from .task_files import check_names as check_names
+from .task_files import is_taken as is_taken

@@ -39,6 +39,12 @@ def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
             raise unknown_task(name, folders, b"\n".join((local, own)))
 
 
+def is_taken(name: str) -> bool:
+    """Whether a task, group or tag that evomerge ships or that is lm-eval's own has this name."""
+    contents = _contents([shipped_folder("evals"), own_folder()])
+    return any(name.encode() in _NAMES.findall(content) for content in contents)
+
+
 def check_folders(folders: Iterable[Path]) -> None:
     """Raise TaskError for a path that is no folder, or has a YAML file that must not be loaded."""
     for folder in folders:

@@ -216,7 +216,8 @@ def check_enough(splits: Sequence[Split], shares: SplitSpec, within: float | Non
             "some in each part",
         )
     half = half_width(count)
-    said = f"a score on the {count} test items is known to ±{half:.3f} at worst (95%)"
+    on = "the one test item" if count == 1 else f"the {count:,} test items"
+    said = f"a score on {on} is known to ±{half:.3f} at worst (95%)"
     if within is None:
         return Check(name="number of items", level="note", sentence=said)
     needed = items_needed(within)

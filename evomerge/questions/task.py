@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from evomerge.errors import TaskError
+from evomerge.evaluate import is_taken
 from evomerge.questions.items import Item
 from evomerge.questions.kind import METRICS, Kind
 
@@ -61,15 +62,20 @@ class Task:
 
 
 def task_name(name: str | None, path: Path) -> str:
-    """The name as given, else one made from the file's. Raises TaskError."""
+    """The name as given, else one made from the file's.
+
+    It is no name that lm-eval has a task of: the stock command would run either. Raises TaskError.
+    """
     if name is None:
-        plain = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
+        plain = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")[:60]
         made = plain if plain[:1].isalpha() else f"questions_{plain}".rstrip("_")
-        return made[:80]
+        return f"my_{made}" if is_taken(made) else made
     if not _NAME.fullmatch(name):
         raise TaskError(
             f"--name {name}: give letters, digits, - and _, beginning with a letter, at most 80"
         )
+    if is_taken(name):
+        raise TaskError(f"--name {name}: lm-eval has a task of this name; give another")
     return name
 
 

@@ -87,7 +87,7 @@ class TaskReport:
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         columns = self.columns
-        yield "task", f"{self.name} in {self.folder}"
+        yield "task", self.name
         yield "question", one_line(columns.question)
         if columns.context is not None:
             yield "context", one_line(columns.context)

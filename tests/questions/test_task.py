@@ -145,13 +145,16 @@ def test_the_task_file_says_all_that_lm_eval_needs_and_no_path(tmp_path: Path) -
         ("My Answers (v2)", "my_answers_v2"),
         ("2024-test", "questions_2024_test"),
         ("質問", "questions"),
+        ("GSM8K", "my_gsm8k"),
     ],
 )
 def test_a_task_is_named_after_its_file(stem: str, name: str) -> None:
     assert task_name(None, Path(f"{stem}.csv")) == name
 
 
-@pytest.mark.parametrize("name", ["", "a b", "1a", "../x", "a,b", "x" * 81])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "1a", "../x", "a,b", "x" * 81, "gsm8k", "kana_arithmetic_en"]
+)
 def test_a_name_that_lm_eval_cannot_be_given_is_refused(name: str) -> None:
     with pytest.raises(evomerge.TaskError, match="--name"):
         task_name(name, Path("q.csv"))
