@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -254,11 +255,11 @@ def check_lengths(model: str, lengths: Sequence[int], places: Sequence[str], con
     long = [place for length, place in zip(lengths, places, strict=True) if length > context]
     longest = max(lengths)
     if not long:
-        return Check(
-            name="length",
-            level="ok",
-            sentence=f"the longest item takes {longest:,} of the {context:,} tokens of {model}",
-        )
+        limit = f"of the {context:,} tokens of {model}"
+        if context == sys.maxsize:
+            limit = f"tokens of {model}, which states no limit"
+        sentence = f"the longest item takes {longest:,} {limit}"
+        return Check(name="length", level="ok", sentence=sentence)
     return Check(
         name="length",
         level="warning",

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
 from evomerge.errors import TaskError
-from evomerge.evaluate import Prompt, TaskSuite, digest_item
+from evomerge.evaluate import digest_item
 from evomerge.export import check_free, whole_folder
 from evomerge.job import SplitSpec
 from evomerge.questions.checks import (
-    Check,
     check_answers,
     check_enough,
     check_examples,
-    check_lengths,
     check_rows,
     check_similar,
     distinct_items,
@@ -32,11 +26,8 @@ from evomerge.questions.kind import answered, propose_kind, propose_limit, propo
 from evomerge.questions.prompt import doc_to_text, next_question
 from evomerge.questions.table import read_table
 from evomerge.questions.task import Task, task_name, write_task
-from evomerge.questions.task_report import Shown, TaskReport
-from evomerge.sources import context_tokens, open_source
-from evomerge.vocabulary import TokenizerReader
+from evomerge.questions.task_report import TaskReport
 
-_SHOWN_PROMPTS = 3
 _MOST_EXAMPLES = 64
 _MOST_TOKENS = 32_768
 
@@ -88,15 +79,6 @@ class QuestionOptions:
             raise TaskError("--stop: is empty; give a text that ends an answer, or leave it out")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Model:
-    """A model as far as prompts need it."""
-
-    label: str
-    tokenizer: PreTrainedTokenizerBase
-    context: int
-
-
 def make_task(
     path: Path, out: Path, options: QuestionOptions, *, ask: Ask | None = None
 ) -> TaskReport:
@@ -137,7 +119,10 @@ def make_task(
         else tuple(options.stop),
         max_tokens=options.max_tokens or propose_limit(proposal.kind, items),
     )
-    models_opened = [_open(reference, options) for reference in options.models]
+    # Large libraries are imported only now, after what needs none of them.
+    from evomerge.questions.trial import open_readers, try_task
+
+    readers = open_readers(options.models, trust_remote_code=options.trust_remote_code)
     shares = SplitSpec()
     splits = splits_of(task.documents, shares)
     checks = [
@@ -150,7 +135,7 @@ def make_task(
     ]
     with whole_folder(out) as folder:
         write_task(folder, task)
-        prompts, lengths = _try(folder, task, models_opened)
+        prompts, lengths = try_task(folder, task, readers)
         counted = Counter(splits)
         report = TaskReport(
             folder=out,
@@ -191,60 +176,3 @@ def _with_examples(
         tuple(item for place, item in enumerate(items) if place in chosen),
         tuple(item for place, item in enumerate(items) if place not in chosen),
     )
-
-
-def _open(reference: str, options: QuestionOptions) -> _Model:
-    source = open_source(reference, where="--model")
-    reader = TokenizerReader(trust_remote_code=options.trust_remote_code)
-    return _Model(
-        label=reference, tokenizer=reader.load(source), context=context_tokens(source.config)
-    )
-
-
-def _try(folder: Path, task: Task, opened: Sequence[_Model]) -> tuple[list[Shown], list[Check]]:
-    """The first prompts as the models read them, and the check of their lengths.
-
-    The task is loaded as evomerge and lm-eval load it, so a task that is written can be run.
-    """
-    prompts: list[Shown] = []
-    checks: list[Check] = []
-    places = [item.place for item in task.items]
-    for model in opened or (_Model(label="", tokenizer=_bytes_tokenizer(), context=0),):
-        suite = TaskSuite.load(
-            [task.name],
-            folders=[folder],
-            tokenizer=model.tokenizer,
-            apply_chat_template=model.tokenizer.chat_template is not None,
-        )
-        prompts += [
-            Shown(
-                place=item.place,
-                prompt=suite.prompt(task.name, number),
-                answer=item.right,
-                model=model.label or None,
-            )
-            for number, item in enumerate(task.items[:_SHOWN_PROMPTS])
-        ]
-        if opened:
-            lengths = [_tokens(suite, task.name, number) for number in range(len(places))]
-            checks.append(check_lengths(model.label, lengths, places, model.context))
-    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
-    return prompts, checks
-
-
-def _tokens(suite: TaskSuite, task: str, item: int) -> int:
-    """Tokens of an item's longest request with its answer."""
-    return max(
-        len(request.tokens) + (request.limit_tokens if isinstance(request, Prompt) else 0)
-        for request in suite.requests({task: (item,)})
-    )
-
-
-def _bytes_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each byte, where no model is given."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {sign: number for number, sign in enumerate(["<s>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>")

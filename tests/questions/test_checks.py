@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from evomerge.evaluate import Split
@@ -108,3 +110,4 @@ def test_items_longer_than_a_models_context_are_named() -> None:
     assert "2 items are longer than the 16 tokens of m" in check.sentence
     assert "line 3, line 4" in check.sentence
     assert check_lengths("m", [5], ["line 2"], 16).level == "ok"
+    assert "states no limit" in check_lengths("m", [5], ["line 2"], sys.maxsize).sentence
