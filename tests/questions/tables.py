@@ -35,8 +35,8 @@ class Example:
 
 GENERATED: Mapping[str, Example] = {
     "exact": Example(
-        right=("red", "blue", "[1, 2]", "12", "{{ red }}"),
-        said=(" red ", "Blue", "[1, 2]", "12", "red"),
+        right=("red", "blue", "[1,2]", "12", "{{ red }}"),
+        said=(" red ", "Blue", "[1,2]", "12", "red"),
         scores=(1.0, 0.0, 1.0, 1.0, 0.0),
     ),
     "number": Example(

@@ -49,6 +49,9 @@ def test_one_question_with_two_answers_is_a_contradiction() -> None:
 def test_shuffled_choices_of_one_question_do_not_contradict() -> None:
     items = [item(2, "a", 0, "x", "y"), item(3, "a", 1, "y", "x"), item(4, "a", 0, "x", "z")]
     assert named(check_answers(items, "choices"), "contradictions").level == "ok"
+    other = [*items, item(5, "a", 0, "y", "x")]
+    check = named(check_answers(other, "choices"), "contradictions")
+    assert "line 2 and line 5" in check.sentence
 
 
 def test_an_answer_that_is_right_for_most_items_is_told() -> None:

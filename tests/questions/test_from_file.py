@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,14 @@ def test_a_folder_that_holds_something_is_refused_before_the_file_is_read(tmp_pa
     assert (tmp_path / "made" / "mine.txt").read_text() == "mine"
 
 
-def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_file_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = write_rows(tmp_path / "mine.jsonl", GENERATED["json"].rows())
     one, other = (evomerge.task_from_file(path, tmp_path / name, fewshot=1) for name in "ab")
     contents = [
-        {file.name: file.read_bytes() for file in report.folder.iterdir()}
+        {file.name: file.read_bytes() for file in report.folder.rglob("*.*")}
         for report in (one, other)
     ]
     assert contents[0] == contents[1]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evomerge.errors import TaskError
-from evomerge.questions import table
+from evomerge.questions import parquet_rows, table
 from evomerge.questions.table import Table, read_table, shown, text_of
 
 
@@ -134,12 +134,22 @@ def test_large_files_rows_and_columns_are_refused_before_they_are_built(
         read(tmp_path, "q.csv", ",".join(map(str, range(1001))) + "\n" + "," * 1000)
 
 
+def test_a_parquet_file_that_unpacks_to_too_much_is_refused_before_its_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "LARGEST_BYTES", 2**20)
+    monkeypatch.setattr(parquet_rows, "_rows", lambda *_: pytest.fail("read"))
+    path = tmp_path / "q.parquet"
+    text = pa.table({"question": ["a" * 2**21], "answer": ["1"]})
+    pq.write_table(text, path, compression="zstd")
+    with pytest.raises(TaskError, match="MiB when unpacked"):
+        read_table(path)
+
+
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_a_small_parquet_file_that_holds_much_text_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dictionary: bool
 ) -> None:
-    from evomerge.questions import parquet_rows
-
     monkeypatch.setattr(parquet_rows, "LARGEST_BYTES", 2**20)
     path = tmp_path / "q.parquet"
     text = pa.table({"question": ["a" * 10_000] * 1000, "answer": ["1"] * 1000})

@@ -134,6 +134,7 @@ def test_the_task_file_says_all_that_lm_eval_needs_and_no_path(tmp_path: Path) -
         "do_sample": False,
         "max_gen_toks": 7,
     }
+    assert loaded["fewshot_config"] == {"sampler": "first_n"}
     assert loaded["fewshot_split"] == "examples" and loaded["num_fewshot"] == 1
     assert len((report.folder / "examples.jsonl").read_text().splitlines()) == 1
     assert 'doc_to_text: "Question: {{question}}\\nAnswer:"' in text
