@@ -128,6 +128,9 @@ def _ask(role: Role, columns: Sequence[str]) -> str:
     for number, column in enumerate(columns, start=1):
         say_error(f"  {number}  {visible(column)}")
     while True:
-        chosen: int = typer.prompt("number", type=int, err=True)
+        try:
+            chosen: int = typer.prompt("number", type=int, err=True)
+        except typer.Abort as abort:  # the end of the input, or an interrupt
+            raise KeyboardInterrupt from abort
         if 1 <= chosen <= len(columns):
             return columns[chosen - 1]

@@ -65,3 +65,13 @@ def test_unclear_columns_are_asked_for_on_a_terminal(
     assert "Which column is the question?" in result.stderr
     assert r"1  foo\x1b[31m" in result.stderr and "\x1b" not in result.stderr
     assert r"question: foo\x1b[31m" in result.stdout
+
+
+def test_a_user_who_does_not_answer_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "answers.csv"
+    path.write_text("foo,bar,answer\nwhat ?,x,cat\n")
+    monkeypatch.setattr(task_commands, "_on_a_terminal", lambda: True)
+    result = run(path, "--out", tmp_path / "made", typed="")
+    assert result.exit_code == 130 and not (tmp_path / "made").exists()
