@@ -158,8 +158,11 @@ def check_similar(items: Sequence[Item], splits: Sequence[Split]) -> Check:
     """Questions that are almost the same on both sides of the split."""
     pairs = similar_pairs([plain_text(item.asked) for item in items])
     across = [(one, other) for one, other in pairs if splits[one] != splits[other]]
+    count = len({other for _, other in across})
     if not across:
-        within = f"; within one part there are {len(pairs):,}" if pairs else ""
+        within = (
+            f"; within one part there are {len({other for _, other in pairs}):,}" if pairs else ""
+        )
         return Check(
             name="near-duplicates",
             level="ok",
@@ -173,9 +176,9 @@ def check_similar(items: Sequence[Item], splits: Sequence[Split]) -> Check:
     return Check(
         name="near-duplicates",
         level="warning",
-        sentence=f"{_counted(len(across), 'question')} almost the same as one in another part of "
+        sentence=f"{_counted(count, 'question')} almost the same as one in another part of "
         f"the split, so the search sees what the test asks: {'; '.join(named)}"
-        f"{f'; and {more} more' if more else ''}; keep one of each",
+        f"{f'; and {more:,} more pairs' if more else ''}; keep one of each",
     )
 
 
@@ -250,8 +253,13 @@ def items_needed(within: float) -> int:
     return tried
 
 
-def check_lengths(model: str, lengths: Sequence[int], places: Sequence[str], context: int) -> Check:
-    """Prompts that do not fit a model with the longest answer. lengths: tokens of each item."""
+def check_lengths(
+    model: str, lengths: Sequence[int], places: Sequence[str], context: int, *, whole: bool = True
+) -> Check:
+    """Prompts that do not fit a model with the longest answer.
+
+    lengths: tokens of each item. whole: whether these are all items, not only the longest ones.
+    """
     long = [place for length, place in zip(lengths, places, strict=True) if length > context]
     longest = max(lengths)
     if not long:
@@ -260,10 +268,11 @@ def check_lengths(model: str, lengths: Sequence[int], places: Sequence[str], con
             limit = f"tokens of {model}, which states no limit"
         sentence = f"the longest item takes {longest:,} {limit}"
         return Check(name="length", level="ok", sentence=sentence)
+    least = "at least " if not whole and len(long) == len(lengths) else ""
     return Check(
         name="length",
         level="warning",
-        sentence=f"{_counted(len(long), 'item')} longer than the {context:,} tokens of "
+        sentence=f"{least}{_counted(len(long), 'item')} longer than the {context:,} tokens of "
         f"{model} with the answer (up to {longest:,}), so the prompt is cut: "
         f"{listed(long)}; shorten the texts, or lower --max-tokens",
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -12,12 +13,14 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from evomerge.evaluate import Prompt, TaskSuite
 from evomerge.questions.checks import Check, check_lengths
-from evomerge.questions.task import Task
+from evomerge.questions.items import Item
+from evomerge.questions.task import Task, write_task
 from evomerge.questions.task_report import Shown
 from evomerge.sources import context_tokens, open_source
 from evomerge.vocabulary import TokenizerReader
 
 _SHOWN_PROMPTS = 3
+_MOST_TRIED = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +49,26 @@ def try_task(
 ) -> tuple[list[Shown], list[Check]]:
     """The first prompts as the models read them, and the check of their lengths.
 
-    The task is loaded as evomerge and lm-eval load it, so a task that is written can be run.
+    The task is loaded as evomerge and lm-eval load it, so a task that is written can be run. Of a
+    large task, a copy with the first items and the longest ones is loaded.
     """
+    if len(task.items) <= _MOST_TRIED:
+        return _try(folder, task, readers, whole=True)
+    by_length = sorted(range(len(task.items)), key=lambda n: -_characters(task.items[n]))
+    tried = sorted({*range(_SHOWN_PROMPTS), *by_length[:_MOST_TRIED]})
+    with tempfile.TemporaryDirectory() as copy:
+        part = replace(task, items=[task.items[number] for number in tried])
+        write_task(Path(copy), part)
+        return _try(Path(copy), part, readers, whole=False)
+
+
+def _characters(item: Item) -> int:
+    return sum(map(len, (*item.asked, item.right)))
+
+
+def _try(
+    folder: Path, task: Task, readers: Sequence[Reader], *, whole: bool
+) -> tuple[list[Shown], list[Check]]:
     prompts: list[Shown] = []
     checks: list[Check] = []
     places = [item.place for item in task.items]
@@ -69,7 +90,7 @@ def try_task(
         ]
         if readers:
             lengths = [_tokens(suite, task.name, number) for number in range(len(places))]
-            checks.append(check_lengths(reader.label, lengths, places, reader.context))
+            checks.append(check_lengths(reader.label, lengths, places, reader.context, whole=whole))
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
     return prompts, checks
 

@@ -82,6 +82,13 @@ def test_only_questions_on_two_sides_of_the_split_are_a_leak() -> None:
     assert check_similar(items, ["test", "search", "test"]).level == "ok"
 
 
+def test_a_question_that_is_like_several_others_counts_once() -> None:
+    words = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+    items = [item(n, f"{words} {word}", "1") for n, word in enumerate(("cat", "cut", "cot"))]
+    check = check_similar(items, ["search", "search", "test"])
+    assert check.sentence.startswith("1 question is almost the same")
+
+
 def test_an_item_like_a_few_shot_example_is_a_leak() -> None:
     examples = [item(2, "What is a cat?", "1")]
     items = [item(3, "what is a cat", "1"), item(4, "what is a dog", "1")]
@@ -113,4 +120,6 @@ def test_items_longer_than_a_models_context_are_named() -> None:
     assert "2 items are longer than the 16 tokens of m" in check.sentence
     assert "line 3, line 4" in check.sentence
     assert check_lengths("m", [5], ["line 2"], 16).level == "ok"
+    some = check_lengths("m", [20, 30], ["line 3", "line 4"], 16, whole=False)
+    assert "at least 2 items are longer" in some.sentence
     assert "states no limit" in check_lengths("m", [5], ["line 2"], sys.maxsize).sentence

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 import evomerge
 from evomerge.evaluate.suite import TaskSuite
+from evomerge.questions import trial
 from tests.checkpoints import save_tiny_llama, word_tokenizer
 from tests.questions.tables import GENERATED, write_rows
 
@@ -69,6 +70,33 @@ def test_prompts_longer_than_a_models_context_are_warned_of(tmp_path: Path) -> N
     assert any(
         "longer than the 256 tokens" in said and "line 2" in said for said in report.warnings
     )
+
+
+def test_of_a_large_task_the_first_items_and_the_longest_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_MOST_TRIED", 4)
+    loaded = []
+    load = TaskSuite.load
+
+    def counted(*arguments: Any, **options: Any) -> TaskSuite:
+        suite = load(*arguments, **options)
+        loaded.append(suite.size("mine"))
+        return suite
+
+    monkeypatch.setattr(TaskSuite, "load", counted)
+    questions = [
+        {"question": "cat " * (300 if number == 30 else number + 1), "answer": f"a{number}"}
+        for number in range(40)
+    ]
+    path = write_rows(tmp_path / "mine.jsonl", questions)
+    model = save_tiny_llama(tmp_path / "model", seed=0)
+    report = evomerge.task_from_file(path, tmp_path / "made", models=[model])
+    assert loaded == [7] and report.items == 40
+    assert [shown.place for shown in report.prompts] == ["line 1", "line 2", "line 3"]
+    (long,) = (said for said in report.warnings if "longer than the 256 tokens" in said)
+    assert long.startswith("1 item is") and "line 31" in long
+    assert len((report.folder / "items.jsonl").read_text().splitlines()) == 40
 
 
 def test_warnings_are_kept_in_the_readme_as_text(tmp_path: Path) -> None:
