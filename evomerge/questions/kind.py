@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from evomerge.errors import TaskError
+from evomerge.questions.expressions import expression_problem, is_expression
 from evomerge.questions.items import (
     Item,
     Read,
@@ -138,7 +138,7 @@ def _is_number(cell: Cell) -> bool:
 def _is_pattern(cell: Cell) -> bool:
     text = text_of(cell)
     framed = len(text) > 2 and ((text[0], text[-1]) in (("^", "$"), ("/", "/")))
-    return framed and _pattern_problem(text) is None
+    return framed and is_expression(text)
 
 
 def _is_list(cell: Cell) -> bool:
@@ -151,16 +151,6 @@ _SIGNS: tuple[tuple[Kind, Callable[[Cell], bool], str], ...] = (
     ("regex", _is_pattern, "every answer is a regular expression (^...$ or /.../)"),
     ("contains", _is_list, "every answer is a list of texts, all of which must be said"),
 )
-
-
-def _pattern_problem(text: str) -> str | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            re.compile(text[1:-1] if len(text) > 2 and text[0] == text[-1] == "/" else text)
-    except (re.error, OverflowError, RecursionError, Warning) as error:
-        return f"is no regular expression ({error}); mend it"
-    return None
 
 
 def _number_problem(text: str) -> str | None:
@@ -192,7 +182,7 @@ def answered(
     checks: Mapping[str, Callable[[str], str | None]] = {
         "number": _number_problem,
         "json": _object_problem,
-        "regex": _pattern_problem,
+        "regex": expression_problem,
     }
     items = answered_by_text(
         read,

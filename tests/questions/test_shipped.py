@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +28,13 @@ def test_a_file_that_is_copied_needs_nothing_that_a_user_of_lm_eval_lacks(path: 
             names.append(str(node.module))
         for name in names:
             top = name.split(".")[0]
-            assert top in sys.stdlib_module_names or top == "datasets", name
+            assert top in sys.stdlib_module_names or top in ("datasets", "regex"), name
+
+
+def test_what_scores_expressions_comes_with_lm_eval() -> None:
+    for library, needed in (("lm_eval", "sacrebleu"), ("sacrebleu", "regex")):
+        wanted = [Requirement(line) for line in requires(library) or ()]
+        assert any(each.name == needed and each.marker is None for each in wanted)
 
 
 NUMBERS = st.lists(
