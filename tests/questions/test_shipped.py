@@ -9,9 +9,9 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from evomerge.conditions.metrics import read_last_number
 from evomerge.questions import shipped
