@@ -164,8 +164,6 @@ def _checked(path: Path, found: Rows, sha256: str) -> Table:
 
 
 def _check_cell(cell: Cell, where: str) -> None:
-    if isinstance(cell, bytes):
-        raise TaskError(f"{where}: holds bytes, not text; write the column as text")
     text = cell if isinstance(cell, str) else None if cell is None else str(cell)
     if text is None:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from evomerge.errors import TaskError
 from evomerge.questions import parquet_rows, table
+from evomerge.questions.parquet_process import RefusedError, read_lists
 from evomerge.questions.table import Table, read_table, shown, text_of
 
 
@@ -134,29 +137,88 @@ def test_large_files_rows_and_columns_are_refused_before_they_are_built(
         read(tmp_path, "q.csv", ",".join(map(str, range(1001))) + "\n" + "," * 1000)
 
 
-def test_a_parquet_file_that_unpacks_to_too_much_is_refused_before_its_rows_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parquet_rows, "LARGEST_BYTES", 2**20)
-    monkeypatch.setattr(parquet_rows, "_rows", lambda *_: pytest.fail("read"))
-    path = tmp_path / "q.parquet"
-    text = pa.table({"question": ["a" * 2**21], "answer": ["1"]})
-    pq.write_table(text, path, compression="zstd")
-    with pytest.raises(TaskError, match="MiB when unpacked"):
-        read_table(path)
+def packed(**columns: Any) -> bytes:
+    """A Parquet file with compressed texts and nothing that is left out where it repeats."""
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.table(columns), sink, compression="zstd", use_dictionary=False, write_statistics=False
+    )
+    return sink.getvalue()
+
+
+def restated(data: bytes, true: int, said: int) -> bytes:
+    """A Parquet file whose footer states another number, written in as many bytes."""
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    groups = max(1, -(-(true << 1).bit_length() // 7))
+
+    def varint(value: int) -> bytes:
+        zigzag = value << 1
+        parts = [zigzag >> 7 * place & 127 | 128 for place in range(groups)]
+        return bytes([*parts[:-1], parts[-1] & 127])
+
+    footer = data[start:]
+    assert varint(true) in footer
+    return data[:start] + footer.replace(varint(true), varint(said))
+
+
+def test_a_parquet_file_that_unpacks_to_too_much_is_refused_before_its_rows_are_read() -> None:
+    data = packed(question=["a" * 2**21], answer=["1"])
+    lists = read_lists(data, most_bytes=2**20, most_rows=9, most_columns=9)
+    with pytest.raises(RefusedError, match="more than 1 MiB when unpacked"):
+        next(lists)
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_a_small_parquet_file_that_holds_much_text_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dictionary: bool
 ) -> None:
-    monkeypatch.setattr(parquet_rows, "LARGEST_BYTES", 2**20)
+    monkeypatch.setattr(table, "LARGEST_BYTES", 2**20)
     path = tmp_path / "q.parquet"
     text = pa.table({"question": ["a" * 10_000] * 1000, "answer": ["1"] * 1000})
     pq.write_table(text, path, compression="zstd", use_dictionary=dictionary)
     assert path.stat().st_size < 2**18
     with pytest.raises(TaskError, match="MiB when unpacked"):
         read_table(path)
+
+
+def test_a_parquet_file_that_understates_its_size_ends_at_a_limit_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "_MEMORY_BYTES", 2**25)
+    honest = packed(question=["a" * 2**27])
+    (size,) = {pq.ParquetFile(io.BytesIO(honest)).metadata.row_group(0).total_byte_size}
+    with pytest.raises(TaskError, match=r"q\.parquet: .*(unpacked|memory)") as refused:
+        read(tmp_path, "q.parquet", restated(honest, size, 100))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_parquet_file_with_another_number_of_rows_than_it_says_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = packed(question=["a"] * 3000, answer=["1"] * 3000)
+    with pytest.raises(TaskError, match="says that it has 8,000 rows, and has 3,000"):
+        read(tmp_path, "q.parquet", restated(honest, 3000, 8000))
+    monkeypatch.setattr(table, "MOST_ROWS", 2999)
+    with pytest.raises(TaskError, match="more than 2,999 rows"):
+        read(tmp_path, "q.parquet", honest)
+
+
+def test_a_reader_of_parquet_that_dies_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = tmp_path / "reader.py"
+    reader.write_text("import os\nos.abort()")
+    monkeypatch.setattr(parquet_rows, "_READER", reader)
+    with pytest.raises(TaskError, match="within its limits of memory and time; write it again"):
+        read(tmp_path, "q.parquet", packed(question=["a"]))
+
+
+def test_bytes_of_a_parquet_file_are_no_text_and_dates_are(tmp_path: Path) -> None:
+    date = datetime.date(2026, 1, 2)
+    found = read(tmp_path, "q.parquet", packed(question=["ü\n"], answer=[date], more=[[date]]))
+    assert found.rows == (("ü\n", "2026-01-02", ["2026-01-02"]),)
+    with pytest.raises(TaskError, match="row 1: 'question': holds bytes"):
+        read(tmp_path, "q.parquet", packed(question=[b"a"]))
 
 
 def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
