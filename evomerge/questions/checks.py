@@ -76,8 +76,9 @@ def check_rows(read: Read) -> list[Check]:
 def check_answers(items: Sequence[Item], kind: Kind) -> list[Check]:
     """Answers that contradict each other, that one constant gets right, that are formulas."""
     checks = [_contradictions(items)]
-    text, share = most_common(items)
-    if share >= _MOST_CONSTANT and len(items) > 1:
+    text, count = most_common(items)
+    share = count / len(items)
+    if count > 1 and share >= _MOST_CONSTANT:
         checks.append(
             Check(
                 name="constant answer",
@@ -216,8 +217,8 @@ def check_enough(splits: Sequence[Split], shares: SplitSpec, within: float | Non
         return Check(
             name="number of items",
             level="warning",
-            sentence=f"{len(splits)} items leave none for {' and '.join(missing)}; a search needs "
-            "some in each part",
+            sentence=f"{_counted(len(splits), 'item', 'leaves', 'leave')} none for "
+            f"{' and '.join(missing)}; a search needs some in each part",
         )
     half = half_width(count)
     on = "the one test item" if count == 1 else f"the {count:,} test items"

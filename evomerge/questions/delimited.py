@@ -25,8 +25,10 @@ def read_delimited(
     """
     if delimiter is not None:
         chosen = _NAMES.get(delimiter, delimiter)
-        if len(chosen) != 1 or chosen in '"\r\n':
-            raise TaskError(f"--delimiter {delimiter}: not one character; give , or ; or tab")
+        if len(chosen) != 1 or chosen in '"\r\n\0':
+            raise TaskError(
+                f"--delimiter {shown(delimiter)}: not one character; give , or ; or tab"
+            )
     else:
         chosen = "\t" if tabs else _found_delimiter(text)
     try:
@@ -130,4 +132,4 @@ def _counted(cells: int) -> str:
 
 
 def _named(delimiter: str) -> str:
-    return "a tab" if delimiter == "\t" else shown(delimiter)
+    return {"\t": "a tab", " ": "a space"}.get(delimiter) or shown(delimiter)

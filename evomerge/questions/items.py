@@ -1,6 +1,7 @@
 """A table's rows as items: question, context, choices, and the answer as its kind needs it.
 
-Texts stay as they are; only spaces around them go. Nothing of a row is ever a template, a formula
+Texts stay as they are; only spaces around them go, and a letter and its accent become one sign, as
+models write it. Nothing of a row is ever a template, a formula
 or a file name.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +87,7 @@ def read_items(table: Table, columns: Columns) -> Read:
         if not question:
             no_question.append(place)
             continue
-        if not text_of(cell) or cell in ([], {}):
+        if not _has_text(cell):
             no_answer.append(place)
             continue
         where = f"{table.path}: {place}"
@@ -124,6 +126,13 @@ def read_items(table: Table, columns: Columns) -> Read:
         without_answer=tuple(no_answer),
         listed=bool(columns.choices),
     )
+
+
+def _has_text(cell: Cell) -> bool:
+    """Whether a cell says anything; a list of empty cells does not."""
+    if isinstance(cell, list):
+        return any(map(_has_text, cell))
+    return bool(text_of(cell)) and cell != {}
 
 
 def _listed_choices(cell: Cell, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -218,9 +227,13 @@ def _place(text: str, choices: Sequence[str]) -> int | None:
     """The place of the only choice with this text, whatever its case; None where it is none."""
     if text in choices:
         return choices.index(text)
-    plain = text.strip("() .").casefold()
-    found = [n for n, choice in enumerate(choices) if choice.strip("() .").casefold() == plain]
+    plain = _plain(text)
+    found = [place for place, choice in enumerate(choices) if _plain(choice) == plain]
     return found[0] if len(found) == 1 else None
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).strip("() .").casefold()
 
 
 def _numbered(read: Read, texts: Sequence[str], first: int) -> list[int | None]:
@@ -270,7 +283,7 @@ def answered_by_text(
     return tuple(items)
 
 
-def most_common(items: Sequence[Item]) -> tuple[str, float]:
-    """The most common right answer and its share: what a model scores that always gives it."""
+def most_common(items: Sequence[Item]) -> tuple[str, int]:
+    """The most common right answer, and how many items it is right for."""
     [(text, count)] = Counter(item.right for item in items).most_common(1)
-    return text, count / len(items)
+    return text, count

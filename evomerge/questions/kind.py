@@ -21,7 +21,7 @@ from evomerge.questions.items import (
     answered_by_labels,
     answered_by_text,
 )
-from evomerge.questions.shipped.last_number import read_last_number
+from evomerge.questions.shipped.last_number import find_numbers, read_last_number
 from evomerge.questions.table import Cell, shown, text_of
 
 Kind = Literal["choices", "exact", "number", "json", "contains", "regex"]
@@ -49,6 +49,8 @@ _NUMBER = re.compile(
     r"[^\w\s]{0,2}\s?[-+−]?[^\w\s]{0,2}\d[\d,.'\u00a0\u202f ]*(?:\s?[^\W\d_]{0,4}|\s?[%°€¥£$]\w?)"
 )
 """A number alone, perhaps with a sign of money before it or a short unit after it."""
+_JOINT = re.compile(r"[.,'’/:\-–]?|[ \t\u00a0\u2009\u202f]|[eE][-+]?")
+"""What stands between two parts of one number, date or fraction: 1.234,56 and 1 234 and 1e5."""
 _RESULT = re.compile(r"####\s*\S*\d\S*\s*\Z")
 """The end of a worked answer as GSM8K writes it."""
 
@@ -155,7 +157,15 @@ _SIGNS: tuple[tuple[Kind, Callable[[Cell], bool], str], ...] = (
 
 def _number_problem(text: str) -> str | None:
     found = read_last_number(text)
-    return "has no number; write it in digits, or give --kind exact" if found is None else None
+    if found is None:
+        return "has no number; write it in digits, or give --kind exact"
+    places = [number.span() for number in find_numbers(text)]
+    if len(places) > 1 and _JOINT.fullmatch(text[places[-2][1] : places[-1][0]]):
+        return (
+            f"would be read as its last part, {found:g}; write it as 1234.56 or 1,234.56, or give "
+            "--kind exact"
+        )
+    return None
 
 
 def _object_problem(text: str) -> str | None:

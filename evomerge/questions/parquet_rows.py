@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 from evomerge.errors import TaskError, one_line
-from evomerge.questions import table
-from evomerge.questions.table import Rows
+from evomerge.questions.table import LARGEST_BYTES, MOST_COLUMNS, MOST_ROWS, Rows
 
 _READER = Path(__file__).with_name("parquet_process.py")
 _MEMORY_BYTES = 3 * 2**29
@@ -18,7 +17,7 @@ _MEMORY_BYTES = 3 * 2**29
 
 def read_parquet(data: bytes, *, where: str) -> Rows:
     """Read the bytes of a Parquet file. Raises TaskError in one line."""
-    limits = (table.LARGEST_BYTES, table.MOST_ROWS, table.MOST_COLUMNS, _MEMORY_BYTES)
+    limits = (LARGEST_BYTES, MOST_ROWS, MOST_COLUMNS, _MEMORY_BYTES)
     ended = subprocess.run(
         # -P: the files beside the reader are no libraries.
         [sys.executable, "-P", str(_READER), *map(str, limits)],

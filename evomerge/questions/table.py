@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
 
@@ -130,9 +132,12 @@ def _decoded(data: bytes, where: str, encoding: str | None) -> str:
     nul = text.find("\0")
     if nul >= 0:
         line = text.count("\n", 0, nul) + 1
-        raise TaskError(
-            f"{where}: line {line}: has a NUL character; give a text file, or remove it"
-        )
+        mend = "give a text file, or remove it"
+        # Half of UTF-16 is NUL where the letters are Latin.
+        if encoding is None and text.count("\0") > len(text) // 3:
+            name = "utf-16-le" if text[1:2] == "\0" else "utf-16-be"
+            mend = f"if it is UTF-16, name its encoding: --encoding {name}"
+        raise TaskError(f"{where}: line {line}: has a NUL character; {mend}")
     return text
 
 
@@ -149,6 +154,8 @@ def _checked(path: Path, found: Rows, sha256: str) -> Table:
         if name in seen:
             raise TaskError(f"{where}: two columns are named {shown(name)}; rename one of them")
         seen.add(name)
+    if not found.columns:
+        raise TaskError(f"{where}: has no columns; give questions and answers in each row")
     if not found.rows:
         raise TaskError(f"{where}: has no rows below its header; add questions and answers")
     for row, place in zip(found.rows, found.places, strict=True):
@@ -185,7 +192,7 @@ def check_row_count(count: int, where: str) -> None:
 
 
 def text_of(cell: Cell) -> str:
-    """A cell as text without spaces around it; empty for None and for not a number.
+    """A cell as text without spaces around it, in NFC; empty for None, infinity and no number.
 
     A whole number that a table keeps as a fraction (18.0) is written as a whole number.
     """
@@ -194,12 +201,14 @@ def text_of(cell: Cell) -> str:
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, float):
-        if math.isnan(cell):
+        if not math.isfinite(cell):
             return ""
-        return str(int(cell)) if cell.is_integer() and abs(cell) < 2**53 else repr(cell)
+        whole = cell.is_integer() and abs(cell) < 2**53
+        # No exponent: it would be read as a number of its own.
+        return str(int(cell)) if whole else f"{Decimal(repr(cell)):f}"
     if isinstance(cell, list | dict):
         return json.dumps(cell, ensure_ascii=False, default=str)
-    return str(cell).strip()
+    return unicodedata.normalize("NFC", str(cell).strip())
 
 
 def shown(text: str, most: int = _SHOWN_CHARACTERS) -> str:

@@ -58,6 +58,8 @@ def test_an_answer_that_is_right_for_most_items_is_told() -> None:
     items = [item(number, f"q{number}", "yes" if number < 8 else "no") for number in range(10)]
     check = named(check_answers(items, "exact"), "constant answer")
     assert "'yes' is right for 80%" in check.sentence
+    different = [item(2, "a", "yes"), item(3, "b", "no")]
+    assert [check.name for check in check_answers(different, "exact")] == ["contradictions"]
 
 
 def test_the_place_of_the_right_choice_is_told_where_it_is_nearly_always_the_same() -> None:
@@ -111,6 +113,7 @@ def test_too_few_items_are_told_with_the_number_that_is_needed() -> None:
     assert "20 test items" in check.sentence and "±0.05 needs about 3" in check.sentence
     assert check_enough(splits * 20, SplitSpec(), 0.05).level == "ok"
     assert check_enough(splits, SplitSpec(), None).level == "note"
+    assert check_enough(["test"], SplitSpec(), None).sentence.startswith("1 item leaves none for")
     assert "none for test" in check_enough(["search", "validation"], SplitSpec(), None).sentence
 
 

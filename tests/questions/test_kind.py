@@ -77,6 +77,13 @@ def test_the_users_kind_wins_and_an_unknown_one_is_refused() -> None:
     ("kind", "answers", "problem"),
     [
         ("number", ["1", "one"], "line 3: the answer 'one' has no number"),
+        ("number", ["1", "1.234,56"], "line 3: .* would be read as its last part, 56; write it as"),
+        ("number", ["5,5"], "line 2: .* its last part, 5;"),
+        ("number", ["1 234"], "line 2: .* its last part, 234;"),
+        ("number", ["so\n#### 1'000"], "line 2: .* its last part, 0;"),
+        ("number", ["1e-5"], "line 2: .* its last part, 5;"),
+        ("number", ["3/4"], "line 2: .* its last part, 4;"),
+        ("number", ["12:30"], "line 2: .* its last part, 30;"),
         ("json", ['{"a": 1}', "[1]"], r"line 3: the answer '\[1\]' is no JSON object"),
         ("regex", ["a", "(("], r"line 3: the answer '\(\(' is no regular expression"),
     ],
@@ -84,6 +91,11 @@ def test_the_users_kind_wins_and_an_unknown_one_is_refused() -> None:
 def test_an_answer_of_another_kind_is_named(kind: str, answers: list[str], problem: str) -> None:
     with pytest.raises(TaskError, match=problem):
         items_of(read(answers), kind)
+
+
+@pytest.mark.parametrize("answer", ["1,234.5", "-3", "2 + 3 = 5", "a 3, a 4", "$70,000", "12 km"])
+def test_a_number_alone_or_after_others_is_taken(answer: str) -> None:
+    assert items_of(read([answer]), "number")[0][0].answer == answer
 
 
 FOUR = (["w", "1"], ["x", "2"], ["y", "3"], ["z", "4"])
@@ -94,6 +106,7 @@ FOUR = (["w", "1"], ["x", "2"], ["y", "3"], ["z", "4"])
     [
         (["x", "4"], (1, 3), "text"),
         (["X", "4"], (1, 3), "text"),
+        (["ｘ", "4"], (1, 3), "text"),
         (["B", "D"], (1, 3), "label"),
         (["(b)", "d."], (1, 3), "label"),
         ([0, 2], (0, 2), "number, from 0"),
@@ -161,9 +174,9 @@ def test_empty_choices_are_left_out_and_keep_the_letters_of_the_others() -> None
 
 
 def test_rows_without_a_question_or_an_answer_are_left_out() -> None:
-    found = read(["a", "", None, float("nan"), [], "b"])
+    found = read(["a", "", None, float("nan"), [], "b", ["", None], {}, [[]], float("inf")])
     assert [item.place for item in found.items] == ["line 2", "line 7"]
-    assert found.without_answer == ("line 3", "line 4", "line 5", "line 6")
+    assert found.without_answer == tuple(f"line {line}" for line in (3, 4, 5, 6, 8, 9, 10, 11))
     with pytest.raises(TaskError, match="no row has both"):
         read(["", None])
 

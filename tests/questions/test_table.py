@@ -88,7 +88,10 @@ def test_parquet_keeps_types_and_takes_nan_as_empty(tmp_path: Path) -> None:
         ("q.csv", 'a,b\n"1,2\n', "line 2: a quotation mark is opened and never closed"),
         ("q.csv", 'a,b\n"1"x,2\n', "line 2: text after a closing quotation mark"),
         ("q.csv", b"a,b\n\xe4,1\n", r"line 2: not utf-8 text \(byte 0xe4\).*--encoding cp1252"),
-        ("q.csv", b"a,b\n1\0,2\n", "line 2: has a NUL"),
+        ("q.csv", b"a,b\n1\0,2\n", "line 2: has a NUL character; give a text file"),
+        ("q.csv", "a,b\n1,2\n".encode("utf-16-le"), "line 1: .*--encoding utf-16-le"),
+        ("q.csv", "a,b\n1,2\n".encode("utf-16-be"), "line 1: .*--encoding utf-16-be"),
+        ("q.jsonl", "{}\n", "has no columns; give questions and answers"),
         ("q.csv", "a,b\n" + "x" * 1_100_000 + ",2\n", "line 2: a cell is longer than"),
         ("q.csv", b"PK\x03\x04xx", "a spreadsheet or a zip archive; save"),
         ("q.csv", b"\x1f\x8bxx", "compressed; unpack it"),
@@ -118,6 +121,12 @@ def test_a_named_encoding_is_used_and_an_unknown_one_refused(tmp_path: Path) -> 
     assert read(tmp_path, "q.csv", content, encoding="cp1252").rows[0][0] == "wo läuft es?"
     with pytest.raises(TaskError, match="--encoding nonsense: no such encoding"):
         read(tmp_path, "q.csv", content, encoding="nonsense")
+
+
+@pytest.mark.parametrize("delimiter", ["ab", "", '"', "\n", "\0"])
+def test_a_delimiter_that_is_not_one_sign_is_refused(tmp_path: Path, delimiter: str) -> None:
+    with pytest.raises(TaskError, match=r"--delimiter '.*': not one character"):
+        read(tmp_path, "q.csv", "a,b\n1,2\n", delimiter=delimiter)
 
 
 def test_large_files_rows_and_columns_are_refused_before_they_are_built(
@@ -172,7 +181,7 @@ def test_a_parquet_file_that_unpacks_to_too_much_is_refused_before_its_rows_are_
 def test_a_small_parquet_file_that_holds_much_text_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dictionary: bool
 ) -> None:
-    monkeypatch.setattr(table, "LARGEST_BYTES", 2**20)
+    monkeypatch.setattr(parquet_rows, "LARGEST_BYTES", 2**20)
     path = tmp_path / "q.parquet"
     text = pa.table({"question": ["a" * 10_000] * 1000, "answer": ["1"] * 1000})
     pq.write_table(text, path, compression="zstd", use_dictionary=dictionary)
@@ -198,7 +207,7 @@ def test_a_parquet_file_with_another_number_of_rows_than_it_says_is_refused(
     honest = packed(question=["a"] * 3000, answer=["1"] * 3000)
     with pytest.raises(TaskError, match="says that it has 8,000 rows, and has 3,000"):
         read(tmp_path, "q.parquet", restated(honest, 3000, 8000))
-    monkeypatch.setattr(table, "MOST_ROWS", 2999)
+    monkeypatch.setattr(parquet_rows, "MOST_ROWS", 2999)
     with pytest.raises(TaskError, match="more than 2,999 rows"):
         read(tmp_path, "q.parquet", honest)
 
@@ -229,8 +238,9 @@ def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_cells_are_written_as_people_write_them() -> None:
-    values = [None, float("nan"), True, 18.0, 0.5, 7, " x ", ["a"], {"k": "ü"}]
-    texts = ["", "", "true", "18", "0.5", "7", "x", '["a"]', '{"k": "ü"}']
+    values = [None, float("nan"), float("inf"), True, 18.0, 0.5, 1e-7, 7, " x ", ["a"], {"k": "ü"}]
+    texts = ["", "", "", "true", "18", "0.5", "0.0000001", "7", "x", '["a"]', '{"k": "ü"}']
+    assert text_of("cafe\u0301") == "caf\u00e9"
     assert list(map(text_of, values)) == texts
 
 

@@ -23,8 +23,13 @@ _TOLERANCE = 1e-9
 
 def read_last_number(text: str) -> float | None:
     """The last number of a text; None where it has none."""
-    found = _NUMBER.findall(text.translate(_PLAIN))
-    return float(_NOT_OF_A_NUMBER.sub("", found[-1])) if found else None
+    found = find_numbers(text)
+    return float(_NOT_OF_A_NUMBER.sub("", found[-1][0])) if found else None
+
+
+def find_numbers(text: str) -> list[re.Match[str]]:
+    """Where numbers are in a text, in order."""
+    return list(_NUMBER.finditer(text.translate(_PLAIN)))
 
 
 def score(doc: Mapping[str, str], results: Sequence[str]) -> dict[str, float]:
