@@ -56,7 +56,7 @@ def try_task(
         return _try(folder, task, readers, whole=True)
     by_length = sorted(range(len(task.items)), key=lambda n: -_characters(task.items[n]))
     tried = sorted({*range(_SHOWN_PROMPTS), *by_length[:_MOST_TRIED]})
-    with tempfile.TemporaryDirectory() as copy:
+    with tempfile.TemporaryDirectory(dir=folder) as copy:
         part = replace(task, items=[task.items[number] for number in tried])
         write_task(Path(copy), part)
         return _try(Path(copy), part, readers, whole=False)

@@ -55,9 +55,9 @@ GENERATED: Mapping[str, Example] = {
         scores=(1.0, 0.0, 1.0),
     ),
     "regex": Example(
-        right=("^a+$", "/b/", "^(?i:yes)$"),
-        said=(" aa ", "ac", "YES"),
-        scores=(1.0, 0.0, 1.0),
+        right=("^a+$", "/b/", "^(?i:yes)$", "/ye+s/"),
+        said=(" aa ", "ac", "YES", "so yees"),
+        scores=(1.0, 0.0, 1.0, 1.0),
     ),
 }
 

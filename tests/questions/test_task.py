@@ -45,7 +45,9 @@ def test_choices_score_alike_in_stock_lm_eval(tmp_path: Path, fewshot: int) -> N
     path = write_rows(tmp_path / "mine.jsonl", CHOICES)
     report = evomerge.task_from_file(path, tmp_path / "made", fewshot=fewshot)
     assert (report.kind, report.items, report.examples) == ("choices", 16 - fewshot, fewshot)
-    stock = stock_scores(model, report.folder, "mine")
+    stock, right = stock_scores(model, report.folder, "mine")
+    asked = {row["question"]: row[row["answer"]] for row in CHOICES}
+    assert right and all(said == f" {asked[question]}" for question, said in right.items())
     suite = TaskSuite.load(["mine"], folders=[report.folder], tokenizer=word_tokenizer())
     engine = TransformersEngine(model, tokenizer=word_tokenizer(), dtype="float32")
     engine.load(load_tensors(model).items())
@@ -56,7 +58,10 @@ def test_choices_score_alike_in_stock_lm_eval(tmp_path: Path, fewshot: int) -> N
     assert 0.0 < sum(stock["acc"]) < len(ids)
 
 
-def stock_scores(model: Path, folder: Path, task: str) -> dict[str, list[float]]:
+def stock_scores(
+    model: Path, folder: Path, task: str
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Values of each metric, and for each question the continuation that counts as right."""
     results = lm_eval.simple_evaluate(
         model=HFLM(
             AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
@@ -69,7 +74,8 @@ def stock_scores(model: Path, folder: Path, task: str) -> dict[str, list[float]]
     )
     assert results is not None
     rows = sorted(results["samples"][task], key=lambda row: row["doc_id"])
-    return {name: [row[name] for row in rows] for name in ("acc", "acc_norm")}
+    right = {row["doc"]["question"]: row["arguments"][row["target"]][1] for row in rows}
+    return {name: [row[name] for row in rows] for name in ("acc", "acc_norm")}, right
 
 
 def test_a_folder_that_is_moved_runs_from_any_directory(tmp_path: Path) -> None:
