@@ -130,9 +130,8 @@ def read_items(table: Table, columns: Columns) -> Read:
 
 def _has_text(cell: Cell) -> bool:
     """Whether a cell says anything; a list of empty cells does not."""
-    if isinstance(cell, list):
-        return any(map(_has_text, cell))
-    return bool(text_of(cell)) and cell != {}
+    parts = cell if isinstance(cell, list) else [cell]
+    return any(part not in ([], {}) and text_of(part) for part in parts)
 
 
 def _listed_choices(cell: Cell, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -101,6 +101,8 @@ def test_parquet_keeps_types_and_takes_nan_as_empty(tmp_path: Path) -> None:
         ("q.jsonl", "3\n", "line 1: not an object"),
         ("q.jsonl", '{"a": 1, "a": 2}\n', "line 1: has the key 'a' twice"),
         ("q.jsonl", '{"a": ' + "[" * 100_000, "line 1: nested too deep"),
+        ("q.jsonl", '{"a": ' + "[" * 65 + "]" * 65 + "}", "line 1: 'a': nested too deep"),
+        ("q.jsonl", '{"a": ' + '{"b": ' * 900 + "1" + "}" * 901, "'a': nested too deep"),
         ("q.jsonl", '{"a": ' + "1" * 5000 + "}", "line 1: has a number of thousands of digits"),
         ("q.jsonl", '{"a": "x\\ud800"}', "line 1: 'a': has half of a character"),
         ("q.jsonl", '{"a": "x\\u0000"}', "line 1: 'a': has a NUL"),
