@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         report,
         resume,
         search,
+        task_from_file,
     )
     from evomerge.errors import (
         EvomergeError,
@@ -79,12 +80,13 @@ __all__ = [
     "report",
     "resume",
     "search",
+    "task_from_file",
 ]
 
 _OFFERED = {
     "evomerge.api": (
         *("calibrate", "evaluate", "export", "grid", "merge"),
-        *("open_run", "report", "resume", "search"),
+        *("open_run", "report", "resume", "search", "task_from_file"),
         *("Gain", "SearchResult", "Winner"),
     ),
     "evomerge.errors": (

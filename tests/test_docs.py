@@ -254,6 +254,22 @@ def test_the_whole_criterion_runs_as_it_is_written(beside_the_examples: Path) ->
     assert result.stdout.strip() == shown.strip()
 
 
+def test_a_table_becomes_a_task_as_it_is_written(
+    beside_the_examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = PAGES["your-data.md"]
+    (beside_the_examples / "sums.csv").write_text(blocks(page, "csv")[0], encoding="utf-8")
+    command = next(line for line in commands() if "task from-file" in line)
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    (shown,) = blocks(page, "text")
+    assert result.stdout.strip() == shown.strip()
+    (code,) = blocks(page, "python")
+    exec(compile(code, "your-data.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[0] == "exact exact_match 12"
+    assert (beside_the_examples / "sums-again" / "README.md").is_file()
+
+
 def test_the_recipe_to_save_is_merged(beside_the_examples: Path) -> None:
     (recipe,) = blocks(PAGES["recipes.md"], "yaml")
     Path("recipe.yaml").write_text(recipe, encoding="utf-8")

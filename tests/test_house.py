@@ -37,6 +37,7 @@ ORDER = (
     "workers",
     "search",
     "export",
+    "questions",
     "report",
     "grid",
     "api",

@@ -10,3 +10,4 @@ from .searches import open_run as open_run
 from .searches import report as report
 from .searches import resume as resume
 from .searches import search as search
+from .tasks import task_from_file as task_from_file

@@ -26,6 +26,7 @@ from evomerge.cli.endings import (
     shown_path,
 )
 from evomerge.cli.progress import SearchScreen
+from evomerge.cli.tasks import group as task_group
 from evomerge.errors import EvomergeError
 from evomerge.version import __version__
 
@@ -336,6 +337,9 @@ def report(
         from evomerge.api import report as write
 
         say(f"report: {shown_path(write(run_dir, out))}")
+
+
+app.add_typer(task_group)
 
 
 def main() -> None:

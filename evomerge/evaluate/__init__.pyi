@@ -50,6 +50,7 @@ from .inference.fronts import front_gain as front_gain
 from .inference.fronts import front_order as front_order
 from .inference.fronts import fronts as fronts
 from .inference.intervals import Interval as Interval
+from .inference.intervals import mean_intervals as mean_intervals
 from .inference.normalised import NormalisedScores as NormalisedScores
 from .inference.normalised import Share as Share
 from .inference.normalised import check_normalisable as check_normalisable
@@ -74,10 +75,13 @@ from .self_check import check_engine as check_engine
 from .self_check import check_reading as check_reading
 from .self_check import choose_items as choose_items
 from .self_check import expect as expect
+from .splits import digest_item as digest_item
 from .splits import draw as draw
+from .splits import place_item as place_item
 from .splits import share_evenly as share_evenly
 from .stock import StockOptions as StockOptions
 from .stock import loader_of as loader_of
 from .stock import score_stock as score_stock
 from .suite import TaskSuite as TaskSuite
 from .task_files import check_names as check_names
+from .task_files import is_taken as is_taken

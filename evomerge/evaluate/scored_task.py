@@ -120,6 +120,10 @@ class ScoredTask:
         """Every request of these items, item after item."""
         return [request for index in ids for request in self._items[index].requests]
 
+    def prompt(self, index: int) -> str:
+        """What a model reads before its answer to an item, as text."""
+        return str(self._items[index].instances[0].args[0])
+
     def all_requests(self) -> list[Continuation | Prompt]:
         """Every request of the task."""
         return self.requests(range(len(self._items)))

@@ -192,6 +192,10 @@ class TaskSuite:
             request for task, ids in items.items() for request in self._task(task).requests(ids)
         ]
 
+    def prompt(self, task: str, item: int) -> str:
+        """What a model reads before its answer to an item, as text."""
+        return self._task(task).prompt(item)
+
     def make_ready(self, engine: Engine) -> None:
         """Let an engine choose its batch sizes for the longest requests of the tasks."""
         engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)

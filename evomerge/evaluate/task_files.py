@@ -7,6 +7,7 @@ needs lm-eval, so a wrong name is reported at once.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 import os
 import re
@@ -37,6 +38,17 @@ def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
     for name in missing:
         if not name or name.encode() not in own:
             raise unknown_task(name, folders, b"\n".join((local, own)))
+
+
+def is_taken(name: str) -> bool:
+    """Whether a task, group or tag that evomerge ships or that is lm-eval's own has this name."""
+    return name.encode() in _names_taken()
+
+
+@functools.cache
+def _names_taken() -> frozenset[bytes]:
+    contents = _contents([shipped_folder("evals"), own_folder()])
+    return frozenset(name for content in contents for name in _NAMES.findall(content))
 
 
 def check_folders(folders: Iterable[Path]) -> None:
