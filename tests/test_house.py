@@ -38,6 +38,7 @@ ORDER = (
     "search",
     "export",
     "report",
+    "check",
     "grid",
     "api",
     "cli",

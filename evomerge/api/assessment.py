@@ -54,7 +54,9 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -
     if isinstance(outcome, Failed):
         raise WorkerError(f"{model}: cannot be scored: {outcome.reason}")
     seed = job.optimizer.seed
-    return summarise(model, "model", outcome.tasks, objective=preparation.objective, seed=seed)
+    return summarise(
+        model, "model", outcome.tasks, objective=preparation.objective.on(split), seed=seed
+    )
 
 
 def _made_ready(

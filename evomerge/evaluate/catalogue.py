@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from evomerge.errors import TaskError, one_line
+from evomerge.evaluate.groups import Members, members_of
+from evomerge.evaluate.seeds import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.task_files import (
     check_folders,
     check_names,
@@ -55,9 +57,9 @@ class TaskCatalogue:
             for folder in (*folders, shipped_folder("evals"))
         ]
 
-    @cached_property
+    @property
     def _own(self) -> TaskManager:
-        return TaskManager()
+        return _own_tasks()
 
     def find(self, name: str) -> FoundTask:
         """Load the task of this name.
@@ -67,6 +69,16 @@ class TaskCatalogue:
         """
         manager = self._manager_of(name)
         return self._load(manager, name, own=manager not in self._local)
+
+    def members_of(self, name: str, metric: str) -> Members | None:
+        """The tasks of a group or a tag, and how its file weighs them; None for a task.
+
+        metric: as a job names it. Raises TaskError.
+        """
+        manager = self._manager_of(name)
+        if name not in manager.all_groups and name not in manager.all_tags:
+            return None
+        return members_of(manager, name, metric)
 
     def file_of(self, name: str) -> Path:
         """The YAML that defines the task of this name; Path() if none does. Raises TaskError."""
@@ -100,6 +112,18 @@ class TaskCatalogue:
         except (Exception, SystemExit) as error:  # Task files are code and may raise anything.
             raise TaskError(f"task {name}: {_why(error)}; check {path or 'its file'}") from error
         return FoundTask(name=name, task=task, path=path, own=own)
+
+
+def find_members(name: str, metric: str, folders: Sequence[Path]) -> Members | None:
+    """The tasks of a group or a tag, and how they weigh; None for a task. Raises TaskError."""
+    with stock_seeds(), quiet_lm_eval():
+        return TaskCatalogue(folders).members_of(name, metric)
+
+
+@cache
+def _own_tasks() -> TaskManager:
+    """lm-eval's own tasks; reading their files takes seconds."""
+    return TaskManager()
 
 
 _UNREACHED = frozenset(

@@ -10,7 +10,8 @@ from scipy import stats
 
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.inference.intervals import mean_intervals, resample_terms, score_interval
-from evomerge.evaluate.objective import Metric, Objective, Term
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Objective, Term
 
 TASKS = ("a", "b")
 
