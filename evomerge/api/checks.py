@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.api.arguments import Changes, Job, read_job
 from evomerge.api.searches import ignore, prepare_new
+from evomerge.errors import InputError
 
 if TYPE_CHECKING:
     from evomerge.check import CheckReport
@@ -55,6 +56,8 @@ def check(
         >>> report.forecast.stages[0].generations
         3
     """
+    if not 0.0 < within < 0.5:
+        raise InputError(f"within: {within:g} is outside (0, 0.5); give a part of 1, as 0.05")
     spec = read_job(job, set)
     preparation = prepare_new(spec, observe, ray_address)
     from evomerge.check import check_job

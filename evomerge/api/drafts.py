@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from evomerge.api.arguments import check_names_of
 from evomerge.errors import JobError
 from evomerge.job import JobSpec, parse_job
+from evomerge.space import read_space
 
 if TYPE_CHECKING:
     from evomerge.job import JobDraft
@@ -23,6 +24,8 @@ def write_job(draft: JobDraft, out: Path) -> JobSpec:
     text = draft.text(out)
     job = parse_job(text, where=str(out))
     check_names_of(job)
+    for search in job.searches:
+        read_space(search.search_space)
     with out.open("x", encoding="utf-8") as file:
         file.write(text)
     return job

@@ -9,7 +9,6 @@ from typing import Any
 
 from evomerge.check.memory import Memory, memory_of, parameters_of
 from evomerge.check.timing import Timing, Untimed, measure
-from evomerge.errors import InputError
 from evomerge.evaluate import Say, ShownItem, Split, TaskFacts, leaves_of
 from evomerge.search import Forecast, PhaseForecast, forecast
 from evomerge.workers import PreparedJob
@@ -119,9 +118,8 @@ def half_width(items: int) -> float:
 
 
 def items_for(within: float) -> int:
-    """Items with which a share near 0.5 is known to `within`. Raises InputError."""
-    if not 0.0 < within < 0.5:
-        raise InputError(f"within: {within:g} is outside (0, 0.5); give a part of 1, as 0.05")
+    """Items with which a share near 0.5 is known to `within`, in (0, 0.5)."""
+    assert 0.0 < within < 0.5, within
     return math.ceil((_Z95 * 0.5 / within) ** 2)
 
 

@@ -151,7 +151,7 @@ class _Questions:
         say(
             "  score: the best mean; balance: no task may fall far; front: all trade-offs", err=True
         )
-        return self._until("What matters", GoalName, default=GoalName.score.value)
+        return self._until("What matters", _goal, default=GoalName.score.value)
 
     def space(self) -> str | None:
         """The search space; None for the default."""
@@ -195,7 +195,7 @@ class _Questions:
             )
             try:
                 return read(text.strip())
-            except (EvomergeError, ValueError) as error:
+            except EvomergeError as error:
                 say(f"  {one_line(error)}", err=True)
 
 
@@ -223,6 +223,12 @@ def _objective(text: str, folders: Sequence[Path]) -> tuple[str, str]:
     if not usable:
         raise JobError(f"task {task}: write TASK:METRIC; its file does not tell a usable metric")
     return task, usable[0]
+
+
+def _goal(text: str) -> GoalName:
+    if text not in list(GoalName):
+        raise JobError(f"{text}: write score, balance or front")
+    return GoalName(text)
 
 
 def _budget(text: str) -> tuple[int | None, float | None]:

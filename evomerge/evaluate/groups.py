@@ -17,7 +17,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from evomerge.errors import TaskError, one_line
 
 _OF_GROUPS = frozenset(
-    {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "include"}
+    {"group", "group_alias", "task", "tag", "aggregate_metric_list", "metadata", "include"}
 )
 """Keys of a group's file. lm-eval gives other keys to the group's tasks."""
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +40,10 @@ _LOWER = frozenset(
 _NO_MEANS = _LOWER | {"f1", "mcc", "bleu", "chrf", "chrf++", "bypass"}
 """lm-eval's metrics that are no means over items, unless a file says another aggregation."""
 
-_NAMED = re.compile(rb"^(task|group|tag):[ \t]*[\"']?([^\s\"'#\[{]+)", re.MULTILINE)
+_NAMED = re.compile(rb"^[\"']?(task|group)[\"']?:[ \t]*[\"']?([^\s\"'#\[{]+)", re.MULTILINE)
+_TAGS = re.compile(rb"^[\"']?tag[\"']?:((?:[ \t]*[^\n]+|(?:[ \t]*\n[ \t]*-[^\n]+)+))", re.MULTILINE)
+_INCLUDE = re.compile(rb"^[\"']?include[\"']?:[ \t]*[\"']?([^\s\"'#\[{]+)", re.MULTILINE)
+_TAG = re.compile(rb"[^\s\[\],\"'-][^\s\[\],\"']*")
 
 Kind = Literal["task", "group", "tag"]
 
@@ -102,7 +106,6 @@ def find_task(name: str, folders: Sequence[Path]) -> ListedTask:
 
 
 def _own_names() -> Iterator[tuple[Path, Kind, str]]:
-    kinds: Mapping[bytes, Kind] = {b"task": "task", b"group": "group", b"tag": "tag"}
     for parent, folders, files in os.walk(own_folder()):
         folders.sort()
         for file in sorted(files):
@@ -110,9 +113,28 @@ def _own_names() -> Iterator[tuple[Path, Kind, str]]:
                 path = Path(parent, file)
                 content = path.read_bytes()
                 found = dict(_NAMED.findall(content))
-                for key in (b"group",) if b"group" in found else (b"task", b"tag"):
-                    if key in found:
-                        yield path, kinds[key], found[key].decode("utf-8", "replace")
+                name = found.get(b"group", found.get(b"task", b""))
+                if name:
+                    kind: Kind = "group" if b"group" in found else "task"
+                    yield path, kind, name.decode("utf-8", "replace")
+                if b"task" in found and b"group" not in found:
+                    for tag in _tags_in(path, content):
+                        yield path, "tag", tag
+
+
+def _tags_in(path: Path, content: bytes) -> Iterator[str]:
+    """Tags in the text of a task file, or else in the file that it includes."""
+    for listed in _TAGS.findall(content):
+        for tag in _TAG.findall(listed):
+            yield tag.decode("utf-8", "replace")
+    include = _INCLUDE.search(content)
+    if include is not None and not _TAGS.search(content):
+        yield from _tags_of(path.parent / include[1].decode("utf-8", "replace"))
+
+
+@cache
+def _tags_of(path: Path) -> tuple[str, ...]:
+    return tuple(_tags_in(path, path.read_bytes())) if path.is_file() else ()
 
 
 def _read(path: Path) -> list[ListedTask]:
