@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evomerge.check.memory import Memory, memory_of, parameters_of
 from evomerge.check.timing import Timing, Untimed, measure
 from evomerge.evaluate import Say, ShownItem, Split, TaskFacts, leaves_of
+from evomerge.job import JobSpec, ObjectiveSpec
 from evomerge.search import Forecast, PhaseForecast, forecast
 from evomerge.workers import PreparedJob
 
@@ -31,6 +32,21 @@ class ModelFacts:
     parameters: int
     dtype: str
     layers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """An objective or a constraint. wanted: its weight, or the level to keep, in words.
+
+    members: of a group, its tasks; empty for a task. weight_by_size: whether they weigh by their
+    items.
+    """
+
+    part: str
+    name: str
+    wanted: str
+    members: tuple[str, ...]
+    weight_by_size: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +89,8 @@ class Hours:
 class CheckReport:
     """What a search of a job would score, and about what that takes on this machine.
 
-    models: the base first. tasks: of the job, those that are only reported last. forecast: models
+    models: the base first. goals: objectives, then constraints. combined: how the objectives become
+    one score, or `front`. tasks: of the job, those that are only reported last. forecast: models
     and items of every phase. within, items_within: a score near 0.5 is known to `within` with so
     many items. timing, hours: None if nothing was timed, or if the time of the search is not known.
     notes: on what was found, a sentence each.
@@ -81,6 +98,8 @@ class CheckReport:
 
     job: str
     models: tuple[ModelFacts, ...]
+    goals: tuple[Goal, ...]
+    combined: str
     tasks: tuple[TaskCheck, ...]
     forecast: Forecast
     within: float
@@ -144,6 +163,8 @@ def check_job(
     return CheckReport(
         job=preparation.job.name,
         models=_models(preparation),
+        goals=tuple(_goals(preparation.job)),
+        combined="front" if preparation.job.mode == "pareto" else preparation.job.aggregate,
         tasks=tuple(_task(preparation, task) for task in preparation.job.all_tasks),
         forecast=planned,
         within=within,
@@ -166,6 +187,22 @@ def _models(preparation: PreparedJob) -> tuple[ModelFacts, ...]:
         )
         for reference, model in preparation.alone.items()
     )
+
+
+def _goals(job: JobSpec) -> Iterator[Goal]:
+    for scored in job.scored:
+        if isinstance(scored, ObjectiveSpec):
+            part, wanted = "objective", f"weight {scored.weight:g}"
+        else:
+            of = "" if scored.of is None else f" of the {scored.of.replace('_', ' ')}'s score"
+            part, wanted = "constraint", f"at least {scored.at_least:g}{of}"
+        yield Goal(
+            part=part,
+            name=f"{scored.task}/{scored.metric}",
+            wanted=wanted,
+            members=scored.members,
+            weight_by_size=scored.weight_by_size,
+        )
 
 
 def _task(preparation: PreparedJob, task: str) -> TaskCheck:

@@ -25,6 +25,7 @@ def lines_of(report: CheckReport) -> list[str]:
         "",
         *_models(report),
         *_space(report),
+        *_goals(report),
         *(line for task in report.tasks for line in _task(task, report)),
         *_plan(report),
         *_time(report),
@@ -49,6 +50,18 @@ def _space(report: CheckReport) -> Iterator[str]:
         shown = ", ".join(stage.genes[:_NAMED_GENES])
         more = ", ..." if len(stage.genes) > _NAMED_GENES else ""
         yield f"  {name}{count_text(len(stage.genes), 'gene')}: {shown}{more}"
+
+
+def _goals(report: CheckReport) -> Iterator[str]:
+    axes = sum(goal.part == "objective" for goal in report.goals)
+    how = "a front" if report.combined == "front" else f"one score, {report.combined}"
+    yield "objective" if axes == 1 else f"objectives: {how}"
+    for goal in report.goals:
+        kept = "constraint: " if goal.part == "constraint" else ""
+        yield f"  {kept}{goal.name}, {goal.wanted}"
+        if goal.members:
+            weighed = "weighted by their items" if goal.weight_by_size else "of the same weight"
+            yield f"    {len(goal.members)} tasks, {weighed}: {', '.join(goal.members)}"
 
 
 def _task(task: TaskCheck, report: CheckReport) -> Iterator[str]:

@@ -61,7 +61,6 @@ from .inference.summary import Role as Role
 from .inference.summary import ScoreSummary as ScoreSummary
 from .inference.summary import read_summary as read_summary
 from .inference.summary import summarise as summarise
-from .inference.summary import with_groups as with_groups
 from .metric import Means as Means
 from .metric import Metric as Metric
 from .metric import fold as fold
