@@ -92,7 +92,7 @@ class Ledger:
         self.study.record(
             candidate,
             outcome,
-            score=objective.score(means) if means else None,
+            score=objective.score_of(outcome),
             means=objective.with_groups(means) if means else means,
             values=self._values(candidate.key, means) if means else None,
             parameters=self._parameters(candidate.genome),
