@@ -1,4 +1,3 @@
-from .draft import Goal as Goal
 from .draft import JobDraft as JobDraft
 from .draws import DRAWS as DRAWS
 from .draws import DrawFacts as DrawFacts
