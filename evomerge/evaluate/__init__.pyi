@@ -19,6 +19,7 @@ from .candidate import hush as hush
 from .candidate import ignore as ignore
 from .candidate import unplanned as unplanned
 from .catalogue import find_members as find_members
+from .catalogue import find_tasks as find_tasks
 from .engines.base import Continuation as Continuation
 from .engines.base import Engine as Engine
 from .engines.base import LogLikelihood as LogLikelihood

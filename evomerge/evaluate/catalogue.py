@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from evomerge.errors import TaskError, one_line
-from evomerge.evaluate.groups import Members, members_of
+from evomerge.evaluate.groups import FindManager, Members, members_of, tasks_of
 from evomerge.evaluate.seeds import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.task_files import (
     check_folders,
@@ -75,10 +75,21 @@ class TaskCatalogue:
 
         metric: as a job names it. Raises TaskError.
         """
-        manager = self._manager_of(name)
-        if name not in manager.all_groups and name not in manager.all_tags:
-            return None
-        return members_of(manager, name, metric)
+        return members_of(self._finder(name), name, metric)
+
+    def tasks_of(self, name: str) -> tuple[str, ...]:
+        """The tasks of a group or a tag, each once, or the task of this name. Raises TaskError."""
+        return tasks_of(self._finder(name), name)
+
+    def _finder(self, name: str) -> FindManager:
+        """Finds members of the group of this name: in all folders, as the group itself."""
+        home = self._manager_of(name)
+
+        def find(member: str) -> TaskManager:
+            nearest = next((m for m in (*self._local, home) if member in m.task_index), None)
+            return nearest or self._manager_of(member)
+
+        return find
 
     def file_of(self, name: str) -> Path:
         """The YAML that defines the task of this name; Path() if none does. Raises TaskError."""
@@ -118,6 +129,12 @@ def find_members(name: str, metric: str, folders: Sequence[Path]) -> Members | N
     """The tasks of a group or a tag, and how they weigh; None for a task. Raises TaskError."""
     with stock_seeds(), quiet_lm_eval():
         return TaskCatalogue(folders).members_of(name, metric)
+
+
+def find_tasks(name: str, folders: Sequence[Path]) -> tuple[str, ...]:
+    """The tasks of a group or a tag, each once, or the task of this name. Raises TaskError."""
+    with stock_seeds(), quiet_lm_eval():
+        return TaskCatalogue(folders).tasks_of(name)
 
 
 @cache

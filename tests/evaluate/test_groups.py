@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import TaskError
-from evomerge.evaluate.catalogue import find_members
+from evomerge.evaluate.catalogue import find_members, find_tasks
 from evomerge.evaluate.groups import Members
 
 GROUPS = Path(__file__).parents[1] / "search" / "groups"
@@ -36,8 +36,9 @@ def test_a_task_is_no_group(folder: Path) -> None:
     ("rows", "by_size"),
     [
         ("", False),
+        ("aggregate_metric_list: [{metric: acc}, {metric: acc, weight_by_size: false}]\n", False),
         ("aggregate_metric_list: {metric: acc}\n", True),
-        (SIZED, True),
+        ("aggregate_metric_list: [{metric: acc, filter_list: [x, none]}]\n", True),
         ("aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n", True),
         ("aggregate_metric_list: [{metric: f1}, {metric: acc, weight_by_size: false}]\n", False),
     ],
@@ -63,6 +64,35 @@ def test_groups_and_tags_in_a_group_count_with_all_their_tasks(folder: Path) -> 
     assert found.members == ("three", "one", "one", "two", "one", "three"), "as lm-eval counts"
 
 
+def test_of_two_members_with_one_name_the_last_counts_as_in_lm_eval(folder: Path) -> None:
+    (folder / "inner.yaml").write_text("group: inner\ntask: [one, two]\n")
+    found = members(
+        folder,
+        "group: outer\ntask:\n- inner\n- {group: own, task: [one]}\n- {group: inner}\n"
+        "- {group: own, task: [three, two]}\n",
+    )
+    assert found is not None
+    assert found.members == ("one", "two", "three", "two")
+
+
+def test_members_may_be_tasks_of_other_folders(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "group.yaml").write_text("group: outer\ntask: [two, kana_counting_ja]\n")
+    found = find_members("outer", "acc", [other, folder])
+    assert found is not None
+    assert found.members == ("two", "kana_counting_ja")
+
+
+def test_a_name_stands_for_its_tasks_each_once(folder: Path) -> None:
+    (folder / "inner.yaml").write_text("group: inner\ntask: [threes, one]\n")
+    (folder / "group.yaml").write_text("group: outer\ntask: [one, inner]\n")
+    assert find_tasks("outer", [folder]) == ("one", "three")
+    assert find_tasks("numbers", [folder]) == ("one", "three", "two")
+    assert find_tasks("two", [folder]) == ("two",)
+
+
 def test_lm_eval_counts_the_same_tasks(folder: Path) -> None:
     from lm_eval.tasks import TaskManager
 
@@ -78,7 +108,10 @@ def test_lm_eval_counts_the_same_tasks(folder: Path) -> None:
     [
         ("group: outer\ntask: []\n", "the group has no tasks"),
         ("group: outer\ntask: [outer]\n", "contains itself"),
-        ("group: outer\ntask: [four]\n", "its member four is no task of its own"),
+        ("group: outer\ntask: [{group: in, task: [one, outer]}]\n", "contains itself"),
+        ("group: outer\ntask: [threee]\n", "its member threee: unknown; did you mean three"),
+        ("group: outer\ntask: [{task: twos}]\n", "takes for a single task; write twos alone"),
+        ("group: outer\ntask: [four]\n", "its member four: unknown; "),
         ("group: outer\ntask: [{task: one, num_fewshot: 3}]\n", r"settings .*\(num_fewshot\)"),
         ("group: outer\ntask: [one]\noutput_type: x\n", r"settings of its tasks \(output_type\)"),
         (f"group: outer\ntask: [one]\n{SIZED}", "has no metric exact_match; it has acc"),
@@ -95,6 +128,28 @@ def test_a_group_that_is_more_than_a_list_of_tasks_is_refused_in_one_line(
         members(folder, group, metric="exact_match" if "exact_match" in words else "acc")
     assert str(raised.value).startswith("task outer: ")
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        SIZED,
+        "aggregate_metric_list: [{metric: acc, filter_list: strict, weight_by_size: false}, "
+        "{metric: acc, filter_list: [loose, none]}]\n",
+    ],
+    ids=["no_plain_score", "other_weights"],
+)
+def test_a_metric_that_depends_on_the_filter_needs_the_filter(folder: Path, rows: str) -> None:
+    group = f"group: outer\ntask: [one]\n{rows}"
+    with pytest.raises(
+        TaskError, match=r"depends on the filter; write acc,loose or acc,"
+    ) as raised:
+        members(folder, group, metric="acc")
+    assert "acc,strict" in str(raised.value)
+    strict, loose = (members(folder, group, metric=f"acc,{each}") for each in ("strict", "loose"))
+    assert strict is not None
+    assert loose is not None
+    assert (strict.weight_by_size, loose.weight_by_size) == (rows == SIZED, True)
 
 
 def test_a_filter_that_the_group_does_not_aggregate_is_refused(folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from evomerge.errors import JobError, RecipeError
-from evomerge.evaluate import Objective, TaskSuite, find_members
+from evomerge.evaluate import Objective, TaskSuite, find_members, find_tasks
 from evomerge.job import JobSpec, parse_job
 from evomerge.merge import (
     MergeEngine,
@@ -287,7 +287,7 @@ def pin(job: JobSpec) -> JobSpec:
 
 
 def _pin_groups(job: JobSpec) -> dict[str, Any]:
-    """Objectives and constraints with the tasks of their groups written out. Raises TaskError."""
+    """Objectives, constraints and reported tasks with groups written out. Raises TaskError."""
     folders = [Path(folder) for folder in job.evaluation.task_folders]
     pinned: dict[str, Any] = {}
     for section in ("objectives", "constraints"):
@@ -296,6 +296,9 @@ def _pin_groups(job: JobSpec) -> dict[str, Any]:
             group = None if scored.members else find_members(scored.task, scored.metric, folders)
             found.append(scored if group is None else scored.model_copy(update=asdict(group)))
         pinned[section] = tuple(found)
+    if job.report:
+        reported = [task for name in job.report for task in find_tasks(name, folders)]
+        pinned["report"] = tuple(dict.fromkeys(reported))
     return pinned
 
 
