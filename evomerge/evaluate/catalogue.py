@@ -23,6 +23,7 @@ from evomerge.evaluate.groups import FindManager, Members, members_of, tasks_of
 from evomerge.evaluate.seeds import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.task_files import (
     check_folders,
+    check_member,
     check_names,
     included,
     read_task_file,
@@ -87,6 +88,8 @@ class TaskCatalogue:
 
         def find(member: str) -> TaskManager:
             nearest = next((m for m in (*self._local, home) if member in m.task_index), None)
+            if nearest is None:
+                check_member(member, self._users)
             return nearest or self._manager_of(member)
 
         return find
@@ -160,7 +163,8 @@ def _why(error: BaseException) -> str:
     chain: list[BaseException] = [error]
     while (earlier := chain[-1].__cause__ or chain[-1].__context__) and earlier not in chain:
         chain.append(earlier)
-    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+    empty = "corresponds to no data" in str(error) or "out of bounds for size 0" in str(error)
+    if isinstance(error, StopIteration) or empty:
         return "its data hold no documents; put some into the file that its YAML names"
     if not _UNREACHED.isdisjoint(type(cause).__name__ for cause in chain):
         return (

@@ -102,9 +102,9 @@ class _Expansion:
         if name in above:
             raise TaskError(f"task {self.top}: the group {name} contains itself; mend its file")
         self._refuse_changes(set(config) - _OF_GROUPS, name)
-        listed = config.get("task") or ()
+        listed = config.get("task") or []
         members: dict[str, tuple[str, ...]] = {}
-        for member in [listed] if isinstance(listed, str) else listed:
+        for member in listed if isinstance(listed, list) else [listed]:
             members |= self._member(member, name, (*above, name))
         return tuple(task for tasks in members.values() for task in tasks)
 
@@ -112,9 +112,15 @@ class _Expansion:
         self, member: object, name: str, within: tuple[str, ...]
     ) -> dict[str, tuple[str, ...]]:
         """Name -> tasks, for one entry of a group's list: a tag is as many names as tasks."""
-        found, renames = str(member), False
+        found, renames = member, False
         if isinstance(member, Mapping):
-            found, renames = str(member.get("group", member.get("task"))), "task" in member
+            found, renames = member.get("group", member.get("task")), "task" in member
+        if not isinstance(found, str):
+            raise TaskError(
+                f"task {self.top}: the group {name} lists {one_line(repr(member))}, which is no "
+                "name; list names of tasks"
+            )
+        if isinstance(member, Mapping):
             if "group" in member and isinstance(member.get("task"), list):
                 inner = f"{name}::{found}"
                 return {inner: self.tasks_in(member, inner, within)}
@@ -150,12 +156,20 @@ def _weighs_by_size(config: Mapping[str, Any], name: str, metric: str) -> bool:
     """What the file says for a metric; as in lm-eval, of several rows for it the last counts."""
     try:
         rows = GroupConfig(group=name, aggregate_metric_list=config.get("aggregate_metric_list"))
+        listed: Sequence[Any] = rows.aggregate_metric_list or ()
+        sound = all(row.filter_list is None or isinstance(row.filter_list, list) for row in listed)
     except (TypeError, ValueError) as error:
         raise TaskError(f"task {name}: aggregate_metric_list: {one_line(error)}") from error
-    bare, _, filter_name = metric.partition(",")
-    listed: Sequence[Any] = rows.aggregate_metric_list or ()
+    except AttributeError:  # a row that is no mapping
+        sound = False
+    if not sound:
+        raise TaskError(
+            f"task {name}: aggregate_metric_list: write a list of mappings, as "
+            "{metric: acc, weight_by_size: true}"
+        )
     if not listed:
         return False
+    bare, _, filter_name = metric.partition(",")
     of_metric = [row for row in listed if row.metric == bare]
     named = {each for row in of_metric for each in row.filter_list or (_NO_FILTER,)}
     last = {

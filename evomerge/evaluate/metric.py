@@ -89,7 +89,14 @@ def group_metric(
 ) -> Metric:
     """The metric of a group: every task as often as the group lists it. Raises TaskError."""
     times = Counter(scored.members)
-    found = {task: find(task, scored.metric) for task in times}
+    found: dict[str, Metric] = {}
+    for task in times:
+        try:
+            found[task] = find(task, scored.metric)
+        except TaskError as error:
+            raise TaskError(
+                f"task {scored.task}: its {error}; name the tasks that have {scored.metric}"
+            ) from error
     directions = {metric.higher_is_better for metric in found.values()}
     if len(directions) > 1:
         raise TaskError(

@@ -21,7 +21,7 @@ from evomerge.errors import TaskError, is_interrupt, is_shortage, one_line
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.catalogue import FoundTask
 from evomerge.evaluate.compiled_task import check_settings, compile_templates
-from evomerge.evaluate.encoding import Encoder
+from evomerge.evaluate.encoding import ChatTemplateError, Encoder
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
 from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.seeds import FEWSHOT_SEED
@@ -268,8 +268,15 @@ class ScoredTask:
                 )
                 instances = made if isinstance(made, list) else [made]
                 built.append((document, tuple(sorted(instances, key=lambda i: i.idx))))
+        except ChatTemplateError as error:
+            raise TaskError(f"task {self.name}: item {len(built)}: {error}") from error
         except (Exception, SystemExit) as error:  # Task files are code and may raise anything.
             reason = one_line(f"{type(error).__name__}: {error}")
+            if shots and "larger than population" in reason:
+                raise TaskError(
+                    f"task {self.name}: there are fewer than {shots} few-shot examples for item "
+                    f"{len(built)}; lower evaluation.num_fewshot, or num_fewshot in its YAML"
+                ) from error
             raise TaskError(
                 f"task {self.name}: no prompt can be built for item {len(built)} ({reason}); "
                 "check its YAML"

@@ -39,6 +39,12 @@ def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
             raise unknown_task(name, folders, b"\n".join((local, own)))
 
 
+def check_member(name: str, folders: Sequence[Path]) -> None:
+    """Raise TaskError if no file of lm-eval's own has a name that a group of `folders` lists."""
+    if not name or name.encode() not in b"\0".join(_contents([own_folder()])):
+        raise unknown_task(name, folders)
+
+
 def check_folders(folders: Iterable[Path]) -> None:
     """Raise TaskError for a path that is no folder, or has a YAML file that must not be loaded."""
     for folder in folders:

@@ -137,7 +137,24 @@ class JobSpec(Section):
     @model_validator(mode="after")
     def _names_of_groups(self) -> JobSpec:
         tasks = self.all_tasks
+        named: dict[str, ObjectiveSpec | ConstraintSpec] = {}
         for scored in self.scored:
+            first = named.setdefault(scored.task, scored)
+            if sorted(first.members) != sorted(scored.members):
+                raise ValueError(
+                    f"{scored.task} has other members in another place; give it another name there"
+                )
+            by_size = {s.weight_by_size for s in self.scored if _names(s) == _names(scored)}
+            if len(by_size) > 1:
+                raise ValueError(
+                    f"{scored.task}/{scored.metric} has another weight_by_size in another place; "
+                    "give it another name there"
+                )
+            if scored.weight_by_size and not scored.members:
+                raise ValueError(
+                    f"{scored.task}: weight_by_size needs members; how the tasks of a group weigh "
+                    "is in its file, so leave it out"
+                )
             if scored.members and scored.task in tasks:
                 raise ValueError(
                     f"{scored.task} has members, and is a task itself; give it another name"
@@ -290,6 +307,10 @@ class JobSpec(Section):
         document = self.model_dump(mode="json")
         _leave_out_members(document)
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _names(scored: ObjectiveSpec | ConstraintSpec) -> tuple[str, str]:
+    return scored.task, scored.metric
 
 
 def _leave_out_members(document: dict[str, Any]) -> None:

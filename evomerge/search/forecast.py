@@ -21,8 +21,8 @@ from evomerge.workers import PreparedJob, next_stage
 CandidateSeconds = Callable[[Mapping[str, int]], float]
 """Seconds that a candidate takes, from its number of items of each task."""
 
-_MOST_GENERATIONS = 100_000
-"""More are not counted; a budget of hours for tiny models could allow millions."""
+_COUNTED = 16
+"""Generations that are counted one by one before others are left out of the count, all at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +119,11 @@ def _search(
         elites=job.evaluation.elites,
     )
     limits = job.budget
-    known = not (limits.candidates is None and limits.items is None and seconds is None)
+    known = limits.candidates is not None or limits.items is not None or seconds is not None
     models, counts = 0, dict.fromkeys(job.search_tasks, 0)
     reason: str | None = None
     generation = 0
-    while known and generation < _MOST_GENERATIONS:
+    while known:
         items = _items(preparation, first=generation == 0 and preparation.stage == 0)
         each = sum(items.values())
         if generation:  # a stage is never empty
@@ -132,13 +132,17 @@ def _search(
             )
         if reason is not None:
             break
-        generation += 1
-        scored = budget.population + (budget.elites if generation > 1 else 0)
-        models += scored
-        spent.genomes += budget.population
-        spent.items += scored * each
-        spent.seconds += scored * (0.0 if seconds is None else seconds(items))
-        counts = {task: count + scored * items[task] for task, count in counts.items()}
+        scored = budget.population + (budget.elites if generation else 0)
+        lasts_s = scored * (0.0 if seconds is None else seconds(items))
+        alike = 1
+        if generation >= _COUNTED:
+            alike = max(1, _alike(budget, spent, items=scored * each, lasts_s=lasts_s))
+        generation += alike
+        models += alike * scored
+        spent.genomes += alike * budget.population
+        spent.items += alike * scored * each
+        spent.seconds += alike * lasts_s
+        counts = {task: count + alike * scored * items[task] for task, count in counts.items()}
     searched = StageForecast(
         name=preparation.search.name,
         genes=tuple(gene.name for gene in preparation.space.genes),
@@ -152,6 +156,21 @@ def _search(
     return searched, PhaseForecast(
         phase="search", stage=searched.name, models=(models, models), items=items
     )
+
+
+def _alike(budget: Budget, spent: _Spent, *, items: int, lasts_s: float) -> int:
+    """Generations of this cost that surely fit into the budget: the last ones are left."""
+    limits = budget.budget
+    left = [
+        (limit - used) / each
+        for limit, used, each in (
+            (limits.candidates, spent.genomes, budget.population),
+            (limits.items, spent.items, items),
+            (limits.hours and 3600 * limits.hours, spent.seconds, lasts_s),
+        )
+        if limit is not None and each > 0
+    ]
+    return int(min(left)) - _COUNTED
 
 
 def _items(preparation: PreparedJob, *, first: bool) -> dict[str, int]:

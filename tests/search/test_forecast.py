@@ -75,3 +75,22 @@ def test_hours_alone_give_generations_once_it_is_known_how_long_a_candidate_take
     [stage] = forecast(preparation, lambda items: 90.0).stages
     assert stage.generations == 10, "four candidates of 90 s are six minutes"
     assert stage.ends == "1.00 of 1 worker hours spent"
+
+
+@pytest.mark.parametrize(
+    ("budget", "generations"),
+    [({"hours": 1e6}, 10**7), ({"candidates": 10**9}, 10**9 // 4), ({"items": 64 * 10**9}, 10**9)],
+    ids=["hours", "candidates", "items"],
+)
+def test_a_large_budget_is_told_in_full(
+    budget: dict[str, Any], generations: int, models: Path
+) -> None:
+    job = make_job(models, **KINDS["elites"], budget=budget)
+    evaluation = job.evaluation.model_copy(update={"elites": 0})
+    preparation = prepare(job.model_copy(update={"evaluation": evaluation}))
+    planned = forecast(preparation, lambda items: 90.0)
+    [stage] = planned.stages
+    assert stage.generations == generations
+    [search] = [phase for phase in planned.phases if phase.phase == "search"]
+    assert search.models == (4 * generations, 4 * generations)
+    assert stage.ends

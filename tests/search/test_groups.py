@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import evomerge
-from evomerge.errors import JobError
+from evomerge.errors import JobError, TaskError
 from evomerge.evaluate import ScoreSummary
 from evomerge.job import parse_job
 from evomerge.search.ledger import Ledger
@@ -175,3 +175,43 @@ def test_a_name_for_tasks_of_ones_own_choice_is_scored_as_a_group(models: Path) 
     own[0]["task"] = "few"
     with pytest.raises(JobError, match="few has members, and is a task itself"):
         parse_job(yaml.safe_dump(group_job(models, objectives=own)), where="job.yaml")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ({"members": ["many", "few"]}, {"members": ["some"]}, "mine has other members"),
+        (
+            {"members": ["many", "few"]},
+            {"members": ["many", "few"], "weight_by_size": True},
+            "mine/acc has another weight_by_size",
+        ),
+        ({"task": "equal", "weight_by_size": True}, {"task": "sized"}, "equal: weight_by_size nee"),
+    ],
+)
+def test_a_group_means_the_same_in_a_whole_job(
+    first: dict[str, Any], second: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    named = {"task": "mine", "metric": "acc"}
+    document = group_job(
+        tmp_path,
+        objectives=[{**named, **first}],
+        constraints=[{**named, **second, "at_least": 0.5}],
+    )
+    with pytest.raises(JobError, match=words):
+        parse_job(yaml.safe_dump(document), where="job.yaml")
+
+
+def test_a_reported_group_is_its_tasks(models: Path) -> None:
+    document = group_job(models, objectives=[{"task": "few", "metric": "acc"}], report=["sized"])
+    document["constraints"] = []
+    job = pin(parse_job(yaml.safe_dump(document), where="job.yaml"))
+    assert job.report == MEMBERS
+    assert job.all_tasks == ("few", "many", "some")
+
+
+def test_a_member_without_the_metric_is_named_with_its_group(models: Path) -> None:
+    own = [{"task": "mine", "metric": "acc_norm", "members": ["many", "few"]}]
+    job = parse_job(yaml.safe_dump(group_job(models, objectives=own)), where="job.yaml")
+    with pytest.raises(TaskError, match="task mine: its task many: no metric acc_norm; usable"):
+        prepare(pin(job))

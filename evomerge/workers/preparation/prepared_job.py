@@ -100,7 +100,7 @@ class PreparedJob:
             f"{scored.task}: a group of {len(scored.tasks)} tasks, "
             + ("weighted by their items" if scored.weight_by_size else "all with the same weight")
             for scored in self.job.scored
-            if scored.members
+            if len(scored.tasks) > 1
         ]
         return (*self.settings.notes(), *([note] if lent else []), *dict.fromkeys(groups))
 
