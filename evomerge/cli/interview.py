@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def init(
         refuse_written(out)
         ask = _Questions(asked=_on_terminal())
         base = base or ask.model("Base model (folder or hub id)", "--base")
-        sources = sources or ask.several_models()
+        sources = sources or ask.several_models(base)
         where = [Path(folder) for folder in folders or ()]
         objectives = [_objective(task, where) for task in tasks or ()] or ask.objectives(where)
         if goal is None:
@@ -92,12 +93,12 @@ def init(
             space_says=said.get(space or "", ""),
             candidates=candidates,
             hours=hours,
-            device=device or ask.device(),
+            device=ask.device() if device is None else _device(device),
             task_folders=tuple(folders or ()),
         )
         write_job(draft, out)
         say(f"job: {out}")
-        say(f"next: evomerge check {out}")
+        say(f"next: evomerge check {shlex.quote(str(out))}")
 
 
 class _Questions:
@@ -111,14 +112,18 @@ class _Questions:
         self._need(option)
         return self._until(question, _existing)
 
-    def several_models(self) -> list[str]:
-        """One model or more; an empty answer ends them."""
+    def several_models(self, base: str) -> list[str]:
+        """One model or more, each once and not the base; an empty answer ends them."""
         self._need("--source")
-        found = [self._until("Fine-tuned model", _existing)]
-        while len(found) < 8:
-            answer = self._until("Another one (Enter: no more)", _existing, default="")
-            if not answer:
-                break
+        found: list[str] = []
+
+        def new(text: str) -> str:
+            if text in (base, *found):
+                raise JobError(f"{text}: is the base or given already; name another")
+            return _existing(text)
+
+        found.append(self._until("Fine-tuned model", new))
+        while answer := self._until("Another one (Enter: no more)", new, default=""):
             found.append(answer)
         return found
 
@@ -132,13 +137,16 @@ class _Questions:
             say(f"  {task.name}: {', '.join(usable)}", err=True)
         say("  or a task or group of lm-eval: evomerge list tasks --all", err=True)
         found: list[tuple[str, str]] = []
+
+        def new(text: str) -> tuple[str, str] | None:
+            objective = _objective(text, folders) if text else None
+            if objective in found:
+                raise JobError(f"{text}: is given already; name another")
+            return objective
+
         while True:
             question = "Another task (Enter: no more)" if found else "Task, or TASK:METRIC"
-            answer = self._until(
-                question,
-                lambda text: _objective(text, folders) if text else None,
-                default="" if found else None,
-            )
+            answer = self._until(question, new, default="" if found else None)
             if answer is None:
                 return found
             say(f"  {answer[0]}, {answer[1]}", err=True)
@@ -190,9 +198,16 @@ class _Questions:
     def _until(self, question: str, read: Callable[[str], T], default: str | None = None) -> T:
         """Ask until the answer can be read; what is wrong with it is said."""
         while True:
-            text = typer.prompt(
-                visible(question), default=default, show_default=bool(default), err=True
-            )
+            try:
+                text = typer.prompt(
+                    visible(question), default=default, show_default=bool(default), err=True
+                )
+            except typer.Abort:
+                say("", err=True)  # the end of the input leaves the cursor in the question's line
+                raise InputError(
+                    "the answers ended before the last question, and nothing is written; begin "
+                    "again, or give the answers as options"
+                ) from None
             try:
                 return read(text.strip())
             except EvomergeError as error:
@@ -216,10 +231,13 @@ def _objective(text: str, folders: Sequence[Path]) -> tuple[str, str]:
     from evomerge.evaluate import find_task
 
     task, _, metric = text.partition(":")
-    if metric:
-        return task, metric
     found = find_task(task, folders)
     usable = [listed.name for listed in found.metrics or () if listed.usable]
+    if metric:
+        bare = metric.partition(",")[0]
+        if found.metrics and bare not in [name.partition(",")[0] for name in usable]:
+            raise JobError(f"task {task}: no metric {metric}; usable here: {', '.join(usable)}")
+        return task, metric
     if not usable:
         raise JobError(f"task {task}: write TASK:METRIC; its file does not tell a usable metric")
     return task, usable[0]

@@ -39,7 +39,7 @@ def spaces(as_json: AsJson = False) -> None:
             say_json([{"name": s.name, "genes": s.genes, "says": s.says} for s in found])
             return
         say("genes are for 32 layers and two sources")
-        _show([(s.name, f"{s.genes} genes", s.summary) for s in found])
+        _show([(s.name, f"{s.genes} gene{'s' * (s.genes != 1)}", s.summary) for s in found])
 
 
 @lists.command()
@@ -74,6 +74,9 @@ def methods(as_json: AsJson = False) -> None:
 
 @lists.command()
 def tasks(
+    word: Annotated[
+        str | None, typer.Argument(help="Only names with this in them.", show_default=False)
+    ] = None,
     job: OfJob = None,
     folders: Folders = None,
     every: Annotated[
@@ -85,8 +88,9 @@ def tasks(
     with answering():
         from evomerge.evaluate import list_own, list_tasks
 
-        found = list_tasks(_folders(job, folders))
-        own = list_own() if every else []
+        part = (word or "").lower()
+        found = [task for task in list_tasks(_folders(job, folders)) if part in task.name.lower()]
+        own = [pair for pair in list_own() if part in pair[0].lower()] if every else []
         if as_json:
             names = [_written(task) for task in found]
             say_json([*names, *({"name": name, "kind": kind} for name, kind in own)])

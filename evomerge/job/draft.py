@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import yaml
+
+from evomerge.errors import visible
 
 Goal = Literal["score", "balance", "front"]
 """What a search looks for: the best mean, a mean that rewards balance, or a front."""
@@ -44,8 +47,9 @@ class JobDraft:
         return "\n".join(self._lines(file)) + "\n"
 
     def _lines(self, file: Path) -> Iterator[str]:
-        yield f"# evomerge check {file}: what this search would take; nothing is run."
-        yield f"# evomerge search {file}: run it."
+        path = visible(shlex.quote(str(file)))  # a comment ends with its line
+        yield f"# evomerge check {path}: what this search would take; nothing is run."
+        yield f"# evomerge search {path}: run it."
         yield f"name: {_value(self.name)}"
         yield "models:"
         yield f"  base: {_value(self.base)}"

@@ -121,9 +121,34 @@ def test_a_file_is_never_overwritten(models: Path, tmp_path: Path) -> None:
     assert out.read_text() == "mine"
 
 
+@pytest.mark.usefixtures("terminal")
+def test_answers_that_end_early_write_nothing(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "job.yaml"
+    said = init("--out", str(out), answers=[str(models / "base"), str(models / "base")])
+    assert f"{models / 'base'}: is the base or given already; name another" in said.output
+    assert said.exit_code == 2
+    assert "evomerge: the answers ended before the last question" in said.stderr
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_task_is_taken_once(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "job.yaml"
+    options = ["--out", str(out), "--base", str(models / "base"), "--source", str(models / "first")]
+    said = init(
+        *(*options, "--task-folder", str(TASKS)),
+        answers=["sums_choice", "sums_choice:acc", "", "", "50", ""],
+    )
+    assert said.exit_code == 0, said.output
+    assert "sums_choice:acc: is given already; name another" in said.output
+    assert len(load_job(out).objectives) == 1
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        (["--task", "sums_said:acc"], "task sums_said: no metric acc; usable here: exact_match"),
+        (["--device", "abacus"], "abacus: write auto, cpu or cuda"),
         (["--task", "sums_chois:acc"], "task sums_chois: unknown; did you mean sums_choice"),
         (["--source", "nowhere"], "models.sources.2: nowhere: no such folder"),
         (["--candidates", "0"], "budget.candidates: 0"),
@@ -149,7 +174,7 @@ def test_without_a_terminal_what_is_needed_is_named(tmp_path: Path) -> None:
 
 
 def test_odd_names_stay_texts(models: Path, tmp_path: Path) -> None:
-    out = tmp_path / "on 12.yaml"
+    out = tmp_path / "on\n12.yaml"
     odd = tmp_path / "yes: {a}, #b"
     odd.symlink_to(models / "first", target_is_directory=True)
     said = init(
@@ -159,3 +184,4 @@ def test_odd_names_stay_texts(models: Path, tmp_path: Path) -> None:
     assert said.exit_code == 0, said.output
     assert load_job(out).models.sources == (str(odd),)
     assert load_job(out).name == "on-12"
+    assert "next: evomerge check '" in said.stdout, "as a shell reads it"

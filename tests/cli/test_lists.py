@@ -96,6 +96,13 @@ def test_metrics_come_from_included_files_and_filters(tmp_path: Path) -> None:
     assert "task coded: it is a Python class" in refused.stderr
 
 
+def test_a_word_keeps_the_names_that_have_it() -> None:
+    names = [line.split()[0] for line in run("tasks", "Arith").stdout.splitlines()]
+    assert "kana_arithmetic_en" in names
+    assert all("arith" in name for name in names)
+    assert json.loads(run("tasks", "no_such_word", "--json").stdout) == []
+
+
 def test_lm_evals_own_tasks_are_found_by_their_files() -> None:
     kinds = dict(list_own())
     assert len(kinds) > 5000

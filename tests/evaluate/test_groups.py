@@ -119,7 +119,7 @@ def test_lm_eval_counts_the_same_tasks(folder: Path) -> None:
             "group: outer\ntask: [one]\naggregate_metric_list: [{metric: acc, filter_list: 3}]\n",
             "write a list of mappings",
         ),
-        ("group: outer\ntask: [four]\n", "its member four: unknown; "),
+        ("group: outer\ntask: [qwzx]\n", "its member qwzx: unknown; check the name"),
         ("group: outer\ntask: [{task: one, num_fewshot: 3}]\n", r"settings .*\(num_fewshot\)"),
         ("group: outer\ntask: [one]\noutput_type: x\n", r"settings of its tasks \(output_type\)"),
         (f"group: outer\ntask: [one]\n{SIZED}", "has no metric exact_match; it has acc"),
