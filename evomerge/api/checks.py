@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge.api.arguments import Changes, Job, read_job
+from evomerge.api.arguments import Changes, Job, read_folder, read_job
 from evomerge.api.searches import ignore, prepare_new
-from evomerge.errors import InputError
+from evomerge.errors import EvomergeError, InputError, one_line
 
 if TYPE_CHECKING:
     from evomerge.check import CheckReport
     from evomerge.evaluate import Say
+    from evomerge.job import JobSpec
     from evomerge.search import Observe
 
 TIMING_S = 20.0
@@ -63,6 +67,19 @@ def check(
     from evomerge.check import check_job
     from evomerge.evaluate import hush
 
-    return check_job(
+    report = check_job(
         preparation, within=within, timing_s=TIMING_S if timing else None, say=say or hush
     )
+    return replace(report, notes=(*report.notes, *_notes_on_run(spec)))
+
+
+def _notes_on_run(spec: JobSpec) -> Iterator[str]:
+    """A note if the folder that a search takes by default is in use: `run_dir` names another."""
+    from evomerge.study import refuse_existing, refuse_grid
+
+    where = read_folder(Path("runs") / spec.name)
+    try:
+        refuse_grid(where)
+        refuse_existing(where)
+    except EvomergeError as error:
+        yield one_line(error)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import Result
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import evomerge
@@ -17,7 +19,8 @@ from evomerge.check import CheckReport
 from evomerge.check.report import half_width, items_for
 from evomerge.cli import app
 from evomerge.errors import InputError
-from tests.search.jobs import PARAMETERS, TASKS, job_document, write_models
+from evomerge.workers import prepare
+from tests.search.jobs import PARAMETERS, TASKS, job_document, make_job, write_models
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,72 @@ def test_what_a_search_refuses_is_refused_with_the_same_line(
     assert checked.stdout == ""
 
 
+def test_weights_that_a_search_refuses_are_refused(models: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(models / "first", broken)
+    weights = load_file(broken / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    job = str(write_job(tmp_path, models))
+    checked = run("check", job, "--no-timing", "--set", f"models.sources=[{broken}]")
+    assert checked.exit_code == 2
+    assert str(broken) in checked.stderr
+    assert "holds NaN, so no merge" in checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("last: 121", "last: 105"), "its data hold no documents"),
+        (
+            ("num_fewshot: 0", "num_fewshot: 50\nfewshot_split: test"),
+            "there are fewer than 50 few-shot examples for item 0; lower evaluation.num_fewshot",
+        ),
+    ],
+    ids=["empty", "examples"],
+)
+def test_a_task_without_enough_items_is_told_in_plain_words(
+    change: tuple[str, str], words: str, models: Path, tmp_path: Path
+) -> None:
+    groups = TASKS.parent / "groups"
+    shutil.copy(groups / "dataset.py", tmp_path)
+    (tmp_path / "few.yaml").write_text((groups / "few.yaml").read_text().replace(*change))
+    job = write_job(
+        tmp_path,
+        models,
+        objectives=[{"task": "few", "metric": "acc"}],
+        evaluation={"task_folders": [str(tmp_path)]},
+    )
+    checked = run("check", str(job), "--no-timing")
+    assert checked.exit_code == 2
+    assert f"task few: {words}" in checked.stderr
+    assert len(checked.stderr.splitlines()) == 1
+
+
+def test_a_chat_template_that_fails_is_told_as_such(models: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(models / "base", base)
+    (base / "chat_template.jinja").write_text("{{ raise_exception('no turns') }}")
+    job = str(write_job(tmp_path, models))
+    changes = ["--set", f"models.base={base}", "--set", "evaluation.apply_chat_template=true"]
+    checked = run("check", job, "--no-timing", *changes)
+    assert checked.exit_code == 2
+    assert "item 0: the tokenizer's chat template fails (no turns); mend it" in checked.stderr
+
+
+def test_a_folder_that_a_search_would_refuse_is_told(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path, models)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "sums").mkdir(parents=True)
+    (tmp_path / "runs" / "sums" / "job.yaml").touch()
+    refused = run("search", str(job))
+    assert refused.exit_code == 2
+    why = refused.stderr.strip().removeprefix("evomerge: ")
+    assert f"note: {why}" in run("check", str(job), "--no-timing").stdout.splitlines()
+
+
 def test_nothing_is_written(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = write_job(tmp_path, models)
     monkeypatch.chdir(tmp_path)
@@ -104,7 +173,7 @@ def test_models_and_tasks_are_described(report: CheckReport) -> None:
     assert list(coins.items) == ["test"]
 
 
-def test_three_items_are_shown_as_the_model_sees_them(report: CheckReport) -> None:
+def test_three_items_are_shown_as_the_model_sees_them(report: CheckReport, models: Path) -> None:
     choice, said, _ = report.tasks
     assert len(choice.shown) == len(said.shown) == 3
     first = choice.shown[0]
@@ -112,6 +181,8 @@ def test_three_items_are_shown_as_the_model_sees_them(report: CheckReport) -> No
     assert len(first.answers) == 11
     assert first.target in [answer.strip() for answer in first.answers]
     assert said.shown[0].answers == ()
+    searched = prepare(make_job(models)).suite.items(choice.name, "search")
+    assert {item.item for item in choice.shown} <= set(searched), "test items stay unseen"
     lines = report.lines()
     assert f"    | {first.prompts[0]}" in lines
     assert sum(line.startswith("   *> ") for line in lines) == 3 + len(report.tasks[2].shown)
