@@ -66,7 +66,7 @@ class JobSpec(Section):
     aggregate: Aggregate = "mean"
     """`mean`, `geometric` or `min` of the objectives."""
     report: tuple[str, ...] = ()
-    """Tasks that are scored only at the end."""
+    """Tasks that are scored only at the end; a group or a tag is short for its tasks."""
     constraints: tuple[ConstraintSpec, ...] = ()
     """Scores that the winner must keep."""
     evaluation: EvaluationSpec = EvaluationSpec()
