@@ -21,7 +21,8 @@ _NAMED_GENES = 6
 def lines_of(report: CheckReport) -> list[str]:
     """The whole report, line by line."""
     return [
-        f"{report.job}: a search accepts this job.",
+        f"{report.job}: a search accepts this job"
+        + ("." if report.timing else ", as far as this shows without running a model."),
         "",
         *_models(report),
         *_space(report),

@@ -152,7 +152,9 @@ def test_nothing_is_written(models: Path, tmp_path: Path, monkeypatch: pytest.Mo
         )
 
     before = files()
-    assert run("check", str(job), "--no-timing").exit_code == 0
+    checked = run("check", str(job), "--no-timing")
+    assert checked.exit_code == 0
+    assert "accepts this job, as far as this shows without running a model" in checked.stdout
     assert files() == before
     assert not (tmp_path / "runs").exists()
 
@@ -196,6 +198,7 @@ def test_the_time_of_the_search_is_the_time_of_its_phases(report: CheckReport) -
         each = report.timing.candidate_s(phase.items) / 3600
         assert (least, most) == pytest.approx((phase.models[0] * each, phase.models[1] * each))
     assert "time" in report.lines()
+    assert report.lines()[0] == "sums: a search accepts this job."
 
 
 def test_memory_comes_from_the_shapes(report: CheckReport, models: Path) -> None:
