@@ -47,7 +47,7 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -
         kind="finalist",
         label=model,
         recipe=recipe,
-        items={task: suite.items(task, split) for task in job.all_tasks},
+        items={task: suite.items(task, split) for task in preparation.job.all_tasks},
     )
     with LocalPool(ready, say=say) as pool:
         [(_, outcome)] = pool.evaluate([candidate])

@@ -139,6 +139,13 @@ def test_the_record_holds_the_tasks_of_a_group_and_goes_on_with_them(
     assert generations[0].equals(generations[1])
 
 
+def test_a_model_is_evaluated_on_the_groups_of_a_job(models: Path) -> None:
+    model = str(models / "base")
+    summary = evomerge.evaluate(model, group_job(models, report=["ends"]), split="test")
+    means = [summary.tasks[task]["acc"].value for task in MEMBERS]
+    assert summary.tasks["equal"]["acc"].value == pytest.approx(sum(means) / 3)
+
+
 def test_a_group_is_one_axis_of_a_front(models: Path) -> None:
     document = group_job(
         models,
