@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SearchResult,
         Winner,
         calibrate,
+        check,
         evaluate,
         export,
         grid,
@@ -70,6 +71,7 @@ __all__ = [
     "WorkerError",
     "__version__",
     "calibrate",
+    "check",
     "evaluate",
     "export",
     "grid",
@@ -85,7 +87,7 @@ __all__ = [
 
 _OFFERED = {
     "evomerge.api": (
-        *("calibrate", "evaluate", "export", "grid", "merge"),
+        *("calibrate", "check", "evaluate", "export", "grid", "merge"),
         *("open_run", "report", "resume", "search", "task_from_file"),
         *("Gain", "SearchResult", "Winner"),
     ),

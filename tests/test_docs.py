@@ -137,7 +137,7 @@ def test_what_is_read_off_the_code_is_fresh(part: str) -> None:
 
 
 def test_every_method_is_described_and_no_other() -> None:
-    assert set(WRITER.FORMULAS) == set(METHODS)
+    assert set(WRITER.DESCRIPTIONS) == set(METHODS)
     assert f"{len(METHODS)} methods" in text_of(TOP / "CHANGELOG.md")
 
 

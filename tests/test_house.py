@@ -39,6 +39,7 @@ ORDER = (
     "export",
     "questions",
     "report",
+    "check",
     "grid",
     "api",
     "cli",

@@ -1,3 +1,6 @@
+from .checks import check as check
+from .drafts import refuse_written as refuse_written
+from .drafts import write_job as write_job
 from .grids import grid as grid
 from .models import calibrate as calibrate
 from .models import evaluate as evaluate

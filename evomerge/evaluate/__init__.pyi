@@ -18,6 +18,8 @@ from .candidate import count_items as count_items
 from .candidate import hush as hush
 from .candidate import ignore as ignore
 from .candidate import unplanned as unplanned
+from .catalogue import find_members as find_members
+from .catalogue import find_tasks as find_tasks
 from .engines.base import Continuation as Continuation
 from .engines.base import Engine as Engine
 from .engines.base import LogLikelihood as LogLikelihood
@@ -61,8 +63,10 @@ from .inference.summary import Role as Role
 from .inference.summary import ScoreSummary as ScoreSummary
 from .inference.summary import read_summary as read_summary
 from .inference.summary import summarise as summarise
-from .objective import Means as Means
-from .objective import Metric as Metric
+from .metric import Means as Means
+from .metric import Metric as Metric
+from .metric import fold as fold
+from .metric import leaves_of as leaves_of
 from .objective import Objective as Objective
 from .objective import Scores as Scores
 from .objective import means_of as means_of
@@ -83,5 +87,12 @@ from .stock import StockOptions as StockOptions
 from .stock import loader_of as loader_of
 from .stock import score_stock as score_stock
 from .suite import TaskSuite as TaskSuite
+from .task_facts import ShownItem as ShownItem
+from .task_facts import TaskFacts as TaskFacts
 from .task_files import check_names as check_names
 from .task_files import is_taken as is_taken
+from .task_list import ListedTask as ListedTask
+from .task_list import find_task as find_task
+from .task_list import list_own as list_own
+from .task_list import list_tasks as list_tasks
+from .task_list import require_metrics as require_metrics

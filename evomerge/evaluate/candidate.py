@@ -58,6 +58,12 @@ class CandidateKey:
         return "validation" if self.generation == -1 else "test"
 
     @property
+    def split(self) -> Split:
+        """The split whose items the candidate is scored on."""
+        phase = self.phase
+        return phase if phase == "validation" or phase == "test" else "search"
+
+    @property
     def selected_after(self) -> int:
         """For a finalist: the number of generations after which it was selected."""
         return self.place // MOST_FINALISTS

@@ -21,12 +21,13 @@ from evomerge.errors import TaskError, is_interrupt, is_shortage, one_line
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.catalogue import FoundTask
 from evomerge.evaluate.compiled_task import check_settings, compile_templates
-from evomerge.evaluate.encoding import Encoder
+from evomerge.evaluate.encoding import ChatTemplateError, Encoder
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
-from evomerge.evaluate.objective import Metric
+from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.seeds import FEWSHOT_SEED
 from evomerge.evaluate.shown_items import examples_of, identities, watch_examples
 from evomerge.evaluate.splits import digest_item
+from evomerge.evaluate.task_facts import ShownItem
 
 Answer = LogLikelihood | str
 
@@ -115,6 +116,41 @@ class ScoredTask:
                 f"usable here: {usable}"
             )
         raise TaskError(f"task {self.name}: no metric {name}; usable here: {usable}")
+
+    @property
+    def output_type(self) -> str:
+        """How it is answered: `multiple_choice`, `loglikelihood` or `generate_until`."""
+        return str(self._task.OUTPUT_TYPE)
+
+    @property
+    def examples(self) -> int:
+        """Few-shot examples in a prompt."""
+        return int(self._task.get_config("num_fewshot") or 0)
+
+    def show(self, index: int) -> ShownItem:
+        """The texts of an item. A right answer that cannot be read is told as such."""
+        item = self._items[index]
+        texts = [tuple(map(str, instance.args[:2])) for instance in item.instances]
+        generates = self.output_type == "generate_until"
+        answers = () if generates else tuple(dict.fromkeys(answer for _, answer in texts))
+        prompts = tuple(dict.fromkeys(prompt for prompt, _ in texts))
+        return ShownItem(
+            item=index, prompts=prompts, answers=answers, target=self._target(item, answers)
+        )
+
+    def _target(self, item: _Item, answers: Sequence[str]) -> str:
+        try:
+            target = self._task.doc_to_target(item.document)
+        except Exception as error:  # a task's own code
+            return f"not known ({one_line(error)})"
+        places = target if isinstance(target, list) else [target]
+        named = [
+            answers[place]
+            if isinstance(place, int) and 0 <= place < len(answers) == len(item.instances)
+            else str(place)
+            for place in places
+        ]
+        return " | ".join(named)
 
     def requests(self, ids: Sequence[int]) -> list[Continuation | Prompt]:
         """Every request of these items, item after item."""
@@ -236,8 +272,15 @@ class ScoredTask:
                 )
                 instances = made if isinstance(made, list) else [made]
                 built.append((document, tuple(sorted(instances, key=lambda i: i.idx))))
+        except ChatTemplateError as error:
+            raise TaskError(f"task {self.name}: item {len(built)}: {error}") from error
         except (Exception, SystemExit) as error:  # Task files are code and may raise anything.
             reason = one_line(f"{type(error).__name__}: {error}")
+            if shots and "larger than population" in reason:
+                raise TaskError(
+                    f"task {self.name}: there are fewer than {shots} few-shot examples for item "
+                    f"{len(built)}; lower evaluation.num_fewshot, or num_fewshot in its YAML"
+                ) from error
             raise TaskError(
                 f"task {self.name}: no prompt can be built for item {len(built)} ({reason}); "
                 "check its YAML"

@@ -17,7 +17,7 @@ from evomerge.evaluate.candidate import ItemIds, Split, TaskItems
 from evomerge.evaluate.catalogue import TaskCatalogue, hash_files
 from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.engines.base import Continuation, Engine, Prompt
-from evomerge.evaluate.objective import Metric
+from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.opened_files import (
     OpenedFile,
     WatchedTask,
@@ -28,6 +28,7 @@ from evomerge.evaluate.opened_files import (
 from evomerge.evaluate.scored_task import Answer, ScoredTask
 from evomerge.evaluate.seeds import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.splits import place_item
+from evomerge.evaluate.task_facts import ShownItem, TaskFacts, facts_of
 from evomerge.job import SplitSpec
 
 _MOST_SHOWN = 0.25
@@ -168,6 +169,18 @@ class TaskSuite:
     def metric(self, task: str, name: str) -> Metric:
         """The metric that the user calls `name`; see ScoredTask.metric. Raises TaskError."""
         return self._task(task).metric(name)
+
+    def facts(self, task: str) -> TaskFacts:
+        """What is asked of a model in a task."""
+        found = self._task(task)
+        return facts_of(
+            found.all_requests(), output_type=found.output_type, examples=found.examples
+        )
+
+    def show(self, task: str, items: Sequence[int]) -> tuple[ShownItem, ...]:
+        """The texts of some items of a task."""
+        with stock_seeds(), quiet_lm_eval():
+            return tuple(self._task(task).show(item) for item in items)
 
     def scored(self, task: str) -> tuple[int, ...]:
         """Items of all splits, sorted: those that are an example in no prompt."""

@@ -51,6 +51,12 @@ def _names_taken() -> frozenset[bytes]:
     return frozenset(name for content in contents for name in _NAMES.findall(content))
 
 
+def check_member(name: str, folders: Sequence[Path]) -> None:
+    """Raise TaskError if no file of lm-eval's own has a name that a group of `folders` lists."""
+    if not name or name.encode() not in b"\0".join(_contents([own_folder()])):
+        raise unknown_task(name, folders)
+
+
 def check_folders(folders: Iterable[Path]) -> None:
     """Raise TaskError for a path that is no folder, or has a YAML file that must not be loaded."""
     for folder in folders:

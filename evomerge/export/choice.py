@@ -131,7 +131,7 @@ def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choic
         trial.label,
         "model",
         study.items_of(key),
-        objective=preparation.objective,
+        objective=preparation.objective.on(key.split),
         seed=preparation.job.optimizer.seed,
     )
     title = str(key) if trial.label == str(key) else f"{key} ({trial.label})"

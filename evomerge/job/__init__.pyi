@@ -1,3 +1,4 @@
+from .draft import JobDraft as JobDraft
 from .draws import DRAWS as DRAWS
 from .draws import DrawFacts as DrawFacts
 from .draws import Draws as Draws

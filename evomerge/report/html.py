@@ -161,8 +161,22 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "job_yaml": job.to_yaml(),
         "versions": (study.noted(FACTS) or {}).get("versions", {}),
         "tasks": tasks,
-        "test_items": sum(selection.items["test"][task] for task in tasks) if selection else 0,
+        "scored_tasks": {*tasks, *(task for each in job.objectives for task in each.tasks)},
+        "test_counts": _test_counts(selection, job) if selection else {},
+        "test_items": sum(
+            selection.items["test"][task]
+            for task in dict.fromkeys(task for each in job.objectives for task in each.tasks)
+        )
+        if selection
+        else 0,
     }
+
+
+def _test_counts(selection: Selection, job: JobSpec) -> dict[str, int]:
+    """Test items of each task, and of each group."""
+    counts = dict(selection.items["test"])
+    groups = [scored for scored in job.scored if scored.members]
+    return counts | {each.task: sum(counts[task] for task in each.tasks) for each in groups}
 
 
 def _verdict(outcome: SearchOutcome | None, phase: SearchPhase) -> tuple[str, str]:

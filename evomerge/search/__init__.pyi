@@ -19,6 +19,9 @@ from .events import Planned as Planned
 from .events import Progress as Progress
 from .events import Started as Started
 from .events import unobserved as unobserved
+from .forecast import Forecast as Forecast
+from .forecast import PhaseForecast as PhaseForecast
+from .forecast import forecast as forecast
 from .ledger import Ledger as Ledger
 from .results.claim import Verdict as Verdict
 from .results.claim import interval_words as interval_words

@@ -32,6 +32,7 @@ from evomerge.evaluate import (
     count_items,
     expect,
     ignore,
+    leaves_of,
     load_plain,
 )
 from evomerge.merge import pass_key
@@ -138,11 +139,7 @@ class Worker:
         checked: called with self-checks that passed.
         """
         self._preparation = preparation
-        objective = preparation.objective
-        self._metrics = [
-            *(term.metric for term in objective.terms),
-            *(constraint.metric for constraint in objective.constraints),
-        ]
+        self._metrics = leaves_of(preparation.objective.metrics)
         self._device = device
         self._checked = checked
         self._kinds: set[str] = set()  # of live models that were checked

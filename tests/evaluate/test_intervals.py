@@ -15,7 +15,8 @@ from evomerge.evaluate.inference.intervals import (
     resample_terms,
     score_interval,
 )
-from evomerge.evaluate.objective import Metric, Objective, Term
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Objective, Term
 
 TASKS = ("a", "b")
 

@@ -111,7 +111,9 @@ class LightPool(Pool):
         for candidate in candidates:
             observe("merged", candidate.key)
             tasks = {
-                task: TaskItems(ids=ids, metrics={_METRICS[task]: _values(candidate, task, ids)})
+                task: TaskItems(
+                    ids=ids, metrics={_METRICS.get(task, "acc"): _values(candidate, task, ids)}
+                )
                 for task, ids in candidate.items.items()
             }
             observe("scored", candidate.key)

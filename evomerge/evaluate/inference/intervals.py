@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.evaluate.candidate import TaskItems
+from evomerge.evaluate.metric import Metric, fold, leaves_of
 from evomerge.evaluate.objective import Objective, Scores, means_of
 
 RESAMPLES = 10_000
@@ -70,17 +71,45 @@ def resample_terms(
     objective: Objective, models: Sequence[Scores], *, seed: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
     """Score by each term (models, resamples, terms), with the same item weights for every model."""
-    tasks = sorted({term.metric.task for term in objective.terms})
-    means = np.empty((len(models), resamples, len(objective.terms)))
-    for ordinal, task in enumerate(tasks):
-        columns = [i for i, term in enumerate(objective.terms) if term.metric.task == task]
-        keys = [objective.terms[column].metric.key for column in columns]
+    metrics = [term.metric for term in objective.terms]
+    return resample_metrics(metrics, models, seed=seed, resamples=resamples)
+
+
+def resample_metrics(
+    metrics: Sequence[Metric], models: Sequence[Scores], *, seed: int, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """Means (models, resamples, metrics), with the same item weights for every model."""
+    leaves = leaves_of(metrics)
+    means = np.empty((len(models), resamples, len(leaves)))
+    for ordinal, task in enumerate(sorted({leaf.task for leaf in leaves})):
+        columns = [i for i, leaf in enumerate(leaves) if leaf.task == task]
+        keys = [leaves[column].key for column in columns]
         ids = models[0][task].ids
         assert all(model[task].ids == ids for model in models), "models differ in their items"
         values = np.concatenate([_columns(model[task], keys) for model in models], axis=1)
         drawn = resample_means(values, seed=(seed, ordinal), resamples=resamples)
         means[:, :, columns] = np.moveaxis(drawn.reshape(resamples, len(models), -1), 1, 0)
-    return means
+    return fold(means, leaves, metrics)
+
+
+def group_intervals(
+    metrics: Sequence[Metric],
+    scores: Scores,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> dict[tuple[str, str], Interval]:
+    """(group, metric) -> interval of the group's score, for the groups among the metrics."""
+    groups = [metric for metric in metrics if metric.parts]
+    if not groups:
+        return {}
+    drawn = resample_metrics(groups, [scores], seed=seed, resamples=resamples)[0]
+    means = means_of(scores)
+    return {
+        (group.task, group.key): _interval(group.mean(means), drawn[:, column], confidence)
+        for column, group in enumerate(groups)
+    }
 
 
 def _columns(items: TaskItems, keys: Sequence[str]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from evomerge.errors import TaskError
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.inference.intervals import RESAMPLES, Interval, resample_means
-from evomerge.evaluate.objective import Metric
+from evomerge.evaluate.metric import Metric
 
 
 @dataclass(frozen=True)
