@@ -20,6 +20,7 @@ import sqlalchemy.exc
 
 from evomerge.errors import RunError, StorageError, one_line
 from evomerge.study.postgres import open_postgres, read_postgres, reason_of
+from evomerge.study.trial_rows import TrialStorage
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEFT_S = 3600.0
@@ -70,7 +71,7 @@ def open_storage(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
     """
     if _is_postgres(url):
         return open_postgres(url, run_dir=run_dir)
-    return optuna.storages.RDBStorage(url)
+    return TrialStorage(url)
 
 
 def open_engine(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
