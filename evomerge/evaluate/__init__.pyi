@@ -1,3 +1,8 @@
+from .answers import Answers as Answers
+from .answers import ItemAnswer as ItemAnswer
+from .answers import Question as Question
+from .answers import TaskAnswers as TaskAnswers
+from .answers import shorten as shorten
 from .candidate import MOST_FINALISTS as MOST_FINALISTS
 from .candidate import Candidate as Candidate
 from .candidate import CandidateKey as CandidateKey
@@ -20,6 +25,7 @@ from .candidate import ignore as ignore
 from .candidate import unplanned as unplanned
 from .engines.base import Continuation as Continuation
 from .engines.base import Engine as Engine
+from .engines.base import Generated as Generated
 from .engines.base import LogLikelihood as LogLikelihood
 from .engines.base import NonFiniteLogits as NonFiniteLogits
 from .engines.base import Prompt as Prompt

@@ -1,0 +1,172 @@
+"""Answers of models as Parquet, one file a candidate: a row for each task and item.
+
+They are for looking only. A file that is lost or damaged is noticed and named, and nothing that a
+search or an export needs depends on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evomerge.errors import RunError
+from evomerge.evaluate import Answers, CandidateKey, ItemAnswer, Question, TaskAnswers
+from evomerge.study.storage import DAMAGE, storage_errors, write_whole
+from evomerge.study.trial import digest_text
+
+LIMIT_BYTES = 256 * 2**20
+"""Of the files of one run. Where one more would not fit, it is written without its texts."""
+
+_LOWER = "lower_is_better"
+
+
+class AnswerFiles:
+    """The answers in a run directory. limit_bytes: of all files together."""
+
+    def __init__(self, run_dir: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._run_dir = run_dir
+        self._folder = run_dir / "answers"
+        self._limit_bytes = limit_bytes
+
+    def fitting(self, key: CandidateKey, answers: Answers) -> Answers:
+        """The answers as they can be kept beside the others: without texts once the room is used.
+
+        Token counts and log-likelihoods are always kept.
+        """
+        path = self._path(key)
+        others = (file for file in self._folder.glob("*.parquet") if file != path)
+        with storage_errors(self._run_dir):
+            used = sum(file.stat().st_size for file in others)
+        if used + _size_of(answers) <= self._limit_bytes:
+            return answers
+        return {
+            task: replace(
+                kept, items=tuple(replace(each, question=None, text=None) for each in kept.items)
+            )
+            for task, kept in answers.items()
+        }
+
+    def write(self, key: CandidateKey, answers: Answers) -> None:
+        """Write the answers of a candidate. Raises StorageError."""
+        rows = [(task, answer) for task, kept in answers.items() for answer in kept.items]
+        given = [answer for _, answer in rows]
+        asked = [answer.question for answer in given]
+        lower = json.dumps({task: kept.lower_is_better for task, kept in answers.items()})
+        table = pa.table(
+            {
+                "task": pa.array([task for task, _ in rows], pa.string()).dictionary_encode(),
+                "item": pa.array([answer.item for answer in given], pa.int32()),
+                "prompt": pa.array([each and each.prompt for each in asked], pa.string()),
+                "target": pa.array([each and each.target for each in asked], pa.string()),
+                "choices": pa.array([each and each.choices for each in asked], _TEXTS),
+                "text": pa.array([answer.text for answer in given], pa.string()),
+                "characters": pa.array([answer.characters for answer in given], pa.int64()),
+                "tokens": pa.array([answer.tokens for answer in given], pa.int64()),
+                "cut": pa.array([answer.cut for answer in given], pa.bool_()),
+                "loglikelihoods": pa.array([answer.loglikelihoods for answer in given], _NUMBERS),
+            }
+        ).replace_schema_metadata({_LOWER: lower})
+        path = self._path(key)
+        with storage_errors(self._run_dir):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(
+                path,
+                lambda temporary: pq.write_table(
+                    table, temporary, compression="zstd", write_page_checksum=True
+                ),
+            )
+
+    def read(self, key: CandidateKey, digest: str) -> Answers:
+        """The answers of a candidate. Raises RunError if they are lost or damaged.
+
+        digest: of the recorded answers.
+        """
+        path = self._path(key)
+        found = _read(path)
+        if found is None or digest_answers(found) != digest:
+            state = "damaged" if path.exists() else "missing"
+            raise RunError(
+                f"{path}: the answers of {key} are {state}; put the file back (scores and exports "
+                "do not need it)"
+            )
+        return found
+
+    def _path(self, key: CandidateKey) -> Path:
+        return self._folder / f"{key}.parquet"
+
+
+_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
+
+
+def digest_answers(answers: Answers) -> str:
+    """The digest of answers, exact to the last bit."""
+    rows = [
+        [task, list(kept.lower_is_better), [_plain(answer) for answer in kept.items]]
+        for task, kept in answers.items()
+    ]
+    return digest_text(json.dumps(rows))
+
+
+def _plain(answer: ItemAnswer) -> list[Any]:
+    asked = answer.question
+    return [
+        answer.item,
+        None if asked is None else [asked.prompt, asked.target, list(asked.choices)],
+        answer.text,
+        answer.characters,
+        answer.tokens,
+        answer.cut,
+        list(answer.loglikelihoods),
+    ]
+
+
+def _size_of(answers: Answers) -> int:
+    """Bytes of a file with these answers, roughly, and never less: nothing is compressed."""
+    return sum(
+        len(json.dumps(_plain(answer), ensure_ascii=False).encode())
+        for kept in answers.values()
+        for answer in kept.items
+    )
+
+
+def _read(path: Path) -> Answers | None:
+    """The answers in a file; None if it is missing or damaged."""
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        lower = json.loads((file.schema_arrow.metadata or {})[_LOWER.encode()])
+        return _answers_of(file.read().to_pylist(), lower)
+    except DAMAGE:
+        return None
+
+
+def _answers_of(
+    rows: Sequence[Mapping[str, Any]], lower: Mapping[str, Sequence[str]]
+) -> dict[str, TaskAnswers]:
+    items: dict[str, list[ItemAnswer]] = {task: [] for task in lower}
+    for row in rows:
+        question = None
+        if row["prompt"] is not None:
+            question = Question(
+                prompt=row["prompt"], target=row["target"], choices=tuple(row["choices"])
+            )
+        items[row["task"]].append(
+            ItemAnswer(
+                item=row["item"],
+                question=question,
+                text=row["text"],
+                characters=row["characters"],
+                tokens=row["tokens"],
+                cut=row["cut"],
+                loglikelihoods=tuple(row["loglikelihoods"]),
+            )
+        )
+    return {
+        task: TaskAnswers(items=tuple(kept), lower_is_better=tuple(lower[task]))
+        for task, kept in items.items()
+    }
