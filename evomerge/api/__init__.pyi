@@ -1,3 +1,4 @@
+from .answers import answer_sheet as answer_sheet
 from .grids import grid as grid
 from .models import calibrate as calibrate
 from .models import evaluate as evaluate

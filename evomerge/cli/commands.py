@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from evomerge.cli.answers import answers
 from evomerge.cli.endings import (
     NO_GAIN,
     answering,
@@ -336,6 +337,9 @@ def report(
         from evomerge.api import report as write
 
         say(f"report: {shown_path(write(run_dir, out))}")
+
+
+app.command()(answers)
 
 
 def main() -> None:

@@ -59,6 +59,7 @@ from .inference.intervals import Interval as Interval
 from .inference.normalised import NormalisedScores as NormalisedScores
 from .inference.normalised import Share as Share
 from .inference.normalised import check_normalisable as check_normalisable
+from .inference.shares import share_differences as share_differences
 from .inference.simultaneous import Difference as Difference
 from .inference.simultaneous import read_difference as read_difference
 from .inference.simultaneous import simultaneous_differences as simultaneous_differences
