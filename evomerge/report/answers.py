@@ -107,8 +107,7 @@ def _facts(answer: ItemAnswer) -> str:
 
 
 def _name(model: AnsweringModel) -> str:
-    label = "winner" if model.role == "winner" else model.label
-    return shorten(one_line(label), _LABEL_CHARACTERS)
+    return shorten(one_line(model.called), _LABEL_CHARACTERS)
 
 
 # The section of the report.
@@ -172,7 +171,7 @@ def answers_part(study: Study) -> AnswersPart | None:
         items=tuple(_page_item(item, sheet.models) for item in shown.items),
         more=len(changed.items) - len(shown.items),
         summary=summary_of(sheet),
-        remarks=sheet.remarks,
+        remarks=tuple(dict.fromkeys([*sheet.remarks, *cut.left_out])),
         cut=cut,
     )
 

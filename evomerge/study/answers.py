@@ -88,8 +88,8 @@ class AnswerFiles:
         digest: of the recorded answers.
         """
         path = self._path(key)
-        found = _read(path)
-        if found is None or digest_answers(found) != digest:
+        found = _read(path, digest)
+        if found is None:
             state = "damaged" if path.exists() else "missing"
             raise RunError(
                 f"{path}: the answers of {key} are {state}; put the file back (scores and exports "
@@ -135,12 +135,13 @@ def _size_of(answers: Answers) -> int:
     )
 
 
-def _read(path: Path) -> Answers | None:
-    """The answers in a file; None if it is missing or damaged."""
+def _read(path: Path, digest: str) -> Answers | None:
+    """The answers in a file; None if it is missing, or they are not those of the digest."""
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         lower = json.loads((file.schema_arrow.metadata or {})[_LOWER.encode()])
-        return _answers_of(file.read().to_pylist(), lower)
+        found = _answers_of(file.read().to_pylist(), lower)
+        return found if digest_answers(found) == digest else None
     except DAMAGE:
         return None
 

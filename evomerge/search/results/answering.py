@@ -25,6 +25,11 @@ class AnsweringModel:
     role: Role
     key: CandidateKey
 
+    @property
+    def called(self) -> str:
+        """The name that people see: `winner` for the winner, else its label."""
+        return "winner" if self.role == "winner" else self.label
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringModels:

@@ -179,12 +179,12 @@ def compare_answers(
         try:
             answers = study.answers_of(model.key)
         except RunError as error:
-            remarks.append(f"{model.label} is left out: {error}.")
+            remarks.append(f"{model.called} is left out: {error}.")
             continue
         if answers:
             kept[model.key] = answers
         else:
-            remarks.append(f"{model.label} is left out: no answers of it were kept.")
+            remarks.append(f"{model.called} is left out: no answers of it were kept.")
     if not kept:
         raise RunError(
             f"{study.run_dir}: no answers to {there.split} items can be shown; "
@@ -194,7 +194,7 @@ def compare_answers(
     against = _against(answering, there.best_parent)
     results = {model.key: study.found_items_of(model.key) for model in answering}
     remarks += [
-        f"{model.label} has no scores here: its item results are lost or damaged."
+        f"{model.called} has no scores here: its item results are lost or damaged."
         for model in answering
         if results[model.key] is None
     ]

@@ -112,7 +112,7 @@ def cut_answers(study: Study) -> CutAnswers:
         try:
             kept[model] = study.answers_of(model.key)
         except RunError as error:
-            left_out.append(f"{_called(model)} is left out: {error}.")
+            left_out.append(f"{model.called} is left out: {error}.")
     tasks = dict.fromkeys(
         task
         for answers in kept.values()
@@ -136,7 +136,7 @@ def _share(task: str, model: AnsweringModel, answers: Answers) -> CutShare:
     flags = _flags(answers, task)
     return CutShare(
         task=task,
-        label=_called(model),
+        label=model.called,
         role=model.role,
         answers=len(answers[task].items),
         cut=None if flags is None else sum(flags.values()),
@@ -181,16 +181,12 @@ def _warnings(
                     f"(difference {interval_words(difference.interval)}); their scores may differ "
                     "for this reason alone."
                 )
-                found.append(CutWarning(label=_called(winner), sentence=sentence))
+                found.append(CutWarning(label=winner.called, sentence=sentence))
     return tuple(found)
 
 
 def _percent(flags: Mapping[int, bool]) -> str:
     return f"{sum(flags.values()) / len(flags):.0%}"
-
-
-def _called(model: AnsweringModel) -> str:
-    return "winner" if model.role == "winner" else model.label
 
 
 def _said_of(model: AnsweringModel) -> str:

@@ -1,0 +1,144 @@
+"""Answers in a record: read back to the last bit, bounded, and never in the way of anything."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evomerge.errors import RunError
+from evomerge.evaluate.answers import Answers, ItemAnswer, Question, TaskAnswers
+from evomerge.evaluate.candidate import Candidate, CandidateKey
+from evomerge.study import Study, create_study, read_study
+from evomerge.study.answers import AnswerFiles, digest_answers
+from tests.study.records import SCORED, candidate, job_of, record_one
+
+KEY = CandidateKey(0, 4)
+
+ANSWERS: Answers = {
+    "said": TaskAnswers(
+        items=(
+            ItemAnswer(
+                item=3,
+                question=Question(prompt="1 + 1\x1b[2J\0 =", target="2"),
+                text="二 </script>\n\u202e",
+                characters=900,
+                tokens=8,
+                cut=True,
+            ),
+            ItemAnswer(item=5, question=None, characters=7),
+        ),
+        lower_is_better=("words",),
+    ),
+    "chosen": TaskAnswers(
+        items=(
+            ItemAnswer(
+                item=0,
+                question=Question(prompt="", target="", choices=("a", "")),
+                loglikelihoods=(-0.1 - 0.2, -1e-300),
+            ),
+        )
+    ),
+    "empty": TaskAnswers(items=()),
+}
+
+
+def baseline(place: int = 4) -> Candidate:
+    return replace(candidate(0), key=CandidateKey(0, place), kind="baseline", genome=None)
+
+
+def record(study: Study, answers: Answers = ANSWERS, place: int = 4) -> None:
+    study.record(baseline(place), replace(SCORED, answers=answers), score=0.5)
+
+
+def test_answers_are_read_back_as_they_were_given(tmp_path: Path) -> None:
+    with create_study(tmp_path / "run", job_of()) as study:
+        record(study)
+        record_one(study, 0)
+    with read_study(tmp_path / "run") as study:
+        assert repr(study.answers_of(KEY)) == repr(ANSWERS)
+        assert study.trial(KEY).answers == digest_answers(ANSWERS)
+        assert study.answers_of(CandidateKey(1, 0)) == {}
+        assert study.trial(CandidateKey(1, 0)).answers is None
+    assert [path.name for path in (tmp_path / "run" / "answers").iterdir()] == [f"{KEY}.parquet"]
+
+
+def test_answers_with_a_flipped_bit_are_lost_or_what_they_were(tmp_path: Path) -> None:
+    files, digest = AnswerFiles(tmp_path), digest_answers(ANSWERS)
+    files.write(KEY, ANSWERS)
+    [path] = (tmp_path / "answers").iterdir()
+    content, bits, found = path.read_bytes(), random.Random(5), set()
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 1 << bits.randrange(8)
+        path.write_bytes(bytes(changed))
+        try:
+            found.add(repr(files.read(KEY, digest)))
+        except RunError as error:
+            found.add("damaged" if "are damaged; put the file back" in str(error) else str(error))
+    assert found == {"damaged", repr(ANSWERS)}
+
+
+def test_lost_answers_are_missed_by_nobody_but_who_asks_for_them(tmp_path: Path) -> None:
+    with create_study(tmp_path / "run", job_of()) as study:
+        record(study)
+    (tmp_path / "run" / "answers" / f"{KEY}.parquet").unlink()
+    with read_study(tmp_path / "run") as study:
+        assert not study.lacks(KEY)
+        assert study.outcome_of(KEY) == SCORED
+        with pytest.raises(RunError, match=r"g0000-i004.parquet: the answers of .* are missing"):
+            study.answers_of(KEY)
+
+
+def test_answers_of_another_candidate_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    with create_study(tmp_path / "run", job_of()) as study:
+        record(study)
+        AnswerFiles(study.run_dir).write(KEY, {"said": ANSWERS["said"]})
+        with pytest.raises(RunError, match="are damaged"):
+            study.answers_of(KEY)
+
+
+def test_results_that_are_scored_again_bring_their_answers_back(tmp_path: Path) -> None:
+    with create_study(tmp_path / "run", job_of()) as study:
+        record(study)
+        path = study.run_dir / "answers" / f"{KEY}.parquet"
+        before = path.read_bytes()
+        means = study.trial(KEY).means
+        path.unlink()
+        study.restore_items(KEY, SCORED.tasks, means=means, answers=ANSWERS)
+        assert path.read_bytes() == before
+        path.unlink()
+        other = {"said": ANSWERS["said"]}
+        study.restore_items(KEY, SCORED.tasks, means=means, answers=other)
+        assert not path.exists()
+
+
+def test_a_run_keeps_texts_until_its_room_is_used_and_numbers_always(tmp_path: Path) -> None:
+    long = random.Random(3).randbytes(3000).hex()
+    asked = Question(prompt="?", target="!")
+    given: Answers = {
+        "said": TaskAnswers(
+            items=(ItemAnswer(item=1, question=asked, text=long, characters=6000, tokens=9),)
+        )
+    }
+    with create_study(tmp_path / "run", job_of()) as study:
+        study.answers = AnswerFiles(study.run_dir, limit_bytes=20_000)
+        for place in range(5):
+            record(study, given, place)
+    with read_study(tmp_path / "run") as study:
+        kept = [study.answers_of(CandidateKey(0, place))["said"].items[0] for place in range(5)]
+    texts = [answer.text is not None for answer in kept]
+    assert texts == sorted(texts, reverse=True)
+    assert 1 <= sum(texts) < 5
+    assert {(answer.characters, answer.tokens) for answer in kept} == {(6000, 9)}
+    files = (tmp_path / "run" / "answers").iterdir()
+    assert sum(path.stat().st_size for path in files) <= 20_000 + 5 * 4000
+
+
+def test_a_search_that_never_began_leaves_no_folder_of_them(tmp_path: Path) -> None:
+    study = create_study(tmp_path / "run", job_of())
+    (tmp_path / "run" / "answers").mkdir()
+    study.discard()
+    assert not (tmp_path / "run").exists()
