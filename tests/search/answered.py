@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evomerge.evaluate.answers import Answers, ItemAnswer, Question, TaskAnswers
-from evomerge.evaluate.candidate import Candidate, CandidateKey, Scored, TaskItems
+from evomerge.evaluate.candidate import Candidate, CandidateKey, Kind, Phase, Scored, TaskItems
 from evomerge.evaluate.inference.intervals import Interval
 from evomerge.evaluate.inference.summary import Role
 from evomerge.job import JobSpec
@@ -25,6 +25,14 @@ SAID, CHOSEN = "kana_said", "kana_chosen"
 ITEMS = 20
 CHOICES = ("a dog", "a cat")
 WINNER = "average of the second half's means"
+
+
+_KINDS: dict[Phase, Kind] = {
+    "baselines": "baseline",
+    "search": "genome",
+    "validation": "finalist",
+    "test": "finalist",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,8 @@ def answered(
 ) -> Iterator[Study]:
     """The record of the search, open. keep: whether answers were kept."""
     with create_study(run_dir, make_job()) as study:
+        genome = MadeUp(label="g0008-i000", role="finalist", right=range(9))
+        record(study, CandidateKey(8, 0), genome, keep=False)
         for place, model in enumerate(models):
             record(study, CandidateKey(-2, 8000 + place), model, keep=keep)
         study.note(SELECTION, selection(models).to_json())
@@ -79,7 +89,7 @@ def record(study: Study, key: CandidateKey, model: MadeUp, *, keep: bool = True)
     """Record a model's results on the items, and its answers."""
     candidate = Candidate(
         key=key,
-        kind="baseline" if key.generation == 0 else "finalist",
+        kind=_KINDS[key.phase],
         label=model.label,
         recipe=recipe_of(model),
         items={SAID: tuple(range(ITEMS)), CHOSEN: tuple(range(10))},

@@ -1,0 +1,139 @@
+"""Answers in the report, the status and a terminal: side by side, and never obeyed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from evomerge.errors import visible
+from evomerge.report.answers import ITEMS_ON_PAGE, answer_lines, answers_part
+from evomerge.report.html import render_report
+from evomerge.report.status import show_status, status_of
+from evomerge.search.results.answers import compare_answers
+from tests.report.studies import make_structure
+from tests.search.answered import MODELS, SAID, answered, paths
+
+EVIL = "</td></script><img src=x onerror=alert(1)>\x1b[2J\u202e{{ 7 * 7 }}<!--"
+
+
+def section(page: str) -> str:
+    found = re.search(r"<h2>Answers</h2>.*?</section>", page, re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def test_the_report_shows_lost_and_gained_items_side_by_side(tmp_path: Path) -> None:
+    with answered(tmp_path / "run") as study:
+        page = section(render_report(study, structure=make_structure()))
+    rows = re.findall(r"<tr><td class=\"name\">kana_said (\d+)<br><span .*?>(.*?)</span>", page)
+    assert rows[:4] == [(str(item), "lost") for item in (12, 13, 14, 15)]
+    assert rows[4:12] == [(str(item), "gained") for item in range(8)]
+    assert [change for _, change in rows[12:]] == ["others differ"] * 5
+    heads = re.findall(r"<th>(.*?)</th>", page)
+    assert heads[-4:] == ["winner", "japanese", "arithmetic", "uniform soup"]
+    assert "30 test items; winner against japanese: 4 lost, 8 gained, 5 others differ" in page
+    assert "What is\n12 and one?" in page
+    assert "[0]</span> answer 0" in page and "[1]</span> answer 13" in page
+    assert "cut off at the limit of 8 tokens" in page
+
+
+def test_the_report_shows_the_shares_and_warns(tmp_path: Path) -> None:
+    with answered(tmp_path / "run") as study:
+        page = section(render_report(study, structure=make_structure()))
+    cells = '<td class="name">japanese</td><td class="n">20</td><td class="n">9</td>'
+    assert cells + '<td class="n">45%</td>' in page
+    assert "<strong>Warning:</strong> On kana_said, 0% of the answers of the winner" in page
+
+
+def test_the_report_shows_what_is_missing(tmp_path: Path) -> None:
+    with answered(tmp_path / "run") as study:
+        paths(study.run_dir)["japanese"].unlink()
+        page = section(render_report(study, structure=make_structure()))
+        assert page.count("japanese is left out: ") == 1
+        for path in paths(study.run_dir).values():
+            path.unlink(missing_ok=True)
+        page = section(render_report(study, structure=make_structure()))
+        assert "no answers to test items can be shown" in page
+        assert "<h3" not in page
+
+
+def test_a_record_without_answers_has_no_such_section(tmp_path: Path) -> None:
+    with answered(tmp_path / "run", keep=False) as study:
+        assert answers_part(study) is None
+        assert "<h2>Answers</h2>" not in render_report(study, structure=make_structure())
+
+
+def test_nothing_in_an_answer_is_obeyed_by_a_page_or_a_terminal(tmp_path: Path) -> None:
+    with answered(tmp_path / "run", [replace(m, says=EVIL) for m in MODELS]) as study:
+        page = render_report(study, structure=make_structure())
+        lines = list(answer_lines(compare_answers(study), limit=40, whole=True))
+    assert "<img" not in page and "onerror=alert(1)&gt;" in page
+    assert "{{ 7 * 7 }}" in page
+    assert not {"\x1b", "\u202e"} & set(section(page))
+    assert "\\x1b[2J\\x202e" in section(page)
+    assert any("\\x1b[2J" in visible(line) for line in lines)
+
+
+def test_the_page_is_bounded(tmp_path: Path) -> None:
+    long = [replace(m, says="x" * 3000) for m in MODELS]
+    with answered(tmp_path / "run", long) as study:
+        part = answers_part(study)
+    assert part is not None
+    assert len(part.items) <= ITEMS_ON_PAGE
+    assert max(len(cell.said) for row in part.items for cell in row.cells if cell) == 600
+
+
+def test_a_terminal_gets_a_line_for_each_text(tmp_path: Path) -> None:
+    with answered(tmp_path / "run") as study:
+        sheet = compare_answers(study)
+        lines = list(answer_lines(sheet.only(("lost",)), limit=2))
+        whole = list(answer_lines(sheet.only(task=SAID, item=0), limit=20, whole=True))
+    assert lines == [
+        "4 test items; winner against japanese: 4 lost",
+        "",
+        "kana_said item 12: lost, exact_match",
+        "  asked         What is",
+        "                12 and one?",
+        "  wanted        13",
+        "  winner        [0] answer 0",
+        "  japanese      [1] answer 13",
+        "  arithmetic    [0] answer 0",
+        "  uniform soup  [0] answer 0",
+        "",
+        "kana_said item 13: lost, exact_match",
+        "  asked         What is",
+        "                13 and one?",
+        "  wanted        14",
+        "  winner        [0] answer 0",
+        "  japanese      [1] answer 14",
+        "  arithmetic    [0] answer 0",
+        "  uniform soup  [0] answer 0",
+        "",
+        "and 2 more items (--limit 4 shows all)",
+    ]
+    assert "                (cut off at the limit of 8 tokens)" in whole
+
+
+def test_the_status_notes_and_warns(tmp_path: Path) -> None:
+    with answered(tmp_path / "run") as study:
+        status = status_of(study)
+        written = StringIO()
+        show_status(status, console=Console(file=written, width=400))
+        said = written.getvalue()
+    assert "note            Answers cut off at the token limit: kana_said: winner 0%" in said
+    assert "warning         On kana_said, 0% of the answers of the winner" in said
+    document = json.loads(json.dumps(status.to_json()))
+    assert document["cut_answers"][3] == {
+        "task": SAID,
+        "label": "japanese",
+        "role": "parent",
+        "answers": 20,
+        "cut": 9,
+        "share": 0.45,
+    }
+    assert len(document["warnings"]) == 1
