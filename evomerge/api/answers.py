@@ -54,4 +54,6 @@ def answer_table(sheet: AnswerSheet) -> pandas.DataFrame:
         for asked in sheet.to_json()["items"]
         for given in asked["answers"]
     ]
-    return pandas.DataFrame(rows, columns=_COLUMNS)
+    table = pandas.DataFrame(rows, columns=_COLUMNS)
+    # pandas would make floats of them where some are not known.
+    return table.astype({"characters": "Int64", "tokens": "Int64", "cut": "boolean"})

@@ -24,6 +24,7 @@ from evomerge.search import (
 from evomerge.study import Study
 
 _LABEL_CHARACTERS = 24
+_CHOICE_CHARACTERS = 16
 _ASKED_CHARACTERS = 240
 _ASKED_LINES = 4
 _SAID_CHARACTERS = 400
@@ -96,8 +97,14 @@ def _said_lines(given: GivenAnswer, *, whole: bool) -> list[str]:
 def _facts(answer: ItemAnswer) -> str:
     """How an answer ended, or the log-likelihoods that it was chosen by, in words."""
     if not answer.generated:
-        values = ", ".join(f"{value:.2f}" for value in answer.loglikelihoods)
-        return f"log-likelihoods: {values}" if len(answer.loglikelihoods) > 1 else values
+        likely = [f"{value:.2f}" for value in answer.loglikelihoods]
+        named = () if answer.question is None else answer.question.choices
+        if len(named) == len(likely) > 1:
+            likely = [
+                f"{one_line(shorten(choice, _CHOICE_CHARACTERS))} {value}"
+                for choice, value in zip(named, likely, strict=True)
+            ]
+        return f"log-likelihood: {', '.join(likely)}"
     facts = []
     if answer.text is not None and answer.characters and answer.characters > len(answer.text):
         facts.append(f"{len(answer.text):,} of {answer.characters:,} characters kept")

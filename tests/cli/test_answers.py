@@ -104,6 +104,8 @@ def test_the_table_has_a_row_for_each_item_and_model(run_dir: Path) -> None:
     table = result.answers()
     assert len(table) == 30 * 4
     assert list(table["change"][:16]) == ["lost"] * 16
+    assert str(table["tokens"].dtype) == "Int64"
+    assert table["cut"].isna().sum() == 10 * 4
     assert list(table["model"][:2]) == [WINNER, "japanese"]
     lost = result.answers(lost=True, models=["winner", "japanese"], task=SAID)
     assert list(lost["value"]) == [0.0, 1.0] * 4

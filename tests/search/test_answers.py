@@ -144,6 +144,19 @@ def test_before_the_end_the_baselines_are_compared(tmp_path: Path) -> None:
             compare_answers(study, models=["arithmetic"], split="test")
 
 
+def test_the_winner_comes_first_on_validation_items_too(tmp_path: Path) -> None:
+    with answered(tmp_path / "run") as study:
+        for place, model in enumerate(reversed(MODELS)):
+            record(study, CandidateKey(-1, 8000 + place), model)
+        better = MadeUp(label="g0008-i000", role="finalist", right=range(18))
+        record(study, CandidateKey(-1, 8009), better)
+        sheet = compare_answers(study, split="validation")
+        assert [model.called for model in sheet.models[:2]] == ["winner", "japanese"]
+        assert {model.key.generation for model in sheet.models} == {-1}
+        other = compare_answers(study, split="validation", models=["g0008-i000", "winner"])
+        assert numbers(other, "gained") == [12, 13, 14, 15, 16, 17]
+
+
 def test_lost_and_damaged_answers_are_named_and_left_out(tmp_path: Path) -> None:
     with answered(tmp_path / "run") as study:
         files = paths(study.run_dir)

@@ -66,11 +66,14 @@ def models_on(study: Study, split: Split | None = None) -> AnsweringModels:
     trials = _last_round(study, _PHASES[split])
     order = sorted(trials, key=lambda trial: -(trial.score or 0.0))
     models = [_model(trial, _role_of(trial.label, study)) for trial in order]
+    won = [_model(trial, "winner") for trial in order if _has_won(trial, outcome)]
     merges = [model for model in models if model.role not in ("base", "parent")]
     parents = [model.label for model in models if model.role == "parent"]
+    known = {model.label for model in won}
+    others = [model for model in (*merges, *models) if model.label not in known]
     return AnsweringModels(
         split=split,
-        models=tuple(dict.fromkeys([*merges, *models])),
+        models=tuple(dict.fromkeys([*won, *others])),
         best_parent=next(iter(parents), None),
     )
 
@@ -173,6 +176,16 @@ def _last_round(study: Study, phase: Phase) -> list[Trial]:
         return trials
     last = max((trial.key.selected_after for trial in trials), default=0)
     return [trial for trial in trials if trial.key.selected_after == last]
+
+
+def _has_won(trial: Trial, outcome: SearchOutcome | None) -> bool:
+    """Whether a finalist on validation items became the winner."""
+    return (
+        isinstance(outcome, Selection)
+        and trial.key.phase == "validation"
+        and trial.key.selected_after == outcome.test_key.selected_after
+        and trial.label == outcome.winner
+    )
 
 
 def _role_of(label: str, study: Study) -> Role:
