@@ -31,9 +31,12 @@ def answer_sheet(
     split: Split | None = None,
 ) -> AnswerSheet:
     """The answers side by side, with remarks on what is missing; see `SearchResult.answers`."""
-    changes: list[Change] = [*(["lost"] if lost else []), *(["gained"] if gained else [])]
-    if differ:
-        changes = ["lost", "gained", "differs"]
+    wanted: dict[Change, bool] = {
+        "lost": lost or differ,
+        "gained": gained or differ,
+        "differs": differ,
+    }
+    changes = [change for change, shown in wanted.items() if shown]
     names = [models] if isinstance(models, str) else list(models)
     refuse_grid(run_dir)
     with read_study(run_dir) as study:

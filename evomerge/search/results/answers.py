@@ -272,7 +272,8 @@ def _values_of(
         if (found := results[model.key]) is not None and task in found
     }
     keys = next((tuple(items.metrics) for items in scored.values()), ())
-    named = [each.metric for each in (*job.objectives, *job.constraints) if each.task == task]
+    named = [objective.metric for objective in job.objectives if objective.task == task]
+    named += [constraint.metric for constraint in job.constraints if constraint.task == task]
     for name in named:
         first_filter = next((key for key in keys if key.startswith(f"{name},")), None)
         metric = name if name in keys else first_filter
