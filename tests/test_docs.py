@@ -23,8 +23,7 @@ from evomerge.cli import app
 from evomerge.job import OptimizerSpec, load_job, parse_job
 from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import read_recipe
-from evomerge.space.parameters.specification import parse_space
-from evomerge.space.routes.specification import parse_routes
+from evomerge.space.builder import check_space
 from tests.own_parts import installed_example
 from tests.search.jobs import job_document, write_models
 
@@ -206,8 +205,7 @@ def read_all() -> int:
         spaces += [stage["search_space"] for stage in document.get("stages", ())]
         for space in spaces:
             if isinstance(space, Mapping):
-                parse = parse_routes if "routes" in space else parse_space
-                parse(space, where=page)
+                check_space(space, where=page)
                 read += 1
     return read
 

@@ -72,7 +72,7 @@ def _winner(study: Study, selection: Selection) -> Choice:
         recipe=selection.recipe,
         opening=selection.headline(),
         scores=CardScores(
-            said="On test items that no candidate was proposed or chosen by "
+            about_items="On test items that no candidate was proposed or chosen by "
             f"({_counted(selection.items['test'])}).",
             summaries=selection.test,
             constraints=selection.constraints,
@@ -102,7 +102,7 @@ def _point(study: Study, chosen: ChosenPoint) -> Choice:
             f"of the front: {alternatives}. Of the whole front: {front.headline()}"
         ),
         scores=CardScores(
-            said=(
+            about_items=(
                 "On test items that no candidate was proposed or chosen by "
                 f"({_counted(front.items['test'])}). The points of the front come first."
             ),
@@ -145,7 +145,7 @@ def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choic
             "better than its parents was not tested."
         ),
         scores=CardScores(
-            said=f"On {split} items ({_counted(trial.items)})."
+            about_items=f"On {split} items ({_counted(trial.items)})."
             f"{'' if split == 'test' else _FLATTERED}",
             summaries=(summary,),
         ),

@@ -175,7 +175,7 @@ def test_a_worker_that_is_stopped_is_replaced_and_its_candidate_is_scored_by_ano
     assert scores(pool.evaluate(asked)) == undisturbed
     assert re.match(r"worker [12] stands still, stopped by a signal", said[0])
     assert len(scores(pool.evaluate(candidates(preparation, 6)))) == 6
-    stopped.wait(timeout=60)  # it is not left behind
+    stopped.wait(timeout=600)  # it is not left behind
 
 
 def test_a_shortage_of_memory_that_passes_fails_no_candidate(
@@ -296,7 +296,7 @@ def test_a_session_whose_head_stands_still_is_ended_by_force(
         reader = subprocess.Popen(["sleep", "600"], stdin=log)  # as one who reads the logs
     try:
         ray_session.RaySession(workers=2, address=None).close()
-        assert silent_ray.wait(timeout=60) == -signal.SIGKILL
+        assert silent_ray.wait(timeout=600) == -signal.SIGKILL
         assert reader.poll() is None
     finally:
         reader.kill()

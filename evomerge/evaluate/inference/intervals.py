@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +60,7 @@ def mean_intervals(
         if not items.metrics or not items.ids:
             continue
         values = np.array(list(items.metrics.values()), dtype=np.float64).T  # (items, metrics)
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
-        means = resample_means(values, generator, resamples)  # (resamples, metrics)
+        means = resample_means(values, seed=(seed, ordinal), resamples=resamples)
         for column, metric in enumerate(items.metrics):
             intervals[task, metric] = _interval(items.mean(metric), means[:, column], confidence)
     return intervals
@@ -78,8 +78,7 @@ def resample_terms(
         ids = models[0][task].ids
         assert all(model[task].ids == ids for model in models), "models differ in their items"
         values = np.concatenate([_columns(model[task], keys) for model in models], axis=1)
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
-        drawn = resample_means(values, generator, resamples)
+        drawn = resample_means(values, seed=(seed, ordinal), resamples=resamples)
         means[:, :, columns] = np.moveaxis(drawn.reshape(resamples, len(models), -1), 1, 0)
     return means
 
@@ -91,18 +90,43 @@ def _columns(items: TaskItems, keys: Sequence[str]) -> NDArray[np.float64]:
 
 
 def resample_means(
-    values: NDArray[np.float64], generator: np.random.Generator, resamples: int
+    values: NDArray[np.float64], *, seed: tuple[int, int], resamples: int
 ) -> NDArray[np.float64]:
-    """Means (resamples, columns) of `values` (items, columns) by random weights of the rows."""
+    """Means (resamples, columns) of `values` (items, columns) by random weights of the rows.
+
+    The weights depend on the seed and the numbers of rows and resamples alone.
+    """
     with_ends = np.concatenate([values, value_ends(values)])
     count = len(with_ends)
-    means = np.empty((resamples, values.shape[1]))
     chunk = max(1, _CHUNK_VALUES // count)
+    if resamples <= chunk:
+        return _weighted_means(_kept_weights(seed, resamples, count), with_ends)
+    means = np.empty((resamples, values.shape[1]))
+    generator = _generator(seed)
     for start in range(0, resamples, chunk):
         stop = min(resamples, start + chunk)
         weights = generator.standard_exponential((stop - start, count))
-        means[start:stop] = weights @ with_ends / weights.sum(axis=1, keepdims=True)
+        means[start:stop] = _weighted_means(weights, with_ends)
     return means
+
+
+def _weighted_means(
+    weights: NDArray[np.float64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    means: NDArray[np.float64] = weights @ values / weights.sum(axis=1, keepdims=True)
+    return means
+
+
+@lru_cache(maxsize=4)  # 32 MB each at most
+def _kept_weights(seed: tuple[int, int], resamples: int, count: int) -> NDArray[np.float64]:
+    """Weights (resamples, count). They are the same for every model, and cost most of the time."""
+    weights = _generator(seed).standard_exponential((resamples, count))
+    weights.setflags(write=False)
+    return weights
+
+
+def _generator(seed: tuple[int, int]) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
 
 
 def value_ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
