@@ -222,9 +222,9 @@ class SearchResult:
         Answers of the baselines and of the models of the final selection are kept.
 
         Args:
-            models: labels, names of candidates, or `winner`, `parents`, `soup`, `base`; by default
-                the winner, its parents and the uniform soup. The first is compared with the best
-                parent if that is shown, or else with the second.
+            models: labels, names of candidates, or `winner`, `front`, `parents`, `soup`, `base`; by
+                default the winner (or a point of the front), its parents and the uniform soup. The
+                first is compared with the best parent if that is shown, or else with the second.
             lost, gained: only items on which the first scores less, or more.
             differ: only items on which the models do not all score the same.
             task, item: only this task, only the item with this number.

@@ -25,8 +25,8 @@ def answers(
         str,
         typer.Option(
             metavar="NAME,...",
-            help="winner, parents, soup, base, or names of models; the first is compared with the "
-            "best parent, or else with the second.",
+            help="winner, front, parents, soup, base, or names of models; the first is compared "
+            "with the best parent, or else with the second.",
         ),
     ] = "",
     split: Annotated[
@@ -51,7 +51,8 @@ def answers(
             split=split,
         )
         if as_json:
-            say_json(sheet.first(limit).to_json())
+            shown = sheet.first(limit)
+            say_json({**shown.to_json(), "more": len(sheet.items) - len(shown.items)})
             return
         from evomerge.report import answer_lines
 

@@ -25,6 +25,8 @@ from evomerge.study import Study
 
 _LABEL_CHARACTERS = 24
 _CHOICE_CHARACTERS = 16
+_CHOICES_SHOWN = 8
+_TAB = 4
 _ASKED_CHARACTERS = 240
 _ASKED_LINES = 4
 _SAID_CHARACTERS = 400
@@ -73,8 +75,8 @@ def _item_lines(item: AnsweredItem, *, whole: bool) -> Iterator[str]:
     if item.question is not None:
         most = None if whole else _ASKED_CHARACTERS
         asked = item.question.prompt if most is None else item.question.prompt[-most:]
-        rows.append(("asked", asked.splitlines()[None if whole else -_ASKED_LINES :]))
-        rows.append(("wanted", item.question.target.splitlines()))
+        rows.append(("asked", _lines(asked)[None if whole else -_ASKED_LINES :]))
+        rows.append(("wanted", _lines(item.question.target)))
     rows += [(_name(given.model), _said_lines(given, whole=whole)) for given in item.answers]
     width = max(len(name) for name, _ in rows)
     for name, lines in rows:
@@ -86,7 +88,7 @@ def _said_lines(given: GivenAnswer, *, whole: bool) -> list[str]:
     value = "?" if given.value is None else f"{given.value:g}"
     said = given.answer.said
     text = "(not kept)" if said is None else said if whole else shorten(said, _SAID_CHARACTERS)
-    lines = text.splitlines() or [""]
+    lines = _lines(text) or [""]
     if not whole and len(lines) > _SAID_LINES:
         lines = [*lines[:_SAID_LINES], "…"]
     first = f"[{value}] {lines[0]}"
@@ -97,13 +99,18 @@ def _said_lines(given: GivenAnswer, *, whole: bool) -> list[str]:
 def _facts(answer: ItemAnswer) -> str:
     """How an answer ended, or the log-likelihoods that it was chosen by, in words."""
     if not answer.generated:
-        likely = [f"{value:.2f}" for value in answer.loglikelihoods]
+        values = answer.loglikelihoods
         named = () if answer.question is None else answer.question.choices
+        likely = [f"{value:.2f}" for value in values]
         if len(named) == len(likely) > 1:
             likely = [
                 f"{one_line(shorten(choice, _CHOICE_CHARACTERS))} {value}"
                 for choice, value in zip(named, likely, strict=True)
             ]
+        if len(likely) > _CHOICES_SHOWN:
+            best = sorted(range(len(values)), key=lambda place: -values[place])[:_CHOICES_SHOWN]
+            more = f"the likeliest of {len(likely):,}"
+            return f"log-likelihood: {', '.join(likely[place] for place in best)} ({more})"
         return f"log-likelihood: {', '.join(likely)}"
     facts = []
     if answer.text is not None and answer.characters and answer.characters > len(answer.text):
@@ -191,7 +198,7 @@ def _page_item(item: AnsweredItem, models: Sequence[AnsweringModel]) -> PageItem
         item=item.item,
         change=_CHANGES[item.change],
         asked="" if question is None else shown_text(question.prompt[-_ASKED_CHARACTERS:]),
-        wanted="" if question is None else shown_text(question.target),
+        wanted="" if question is None else shown_text(shorten(question.target, _ASKED_CHARACTERS)),
         cells=tuple(given.get(model) for model in models),
     )
 
@@ -207,4 +214,9 @@ def _page_answer(given: GivenAnswer) -> PageAnswer:
 
 def shown_text(text: str) -> str:
     """The text in its lines, with escapes for signs that change how others are shown."""
-    return "\n".join(visible(line) for line in text.splitlines())
+    return "\n".join(visible(line) for line in _lines(text))
+
+
+def _lines(text: str) -> list[str]:
+    """Its lines, with spaces for tabs, which are no marks to be escaped."""
+    return [line.expandtabs(_TAB) for line in text.splitlines()]

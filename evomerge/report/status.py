@@ -147,7 +147,7 @@ def status_of(study: Study) -> Status:
         export=None if outcome is None else outcome.export_command(study.run_dir),
         shares=scores_are_shares(trials, study.job),
         cut_answers=tuple(cut.to_json()),
-        cut_note=cut.note(),
+        cut_note=cut.sentence(),
         warnings=cut.warnings,
     )
 
@@ -204,7 +204,7 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     else:
         rows += [("on the front", str(row)) for row in status.front or ()]
         if status.cut_note:
-            rows.append(("note", status.cut_note))
+            rows.append(("note", one_line(status.cut_note)))
         rows += [("warning", one_line(warning)) for warning in status.warnings]
         rows.append(("next", status.export or ""))
     return rows

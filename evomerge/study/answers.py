@@ -7,7 +7,7 @@ search or an export needs depends on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,25 @@ from evomerge.study.trial import digest_text
 LIMIT_BYTES = 256 * 2**20
 """Of the files of one run. Where one more would not fit, it is written without its texts."""
 
+_MOST_ROWS = 2**22
+_ROWS_AT_ONCE = 64
+
 _LOWER = "lower_is_better"
+_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
+_COLUMNS = pa.schema(
+    {
+        "task": pa.dictionary(pa.int32(), pa.string()),
+        "item": pa.int32(),
+        "prompt": pa.string(),
+        "target": pa.string(),
+        "choices": _TEXTS,
+        "text": pa.string(),
+        "characters": pa.int64(),
+        "tokens": pa.int64(),
+        "cut": pa.bool_(),
+        "loglikelihoods": _NUMBERS,
+    }
+)
 
 
 class AnswerFiles:
@@ -40,9 +58,9 @@ class AnswerFiles:
         Token counts and log-likelihoods are always kept.
         """
         path = self._path(key)
-        others = (file for file in self._folder.glob("*.parquet") if file != path)
         with storage_errors(self._run_dir):
-            used = sum(file.stat().st_size for file in others)
+            others = [file for file in self._folder.glob("*.parquet") if file != path]
+            used = sum(_size_on_disk(file) for file in others)
         if used + _size_of(answers) <= self._limit_bytes:
             return answers
         return {
@@ -61,17 +79,18 @@ class AnswerFiles:
         table = pa.table(
             {
                 "task": pa.array([task for task, _ in rows], pa.string()).dictionary_encode(),
-                "item": pa.array([answer.item for answer in given], pa.int32()),
-                "prompt": pa.array([each and each.prompt for each in asked], pa.string()),
-                "target": pa.array([each and each.target for each in asked], pa.string()),
-                "choices": pa.array([each and each.choices for each in asked], _TEXTS),
-                "text": pa.array([answer.text for answer in given], pa.string()),
-                "characters": pa.array([answer.characters for answer in given], pa.int64()),
-                "tokens": pa.array([answer.tokens for answer in given], pa.int64()),
-                "cut": pa.array([answer.cut for answer in given], pa.bool_()),
-                "loglikelihoods": pa.array([answer.loglikelihoods for answer in given], _NUMBERS),
-            }
-        ).replace_schema_metadata({_LOWER: lower})
+                "item": [answer.item for answer in given],
+                "prompt": [each and each.prompt for each in asked],
+                "target": [each and each.target for each in asked],
+                "choices": [each and each.choices for each in asked],
+                "text": [answer.text for answer in given],
+                "characters": [answer.characters for answer in given],
+                "tokens": [answer.tokens for answer in given],
+                "cut": [answer.cut for answer in given],
+                "loglikelihoods": [answer.loglikelihoods for answer in given],
+            },
+            schema=_COLUMNS.with_metadata({_LOWER: lower}),
+        )
         path = self._path(key)
         with storage_errors(self._run_dir):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,9 +118,6 @@ class AnswerFiles:
 
     def _path(self, key: CandidateKey) -> Path:
         return self._folder / f"{key}.parquet"
-
-
-_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
 
 
 def digest_answers(answers: Answers) -> str:
@@ -135,20 +151,51 @@ def _size_of(answers: Answers) -> int:
     )
 
 
-def _read(path: Path, digest: str) -> Answers | None:
-    """The answers in a file; None if it is missing, or they are not those of the digest."""
+def _size_on_disk(path: Path) -> int:
+    """Bytes of a file; 0 if it is gone, which stops no search."""
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        lower = json.loads((file.schema_arrow.metadata or {})[_LOWER.encode()])
-        found = _answers_of(file.read().to_pylist(), lower)
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _read(path: Path, digest: str) -> Answers | None:
+    """The answers in a file; None if it is missing, or they are not those of the digest.
+
+    The file may be a stranger's, and their digest too: anything but a regular file with our columns
+    and within our limits is refused before it takes room or time.
+    """
+    try:
+        if not path.is_file() or path.stat().st_size > LIMIT_BYTES:
+            return None
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if not file.schema_arrow.equals(_COLUMNS) or file.metadata.num_rows > _MOST_ROWS:
+                return None
+            lower = json.loads((file.schema_arrow.metadata or {})[_LOWER.encode()])
+            found = _answers_of(_rows_of(file), lower)
         return found if digest_answers(found) == digest else None
     except DAMAGE:
         return None
 
 
+def _rows_of(file: pq.ParquetFile) -> Iterator[Mapping[str, Any]]:
+    """The rows of a file, a few at once. Raises ValueError if they take more room than a run has.
+
+    A small file may hold the same long text a million times.
+    """
+    used = 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE):
+        used += batch.nbytes
+        if used > LIMIT_BYTES:
+            raise ValueError(f"more than {LIMIT_BYTES:,} bytes of answers")
+        yield from batch.to_pylist()
+
+
 def _answers_of(
-    rows: Sequence[Mapping[str, Any]], lower: Mapping[str, Sequence[str]]
+    rows: Iterable[Mapping[str, Any]], lower: Mapping[str, Sequence[str]]
 ) -> dict[str, TaskAnswers]:
+    if not all(isinstance(name, str) for names in lower.values() for name in names):
+        raise ValueError("a metric without a name")
     items: dict[str, list[ItemAnswer]] = {task: [] for task in lower}
     for row in rows:
         question = None
@@ -156,6 +203,10 @@ def _answers_of(
             question = Question(
                 prompt=row["prompt"], target=row["target"], choices=tuple(row["choices"])
             )
+            if None in (question.target, *question.choices):
+                raise ValueError("a question with a part missing")
+        if None in (row["item"], *row["loglikelihoods"]):
+            raise ValueError("an answer with a part missing")
         items[row["task"]].append(
             ItemAnswer(
                 item=row["item"],

@@ -8,15 +8,17 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from evomerge.errors import visible
+from evomerge.evaluate.answers import ItemAnswer, Question, TaskAnswers
 from evomerge.report.answers import ITEMS_ON_PAGE, answer_lines, answers_part
 from evomerge.report.html import render_report
 from evomerge.report.status import show_status, status_of
 from evomerge.search.results.answers import compare_answers
 from tests.report.studies import make_structure
-from tests.search.answered import MODELS, SAID, answered, paths
+from tests.search.answered import CHOSEN, MODELS, SAID, answered, paths
 
 EVIL = "</td></script><img src=x onerror=alert(1)>\x1b[2J\u202e{{ 7 * 7 }}<!--"
 
@@ -117,6 +119,43 @@ def test_a_terminal_gets_a_line_for_each_text(tmp_path: Path) -> None:
         "and 2 more items (--limit 4 shows all)",
     ]
     assert "                (cut off at the limit of 8 tokens)" in whole
+
+
+def test_of_many_choices_the_likeliest_are_shown(tmp_path: Path) -> None:
+    likely = tuple(-((place * 7) % 30 + 0.5) for place in range(30))
+    choices = tuple(f"c{place}" for place in range(30))
+    given = {
+        CHOSEN: TaskAnswers(
+            items=(
+                ItemAnswer(
+                    item=0,
+                    question=Question(prompt="?", target="\tc1", choices=choices),
+                    loglikelihoods=likely,
+                ),
+            )
+        )
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.search.answered.answers_of", lambda model: given)
+        with answered(tmp_path / "run") as study:
+            lines = list(answer_lines(compare_answers(study, models=["base"]), limit=1))
+    assert lines[-3] == "  wanted      c1"
+    assert lines[-2] == "  base    [1] c0"
+    assert lines[-1].strip() == (
+        "(log-likelihood: c0 -0.50, c13 -1.50, c26 -2.50, c9 -3.50, c22 -4.50, c5 -5.50, "
+        "c18 -6.50, c1 -7.50 (the likeliest of 30))"
+    )
+
+
+def test_a_name_is_no_markup_of_a_terminal(tmp_path: Path) -> None:
+    odd = "[bold]\x1b[2J</td>| "
+    models = [replace(m, label=odd) if m.label == "uniform soup" else m for m in MODELS]
+    with answered(tmp_path / "run", models) as study:
+        written = StringIO()
+        show_status(status_of(study), console=Console(file=written, width=400))
+        page = section(render_report(study, structure=make_structure()))
+    assert "[bold] [2J</td>| 0%" in written.getvalue()
+    assert "[bold] [2J&lt;/td&gt;|" in page and "\x1b" not in page
 
 
 def test_the_status_notes_and_warns(tmp_path: Path) -> None:

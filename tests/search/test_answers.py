@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evomerge.errors import RunError
-from evomerge.evaluate.answers import TaskAnswers
+from evomerge.evaluate.answers import Answers, TaskAnswers
 from evomerge.evaluate.candidate import CandidateKey
 from evomerge.search.results.answers import AnswerSheet, compare_answers
 from evomerge.search.results.cut_answers import cut_answers
@@ -193,7 +193,7 @@ def test_the_share_of_answers_that_were_cut_off(study: Study) -> None:
         (SAID, "japanese"): 9 / 20,
         (SAID, "uniform soup"): 0.0,
     }
-    assert cut.note() == (
+    assert cut.sentence() == (
         "Answers cut off at the token limit: kana_said: winner 0%, base 0%, arithmetic 0%, "
         "japanese 45%, uniform soup 0%."
     )
@@ -207,12 +207,34 @@ def test_the_share_of_answers_that_were_cut_off(study: Study) -> None:
     assert cut.warnings_of("japanese") == ()
 
 
+def test_a_task_without_items_has_no_share(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+
+        def none_of_base(model: MadeUp) -> Answers:
+            kept = answers_of(model)
+            return {**kept, SAID: TaskAnswers(items=())} if model.role == "base" else kept
+
+        patch.setattr("tests.search.answered.answers_of", none_of_base)
+        with answered(tmp_path / "run") as study:
+            cut = cut_answers(study)
+    assert {entry.label: entry.share for entry in cut.shares}["base"] is None
+    assert len(cut.warnings) == 1
+
+
+def test_of_many_models_the_note_names_the_first(tmp_path: Path) -> None:
+    more = [MadeUp(label=f"m{place}", role="baseline", right=()) for place in range(9)]
+    with answered(tmp_path / "run", [*MODELS, *more]) as study:
+        cut = cut_answers(study)
+    assert len(cut.shares) == 14
+    assert cut.sentence().endswith("uniform soup 0%, m0 0%, m1 0%, m2 0% and 6 more.")
+
+
 def test_a_difference_that_may_be_chance_is_no_warning(tmp_path: Path) -> None:
     models = [replace(m, cut=(5,)) if m.label == "japanese" else m for m in MODELS]
     with answered(tmp_path / "run", models) as study:
         cut = cut_answers(study)
         assert (cut.warnings, len(cut.shares)) == ((), 5)
-        assert "japanese 5%" in cut.note()
+        assert "japanese 5%" in cut.sentence()
 
 
 def test_what_an_engine_does_not_count_is_not_known_and_not_zero(tmp_path: Path) -> None:
@@ -221,4 +243,4 @@ def test_what_an_engine_does_not_count_is_not_known_and_not_zero(tmp_path: Path)
         cut = cut_answers(study)
         assert {entry.share for entry in cut.shares} == {None}
         assert str(cut.shares[0]) == "winner not known"
-        assert (cut.warnings, cut.note()) == ((), "")
+        assert (cut.warnings, cut.sentence()) == ((), "")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from evomerge.errors import RunError
@@ -98,6 +103,113 @@ def test_answers_of_another_candidate_are_not_taken_for_its_own(tmp_path: Path) 
         AnswerFiles(study.run_dir).write(KEY, {"said": ANSWERS["said"]})
         with pytest.raises(RunError, match="are damaged"):
             study.answers_of(KEY)
+
+
+def write_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def write_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def write_link_to_nothing(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def write_more_columns(path: Path) -> None:
+    table = read_good(path)
+    pq.write_table(table.append_column("more", pa.array(range(len(table)))), path)
+
+
+def write_fewer_columns(path: Path) -> None:
+    pq.write_table(read_good(path).drop_columns(["cut"]), path)
+
+
+def write_another_type(path: Path) -> None:
+    table = read_good(path)
+    place = table.column_names.index("tokens")
+    column = pa.array([[1]] * len(table))
+    pq.write_table(table.set_column(place, "tokens", column), path)
+
+
+def read_good(path: Path) -> pa.Table:
+    files = AnswerFiles(path.parents[1])
+    files.write(KEY, ANSWERS)
+    return pq.read_table(path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_pipe,
+        write_device,
+        write_link_to_nothing,
+        Path.mkdir,
+        write_more_columns,
+        write_fewer_columns,
+        write_another_type,
+    ],
+)
+def test_what_is_no_file_of_answers_is_named_and_stops_no_search(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    with create_study(tmp_path / "run", job_of()) as study:
+        record(study)
+        path = study.run_dir / "answers" / f"{KEY}.parquet"
+        path.unlink()
+        write(path)
+        with pytest.raises(RunError, match=r"g0000-i004.parquet: the answers of .* are"):
+            study.answers_of(KEY)
+        record(study, place=5)
+        assert repr(study.answers_of(CandidateKey(0, 5))) == repr(ANSWERS)
+
+
+FIRST, CHOICE = ANSWERS["said"].items[0], ANSWERS["chosen"].items[0]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"item": None},
+        {"loglikelihoods": (None, -1.0)},
+        {"question": Question(prompt="", target=cast(str, None))},
+        {"question": Question(prompt="", target="", choices=(cast(str, None),))},
+    ],
+)
+def test_answers_with_a_part_missing_are_damaged_whatever_their_digest(
+    tmp_path: Path, part: dict[str, Any]
+) -> None:
+    files = AnswerFiles(tmp_path)
+    odd: Answers = {"chosen": TaskAnswers(items=(replace(CHOICE, **part),))}
+    files.write(KEY, odd)
+    with pytest.raises(RunError, match="are damaged"):
+        files.read(KEY, digest_answers(odd))
+
+
+def test_a_metric_without_a_name_is_damage_whatever_the_digest(tmp_path: Path) -> None:
+    files = AnswerFiles(tmp_path)
+    odd: Answers = {"chosen": TaskAnswers(items=(CHOICE,), lower_is_better=cast(Any, [["acc"]]))}
+    files.write(KEY, odd)
+    with pytest.raises(RunError, match="are damaged"):
+        files.read(KEY, digest_answers(odd))
+
+
+def test_a_small_file_that_becomes_large_when_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, text = AnswerFiles(tmp_path), "x" * 2**16
+    odd: Answers = {
+        "said": TaskAnswers(items=tuple(replace(FIRST, item=i, text=text) for i in range(200)))
+    }
+    files.write(KEY, odd)
+    digest = digest_answers(odd)
+    assert files.read(KEY, digest) == odd
+    [path] = (tmp_path / "answers").iterdir()
+    assert path.stat().st_size < 2**14
+    monkeypatch.setattr("evomerge.study.answers.LIMIT_BYTES", 2**20)
+    with pytest.raises(RunError, match="are damaged"):
+        files.read(KEY, digest)
 
 
 def test_results_that_are_scored_again_bring_their_answers_back(tmp_path: Path) -> None:

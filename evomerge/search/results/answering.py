@@ -36,11 +36,13 @@ class AnsweringModels:
     """The models on a split, the winner, or the best one, first.
 
     best_parent: label of the parent that the first is compared with; None if none was scored.
+    points: labels of the front's points, in the order of the models; empty where there is none.
     """
 
     split: Split
     models: tuple[AnsweringModel, ...]
     best_parent: str | None
+    points: tuple[str, ...] = ()
 
     @property
     def usual(self) -> tuple[AnsweringModel, ...]:
@@ -91,9 +93,10 @@ def chosen_models(
             elsewhere = _split_of(study, name)
             where = f"; it is on {elsewhere} items (--split {elsewhere})" if elsewhere else ""
             known = ", ".join(dict.fromkeys(model.label for model in there.models)) or "none"
+            chief = "front" if there.points else "winner"
             raise RunError(
                 f"--models {name}: no such model on the {there.split} items{where}; there are "
-                f"{known}, also as winner, parents, soup and base"
+                f"{known}, also as {chief}, parents, soup and base"
             )
         found |= dict.fromkeys(meant)
     return tuple(found)
@@ -106,6 +109,8 @@ def _named(there: AnsweringModels, name: str) -> list[AnsweringModel]:
         return exact[:1]
     if name == "soup":
         return [model for model in there.models if model.label == UNIFORM_SOUP]
+    if name == "front":
+        return [model for model in there.models if model.label in there.points]
     return [model for model in there.models if model.role == roles.get(name)]
 
 
@@ -119,6 +124,7 @@ def _split_of(study: Study, name: str) -> Split | None:
 
 def _tested(study: Study, outcome: SearchOutcome) -> AnsweringModels:
     """The models of an outcome, by their records on the test items."""
+    labels: tuple[str, ...] = ()
     if isinstance(outcome, Selection):
         best_parent: str | None = outcome.best_parent
         rivals = outcome.test[1:]
@@ -131,6 +137,7 @@ def _tested(study: Study, outcome: SearchOutcome) -> AnsweringModels:
             AnsweringModel(label=point.label, role=point.role, key=point.test_key)
             for point in points
         ]
+        labels = tuple(point.label for point in points)
     records = _records(study, models[0].key.selected_after)
     models += [
         AnsweringModel(label=rival.label, role=rival.role, key=records[rival.label].key)
@@ -138,7 +145,7 @@ def _tested(study: Study, outcome: SearchOutcome) -> AnsweringModels:
         if rival.label in records
     ]
     unique = tuple(dict.fromkeys(models))
-    return AnsweringModels(split="test", models=unique, best_parent=best_parent)
+    return AnsweringModels(split="test", models=unique, best_parent=best_parent, points=labels)
 
 
 def _best_parent(front: Front) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 from evomerge.errors import RunError
@@ -105,10 +106,13 @@ class AnswerSheet:
     def first(self, limit: int) -> AnswerSheet:
         """At most so many items: as many lost as gained ones if there are enough, of every task."""
         left = {change: self._in_turn(change) for change in CHANGES}
-        chosen = [*left["lost"][: limit // 2], *left["gained"][: (limit + 1) // 2]]
-        rest = [*left["lost"], *left["gained"], *left["differs"], *left["same"]]
-        chosen += [item for item in rest if item not in chosen][: max(0, limit - len(chosen))]
-        return replace(self, items=tuple(item for item in self.items if item in chosen))
+        order = [*left["lost"][: limit // 2], *left["gained"][: (limit + 1) // 2]]
+        order += [*left["lost"], *left["gained"], *left["differs"], *left["same"]]
+        names = dict.fromkeys((item.task, item.item) for item in order)
+        shown = set(islice(names, limit))
+        return replace(
+            self, items=tuple(item for item in self.items if (item.task, item.item) in shown)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with all texts that are kept."""
@@ -166,15 +170,21 @@ def compare_answers(
     """The answers of models to the items of a split, side by side.
 
     split: None for the test items of an ended search, or else the search items of its baselines.
-    models: labels, names of candidates, or `winner`, `parents`, `soup`, `base`; none means the
-    winner, the parents and the uniform soup. The first is compared with the best parent if that is
-    shown too, or else with the second. Raises RunError where there are no such models, or no
-    answers of them.
+    models: labels, names of candidates, or `winner`, `front`, `parents`, `soup`, `base`; none means
+    the winner, or a point of the front, the parents and the uniform soup. The first is compared
+    with the best parent if that is shown too, or else with the second. Raises RunError where there
+    are no such models, or no answers of them.
     """
     there = models_on(study, split)
     shown = chosen_models(there, models, study)
     kept: dict[CandidateKey, Answers] = {}
     remarks = []
+    others = [label for label in there.points if label not in {model.label for model in shown}]
+    if others and not models:
+        remarks.append(
+            f"Other points of the front: {', '.join(others)}; `--models front,parents` shows all, "
+            "and a name there shows one."
+        )
     for model in shown:
         try:
             answers = study.answers_of(model.key)

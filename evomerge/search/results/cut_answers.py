@@ -17,6 +17,7 @@ from evomerge.search.results.points import outcome_of
 from evomerge.study import Study
 
 _CONFIDENCE = 0.95
+_MODELS_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +77,23 @@ class CutAnswers:
         """Those about one model."""
         return tuple(each.sentence for each in self.found if each.label == label)
 
-    def note(self) -> str:
+    def sentence(self) -> str:
         """The shares in a sentence; empty if no answer is known to be cut off."""
         if not any(entry.cut for entry in self.shares):
             return ""
+        by_task = {t: [entry for entry in self.shares if entry.task == t] for t in self.tasks}
         tasks = [
-            f"{task}: {', '.join(str(e) for e in self.shares if e.task == task)}"
-            for task in self.tasks
-            if any(entry.cut for entry in self.shares if entry.task == task)
+            f"{task}: {', '.join(map(str, entries[:_MODELS_SHOWN]))}"
+            + (f" and {len(entries) - _MODELS_SHOWN} more" if entries[_MODELS_SHOWN:] else "")
+            for task, entries in by_task.items()
+            if any(entry.cut for entry in entries)
         ]
         return f"Answers cut off at the token limit: {'; '.join(tasks)}."
 
     def lines(self) -> list[str]:
-        """The note and the warnings, for a terminal."""
-        note = self.note()
-        return [*([note] if note else []), *(f"warning: {each}" for each in self.warnings)]
+        """The sentence and the warnings, for a terminal."""
+        shares = self.sentence()
+        return [*([shares] if shares else []), *(f"warning: {each}" for each in self.warnings)]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Plain values of every share."""
@@ -144,12 +147,12 @@ def _share(task: str, model: AnsweringModel, answers: Answers) -> CutShare:
 
 
 def _flags(answers: Answers, task: str) -> dict[int, bool] | None:
-    """Item -> whether its answer was cut off; None if that is not known of some."""
+    """Item -> whether its answer was cut off; None if there is none, or some are not known."""
     if task not in answers:
         return None
-    flags = {answer.item: answer.cut for answer in answers[task].items}
-    known = {item: cut for item, cut in flags.items() if cut is not None}
-    return known if len(known) == len(flags) else None
+    given = sorted(answers[task].items, key=lambda answer: answer.item)
+    known = {answer.item: answer.cut for answer in given if answer.cut is not None}
+    return known if given and len(known) == len(given) else None
 
 
 def _warnings(
@@ -168,6 +171,7 @@ def _warnings(
             and (second := _flags(kept[parent], task)) is not None
             and first.keys() == second.keys()
         ]
+        pairs = [pair for pair in pairs if pair[2].keys() == pairs[0][2].keys()]
         differences = share_differences(
             [(list(first.values()), list(second.values())) for _, _, first, second in pairs],
             seed=seed,
