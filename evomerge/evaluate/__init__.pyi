@@ -2,6 +2,7 @@ from .answers import Answers as Answers
 from .answers import ItemAnswer as ItemAnswer
 from .answers import Question as Question
 from .answers import TaskAnswers as TaskAnswers
+from .answers import end_of as end_of
 from .answers import shorten as shorten
 from .candidate import MOST_FINALISTS as MOST_FINALISTS
 from .candidate import Candidate as Candidate

@@ -108,6 +108,12 @@ def shorten(text: str, characters: int) -> str:
     return clean if len(clean) <= characters else clean[: characters - 1] + ELLIPSIS
 
 
+def end_of(text: str, characters: int) -> str:
+    """The end of a text, with an ellipsis where something is left out."""
+    clean = whole_characters(text)
+    return clean if len(clean) <= characters else ELLIPSIS + clean[1 - characters :]
+
+
 def whole_characters(text: str) -> str:
     """The text without halves of characters, which no file can hold."""
     return text.encode("utf-8", "replace").decode()

@@ -9,7 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
 from evomerge.errors import is_interrupt, is_shortage
-from evomerge.evaluate.answers import ELLIPSIS, ItemAnswer, Question, shorten, whole_characters
+from evomerge.evaluate.answers import ItemAnswer, Question, end_of, shorten, whole_characters
 from evomerge.evaluate.engines.base import Generated, LogLikelihood
 
 MOST_CHARACTERS = 4000
@@ -34,7 +34,7 @@ def question_of(task: Task, document: Mapping[str, Any], instances: Sequence[Ins
         found = _asked(task, "doc_to_choice", document)
         choices = [str(choice) for choice in found] if isinstance(found, list | tuple) else choices
     return Question(
-        prompt=_end_of(str(instances[0].args[0]), PROMPT_CHARACTERS),
+        prompt=end_of(str(instances[0].args[0]), PROMPT_CHARACTERS),
         target=shorten(
             _target_text(_asked(task, "doc_to_target", document), choices), _TARGET_CHARACTERS
         ),
@@ -60,11 +60,6 @@ def keep_answer(
     # After those of the choices, some tasks ask for the same without a context.
     most = len(question.choices) or len(likely)
     return ItemAnswer(item=item, question=question, loglikelihoods=tuple(likely[:most]))
-
-
-def _end_of(text: str, characters: int) -> str:
-    clean = whole_characters(text)
-    return clean if len(clean) <= characters else ELLIPSIS + clean[1 - characters :]
 
 
 def _asked(task: Task, name: str, document: Mapping[str, Any]) -> Any:

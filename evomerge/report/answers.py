@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evomerge.errors import RunError, visible
-from evomerge.evaluate import ItemAnswer, shorten
+from evomerge.evaluate import ItemAnswer, end_of, shorten
 from evomerge.report.words import count_text, one_line
 from evomerge.search import (
     AnsweredItem,
@@ -73,9 +73,9 @@ def _item_lines(item: AnsweredItem, *, whole: bool) -> Iterator[str]:
     yield one_line(f"{item.task} item {item.item}: {_CHANGES[item.change]}{metric}")
     rows: list[tuple[str, Sequence[str]]] = []
     if item.question is not None:
-        most = None if whole else _ASKED_CHARACTERS
-        asked = item.question.prompt if most is None else item.question.prompt[-most:]
-        rows.append(("asked", _lines(asked)[None if whole else -_ASKED_LINES :]))
+        prompt = item.question.prompt
+        asked = _lines(prompt if whole else end_of(prompt, _ASKED_CHARACTERS))
+        rows.append(("asked", asked if whole else asked[-_ASKED_LINES:]))
         rows.append(("wanted", _lines(item.question.target)))
     rows += [(_name(given.model), _said_lines(given, whole=whole)) for given in item.answers]
     width = max(len(name) for name, _ in rows)
@@ -87,13 +87,22 @@ def _item_lines(item: AnsweredItem, *, whole: bool) -> Iterator[str]:
 def _said_lines(given: GivenAnswer, *, whole: bool) -> list[str]:
     value = "?" if given.value is None else f"{given.value:g}"
     said = given.answer.said
-    text = "(not kept)" if said is None else said if whole else shorten(said, _SAID_CHARACTERS)
+    text = _words(said, None if whole else _SAID_CHARACTERS)
     lines = _lines(text) or [""]
     if not whole and len(lines) > _SAID_LINES:
         lines = [*lines[:_SAID_LINES], "…"]
     first = f"[{value}] {lines[0]}"
     facts = _facts(given.answer)
     return [first, *lines[1:], *([f"({facts})"] if facts else [])]
+
+
+def _words(said: str | None, characters: int | None) -> str:
+    """An answer up to so many characters, or what stands for one that shows nothing."""
+    if said is None:
+        return "(not kept)"
+    if not said.strip():
+        return "(empty)" if not said else "(only spaces)"
+    return said if characters is None else shorten(said, characters)
 
 
 def _facts(answer: ItemAnswer) -> str:
@@ -197,7 +206,7 @@ def _page_item(item: AnsweredItem, models: Sequence[AnsweringModel]) -> PageItem
         task=item.task,
         item=item.item,
         change=_CHANGES[item.change],
-        asked="" if question is None else shown_text(question.prompt[-_ASKED_CHARACTERS:]),
+        asked="" if question is None else shown_text(end_of(question.prompt, _ASKED_CHARACTERS)),
         wanted="" if question is None else shown_text(shorten(question.target, _ASKED_CHARACTERS)),
         cells=tuple(given.get(model) for model in models),
     )
@@ -206,7 +215,7 @@ def _page_item(item: AnsweredItem, models: Sequence[AnsweringModel]) -> PageItem
 def _page_answer(given: GivenAnswer) -> PageAnswer:
     said = given.answer.said
     return PageAnswer(
-        said="(not kept)" if said is None else shown_text(shorten(said, _PAGE_CHARACTERS)),
+        said=shown_text(_words(said, _PAGE_CHARACTERS)),
         value="" if given.value is None else f"{given.value:g}",
         facts=_facts(given.answer),
     )

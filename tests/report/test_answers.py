@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from evomerge.errors import visible
-from evomerge.evaluate.answers import ItemAnswer, Question, TaskAnswers
+from evomerge.evaluate.answers import Answers, ItemAnswer, Question, TaskAnswers
 from evomerge.report.answers import ITEMS_ON_PAGE, answer_lines, answers_part
 from evomerge.report.html import render_report
 from evomerge.report.status import show_status, status_of
 from evomerge.search.results.answers import compare_answers
 from tests.report.studies import make_structure
-from tests.search.answered import CHOSEN, MODELS, SAID, answered, paths
+from tests.search.answered import CHOSEN, MODELS, SAID, MadeUp, answered, paths
 
 EVIL = "</td></script><img src=x onerror=alert(1)>\x1b[2J\u202e{{ 7 * 7 }}<!--"
 
@@ -119,6 +119,35 @@ def test_a_terminal_gets_a_line_for_each_text(tmp_path: Path) -> None:
         "and 2 more items (--limit 4 shows all)",
     ]
     assert "                (cut off at the limit of 8 tokens)" in whole
+
+
+def test_what_shows_nothing_is_said_and_what_is_left_out_is_marked(tmp_path: Path) -> None:
+    prompt = "".join(f"line {place}\n" for place in range(60))
+    said = ("", " \n", "x" * 900)
+
+    def given(model: MadeUp) -> Answers:
+        items = [
+            ItemAnswer(item=place, question=Question(prompt=prompt, target=""), text=text)
+            for place, text in enumerate(said)
+        ]
+        return {SAID: TaskAnswers(items=tuple(items))}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.search.answered.answers_of", given)
+        with answered(tmp_path / "run") as study:
+            part = answers_part(study)
+            sheet = compare_answers(study, models=["winner"])
+    assert part is not None
+    cells = [row.cells[0].said for row in part.items if row.cells[0]]
+    assert cells == ["(empty)", "(only spaces)", "x" * 599 + "…"]
+    assert part.items[0].asked.startswith("…") and len(part.items[0].asked) == 239
+    lines = list(answer_lines(sheet, limit=3))
+    assert [line[10:] for line in lines if line.startswith("  winner")] == [
+        "[1] (empty)",
+        "[1] (only spaces)",
+        "[1] " + "x" * 399 + "…",
+    ]
+    assert lines[3:7] == ["  asked   line 56", *(f"          line {n}" for n in (57, 58, 59))]
 
 
 def test_of_many_choices_the_likeliest_are_shown(tmp_path: Path) -> None:

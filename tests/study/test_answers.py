@@ -16,7 +16,7 @@ import pytest
 from evomerge.errors import RunError
 from evomerge.evaluate.answers import Answers, ItemAnswer, Question, TaskAnswers
 from evomerge.evaluate.candidate import Candidate, CandidateKey
-from evomerge.study import Study, create_study, read_study
+from evomerge.study import Study, create_study, read_study, resume_study
 from evomerge.study.answers import AnswerFiles, digest_answers
 from tests.study.records import SCORED, candidate, job_of, record_one
 
@@ -254,3 +254,22 @@ def test_a_search_that_never_began_leaves_no_folder_of_them(tmp_path: Path) -> N
     (tmp_path / "run" / "answers").mkdir()
     study.discard()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_kill_between_the_writes_leaves_nothing_recorded_without_its_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with create_study(tmp_path / "run", job_of()) as study:
+        for owner in (study.items, study.answers):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, "write", die)
+                with pytest.raises(KeyboardInterrupt):
+                    record(study)
+            assert study.find(KEY) is None
+    with resume_study(tmp_path / "run") as study:
+        assert study.find(KEY) is None
+        record(study)
+        assert repr(study.answers_of(KEY)) == repr(ANSWERS)
