@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from evomerge.evaluate.answers import ItemAnswer, Question, TaskAnswers, bounded
+from evomerge.evaluate import questions
+from evomerge.evaluate import suite as suite_module
+from evomerge.evaluate.answers import ItemAnswer, Question, TaskAnswers, bounded, shorten
 from evomerge.evaluate.candidate import ItemIds
 from evomerge.evaluate.engines.base import CountingEngine, Generated, Stopping
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
@@ -138,6 +141,31 @@ def test_texts_of_one_model_have_a_limit_and_numbers_have_none() -> None:
         assert [answer.question is None for answer in answers] == [False] * 3 + [True] * 7
         assert {(answer.tokens, answer.cut) for answer in answers} == {(9, False)}
     assert bounded({"long": given}) == {"long": given}
+
+
+def test_the_limit_holds_for_what_a_suite_keeps(
+    suite: TaskSuite, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite_module, "bounded", partial(bounded, most_bytes=0))
+    _, answers = suite.score_and_keep(engine, {"toy_said": (0, 1)})
+    assert [(each.question, each.text) for each in answers["toy_said"].items] == [(None, None)] * 2
+
+
+def test_every_text_of_a_question_has_a_limit(
+    suite: TaskSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = suite._task("toy_choice")
+    item = task._items[0]
+    whole = question_of(task._task, item.document, item.instances)
+    limits = {"PROMPT_CHARACTERS": 6, "_TARGET_CHARACTERS": 3, "_CHOICE_CHARACTERS": 2}
+    for name, limit in limits.items():
+        monkeypatch.setattr(questions, name, limit)
+    short = question_of(task._task, item.document, item.instances)
+    assert short.prompt == "…" + whole.prompt[-5:]
+    assert short.target in (whole.target, whole.target[:2] + "…")
+    assert short.choices == tuple(shorten(choice, 2) for choice in whole.choices)
+    monkeypatch.setattr(task._task, "doc_to_target", lambda document: "wanted")
+    assert question_of(task._task, item.document, item.instances).target == "wa…"
 
 
 def test_a_tasks_own_code_that_fails_or_draws_here_changes_nothing(

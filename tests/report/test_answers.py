@@ -81,6 +81,26 @@ def test_nothing_in_an_answer_is_obeyed_by_a_page_or_a_terminal(tmp_path: Path) 
     assert any("\\x1b[2J" in visible(line) for line in lines)
 
 
+def test_nothing_in_a_question_is_obeyed_by_a_page(tmp_path: Path) -> None:
+    def asked(model: MadeUp) -> Answers:
+        question = Question(prompt=f"P{EVIL}", target=f"T{EVIL}", choices=("</td><b>", "c"))
+        item = ItemAnswer(item=0, question=question, loglikelihoods=(-1.0, -2.0))
+        return {SAID: TaskAnswers(items=(item,))}
+
+    models = [replace(m, label=f"<i>{m.label}") if m.role != "winner" else m for m in MODELS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.search.answered.answers_of", asked)
+        with answered(tmp_path / "run", models) as study:
+            paths(study.run_dir)["base"].unlink()
+            paths(study.run_dir)["uniform soup"].unlink()
+            page = section(render_report(study, structure=make_structure()))
+    assert "P&lt;/td&gt;&lt;/script&gt;" in page and "T&lt;/td&gt;&lt;/script&gt;" in page
+    assert "&lt;/td&gt;&lt;b&gt;" in page
+    assert "<th>&lt;i&gt;" in page and "&lt;i&gt;uniform soup is left out" in page
+    assert not re.search(r"<(i|b|img|script)\b", page)
+    assert not {"\x1b", "\u202e"} & set(page)
+
+
 def test_the_page_is_bounded(tmp_path: Path) -> None:
     long = [replace(m, says="x" * 3000) for m in MODELS]
     with answered(tmp_path / "run", long) as study:
@@ -185,6 +205,14 @@ def test_a_name_is_no_markup_of_a_terminal(tmp_path: Path) -> None:
         page = section(render_report(study, structure=make_structure()))
     assert "[bold] [2J</td>| 0%" in written.getvalue()
     assert "[bold] [2J&lt;/td&gt;|" in page and "\x1b" not in page
+
+
+def test_a_name_in_a_warning_is_no_markup_of_a_page(tmp_path: Path) -> None:
+    models = [replace(m, label=f"<i>{m.label}") if m.role == "parent" else m for m in MODELS]
+    with answered(tmp_path / "run", models) as study:
+        page = section(render_report(study, structure=make_structure()))
+    assert "45% of those of &lt;i&gt;japanese" in page
+    assert "<i>" not in page
 
 
 def test_the_status_notes_and_warns(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evomerge.errors import RunError
 from evomerge.evaluate.answers import Answers, TaskAnswers
 from evomerge.evaluate.candidate import CandidateKey
+from evomerge.evaluate.inference.shares import share_differences
+from evomerge.evaluate.inference.simultaneous import Difference
+from evomerge.search.results import cut_answers as cut_answers_module
 from evomerge.search.results.answers import AnswerSheet, compare_answers
 from evomerge.search.results.cut_answers import cut_answers
 from evomerge.study import Study, create_study
@@ -219,6 +223,27 @@ def test_a_task_without_items_has_no_share(tmp_path: Path) -> None:
             cut = cut_answers(study)
     assert {entry.label: entry.share for entry in cut.shares}["base"] is None
     assert len(cut.warnings) == 1
+
+
+def test_warnings_on_several_tasks_hold_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = []
+
+    def watched(*given: Any, confidence: float, **options: Any) -> list[Difference]:
+        levels.append(confidence)
+        return share_differences(*given, confidence=confidence, **options)
+
+    def both(model: MadeUp) -> Answers:
+        said = answers_of(model)[SAID]
+        return {SAID: said, CHOSEN: replace(said, items=said.items[:10])}
+
+    monkeypatch.setattr(cut_answers_module, "share_differences", watched)
+    monkeypatch.setattr("tests.search.answered.answers_of", both)
+    with answered(tmp_path / "run") as study:
+        cut = cut_answers(study)
+    assert levels == pytest.approx([0.975, 0.975])
+    assert [warning.split(",")[0] for warning in cut.warnings] == [f"On {SAID}", f"On {CHOSEN}"]
 
 
 def test_of_many_models_the_note_names_the_first(tmp_path: Path) -> None:
