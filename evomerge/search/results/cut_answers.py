@@ -172,6 +172,8 @@ def _warnings(
             and first.keys() == second.keys()
         ]
         pairs = [pair for pair in pairs if pair[2].keys() == pairs[0][2].keys()]
+        if not any(any(flags.values()) for *_, first, second in pairs for flags in (first, second)):
+            continue  # None was cut off: nothing differs, and the resampling takes a second.
         differences = share_differences(
             [(list(first.values()), list(second.values())) for _, _, first, second in pairs],
             seed=seed,
