@@ -17,6 +17,7 @@ from evomerge.search import (
     AnsweringModel,
     AnswerSheet,
     CutAnswers,
+    CutShare,
     GivenAnswer,
     compare_answers,
     cut_answers,
@@ -161,6 +162,15 @@ class PageItem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutRow:
+    """A task: how many answers each model gave, and for each how many of them were cut off."""
+
+    task: str
+    answers: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnswersPart:
     """What the report shows of answers.
 
@@ -174,6 +184,36 @@ class AnswersPart:
     summary: str | None
     remarks: tuple[str, ...]
     cut: CutAnswers
+
+    @property
+    def cut_models(self) -> tuple[str, ...]:
+        """The heads of the columns of the table of answers that were cut off."""
+        return tuple(shorten(one_line(label), _LABEL_CHARACTERS) for label in self._cut_labels)
+
+    @property
+    def cut_rows(self) -> tuple[CutRow, ...]:
+        """A row for each task that is answered in words."""
+        found = {(entry.task, entry.label): entry for entry in self.cut.shares}
+        return tuple(
+            CutRow(
+                task=task,
+                answers=max(entry.answers for entry in self.cut.shares if entry.task == task),
+                cells=tuple(_cut_text(found.get((task, label))) for label in self._cut_labels),
+            )
+            for task in self.cut.tasks
+        )
+
+    @property
+    def _cut_labels(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(entry.label for entry in self.cut.shares))
+
+
+def _cut_text(entry: CutShare | None) -> str:
+    if entry is None:
+        return "–"
+    if entry.share is None:
+        return "not known"
+    return f"{entry.share:.0%} ({entry.cut:,})" if entry.cut else "0%"
 
 
 def answers_part(study: Study) -> AnswersPart | None:

@@ -31,6 +31,7 @@ from .results.claim import Verdict as Verdict
 from .results.claim import interval_words as interval_words
 from .results.claim import seen_words as seen_words
 from .results.cut_answers import CutAnswers as CutAnswers
+from .results.cut_answers import CutShare as CutShare
 from .results.cut_answers import cut_answers as cut_answers
 from .results.front import Axis as Axis
 from .results.front import Front as Front

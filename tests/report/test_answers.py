@@ -47,8 +47,10 @@ def test_the_report_shows_lost_and_gained_items_side_by_side(tmp_path: Path) -> 
 def test_the_report_shows_the_shares_and_warns(tmp_path: Path) -> None:
     with answered(tmp_path / "run") as study:
         page = section(render_report(study, structure=make_structure()))
-    cells = '<td class="name">japanese</td><td class="n">20</td><td class="n">9</td>'
-    assert cells + '<td class="n">45%</td>' in page
+    names = ("answers", "winner", "base", "arithmetic", "japanese", "uniform soup")
+    assert "".join(f'<th class="n">{name}</th>' for name in names) in page
+    cells = ("20", "0%", "0%", "0%", "45% (9)", "0%")
+    assert "".join(f'<td class="n">{cell}</td>' for cell in cells) in page
     assert "<strong>Warning:</strong> On kana_said, 0% of the answers of the winner" in page
 
 
