@@ -76,6 +76,7 @@ def test_json_has_all_that_is_kept(run_dir: Path) -> None:
     document = json.loads(said(run_dir, "--json", "--lost", "--limit", 1))
     assert (document["split"], document["against"], document["remarks"]) == ("test", "japanese", [])
     [item] = document["items"]
+    assert document["more"] == 3
     assert (item["task"], item["item"], item["change"]) == (SAID, 12, "lost")
     assert item["prompt"] == "What is\n12 and one?"
     assert item["answers"][1] == {

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from evomerge.errors import visible
 from evomerge.evaluate.answers import Answers, ItemAnswer, Question, TaskAnswers
-from evomerge.report.answers import ITEMS_ON_PAGE, answer_lines, answers_part
+from evomerge.report import answers as answers_module
+from evomerge.report.answers import answer_lines, answers_part
 from evomerge.report.html import render_report
 from evomerge.report.status import show_status, status_of
 from evomerge.search.results.answers import compare_answers
@@ -103,12 +104,13 @@ def test_nothing_in_a_question_is_obeyed_by_a_page(tmp_path: Path) -> None:
     assert not {"\x1b", "\u202e"} & set(page)
 
 
-def test_the_page_is_bounded(tmp_path: Path) -> None:
+def test_the_page_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_module, "ITEMS_ON_PAGE", 5)
     long = [replace(m, says="x" * 3000) for m in MODELS]
     with answered(tmp_path / "run", long) as study:
         part = answers_part(study)
     assert part is not None
-    assert len(part.items) <= ITEMS_ON_PAGE
+    assert (len(part.items), part.more) == (5, 12)
     assert max(len(cell.said) for row in part.items for cell in row.cells if cell) == 600
 
 
