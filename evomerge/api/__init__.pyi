@@ -1,3 +1,4 @@
+from .answers import answer_sheet as answer_sheet
 from .checks import check as check
 from .drafts import refuse_written as refuse_written
 from .drafts import write_job as write_job

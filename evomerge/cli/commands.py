@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from evomerge.cli.answers import answers
 from evomerge.cli.endings import (
     NO_GAIN,
     answering,
@@ -384,6 +385,7 @@ def report(
         say(f"report: {shown_path(write(run_dir, out))}")
 
 
+app.command()(answers)
 app.add_typer(task_group)
 
 

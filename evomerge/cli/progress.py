@@ -65,7 +65,7 @@ class SearchScreen:
 
     def _end(self, event: Finished) -> None:
         from evomerge.report import show_result
-        from evomerge.search import Selection
+        from evomerge.search import Selection, cut_answers
 
         assert self._started is not None, "a search ends after its start"
         self._open.close()
@@ -79,6 +79,8 @@ class SearchScreen:
             for metric in preparation.objective.metrics:
                 directions.setdefault(metric.task, {})[metric.key] = metric.higher_is_better
             show_result(event.outcome, _metrics_shown(preparation), directions)
+        for line in cut_answers(self._started.study).lines():
+            say(line)
         say(f"next: {event.outcome.export_command(self._run_dir)}")
 
 

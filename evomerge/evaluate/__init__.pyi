@@ -1,3 +1,9 @@
+from .answers import Answers as Answers
+from .answers import ItemAnswer as ItemAnswer
+from .answers import Question as Question
+from .answers import TaskAnswers as TaskAnswers
+from .answers import end_of as end_of
+from .answers import shorten as shorten
 from .candidate import MOST_FINALISTS as MOST_FINALISTS
 from .candidate import Candidate as Candidate
 from .candidate import CandidateKey as CandidateKey
@@ -22,6 +28,7 @@ from .catalogue import find_members as find_members
 from .catalogue import find_tasks as find_tasks
 from .engines.base import Continuation as Continuation
 from .engines.base import Engine as Engine
+from .engines.base import Generated as Generated
 from .engines.base import LogLikelihood as LogLikelihood
 from .engines.base import NonFiniteLogits as NonFiniteLogits
 from .engines.base import Prompt as Prompt
@@ -56,6 +63,7 @@ from .inference.intervals import mean_intervals as mean_intervals
 from .inference.normalised import NormalisedScores as NormalisedScores
 from .inference.normalised import Share as Share
 from .inference.normalised import check_normalisable as check_normalisable
+from .inference.shares import share_differences as share_differences
 from .inference.simultaneous import Difference as Difference
 from .inference.simultaneous import read_difference as read_difference
 from .inference.simultaneous import simultaneous_differences as simultaneous_differences

@@ -18,12 +18,20 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask, Task
 
 from evomerge.errors import TaskError, is_interrupt, is_shortage, one_line
+from evomerge.evaluate.answers import Question, TaskAnswers
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.catalogue import FoundTask
 from evomerge.evaluate.compiled_task import check_settings, compile_templates
 from evomerge.evaluate.encoding import ChatTemplateError, Encoder
-from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
+from evomerge.evaluate.engines.base import (
+    Continuation,
+    Generated,
+    LogLikelihood,
+    Prompt,
+    Unscorable,
+)
 from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.questions import keep_answer, question_of
 from evomerge.evaluate.seeds import FEWSHOT_SEED
 from evomerge.evaluate.shown_items import examples_of, identities, watch_examples
 from evomerge.evaluate.splits import digest_item
@@ -79,6 +87,7 @@ class ScoredTask:
         if self._task.get_config("num_fewshot"):
             examples = examples_of(self._task, watched)
             self.shown = frozenset().union(*identities(self._task, examples, shown=True))
+        self._questions: dict[int, Question] = {}
         means, self._others = self._sort_metrics()
         single = len(self._filters) == 1
         self.metrics: Mapping[str, bool] = {
@@ -192,6 +201,18 @@ class ScoredTask:
                             values[key].append(_number(value))
         complete = {key: tuple(v) for key, v in values.items() if len(v) == len(items)}
         return TaskItems(ids=tuple(ids), metrics=complete)
+
+    def kept(self, ids: Sequence[int], given: Sequence[LogLikelihood | Generated]) -> TaskAnswers:
+        """The answers to `requests(ids)` as they are kept, each with the end of its prompt."""
+        answers, items = iter(given), []
+        for index in ids:
+            item = self._items[index]
+            if index not in self._questions:
+                self._questions[index] = question_of(self._task, item.document, item.instances)
+            of_item = [next(answers) for _ in item.instances]
+            items.append(keep_answer(index, self._questions[index], of_item))
+        lower = tuple(name for name, higher in self.metrics.items() if not higher)
+        return TaskAnswers(items=tuple(items), lower_is_better=lower)
 
     @contextlib.contextmanager
     def _own_code(self, step: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 from evomerge.errors import StorageError
 from evomerge.evaluate import ScoreSummary
 from evomerge.job import DRAWS, JobSpec
+from evomerge.report.answers import answers_part
 from evomerge.report.figures import Figure, interval_figure, spread_of
 from evomerge.report.front import front_parts
 from evomerge.report.recipe_views import merged_so_far, published_form, routes_of
@@ -153,6 +154,7 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         else None,
         "test": _test_figures(selection) if selection else None,
         "validation": _validation_rows(selection) if selection else [],
+        "answers": answers_part(study),
         "merged": merged_so_far(study, selection, structure),
         "routes": routes_of(trials, selection),
         "costs": _costs(trials),

@@ -161,7 +161,7 @@ class Ledger:
         self._check_scored(candidate.key, outcome)
         assert isinstance(outcome, Scored)
         means = means_of(outcome.tasks) if means is None else means
-        self.study.restore_items(candidate.key, outcome.tasks, means=means)
+        self.study.restore_items(candidate.key, outcome.tasks, means=means, answers=outcome.answers)
 
     def conclude(
         self,

@@ -188,6 +188,7 @@ def _baseline_candidates(
             label=baseline.label,
             recipe=baseline.recipe,
             items=items,
+            keep_answers=True,
         )
         for place, baseline in enumerate(stage, start=first)
     ]

@@ -17,6 +17,7 @@ import torch
 
 from evomerge.errors import InputError, MergeError, SelfCheckError, is_shortage, one_line
 from evomerge.evaluate import (
+    Answers,
     Candidate,
     Cost,
     Engine,
@@ -209,10 +210,14 @@ class Worker:
         before = engine.forward_s, engine.hops, engine.shared_hops
         reason: str | None = None
         tasks: Mapping[str, TaskItems] = {}
+        answers: Answers = {}
         try:
             alone = self._preparation.alone_in(candidate.recipe)
             suite = self._preparation.suite if alone is None else alone.suite
-            tasks = suite.score(engine, candidate.items)
+            if candidate.keep_answers:
+                tasks, answers = suite.score_and_keep(engine, candidate.items)
+            else:
+                tasks = suite.score(engine, candidate.items)
             reason = self._missing(tasks)
         except Unscorable as error:
             reason = str(error)
@@ -227,9 +232,9 @@ class Worker:
             hops=engine.hops - before[1],
             shared_hops=engine.shared_hops - before[2],
         )
-        return (
-            Scored(tasks=tasks, cost=cost) if reason is None else Failed(reason=reason, cost=cost)
-        )
+        if reason is not None:
+            return Failed(reason=reason, cost=cost)
+        return Scored(tasks=tasks, cost=cost, answers=answers)
 
     def _missing(self, tasks: Mapping[str, TaskItems]) -> str | None:
         """Why there is no score: a metric that counts has no value for some item. Else None."""

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ import pytest
 import torch
 
 from evomerge.errors import JobError, WorkerError
+from evomerge.evaluate.answers import Answers
 from evomerge.evaluate.candidate import Candidate, CandidateKey, Evaluation, Failed, Scored
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.dispatch import Patience
@@ -106,12 +108,14 @@ def candidates(preparation: PreparedJob, count: int) -> list[Candidate]:
     ]
 
 
-def scores(outcomes: Iterator[tuple[Candidate, Evaluation]]) -> dict[CandidateKey, object]:
+def scores(
+    outcomes: Iterator[tuple[Candidate, Evaluation]],
+) -> dict[CandidateKey, tuple[object, Answers]]:
     found = {}
     for candidate, outcome in outcomes:
         assert isinstance(outcome, Scored), outcome
         assert candidate.key not in found, "scored twice"
-        found[candidate.key] = outcome.tasks
+        found[candidate.key] = outcome.tasks, outcome.answers
     return found
 
 
@@ -127,11 +131,14 @@ def test_a_process_may_have_one_session_after_another(
 
 def test_two_workers_give_the_scores_of_one(preparation: PreparedJob, pool: Pool) -> None:
     asked = candidates(preparation, 5)
+    asked[3] = replace(asked[3], keep_answers=True)
     before = torch.get_num_threads()
     with LocalPool(preparation) as alone:
         expected = scores(alone.evaluate(asked))
     torch.set_num_threads(before)
     assert scores(pool.evaluate(asked)) == expected
+    answering = [candidate.key for candidate in asked if expected[candidate.key][1]]
+    assert answering == [asked[3].key]
 
 
 def test_a_killed_worker_costs_a_retry_and_nothing_else(

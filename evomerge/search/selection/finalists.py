@@ -79,6 +79,7 @@ def score_entrants(
             recipe=entrant.recipe,
             items=items,
             genome=entrant.genome,
+            keep_answers=True,
         )
         for place, entrant in enumerate(merges)
     ]
