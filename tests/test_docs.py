@@ -259,7 +259,7 @@ def test_a_table_becomes_a_task_as_it_is_written(
 ) -> None:
     page = PAGES["your-data.md"]
     (beside_the_examples / "sums.csv").write_text(blocks(page, "csv")[0], encoding="utf-8")
-    command = next(line for line in commands() if "task from-file" in line)
+    command = next(line for line in commands() if "task from-file sums.csv" in line)
     result = CliRunner().invoke(app, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
     (shown,) = blocks(page, "text")
@@ -268,6 +268,26 @@ def test_a_table_becomes_a_task_as_it_is_written(
     exec(compile(code, "your-data.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[0] == "exact exact_match 12"
     assert (beside_the_examples / "sums-again" / "README.md").is_file()
+
+
+def test_the_way_from_a_table_to_a_better_model_is_gone_as_it_is_written(
+    beside_the_examples: Path,
+) -> None:
+    page = PAGES["from-a-table.md"]
+    said = {}
+    for command in "".join(blocks(page, "")).splitlines():
+        words = shlex.split(command)[1:]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, f"{command}: {result.output}"
+        said[words[0]] = result.stdout
+    assert list(said) == ["task", "init", "check", "search", "answers", "report", "export"]
+    assert "16 questions are almost the same" in said["task"]
+    assert "a search accepts this job" in said["check"]
+    assert "Gained +" in said["search"]
+    assert "lost, exact_match" in said["answers"]
+    assert "verified: 0 of 418 items differ" in said["export"]
+    assert (beside_the_examples / "runs" / "numbers" / "report.html").is_file()
+    assert (beside_the_examples / "better" / "README.md").is_file()
 
 
 def test_the_recipe_to_save_is_merged(beside_the_examples: Path) -> None:
