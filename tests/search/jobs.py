@@ -147,7 +147,7 @@ def _answers(tasks: Mapping[str, TaskItems]) -> Answers:
                     tokens=1,
                     cut=value == 0.0,
                 )
-                for item, value in zip(items.ids, items.metrics[_METRICS[task]], strict=True)
+                for item, value in zip(items.ids, next(iter(items.metrics.values())), strict=True)
             )
         )
         for task, items in tasks.items()
