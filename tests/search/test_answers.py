@@ -11,10 +11,12 @@ import pytest
 
 from evomerge.errors import RunError
 from evomerge.evaluate.answers import Answers, TaskAnswers
-from evomerge.evaluate.candidate import CandidateKey
+from evomerge.evaluate.candidate import CandidateKey, TaskItems
 from evomerge.evaluate.inference.shares import share_differences
 from evomerge.evaluate.inference.simultaneous import Difference
+from evomerge.search.results import answers as answers_module
 from evomerge.search.results import cut_answers as cut_answers_module
+from evomerge.search.results.answering import AnsweringModel
 from evomerge.search.results.answers import AnswerSheet, compare_answers
 from evomerge.search.results.cut_answers import cut_answers
 from evomerge.study import Study, create_study
@@ -93,6 +95,17 @@ def test_a_metric_that_is_better_lower_turns_gains_into_losses(tmp_path: Path) -
                 record(study, CandidateKey(0, place), model)
         downward = compare_answers(study, models=["uniform soup", "base"])
         assert (numbers(downward, "lost"), numbers(downward, "gained")) == ([19], [])
+
+
+def test_a_member_of_a_group_is_judged_by_the_group_s_metric() -> None:
+    group = {"task": "both", "metric": "acc_norm", "members": [CHOSEN, "another"]}
+    items = TaskItems(ids=(3, 4), metrics={"acc": (1.0, 0.0), "acc_norm": (0.0, 1.0)})
+    key = CandidateKey(0, 0)
+    model = AnsweringModel(key=key, label="base", role="base")
+    metric, values = answers_module._values_of(
+        make_job(objectives=[group]), CHOSEN, [model], {key: {CHOSEN: items}}
+    )
+    assert (metric, values) == ("acc_norm", {key: {3: 0.0, 4: 1.0}})
 
 
 def test_models_are_chosen_by_role_label_or_record(study: Study) -> None:

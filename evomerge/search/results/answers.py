@@ -274,7 +274,8 @@ def _values_of(
 ) -> tuple[str | None, dict[CandidateKey, dict[int, float]]]:
     """The metric that an item's answers are judged by, and each model's value on every item.
 
-    That is the metric of the first objective or constraint with the task, or else its first one.
+    That is the metric of the first objective or constraint with the task, itself or as a member of
+    a group, or else its first one.
     """
     scored = {
         model.key: found[task]
@@ -282,8 +283,8 @@ def _values_of(
         if (found := results[model.key]) is not None and task in found
     }
     keys = next((tuple(items.metrics) for items in scored.values()), ())
-    named = [objective.metric for objective in job.objectives if objective.task == task]
-    named += [constraint.metric for constraint in job.constraints if constraint.task == task]
+    named = [objective.metric for objective in job.objectives if task in objective.tasks]
+    named += [constraint.metric for constraint in job.constraints if task in constraint.tasks]
     for name in named:
         first_filter = next((key for key in keys if key.startswith(f"{name},")), None)
         metric = name if name in keys else first_filter
