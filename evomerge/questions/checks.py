@@ -273,10 +273,10 @@ def check_lengths(
     long = [place for length, place in zip(lengths, places, strict=True) if length > context]
     longest = max(lengths)
     if not long:
-        limit = f"of the {context:,} tokens of {model}"
+        bound = f"of the {context:,} tokens of {model}"
         if context == sys.maxsize:
-            limit = f"tokens of {model}, which states no limit"
-        sentence = f"the longest item takes {longest:,} {limit}"
+            bound = f"tokens of {model}, which states no limit"
+        sentence = f"the longest item takes {longest:,} {bound}"
         return Check(name="length", level="ok", sentence=sentence)
     mend = "shorten the texts"
     fitting = context - (longest - limit) if limit is not None else 0
