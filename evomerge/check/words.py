@@ -62,7 +62,9 @@ def _goals(report: CheckReport) -> Iterator[str]:
         yield f"  {kept}{goal.name}, {goal.wanted}"
         if goal.members:
             weighed = "weighted by their items" if goal.weight_by_size else "of the same weight"
-            yield f"    {len(goal.members)} tasks, {weighed}: {', '.join(goal.members)}"
+            counted = count_text(len(goal.members), "task")
+            how = f"{counted}, {weighed}" if len(goal.members) > 1 else counted
+            yield f"    {how}: {', '.join(goal.members)}"
 
 
 def _task(task: TaskCheck, report: CheckReport) -> Iterator[str]:

@@ -6,6 +6,7 @@ Every answer is also an option, so the command works without a terminal.
 from __future__ import annotations
 
 import enum
+import math
 import re
 import shlex
 import sys
@@ -68,17 +69,27 @@ def init(
     """
     with answering():
         from evomerge.api import refuse_written, write_job
+        from evomerge.evaluate import check_folders
         from evomerge.job import JobDraft
         from evomerge.space import shipped_spaces
 
         refuse_written(out)
+        _check_numbers(candidates, hours)
+        if device is not None:
+            _device(device, where="--device ")
         ask = _Questions(asked=_on_terminal())
         base = base or ask.model("Base model (folder or hub id)", "--base")
         sources = sources or ask.several_models(base)
         where = [Path(folder) for folder in folders or ()]
+        check_folders(where, where="--task-folder")
         objectives = [_objective(task, where) for task in tasks or ()] or ask.objectives(where)
         if goal is None:
             goal = ask.goal() if len(objectives) > 1 else GoalName.score
+        elif goal is GoalName.front and len(objectives) < 2:
+            raise InputError(
+                "--goal front: needs two objectives or more; give another --task, or leave "
+                "--goal out"
+            )
         space = space or ask.space()
         if candidates is None and hours is None:
             candidates, hours = ask.budget()
@@ -93,7 +104,7 @@ def init(
             space_says=said.get(space or "", ""),
             candidates=candidates,
             hours=hours,
-            device=ask.device() if device is None else _device(device),
+            device=ask.device() if device is None else device,
             task_folders=tuple(folders or ()),
         )
         write_job(draft, out)
@@ -256,10 +267,19 @@ def _budget(text: str) -> tuple[int | None, float | None]:
     return (None, float(found[1])) if found[2] else (int(found[1]), None)
 
 
-def _device(text: str) -> str:
+def _device(text: str, *, where: str = "") -> str:
+    """where: the option, if it is not the answer to a question."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise JobError(f"{text}: write auto, cpu or cuda")
+        raise JobError(f"{where}{text}: write auto, cpu or cuda")
     return text
+
+
+def _check_numbers(candidates: int | None, hours: float | None) -> None:
+    """Raise InputError for a budget of nothing."""
+    if candidates is not None and candidates < 1:
+        raise InputError(f"--candidates {candidates}: must be at least 1")
+    if hours is not None and not 0.0 < hours < math.inf:
+        raise InputError(f"--hours {hours:g}: must be a number of hours above 0")
 
 
 def _plain_name(stem: str) -> str:

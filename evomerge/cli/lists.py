@@ -132,7 +132,10 @@ def metrics(
 
 def _folders(job: Path | None, folders: Sequence[Path] | None) -> list[Path]:
     """The folders of the options, then those of the job."""
+    from evomerge.evaluate import check_folders
+
     given = list(folders or ())
+    check_folders(given, where="--task-folder")
     if job is None:
         return given
     from evomerge.job import load_job

@@ -97,6 +97,7 @@ from .stock import score_stock as score_stock
 from .suite import TaskSuite as TaskSuite
 from .task_facts import ShownItem as ShownItem
 from .task_facts import TaskFacts as TaskFacts
+from .task_files import check_folders as check_folders
 from .task_files import check_names as check_names
 from .task_files import is_taken as is_taken
 from .task_list import ListedTask as ListedTask

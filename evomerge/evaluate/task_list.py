@@ -94,7 +94,10 @@ def list_own() -> list[tuple[str, Kind]]:
 
 
 def find_task(name: str, folders: Sequence[Path]) -> ListedTask:
-    """The task of a name: of the folders, the shipped ones or lm-eval's. Raises TaskError."""
+    """The task of a name: of the folders, the shipped ones or lm-eval's.
+
+    Only commands ask, with the folders of their options. Raises TaskError.
+    """
     for task in list_tasks(folders):
         if task.name == name:
             return task
@@ -102,7 +105,7 @@ def find_task(name: str, folders: Sequence[Path]) -> ListedTask:
         if found == name:
             listed = [task for task in _read(path) if task.name == name]
             return listed[0] if listed else ListedTask(name=name, kind=kind, path=path, metrics=())
-    raise unknown_task(name, folders)
+    raise unknown_task(name, folders, where="with --task-folder")
 
 
 def _own_names() -> Iterator[tuple[Path, Kind, str]]:

@@ -255,27 +255,40 @@ def items_needed(within: float) -> int:
 
 
 def check_lengths(
-    model: str, lengths: Sequence[int], places: Sequence[str], context: int, *, whole: bool = True
+    model: str,
+    lengths: Sequence[int],
+    places: Sequence[str],
+    context: int,
+    *,
+    whole: bool = True,
+    limit: int | None = None,
+    needed: int = 1,
 ) -> Check:
     """Prompts that do not fit a model with the longest answer.
 
     lengths: tokens of each item. whole: whether these are all items, not only the longest ones.
+    limit: the most tokens of an answer, a part of each length; None where none is generated.
+    needed: tokens of the longest right answer, which a lower limit must leave room for.
     """
     long = [place for length, place in zip(lengths, places, strict=True) if length > context]
     longest = max(lengths)
     if not long:
-        limit = f"of the {context:,} tokens of {model}"
+        bound = f"of the {context:,} tokens of {model}"
         if context == sys.maxsize:
-            limit = f"tokens of {model}, which states no limit"
-        sentence = f"the longest item takes {longest:,} {limit}"
+            bound = f"tokens of {model}, which states no limit"
+        sentence = f"the longest item takes {longest:,} {bound}"
         return Check(name="length", level="ok", sentence=sentence)
+    mend = "shorten the texts"
+    fitting = context - (longest - limit) if limit is not None else 0
+    if fitting >= max(1, needed):
+        mend += f", or lower --max-tokens to {fitting:,}"
     least = "at least " if not whole and len(long) == len(lengths) else ""
     return Check(
         name="length",
         level="warning",
         sentence=f"{least}{_counted(len(long), 'item')} longer than the {context:,} tokens of "
         f"{model} with the answer (up to {longest:,}), so the prompt is cut: "
-        f"{listed(long)}; shorten the texts, or lower --max-tokens",
+        f"{listed(long)}; {mend}",
     )
 
 

@@ -60,9 +60,8 @@ class QuestionOptions:
     def check(self) -> None:
         """Raise TaskError for a value outside its range."""
         if not 0 <= self.fewshot <= _MOST_EXAMPLES:
-            raise TaskError(
-                f"--fewshot {self.fewshot}: outside 0 to {_MOST_EXAMPLES}; give a smaller number"
-            )
+            mend = "0 for no examples, or more" if self.fewshot < 0 else "a smaller number"
+            raise TaskError(f"--fewshot {self.fewshot}: outside 0 to {_MOST_EXAMPLES}; give {mend}")
         if self.within is not None and not 0.001 <= self.within < 0.5:
             raise TaskError(
                 f"--within {self.within:g}: outside 0.001 to 0.5; give half the width of the "

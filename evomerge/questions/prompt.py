@@ -1,7 +1,8 @@
 """The wording of a question, as the template that lm-eval fills in.
 
-A user's wording has {question} and {context}; every other sign of it is text, also a brace. What
-the table holds is put in as it is: lm-eval never reads it as a template.
+A user's wording has {question} and {context}; every other sign of it is text, also a brace. Only
+another name in braces is refused, since it is most likely a misspelt field. What the table holds is
+put in as it is: lm-eval never reads it as a template.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from evomerge.questions.table import shown
 
 _PLAIN = "Question: {question}\nAnswer:"
 _FIELD = re.compile(r"\{(question|context)\}")
+# Not ${name}, \boxed{name} and {{name}}, which are written on purpose.
+_NAMED = re.compile(r"(?:\\[A-Za-z]+|\$|\{)\{|(\{ *[^\W\d][\w.-]* *\})")
 _SPECIAL = re.compile(r"[{}\r]")
 
 
@@ -25,6 +28,14 @@ def doc_to_text(wording: str | None, *, with_context: bool) -> str:
         # Some items have no context.
         return "{% if context %}{{context}}\n\n{% endif %}" + _template(_PLAIN)
     fields = set(_FIELD.findall(wording))
+    known = "{question} and {context}" if with_context else "{question}"
+    for named in _NAMED.findall(wording):
+        if named and not _FIELD.fullmatch(named):
+            more = "" if with_context else ", and {context} with --context COLUMN"
+            raise TaskError(
+                f"--prompt {shown(wording)}: {named} is no column of the task; a wording may have "
+                f"{known}{more}"
+            )
     if "question" not in fields:
         raise TaskError(
             f"--prompt {shown(wording)}: has no {{question}}; write where the question stands"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,9 @@ class TaskReport:
             yield f"{name + ':':10}{value}"
         for check in self.checks:
             yield f"{check.level + ':':10}{check.sentence}"
-        for shown in self.prompts:
+        for shown, readers in _alike(self.prompts):
             yield ""
-            whose = f" for {one_line(shown.model)}" if shown.model is not None else ""
+            whose = f" for {' and '.join(map(one_line, readers))}" if readers else ""
             yield f"prompt of {shown.place}{whose}:"
             for line in _cut(shown.prompt, _LONGEST_PROMPT).split("\n"):
                 yield f"  | {line}"
@@ -100,7 +100,8 @@ class TaskReport:
             stop = ", ".join(repr(text) for text in self.stop) or "the model's own end"
             yield "answers", f"end at {stop}, after {self.max_tokens} tokens at most"
         counts = ", ".join(f"{count} {name}" for name, count in self.splits.items())
-        shots = f", and {self.examples} few-shot examples" if self.examples else ""
+        noun = "example" if self.examples == 1 else "examples"
+        shots = f", and {self.examples} few-shot {noun}" if self.examples else ""
         yield "items", f"{self.items} ({counts}){shots}"
 
     def to_json(self) -> dict[str, Any]:
@@ -127,8 +128,8 @@ class TaskReport:
         lines = [
             f"# {self.name}",
             "",
-            f"An lm-eval task of {self.items} items, made by `evomerge task from-file` from "
-            f"{code(self.source.name)} (sha256 `{self.sha256}`).",
+            f"An lm-eval task of {self.items} item{'' if self.items == 1 else 's'}, made by "
+            f"`evomerge task from-file` from {code(self.source.name)} (sha256 `{self.sha256}`).",
             "",
             f"- Columns: {'; '.join(used)}.",
             f"- Kind of answer: {self.kind}, because {plain(self.reason)}.",
@@ -138,7 +139,8 @@ class TaskReport:
             stop = ", ".join(code(repr(text)) for text in self.stop) or "the model's own end"
             lines.append(f"- An answer ends at {stop}, after {self.max_tokens} tokens at most.")
         if self.examples:
-            lines.append(f"- {self.examples} few-shot examples, which are no items.")
+            more = "s, which are no items" if self.examples > 1 else ", which is no item"
+            lines.append(f"- {self.examples} few-shot example{more}.")
         lines += ["", "## Run it", "", "From this folder, wherever it is:", ""]
         lines += [f"    {self.lm_eval_command}", "", "In a job of evomerge:", ""]
         lines += [
@@ -154,6 +156,16 @@ class TaskReport:
         ]
         lines += [f"- {check.level}: {plain(check.sentence)}" for check in self.checks]
         return "\n".join(lines) + "\n"
+
+
+def _alike(prompts: Sequence[Shown]) -> Iterator[tuple[Shown, list[str]]]:
+    """Each prompt once, with the models that read it so."""
+    readers: dict[Shown, list[str]] = {}
+    for shown in prompts:
+        models = readers.setdefault(replace(shown, model=None), [])
+        if shown.model is not None and shown.model not in models:
+            models.append(shown.model)
+    yield from readers.items()
 
 
 def _cut(text: str, most: int) -> str:

@@ -53,13 +53,13 @@ def try_task(
     large task, a copy with the first items and the longest ones is loaded.
     """
     if len(task.items) <= _MOST_TRIED:
-        return _try(folder, task, readers, whole=True)
+        return _try(folder, task, readers, task.items, whole=True)
     by_length = sorted(range(len(task.items)), key=lambda n: -_characters(task.items[n]))
     tried = sorted({*range(_SHOWN_PROMPTS), *by_length[:_MOST_TRIED]})
     with tempfile.TemporaryDirectory(dir=folder) as copy:
         part = replace(task, items=[task.items[number] for number in tried])
         write_task(Path(copy), part)
-        return _try(Path(copy), part, readers, whole=False)
+        return _try(Path(copy), part, readers, task.items, whole=False)
 
 
 def _characters(item: Item) -> int:
@@ -67,8 +67,9 @@ def _characters(item: Item) -> int:
 
 
 def _try(
-    folder: Path, task: Task, readers: Sequence[Reader], *, whole: bool
+    folder: Path, task: Task, readers: Sequence[Reader], items: Sequence[Item], *, whole: bool
 ) -> tuple[list[Shown], list[Check]]:
+    """items: those of the whole task."""
     prompts: list[Shown] = []
     checks: list[Check] = []
     places = [item.place for item in task.items]
@@ -90,7 +91,17 @@ def _try(
         ]
         if readers:
             lengths = [_tokens(suite, task.name, number) for number in range(len(places))]
-            checks.append(check_lengths(reader.label, lengths, places, reader.context, whole=whole))
+            checks.append(
+                check_lengths(
+                    reader.label,
+                    lengths,
+                    places,
+                    reader.context,
+                    whole=whole,
+                    limit=None if task.kind == "choices" else task.max_tokens,
+                    needed=_answer_tokens(items, reader.tokenizer),
+                )
+            )
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
     return prompts, checks
 
@@ -101,6 +112,16 @@ def _tokens(suite: TaskSuite, task: str, item: int) -> int:
         len(request.tokens) + (request.limit_tokens if isinstance(request, Prompt) else 0)
         for request in suite.requests({task: (item,)})
     )
+
+
+def _answer_tokens(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest right answer; of a list of texts, all of them."""
+    answers = {
+        "\n".join(item.answer) if isinstance(item.answer, tuple) else item.right for item in items
+    }
+    longest = sorted(answers, key=len)[-_MOST_TRIED:]
+    tokens: list[list[int]] = tokenizer(longest, add_special_tokens=False)["input_ids"]
+    return max(map(len, tokens))
 
 
 def _bytes_tokenizer() -> PreTrainedTokenizerFast:

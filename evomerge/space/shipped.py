@@ -24,7 +24,7 @@ class ShippedSpace:
     @property
     def summary(self) -> str:
         """The first sentence of what it says."""
-        return re.split(r"(?<=[.:])\s+(?=[A-Z])", self.says, maxsplit=1)[0]
+        return re.split(r"(?<=\.)\s+(?=[A-Z])", self.says, maxsplit=1)[0]
 
 
 def shipped_spaces() -> list[ShippedSpace]:

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import evomerge
 from evomerge.check import CheckReport
 from evomerge.check.report import half_width, items_for
+from evomerge.check.words import _goals
 from evomerge.cli import app
 from evomerge.errors import InputError
 from evomerge.workers import prepare
@@ -252,3 +254,19 @@ def test_signs_that_a_terminal_would_obey_are_shown_as_text(models: Path, tmp_pa
     assert "\x1b" not in said
     assert "| zero plus\\x1b[2J" in said
     assert "[the prompt ends with ' ']" in said
+
+
+@pytest.mark.parametrize(
+    ("members", "line"),
+    [
+        (["sums"], "    1 task: sums"),
+        (["sums", "coins"], "    2 tasks, of the same weight: sums, coins"),
+    ],
+)
+def test_the_tasks_of_a_group_are_counted(members: list[str], line: str) -> None:
+    goal = SimpleNamespace(
+        part="objective", name="mine/acc", wanted="higher", members=members, weight_by_size=False
+    )
+    assert (
+        list(_goals(cast(CheckReport, SimpleNamespace(combined="mean", goals=[goal]))))[-1] == line
+    )

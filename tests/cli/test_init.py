@@ -148,10 +148,14 @@ def test_a_task_is_taken_once(models: Path, tmp_path: Path) -> None:
     ("more", "words"),
     [
         (["--task", "sums_said:acc"], "task sums_said: no metric acc; usable here: exact_match"),
-        (["--device", "abacus"], "abacus: write auto, cpu or cuda"),
+        (["--device", "abacus"], "evomerge: --device abacus: write auto, cpu or cuda"),
         (["--task", "sums_chois:acc"], "task sums_chois: unknown; did you mean sums_choice"),
         (["--source", "nowhere"], "models.sources.2: nowhere: no such folder"),
-        (["--candidates", "0"], "budget.candidates: 0"),
+        (["--task", "nonesuch"], "check the name, or name its folder with --task-folder"),
+        (["--task-folder", "nowhere"], "evomerge: --task-folder: nowhere is no folder"),
+        (["--candidates", "0"], "evomerge: --candidates 0: must be at least 1"),
+        (["--hours", "0"], "evomerge: --hours 0: must be a number of hours above 0"),
+        (["--hours", "nan"], "evomerge: --hours nan: must be a number of hours above 0"),
         (["--space", "per_lair"], "search_space: per_lair"),
         (["--task", "sums_choice:acc"], "sums_choice/acc is listed twice"),
     ],
@@ -165,6 +169,21 @@ def test_a_wrong_answer_is_one_line_and_nothing_is_written(
     assert words in said.stderr
     assert len(said.stderr.splitlines()) == 1
     assert not out.exists()
+
+
+def test_a_front_of_one_objective_is_refused_in_the_words_of_the_command(
+    models: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "job.yaml"
+    said = init(
+        *("--out", str(out), "--base", str(models / "base"), "--source", str(models / "first")),
+        *("--task", "sums_choice:acc", "--task-folder", str(TASKS), "--goal", "front"),
+    )
+    assert said.exit_code == 2 and not out.exists()
+    assert said.stderr.splitlines() == [
+        "evomerge: --goal front: needs two objectives or more; give another --task, or leave "
+        "--goal out"
+    ]
 
 
 def test_without_a_terminal_what_is_needed_is_named(tmp_path: Path) -> None:

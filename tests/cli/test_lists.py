@@ -36,6 +36,7 @@ def test_every_space_is_listed_and_can_be_read() -> None:
     for space in shipped_spaces():
         assert read_space(space.name)
         assert "\n" not in space.summary
+        assert space.summary.endswith(".") and len(space.summary) > 20, "a whole sentence"
     lines = run("spaces").stdout.splitlines()
     assert len(lines) == len(found) + 1
 
@@ -116,3 +117,9 @@ def test_nothing_is_offered_that_is_not_there(capsys: pytest.CaptureFixture[str]
     refused = run("metrics", "kana_aritmetic_en")
     assert refused.exit_code == 2
     assert "did you mean kana_arithmetic_en" in refused.stderr
+    refused = run("metrics", "nonesuch")
+    assert "check the name, or name its folder with --task-folder" in refused.stderr
+    for command in (("metrics", "mine"), ("tasks",)):
+        refused = run(*command, "--task-folder", "nowhere")
+        assert refused.exit_code == 2
+        assert "evomerge: --task-folder: nowhere is no folder" in refused.stderr

@@ -122,7 +122,12 @@ def test_items_longer_than_a_models_context_are_named() -> None:
     assert check.level == "warning"
     assert "2 items are longer than the 16 tokens of m" in check.sentence
     assert "line 3, line 4" in check.sentence
+    assert check.sentence.endswith("; shorten the texts"), "choices have no answer to shorten"
     assert check_lengths("m", [5], ["line 2"], 16).level == "ok"
     some = check_lengths("m", [20, 30], ["line 3", "line 4"], 16, whole=False)
     assert "at least 2 items are longer" in some.sentence
+    for needed, mend in [(2, ", or lower --max-tokens to 2"), (3, "")]:
+        # The longest prompt has 14 tokens, so 2 of 16 are left.
+        check = check_lengths("m", [22, 18], ["line 2", "line 3"], 16, limit=8, needed=needed)
+        assert check.sentence.endswith(f"; shorten the texts{mend}")
     assert "states no limit" in check_lengths("m", [5], ["line 2"], sys.maxsize).sentence

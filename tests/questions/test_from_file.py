@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,44 @@ def test_prompts_longer_than_a_models_context_are_warned_of(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize(("answer", "fits"), [("x", True), ("cat " * 80, False)])
+def test_the_longest_answer_that_fits_is_named_and_does_fit(
+    tmp_path: Path, answer: str, fits: bool
+) -> None:
+    model = save_tiny_llama(tmp_path / "model", seed=0)
+    questions = [{"question": "cat " * n, "answer": answer} for n in (9, 200)]
+    path = write_rows(tmp_path / "mine.jsonl", questions)
+    report = evomerge.task_from_file(path, tmp_path / "made", models=[model], max_tokens=100)
+    (said,) = (said for said in report.warnings if "longer than the 256 tokens" in said)
+    named = re.search(r"; shorten the texts, or lower --max-tokens to (\d+)$", said)
+    assert (named is not None) == fits
+    if named is None:
+        return
+    limits = {"largest": int(named[1]), "above": int(named[1]) + 1}
+    told = {
+        name: evomerge.task_from_file(path, tmp_path / name, models=[model], max_tokens=limit)
+        for name, limit in limits.items()
+    }
+    levels = {
+        name: [check.level for check in made.checks if check.name == "length"]
+        for name, made in told.items()
+    }
+    assert levels == {"largest": ["ok"], "above": ["warning"]}
+
+
+def test_prompts_that_are_the_same_for_two_models_are_printed_once(
+    tmp_path: Path, rows: Path, chat_model: Path
+) -> None:
+    one, other = (save_tiny_llama(tmp_path / name, seed=0) for name in ("one", "other"))
+    report = evomerge.task_from_file(rows, tmp_path / "made", models=[one, chat_model, other])
+    heads = [line for line in report.lines() if line.startswith("prompt of")]
+    assert heads == [
+        *(f"prompt of line {number} for {one} and {other}:" for number in (1, 2, 3)),
+        *(f"prompt of line {number} for {chat_model}:" for number in (1, 2, 3)),
+    ]
+    assert len(report.prompts) == 9, "programs get those of each model"
+
+
 def test_of_a_large_task_the_first_items_and_the_longest_are_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +164,7 @@ def test_the_report_is_plain_json(tmp_path: Path, rows: Path) -> None:
         ({"kind": "number", "answer": "question"}, "which column|given for two"),
         ({"kind": "json"}, "line 1: the answer 'a0' is no JSON object"),
         ({"fewshot": 60}, "--fewshot 60: there are 60 items"),
-        ({"fewshot": -1}, "--fewshot -1: outside 0 to 64"),
+        ({"fewshot": -1}, "--fewshot -1: outside 0 to 64; give 0 for no examples, or"),
         ({"within": 0.7}, r"--within 0\.7: outside"),
         ({"within": float("nan")}, "--within nan: outside"),
         ({"max_tokens": 0}, "--max-tokens 0: outside"),

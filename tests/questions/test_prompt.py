@@ -21,7 +21,7 @@ def test_what_a_table_holds_is_text_and_no_template() -> None:
     assert apply_template(with_context, {**DOCUMENT, "context": ""}).startswith("Question: ")
 
 
-@pytest.mark.parametrize("text", [HOSTILE, "{{question}}", "{other}", "%}", "\n", "{%if x%}"])
+@pytest.mark.parametrize("text", [HOSTILE, "{{question}}", "{{other}}", "%}", "\n", "{%if x%}"])
 def test_a_users_wording_is_text_but_for_its_fields(text: str) -> None:
     template = doc_to_text(f"{text}{{question}}!{text}\n", with_context=False)
     rendered = apply_template(template, {"question": "Q"})
@@ -41,6 +41,21 @@ def test_an_answer_ends_where_a_further_question_would_begin(
     wording: str | None, start: str
 ) -> None:
     assert next_question(wording) == start
+
+
+@pytest.mark.parametrize("text", [r"\boxed{answer}", "{}", '{"a": 1}', "a{2}", "{1, 2}", "${x}"])
+def test_braces_that_are_no_field_are_text(text: str) -> None:
+    template = doc_to_text(f"{{question}} {text}", with_context=False)
+    assert apply_template(template, {"question": "Q"}) == f"Q {text}"
+
+
+@pytest.mark.parametrize("field", ["{foo}", "{quesiton}", "{ question }", "{Question}", "{問}"])
+def test_a_misspelt_field_is_refused_with_the_fields_there_are(field: str) -> None:
+    said = rf"{field} is no column of the task; a wording may have \{{question\}}"
+    with pytest.raises(TaskError, match=rf"{said}, and \{{context\}} with --context COLUMN$"):
+        doc_to_text(f"{{question}} {field}", with_context=False)
+    with pytest.raises(TaskError, match=rf"{said} and \{{context\}}$"):
+        doc_to_text(f"{{context}} {{question}}{field}", with_context=True)
 
 
 def test_a_question_alone_is_a_column() -> None:
