@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge.errors import RunError
 from evomerge.evaluate import Split
-from evomerge.search import CHANGES, AnswerSheet, Change, compare_answers
-from evomerge.study import read_study, refuse_grid
+from evomerge.search import CHANGES, AnswerSheet, Change, compare_answers, splits_with
+from evomerge.study import Study, read_study, refuse_grid
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +42,28 @@ def answer_sheet(
     refuse_grid(run_dir)
     with read_study(run_dir) as study:
         sheet = compare_answers(study, split=split, models=names)
-    return sheet.only(changes or CHANGES, task=task, item=item)
+        if changes and sheet.against is None:
+            asked = {"--lost": lost, "--gained": gained, "--differ": differ}
+            raise RunError(
+                f"{' '.join(name for name, given in asked.items() if given)}: two models are "
+                f"needed, and only {sheet.models[0].called} is shown; name another in --models"
+            )
+        sheet = sheet.only(task=task)
+        if item is not None:
+            _refuse_elsewhere(study, sheet, item)
+    return sheet.only(changes or CHANGES, item=item)
+
+
+def _refuse_elsewhere(study: Study, sheet: AnswerSheet, item: int) -> None:
+    """Raise RunError if the item is not on the sheet, but on one of another split."""
+    if item in {each.item for each in sheet.items}:
+        return
+    splits = splits_with(study, item, {each.task for each in sheet.items})
+    if splits:
+        raise RunError(
+            f"--item {item}: item {item} is a {' or '.join(splits)} item; add "
+            + " or ".join(f"--split {split}" for split in splits)
+        )
 
 
 def answer_table(sheet: AnswerSheet) -> pandas.DataFrame:

@@ -217,7 +217,7 @@ class SearchResult:
         item: int | None = None,
         split: Split | None = None,
     ) -> pandas.DataFrame:
-        """What models answered: a row for each item and model, lost and gained items first.
+        """What models answered: a row for each item and model; lost items first, then gained ones.
 
         Answers of the baselines and of the models of the final selection are kept.
 
@@ -227,7 +227,7 @@ class SearchResult:
                 first is compared with the best parent if that is shown, or else with the second.
             lost, gained: only items on which the first scores less, or more.
             differ: only items on which the models do not all score the same.
-            task, item: only this task, only the item with this number.
+            task, item: only this task, or group of tasks; only the item with this number.
             split: the items; by default the test items of an ended search, or else the search items
                 of the baselines.
 

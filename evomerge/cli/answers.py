@@ -17,7 +17,7 @@ def answers(
     differ: Annotated[
         bool, typer.Option("--differ", help="Only items on which the models do not score the same.")
     ] = False,
-    task: Annotated[str | None, typer.Option(help="Only items of this task.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only items of this task, or group.")] = None,
     item: Annotated[
         int | None, typer.Option(help="Only the item with this number, in full length.")
     ] = None,
@@ -33,7 +33,7 @@ def answers(
         Literal["search", "validation", "test"] | None,
         typer.Option(help="The items: test, or before the end of the search those of baselines."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The most items to print.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The first items only.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show what models answered, side by side: the winner, its parents and the uniform soup."""

@@ -58,20 +58,30 @@ def answer_lines(sheet: AnswerSheet, *, limit: int, whole: bool = False) -> Iter
 
 
 def summary_of(sheet: AnswerSheet) -> str:
-    """How many items changed, in a sentence."""
-    items = count_text(len(sheet.items), f"{sheet.split} item")
+    """How many of the items asked for changed, in a sentence, whichever of them are shown."""
+    items = count_text(len(sheet.asked), f"{sheet.split} item")
     first = _name(sheet.models[0])
     if sheet.against is None:
         return f"{items} answered by {first}"
     counts = ", ".join(
-        f"{count:,} {_CHANGES[change]}" for change, count in sheet.counts.items() if count
+        f"{count:,} {_CHANGES[change]}"
+        for change, count in sheet.counts.items()
+        if count or change in ("lost", "gained")
     )
-    return f"{items}; {first} against {_name(sheet.against)}: {counts or 'none'}"
+    pair = " against ".join(_titled(model, sheet) for model in (sheet.models[0], sheet.against))
+    return f"{items}; {pair}: {counts}"
+
+
+def _titled(model: AnsweringModel, sheet: AnswerSheet) -> str:
+    """Its name, and what it stands for if the name does not say it."""
+    title = None if model.role == "winner" else sheet.titles.get(model.label)
+    return _name(model) if title is None else f"{_name(model)} ({title})"
 
 
 def _item_lines(item: AnsweredItem, *, whole: bool) -> Iterator[str]:
     metric = f", {item.metric}" if item.metric else ""
-    yield one_line(f"{item.task} item {item.item}: {_CHANGES[item.change]}{metric}")
+    change = f": {_CHANGES[item.change]}" if item.change else ""
+    yield one_line(f"{item.task} item {item.item}{change}{metric}")
     rows: list[tuple[str, Sequence[str]]] = []
     if item.question is not None:
         prompt = item.question.prompt
@@ -228,7 +238,7 @@ def answers_part(study: Study) -> AnswersPart | None:
             models=(), items=(), more=0, summary=None, remarks=(f"{error}.",), cut=cut
         )
     changed = sheet.only(("lost", "gained", "differs"))
-    shown = changed.first(ITEMS_ON_PAGE)
+    shown = changed.mixed(ITEMS_ON_PAGE)
     return AnswersPart(
         models=tuple(_name(model) for model in sheet.models),
         items=tuple(_page_item(item, sheet.models) for item in shown.items),
@@ -245,7 +255,7 @@ def _page_item(item: AnsweredItem, models: Sequence[AnsweringModel]) -> PageItem
     return PageItem(
         task=item.task,
         item=item.item,
-        change=_CHANGES[item.change],
+        change=_CHANGES[item.change] if item.change else "",
         asked="" if question is None else shown_text(end_of(question.prompt, _ASKED_CHARACTERS)),
         wanted="" if question is None else shown_text(shorten(question.target, _ASKED_CHARACTERS)),
         cells=tuple(given.get(model) for model in models),

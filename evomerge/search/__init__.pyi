@@ -24,6 +24,7 @@ from .forecast import PhaseForecast as PhaseForecast
 from .forecast import forecast as forecast
 from .ledger import Ledger as Ledger
 from .results.answering import AnsweringModel as AnsweringModel
+from .results.answering import splits_with as splits_with
 from .results.answers import CHANGES as CHANGES
 from .results.answers import AnsweredItem as AnsweredItem
 from .results.answers import AnswerSheet as AnswerSheet

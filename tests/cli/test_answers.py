@@ -11,7 +11,19 @@ from typer.testing import CliRunner
 
 import evomerge
 from evomerge.cli import app
-from tests.search.answered import CHOSEN, MODELS, SAID, WINNER, answered, paths
+from evomerge.evaluate.answers import Answers
+from evomerge.evaluate.candidate import CandidateKey
+from tests.search.answered import (
+    CHOSEN,
+    MODELS,
+    SAID,
+    WINNER,
+    MadeUp,
+    answered,
+    answers_of,
+    paths,
+    record,
+)
 
 EVIL = "\x1b]0;gone\x07\u202e\x9b2J"
 
@@ -98,6 +110,55 @@ def test_a_wrong_wish_is_one_line(run_dir: Path, tmp_path: Path) -> None:
     assert "--item 77" in refused(run_dir, "--item", "77")
     assert "no answers to validation items" in refused(run_dir, "--split", "validation")
     assert "no search here" in refused(tmp_path)
+
+
+def test_a_shorter_limit_shows_the_first_items_of_a_longer_one(run_dir: Path) -> None:
+    def heads(*options: object) -> list[str]:
+        return [line for line in said(run_dir, *options).split("\n") if line[:5] == "kana_"]
+
+    every = heads("--limit", 30)
+    assert every[0] == "kana_said item 12: lost, exact_match"
+    for limit in (1, 2, 3, 7, 20):
+        assert heads("--limit", limit) == every[:limit]
+        assert heads("--lost", "--gained", "--limit", limit) == every[: min(limit, 12)]
+
+
+def test_what_is_lost_or_gained_needs_two_models(run_dir: Path) -> None:
+    for option in ("--lost", "--gained", "--differ"):
+        text = refused(run_dir, "--models", "winner", option)
+        assert f"{option}: two models are needed, and only winner is shown" in text
+    alone = said(run_dir, "--models", "winner", "--limit", 2)
+    assert "the same" not in alone
+    document = json.loads(said(run_dir, "--models", "winner", "--json"))
+    assert (document["counts"], document["items"][0]["change"]) == (None, None)
+
+
+def test_an_item_of_another_split_is_said_to_be_there(tmp_path: Path) -> None:
+    def shifted(model: MadeUp) -> Answers:
+        return {
+            task: replace(kept, items=tuple(replace(e, item=e.item + 600) for e in kept.items))
+            for task, kept in answers_of(model).items()
+        }
+
+    with answered(tmp_path / "run") as study, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.search.answered.answers_of", shifted)
+        for place, model in enumerate(MODELS[1:]):
+            record(study, CandidateKey(0, place), model)
+    text = refused(tmp_path / "run", "--item", 615)
+    assert "--item 615: item 615 is a search item; add --split search" in text
+    assert "kana_said item 615" in said(tmp_path / "run", "--item", 615, "--split", "search")
+    text = refused(tmp_path / "run", "--item", 615, "--task", CHOSEN)
+    assert "--item 615: not among the test items" in text
+    text = refused(tmp_path / "run", "--item", 3, "--split", "search")
+    assert "item 3 is a test item; add --split test" in text
+
+
+def test_the_counts_are_of_all_items_asked_for(run_dir: Path) -> None:
+    counts = {"lost": 4, "gained": 8, "differs": 5, "same": 13}
+    for options in ((), ("--lost",), ("--gained", "--limit", 1)):
+        assert json.loads(said(run_dir, *options, "--json"))["counts"] == counts
+    first = said(run_dir, "--lost").splitlines()[0]
+    assert first.startswith("30 test items; winner against japanese (the best parent): 4 lost, 8")
 
 
 def test_the_table_has_a_row_for_each_item_and_model(run_dir: Path) -> None:

@@ -13,13 +13,15 @@ from rich.console import Console
 
 from evomerge.errors import visible
 from evomerge.evaluate.answers import Answers, ItemAnswer, Question, TaskAnswers
+from evomerge.evaluate.candidate import CandidateKey
 from evomerge.report import answers as answers_module
-from evomerge.report.answers import answer_lines, answers_part
+from evomerge.report.answers import answer_lines, answers_part, summary_of
 from evomerge.report.html import render_report
 from evomerge.report.status import show_status, status_of
 from evomerge.search.results.answers import compare_answers
+from evomerge.study import create_study
 from tests.report.studies import make_structure
-from tests.search.answered import CHOSEN, MODELS, SAID, MadeUp, answered, paths
+from tests.search.answered import CHOSEN, MODELS, SAID, MadeUp, answered, make_job, paths, record
 
 EVIL = "</td></script><img src=x onerror=alert(1)>\x1b[2J\u202e{{ 7 * 7 }}<!--"
 
@@ -39,7 +41,8 @@ def test_the_report_shows_lost_and_gained_items_side_by_side(tmp_path: Path) -> 
     assert [change for _, change in rows[12:]] == ["others differ"] * 5
     heads = re.findall(r"<th>(.*?)</th>", page)
     assert heads[-4:] == ["winner", "japanese", "arithmetic", "uniform soup"]
-    assert "30 test items; winner against japanese: 4 lost, 8 gained, 5 others differ" in page
+    counts = "4 lost, 8 gained, 5 others differ, 13 the same"
+    assert f"30 test items; winner against japanese (the best parent): {counts}" in page
     assert "What is\n12 and one?" in page
     assert "[0]</span> answer 0" in page and "[1]</span> answer 13" in page
     assert "cut off at the limit of 8 tokens" in page
@@ -120,7 +123,8 @@ def test_a_terminal_gets_a_line_for_each_text(tmp_path: Path) -> None:
         lines = list(answer_lines(sheet.only(("lost",)), limit=2))
         whole = list(answer_lines(sheet.only(task=SAID, item=0), limit=20, whole=True))
     assert lines == [
-        "4 test items; winner against japanese: 4 lost",
+        "30 test items; winner against japanese (the best parent): 4 lost, 8 gained, "
+        "5 others differ, 13 the same",
         "",
         "kana_said item 12: lost, exact_match",
         "  asked         What is",
@@ -143,6 +147,27 @@ def test_a_terminal_gets_a_line_for_each_text(tmp_path: Path) -> None:
         "and 2 more items (--limit 4 shows all)",
     ]
     assert "                (cut off at the limit of 8 tokens)" in whole
+
+
+def test_one_model_alone_has_no_mark(tmp_path: Path) -> None:
+    with answered(tmp_path / "run") as study:
+        lines = list(answer_lines(compare_answers(study, models=["winner"]), limit=1))
+    assert lines[0] == "30 test items answered by winner"
+    assert lines[2] == "kana_said item 0, exact_match"
+
+
+def test_the_first_line_says_what_is_compared(tmp_path: Path) -> None:
+    def first_line(*models: str) -> str:
+        return summary_of(compare_answers(study, models=models)).split(": ")[0]
+
+    with create_study(tmp_path / "run", make_job()) as study:
+        for place, model in enumerate(MODELS[1:]):
+            record(study, CandidateKey(0, place), model)
+        usual = "uniform soup (the best baseline) against japanese (the best parent)"
+        assert first_line() == f"30 search items; {usual}"
+        assert first_line("arithmetic", "base") == "30 search items; arithmetic against base"
+        none = summary_of(compare_answers(study, models=["base", "arithmetic"]))
+    assert none == "30 search items; base against arithmetic: 3 lost, 0 gained, 27 the same"
 
 
 def test_what_shows_nothing_is_said_and_what_is_left_out_is_marked(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from evomerge.errors import RunError
 from evomerge.evaluate.answers import Answers, TaskAnswers
-from evomerge.evaluate.candidate import CandidateKey, TaskItems
+from evomerge.evaluate.candidate import CandidateKey, Scored, TaskItems
 from evomerge.evaluate.inference.shares import share_differences
 from evomerge.evaluate.inference.simultaneous import Difference
 from evomerge.search.results import answers as answers_module
@@ -120,7 +120,7 @@ def test_models_are_chosen_by_role_label_or_record(study: Study) -> None:
     assert numbers(sheet, "lost") == [19]
     alone = compare_answers(study, models=["winner"])
     assert alone.against is None
-    assert alone.counts["same"] == 30
+    assert {item.change for item in alone.items} == {None}
     with pytest.raises(RunError, match=r"--models nobody: no such model on the test items; there"):
         compare_answers(study, models=["nobody"])
     with pytest.raises(RunError, match="no answers to validation items can be shown"):
@@ -137,11 +137,59 @@ def test_items_are_chosen_by_task_number_and_change(study: Study) -> None:
         sheet.only(task="nothing")
     with pytest.raises(RunError, match="--item 99: not among the test items"):
         sheet.only(item=99)
-    some = sheet.first(6)
+    assert sheet.only(("lost",)).counts == sheet.counts
+    assert sheet.only(("lost",), item=12).counts["lost"] == 1
+    assert sheet.only(("lost",), item=12).counts["gained"] == 0
+
+
+def test_a_few_items_on_a_page_are_lost_and_gained_ones_of_every_task(study: Study) -> None:
+    sheet = compare_answers(study)
+    some = sheet.mixed(6)
     assert [item.change for item in some.items] == [*["lost"] * 3, *["gained"] * 3]
-    assert [item.change for item in sheet.first(11).items] == [*["lost"] * 4, *["gained"] * 7]
-    assert {item.task for item in sheet.first(19).items} == {SAID, CHOSEN}
-    assert sheet.first(99).items == sheet.items
+    assert [item.change for item in sheet.mixed(11).items] == [*["lost"] * 4, *["gained"] * 7]
+    assert {item.task for item in sheet.mixed(19).items} == {SAID, CHOSEN}
+    assert sheet.mixed(99).items == sheet.items
+
+
+def test_the_first_items_are_those_of_any_higher_limit(study: Study) -> None:
+    sheet = compare_answers(study)
+    assert [item.change for item in sheet.first(3).items] == ["lost"] * 3
+    for limit in range(1, 32):
+        assert sheet.first(limit).items == sheet.items[:limit]
+    for change in ("lost", "gained", "differs", "same"):
+        names = [(item.task, item.item) for item in sheet.items if item.change == change]
+        assert names == sorted(names, key=lambda name: ([SAID, CHOSEN].index(name[0]), name[1]))
+
+
+def test_a_group_means_its_tasks(tmp_path: Path) -> None:
+    skills = {"task": "skills", "metric": "acc", "members": [SAID, CHOSEN]}
+    with create_study(tmp_path / "run", make_job(objectives=[skills])) as study:
+        for place, model in enumerate(MODELS[1:]):
+            record(study, CandidateKey(0, place), model)
+        sheet = compare_answers(study)
+    assert sheet.only(task="skills").items == sheet.items
+    assert {item.task for item in sheet.only(task=CHOSEN).items} == {CHOSEN}
+    with pytest.raises(RunError, match=r"--task no: .* answers to kana_said, kana_chosen, skills"):
+        sheet.only(task="no")
+
+
+def test_a_task_of_a_group_is_judged_by_the_metric_of_the_group(tmp_path: Path) -> None:
+    def two_metrics(*given: Any, **options: Any) -> Scored:
+        outcome = Scored(*given, **options)
+        tasks = {
+            task: replace(found, metrics={"other": (0.5,) * len(found.ids), **found.metrics})
+            for task, found in outcome.tasks.items()
+        }
+        return replace(outcome, tasks=tasks)
+
+    skills = {"task": "skills", "metric": "exact_match", "members": [SAID, CHOSEN]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.search.answered.Scored", two_metrics)
+        with create_study(tmp_path / "run", make_job(objectives=[skills])) as study:
+            for place, model in enumerate(MODELS[1:]):
+                record(study, CandidateKey(0, place), model)
+            sheet = compare_answers(study)
+    assert {item.metric for item in sheet.items if item.task == SAID} == {"exact_match"}
 
 
 def test_before_the_end_the_baselines_are_compared(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.errors import RunError
@@ -43,6 +43,16 @@ class AnsweringModels:
     models: tuple[AnsweringModel, ...]
     best_parent: str | None
     points: tuple[str, ...] = ()
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """What the best models stand for, by their labels; the winner's name says it already."""
+        kinds: dict[Role, str] = {"baseline": "the best baseline", "finalist": "the best finalist"}
+        best = self.models[:1] if self.split != "test" else ()
+        found = {model.label: kinds[model.role] for model in best if model.role in kinds}
+        if self.best_parent is not None:
+            found[self.best_parent] = "the best parent"
+        return found
 
     @property
     def usual(self) -> tuple[AnsweringModel, ...]:
@@ -120,6 +130,24 @@ def _split_of(study: Study, name: str) -> Split | None:
         if trial.answers is not None and name in (trial.label, str(trial.key)):
             return next(split for split, phase in _PHASES.items() if phase == trial.key.phase)
     return None
+
+
+def splits_with(study: Study, item: int, tasks: Collection[str]) -> tuple[Split, ...]:
+    """The splits on which answers to an item of one of these tasks are kept, and can be read."""
+    found = []
+    for split, phase in _PHASES.items():
+        for trial in study.trials:
+            if trial.key.phase != phase or trial.answers is None:
+                continue
+            try:
+                answers = study.answers_of(trial.key)
+            except RunError:
+                continue  # another model's answers may still be there
+            items = [each.item for task in tasks if task in answers for each in answers[task].items]
+            if item in items:
+                found.append(split)
+                break
+    return tuple(found)
 
 
 def _tested(study: Study, outcome: SearchOutcome) -> AnsweringModels:

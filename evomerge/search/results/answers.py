@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from evomerge.errors import RunError
@@ -46,13 +45,14 @@ class GivenAnswer:
 class AnsweredItem:
     """An item and its answers, in the order of the models; a model without one is left out.
 
-    metric: of the values; None if the task has none. question: None where texts are left out.
+    metric: of the values; None if the task has none. change: None where one model is alone.
+    question: None where texts are left out.
     """
 
     task: str
     item: int
     metric: str | None
-    change: Change
+    change: Change | None
     question: Question | None
     answers: tuple[GivenAnswer, ...]
 
@@ -61,20 +61,26 @@ class AnsweredItem:
 class AnswerSheet:
     """The answers of some models to the items of a split.
 
-    models: the first is compared with `against`, None where it is alone. items: the lost and the
-    gained ones first. remarks: what is missing, in sentences.
+    models: the first is compared with `against`, None where it is alone. titles: what some of the
+    labels stand for, such as "the best parent". items: the lost ones, the gained ones, those that
+    differ, the rest; of each, by task and number. asked: those of the task and the number that were
+    asked for, of all changes. groups: the tasks of each group in the job. remarks: what is missing,
+    in sentences.
     """
 
     split: Split
     models: tuple[AnsweringModel, ...]
     against: AnsweringModel | None
     items: tuple[AnsweredItem, ...]
+    asked: tuple[AnsweredItem, ...]
     remarks: tuple[str, ...]
+    titles: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def counts(self) -> Mapping[Change, int]:
-        """How many items there are of each change."""
-        found = Counter(item.change for item in self.items)
+        """How many of the items asked for there are of each change."""
+        found = Counter(item.change for item in self.asked)
         return {change: found[change] for change in CHANGES}
 
     def only(
@@ -86,30 +92,40 @@ class AnswerSheet:
     ) -> AnswerSheet:
         """The items of these changes, of a task, or with a number. Raises RunError if it is wrong.
 
-        An unknown task or item is an error; that no item changed so is not.
+        task: or a group of tasks. An unknown task or item is an error; that no item changed so is
+        not. An item without a change counts as the same.
         """
-        known = list(dict.fromkeys(each.task for each in self.items))
-        if task is not None and task not in known:
+        known = list(dict.fromkeys(each.task for each in self.asked))
+        tasks = known if task is None else (task, *self.groups.get(task, ()))
+        if not set(tasks) & set(known):
             raise RunError(
                 f"--task {task}: no answers to it are kept on the {self.split} items; there are "
-                f"answers to {', '.join(known)}"
+                f"answers to {', '.join([*known, *self._groups_of(known)])}"
             )
-        asked = [each for each in self.items if task in (None, each.task)]
+        asked = [each for each in self.asked if each.task in tasks]
         if item is not None and item not in {each.item for each in asked}:
             raise RunError(
                 f"--item {item}: not among the {self.split} items that answers are kept of; leave "
                 "it out to see which are"
             )
-        kept = [each for each in asked if item in (None, each.item) and each.change in changes]
-        return replace(self, items=tuple(kept))
+        asked = [each for each in asked if item in (None, each.item)]
+        kept = [each for each in asked if (each.change or "same") in changes]
+        return replace(self, items=tuple(kept), asked=tuple(asked))
 
     def first(self, limit: int) -> AnswerSheet:
-        """At most so many items: as many lost as gained ones if there are enough, of every task."""
+        """The first items, at most so many."""
+        return replace(self, items=self.items[:limit])
+
+    def mixed(self, limit: int) -> AnswerSheet:
+        """At most so many items: as many lost as gained ones if there are enough, of every task.
+
+        For a page that shows a few of all. What one limit leaves out, a lower one may show.
+        """
         left = {change: self._in_turn(change) for change in CHANGES}
         order = [*left["lost"][: limit // 2], *left["gained"][: (limit + 1) // 2]]
         order += [*left["lost"], *left["gained"], *left["differs"], *left["same"]]
         names = dict.fromkeys((item.task, item.item) for item in order)
-        shown = set(islice(names, limit))
+        shown = set(list(names)[:limit])
         return replace(
             self, items=tuple(item for item in self.items if (item.task, item.item) in shown)
         )
@@ -120,9 +136,13 @@ class AnswerSheet:
             "split": self.split,
             "models": [_named(model) for model in self.models],
             "against": None if self.against is None else self.against.label,
+            "counts": None if self.against is None else dict(self.counts),
             "items": [_plain(item) for item in self.items],
             "remarks": list(self.remarks),
         }
+
+    def _groups_of(self, known: Sequence[str]) -> list[str]:
+        return [name for name, tasks in self.groups.items() if set(tasks) & set(known)]
 
     def _in_turn(self, change: Change) -> list[AnsweredItem]:
         """The items of a change: the first of each task, then the second of each, and so on."""
@@ -216,7 +236,10 @@ def compare_answers(
         models=answering,
         against=against,
         items=items,
+        asked=items,
         remarks=tuple(remarks),
+        titles=there.titles,
+        groups={each.task: each.tasks for each in study.job.scored if each.members},
     )
 
 
@@ -263,7 +286,7 @@ def _side_by_side(
                     answers=given,
                 )
             )
-    return tuple(sorted(items, key=lambda item: CHANGES.index(item.change)))
+    return tuple(sorted(items, key=lambda item: CHANGES.index(item.change or "same")))
 
 
 def _values_of(
@@ -304,9 +327,11 @@ def _change(
     first: AnsweringModel,
     against: AnsweringModel | None,
     sign: float,
-) -> Change:
+) -> Change | None:
+    if against is None:
+        return None
     values = {each.model: sign * each.value for each in given if each.value is not None}
-    if against is not None and first in values and against in values:
+    if first in values and against in values:
         gain = values[first] - values[against]
         if abs(gain) > _ROUNDING:
             return "gained" if gain > 0.0 else "lost"
