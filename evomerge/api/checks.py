@@ -55,8 +55,8 @@ def check(
     Example:
         >>> import evomerge
         >>> report = evomerge.check("job.yaml", timing=False)
-        >>> [task.name for task in report.tasks]
-        ['sums_choice', 'sums_said']
+        >>> ", ".join(task.name for task in report.tasks)
+        'sums_choice, sums_said'
         >>> report.forecast.stages[0].generations
         3
     """

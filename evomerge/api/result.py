@@ -225,9 +225,11 @@ class SearchResult:
             models: labels, names of candidates, or `winner`, `front`, `parents`, `soup`, `base`; by
                 default the winner (or a point of the front), its parents and the uniform soup. The
                 first is compared with the best parent if that is shown, or else with the second.
-            lost, gained: only items on which the first scores less, or more.
+            lost: only items on which the first scores less.
+            gained: only items on which the first scores more.
             differ: only items on which the models do not all score the same.
-            task, item: only this task, or group of tasks; only the item with this number.
+            task: only this task, or group of tasks.
+            item: only the item with this number.
             split: the items; by default the test items of an ended search, or else the search items
                 of the baselines.
 
