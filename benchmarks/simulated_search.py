@@ -26,7 +26,8 @@ from evomerge.evaluate.candidate import (
     count_items,
     ignore,
 )
-from evomerge.evaluate.objective import Means, Metric, Objective, Term, means_of
+from evomerge.evaluate.metric import Means, Metric
+from evomerge.evaluate.objective import Objective, Term, means_of
 from evomerge.job import EvaluationSpec, JobSpec
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.search.ledger import Ledger

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SearchResult,
         Winner,
         calibrate,
+        check,
         evaluate,
         export,
         grid,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         report,
         resume,
         search,
+        task_from_file,
     )
     from evomerge.errors import (
         EvomergeError,
@@ -69,6 +71,7 @@ __all__ = [
     "WorkerError",
     "__version__",
     "calibrate",
+    "check",
     "evaluate",
     "export",
     "grid",
@@ -79,12 +82,13 @@ __all__ = [
     "report",
     "resume",
     "search",
+    "task_from_file",
 ]
 
 _OFFERED = {
     "evomerge.api": (
-        *("calibrate", "evaluate", "export", "grid", "merge"),
-        *("open_run", "report", "resume", "search"),
+        *("calibrate", "check", "evaluate", "export", "grid", "merge"),
+        *("open_run", "report", "resume", "search", "task_from_file"),
         *("Gain", "SearchResult", "Winner"),
     ),
     "evomerge.errors": (

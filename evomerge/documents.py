@@ -8,11 +8,12 @@ with texts as keys.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -334,13 +335,16 @@ _PLAIN = {
     "missing": "missing; add it",
     "extra_forbidden": "no such key; check its spelling",
     "dict_type": "not a mapping; write its keys",
-    "bool_type": "not a number, a switch or a word",
-    "bool_parsing": "not a number, a switch or a word",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
     "model_type": "not a mapping; write its keys",
     "tuple_type": "not a list; write [...]",
     "int_parsing": "not a whole number",
     "int_from_float": "not a whole number",
+    "int_type": "not an integer; give a whole number",
     "float_parsing": "not a number",
+    "float_type": "give a number",
+    "finite_number": "give a finite number",
     "string_type": "not a text",
 }
 """Our words for problems by pydantic's name, if its own words are about Python."""
@@ -351,7 +355,16 @@ def problem_text(problem: Mapping[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "literal_error":
         return f"write {problem['ctx']['expected']}"
+    if problem["loc"][-1:] == ("bool",):  # the first of the types that a value may have
+        return "not a number, a switch or a word"
     return _PLAIN.get(problem["type"], one_line(message))
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A mend for an unknown name: the closest known name, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
 
 
 # Other people's text in Markdown: names, labels and reasons, without any markup of their own.

@@ -116,18 +116,18 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 @contextmanager
-def package_errors(said: Callable[[str], EvomergeError]) -> Iterator[None]:
+def package_errors(error_of: Callable[[str], EvomergeError]) -> Iterator[None]:
     """Turn an exception from a package's code into an error in one line.
 
-    said: makes the error from the text of the exception. Errors of evomerge pass unchanged, and so
-    do shortages of the machine, which no package causes.
+    error_of: makes the error from the text of the exception. Errors of evomerge and shortages of
+    the machine pass unchanged.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, EvomergeError) or is_shortage(error):
             raise
-        raise said(f"{type(error).__name__}: {one_line(error)}") from error
+        raise error_of(f"{type(error).__name__}: {one_line(error)}") from error
 
 
 def offered_names(group: str) -> list[str]:

@@ -138,7 +138,8 @@ def read_record(run_dir: Path) -> dict[str, Part]:
     parts = {
         "job": {"job.yaml": job},
         **_studies(run_dir, job),
-        "item files": dict(_item_files(run_dir)),
+        "item files": dict(_tables(run_dir / "items")),
+        "answer files": dict(_tables(run_dir / "answers")),
         "events": dict(_events(run_dir)),
         **_as_opened(run_dir),
     }
@@ -220,8 +221,8 @@ def _notes(study: optuna.Study) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _item_files(run_dir: Path) -> Iterator[tuple[str, Any]]:
-    for path in sorted((run_dir / "items").iterdir()):
+def _tables(folder: Path) -> Iterator[tuple[str, Any]]:
+    for path in sorted(folder.glob("*.parquet")):
         table = pq.read_table(path)
         yield path.name, {"types": str(table.schema.remove_metadata()), **table.to_pydict()}
 

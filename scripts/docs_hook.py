@@ -24,6 +24,7 @@ OUTSIDE = (
     "examples/README.md",
     "examples/*.ipynb",
     "examples/*/*.yaml",
+    "examples/*/*.csv",
     "search_spaces/*.yaml",
 )
 

@@ -22,112 +22,13 @@ sys.path.insert(0, str(TOP))
 
 from evomerge.job import JobSpec  # noqa: E402
 from evomerge.merge import (  # noqa: E402
+    DESCRIPTIONS,
     METHODS,
     Method,
     ParameterSpec,
 )
 from evomerge.optimize import BUILT_IN, Mode  # noqa: E402
-
-FORMULAS: Mapping[str, tuple[str, str]] = {
-    "linear": (
-        "Σwθ / Σw",
-        "checkpoints of one run, or similar models; soups, SWA and LAWA use it",
-    ),
-    "slerp": (
-        "[sin((1−t)Ω)·a + sin(tΩ)·b] / sin Ω, Ω the angle between a and b",
-        "two related models; the lengths of their vectors are kept",
-    ),
-    "nuslerp": (
-        "slerp with t = w₂ / Σw; with a base, of δ; by rows or columns if set",
-        "two models, as slerp, with weights or by rows",
-    ),
-    "multislerp": (
-        "the weighted mean of θ/‖θ‖ in the tangent space at their normed mean, times Σw‖θ‖",
-        "several models that were fine-tuned far from each other",
-    ),
-    "karcher": (
-        "the Riemannian mean of θ/‖θ‖, times the mean length",
-        "several models with equal weight; nothing to tune",
-    ),
-    "task_arithmetic": (
-        "θ₀ + λ Σwδ",
-        "a first try with fine-tunes of one base; a negative weight removes a skill",
-    ),
-    "ties": (
-        "θ₀ + λ Σwδ / Σw over the largest δ that agree with the elected sign",
-        "experts that disagree in sign",
-    ),
-    "dare_linear": (
-        "θ₀ + λ Σw·drop(δ), each element kept at random, and the kept ones rescaled",
-        "long fine-tuning with redundant changes",
-    ),
-    "dare_ties": (
-        "as dare_linear, with signs elected",
-        "the same, where experts disagree in sign; the paper's parameter space",
-    ),
-    "breadcrumbs": (
-        "θ₀ + λ Σwδ without the largest and the smallest of each δ",
-        "single large changes that may do harm",
-    ),
-    "breadcrumbs_ties": (
-        "as breadcrumbs, with signs elected",
-        "the same, where experts disagree in sign",
-    ),
-    "della": (
-        "θ₀ + λ Σwδ, each element kept with a probability that rises with its rank; signs elected",
-        "as a next step after dare_ties, which drops elements regardless of their size",
-    ),
-    "della_linear": ("as della, no signs elected", "as a next step after dare_linear"),
-    "model_stock": (
-        "t·mean(θ) + (1−t)·θ₀, t = Nc / (1 + (N−1)c), c the mean cosine of the δ",
-        "fine-tunes of one kind; no weight to choose",
-    ),
-    "nearswap": (
-        "wb + (1−w)a, w = clip(t / |a−b|, 0, 1)",
-        "adding a little of a second model to a model that must change very little",
-    ),
-    "sce": (
-        "θ₀ + Σwδ / Σw over the elements that vary most, w the share of squares, signs elected",
-        "many experts, if a weight for each would be too many genes",
-    ),
-    "arcee_fusion": (
-        "θ₀ + δ where |δ|·KL(softmax θ ‖ softmax θ₀) is at least its median + 1.5·IQR",
-        "one expert, to keep only its important changes",
-    ),
-    "ram": (
-        "θ₀ + the mean of the δ beyond epsilon, element by element",
-        "experts from reinforcement learning: sparse changes that overlap little",
-    ),
-    "ramplus_tl": (
-        "as ram; changes of one model alone are multiplied by 1 + r·clip(shared/own, 0, alpha)",
-        "the same, with more weight for changes that are not shared",
-    ),
-    "passthrough": (
-        "scale·θ + shift, with one model in each slice",
-        "restacked layers: Frankenmerges, folded routes",
-    ),
-    "fisher": (
-        "ΣwFθ / ΣwF, F the diagonal of the empirical Fisher information",
-        "text of each expert's task is available, and elements differ in importance",
-    ),
-    "regmean": (
-        "(ΣwG)⁻¹ ΣwGW for linear layers, G = XᵀX of a layer's inputs, off-diagonals times alpha",
-        "text of each expert's task is available, and memory for a Gram matrix of each layer",
-    ),
-    "gradient_matching": (
-        "θ₀ + Σw (H₀+H)/(H₀+ΣwH)·δ, H the diagonal Hessians",
-        "text of each expert's task is available, and the merge should stay near the base",
-    ),
-    "iso_c": (
-        "θ₀ + λ σ̄ UVᵀ, USVᵀ = Σwδ, σ̄ the mean of S",
-        "many experts of different tasks, small models",
-    ),
-    "tsv": (
-        "θ₀ + λ Σw U⊥SV⊥ᵀ, the leading singular vectors of each δ, decorrelated",
-        "many experts of different tasks",
-    ),
-}
-"""Method -> what it computes, and when to use it. θ a model, θ₀ the base, δ = θ − θ₀, w weights."""
+from evomerge.space import shipped_spaces  # noqa: E402
 
 
 def methods() -> str:
@@ -135,8 +36,8 @@ def methods() -> str:
     rows = [
         (
             f"`{name}`",
-            FORMULAS[name][0],
-            FORMULAS[name][1],
+            DESCRIPTIONS[name].computes,
+            DESCRIPTIONS[name].use_for,
             _models(method),
             "; ".join(_parameter(key, spec) for key, spec in method.parameters.items()) or "none",
             _linked(method.citation),
@@ -176,18 +77,9 @@ def _linked(citation: str) -> str:
 
 def search_spaces() -> str:
     """A table of the shipped search spaces, from the fewest genes to the most."""
-    found = []
-    for path in sorted((TOP / "search_spaces").glob("*.yaml")):
-        comment = " ".join(
-            line[1:].strip()
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line.startswith("#")
-        )
-        text, genes = re.fullmatch(r"(.*) Genes: (\d+) \(32 layers, 2 sources\)", comment).groups()
-        found.append((int(genes), path.stem, text))
     rows = [
-        (f"[`{name}`](../search_spaces/{name}.yaml)", str(genes), text)
-        for genes, name, text in sorted(found)
+        (f"[`{space.name}`](../search_spaces/{space.name}.yaml)", str(space.genes), space.says)
+        for space in shipped_spaces()
     ]
     return _table(("space", "genes", "what it is, and when to use it"), rows)
 

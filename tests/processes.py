@@ -41,7 +41,7 @@ class Begun:
 
     def wait(self) -> int:
         """Its exit code, or the signal that ended it as a negative number."""
-        self.process.join(timeout=60)
+        self.process.join(timeout=600)
         assert self.process.exitcode is not None, "it does not end"
         return self.process.exitcode
 

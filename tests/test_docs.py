@@ -23,8 +23,7 @@ from evomerge.cli import app
 from evomerge.job import OptimizerSpec, load_job, parse_job
 from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import read_recipe
-from evomerge.space.parameters.specification import parse_space
-from evomerge.space.routes.specification import parse_routes
+from evomerge.space.builder import check_space
 from tests.own_parts import installed_example
 from tests.search.jobs import job_document, write_models
 
@@ -138,7 +137,7 @@ def test_what_is_read_off_the_code_is_fresh(part: str) -> None:
 
 
 def test_every_method_is_described_and_no_other() -> None:
-    assert set(WRITER.FORMULAS) == set(METHODS)
+    assert set(WRITER.DESCRIPTIONS) == set(METHODS)
     assert f"{len(METHODS)} methods" in text_of(TOP / "CHANGELOG.md")
 
 
@@ -206,8 +205,7 @@ def read_all() -> int:
         spaces += [stage["search_space"] for stage in document.get("stages", ())]
         for space in spaces:
             if isinstance(space, Mapping):
-                parse = parse_routes if "routes" in space else parse_space
-                parse(space, where=page)
+                check_space(space, where=page)
                 read += 1
     return read
 
@@ -254,6 +252,42 @@ def test_the_whole_criterion_runs_as_it_is_written(beside_the_examples: Path) ->
     assert result.exit_code == 0, result.output
     (shown,) = blocks(page, "text")
     assert result.stdout.strip() == shown.strip()
+
+
+def test_a_table_becomes_a_task_as_it_is_written(
+    beside_the_examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = PAGES["your-data.md"]
+    (beside_the_examples / "sums.csv").write_text(blocks(page, "csv")[0], encoding="utf-8")
+    command = next(line for line in commands() if "task from-file sums.csv" in line)
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    (shown,) = blocks(page, "text")
+    assert result.stdout.strip() == shown.strip()
+    (code,) = blocks(page, "python")
+    exec(compile(code, "your-data.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[0] == "exact exact_match 12"
+    assert (beside_the_examples / "sums-again" / "README.md").is_file()
+
+
+def test_the_way_from_a_table_to_a_better_model_is_gone_as_it_is_written(
+    beside_the_examples: Path,
+) -> None:
+    page = PAGES["from-a-table.md"]
+    said = {}
+    for command in "".join(blocks(page, "")).splitlines():
+        words = shlex.split(command)[1:]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, f"{command}: {result.output}"
+        said[words[0]] = result.stdout
+    assert list(said) == ["task", "init", "check", "search", "answers", "report", "export"]
+    assert "16 questions are almost the same" in said["task"]
+    assert "a search accepts this job" in said["check"]
+    assert "Gained +" in said["search"]
+    assert "lost, exact_match" in said["answers"]
+    assert "verified: 0 of 418 items differ" in said["export"]
+    assert (beside_the_examples / "runs" / "numbers" / "report.html").is_file()
+    assert (beside_the_examples / "better" / "README.md").is_file()
 
 
 def test_the_recipe_to_save_is_merged(beside_the_examples: Path) -> None:

@@ -115,6 +115,13 @@ def test_a_search_goes_on_and_what_was_recorded_stays(record: Path) -> None:
     after = evomerge.resume(record, set={"budget.candidates": 12})
     assert (before.candidates, after.candidates) == (6, 12)
     assert after.finished
+    # What was answered then was not kept; what the last selection scored is.
+    with pytest.raises(evomerge.RunError, match="no answers of it were kept"):
+        after.answers(split="search")
+    said = after.answers()
+    assert {"winner", "finalist", "parent"} & set(said["role"])
+    assert set(said["change"]) <= {"lost", "gained", "differs", "same"}
+    assert said["answer"].notna().all() and said["value"].notna().all()
     now = after.trials_dataframe()
     added = now[~now["candidate"].isin(known)]
     genomes = added[added["kind"] == "genome"]

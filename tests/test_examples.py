@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +31,10 @@ from typer.testing import CliRunner
 
 import evomerge
 from evomerge.cli import app
+from evomerge.evaluate import suite
+from evomerge.evaluate.catalogue import FoundTask
+from evomerge.evaluate.encoding import Encoder
+from evomerge.evaluate.scored_task import ScoredTask
 from evomerge.grid import cells_of, check_grid, load_grid, pin_grid
 from evomerge.job import load_job
 from evomerge.recipe import Recipe, load_recipe
@@ -339,7 +344,23 @@ def at_the_top() -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("at_the_top")
+@pytest.fixture(scope="module")
+def _tasks_built_once() -> Iterator[None]:
+    """The examples on kana share their tasks, ten thousand items that take seconds to build."""
+    built: dict[tuple[str, str, object], ScoredTask] = {}
+
+    def build(found: FoundTask, *, encoder: Encoder, **settings: Any) -> ScoredTask:
+        key = (found.name, encoder._tokenizer.name_or_path, tuple(sorted(settings.items())))
+        if key not in built:
+            built[key] = ScoredTask(found, encoder=encoder, **settings)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite, "ScoredTask", build)
+        yield
+
+
+@pytest.mark.usefixtures("at_the_top", "_tasks_built_once")
 @pytest.mark.parametrize("path", JOBS.values(), ids=JOBS)
 def test_a_job_is_ready_to_run(path: Path) -> None:
     job = load_job(path)
@@ -348,7 +369,7 @@ def test_a_job_is_ready_to_run(path: Path) -> None:
     assert preparation.space.genes
 
 
-@pytest.mark.usefixtures("at_the_top")
+@pytest.mark.usefixtures("at_the_top", "_tasks_built_once")
 @pytest.mark.parametrize("path", GRIDS.values(), ids=GRIDS)
 def test_a_grid_is_ready_to_run(path: Path) -> None:
     grid = pin_grid(load_grid(path))

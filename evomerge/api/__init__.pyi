@@ -1,3 +1,7 @@
+from .answers import answer_sheet as answer_sheet
+from .checks import check as check
+from .drafts import refuse_written as refuse_written
+from .drafts import write_job as write_job
 from .grids import grid as grid
 from .models import calibrate as calibrate
 from .models import evaluate as evaluate
@@ -10,3 +14,4 @@ from .searches import open_run as open_run
 from .searches import report as report
 from .searches import resume as resume
 from .searches import search as search
+from .tasks import task_from_file as task_from_file

@@ -47,14 +47,16 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -
         kind="finalist",
         label=model,
         recipe=recipe,
-        items={task: suite.items(task, split) for task in job.all_tasks},
+        items={task: suite.items(task, split) for task in preparation.job.all_tasks},
     )
     with LocalPool(ready, say=say) as pool:
         [(_, outcome)] = pool.evaluate([candidate])
     if isinstance(outcome, Failed):
         raise WorkerError(f"{model}: cannot be scored: {outcome.reason}")
     seed = job.optimizer.seed
-    return summarise(model, "model", outcome.tasks, objective=preparation.objective, seed=seed)
+    return summarise(
+        model, "model", outcome.tasks, objective=preparation.objective.on(split), seed=seed
+    )
 
 
 def _made_ready(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.api.answers import answer_sheet, answer_table
 from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, Interval, Say, ScoreSummary, hush
+from evomerge.evaluate import CandidateKey, Interval, Say, ScoreSummary, Split, hush
 from evomerge.job import JobSpec
 from evomerge.recipe import Recipe
 from evomerge.search import (
@@ -204,6 +205,53 @@ class SearchResult:
         if not tables:
             return pandas.DataFrame(columns=["candidate", "task", "item", "metric", "value"])
         return pandas.concat(tables, ignore_index=True)
+
+    def answers(
+        self,
+        models: str | Iterable[str] = (),
+        *,
+        lost: bool = False,
+        gained: bool = False,
+        differ: bool = False,
+        task: str | None = None,
+        item: int | None = None,
+        split: Split | None = None,
+    ) -> pandas.DataFrame:
+        """What models answered: a row for each item and model; lost items first, then gained ones.
+
+        Answers of the baselines and of the models of the final selection are kept.
+
+        Args:
+            models: labels, names of candidates, or `winner`, `front`, `parents`, `soup`, `base`; by
+                default the winner (or a point of the front), its parents and the uniform soup. The
+                first is compared with the best parent if that is shown, or else with the second.
+            lost: only items on which the first scores less.
+            gained: only items on which the first scores more.
+            differ: only items on which the models do not all score the same.
+            task: only this task, or group of tasks.
+            item: only the item with this number.
+            split: the items; by default the test items of an ended search, or else the search items
+                of the baselines.
+
+        Returns:
+            Columns task, item, metric, change, model, role, candidate, value, answer, characters,
+            tokens, cut, loglikelihoods, prompt, target, choices. cut: whether the answer was cut
+            off at the token limit; None where that is not known.
+
+        Raises:
+            RunError: there is no such model, task or item, or no answers of it are kept.
+        """
+        sheet = answer_sheet(
+            self.run_dir,
+            models,
+            lost=lost,
+            gained=gained,
+            differ=differ,
+            task=task,
+            item=item,
+            split=split,
+        )
+        return answer_table(sheet)
 
     def export(
         self,

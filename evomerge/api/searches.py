@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from evomerge.api.result import SearchResult
     from evomerge.evaluate import CandidateKey, Say
     from evomerge.export import ExportReport
-    from evomerge.job import ComputeSpec
+    from evomerge.job import ComputeSpec, JobSpec
     from evomerge.search import Observe
     from evomerge.study import Study
     from evomerge.workers import PreparedJob
@@ -202,6 +202,19 @@ def begin_checks(compute: ComputeSpec, observe: Observe, ray_address: str | None
     observe(Checking())
 
 
+def prepare_new(spec: JobSpec, observe: Observe, ray_address: str | None) -> PreparedJob:
+    """Check and prepare the job of a new search, cheapest checks first. Raises InputError."""
+    from evomerge.api.arguments import check_names_of
+
+    check_names_of(spec)
+    from evomerge.workers import check_models, pin, prepare
+
+    begin_checks(spec.compute, observe, ray_address)
+    preparation = prepare(pin(spec))
+    check_models(preparation)
+    return preparation
+
+
 def _begin(
     job: Job,
     run_dir: str | Path | None,
@@ -211,18 +224,14 @@ def _begin(
 ) -> tuple[Study, PreparedJob]:
     """Make the record of a new search and prepare its job. Raises InputError, StorageError."""
     spec = read_job(job, changes)
-    from evomerge.api.arguments import check_names_of
     from evomerge.study import create_study, refuse_existing, refuse_grid
 
     where = read_folder(Path("runs") / spec.name if run_dir is None else run_dir)
     refuse_grid(where)
     refuse_existing(where)
-    check_names_of(spec)
-    from evomerge.workers import check_models, fingerprints_of, pin, prepare
+    preparation = prepare_new(spec, observe, ray_address)
+    from evomerge.workers import fingerprints_of
 
-    begin_checks(spec.compute, observe, ray_address)
-    preparation = prepare(pin(spec))
-    check_models(preparation)
     study = create_study(
         where,
         preparation.job,

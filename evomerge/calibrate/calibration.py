@@ -6,8 +6,7 @@ again, so an interrupted run continues where it stopped.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,7 @@ from evomerge.calibrate.text import Text, cut_sequences, read_text
 from evomerge.errors import InputError
 from evomerge.evaluate import check_reading, load_plain
 from evomerge.merge import FileKind, Header, model_name, read_header, weights_sha256
-from evomerge.sources import Adapter, Source, open_source
+from evomerge.sources import Adapter, Source, context_tokens, open_source
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, sequences done, sequences in all)"""
@@ -136,7 +135,7 @@ def _calibrate_one(
         text,
         load_tokenizer(source, trust_remote_code=trust),
         count=calibration.sequences,
-        length=min(calibration.tokens, _context_tokens(source)),
+        length=min(calibration.tokens, context_tokens(source.config)),
         seed=calibration.seed,
     )
     count, length = sequences.shape
@@ -187,17 +186,6 @@ def _build(
             found = live.model(input_ids=ids, use_cache=False).logits[0]
         check_reading(found, plain, text, label=source.reference)
     return live
-
-
-def _context_tokens(source: Source) -> int:
-    """The longest sequence the model reads; without a limit if its configuration gives none."""
-    text = source.config.get("text_config")
-    for config in (text if isinstance(text, Mapping) else {}, source.config):
-        for key in ("max_position_embeddings", "n_positions"):
-            limit = config.get(key)
-            if isinstance(limit, int):
-                return limit
-    return sys.maxsize
 
 
 def _find_same(folder: Path, header: Header) -> Path | None:

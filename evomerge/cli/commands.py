@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from evomerge.cli.answers import answers
 from evomerge.cli.endings import (
     NO_GAIN,
     answering,
@@ -25,7 +26,10 @@ from evomerge.cli.endings import (
     say_note,
     shown_path,
 )
+from evomerge.cli.interview import init
+from evomerge.cli.lists import lists
 from evomerge.cli.progress import SearchScreen
+from evomerge.cli.tasks import group as task_group
 from evomerge.errors import EvomergeError
 from evomerge.version import __version__
 
@@ -47,6 +51,7 @@ class CalibrationDType(enum.StrEnum):
     bfloat16 = "bfloat16"
 
 
+JobFile = Annotated[Path, typer.Argument(help="The job file.", show_default=False)]
 RunDir = Annotated[Path, typer.Argument(help="Directory of a search.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -77,6 +82,10 @@ app = typer.Typer(
 )
 
 
+app.add_typer(lists, name="list")
+app.command()(init)
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -87,8 +96,46 @@ def _root(
 
 
 @app.command()
+def check(
+    job: JobFile,
+    overrides: Overrides = None,
+    within: Annotated[
+        float,
+        typer.Option(help="Wanted half width of a score's 95% interval; tells the items needed."),
+    ] = 0.05,
+    timing: Annotated[
+        bool, typer.Option("--timing/--no-timing", help="Time the base for about 20 seconds.")
+    ] = True,
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a job as a search does, and show what it would score, how long, with what memory.
+
+    Nothing is written. Exit codes: 0 a search accepts the job, 2 it refuses it.
+    """
+    with answering():
+        from evomerge.api import check as look
+        from evomerge.cli.progress import show_checking
+
+        report = look(
+            job,
+            set=overrides,
+            within=within,
+            timing=timing,
+            observe=show_checking,
+            say=say_note,
+            ray_address=ray_address,
+        )
+        if as_json:
+            say_json(report.to_json())
+            return
+        for line in report.lines():
+            say(line)
+
+
+@app.command()
 def search(
-    job: Annotated[Path, typer.Argument(help="The job file.", show_default=False)],
+    job: JobFile,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where to keep the search; runs/NAME if not given.")
     ] = None,
@@ -336,6 +383,10 @@ def report(
         from evomerge.api import report as write
 
         say(f"report: {shown_path(write(run_dir, out))}")
+
+
+app.command()(answers)
+app.add_typer(task_group)
 
 
 def main() -> None:

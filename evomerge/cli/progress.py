@@ -65,7 +65,7 @@ class SearchScreen:
 
     def _end(self, event: Finished) -> None:
         from evomerge.report import show_result
-        from evomerge.search import Selection
+        from evomerge.search import Selection, cut_answers
 
         assert self._started is not None, "a search ends after its start"
         self._open.close()
@@ -75,8 +75,12 @@ class SearchScreen:
         preparation = self._started.preparation
         if isinstance(event.outcome, Selection):
             suite, tasks = preparation.suite, preparation.job.all_tasks
-            directions = {task: suite.metrics(task) for task in tasks}
+            directions = {task: dict(suite.metrics(task)) for task in tasks}
+            for metric in preparation.objective.metrics:
+                directions.setdefault(metric.task, {})[metric.key] = metric.higher_is_better
             show_result(event.outcome, _metrics_shown(preparation), directions)
+        for line in cut_answers(self._started.study).lines():
+            say(line)
         say(f"next: {event.outcome.export_command(self._run_dir)}")
 
 
@@ -97,12 +101,9 @@ def _final_items(preparation: PreparedJob) -> FinalItems:
 
 
 def _metrics_shown(preparation: PreparedJob) -> list[tuple[str, str]]:
-    """Metrics of the objectives, of the constraints, and of the tasks that are only reported."""
+    """Metrics of objectives and constraints, a group before its tasks, then reported tasks."""
     objective, suite, job = preparation.objective, preparation.suite, preparation.job
-    wanted = [
-        *(term.metric for term in objective.terms),
-        *(c.metric for c in objective.constraints),
-    ]
+    wanted = [shown for metric in objective.metrics for shown in (metric, *metric.leaves)]
     reported = [task for task in job.all_tasks if task not in job.search_tasks]
     return list(
         dict.fromkeys(

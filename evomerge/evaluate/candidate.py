@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from evomerge.errors import RunError
+from evomerge.evaluate.answers import Answers
 from evomerge.recipe import Recipe
 
 Kind = Literal["baseline", "genome", "elite", "finalist", "cell"]
@@ -58,6 +59,12 @@ class CandidateKey:
         return "validation" if self.generation == -1 else "test"
 
     @property
+    def split(self) -> Split:
+        """The split whose items the candidate is scored on."""
+        phase = self.phase
+        return phase if phase == "validation" or phase == "test" else "search"
+
+    @property
     def selected_after(self) -> int:
         """For a finalist: the number of generations after which it was selected."""
         return self.place // MOST_FINALISTS
@@ -76,7 +83,10 @@ class CandidateKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A recipe to score, and the items to score it on."""
+    """A recipe to score, and the items to score it on.
+
+    keep_answers: whether its answers come back too, to be looked at; scores do not depend on it.
+    """
 
     key: CandidateKey
     kind: Kind
@@ -85,6 +95,7 @@ class Candidate:
     items: ItemIds
     genome: tuple[float, ...] | None = None  # (n,) float64 in [0, 1]; None outside the space
     stage: int = 0  # number of the job's search that proposed it
+    keep_answers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +133,11 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A candidate that was built and scored."""
+    """A candidate that was built and scored. answers: to be looked at; empty if not asked for."""
 
     tasks: Mapping[str, TaskItems]
     cost: Cost = field(default_factory=Cost)
+    answers: Answers = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,8 +19,11 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from evomerge.errors import TaskError, one_line
+from evomerge.evaluate.groups import FindManager, Members, members_of, tasks_of
+from evomerge.evaluate.seeds import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.task_files import (
     check_folders,
+    check_member,
     check_names,
     included,
     read_task_file,
@@ -55,9 +58,9 @@ class TaskCatalogue:
             for folder in (*folders, shipped_folder("evals"))
         ]
 
-    @cached_property
+    @property
     def _own(self) -> TaskManager:
-        return TaskManager()
+        return _own_tasks()
 
     def find(self, name: str) -> FoundTask:
         """Load the task of this name.
@@ -67,6 +70,29 @@ class TaskCatalogue:
         """
         manager = self._manager_of(name)
         return self._load(manager, name, own=manager not in self._local)
+
+    def members_of(self, name: str, metric: str) -> Members | None:
+        """The tasks of a group or a tag, and how its file weighs them; None for a task.
+
+        metric: as a job names it. Raises TaskError.
+        """
+        return members_of(self._finder(name), name, metric)
+
+    def tasks_of(self, name: str) -> tuple[str, ...]:
+        """The tasks of a group or a tag, each once, or the task of this name. Raises TaskError."""
+        return tasks_of(self._finder(name), name)
+
+    def _finder(self, name: str) -> FindManager:
+        """Finds members of the group of this name: in all folders, as the group itself."""
+        home = self._manager_of(name)
+
+        def find(member: str) -> TaskManager:
+            nearest = next((m for m in (*self._local, home) if member in m.task_index), None)
+            if nearest is None:
+                check_member(member, self._users)
+            return nearest or self._manager_of(member)
+
+        return find
 
     def file_of(self, name: str) -> Path:
         """The YAML that defines the task of this name; Path() if none does. Raises TaskError."""
@@ -102,6 +128,24 @@ class TaskCatalogue:
         return FoundTask(name=name, task=task, path=path, own=own)
 
 
+def find_members(name: str, metric: str, folders: Sequence[Path]) -> Members | None:
+    """The tasks of a group or a tag, and how they weigh; None for a task. Raises TaskError."""
+    with stock_seeds(), quiet_lm_eval():
+        return TaskCatalogue(folders).members_of(name, metric)
+
+
+def find_tasks(name: str, folders: Sequence[Path]) -> tuple[str, ...]:
+    """The tasks of a group or a tag, each once, or the task of this name. Raises TaskError."""
+    with stock_seeds(), quiet_lm_eval():
+        return TaskCatalogue(folders).tasks_of(name)
+
+
+@cache
+def _own_tasks() -> TaskManager:
+    """lm-eval's own tasks; reading their files takes seconds."""
+    return TaskManager()
+
+
 _UNREACHED = frozenset(
     {
         "ConnectionError",
@@ -119,7 +163,8 @@ def _why(error: BaseException) -> str:
     chain: list[BaseException] = [error]
     while (earlier := chain[-1].__cause__ or chain[-1].__context__) and earlier not in chain:
         chain.append(earlier)
-    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+    empty = "corresponds to no data" in str(error) or "out of bounds for size 0" in str(error)
+    if isinstance(error, StopIteration) or empty:
         return "its data hold no documents; put some into the file that its YAML names"
     if not _UNREACHED.isdisjoint(type(cause).__name__ for cause in chain):
         return (

@@ -12,7 +12,7 @@ import numpy as np
 from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs
 from transformers import PreTrainedTokenizerBase
 
-from evomerge.errors import TaskError
+from evomerge.errors import TaskError, one_line
 from evomerge.evaluate.engines.base import Continuation, Prompt
 
 _DEFAULT_LIMIT_TOKENS = 256
@@ -20,6 +20,10 @@ _DEFAULT_LIMIT_TOKENS = 256
 
 _WITHOUT_EFFECT = frozenset({"do_sample", "temperature", "top_p", "top_k", "min_p", "typical_p"})
 """Generation settings that mean nothing once sampling is off."""
+
+
+class ChatTemplateError(TaskError):
+    """A tokenizer's chat template cannot render a conversation; used inside this package only."""
 
 
 class Encoder:
@@ -40,7 +44,13 @@ class Encoder:
             return self._render(messages, add_generation_prompt)
         except jinja2.TemplateError:
             spoken = [message for message in messages if message["role"] != "system"]
+        try:
             return self._render(spoken, add_generation_prompt)
+        except jinja2.TemplateError as error:
+            raise ChatTemplateError(
+                f"the tokenizer's chat template fails ({one_line(error)}); mend it, or set "
+                "evaluation.apply_chat_template to false"
+            ) from error
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         return str(

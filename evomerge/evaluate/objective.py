@@ -6,7 +6,7 @@ sign of metrics that are better when lower.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,33 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.errors import TaskError
-from evomerge.evaluate.candidate import Evaluation, Failed, TaskItems
+from evomerge.evaluate.candidate import Evaluation, Failed, Split, TaskItems
+from evomerge.evaluate.metric import (
+    CountItems,
+    FindMetric,
+    Means,
+    Metric,
+    fold,
+    group_metric,
+    leaves_of,
+)
 from evomerge.job import Aggregate, ConstraintSpec, ObjectiveSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A score that is a mean over items. key: its name in TaskItems.metrics."""
-
-    task: str
-    key: str
-    higher_is_better: bool
-
-    def __str__(self) -> str:
-        return f"{self.task}/{self.key}"
-
 
 _PENALTY = 10.0
 """Fitness lost at a relative shortfall of 1, in spreads of the scores."""
 
 Scores = Mapping[str, TaskItems]
 """task -> its scores, item by item."""
-
-Means = Mapping[str, Mapping[str, float]]
-"""task -> metric -> mean over the items; empty for a candidate that failed."""
-
-FindMetric = Callable[[str, str], Metric]
-"""(task, name as the user wrote it) -> the metric; raises TaskError. TaskSuite.metric is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +99,7 @@ class Objective:
         self.terms = tuple(terms)
         self.constraints = tuple(constraints)
         self.aggregate = aggregate
+        self._on: Mapping[Split, Objective] = {}
         self._weights = np.array([term.weight for term in terms])  # (terms,)
         self._signs = np.array([1.0 if term.metric.higher_is_better else -1.0 for term in terms])
 
@@ -120,16 +111,65 @@ class Objective:
         aggregate: Aggregate,
         constraints: Sequence[ConstraintSpec] = (),
         find: FindMetric,
+        count: CountItems | None = None,
     ) -> Objective:
-        """The objective of a job. Raises TaskError for metrics that are unknown or do not fit."""
-        return cls(
-            terms=[Term(metric=find(o.task, o.metric), weight=o.weight) for o in objectives],
-            aggregate=aggregate,
-            constraints=[
-                Constraint(metric=find(c.task, c.metric), at_least=c.at_least, of=c.of)
-                for c in constraints
-            ],
-        )
+        """The objective of a job, as it is on the search items; see `on`.
+
+        count: needed for groups whose tasks are weighted by their size. Raises TaskError for
+        metrics that are unknown or do not fit.
+        """
+
+        sizes = count or _unsized
+
+        def on(split: Split) -> Objective:
+            def metric_of(scored: ObjectiveSpec | ConstraintSpec) -> Metric:
+                if not scored.members:
+                    return find(scored.task, scored.metric)
+                return group_metric(scored, find, lambda task: sizes(task, split))
+
+            return cls(
+                terms=[Term(metric=metric_of(o), weight=o.weight) for o in objectives],
+                aggregate=aggregate,
+                constraints=[
+                    Constraint(metric=metric_of(c), at_least=c.at_least, of=c.of)
+                    for c in constraints
+                ],
+            )
+
+        objective = on("search")
+        if any(o.weight_by_size for o in objectives) or any(c.weight_by_size for c in constraints):
+            objective._on = {"validation": on("validation"), "test": on("test")}
+        return objective
+
+    def on(self, split: Split) -> Objective:
+        """The objective on the items of a split: tasks of some groups weigh by their items there.
+
+        So a group's score is what lm-eval computes on the same items.
+        """
+        return self._on.get(split, self)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of all objectives and constraints, in the order of the job."""
+        named = [*(t.metric for t in self.terms), *(c.metric for c in self.constraints)]
+        return tuple(dict.fromkeys(named))
+
+    def with_groups(self, means: Means) -> Means:
+        """Means of tasks, and before them those of the groups."""
+        groups: dict[str, dict[str, float]] = {}
+        for metric in self.metrics:
+            if metric.parts:
+                groups.setdefault(metric.task, {})[metric.key] = metric.mean(means)
+        return {**groups, **means} if groups else means
+
+    @property
+    def leaves(self) -> tuple[Metric, ...]:
+        """The metrics of single tasks that the objectives are made of."""
+        return leaves_of(term.metric for term in self.terms)
+
+    def fold(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Means by single tasks (..., leaves) to scores (..., terms)."""
+        return fold(values, self.leaves, [term.metric for term in self.terms])
 
     def combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores (..., terms) to combined scores (...), higher is better."""
@@ -156,7 +196,7 @@ class Objective:
 
     def values(self, means: Means) -> tuple[float, ...]:
         """The score on each axis, with its metric's sign. Raises TaskError if one is missing."""
-        return tuple(_mean(means, metric) for metric in self.axes)
+        return tuple(metric.mean(means) for metric in self.axes)
 
     @property
     def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
@@ -165,7 +205,7 @@ class Objective:
 
     def score(self, means: Means) -> float:
         """The combined score, higher is better. Raises TaskError where a metric is missing."""
-        return float(self.combine(np.array([_mean(means, term.metric) for term in self.terms])))
+        return float(self.combine(np.array([term.metric.mean(means) for term in self.terms])))
 
     def score_of(self, outcome: Evaluation) -> float | None:
         """The combined score of an outcome, None where the candidate failed."""
@@ -189,14 +229,14 @@ class Objective:
                     f"constraints: {constraint.metric}: no score of {constraint.of} to compare "
                     "with; score it first"
                 )
-            reached = [_mean(means, constraint.metric) for means in compared]
+            reached = [constraint.metric.mean(means) for means in compared]
             required.append(constraint.at_least * max(reached, default=1.0))
         return tuple(required)
 
     def shortfalls(self, means: Means, thresholds: Sequence[float]) -> tuple[float, ...]:
         """How far each constraint is missed, relative to its threshold; 0 where it is kept."""
         return tuple(
-            constraint.shortfall(_mean(means, constraint.metric), threshold)
+            constraint.shortfall(constraint.metric.mean(means), threshold)
             for constraint, threshold in zip(self.constraints, thresholds, strict=True)
         )
 
@@ -233,7 +273,7 @@ class Objective:
         scores = np.full((len(candidates), len(self.terms)), np.nan)
         for index, means in enumerate(candidates):
             if means:
-                scores[index] = [_mean(means, term.metric) for term in self.terms]
+                scores[index] = [term.metric.mean(means) for term in self.terms]
         losses = self.losses_of(scores)
         finite = np.isfinite(losses).all(axis=1)
         if not finite.any():
@@ -267,11 +307,5 @@ def means_of(scores: Scores) -> dict[str, dict[str, float]]:
     }
 
 
-def _mean(means: Means, metric: Metric) -> float:
-    value = means.get(metric.task, {}).get(metric.key)
-    if value is None:
-        raise TaskError(
-            f"{metric}: not every item has a value of it, so there is no mean; use a metric that "
-            "every item has"
-        )
-    return value
+def _unsized(task: str, split: Split) -> int:
+    raise AssertionError(f"{task}: a group whose tasks are weighted by size needs their sizes")

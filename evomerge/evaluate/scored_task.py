@@ -18,15 +18,24 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask, Task
 
 from evomerge.errors import TaskError, is_interrupt, is_shortage, one_line
+from evomerge.evaluate.answers import Question, TaskAnswers
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.catalogue import FoundTask
 from evomerge.evaluate.compiled_task import check_settings, compile_templates
-from evomerge.evaluate.encoding import Encoder
-from evomerge.evaluate.engines.base import Continuation, LogLikelihood, Prompt, Unscorable
-from evomerge.evaluate.objective import Metric
+from evomerge.evaluate.encoding import ChatTemplateError, Encoder
+from evomerge.evaluate.engines.base import (
+    Continuation,
+    Generated,
+    LogLikelihood,
+    Prompt,
+    Unscorable,
+)
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.questions import keep_answer, question_of
 from evomerge.evaluate.seeds import FEWSHOT_SEED
 from evomerge.evaluate.shown_items import examples_of, identities, watch_examples
 from evomerge.evaluate.splits import digest_item
+from evomerge.evaluate.task_facts import ShownItem
 
 Answer = LogLikelihood | str
 
@@ -78,6 +87,7 @@ class ScoredTask:
         if self._task.get_config("num_fewshot"):
             examples = examples_of(self._task, watched)
             self.shown = frozenset().union(*identities(self._task, examples, shown=True))
+        self._questions: dict[int, Question] = {}
         means, self._others = self._sort_metrics()
         single = len(self._filters) == 1
         self.metrics: Mapping[str, bool] = {
@@ -116,9 +126,48 @@ class ScoredTask:
             )
         raise TaskError(f"task {self.name}: no metric {name}; usable here: {usable}")
 
+    @property
+    def output_type(self) -> str:
+        """How it is answered: `multiple_choice`, `loglikelihood` or `generate_until`."""
+        return str(self._task.OUTPUT_TYPE)
+
+    @property
+    def examples(self) -> int:
+        """Few-shot examples in a prompt."""
+        return int(self._task.get_config("num_fewshot") or 0)
+
+    def show(self, index: int) -> ShownItem:
+        """The texts of an item. A right answer that cannot be read is told as such."""
+        item = self._items[index]
+        texts = [tuple(map(str, instance.args[:2])) for instance in item.instances]
+        generates = self.output_type == "generate_until"
+        answers = () if generates else tuple(dict.fromkeys(answer for _, answer in texts))
+        prompts = tuple(dict.fromkeys(prompt for prompt, _ in texts))
+        return ShownItem(
+            item=index, prompts=prompts, answers=answers, target=self._target(item, answers)
+        )
+
+    def _target(self, item: _Item, answers: Sequence[str]) -> str:
+        try:
+            target = self._task.doc_to_target(item.document)
+        except Exception as error:  # a task's own code
+            return f"not known ({one_line(error)})"
+        places = target if isinstance(target, list) else [target]
+        named = [
+            answers[place]
+            if isinstance(place, int) and 0 <= place < len(answers) == len(item.instances)
+            else str(place)
+            for place in places
+        ]
+        return " | ".join(named)
+
     def requests(self, ids: Sequence[int]) -> list[Continuation | Prompt]:
         """Every request of these items, item after item."""
         return [request for index in ids for request in self._items[index].requests]
+
+    def prompt(self, index: int) -> str:
+        """What a model reads before its answer to an item, as text."""
+        return str(self._items[index].instances[0].args[0])
 
     def all_requests(self) -> list[Continuation | Prompt]:
         """Every request of the task."""
@@ -152,6 +201,18 @@ class ScoredTask:
                             values[key].append(_number(value))
         complete = {key: tuple(v) for key, v in values.items() if len(v) == len(items)}
         return TaskItems(ids=tuple(ids), metrics=complete)
+
+    def kept(self, ids: Sequence[int], given: Sequence[LogLikelihood | Generated]) -> TaskAnswers:
+        """The answers to `requests(ids)` as they are kept, each with the end of its prompt."""
+        answers, items = iter(given), []
+        for index in ids:
+            item = self._items[index]
+            if index not in self._questions:
+                self._questions[index] = question_of(self._task, item.document, item.instances)
+            of_item = [next(answers) for _ in item.instances]
+            items.append(keep_answer(index, self._questions[index], of_item))
+        lower = tuple(name for name, higher in self.metrics.items() if not higher)
+        return TaskAnswers(items=tuple(items), lower_is_better=lower)
 
     @contextlib.contextmanager
     def _own_code(self, step: str) -> Iterator[None]:
@@ -232,8 +293,15 @@ class ScoredTask:
                 )
                 instances = made if isinstance(made, list) else [made]
                 built.append((document, tuple(sorted(instances, key=lambda i: i.idx))))
+        except ChatTemplateError as error:
+            raise TaskError(f"task {self.name}: item {len(built)}: {error}") from error
         except (Exception, SystemExit) as error:  # Task files are code and may raise anything.
             reason = one_line(f"{type(error).__name__}: {error}")
+            if shots and "larger than population" in reason:
+                raise TaskError(
+                    f"task {self.name}: there are fewer than {shots} few-shot examples for item "
+                    f"{len(built)}; lower evaluation.num_fewshot, or num_fewshot in its YAML"
+                ) from error
             raise TaskError(
                 f"task {self.name}: no prompt can be built for item {len(built)} ({reason}); "
                 "check its YAML"

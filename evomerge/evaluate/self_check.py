@@ -77,7 +77,7 @@ class Expected:
     items: ItemIds
     requests: tuple[Continuation | Prompt, ...]
     owners: tuple[tuple[str, int], ...]  # (task, item) of each request
-    said: tuple[float | PlainAnswer, ...]
+    answers: tuple[float | PlainAnswer, ...]
     dtype: torch.dtype
 
 
@@ -145,7 +145,7 @@ def expect(reference: Reference, suite: TaskSuite, items: ItemIds) -> Expected:
         items=items,
         requests=tuple(requests),
         owners=tuple(owners),
-        said=tuple(
+        answers=tuple(
             reference.loglikelihood(request)
             if isinstance(request, Continuation)
             else reference.answer(request, limit_tokens=CHECKED_TOKENS)
@@ -178,7 +178,7 @@ def check_engine(engine: Engine, expected: Expected, suite: TaskSuite, *, label:
     same: list[bool] = []
     answers = _found(engine, expected.requests)
     for request, owner, answer, plain in zip(
-        expected.requests, expected.owners, answers, expected.said, strict=True
+        expected.requests, expected.owners, answers, expected.answers, strict=True
     ):
         if isinstance(plain, PlainAnswer):
             assert isinstance(answer, list)
@@ -245,7 +245,11 @@ class _Judge:
         distance = 0.0 if found == plain else abs(found - plain)
         difference = max(0.0, distance - summed) / math.sqrt(scored)
         if math.isnan(distance) or not difference <= self.rounding.one:
-            raise self._differs(owner, f"a log-likelihood of {found:.4f}", f"{plain:.4f}")
+            raise self._differs(
+                owner,
+                f"the engine gives a log-likelihood of {found:.4f} where plain transformers gives "
+                f"{plain:.4f}",
+            )
         return difference
 
     def spread(self, differences: Sequence[float]) -> None:
@@ -253,7 +257,9 @@ class _Judge:
         spread = math.sqrt(sum(d * d for d in differences) / max(1, len(differences)))
         if spread > self.rounding.all:
             raise self._differs(
-                None, f"log-likelihoods that are {spread:.4f} nats a token off", "others"
+                None,
+                f"the engine's log-likelihoods are {spread:.4f} nats a token off those of plain "
+                "transformers",
             )
 
     def answer(self, found: Sequence[int], plain: PlainAnswer, owner: tuple[str, int]) -> bool:
@@ -269,13 +275,13 @@ class _Judge:
                     return False  # after a different token the texts have nothing in common
                 raise self._differs(
                     owner,
-                    f"token {token} as token {position + 1} of the answer",
-                    f"token {wanted} with a logit {gap:.4f} higher",
+                    f"the engine gives token {token} as token {position + 1} of the answer where "
+                    f"plain transformers gives token {wanted} with a logit {gap:.4f} higher",
                 )
         if plain.ended and len(found) > len(plain.tokens):
             raise self._differs(
                 owner,
-                f"an answer of {len(found)} tokens",
+                f"the engine gives an answer of {len(found)} tokens where plain transformers gives "
                 f"an answer of {len(plain.tokens)}",
             )
 
@@ -285,13 +291,17 @@ class _Judge:
         """Raise if most answers differ: a near tie may change a few of them, not most."""
         different = len(same) - sum(same)
         if different > 1 and different > len(same) / 2:
-            raise self._differs(None, f"{different} of {len(same)} answers", "other ones")
+            raise self._differs(
+                None,
+                f"{different} of the engine's {len(same)} answers differ from those of plain "
+                "transformers",
+            )
 
-    def _differs(self, owner: tuple[str, int] | None, said: str, plain: str) -> SelfCheckError:
+    def _differs(self, owner: tuple[str, int] | None, difference: str) -> SelfCheckError:
         where = self.label if owner is None else f"{self.label}, {owner[0]}, item {owner[1]}"
         dtype = str(self.dtype).removeprefix("torch.")
         return SelfCheckError(
-            f"self-check: {where}: the engine gives {said} where plain transformers gives {plain} "
-            f"(in {dtype}, where rounding makes {self.rounding.one:g} a token at most); nothing "
-            "was scored: set evaluation.batch_size to 1, or install the versions in constraints.txt"
+            f"self-check: {where}: {difference} (in {dtype}, where rounding makes "
+            f"{self.rounding.one:g} a token at most); nothing was scored: set "
+            "evaluation.batch_size to 1, or install the versions in constraints.txt"
         )

@@ -13,11 +13,19 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from evomerge.errors import TaskError
+from evomerge.evaluate.answers import Answers, bounded
 from evomerge.evaluate.candidate import ItemIds, Split, TaskItems
 from evomerge.evaluate.catalogue import TaskCatalogue, hash_files
 from evomerge.evaluate.encoding import Encoder
-from evomerge.evaluate.engines.base import Continuation, Engine, Prompt
-from evomerge.evaluate.objective import Metric
+from evomerge.evaluate.engines.base import (
+    Continuation,
+    CountingEngine,
+    Engine,
+    Generated,
+    LogLikelihood,
+    Prompt,
+)
+from evomerge.evaluate.metric import Metric
 from evomerge.evaluate.opened_files import (
     OpenedFile,
     WatchedTask,
@@ -25,9 +33,10 @@ from evomerge.evaluate.opened_files import (
     listen,
     opened_in_loading,
 )
-from evomerge.evaluate.scored_task import Answer, ScoredTask
+from evomerge.evaluate.scored_task import ScoredTask
 from evomerge.evaluate.seeds import quiet_lm_eval, stock_seeds
 from evomerge.evaluate.splits import place_item
+from evomerge.evaluate.task_facts import ShownItem, TaskFacts, facts_of
 from evomerge.job import SplitSpec
 
 _MOST_SHOWN = 0.25
@@ -169,6 +178,18 @@ class TaskSuite:
         """The metric that the user calls `name`; see ScoredTask.metric. Raises TaskError."""
         return self._task(task).metric(name)
 
+    def facts(self, task: str) -> TaskFacts:
+        """What is asked of a model in a task."""
+        found = self._task(task)
+        return facts_of(
+            found.all_requests(), output_type=found.output_type, examples=found.examples
+        )
+
+    def show(self, task: str, items: Sequence[int]) -> tuple[ShownItem, ...]:
+        """The texts of some items of a task."""
+        with stock_seeds(), quiet_lm_eval():
+            return tuple(self._task(task).show(item) for item in items)
+
     def scored(self, task: str) -> tuple[int, ...]:
         """Items of all splits, sorted: those that are an example in no prompt."""
         self._task(task)
@@ -192,6 +213,10 @@ class TaskSuite:
             request for task, ids in items.items() for request in self._task(task).requests(ids)
         ]
 
+    def prompt(self, task: str, item: int) -> str:
+        """What a model reads before its answer to an item, as text."""
+        return self._task(task).prompt(item)
+
     def make_ready(self, engine: Engine) -> None:
         """Let an engine choose its batch sizes for the longest requests of the tasks."""
         engine.prepare(longest_tokens=self._longest_tokens, longest_scored=self._longest_scored)
@@ -203,20 +228,38 @@ class TaskSuite:
         Unscorable signals, which fail the candidate. Raises TaskError if a request does not fit the
         model.
         """
+        return self._score(engine, items, counted=False)[0]
+
+    def score_and_keep(
+        self, engine: Engine, items: ItemIds
+    ) -> tuple[dict[str, TaskItems], Answers]:
+        """The scores as `score` gives them, and the answers that they are of, to be looked at."""
+        scores, given = self._score(engine, items, counted=True)
+        # Apart from the scores: what the tasks' own code does here changes no seed of theirs.
+        with stock_seeds(), quiet_lm_eval():
+            kept = {task: self._task(task).kept(ids, given[task]) for task, ids in items.items()}
+        return scores, bounded(kept)
+
+    def _score(
+        self, engine: Engine, items: ItemIds, *, counted: bool
+    ) -> tuple[dict[str, TaskItems], dict[str, list[LogLikelihood | Generated]]]:
         self.make_ready(engine)
         with stock_seeds(), quiet_lm_eval():
             requests = {task: self.requests({task: ids}) for task, ids in items.items()}
             answers = iter(
                 self._answer(
-                    engine, [r for task_requests in requests.values() for r in task_requests]
+                    engine,
+                    [r for task_requests in requests.values() for r in task_requests],
+                    counted=counted,
                 )
             )
-            scores = {}
+            scores, given = {}, {}
             for task, ids in items.items():
-                task_answers = [next(answers) for _ in requests[task]]
+                given[task] = [next(answers) for _ in requests[task]]
+                said = [each.text if isinstance(each, Generated) else each for each in given[task]]
                 with self._watch(task):
-                    scores[task] = self._task(task).score(ids, task_answers)
-            return scores
+                    scores[task] = self._task(task).score(ids, said)
+            return scores, given
 
     @property
     def opened_files(self) -> Mapping[str, OpenedFile]:
@@ -254,12 +297,21 @@ class TaskSuite:
             digests[f"items of {name}"] = fingerprint
         return digests
 
-    def _answer(self, engine: Engine, requests: Sequence[Continuation | Prompt]) -> list[Answer]:
-        """Answers in the order of the requests; both kinds are batched over all tasks."""
+    def _answer(
+        self, engine: Engine, requests: Sequence[Continuation | Prompt], *, counted: bool
+    ) -> list[LogLikelihood | Generated]:
+        """Answers in the order of the requests; both kinds are batched over all tasks.
+
+        counted: whether to ask how the generated ones ended, of an engine that says it.
+        """
         likelihoods = iter(
             engine.loglikelihood([r for r in requests if isinstance(r, Continuation)])
         )
-        texts = iter(engine.generate([r for r in requests if isinstance(r, Prompt)]))
+        prompts = [r for r in requests if isinstance(r, Prompt)]
+        if counted and isinstance(engine, CountingEngine):
+            texts = iter(engine.generate_counted(prompts))
+        else:
+            texts = iter([Generated(text=text) for text in engine.generate(prompts)])
         return [next(likelihoods) if isinstance(r, Continuation) else next(texts) for r in requests]
 
     def _task(self, name: str) -> ScoredTask:

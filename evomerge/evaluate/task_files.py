@@ -7,6 +7,7 @@ needs lm-eval, so a wrong name is reported at once.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 import os
 import re
@@ -39,11 +40,31 @@ def check_names(tasks: Iterable[str], folders: Sequence[Path]) -> None:
             raise unknown_task(name, folders, b"\n".join((local, own)))
 
 
-def check_folders(folders: Iterable[Path]) -> None:
-    """Raise TaskError for a path that is no folder, or has a YAML file that must not be loaded."""
+def is_taken(name: str) -> bool:
+    """Whether a task, group or tag that evomerge ships or that is lm-eval's own has this name."""
+    return name.encode() in _names_taken()
+
+
+@functools.cache
+def _names_taken() -> frozenset[bytes]:
+    contents = _contents([shipped_folder("evals"), own_folder()])
+    return frozenset(name for content in contents for name in _NAMES.findall(content))
+
+
+def check_member(name: str, folders: Sequence[Path]) -> None:
+    """Raise TaskError if no file of lm-eval's own has a name that a group of `folders` lists."""
+    if not name or name.encode() not in b"\0".join(_contents([own_folder()])):
+        raise unknown_task(name, folders)
+
+
+def check_folders(folders: Iterable[Path], *, where: str = "evaluation.task_folders") -> None:
+    """Raise TaskError for a path that is no folder, or has a YAML file that must not be loaded.
+
+    where: what named the folders.
+    """
     for folder in folders:
         if not os.path.isdir(folder):
-            raise TaskError(f"evaluation.task_folders: {folder} is no folder; check the path")
+            raise TaskError(f"{where}: {folder} is no folder; check the path")
         for path in yaml_files(folder):
             _check_file(path)
 
@@ -61,10 +82,16 @@ def _check_file(first: Path) -> None:
         seen.update(includes)
 
 
-def unknown_task(name: str, folders: Sequence[Path], contents: bytes | None = None) -> TaskError:
+def unknown_task(
+    name: str,
+    folders: Sequence[Path],
+    contents: bytes | None = None,
+    *,
+    where: str = "in evaluation.task_folders",
+) -> TaskError:
     """The error for a name that is no task: it tells the nearest names, or where to look.
 
-    contents: of all task files, if they are read already.
+    contents: of all task files, if they are read already. where: how the user names a folder.
     """
     all_contents = contents or b"".join(
         _contents([*folders, shipped_folder("evals"), own_folder()])
@@ -77,7 +104,7 @@ def unknown_task(name: str, folders: Sequence[Path], contents: bytes | None = No
     elif broken:
         mend = f"{broken} is not readable YAML; mend it if the task is there"
     else:
-        mend = "check the name, or name its folder in evaluation.task_folders"
+        mend = f"check the name, or name its folder {where}"
     return TaskError(f"task {name}: unknown; {mend}")
 
 

@@ -102,11 +102,11 @@ class Effort:
 class CardScores:
     """The scores of a model: the first summary is the model's own, the others are for comparison.
 
-    said: a sentence on the items. constraints: whether the model kept them. differences: the model
-    minus each of the others, by their labels. remarks: sentences on the basis of the scores.
+    about_items: a sentence on the items. constraints: whether the model kept them. differences: the
+    model minus each of the others, by their labels. remarks: sentences on the basis of the scores.
     """
 
-    said: str
+    about_items: str
     summaries: tuple[ScoreSummary, ...]
     constraints: tuple[ConstraintCheck, ...] = ()
     differences: Mapping[str, Interval] = field(default_factory=dict)
@@ -252,7 +252,7 @@ def _scores(scores: CardScores, public: _Public) -> Iterable[str]:
             found = [s.tasks.get(task, {}).get(metric) for s in scores.summaries]
             rows.append([plain(f"{task}: {metric}"), *map(_interval, found)])
     yield "## Scores"
-    yield f"{plain(scores.said)} In brackets: 95% intervals."
+    yield f"{plain(scores.about_items)} In brackets: 95% intervals."
     yield _table(["score", f"**{labels[0]}**", *labels[1:]], rows)
     if scores.remarks:
         yield public.text(" ".join(scores.remarks))

@@ -13,7 +13,7 @@ from evomerge.errors import RunError
 from evomerge.evaluate import CandidateKey, ScoreSummary, summarise
 from evomerge.export.card import CardScores
 from evomerge.recipe import Recipe
-from evomerge.search import TEST, VALIDATION, ChosenPoint, Selection
+from evomerge.search import TEST, VALIDATION, ChosenPoint, Selection, cut_answers
 from evomerge.study import Study
 from evomerge.workers import PreparedJob
 
@@ -47,7 +47,7 @@ def choose(
     Raises RunError when there is no such candidate, or the search has no result yet.
     """
     if isinstance(chosen, Selection) and str(trial) == chosen.winner:
-        return _winner(chosen)
+        return _winner(study, chosen)
     if trial is not None:
         return _by_hand(preparation, study, trial)
     if chosen is None:
@@ -55,10 +55,10 @@ def choose(
             "the search has no winner yet; let `evomerge resume` finish it, or name a candidate "
             "with --trial"
         )
-    return _winner(chosen) if isinstance(chosen, Selection) else _point(chosen)
+    return _winner(study, chosen) if isinstance(chosen, Selection) else _point(study, chosen)
 
 
-def _winner(selection: Selection) -> Choice:
+def _winner(study: Study, selection: Selection) -> Choice:
     validation = [entry for entry in selection.validation if entry.label == selection.winner]
     summaries = {"validation": validation[:1], "test": [selection.summary(selection.winner)]}
     scores = {
@@ -72,7 +72,7 @@ def _winner(selection: Selection) -> Choice:
         recipe=selection.recipe,
         opening=selection.headline(),
         scores=CardScores(
-            said="On test items that no candidate was proposed or chosen by "
+            about_items="On test items that no candidate was proposed or chosen by "
             f"({_counted(selection.items['test'])}).",
             summaries=selection.test,
             constraints=selection.constraints,
@@ -80,13 +80,13 @@ def _winner(selection: Selection) -> Choice:
                 comparison.label: comparison.difference.interval
                 for comparison in selection.comparisons
             },
-            remarks=tuple(selection.remarks()),
+            remarks=(*selection.remarks(), *cut_answers(study).warnings_of("winner")),
         ),
         block=_block(selection.winner, selection.genome, scores),
     )
 
 
-def _point(chosen: ChosenPoint) -> Choice:
+def _point(study: Study, chosen: ChosenPoint) -> Choice:
     """A point of the front, with the points that were not chosen."""
     front, point = chosen.front, chosen.point
     unchosen = [alternative for alternative in front.points if alternative is not point]
@@ -102,13 +102,13 @@ def _point(chosen: ChosenPoint) -> Choice:
             f"of the front: {alternatives}. Of the whole front: {front.headline()}"
         ),
         scores=CardScores(
-            said=(
+            about_items=(
                 "On test items that no candidate was proposed or chosen by "
                 f"({_counted(front.items['test'])}). The points of the front come first."
             ),
             summaries=(point.test, *(alternative.test for alternative in unchosen), *beside),
             constraints=point.constraints,
-            remarks=tuple(front.remarks()),
+            remarks=(*front.remarks(), *cut_answers(study).warnings_of(point.label)),
         ),
         block=_block(
             point.label,
@@ -131,7 +131,7 @@ def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choic
         trial.label,
         "model",
         study.items_of(key),
-        objective=preparation.objective,
+        objective=preparation.objective.on(key.split),
         seed=preparation.job.optimizer.seed,
     )
     title = str(key) if trial.label == str(key) else f"{key} ({trial.label})"
@@ -145,7 +145,7 @@ def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choic
             "better than its parents was not tested."
         ),
         scores=CardScores(
-            said=f"On {split} items ({_counted(trial.items)})."
+            about_items=f"On {split} items ({_counted(trial.items)})."
             f"{'' if split == 'test' else _FLATTERED}",
             summaries=(summary,),
         ),

@@ -132,7 +132,7 @@ def _alone(target: Path, out: Path) -> Iterator[None]:
                 f"{out}: cannot be written: no file can be made beside it; give another --out"
             ) from error
         raise RunError(
-            f"{out}: another export is writing it; wait for that, or give another --out"
+            f"{out}: another process is writing it; wait for that, or give another --out"
         ) from error
     try:
         yield

@@ -25,6 +25,12 @@ _NAMES_SHOWN = 3
 _REASON_LETTERS = 300
 
 
+_ROUNDING = (
+    "a few items may differ by rounding where models are scored in bfloat16 or float16; a search "
+    "with compute.dtype: float32, or more items, tells whether it is that"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskComparison:
     """One task, scored by stock lm-eval beside what was recorded.
@@ -99,6 +105,7 @@ class Verification:
             f"{verdict}: {self.differing} of {self.items} items differ under stock lm-eval "
             f"(at most {MOST_DIFFERING:.1%} may); {self.tensors} tensors, all files as listed",
             *(_line(task) for task in self.tasks),
+            *([] if self.verified else [_ROUNDING]),
         )
 
 

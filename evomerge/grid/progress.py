@@ -101,7 +101,7 @@ class _Scoring:
         self._clock = clock
         self._began_s = clock()
         self._done: list[CandidateKey] = []
-        self._said = 0
+        self._last_tenth = 0
         self.items = sum(self._items.values())
 
     @property
@@ -119,9 +119,9 @@ class _Scoring:
     def worth_a_line(self) -> bool:
         """Whether another tenth of the items is done since the last line."""
         tenth = _LINES * self.done_items // self.items
-        if tenth <= self._said:
+        if tenth <= self._last_tenth:
             return False
-        self._said = tenth
+        self._last_tenth = tenth
         return True
 
 

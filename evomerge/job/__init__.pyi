@@ -1,7 +1,9 @@
+from .draft import JobDraft as JobDraft
 from .draws import DRAWS as DRAWS
 from .draws import DrawFacts as DrawFacts
 from .draws import Draws as Draws
 from .draws import load_draws as load_draws
+from .file import check_sections as check_sections
 from .file import load_job as load_job
 from .file import load_recorded_job as load_recorded_job
 from .file import parse_job as parse_job

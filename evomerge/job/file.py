@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,14 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from evomerge.documents import load_text, parse_mapping, parse_value, problem_text, written_parts
+from evomerge.documents import (
+    load_text,
+    nearest,
+    parse_mapping,
+    parse_value,
+    problem_text,
+    written_parts,
+)
 from evomerge.errors import JobError
 from evomerge.job.job import JobSpec
 from evomerge.job.sections import ANYWHERE, Section
@@ -58,10 +64,21 @@ def parse_sections(
     document = parse_mapping(text, where=where, expected=expected, error=JobError)
     for override in overrides:
         _apply_override(document, override)
+    return check_sections(kind, document, where=f"{where}: ", context=context)
+
+
+def check_sections(
+    kind: type[S],
+    document: Mapping[str, Any],
+    *,
+    where: str,
+    context: Mapping[str, Any] | None = None,
+) -> S:
+    """Check a mapping of sections; `where` comes before the key in messages. Raises JobError."""
     try:
         return kind.model_validate(document, context=context)
     except ValidationError as error:
-        raise JobError(f"{where}: {_describe(error, kind)}") from error
+        raise JobError(f"{where}{_describe(error, kind)}") from error
 
 
 def _apply_override(document: dict[str, Any], override: str) -> None:
@@ -88,13 +105,10 @@ def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
     location = written_parts(first)
     field = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(kind, location[:-1])
-        nearest = difflib.get_close_matches(str(location[-1]), known, n=1)
-        mend = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
-        return f"{field}: unknown key; {mend}"
+        return f"{field}: unknown key; {nearest(location[-1], _known_keys(kind, location[:-1]))}"
     message = problem_text(first)
     value = first.get("input")
-    if isinstance(value, (str, int, float)) and str(value) not in message:
+    if isinstance(value, str | int | float | None) and not message.startswith(str(value)):
         return f"{field}: {value}: {message}"
     return f"{field}: {message}" if field else message
 
@@ -114,7 +128,7 @@ def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[
 def _section_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (tuple, Union, types.UnionType, Annotated):
+    if get_origin(annotation) in (tuple, dict, Union, types.UnionType, Annotated):
         for argument in get_args(annotation):
             found = _section_in(argument)
             if found is not None:

@@ -66,7 +66,7 @@ class JobSpec(Section):
     aggregate: Aggregate = "mean"
     """`mean`, `geometric` or `min` of the objectives."""
     report: tuple[str, ...] = ()
-    """Tasks that are scored only at the end."""
+    """Tasks that are scored only at the end; a group or a tag is short for its tasks."""
     constraints: tuple[ConstraintSpec, ...] = ()
     """Scores that the winner must keep."""
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -135,16 +135,40 @@ class JobSpec(Section):
             )
 
     @model_validator(mode="after")
+    def _names_of_groups(self) -> JobSpec:
+        tasks = self.all_tasks
+        named: dict[str, ObjectiveSpec | ConstraintSpec] = {}
+        for scored in self.scored:
+            first = named.setdefault(scored.task, scored)
+            if sorted(first.members) != sorted(scored.members):
+                raise ValueError(
+                    f"{scored.task} has other members in another place; give it another name there"
+                )
+            by_size = {s.weight_by_size for s in self.scored if _names(s) == _names(scored)}
+            if len(by_size) > 1:
+                raise ValueError(
+                    f"{scored.task}/{scored.metric} has another weight_by_size in another place; "
+                    "give it another name there"
+                )
+            if scored.weight_by_size and not scored.members:
+                raise ValueError(
+                    f"{scored.task}: weight_by_size needs members; how the tasks of a group weigh "
+                    "is in its file, so leave it out"
+                )
+            if scored.members and scored.task in tasks:
+                raise ValueError(
+                    f"{scored.task} has members, and is a task itself; give it another name"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _metrics_for_draws(self) -> JobSpec:
         if self.evaluation.draws in BUILT_IN:
             self._refuse_second_metric()
         return self
 
     def _refuse_second_metric(self) -> None:
-        named = {
-            *((objective.task, objective.metric) for objective in self.objectives),
-            *((constraint.task, constraint.metric) for constraint in self.constraints),
-        }
+        named = {(task, scored.metric) for scored in self.scored for task in scored.tasks}
         tasks = sorted(task for task, _ in named)
         several = [task for task in tasks if tasks.count(task) > 1]
         if several and self.evaluation.draw_facts.one_metric:
@@ -242,10 +266,14 @@ class JobSpec(Section):
         )
 
     @property
+    def scored(self) -> tuple[ObjectiveSpec | ConstraintSpec, ...]:
+        """All objectives, then all constraints."""
+        return (*self.objectives, *self.constraints)
+
+    @property
     def search_tasks(self) -> tuple[str, ...]:
         """Tasks that every candidate is scored on, in the order of the job."""
-        named = [*(o.task for o in self.objectives), *(c.task for c in self.constraints)]
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys(task for each in self.scored for task in each.tasks))
 
     def items_each(self, genes: int) -> int:
         """Items of a candidate with `genes` genes."""
@@ -263,11 +291,12 @@ class JobSpec(Section):
         """
         document = self.model_dump(mode="json", exclude={"budget", "compute", "storage"})
         document["compute.dtype"] = self.compute.dtype
-        # Records from before stages and modes existed must still match their job.
+        # Records from before stages, modes and groups existed must still match their job.
         if not self.stages:
             del document["stages"]
         if self.mode == "single":
             del document["mode"]
+        _leave_out_members(document)
         return {
             key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
             for key, value in document.items()
@@ -275,4 +304,17 @@ class JobSpec(Section):
 
     def to_yaml(self) -> str:
         """The job as the text of a file; `load_job` reads an equal job from it."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        document = self.model_dump(mode="json")
+        _leave_out_members(document)
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _names(scored: ObjectiveSpec | ConstraintSpec) -> tuple[str, str]:
+    return scored.task, scored.metric
+
+
+def _leave_out_members(document: dict[str, Any]) -> None:
+    """Remove the keys of groups where a single task is scored."""
+    for scored in (*document["objectives"], *document["constraints"]):
+        if not scored["members"]:
+            del scored["members"], scored["weight_by_size"]

@@ -71,14 +71,26 @@ class ModelsSpec(Section):
 
 
 class ObjectiveSpec(Section):
-    """A metric of an lm-eval task."""
+    """A metric of an lm-eval task, or of a group of tasks."""
 
     task: str
-    """A task of lm-eval, of `evals/`, or of a folder in `evaluation.task_folders`."""
+    """A task, group or tag of lm-eval, of `evals/`, or of a folder in `evaluation.task_folders`. A
+    group counts as one objective."""
     metric: str
     """As lm-eval prints it (`acc`, `exact_match,strict-match`); it must be a mean over items."""
     weight: float = Field(default=1.0, ge=0.0, le=1e9)
     """Weight in the aggregate. With weight 0 the objective is scored but not optimised."""
+    members: tuple[PlainName, ...] = ()
+    """If `task` is a group or a tag: its tasks. Leave it out; evomerge writes it into the record,
+    for `resume`. With tasks of your own choice, `task` is only a name for them."""
+    weight_by_size: bool = False
+    """With `members`: each task weighs by its number of items, else all weigh the same. The file of
+    a group says which."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks to score, each once."""
+        return tuple(dict.fromkeys(self.members)) or (self.task,)
 
 
 class ConstraintSpec(Section):
@@ -93,6 +105,15 @@ class ConstraintSpec(Section):
     """The least score, or the least share of the score of `of`."""
     of: Literal["base", "best_source"] | None = None
     """If given, `at_least` is a share of this model's score."""
+    members: tuple[PlainName, ...] = ()
+    """As in an objective."""
+    weight_by_size: bool = False
+    """As in an objective."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks to score, each once."""
+        return tuple(dict.fromkeys(self.members)) or (self.task,)
 
 
 class SplitSpec(Section):

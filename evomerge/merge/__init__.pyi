@@ -7,6 +7,7 @@ from .methods.base import Inputs as Inputs
 from .methods.base import Method as Method
 from .methods.base import ParameterSpec as ParameterSpec
 from .methods.base import Sums as Sums
+from .methods.descriptions import DESCRIPTIONS as DESCRIPTIONS
 from .methods.registry import METHODS as METHODS
 from .opened_recipe import align_models as align_models
 from .opened_recipe import models_named as models_named

@@ -105,8 +105,8 @@ class MergeEngine:
         self._structures = {name: source.structure for name, source in sources.items()}
         self._cache = TensorCache() if cache is None else cache
         self._statistics: dict[str, Statistics] = {}
-        self._here = DeviceCache(torch.device("cpu"))
-        self._there = DeviceCache(torch.device(device))
+        self._cpu_cache = DeviceCache(torch.device("cpu"))
+        self._device_cache = DeviceCache(torch.device(device))
         self._read = False
         # Sources that the page cache holds are read from disk once; larger ones each time.
         size_bytes = sum(_size_bytes(structure) for structure in self._structures.values())
@@ -148,7 +148,7 @@ class MergeEngine:
     def _merged(
         self, recipe: Recipe, tensor: TensorPlan, statistics: Statistics | None, into: Destination
     ) -> torch.Tensor:
-        device_cache = self._there if tensor.method.on_device else self._here
+        device_cache = self._device_cache if tensor.method.on_device else self._cpu_cache
         inputs = _TensorInputs(
             self._sources, tensor, recipe.seed, self._cache, statistics, device_cache
         )

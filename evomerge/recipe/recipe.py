@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import yaml
@@ -182,15 +183,27 @@ class Recipe(BaseModel):
         A recipe with stages is written as several documents for mergekit-multi: the stages first,
         each with its `name`. Unused stages are left out.
         """
+        return self._text
+
+    @functools.cached_property
+    def _text(self) -> str:
+        # Kept: a search asks for the text of a candidate six times, and writing takes milliseconds.
         used = self.used_stages.items()
         documents = [{"name": name, **stage._document()} for name, stage in used]
-        return yaml.dump_all(
+        text: str = yaml.dump_all(
             [*documents, self._document()],
             Dumper=_Dumper,
             sort_keys=False,
             allow_unicode=True,
             width=100,
         )
+        return text
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Recipe:
+        """As pydantic's, without the text that is kept of the recipe before."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_text", None)
+        return copied
 
     def _document(self) -> dict[str, Any]:
         document: dict[str, Any] = without_empty(

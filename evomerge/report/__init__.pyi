@@ -1,3 +1,4 @@
+from .answers import answer_lines as answer_lines
 from .figures import Figure as Figure
 from .figures import layout_of as layout_of
 from .figures import safe_text as safe_text

@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 from evomerge.errors import StorageError
 from evomerge.evaluate import ScoreSummary
 from evomerge.job import DRAWS, JobSpec
+from evomerge.report.answers import answers_part
 from evomerge.report.figures import Figure, interval_figure, spread_of
 from evomerge.report.front import front_parts
 from evomerge.report.recipe_views import merged_so_far, published_form, routes_of
@@ -153,6 +154,7 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         else None,
         "test": _test_figures(selection) if selection else None,
         "validation": _validation_rows(selection) if selection else [],
+        "answers": answers_part(study),
         "merged": merged_so_far(study, selection, structure),
         "routes": routes_of(trials, selection),
         "costs": _costs(trials),
@@ -161,8 +163,22 @@ def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         "job_yaml": job.to_yaml(),
         "versions": (study.noted(FACTS) or {}).get("versions", {}),
         "tasks": tasks,
-        "test_items": sum(selection.items["test"][task] for task in tasks) if selection else 0,
+        "scored_tasks": {*tasks, *(task for each in job.objectives for task in each.tasks)},
+        "test_counts": _test_counts(selection, job) if selection else {},
+        "test_items": sum(
+            selection.items["test"][task]
+            for task in dict.fromkeys(task for each in job.objectives for task in each.tasks)
+        )
+        if selection
+        else 0,
     }
+
+
+def _test_counts(selection: Selection, job: JobSpec) -> dict[str, int]:
+    """Test items of each task, and of each group."""
+    counts = dict(selection.items["test"])
+    groups = [scored for scored in job.scored if scored.members]
+    return counts | {each.task: sum(counts[task] for task in each.tasks) for each in groups}
 
 
 def _verdict(outcome: SearchOutcome | None, phase: SearchPhase) -> tuple[str, str]:

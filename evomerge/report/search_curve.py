@@ -91,7 +91,7 @@ def _candidates(genomes: Sequence[Trial], shares: bool) -> go.Scatter:
         y=[_height(trial.score, shares) for _, trial in scored if trial.score is not None],
         mode="markers",
         marker={"size": 5, "color": "var(--dot)"},
-        hovertext=[_said(str(trial.key), trial, shares) for _, trial in scored],
+        hovertext=[_hover_text(str(trial.key), trial, shares) for _, trial in scored],
         hoverinfo="text",
     )
 
@@ -200,7 +200,7 @@ def _stage_label(place: int, name: str) -> dict[str, Any]:
     }
 
 
-def _said(name: str, trial: Trial, shares: bool = False) -> str:
+def _hover_text(name: str, trial: Trial, shares: bool = False) -> str:
     items = count_text(trial.item_count, "item")
     return f"{safe_text(name)}<br>score {score_text(trial.score, shares)} on {items}"
 
@@ -217,7 +217,7 @@ def _baseline_line(
             "color": "var(--ink)" if parent else "var(--line)",
             "dash": "dash" if parent else "solid",
         },
-        hovertext=_said(trial.label, trial),
+        hovertext=_hover_text(trial.label, trial),
         hoverinfo="text",
     )
 

@@ -30,7 +30,7 @@ from evomerge.report.tally import (
     stage_of,
 )
 from evomerge.report.words import count_text, duration_text, one_line, score_text
-from evomerge.search import Front, outcome_of
+from evomerge.search import CutAnswers, Front, cut_answers, outcome_of
 from evomerge.study import SELECTION, Study, Trial
 
 _REASONS_SHOWN = 3
@@ -64,7 +64,9 @@ class Status:
     headline: the final selection's sentence on the winner, or on the front; None before the
     selection. front: its points; None where the search has one winner, or has not ended. export:
     the command that exports the result; None before the end. shares: whether scores are shares; if
-    so, an estimate outside [0, 1] is not shown to people as a score.
+    so, an estimate outside [0, 1] is not shown to people as a score. cut_answers: shares of answers
+    that were cut off at the token limit, of each model on the test items; cut_note: the same in a
+    sentence, empty if there are none. warnings: sentences on the outcome.
     """
 
     name: str
@@ -89,6 +91,9 @@ class Status:
     front: tuple[FrontRow, ...] | None = None
     export: str | None = None
     shares: bool = False
+    cut_answers: tuple[dict[str, Any], ...] = ()
+    cut_note: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -115,6 +120,7 @@ def status_of(study: Study) -> Status:
     total = spending_of(trials)
     generations = generations_of(genomes)
     outcome = outcome_of(study) if phase == "finished" else None
+    cut = CutAnswers() if outcome is None else cut_answers(study)
     return Status(
         name=study.job.name,
         run_dir=str(study.run_dir),
@@ -140,6 +146,9 @@ def status_of(study: Study) -> Status:
         front=rows_of(outcome) if isinstance(outcome, Front) else None,
         export=None if outcome is None else outcome.export_command(study.run_dir),
         shares=scores_are_shares(trials, study.job),
+        cut_answers=tuple(cut.to_json()),
+        cut_note=cut.sentence(),
+        warnings=cut.warnings,
     )
 
 
@@ -194,6 +203,9 @@ def _rows(status: Status) -> list[tuple[str, str]]:
         rows.append(("if it stopped", f"evomerge resume {status.run_dir}"))
     else:
         rows += [("on the front", str(row)) for row in status.front or ()]
+        if status.cut_note:
+            rows.append(("note", one_line(status.cut_note)))
+        rows += [("warning", one_line(warning)) for warning in status.warnings]
         rows.append(("next", status.export or ""))
     return rows
 

@@ -182,7 +182,11 @@ def scores_are_shares(trials: Iterable[Trial], job: JobSpec) -> bool:
     The scores of candidates cannot show it: they are estimates, and can be outside.
     """
     plain = [trial for trial in trials if trial.kind == "baseline" and trial.score is not None]
-    named = {(objective.task, objective.metric.partition(",")[0]) for objective in job.objectives}
+    named = {
+        (task, objective.metric.partition(",")[0])
+        for objective in job.objectives
+        for task in objective.tasks
+    }
     values = [
         value
         for trial in plain

@@ -86,7 +86,7 @@ class SearchProgress:
         self._final_items = final_items
         self._key: CandidateKey | None = None  # of the last step
         self._planned: tuple[tuple[CandidateKey, ...], int] = ((), 0)  # models, items of each
-        self._said_s = clock()
+        self._last_line_s = clock()
         self._stage = stage_of(study)
         self._announced: Stage | None = None
         self._doing = ""
@@ -186,7 +186,7 @@ class SearchProgress:
         self._fresh.add(key.generation)
         if self._doing:
             self._doing = "merging"
-        if self._live is None and self._clock() - self._said_s >= _LINE_EVERY_S:
+        if self._live is None and self._clock() - self._last_line_s >= _LINE_EVERY_S:
             self._say_how_far()
 
     def _say_how_far(self) -> None:
@@ -205,7 +205,7 @@ class SearchProgress:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self._said_s = self._clock()
+        self._last_line_s = self._clock()
         self._console.print(Text(visible(line)), soft_wrap=True)
 
     def _end_phase(self) -> None:

@@ -64,7 +64,9 @@ class PrefixStates:
         self._expected: list[Prefix] = []
         self._kept: dict[Prefix, dict[bytes, torch.Tensor]] = {}
         self._worth: dict[Prefix, int] = {}  # passes that the states save, for one batch
-        self._here: dict[int, dict[bytes, torch.Tensor]] = {}  # kept states of the present route
+        self._on_route: dict[
+            int, dict[bytes, torch.Tensor]
+        ] = {}  # kept states of the present route
 
     def expect(self, routes: Sequence[Sequence[Hop]]) -> None:
         """Set the routes that come after the present one, on the same items.
@@ -86,14 +88,14 @@ class PrefixStates:
 
     def deepest(self, batch: bytes) -> tuple[int, torch.Tensor | None]:
         """How many hops of the present route are done for a batch, and its states after them."""
-        for depth, states in self._here.items():
+        for depth, states in self._on_route.items():
             if batch in states:
                 return depth, states[batch]
         return 0, None
 
     def deepest_of_all(self, batches: Sequence[bytes]) -> tuple[int, Mapping[bytes, torch.Tensor]]:
         """As `deepest`, for batches that must begin at one hop to share keys and values."""
-        for depth, states in self._here.items():
+        for depth, states in self._on_route.items():
             if all(batch in states for batch in batches):
                 return depth, states
         return 0, {}
@@ -143,7 +145,9 @@ class PrefixStates:
         ]
         self._worth = {**worth, **{prefix: worth[prefix] + len(prefix) for prefix in on_route}}
         self._kept = {prefix: kept for prefix, kept in self._kept.items() if self._worth[prefix]}
-        self._here = {len(prefix): self._kept[prefix] for prefix in on_route}  # the deepest first
+        self._on_route = {
+            len(prefix): self._kept[prefix] for prefix in on_route
+        }  # the deepest first
         self.size_bytes = sum(_size_bytes(kept) for kept in self._kept.values())
 
 

@@ -45,7 +45,7 @@ class RoutedModel:
         self._layers: dict[str, Sequence[nn.Module]] = {}
         self._hops: tuple[Hop, ...] = ()
         self._twins: list[nn.Module] = []
-        self._said: dict[int, Mapping[str, object]] = {}  # first hop of a pass -> settings
+        self._settings_from: dict[int, Mapping[str, object]] = {}  # first hop of a pass -> settings
 
     def add(self, reference: str, layers: Iterable[nn.Module]) -> None:
         """Allow a model on routes. layers: built like those of the live model."""
@@ -58,7 +58,7 @@ class RoutedModel:
     def follow(self, hops: Sequence[Hop]) -> None:
         """Make these hops, at least one, the layers of the live model. Allocates no parameter."""
         settings = self._settings(hops)
-        self._hops, self._said = tuple(hops), {0: settings}
+        self._hops, self._settings_from = tuple(hops), {0: settings}
         self._twins = [self._twin(hop, slot) for slot, hop in enumerate(hops)]
         self._begin_at(0)
 
@@ -88,11 +88,11 @@ class RoutedModel:
                 self._begin_at(0)
 
     def _begin_at(self, start: int) -> None:
-        if start not in self._said:
-            self._said[start] = self._settings(self._hops[start:])
+        if start not in self._settings_from:
+            self._settings_from[start] = self._settings(self._hops[start:])
         setattr(self._owner, self._name, nn.ModuleList(self._twins[start:]))
         for config in self._configs:
-            for key, value in self._said[start].items():
+            for key, value in self._settings_from[start].items():
                 setattr(config, key, value)
             remap_legacy_layer_types(config=config)
 

@@ -47,18 +47,24 @@ class Budget:
 
     def end(self, spent: Sequence[Trial], items: int) -> str | None:
         """Why the next generation, with `items` a candidate, cannot begin; None where it can."""
+        return self.end_after(
+            genomes=sum(trial.kind == "genome" for trial in spent),
+            used=items_of(spent),
+            hours=sum(trial.cost.merge_s + trial.cost.evaluate_s for trial in spent) / 3600,
+            items=items,
+        )
+
+    def end_after(self, *, genomes: int, used: int, hours: float, items: int) -> str | None:
+        """As `end`, after so many genomes, items and hours of work."""
         budget = self.budget
-        genomes = sum(trial.kind == "genome" for trial in spent)
         if budget.candidates is not None and genomes + self.population > budget.candidates:
             scored = f"{genomes} of {budget.candidates} candidates scored"
             full = genomes >= budget.candidates
             return scored if full else f"{scored}; a generation of {self.population} does not fit"
-        used = items_of(spent)
         needed = (self.population + self.elites) * items
         if budget.items is not None and used + needed > budget.items:
             scored = f"{used:,} of {budget.items:,} items scored"
             return f"{scored}; a generation of {needed:,} does not fit"
-        hours = sum(trial.cost.merge_s + trial.cost.evaluate_s for trial in spent) / 3600
         if budget.hours is not None and hours >= budget.hours:
             return f"{hours:.2f} of {budget.hours:g} worker hours spent"
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.evaluate import Candidate, CandidateKey
+from evomerge.evaluate import Candidate, CandidateKey, leaves_of
 from evomerge.search.baselines import parent_labels
 from evomerge.search.budget import Fidelity
 from evomerge.search.ledger import Ledger
@@ -38,7 +38,7 @@ class Generations:
         job, suite = ledger.preparation.job, ledger.preparation.suite
         objective = ledger.preparation.objective
         pools = {task: suite.items(task, "search") for task in job.search_tasks}
-        metrics = [*(t.metric for t in objective.terms), *(c.metric for c in objective.constraints)]
+        metrics = leaves_of(objective.metrics)
         self._ledger = ledger
         self._evaluation = job.evaluation
         self._races = job.races

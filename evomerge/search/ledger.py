@@ -22,6 +22,7 @@ from evomerge.evaluate import (
     ItemIds,
     Kind,
     Means,
+    Objective,
     Observer,
     Plan,
     Say,
@@ -86,11 +87,14 @@ class Ledger:
         return [self._recorded(candidate) for candidate in candidates]
 
     def _record(self, candidate: Candidate, outcome: Evaluation) -> None:
+        objective = self.objective_of(candidate.key)
+        means = {} if isinstance(outcome, Failed) else means_of(outcome.tasks)
         self.study.record(
             candidate,
             outcome,
-            score=self.preparation.objective.score_of(outcome),
-            values=None if isinstance(outcome, Failed) else self._values(means_of(outcome.tasks)),
+            score=objective.score_of(outcome),
+            means=objective.with_groups(means) if means else means,
+            values=self._values(candidate.key, means) if means else None,
             parameters=self._parameters(candidate.genome),
         )
         self._note_opened()
@@ -157,7 +161,7 @@ class Ledger:
         self._check_scored(candidate.key, outcome)
         assert isinstance(outcome, Scored)
         means = means_of(outcome.tasks) if means is None else means
-        self.study.restore_items(candidate.key, outcome.tasks, means=means)
+        self.study.restore_items(candidate.key, outcome.tasks, means=means, answers=outcome.answers)
 
     def conclude(
         self,
@@ -174,13 +178,13 @@ class Ledger:
         """
         recorded = self.study.find(candidate.key)
         if recorded is None:
-            objective = self.preparation.objective
+            objective = self.objective_of(candidate.key)
             self.study.record(
                 candidate,
                 outcome,
                 score=None if isinstance(outcome, Failed) else objective.score(means),
-                means=means,
-                values=None if isinstance(outcome, Failed) else self._values(means),
+                means=objective.with_groups(means) if isinstance(outcome, Scored) else means,
+                values=None if isinstance(outcome, Failed) else self._values(candidate.key, means),
                 parameters=self._parameters(candidate.genome),
                 blocks=blocks,
             )
@@ -227,7 +231,8 @@ class Ledger:
     def fitness(self, trials: Sequence[Trial], thresholds: Sequence[float]) -> NDArray[np.float64]:
         """Fitness of recorded trials, (n,); lower is better, failed ones are worse than all."""
         means = [trial.means for trial in trials]
-        return self.preparation.objective.fitness(means, thresholds=thresholds)
+        objective = self.objective_of(trials[0].key) if trials else self.preparation.objective
+        return objective.fitness(means, thresholds=thresholds)
 
     def thresholds(self) -> tuple[float, ...]:
         """The threshold of each constraint, from the baseline scores of the base and parents."""
@@ -247,10 +252,14 @@ class Ledger:
         order = np.argsort(self.fitness(trials, self.thresholds()), kind="stable")
         return [trials[place] for place in order]
 
-    def _values(self, means: Means) -> tuple[float, ...] | None:
+    def objective_of(self, key: CandidateKey) -> Objective:
+        """The objective on the items of the split that a candidate is scored on."""
+        return self.preparation.objective.on(key.split)
+
+    def _values(self, key: CandidateKey, means: Means) -> tuple[float, ...] | None:
         """The score on each axis, for the record; None where there is one score."""
-        preparation = self.preparation
-        return preparation.objective.values(means) if preparation.job.mode == "pareto" else None
+        pareto = self.preparation.job.mode == "pareto"
+        return self.objective_of(key).values(means) if pareto else None
 
     def _parameters(self, genome: tuple[float, ...] | None) -> dict[str, Parameter]:
         """Values of the genes as people read them; in later stages with the stage's name.

@@ -144,7 +144,7 @@ def _remark_on(baselines: Sequence[Trial], objective: Objective) -> str | None:
     scored = [trial for trial in baselines if trial.failure is None]
     if not scored or len(axes) < len(objective.axes):
         return None
-    reached = [[trial.means[axis.task][axis.key] for axis in axes] for trial in scored]
+    reached = [[axis.mean(trial.means) for axis in axes] for trial in scored]
     perfect = [t.label for t, values in zip(scored, reached, strict=True) if min(values) == 1.0]
     if perfect:
         others = f" (so do {len(perfect) - 1} more)" if len(perfect) > 1 else ""
@@ -188,6 +188,7 @@ def _baseline_candidates(
             label=baseline.label,
             recipe=baseline.recipe,
             items=items,
+            keep_answers=True,
         )
         for place, baseline in enumerate(stage, start=first)
     ]

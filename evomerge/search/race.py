@@ -21,6 +21,8 @@ from evomerge.evaluate import (
     Scored,
     TaskItems,
     count_items,
+    fold,
+    leaves_of,
     penalty_unit,
     shortfall_unit,
 )
@@ -56,18 +58,20 @@ def resampled_fitness(
     """
     wanted = [term.metric for term in objective.terms]
     wanted += [constraint.metric for constraint in objective.constraints]
-    means = np.empty((RESAMPLES, len(results), len(wanted)))
-    for task in dict.fromkeys(metric.task for metric in wanted):
+    leaves = leaves_of(wanted)
+    means = np.empty((RESAMPLES, len(results), len(leaves)))
+    for task in dict.fromkeys(metric.task for metric in leaves):
         count = len(results[0][task].ids)
         drawn = (bits.random_raw(RESAMPLES * count) % np.uint64(count)).astype(np.intp)
         rows = drawn.reshape(RESAMPLES, count)
-        for column, metric in enumerate(wanted):
+        for column, metric in enumerate(leaves):
             if metric.task != task:
                 continue
             offset = sample.tasks[task].offsets.get(metric.key, 0.0)
             for place, result in enumerate(results):
                 terms = sample.tasks[task].terms(result[task], metric.key)
                 means[:, place, column] = offset + terms[rows].mean(axis=1)
+    means = fold(means, leaves, wanted)
     scored = len(objective.terms)
     scores = objective.combine(means[..., :scored])
     fitness, unit = -scores, penalty_unit(scores)[:, None]

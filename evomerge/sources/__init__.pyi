@@ -14,6 +14,7 @@ from .digests import not_finite as not_finite
 from .files import locate as locate
 from .files import read_json as read_json
 from .files import read_weights as read_weights
+from .layers import context_tokens as context_tokens
 from .layers import find_stacks as find_stacks
 from .layers import setting as setting
 from .layers import split_at_number as split_at_number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,6 +41,12 @@ def vocabulary_size(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, .
     if isinstance(stated, int):
         return stated
     return max((shape[0] for shape in shapes.values() if len(shape) == 2), default=0)
+
+
+def context_tokens(config: Mapping[str, Any]) -> int:
+    """The longest sequence that a model reads; without a limit if its config gives none."""
+    stated = (setting(config, key) for key in ("max_position_embeddings", "n_positions"))
+    return next((limit for limit in stated if isinstance(limit, int)), sys.maxsize)
 
 
 DEPTH_KEYS = (

@@ -8,3 +8,4 @@ from .parameters.methods import rule_of as rule_of
 from .routes.data_flow import DataFlowSpace as DataFlowSpace
 from .routes.layout import Layer as Layer
 from .routes.layout import Slots as Slots
+from .shipped import shipped_spaces as shipped_spaces

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from evomerge.errors import JobError, RecipeError
-from evomerge.recipe import DType, Recipe, read_recipe
+from evomerge.job import check_sections
+from evomerge.recipe import DType, Recipe
 from evomerge.sources import Structure
 from evomerge.space.base import SearchSpace
 from evomerge.space.document import find_space, read_space
 from evomerge.space.parameters.layout import lay_out
 from evomerge.space.parameters.parameter_space import ParameterSpace
-from evomerge.space.parameters.specification import parse_space
+from evomerge.space.parameters.specification import SpaceSpec
 from evomerge.space.routes.data_flow import DataFlowSpace
 from evomerge.space.routes.layout import lay_routes
-from evomerge.space.routes.specification import parse_routes
+from evomerge.space.routes.specification import DataFlowSpec
 
 
 def build_space(
@@ -43,27 +41,24 @@ def build_space(
     one line.
     """
     where = str(find_space(spec)) if isinstance(spec, str) else "search_space"
-    document = read_space(spec)
+    written = check_space(read_space(spec), where=where)
     space: ParameterSpace | DataFlowSpace
-    if "routes" in document:
-        routes = parse_routes(document, where=where)
-        start_from = routes.start_from
+    if isinstance(written, DataFlowSpec):
         space = DataFlowSpace(
             lay_routes(
-                routes,
+                written.routes,
                 base=base,
                 sources=sources,
                 structure=structure,
                 out_dtype=out_dtype,
                 stages=stages or {},
+                where=f"{where}.routes",
             )
         )
     else:
-        parsed = parse_space(document, where=where)
-        start_from = parsed.start_from
         space = ParameterSpace(
             lay_out(
-                parsed,
+                written,
                 base=base,
                 sources=sources,
                 structure=structure,
@@ -71,18 +66,16 @@ def build_space(
                 seed=seed,
                 statistics=statistics,
                 stages=stages or {},
+                where=where,
             )
         )
-    if start_from is None:
+    if written.start_from is None:
         return space
-    place = f"{where}.start_from"
-    return space.starting_from(_start(start_from, place), where=place)
+    return space.starting_from(written.start_from, where=f"{where}.start_from")
 
 
-def _start(written: object, place: str) -> Recipe:
-    if not isinstance(written, Mapping):
-        raise JobError(f"{place}: {written}: give the path of a recipe")
-    try:
-        return read_recipe(yaml.safe_dump(dict(written)), where=place)
-    except RecipeError as error:
-        raise JobError(str(error)) from error
+def check_space(document: Mapping[str, Any], *, where: str) -> SpaceSpec | DataFlowSpec:
+    """The mapping of a space as a typed value; `where` names it in messages. Raises JobError."""
+    if "routes" in document and "method" not in document:
+        return check_sections(DataFlowSpec, document, where=f"{where}.")
+    return check_sections(SpaceSpec, document, where=f"{where}.")

@@ -1,74 +1,101 @@
 """Reads a search space from a name in search_spaces/, a path, or a mapping in the job.
 
-The result is one complete mapping, so that a record can hold it.
+The result is one complete mapping, so that a record can hold it. The types of values that the YAML
+of both kinds of space has are here too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from evomerge.documents import load_text, parse_mapping
+import yaml
+from pydantic import (
+    AllowInfNan,
+    BeforeValidator,
+    Discriminator,
+    Strict,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+
+from evomerge.documents import load_text, nearest, parse_mapping
 from evomerge.errors import JobError, RecipeError
-from evomerge.job import shipped_folder
-from evomerge.recipe import load_recipe
+from evomerge.job import Section, shipped_folder
+from evomerge.recipe import Recipe, load_recipe, read_recipe
+from evomerge.space.base import Scale
 
-# Checks of single keys and values in the YAML of a space. Each error is one line with its mend.
+# Values that the YAML of both kinds of space has.
+
+
+def read_number(written: object) -> object:
+    """A number that is written as text; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        return float(written) if isinstance(written, str) else written
+    return written
+
+
+Number = Annotated[float, BeforeValidator(read_number), Strict(), AllowInfNan(False)]
+"""A finite number; YAML 1.1 reads 1e-3, without a point, as text."""
+
+SCALAR, NESTED = Tag("[scalar]"), Tag("[nested]")
+"""The two forms of a value that may be a mapping or a list, or simply a word or a number."""
+
+
+def word_or(shape: type | tuple[type, ...], *words: str, mend: str) -> Discriminator:
+    """Takes one of the words as SCALAR, a filled `shape` as NESTED, and refuses the rest."""
+
+    def choose(written: object) -> str | None:
+        if isinstance(written, str):
+            return SCALAR.tag if written in words else None
+        return NESTED.tag if isinstance(written, shape) and written else None
+
+    return Discriminator(choose, custom_error_type="shape", custom_error_message=mend)
 
 
 _WIDEST = 1e9
 """The widest range; sums and products of values from wider ranges would not be finite."""
 
 
-def check_range(low: float, high: float, place: str) -> None:
-    """Raise JobError for a range that is empty or far too wide."""
-    if low >= high:
-        raise JobError(f"{place}.low: {low:g} is not below high ({high:g}); widen the range")
-    if high - low > _WIDEST:
-        raise JobError(f"{place}: from {low:g} to {high:g} is wider than {_WIDEST:g}; narrow it")
+class Range(Section):
+    """Values to search."""
+
+    scale: Scale = "linear"
+    low: Number
+    high: Number
+
+    @field_validator("low")
+    @classmethod
+    def _check_low(cls, low: float, info: ValidationInfo) -> float:
+        if low <= 0.0 and info.data.get("scale") == "log":
+            raise ValueError("has no logarithm; give a positive one, or no scale")
+        return low
+
+    @field_validator("high")
+    @classmethod
+    def _check_high(cls, high: float, info: ValidationInfo) -> float:
+        low = info.data.get("low", high - 1.0)
+        if low >= high:
+            raise ValueError(f"not above low ({low:g}); widen the range")
+        if high - low > _WIDEST:
+            raise ValueError(f"more than {_WIDEST:g} above low ({low:g}); narrow the range")
+        return high
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
-    """A mend for an unknown name: the closest known name, or all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+def _read_start(written: object) -> Recipe:
+    if not isinstance(written, Mapping):
+        raise ValueError("give the path of a recipe")
+    try:
+        return read_recipe(yaml.safe_dump(dict(written)), where="the recipe")
+    except RecipeError as error:
+        raise ValueError(str(error)) from error
 
 
-def only(written: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
-    """Raise JobError for a key that is not among the known ones."""
-    for key in written:
-        if key not in known:
-            raise JobError(f"{place}.{key}: unknown key; {nearest(key, known)}")
-
-
-def one_of(value: object, choices: tuple[str, ...], place: str) -> str:
-    """The value as one of the choices. Raises JobError."""
-    if value not in choices:
-        raise JobError(f"{place}: {value}: write {' or '.join(choices)}")
-    return str(value)
-
-
-def switch(value: object, place: str) -> bool:
-    """The value as true or false. Raises JobError."""
-    if not isinstance(value, bool):
-        raise JobError(f"{place}: {value}: write true or false")
-    return value
-
-
-def number(value: object, place: str) -> float:
-    """The value as a finite number. Raises JobError."""
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3, without a point, as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise JobError(f"{place}: {value}: give a number")
-    return float(value)
+StartFrom = Annotated[Recipe, BeforeValidator(_read_start)] | None
 
 
 # Which of a space's models a reference means: one local folder can be written in many ways.

@@ -18,21 +18,10 @@ import pyarrow.parquet as pq
 
 from evomerge.errors import RunError
 from evomerge.evaluate import Candidate, CandidateKey, Cost, Scored, TaskItems
-from evomerge.study.storage import storage_errors, write_whole
+from evomerge.study.storage import DAMAGE, storage_errors, write_whole
 from evomerge.study.trial import digest_items, digest_text
 
 _COST, _OF, _SEAL = "cost", "of", "sha256"
-
-_DAMAGE = (
-    OSError,
-    pa.ArrowException,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-"""Errors that reading a damaged file can raise, because it may contain anything."""
 
 
 class ItemFiles:
@@ -155,7 +144,7 @@ def _read(path: Path, *, of: str | None = None) -> Scored | None:
         if texts[_SEAL] != seal:
             return None
         return Scored(tasks=tasks, cost=Cost(**json.loads(cost)))
-    except _DAMAGE:
+    except DAMAGE:
         return None
 
 

@@ -19,6 +19,7 @@ import sqlalchemy
 import sqlalchemy.exc
 
 from evomerge.errors import JobError, RunError, StorageError, one_line
+from evomerge.study.trial_rows import TrialStorage
 
 _CONNECT_S = 10
 _SILENCE_S = 30
@@ -48,7 +49,7 @@ def open_postgres(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
             with engine.begin() as connection:
                 # Two processes that make the same tables at once fail, so one waits.
                 _execute(connection, "select pg_advisory_xact_lock(:key)", _key("tables"))
-                return optuna.storages.RDBStorage(url, engine_kwargs=options)
+                return TrialStorage(url, engine_kwargs=options)
         finally:
             engine.dispose()
 

@@ -20,6 +20,7 @@ import sqlalchemy.exc
 
 from evomerge.errors import RunError, StorageError, one_line
 from evomerge.study.postgres import open_postgres, read_postgres, reason_of
+from evomerge.study.trial_rows import TrialStorage
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEFT_S = 3600.0
@@ -27,6 +28,17 @@ _LEFT_S = 3600.0
 
 _LONGEST = 200
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+DAMAGE = (
+    OSError,
+    pa.ArrowException,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""Errors that reading a damaged Parquet file can raise, because it may contain anything."""
 
 Trouble = Literal["full", "closed", "busy", "damaged", "other"]
 """Why a record cannot be read or written: no space, no permission, in use, damaged, or other."""
@@ -70,7 +82,7 @@ def open_storage(url: str, *, run_dir: Path) -> optuna.storages.RDBStorage:
     """
     if _is_postgres(url):
         return open_postgres(url, run_dir=run_dir)
-    return optuna.storages.RDBStorage(url)
+    return TrialStorage(url)
 
 
 def open_engine(url: str, *, run_dir: Path) -> sqlalchemy.Engine:
@@ -95,7 +107,8 @@ def remove_begun(run_dir: Path, made: Sequence[Path]) -> None:
     """
     for name in _BEGUN:
         (run_dir / name).unlink(missing_ok=True)
-    remove_empty((*run_dir.glob("facts/*"), run_dir / "facts", run_dir / "items", *made))
+    own = (run_dir / name for name in ("facts", "items", "answers"))
+    remove_empty((*run_dir.glob("facts/*"), *own, *made))
 
 
 def remove_empty(folders: Sequence[Path]) -> None:

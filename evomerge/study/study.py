@@ -15,6 +15,7 @@ import filelock
 
 from evomerge.errors import RunError
 from evomerge.evaluate import (
+    Answers,
     Candidate,
     CandidateKey,
     Evaluation,
@@ -26,6 +27,7 @@ from evomerge.evaluate import (
     means_of,
 )
 from evomerge.job import JobSpec
+from evomerge.study.answers import AnswerFiles, digest_answers
 from evomerge.study.items import ItemFiles
 from evomerge.study.notes import NoteName
 from evomerge.study.reader import Record
@@ -63,6 +65,7 @@ class Study:
         self.run_dir = run_dir
         self.job = job
         self.items = ItemFiles(run_dir)
+        self.answers = AnswerFiles(run_dir)
         self._trials = dict(record.trials)
         self._counts = list(record.counts)
         self._notes = dict(record.notes)
@@ -99,7 +102,7 @@ class Study:
         parameters: Mapping[str, Parameter] | None = None,
         blocks: Sequence[Scored] | None = None,
     ) -> Trial:
-        """Write a candidate's outcome: item results first, then the trial.
+        """Write a candidate's outcome: item results and answers first, then the trial.
 
         means: the tasks' scores; None if they are the plain means of the item results. values:
         the score on each axis in `mode: pareto`; None in `mode: single` or if it failed. blocks:
@@ -108,6 +111,9 @@ class Study:
         """
         assert candidate.key not in self._trials, f"{candidate.key} is recorded already"
         tasks: Mapping[str, TaskItems] = {} if isinstance(outcome, Failed) else outcome.tasks
+        answers: Answers = {} if isinstance(outcome, Failed) else outcome.answers
+        if answers:
+            answers = self.answers.fitting(candidate.key, answers)
         shown = parameters or {}
         trial = Trial(
             key=candidate.key,
@@ -123,11 +129,14 @@ class Study:
             parameters={name: p.value for name, p in shown.items()},
             stage=candidate.stage,
             results=digest_items(tasks) if tasks else None,
+            answers=digest_answers(answers) if answers else None,
             blocks=None if blocks is None else tuple(digest_items(b.tasks) for b in blocks),
         )
         with self._writing() as writer:
             if tasks:
                 self.items.write(candidate.key, tasks)
+            if answers:
+                self.answers.write(candidate.key, answers)
             writer.add(trial, shown, values)
             self._counts[candidate.kind == "finalist"] += 1
         self._trials[candidate.key] = trial
@@ -156,17 +165,31 @@ class Study:
         """Item results of a recorded candidate; None when they are lost or damaged."""
         return self.items.find(key, self.trial(key).results)
 
+    def answers_of(self, key: CandidateKey) -> Answers:
+        """The answers of a recorded candidate; empty if none were kept.
+
+        Raises RunError when they are lost or damaged, which only concerns who wants to see them.
+        """
+        digest = self.trial(key).answers
+        return {} if digest is None else self.answers.read(key, digest)
+
     def lacks(self, key: CandidateKey) -> bool:
         """Whether a candidate has no record, or its item results are lost or damaged."""
         trial = self.find(key)
         return trial is None or (trial.failure is None and self.found_items_of(key) is None)
 
     def restore_items(
-        self, key: CandidateKey, tasks: Mapping[str, TaskItems], *, means: Means
+        self,
+        key: CandidateKey,
+        tasks: Mapping[str, TaskItems],
+        *,
+        means: Means,
+        answers: Answers | None = None,
     ) -> None:
         """Write again the lost or damaged item results of a recorded candidate.
 
-        means: the tasks' scores from these results. Raises RunError if the results differ from the
+        means: the tasks' scores from these results. answers: written again too, if they are those
+        that were recorded. Raises RunError if the results differ from the
         recorded ones, StorageError.
         """
         trial = self.trial(key)
@@ -176,6 +199,10 @@ class Study:
         if not same:
             raise self.items.unlike(key)
         self.items.write(key, tasks)
+        if answers and trial.answers is not None:
+            answers = self.answers.fitting(key, answers)
+            if digest_answers(answers) == trial.answers:
+                self.answers.write(key, answers)
 
     def keep_job(self) -> None:
         """Write the current job, so that the next `resume` needs no overrides."""

@@ -70,6 +70,7 @@ class Trial:
     parameters: gene -> value for people, in the order of the genome; empty without a genome.
     stage: number of the job's search that proposed it, from 0.
     results: digest of its item results; None if it failed, and in old records without digests.
+    answers: digest of the answers that are kept of it; None if none are.
     blocks: digests of its results block by block, up to the block where it failed; None if it was
     scored in one piece, or if that is not known.
     """
@@ -87,6 +88,7 @@ class Trial:
     parameters: Late[Mapping[str, float]] = Late(dict)
     stage: int = 0
     results: str | None = None
+    answers: str | None = None
     blocks: tuple[str, ...] | None = None
 
     @property
@@ -113,6 +115,7 @@ def attributes_of(trial: Trial) -> dict[str, Any]:
             "recipe": trial.recipe.to_yaml(),
             "results": trial.results,
             "blocks": None if trial.blocks is None else list(trial.blocks),
+            **({} if trial.answers is None else {"answers": trial.answers}),
         },
     }
 
@@ -144,6 +147,7 @@ def read_trial(
         parameters=parameters,
         stage=stored["stage"],
         results=stored["results"],
+        answers=stored.get("answers"),
         blocks=None if blocks is None else tuple(blocks),
     )
 

@@ -5,6 +5,7 @@ from .pool import LocalPool as LocalPool
 from .pool import Pool as Pool
 from .pool_choice import check_models as check_models
 from .pool_choice import check_workers as check_workers
+from .pool_choice import count_workers as count_workers
 from .pool_choice import open_pool as open_pool
 from .preparation.fingerprints import cache_folder as cache_folder
 from .preparation.fingerprints import check_unchanged as check_unchanged

@@ -122,17 +122,17 @@ class _Worker:
     candidate: Candidate | None = None
     look: Look | None = None
     looked_s: float = 0.0
-    slow_said: bool = False
+    told_slow: bool = False
     abandoned: bool = False
 
     @property
-    def asked(self) -> Candidate | None:
+    def pending(self) -> Candidate | None:
         """The candidate that the present call waits for."""
         return None if self.abandoned else self.candidate
 
     def begin(self, now_s: float, candidate: Candidate | None, *, ready: bool) -> None:
         self.since_s, self.ready, self.candidate = now_s, ready, candidate
-        self.look, self.slow_said, self.abandoned = None, False, False
+        self.look, self.told_slow, self.abandoned = None, False, False
 
 
 class Dispatch:
@@ -205,7 +205,7 @@ class Dispatch:
     def _take(self, event: Event) -> tuple[Candidate, Evaluation] | None:
         """Act on an event; returns the candidate and its outcome, if the event brings one."""
         worker, now_s = self._workers[event.worker], self._clock()
-        candidate, took_s = worker.asked, now_s - worker.since_s
+        candidate, took_s = worker.pending, now_s - worker.since_s
         if isinstance(event, Ready):
             worker.begin(now_s, None, ready=True)
             return None
@@ -271,7 +271,7 @@ class Dispatch:
         for number, worker in enumerate(self._workers):
             if worker.candidate is None:
                 continue
-            candidate, why = worker.asked, self._late(number, worker, worker.candidate)
+            candidate, why = worker.pending, self._late(number, worker, worker.candidate)
             if why is not None:
                 self._replace(number, why)
                 if candidate is not None:
@@ -298,8 +298,8 @@ class Dispatch:
         if took_s >= (patience.unknown_s if limit_s is None else limit_s * patience.stretch):
             return late
         worker.look, worker.looked_s = look or Look(stopped=False, cpu_s=0.0), now_s
-        if before is not None and limit_s is not None and not worker.slow_said:
-            worker.slow_said = True
+        if before is not None and limit_s is not None and not worker.told_slow:
+            worker.told_slow = True
             median_s = statistics.median(seconds for seconds, _ in self._taken)
             until_s = limit_s * patience.stretch
             self._say(

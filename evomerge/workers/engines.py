@@ -58,7 +58,7 @@ def is_package_engine(name: str) -> bool:
 
 
 @contextmanager
-def asked(engine: ScoringEngine, what: str) -> Iterator[None]:
+def engine_errors(engine: ScoringEngine, what: str) -> Iterator[None]:
     """Within, an error in the code of a package becomes one line that says what the code was to do.
 
     Raises JobError.
@@ -77,6 +77,6 @@ def asked(engine: ScoringEngine, what: str) -> Iterator[None]:
 def engine_versions(compute: ComputeSpec) -> Mapping[str, str]:
     """Versions for a record: those of the job's engine, and of its package if it has one."""
     engine = engine_of(compute)
-    with asked(engine, "say its versions"):
+    with engine_errors(engine, "say its versions"):
         own = {str(package): str(number) for package, number in engine.versions().items()}
     return {**ENGINES.versions([engine.name]), **own}

@@ -26,7 +26,7 @@ from evomerge.merge import (
 )
 from evomerge.recipe import Recipe
 from evomerge.sources import Source
-from evomerge.workers.engines import asked, engine_of
+from evomerge.workers.engines import engine_errors, engine_of
 from evomerge.workers.preparation.models_alone import ModelAlone
 from evomerge.workers.preparation.prepared_job import PreparedJob
 
@@ -46,7 +46,7 @@ class LiveModels:
         self._merge = self._engine_over(self._sources)
         self._generations: dict[str, GenerationConfig] = {}
         engine = engine_of(preparation.job.compute)
-        with asked(engine, "make its live models"):
+        with engine_errors(engine, "make its live models"):
             self._models = engine.open_models(preparation, device=device)
 
     def expect(self, recipes: Sequence[Recipe]) -> None:

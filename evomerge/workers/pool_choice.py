@@ -12,7 +12,7 @@ from evomerge.errors import JobError
 from evomerge.evaluate import Say, hush
 from evomerge.job import ComputeSpec
 from evomerge.workers.dispatch import Patience
-from evomerge.workers.engines import asked, engine_of
+from evomerge.workers.engines import engine_errors, engine_of
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.preparation.prepared_job import PreparedJob
 from evomerge.workers.worker import Checked, choose_device, forget
@@ -61,7 +61,7 @@ def set_up_ray(*, local: bool) -> None:
 def check_engine(compute: ComputeSpec) -> None:
     """Raise JobError when the job's engine is not installed; imports nothing of the engine."""
     engine = engine_of(compute)
-    with asked(engine, "say whether it is installed"):
+    with engine_errors(engine, "say whether it is installed"):
         engine.check_installed()
 
 
@@ -77,7 +77,7 @@ def check_models(preparation: PreparedJob) -> None:
     compute = preparation.job.compute
     check_engine(compute)
     engine = engine_of(compute)
-    with asked(engine, "check the job"):
+    with engine_errors(engine, "check the job"):
         engine.check_job(preparation, device=choose_device(compute.device))
     preparation.check_rows()
 

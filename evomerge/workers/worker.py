@@ -17,6 +17,7 @@ import torch
 
 from evomerge.errors import InputError, MergeError, SelfCheckError, is_shortage, one_line
 from evomerge.evaluate import (
+    Answers,
     Candidate,
     Cost,
     Engine,
@@ -32,6 +33,7 @@ from evomerge.evaluate import (
     count_items,
     expect,
     ignore,
+    leaves_of,
     load_plain,
 )
 from evomerge.merge import pass_key
@@ -138,11 +140,7 @@ class Worker:
         checked: called with self-checks that passed.
         """
         self._preparation = preparation
-        objective = preparation.objective
-        self._metrics = [
-            *(term.metric for term in objective.terms),
-            *(constraint.metric for constraint in objective.constraints),
-        ]
+        self._metrics = leaves_of(preparation.objective.metrics)
         self._device = device
         self._checked = checked
         self._kinds: set[str] = set()  # of live models that were checked
@@ -212,10 +210,14 @@ class Worker:
         before = engine.forward_s, engine.hops, engine.shared_hops
         reason: str | None = None
         tasks: Mapping[str, TaskItems] = {}
+        answers: Answers = {}
         try:
             alone = self._preparation.alone_in(candidate.recipe)
             suite = self._preparation.suite if alone is None else alone.suite
-            tasks = suite.score(engine, candidate.items)
+            if candidate.keep_answers:
+                tasks, answers = suite.score_and_keep(engine, candidate.items)
+            else:
+                tasks = suite.score(engine, candidate.items)
             reason = self._missing(tasks)
         except Unscorable as error:
             reason = str(error)
@@ -230,9 +232,9 @@ class Worker:
             hops=engine.hops - before[1],
             shared_hops=engine.shared_hops - before[2],
         )
-        return (
-            Scored(tasks=tasks, cost=cost) if reason is None else Failed(reason=reason, cost=cost)
-        )
+        if reason is not None:
+            return Failed(reason=reason, cost=cost)
+        return Scored(tasks=tasks, cost=cost, answers=answers)
 
     def _missing(self, tasks: Mapping[str, TaskItems]) -> str | None:
         """Why there is no score: a metric that counts has no value for some item. Else None."""

@@ -45,6 +45,26 @@ def test_help_waits_for_no_library_of_records_or_numbers() -> None:
     assert not {"numpy", "sqlalchemy", "optuna", "pyarrow", *_HEAVY} & set(done.stdout.split())
 
 
+def test_names_are_listed_and_a_job_is_made_without_large_libraries(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    model = str(tmp_path / "model")
+    commands = {
+        ("list", "spaces"): "one_weight_per_model",
+        ("list", "methods"): "task_arithmetic",
+        ("list", "tasks"): "kana_arithmetic_en",
+        ("list", "metrics", "kana_arithmetic_en"): "exact_match",
+        (
+            *("init", "--out", str(tmp_path / "job.yaml"), "--base", model, "--source", model),
+            *("--task", "kana_arithmetic_en"),
+        ): "next: evomerge check",
+    }
+    said, loaded = run_all(list(commands))
+    for (command, words), (code, output, _) in zip(commands.items(), said, strict=True):
+        assert code == 0, (command, output)
+        assert words in str(output), (command, output)
+    assert loaded == []
+
+
 def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "pipe.yaml").parent.mkdir(exist_ok=True)
@@ -89,6 +109,14 @@ def test_wrong_paths_and_names_are_refused_before_large_libraries_load(tmp_path:
             *("search", str(job), "--set", "evaluation.draws=anchors"),
             *("--set", "evaluation.racing=true"),
         ): "racing: anchors give a score only all together, so no candidate can be stopped",
+        ("check", nowhere): "cannot be read",
+        ("check", str(job), "--within", "0.7"): "within: 0.7 is outside (0, 0.5)",
+        ("check", str(job), "--set", "report=[kana_aritmetic_en]"): "did you mean kana_arithmetic",
+        ("list", "tasks", "--job", nowhere): "cannot be read",
+        ("list", "tasks", "--task-folder", nowhere): "is no folder",
+        ("list", "metrics", "kana_aritmetic_en"): "did you mean kana_arithmetic_en",
+        ("init", "--out", str(job)): "exists already; name another file with --out",
+        ("init", "--out", out): "--base: not given, and there is no terminal to ask on",
         ("grid", nowhere): "cannot be read",
         ("grid", str(grid)): "name stands twice, in line 1 and in line 2",
         ("evaluate", nowhere, nowhere): "cannot be read",

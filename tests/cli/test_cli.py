@@ -197,7 +197,7 @@ def test_an_interrupted_search_says_how_to_go_on(job: Path, tmp_path: Path) -> N
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stderr.read()
-        process.wait(timeout=60)
+        process.wait(timeout=600)
     assert process.returncode == 130, rest
     assert f"evomerge resume {run_dir}" in rest
     assert "Traceback" not in rest

@@ -117,7 +117,7 @@ def run(work: str, *, closing_s: float = 60.0, terminated: bool = True) -> tuple
     )
     # From Python 3.12 on a fork beside threads is warned of; the command's own lines are meant.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     return done.returncode, done.stderr
 
 
@@ -177,6 +177,6 @@ def test_a_reader_that_has_gone_is_no_fault_of_the_machine_or_a_task(show: str) 
         env={**os.environ, "CODE": code},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("a line\n", "", 141)

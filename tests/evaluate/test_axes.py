@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from evomerge.errors import TaskError
-from evomerge.evaluate.objective import Constraint, Metric, Objective, Term
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Constraint, Objective, Term
 
 ACC = Metric(task="sums", key="acc", higher_is_better=True)
 NATS = Metric(task="text", key="nats", higher_is_better=False)

@@ -8,7 +8,8 @@ from scipy.stats import binom, norm
 
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.inference.fronts import box_of, front_gain
-from evomerge.evaluate.objective import Metric, Objective, Term, means_of
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Objective, Term, means_of
 
 OBJECTIVE = Objective(
     terms=[

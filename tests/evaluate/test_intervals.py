@@ -9,8 +9,14 @@ import pytest
 from scipy import stats
 
 from evomerge.evaluate.candidate import TaskItems
-from evomerge.evaluate.inference.intervals import mean_intervals, resample_terms, score_interval
-from evomerge.evaluate.objective import Metric, Objective, Term
+from evomerge.evaluate.inference.intervals import (
+    mean_intervals,
+    resample_means,
+    resample_terms,
+    score_interval,
+)
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Objective, Term
 
 TASKS = ("a", "b")
 
@@ -146,3 +152,16 @@ def test_two_metrics_of_one_task_are_resampled_together() -> None:
     interval = score_interval(both, {"a": items}, seed=0)
     # Drawn apart the two would make a width of 0.07; the items nobody saw make the rest.
     assert 0.49 < interval.low < 0.5 < interval.high < 0.51
+
+
+@pytest.mark.parametrize("count", [30, 500], ids=["kept weights", "too many to keep"])
+def test_means_do_not_depend_on_what_was_resampled_before(count: int) -> None:
+    """Weights are kept for the next model; drawn in parts, they are those of one draw."""
+    values = np.random.default_rng(0).random((count, 2))
+    rows = np.concatenate([values, [[0.0, 0.0], [1.0, 1.0]]])
+    bits = np.random.PCG64(np.random.SeedSequence((7, 1)))
+    weights = np.random.Generator(bits).standard_exponential((10_000, count + 2))
+    expected = weights @ rows / weights.sum(axis=1, keepdims=True)
+    for seed in ((7, 1), (7, 2), (7, 1)):
+        found = resample_means(values, seed=seed, resamples=10_000)
+        assert (seed == (7, 1)) == np.allclose(found, expected, rtol=1e-12, atol=0.0)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from evomerge.errors import TaskError
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.inference.normalised import NormalisedScores, Share
-from evomerge.evaluate.objective import Metric
+from evomerge.evaluate.metric import Metric
 
 
 def metric(task: str, *, key: str = "acc", higher: bool = True) -> Metric:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from evomerge.errors import TaskError
 from evomerge.evaluate.candidate import Failed, Scored, TaskItems
-from evomerge.evaluate.objective import Constraint, Metric, Objective, Term, means_of
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Constraint, Objective, Term, means_of
 from evomerge.job import Aggregate, ConstraintSpec, ObjectiveSpec
 
 

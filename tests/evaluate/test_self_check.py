@@ -135,10 +135,10 @@ def test_an_answer_that_goes_on_after_its_end_is_found(expert: Path, suite: Task
     expected = expected_of(expert, suite)
     ends_sooner = [
         plain if isinstance(plain, float) else replace(plain, tokens=plain.tokens[:2], ended=True)
-        for plain in expected.said
+        for plain in expected.answers
     ]
     with pytest.raises(SelfCheckError, match="an answer of 2"):
-        check_engine(engine, replace(expected, said=tuple(ends_sooner)), suite, label="expert")
+        check_engine(engine, replace(expected, answers=tuple(ends_sooner)), suite, label="expert")
 
 
 def test_many_small_differences_are_found_together(

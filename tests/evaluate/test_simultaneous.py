@@ -16,7 +16,8 @@ from evomerge.evaluate.inference.simultaneous import (
     read_difference,
     simultaneous_differences,
 )
-from evomerge.evaluate.objective import Metric, Objective, Term
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Objective, Term
 
 Model = dict[str, TaskItems]
 

@@ -13,6 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM
 
+from evomerge.evaluate.answers import ELLIPSIS
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.suite import TaskSuite
 from tests.checkpoints import load_tensors, word_tokenizer
@@ -111,6 +112,28 @@ def test_scores_of_drawn_items_equal_lm_evals(
     suite: TaskSuite, engine: TransformersEngine, expert: Path
 ) -> None:
     compare(suite, engine, stock_rows(expert, DRAWN))
+
+
+def test_the_answers_that_are_kept_are_those_that_lm_eval_logs(
+    suite: TaskSuite, engine: TransformersEngine, expert: Path
+) -> None:
+    _, answers = suite.score_and_keep(engine, DRAWN)
+    for task, logged in stock_rows(expert, DRAWN).items():
+        first_filter = next(name for _, name in logged)
+        assert tuple(kept.item for kept in answers[task].items) == DRAWN[task]
+        for kept in answers[task].items:
+            row = logged[kept.item, first_filter]
+            said = [response[0] for response in row["resps"]]
+            assert kept.question is not None and kept.question.prompt
+            assert row["arguments"][0][0].endswith(kept.question.prompt.removeprefix(ELLIPSIS))
+            if kept.generated:
+                assert [kept.text] == said
+                assert kept.characters == len(said[0])
+            else:
+                stock = [value for value, _ in said][: len(kept.loglikelihoods)]
+                assert kept.loglikelihoods == pytest.approx(stock, abs=LIKELIHOOD_TOLERANCE)
+            if isinstance(row["target"], str):
+                assert kept.question.target == row["target"]
 
 
 def test_scores_are_not_all_alike(suite: TaskSuite, engine: TransformersEngine) -> None:

@@ -42,7 +42,7 @@ def summary(label: str, role: Role, value: float) -> ScoreSummary:
 
 def scores_of(family: Family) -> CardScores:
     return CardScores(
-        said="On unseen items.",
+        about_items="On unseen items.",
         summaries=(
             summary("mean of the second half", "winner", 0.625),
             summary(str(family.base), "base", 0.25),
@@ -240,7 +240,7 @@ def test_nothing_in_a_name_shapes_the_page(tmp_path: Path) -> None:
     renamed = replace(family, base=named)
     effort = Effort(space=evil, genes=1, optimizer=evil, seed=3, candidates=2, items=12)
     scores = CardScores(
-        said=f"On {evil}.",
+        about_items=f"On {evil}.",
         summaries=(summary(evil, "winner", 0.6), summary(str(named), "base", 0.2)),
         constraints=(ConstraintCheck(task=evil, metric=evil, score=0.5, wanted=0.9),),
         remarks=(evil,),

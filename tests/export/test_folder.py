@@ -185,7 +185,7 @@ def test_a_second_export_to_the_same_place_leaves_the_first_alone(tmp_path: Path
     with whole_folder(tmp_path / "out") as folder:
         (folder / "a.txt").write_text("first")
         with (
-            pytest.raises(RunError, match="another export is writing it"),
+            pytest.raises(RunError, match="another process is writing it"),
             whole_folder(tmp_path / "out"),
         ):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -377,3 +378,14 @@ def test_every_text_reads_back_as_it_was_written(text: str) -> None:
         chat_template=text,
     )
     assert read_recipe(recipe.to_yaml(), where="again") == recipe
+
+
+def test_a_copy_with_changes_is_written_with_them() -> None:
+    recipe = Recipe(merge_method="linear", models=(RecipeModel(model="a"),))
+    before = recipe.to_yaml()
+    changed = recipe.model_copy(update={"out_dtype": "bfloat16"})
+    assert "out_dtype: bfloat16" in changed.to_yaml()
+    assert recipe.to_yaml() == before
+    unwritten = Recipe(merge_method="linear", models=(RecipeModel(model="a"),))
+    assert recipe == unwritten
+    assert pickle.loads(pickle.dumps(recipe)) == unwritten

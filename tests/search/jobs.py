@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from evomerge.evaluate.answers import Answers, ItemAnswer, Question, TaskAnswers
 from evomerge.evaluate.candidate import (
     Candidate,
     Cost,
@@ -111,17 +112,46 @@ class LightPool(Pool):
         for candidate in candidates:
             observe("merged", candidate.key)
             tasks = {
-                task: TaskItems(ids=ids, metrics={_METRICS[task]: _values(candidate, task, ids)})
+                task: TaskItems(
+                    ids=ids, metrics={_METRICS.get(task, "acc"): _values(candidate, task, ids)}
+                )
                 for task, ids in candidate.items.items()
             }
             observe("scored", candidate.key)
-            yield candidate, Scored(tasks=tasks, cost=Cost(items=count_items(candidate.items)))
+            yield (
+                candidate,
+                Scored(
+                    tasks=tasks,
+                    cost=Cost(items=count_items(candidate.items)),
+                    answers=_answers(tasks) if candidate.keep_answers else {},
+                ),
+            )
 
     def close(self) -> None:
         pass
 
 
 _METRICS = {"sums_choice": "acc", "sums_said": "exact_match"}
+
+
+def _answers(tasks: Mapping[str, TaskItems]) -> Answers:
+    """An answer to every item, that says its score."""
+    return {
+        task: TaskAnswers(
+            items=tuple(
+                ItemAnswer(
+                    item=item,
+                    question=Question(prompt=f"{task} {item}", target="1.0"),
+                    text=str(value),
+                    characters=3,
+                    tokens=1,
+                    cut=value == 0.0,
+                )
+                for item, value in zip(items.ids, next(iter(items.metrics.values())), strict=True)
+            )
+        )
+        for task, items in tasks.items()
+    }
 
 
 def _values(candidate: Candidate, task: str, ids: Sequence[int]) -> tuple[float, ...]:

@@ -171,10 +171,15 @@ def _contents(run_dir: Path) -> dict[str, Any]:
         return {
             "trials": trials,
             "items": items,
+            "answers": [repr(study.answers_of(t.key)) for t in study.trials],
             "doubled": len(numbers) != len(set(numbers)),
             "stages": json.dumps(study.noted("stages"), sort_keys=True),
             "selection": json.dumps(study.noted("selection"), sort_keys=True),
-            "files": sorted(path.name for path in (run_dir / "items").iterdir()),
+            "files": sorted(
+                f"{folder}/{path.name}"
+                for folder in ("items", "answers")
+                for path in (run_dir / folder).iterdir()
+            ),
         }
 
 

@@ -97,6 +97,8 @@ def objective(**changes: Any) -> Change:
         ({"compute": {"prefix_gb": 1e308}}, ("compute.prefix_gb", "1e+308", "1000000000")),
         ({"evaluation": {"split": {"search": 0.9}}}, ("split", "add up to 1")),
         ({"evaluation": {"items_per_generation": 0}}, ("items_per_generation", "items", "auto")),
+        ({"evaluation": {"growing": "maybe"}}, ("evaluation.growing: maybe: write true or false",)),
+        ({"evaluation": {"finalists": "a"}}, ("evaluation.finalists: a: not a whole number",)),
         ({"budget": {}}, ("budget", "candidates")),
         ({"search_space": "per_layer_task_arithmetik"}, ("search_space", "per_layer_task_arith")),
         ({"report": ["sums_sed"]}, ("sums_sed", "sums_said")),

@@ -14,10 +14,12 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from evomerge.cli import app
-from evomerge.errors import JobError
+from evomerge.errors import JobError, RunError
 from evomerge.job import JobSpec
 from evomerge.recipe import load_recipe
 from evomerge.search.ledger import Ledger
+from evomerge.search.results.answers import compare_answers
+from evomerge.search.results.cut_answers import cut_answers
 from evomerge.search.results.front import Front
 from evomerge.search.results.points import read_outcome
 from evomerge.search.run import run_job
@@ -146,6 +148,40 @@ def test_status_and_report_show_the_front(searched: Path, front: Front) -> None:
     for point in front.points:
         assert point.label in page
     assert f"--out DIR --point {(front.found or front.points)[0].label}" in page
+
+
+def test_answers_of_each_point_of_the_front_are_kept_and_shown(
+    searched: Path, front: Front
+) -> None:
+    points = [point.label for point in sorted(front.points, key=lambda point: not point.found)]
+    with read_study(searched) as study:
+        usual = compare_answers(study)
+        by_label = {label: compare_answers(study, models=[label, "parents"]) for label in points}
+        every = compare_answers(study, models=["front", "parents"])
+        shares = {(entry.task, entry.label) for entry in cut_answers(study).shares}
+        with pytest.raises(RunError, match="also as front, parents, soup and base"):
+            compare_answers(study, models=["winner"])
+    assert [model.label for model in usual.models] == [points[0], "first", "second", "uniform soup"]
+    assert usual.remarks == (
+        f"Other points of the front: {', '.join(points[1:])}; `--models front,parents` shows all, "
+        "and a name there shows one.",
+    )
+    assert [model.label for model in every.models] == [*points, "first", "second"]
+    assert every.remarks == ()
+    assert shares == {
+        (task, label)
+        for task in ("sums_choice", "sums_said")
+        for label in {*points, *(rival.label for rival in front.rivals)}
+    }
+    for point in front.points:
+        sheet = by_label[point.label]
+        assert sheet.models[0].key == point.test_key
+        assert sheet.against is not None and sheet.against.role == "parent"
+        for axis in front.axes:
+            given = [item.answers[0] for item in sheet.items if item.task == axis.task]
+            assert [each.answer.said for each in given] == [str(each.value) for each in given]
+            mean = sum(each.value or 0.0 for each in given) / len(given)
+            assert mean == pytest.approx(axis.of(point.test).value)
 
 
 def test_the_commands_end_with_a_front_and_export_a_point(models: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.inference.simultaneous import simultaneous_differences
-from evomerge.evaluate.objective import Metric, Objective, Term
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Objective, Term
 from evomerge.report.html import render_report
 from evomerge.search.ledger import Ledger
 from evomerge.search.results.claim import Verdict, verdict_of

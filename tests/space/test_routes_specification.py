@@ -7,6 +7,7 @@ from tests.space.routes import HOP, layers_of, routes
 from tests.space.structures import llama, unknown_parts
 
 AT = "search_space.routes"
+MODELS = "write first_source, sources, sources_and_base, or a list of models of the job"
 SHARE = "give a whole number of layers, or a percentage such as 150%"
 
 
@@ -18,44 +19,42 @@ def scales(**keys) -> dict:
     ("keys", "message"),
     [
         ({"repeat": 2}, f"{AT}.repeat: unknown key; did you mean repeats?"),
-        ({"repeats": 0}, f"{AT}.repeats: 0: give a whole number from 1 to 8"),
-        ({"repeats": 9}, f"{AT}.repeats: 9: give a whole number from 1 to 8"),
-        ({"repeats": True}, f"{AT}.repeats: True: give a whole number from 1 to 8"),
-        ({"repeats": 2.0}, f"{AT}.repeats: 2.0: give a whole number from 1 to 8"),
+        ({"repeats": 0}, f"{AT}.repeats: 0: Input should be greater than or equal to 1"),
+        ({"repeats": 9}, f"{AT}.repeats: 9: Input should be less than or equal to 8"),
+        ({"repeats": True}, f"{AT}.repeats: True: not an integer; give a whole number"),
+        ({"repeats": 2.0}, f"{AT}.repeats: 2.0: not an integer; give a whole number"),
         ({"conditional": 1}, f"{AT}.conditional: 1: write true or false"),
         (
             {"scales": "hop"},
             f"{AT}.scales: hop: write none, or {{per: hop, low: 0.7, high: 1.4}}",
         ),
         (scales(hihg=2), f"{AT}.scales.hihg: unknown key; did you mean high?"),
-        ({"scales": {"low": 0.7}}, f"{AT}.scales.high: missing; give the range to search"),
+        ({"scales": {"low": 0.7}}, f"{AT}.scales.high: missing; add it"),
         (scales(low="a"), f"{AT}.scales.low: a: give a number"),
         (
             scales(low=0),
-            f"{AT}.scales.low: 0 is not above 0, and a scale of 0 erases all layers before it; "
+            f"{AT}.scales.low: 0: not above 0, and a scale of 0 erases all layers before it; "
             "give a positive one",
         ),
         (
             scales(low=-0.5),
-            f"{AT}.scales.low: -0.5 is not above 0, and a scale of 0 erases all layers before it; "
+            f"{AT}.scales.low: -0.5: not above 0, and a scale of 0 erases all layers before it; "
             "give a positive one",
         ),
         (
             scales(low=1, high=1),
-            f"{AT}.scales.low: 1 is not below high (1); widen the range",
+            f"{AT}.scales.high: 1: not above low (1); widen the range",
         ),
         (
             scales(low=1.2),
-            f"{AT}.scales.low: 1 is outside [1.2, 2], and the search starts from it; "
-            "widen the range",
+            f"{AT}.scales.low: 1.2: excludes 1, and the search starts from it; widen the range",
         ),
         (
             scales(high=0.9),
-            f"{AT}.scales.high: 1 is outside [0.5, 0.9], and the search starts from it; "
-            "widen the range",
+            f"{AT}.scales.high: 0.9: excludes 1, and the search starts from it; widen the range",
         ),
-        (scales(per="layer"), f"{AT}.scales.per: layer: write hop or pair"),
-        (scales(scale="exp"), f"{AT}.scales.scale: exp: write linear or log"),
+        (scales(per="layer"), f"{AT}.scales.per: layer: write 'hop' or 'pair'"),
+        (scales(scale="exp"), f"{AT}.scales.scale: exp: write 'linear' or 'log'"),
         ({"max_layers": 1.5}, f"{AT}.max_layers: 1.5: {SHARE}"),
         ({"max_layers": True}, f"{AT}.max_layers: True: {SHARE}"),
         ({"max_layers": "-5%"}, f"{AT}.max_layers: -5%: {SHARE}"),
@@ -96,9 +95,9 @@ def scales(**keys) -> dict:
         ),
         (
             {"models": "source"},
-            f"{AT}.models: source: write first_source or sources or sources_and_base",
+            f"{AT}.models: source: {MODELS}",
         ),
-        ({"models": []}, f"{AT}.models: []: write sources, or a list of models of the job"),
+        ({"models": []}, f"{AT}.models: {MODELS}"),
         (
             {"models": [ONE, "models/klingon"]},
             f"{AT}.models.1: models/klingon: no such model; the job has {ONE}, {TWO}, {BASE}",
@@ -118,7 +117,7 @@ def test_a_mistake_is_named_with_its_place_and_mend(keys, message):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"routes": None}, f"{AT}: None: give a mapping, such as {{repeats: 2}}"),
+        ({"routes": None}, f"{AT}: None: not a mapping; write its keys"),
         (
             {"routes": {}, "method": "linear"},
             "search_space.method: the space has routes already; keep one of them",
@@ -139,7 +138,7 @@ def test_a_mistake_beside_the_routes_is_named_too(document, message):
 def test_mistakes_in_a_file_name_the_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("routes: {repeats: none}\n")
-    with pytest.raises(JobError, match=r"mine\.yaml\.routes\.repeats: none: give a whole number"):
+    with pytest.raises(JobError, match=r"mine\.yaml\.routes\.repeats: none: not an integer"):
         build(str(path))
 
 

@@ -30,38 +30,46 @@ def ties(**density) -> dict:
     [
         (space(metod="ties"), "search_space.metod: unknown key; did you mean method?"),
         (space(method="tie"), "search_space.method: tie: no such method; did you mean ties?"),
-        ({"parameters": {}}, "search_space.method: None: no such method"),
+        ({"parameters": {}}, "search_space.method: missing"),
+        ({"method": "ram"}, "search_space.method: ram has no parameter to search"),
         (space(parameters={}), "search_space.parameters: missing"),
+        (space(parameters=None), "search_space.parameters: missing; give weight, lambda"),
         (space(parameters={"wieght": RANGE}), "parameters.wieght: .*did you mean weight?"),
         (space(parameters={"lambda": RANGE}), "parameters.weight: missing; task_arithmetic needs"),
         (space(parameters={"weight": 0.5}), "all are fixed, so nothing is searched"),
         (space(parameters={"weight": {"low": 0.0}}), "parameters.weight.high: missing"),
-        (weight(low=1.0), r"parameters.weight.low: 1 is not below high \(1\)"),
-        (weight(low=-1e308, high=1e308), r"parameters.weight: from -1e\+308 to 1e\+308 is wider"),
-        (weight(low=2), r"parameters.weight.low: 2 is not below high \(1\)"),
+        (weight(low=1.0), r"parameters.weight.high: 1.0: not above low \(1\)"),
+        (
+            weight(low=-1e308, high=1e308),
+            r"parameters.weight.high: 1e\+308: more than 1e\+09 above",
+        ),
+        (weight(low=2), r"parameters.weight.high: 1.0: not above low \(2\)"),
         (weight(low="a"), "parameters.weight.low: a: give a number"),
-        (weight(high=float("nan")), "parameters.weight.high: nan: give a number"),
+        (weight(high=float("nan")), "parameters.weight.high: nan: give a finite number"),
+        (weight(start=None), "parameters.weight.start: None: give a number"),
         (weight(high=True), "parameters.weight.high: True: give a number"),
-        (weight(start=1.5), r"parameters.weight.start: 1.5 is outside \[0, 1\]"),
-        (weight(scale="log"), "parameters.weight.low: 0 has no logarithm"),
-        (weight(scale="exp"), "parameters.weight.scale: exp: write linear or log"),
-        (weight(per="model"), "parameters.weight.per: model: write source or all"),
+        (weight(start=1.5), r"parameters.weight.start: 1.5: outside \[0, 1\]"),
+        (weight(scale="log"), "parameters.weight.low: 0.0: has no logarithm"),
+        (weight(scale="exp"), "parameters.weight.scale: exp: write 'linear' or 'log'"),
+        (weight(per="model"), "parameters.weight.per: model: write 'source' or 'all'"),
         (weight(strat=0.5), "parameters.weight.strat: unknown key; did you mean start?"),
         (weight(layers="every"), "parameters.weight.layers: every: write all, each"),
-        (weight(layers={"knots": 1}), "parameters.weight.layers.knots: 1: give a whole number, 2"),
+        (weight(layers=None), "parameters.weight.layers: None: write all, each"),
+        (space(layers={"knots": "2"}), "search_space.layers.knots: 2: not an integer"),
+        (weight(layers={"knots": 1}), "parameters.weight.layers.knots: 1: .* than or equal to 2"),
         (
             weight(layers={"knots": 5}),
             "parameters.weight.layers.knots: 5 is more than the 4 layers",
         ),
         (space(layers={"knots": 5}), "search_space.layers.knots: 5 is more than the 4 layers"),
-        (space(layers={"groups_of": 0}), "layers.groups_of: 0: give a whole number, 1 or more"),
+        (space(layers={"groups_of": 0}), "layers.groups_of: 0: .* than or equal to 1"),
         (space(layers={"groups_of": 9}), "layers.groups_of: 9 is more than the 4 layers"),
         (space(layers={"group_of": 2}), "layers.group_of: unknown key; did you mean groups_of?"),
-        (space(layers={"knots": 2, "groups_of": 2}), "layers: .*: write all, each"),
-        (space(layers={"knots": 2.5}), "layers.knots: 2.5: give a whole number"),
+        (space(layers={"knots": 2, "groups_of": 2}), "layers: has groups_of and knots; keep one"),
+        (space(layers={"knots": 2.5}), "layers.knots: 2.5: not an integer; give a whole number"),
         (
             space(components=["attn"]),
-            "components: attn: no such component; did you mean attention?",
+            "components.0: attn: write 'attention', 'mlp' or 'rest'",
         ),
         (space(components=["mlp", "mlp"]), "components: mlp is listed twice"),
         (space(components="each"), "components: each: write all, or a list"),
@@ -73,7 +81,11 @@ def ties(**density) -> dict:
             space(parameters={"weight": RANGE, "normalize": RANGE}),
             "normalize: it cannot be searched",
         ),
-        (space(parameters={"weight": RANGE, "normalize": 1}), "normalize: 1: give true or false"),
+        (
+            space(parameters={"weight": RANGE, "normalize": {}}),
+            "normalize: it cannot be searched; give true or false",
+        ),
+        (space(parameters={"weight": RANGE, "normalize": 1}), "normalize: 1.0: give true or false"),
         (
             space(parameters={"weight": RANGE, "lambda": {**RANGE, "per": "all"}}),
             "lambda.per: it belongs",
@@ -120,6 +132,11 @@ def test_numbers_may_be_written_without_a_point():
     assert [gene.low for gene in found.genes] == [0.01, 0.01]
 
 
+def test_layers_of_the_space_do_not_matter_where_each_parameter_has_its_own():
+    document = {**weight(layers="all"), "layers": {"knots": 9}}
+    assert [gene.name for gene in build(document).genes] == ["weight.arithmetic", "weight.japanese"]
+
+
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(JobError, match=r"search_space: per_layer_ties: .* did you mean per_layer_"):
         read_space("per_layer_ties")
@@ -130,7 +147,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_mistakes_in_a_file_name_the_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("method: ties\nparameters: {weight: {low: 1, high: 0}}\n")
-    with pytest.raises(JobError, match=r"mine\.yaml\.parameters\.weight\.low: 1 is not below"):
+    with pytest.raises(JobError, match=r"mine\.yaml\.parameters\.weight\.high: 0: not above"):
         build(str(path))
     path.write_text("method: [")
     with pytest.raises(JobError, match=r"mine\.yaml: not YAML"):

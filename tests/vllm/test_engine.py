@@ -57,6 +57,7 @@ def check_alike(ours: VllmEngine, theirs: TransformersEngine, *, seed: int) -> N
     assert [one[1] for one in likely] == [one[1] for one in expected]
     wanted = prompts(12, seed=seed)
     assert ours.generate(wanted) == theirs.generate(wanted)
+    assert ours.generate_counted(wanted) == theirs.generate_counted(wanted)
 
 
 def too_long(seed: int) -> list[Continuation]:

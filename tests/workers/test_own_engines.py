@@ -138,6 +138,28 @@ def test_a_search_finds_of_every_item_what_it_finds_with_the_built_in_engine(
     assert any("1.0" in str(tasks) for tasks in said.values())
 
 
+def test_what_baselines_and_finalists_answered_is_kept_and_of_no_one_else(
+    runs: Mapping[str, Path],
+) -> None:
+    with read_study(runs["own"]) as own, read_study(runs["ours"]) as ours:
+        phases = {t.key.phase: t.answers is not None for t in own.trials if t.failure is None}
+        assert phases == {"baselines": True, "search": False, "validation": True, "test": True}
+        compared = 0
+        for trial in own.trials:
+            answers, others = own.answers_of(trial.key), ours.answers_of(trial.key)
+            assert answers.keys() == others.keys()
+            for task, kept in answers.items():
+                assert [each.item for each in kept.items] == list(own.items_of(trial.key)[task].ids)
+                for each, other in zip(kept.items, others[task].items, strict=True):
+                    assert (each.text, each.question) == (other.text, other.question)
+                    assert each.loglikelihoods == pytest.approx(other.loglikelihoods, abs=1e-4)
+                    # The example's engine does not count tokens.
+                    assert (each.tokens, each.cut) == (None, None)
+                    assert (other.tokens is not None) == (other.cut is not None) == each.generated
+                    compared += 1
+        assert compared
+
+
 def test_a_search_notes_its_version_and_the_self_checks_that_held(
     runs: Mapping[str, Path],
 ) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ import pytest
 import torch
 
 from evomerge.errors import JobError, WorkerError
+from evomerge.evaluate.answers import Answers
 from evomerge.evaluate.candidate import Candidate, CandidateKey, Evaluation, Failed, Scored
 from evomerge.recipe import Recipe, RecipeModel
 from evomerge.workers.dispatch import Patience
@@ -106,12 +108,14 @@ def candidates(preparation: PreparedJob, count: int) -> list[Candidate]:
     ]
 
 
-def scores(outcomes: Iterator[tuple[Candidate, Evaluation]]) -> dict[CandidateKey, object]:
+def scores(
+    outcomes: Iterator[tuple[Candidate, Evaluation]],
+) -> dict[CandidateKey, tuple[object, Answers]]:
     found = {}
     for candidate, outcome in outcomes:
         assert isinstance(outcome, Scored), outcome
         assert candidate.key not in found, "scored twice"
-        found[candidate.key] = outcome.tasks
+        found[candidate.key] = outcome.tasks, outcome.answers
     return found
 
 
@@ -127,11 +131,14 @@ def test_a_process_may_have_one_session_after_another(
 
 def test_two_workers_give_the_scores_of_one(preparation: PreparedJob, pool: Pool) -> None:
     asked = candidates(preparation, 5)
+    asked[3] = replace(asked[3], keep_answers=True)
     before = torch.get_num_threads()
     with LocalPool(preparation) as alone:
         expected = scores(alone.evaluate(asked))
     torch.set_num_threads(before)
     assert scores(pool.evaluate(asked)) == expected
+    answering = [candidate.key for candidate in asked if expected[candidate.key][1]]
+    assert answering == [asked[3].key]
 
 
 def test_a_killed_worker_costs_a_retry_and_nothing_else(
@@ -168,7 +175,7 @@ def test_a_worker_that_is_stopped_is_replaced_and_its_candidate_is_scored_by_ano
     assert scores(pool.evaluate(asked)) == undisturbed
     assert re.match(r"worker [12] stands still, stopped by a signal", said[0])
     assert len(scores(pool.evaluate(candidates(preparation, 6)))) == 6
-    stopped.wait(timeout=60)  # it is not left behind
+    stopped.wait(timeout=600)  # it is not left behind
 
 
 def test_a_shortage_of_memory_that_passes_fails_no_candidate(
@@ -289,7 +296,7 @@ def test_a_session_whose_head_stands_still_is_ended_by_force(
         reader = subprocess.Popen(["sleep", "600"], stdin=log)  # as one who reads the logs
     try:
         ray_session.RaySession(workers=2, address=None).close()
-        assert silent_ray.wait(timeout=60) == -signal.SIGKILL
+        assert silent_ray.wait(timeout=600) == -signal.SIGKILL
         assert reader.poll() is None
     finally:
         reader.kill()

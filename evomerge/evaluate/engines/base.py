@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -157,6 +157,27 @@ class Engine(Protocol):
         """One text a request, in order. Raises NonFiniteLogits, TaskError if one is too long."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """A greedy answer: its text, and how it ended.
+
+    tokens: how many it has, with the one that ended it. cut: whether it was cut off at the token
+    limit, because nothing had ended it. None where the engine does not say.
+    """
+
+    text: str
+    tokens: int | None = None
+    cut: bool | None = None
+
+
+@runtime_checkable
+class CountingEngine(Protocol):
+    """An engine that also says how its answers ended; this is optional, and only for people."""
+
+    def generate_counted(self, requests: Sequence[Prompt]) -> list[Generated]:
+        """One answer a request, in order; the texts are those of `Engine.generate`."""
+
+
 # Cuts requests to a model's context: texts are cut from the left, as lm-eval cuts them.
 
 
@@ -227,6 +248,14 @@ class Stopping:
         """The answer: without special tokens, cut at the stop texts as lm-eval cuts it."""
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return str(postprocess_generated_text(text, list(stop), None))
+
+    def counted(self, tokens: Sequence[int], stop: tuple[str, ...]) -> Generated:
+        """The answer with its number of tokens, and whether nothing ended it."""
+        return Generated(
+            text=self.text(tokens, stop),
+            tokens=len(tokens),
+            cut=bool(tokens) and not self.ended(tokens, stop),
+        )
 
     def _completes_some(self, token: int, stop: tuple[str, ...]) -> bool:
         """Whether the token's text holds the last character of a stop text.

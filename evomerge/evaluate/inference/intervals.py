@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.evaluate.candidate import TaskItems
+from evomerge.evaluate.metric import Metric, fold, leaves_of
 from evomerge.evaluate.objective import Objective, Scores, means_of
 
 RESAMPLES = 10_000
@@ -59,8 +61,7 @@ def mean_intervals(
         if not items.metrics or not items.ids:
             continue
         values = np.array(list(items.metrics.values()), dtype=np.float64).T  # (items, metrics)
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
-        means = resample_means(values, generator, resamples)  # (resamples, metrics)
+        means = resample_means(values, seed=(seed, ordinal), resamples=resamples)
         for column, metric in enumerate(items.metrics):
             intervals[task, metric] = _interval(items.mean(metric), means[:, column], confidence)
     return intervals
@@ -70,18 +71,45 @@ def resample_terms(
     objective: Objective, models: Sequence[Scores], *, seed: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
     """Score by each term (models, resamples, terms), with the same item weights for every model."""
-    tasks = sorted({term.metric.task for term in objective.terms})
-    means = np.empty((len(models), resamples, len(objective.terms)))
-    for ordinal, task in enumerate(tasks):
-        columns = [i for i, term in enumerate(objective.terms) if term.metric.task == task]
-        keys = [objective.terms[column].metric.key for column in columns]
+    metrics = [term.metric for term in objective.terms]
+    return resample_metrics(metrics, models, seed=seed, resamples=resamples)
+
+
+def resample_metrics(
+    metrics: Sequence[Metric], models: Sequence[Scores], *, seed: int, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """Means (models, resamples, metrics), with the same item weights for every model."""
+    leaves = leaves_of(metrics)
+    means = np.empty((len(models), resamples, len(leaves)))
+    for ordinal, task in enumerate(sorted({leaf.task for leaf in leaves})):
+        columns = [i for i, leaf in enumerate(leaves) if leaf.task == task]
+        keys = [leaves[column].key for column in columns]
         ids = models[0][task].ids
         assert all(model[task].ids == ids for model in models), "models differ in their items"
         values = np.concatenate([_columns(model[task], keys) for model in models], axis=1)
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, ordinal))))
-        drawn = resample_means(values, generator, resamples)
+        drawn = resample_means(values, seed=(seed, ordinal), resamples=resamples)
         means[:, :, columns] = np.moveaxis(drawn.reshape(resamples, len(models), -1), 1, 0)
-    return means
+    return fold(means, leaves, metrics)
+
+
+def group_intervals(
+    metrics: Sequence[Metric],
+    scores: Scores,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> dict[tuple[str, str], Interval]:
+    """(group, metric) -> interval of the group's score, for the groups among the metrics."""
+    groups = [metric for metric in metrics if metric.parts]
+    if not groups:
+        return {}
+    drawn = resample_metrics(groups, [scores], seed=seed, resamples=resamples)[0]
+    means = means_of(scores)
+    return {
+        (group.task, group.key): _interval(group.mean(means), drawn[:, column], confidence)
+        for column, group in enumerate(groups)
+    }
 
 
 def _columns(items: TaskItems, keys: Sequence[str]) -> NDArray[np.float64]:
@@ -91,18 +119,43 @@ def _columns(items: TaskItems, keys: Sequence[str]) -> NDArray[np.float64]:
 
 
 def resample_means(
-    values: NDArray[np.float64], generator: np.random.Generator, resamples: int
+    values: NDArray[np.float64], *, seed: tuple[int, int], resamples: int
 ) -> NDArray[np.float64]:
-    """Means (resamples, columns) of `values` (items, columns) by random weights of the rows."""
+    """Means (resamples, columns) of `values` (items, columns) by random weights of the rows.
+
+    The weights depend on the seed and the numbers of rows and resamples alone.
+    """
     with_ends = np.concatenate([values, value_ends(values)])
     count = len(with_ends)
-    means = np.empty((resamples, values.shape[1]))
     chunk = max(1, _CHUNK_VALUES // count)
+    if resamples <= chunk:
+        return _weighted_means(_kept_weights(seed, resamples, count), with_ends)
+    means = np.empty((resamples, values.shape[1]))
+    generator = _generator(seed)
     for start in range(0, resamples, chunk):
         stop = min(resamples, start + chunk)
         weights = generator.standard_exponential((stop - start, count))
-        means[start:stop] = weights @ with_ends / weights.sum(axis=1, keepdims=True)
+        means[start:stop] = _weighted_means(weights, with_ends)
     return means
+
+
+def _weighted_means(
+    weights: NDArray[np.float64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    means: NDArray[np.float64] = weights @ values / weights.sum(axis=1, keepdims=True)
+    return means
+
+
+@lru_cache(maxsize=4)  # 32 MB each at most
+def _kept_weights(seed: tuple[int, int], resamples: int, count: int) -> NDArray[np.float64]:
+    """Weights (resamples, count). They are the same for every model, and cost most of the time."""
+    weights = _generator(seed).standard_exponential((resamples, count))
+    weights.setflags(write=False)
+    return weights
+
+
+def _generator(seed: tuple[int, int]) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
 
 
 def value_ends(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from evomerge.errors import TaskError
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.inference.intervals import RESAMPLES, Interval, resample_means
-from evomerge.evaluate.objective import Metric
+from evomerge.evaluate.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,9 @@ class NormalisedScores:
             assert all(scores[model][metric.task].ids == ids for model in models), "items differ"
             columns = [_column(scores[model][metric.task], metric) for model in models]
             means = dict(zip(models, map(_mean, columns), strict=True))
-            generator = np.random.Generator(
-                np.random.PCG64(np.random.SeedSequence((seed, ordinals[metric.task])))
+            drawn = resample_means(
+                np.array(columns).T, seed=(seed, ordinals[metric.task]), resamples=resamples
             )
-            drawn = resample_means(np.array(columns).T, generator, resamples)
             divisor = drawn[:, models.index(reference)]
             wrong = np.mean(np.array(columns[models.index(reference)]) <= 0.0)
             if means[reference] <= 0.0 or wrong ** len(ids) * resamples >= 1.0:

@@ -128,8 +128,8 @@ def _unseen(
     differ, by the metric's whole range. The task with the largest effect counts.
     """
     most = np.zeros(len(pairs))
-    for column, term in enumerate(objective.terms):
-        task, key = term.metric.task, term.metric.key
+    for column, leaf in enumerate(objective.leaves):
+        task, key = leaf.task, leaf.key
         count = len(pairs[0][0][task].ids)
         share = 1.0 - (1.0 - confidence) ** (1.0 / count)
         values = np.array([[model[task].metrics[key] for model in pair] for pair in pairs])
@@ -153,14 +153,14 @@ def _flip(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The mean of both models, their difference, and differences under random signs.
 
-    (pairs, terms), (pairs, terms), (resamples, pairs, terms).
+    (pairs, leaves), (pairs, leaves), (resamples, pairs, leaves).
     """
-    terms = objective.terms
-    middle, observed = np.empty((2, len(pairs), len(terms)))
-    flipped = np.empty((resamples, len(pairs), len(terms)))
-    for ordinal, task in enumerate(sorted({term.metric.task for term in terms})):
-        columns = [i for i, term in enumerate(terms) if term.metric.task == task]
-        keys = [terms[column].metric.key for column in columns]
+    leaves = objective.leaves
+    middle, observed = np.empty((2, len(pairs), len(leaves)))
+    flipped = np.empty((resamples, len(pairs), len(leaves)))
+    for ordinal, task in enumerate(sorted({leaf.task for leaf in leaves})):
+        columns = [i for i, leaf in enumerate(leaves) if leaf.task == task]
+        keys = [leaves[column].key for column in columns]
         ids = pairs[0][0][task].ids
         assert all(model[task].ids == ids for pair in pairs for model in pair), "items differ"
         values = np.array(  # (pairs, 2, metrics, items)
@@ -193,5 +193,6 @@ def _flipped_means(
 def _differences(
     objective: Objective, middle: NDArray[np.float64], difference: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Difference of combined scores, halfway around `middle`: (..., terms) to (...)."""
-    return objective.combine(middle + difference / 2.0) - objective.combine(middle - difference / 2)
+    """Difference of combined scores, halfway around `middle`: (..., leaves) to (...)."""
+    above, below = (objective.fold(middle + sign * difference / 2.0) for sign in (1.0, -1.0))
+    return objective.combine(above) - objective.combine(below)

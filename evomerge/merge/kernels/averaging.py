@@ -13,7 +13,16 @@ from numba import njit
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels import portable
-from evomerge.merge.kernels.storage import BLOCK, Flat, flat, operands, value_of, write_block
+from evomerge.merge.kernels.storage import (
+    BLOCK,
+    Flat,
+    addresses,
+    elements_at,
+    flat,
+    operands,
+    value_of,
+    write_block,
+)
 from evomerge.merge.kernels.threads import over_ranges
 
 
@@ -39,19 +48,21 @@ def weighted_sum(
         portable.weighted_sum(chosen, factors, out)
         return
     arrays = operands(chosen)
+    others = addresses(arrays[1:])
     target = flat(out)
     rows = factors.shape[0]
     width = out.numel() // rows
 
     def work(start: int, stop: int) -> None:
-        _weighted_sum(arrays, factors, width, target, start, stop)
+        _weighted_sum(arrays[0], others, factors, width, target, start, stop)
 
     over_ranges(work, out.numel(), unit=BLOCK if rows == 1 else width)
 
 
 @njit(nogil=True, cache=True)
 def _weighted_sum(
-    arrays: tuple[Flat, ...],
+    first: Flat,
+    others: NDArray[np.int64],
     factors: NDArray[np.float32],
     width: int,
     out: Flat,
@@ -63,15 +74,21 @@ def _weighted_sum(
     while position < stop:
         row = position // width
         end = min(position + BLOCK, stop, (row + 1) * width)
-        count = end - position
-        part = arrays[0][position:end]
-        factor = factors[row, 0]
-        for j in range(count):
-            block[j] = value_of(part[j]) * factor
-        for member in range(1, len(arrays)):
-            part = arrays[member][position:end]
-            factor = factors[row, member]
-            for j in range(count):
-                block[j] += value_of(part[j]) * factor
+        _scale(first[position:end], factors[row, 0], block)
+        for member in range(len(others)):
+            part = elements_at(others[member], first, position, end)
+            _add_scaled(part, factors[row, member + 1], block)
         write_block(block, out[position:end])
         position = end
+
+
+@njit(nogil=True, cache=True)
+def _scale(part: Flat, factor: np.float32, block: NDArray[np.float32]) -> None:
+    for j in range(part.size):
+        block[j] = value_of(part[j]) * factor
+
+
+@njit(nogil=True, cache=True)
+def _add_scaled(part: Flat, factor: np.float32, block: NDArray[np.float32]) -> None:
+    for j in range(part.size):
+        block[j] += value_of(part[j]) * factor

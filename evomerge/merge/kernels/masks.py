@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from evomerge.merge.kernels.storage import Flat, value_of
+from evomerge.merge.kernels.storage import Flat, elements_at, value_of
 
 # Random numbers for masks: a hash of the element's identity, not a stream.
 #
@@ -116,7 +116,7 @@ class Mask:
 def ranks_of(masks: Sequence[Mask]) -> tuple[NDArray[Any], ...]:
     """The ranks of every mask in one type; to compiled code a read-only array is another type."""
     dtype = np.result_type(*(mask.ranks.dtype for mask in masks))
-    return tuple(np.require(mask.ranks, dtype, "W") for mask in masks)
+    return tuple(np.require(mask.ranks, dtype, ("C", "W")) for mask in masks)
 
 
 @njit(nogil=True, cache=True)
@@ -125,14 +125,15 @@ def read_terms(
     base: NDArray[np.float32],
     factor: np.float32,
     numbers: NDArray[np.float64],
-    ranks: NDArray[Any],
+    rank: NDArray[Any],
+    ranks: int,
     start: int,
     terms: NDArray[np.float32],
 ) -> None:
     """terms = factor · mask · (part - base), for a block whose first element has index `start`.
 
-    Dropped elements are multiplied by zero, so that NaN and infinity in a source show in the
-    result.
+    rank: any array of the ranks' dtype. ranks: the address of the ranks of all elements. Dropped
+    elements are multiplied by zero, so that NaN and infinity in a source show in the result.
     """
     kind = int(numbers[0])
     if kind == 1:
@@ -149,7 +150,7 @@ def read_terms(
         _read_random(part, base, factor, k0, k1, limit, first, terms)
     else:
         chance, slope = np.float32(numbers[6]), np.float32(numbers[7])
-        own = ranks[start : start + part.size]
+        own = elements_at(ranks, rank, start, start + part.size)
         _read_ranked(part, base, factor, k0, k1, chance, slope, own, first, terms)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, types
-from numba.extending import overload
+from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 # Cached compiled code must match the current source files.
@@ -68,6 +68,34 @@ def operands(tensors: Sequence[torch.Tensor]) -> tuple[Flat, ...]:
     if len(dtypes) > 1 or not dtypes <= set(_BITS):
         tensors = [tensor.float() for tensor in tensors]
     return tuple(flat(tensor.contiguous()) for tensor in tensors)
+
+
+def addresses(arrays: Sequence[Flat]) -> NDArray[np.int64]:
+    """Where the elements of each array are in memory. The arrays must outlive what reads there.
+
+    Compiled code takes any number of tensors so. In a tuple, every number would be a type of its
+    own, for which every kernel would be compiled again: a second or more each time.
+    """
+    return np.array([array.ctypes.data for array in arrays], dtype=np.int64)
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any, like: Any) -> Any:
+    """A pointer to the elements at `address`, of the dtype of `like`, in compiled code."""
+    kind = types.CPointer(like.dtype)  # type: ignore[no-untyped-call]
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(kind))
+
+    return kind(address, like), generate
+
+
+@njit(nogil=True, cache=True)
+def elements_at(address: int, like: Flat, start: int, stop: int) -> Flat:
+    """Elements `start` to `stop` of the tensor of the dtype of `like` at one of `addresses`."""
+    start_of_all: Any = _pointer(address, like)  # type: ignore[call-arg]
+    elements: Flat = carray(start_of_all, (stop,))[start:stop]
+    return elements
 
 
 def value_of(element: Any) -> np.float32:

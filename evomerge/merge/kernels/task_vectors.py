@@ -15,8 +15,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels import portable
+from evomerge.merge.kernels.elections import add, elect_block
 from evomerge.merge.kernels.masks import KEEP_ALL, Mask, ranks_of, read_terms
-from evomerge.merge.kernels.storage import BLOCK, Flat, flat, operands, stored_as, value_of
+from evomerge.merge.kernels.storage import (
+    BLOCK,
+    Flat,
+    addresses,
+    elements_at,
+    flat,
+    operands,
+    stored_as,
+    value_of,
+)
 from evomerge.merge.kernels.threads import over_ranges
 
 SUM_UNIT = 2**16
@@ -63,9 +73,11 @@ def combine_task_vectors(
             strength=strength,
         )
         return
-    arrays = operands([base, *experts])
+    origin, *arrays = operands([base, *experts])
+    others = addresses(arrays)
     numbers = np.stack([mask.numbers() for mask in masks])
     ranks = ranks_of(masks)
+    places = addresses(ranks)
     scales = np.array(factors, dtype=np.float32)
     shares = np.array(weights, dtype=np.float32)
     whole = all(mask.kind == KEEP_ALL for mask in masks)
@@ -73,12 +85,14 @@ def combine_task_vectors(
     level = np.float32(strength)
 
     def work(start: int, stop: int) -> None:
+        if whole and not elect:
+            _added_whole(origin, others, scales, divisor, level, target, start, stop)
+            return
+        read = (origin, others, scales, numbers, ranks[0], places)
         if elect:
-            _elected(arrays, scales, shares, numbers, ranks, normalize, level, target, start, stop)
-        elif whole:
-            _added_whole(arrays, scales, divisor, level, target, start, stop)
+            _elected(*read, shares, normalize, level, target, start, stop)
         else:
-            _added(arrays, scales, numbers, ranks, divisor, level, target, start, stop)
+            _added(*read, divisor, level, target, start, stop)
 
     over_ranges(work, out.numel(), unit=BLOCK)
 
@@ -93,47 +107,62 @@ def absolute_sums(
     if not portable.runs_here(base):
         pairs = zip(experts, masks, strict=True)
         return np.array([portable.absolute_sum(base, expert, mask) for expert, mask in pairs])
-    arrays = operands([base, *experts])
+    origin, *arrays = operands([base, *experts])
+    others = addresses(arrays)
     count = base.numel()
     sums = np.zeros((len(experts), -(-count // SUM_UNIT)), dtype=np.float64)
     numbers = np.stack([mask.numbers() for mask in masks])
     ranks = ranks_of(masks)
+    places = addresses(ranks)
 
     def work(start: int, stop: int) -> None:
-        _absolute_sums(arrays, numbers, ranks, start, stop, sums)
+        _absolute_sums(origin, others, numbers, ranks[0], places, start, stop, sums)
 
     over_ranges(work, count, unit=SUM_UNIT)
     total: NDArray[np.float64] = np.add.reduce(sums, axis=1)
     return total
 
 
+# Compiled code. A kernel takes the base as an array and the experts, which have its dtype, by their
+# addresses; the ranks of masks by their addresses too, with one of them for its dtype. Loops over
+# members lie outside loops over the elements of a block, so that these work on several elements at
+# once for any number of members.
+
+
 @njit(nogil=True, cache=True)
 def _added(
-    arrays: tuple[Flat, ...],
+    origin: Flat,
+    experts: NDArray[np.int64],
     factors: NDArray[np.float32],
     numbers: NDArray[np.float64],
-    ranks: tuple[NDArray[Any], ...],
+    rank: NDArray[Any],
+    ranks: NDArray[np.int64],
     divisor: np.float32,
     strength: np.float32,
     out: Flat,
     start: int,
     stop: int,
 ) -> None:
-    terms = np.empty((len(arrays) - 1, BLOCK), np.float32)
+    """out = base + strength · Σ terms / divisor."""
     base = np.empty(BLOCK, np.float32)
+    terms = np.empty(BLOCK, np.float32)
+    total = np.empty(BLOCK, np.float32)
     for position in range(start, stop, BLOCK):
-        count = min(BLOCK, stop - position)
-        _read(arrays[0][position : position + count], base)
-        for member in range(len(arrays) - 1):
-            part = arrays[member + 1][position : position + count]
-            own = numbers[member]
-            read_terms(part, base, factors[member], own, ranks[member], position, terms[member])
-        _sum_terms(ranks, terms, divisor, strength, base, out[position : position + count])
+        end = min(position + BLOCK, stop)
+        _read(origin[position:end], base)
+        total[:] = np.float32(0.0)
+        for member in range(len(experts)):
+            part = elements_at(experts[member], origin, position, end)
+            own, address = numbers[member], ranks[member]
+            read_terms(part, base, factors[member], own, rank, address, position, terms)
+            add(terms, total)
+        _write_sum(base, total, divisor, strength, out[position:end])
 
 
 @njit(nogil=True, cache=True)
 def _added_whole(
-    arrays: tuple[Flat, ...],
+    origin: Flat,
+    experts: NDArray[np.int64],
     factors: NDArray[np.float32],
     divisor: np.float32,
     strength: np.float32,
@@ -142,25 +171,23 @@ def _added_whole(
     stop: int,
 ) -> None:
     """As `_added` where nothing is masked: one loop for each member; the last loop writes."""
-    last = len(arrays) - 1
+    last = len(experts) - 1
     total = np.empty(BLOCK, np.float32)
     for position in range(start, stop, BLOCK):
-        count = min(BLOCK, stop - position)
-        base = arrays[0][position : position + count]
-        if last == 1:
+        end = min(position + BLOCK, stop)
+        base = origin[position:end]
+        if last == 0:
             total[:] = np.float32(0.0)
         else:
-            _first_term(arrays[1][position : position + count], base, factors[0], total)
-        for member in range(2, last):
-            part = arrays[member][position : position + count]
-            _add_term(part, base, factors[member - 1], total)
-        part, factor = arrays[last][position : position + count], factors[last - 1]
+            _first_term(elements_at(experts[0], origin, position, end), base, factors[0], total)
+        for member in range(1, last):
+            part = elements_at(experts[member], origin, position, end)
+            _add_term(part, base, factors[member], total)
+        part, factor = elements_at(experts[last], origin, position, end), factors[last]
         if divisor == np.float32(1.0) and strength == np.float32(1.0):
-            _last_term(part, base, factor, total, out[position : position + count])
+            _last_term(part, base, factor, total, out[position:end])
         else:
-            _last_term_scaled(
-                part, base, factor, total, divisor, strength, out[position : position + count]
-            )
+            _last_term_scaled(part, base, factor, total, divisor, strength, out[position:end])
 
 
 @njit(nogil=True, cache=True)
@@ -201,116 +228,58 @@ def _last_term_scaled(
 
 
 @njit(nogil=True, cache=True)
-def _sum_terms(
-    members: tuple[NDArray[Any], ...],
-    terms: NDArray[np.float32],
-    divisor: np.float32,
-    strength: np.float32,
-    base: NDArray[np.float32],
-    out: Flat,
-) -> None:
-    """out = base + strength · Σ terms / divisor.
-
-    members: a tuple with one entry for each member. The compiler knows its length and unrolls the
-    loop over members; only then can it work on several elements at once.
-    """
-    for j in range(out.size):
-        total = np.float32(0.0)
-        for member in range(len(members)):
-            total += terms[member, j]
-        out[j] = stored_as(out, base[j] + total / divisor * strength)
-
-
-@njit(nogil=True, cache=True)
 def _elected(
-    arrays: tuple[Flat, ...],
+    origin: Flat,
+    experts: NDArray[np.int64],
     factors: NDArray[np.float32],
-    weights: NDArray[np.float32],
     numbers: NDArray[np.float64],
-    ranks: tuple[NDArray[Any], ...],
+    rank: NDArray[Any],
+    ranks: NDArray[np.int64],
+    weights: NDArray[np.float32],
     normalize: bool,
     strength: np.float32,
     out: Flat,
     start: int,
     stop: int,
 ) -> None:
-    terms = np.empty((len(arrays) - 1, BLOCK), np.float32)
+    members = len(experts)
+    terms = np.empty((members, BLOCK), np.float32)
     base = np.empty(BLOCK, np.float32)
     for position in range(start, stop, BLOCK):
-        count = min(BLOCK, stop - position)
-        _read(arrays[0][position : position + count], base)
-        for member in range(len(arrays) - 1):
-            part = arrays[member + 1][position : position + count]
-            own = numbers[member]
-            read_terms(part, base, factors[member], own, ranks[member], position, terms[member])
-        part = out[position : position + count]
-        if normalize:
-            _elect_normalized(ranks, terms, weights, strength, base, part)
-        else:
-            _elect(ranks, terms, strength, base, part)
+        end = min(position + BLOCK, stop)
+        _read(origin[position:end], base)
+        for member in range(members):
+            part = elements_at(experts[member], origin, position, end)
+            own, address, term = numbers[member], ranks[member], terms[member]
+            read_terms(part, base, factors[member], own, rank, address, position, term)
+        elect_block(terms, weights, normalize, strength, base, out[position:end])
 
 
 @njit(nogil=True, cache=True)
-def _elect(
-    members: tuple[NDArray[Any], ...],
-    terms: NDArray[np.float32],
-    strength: np.float32,
+def _write_sum(
     base: NDArray[np.float32],
+    total: NDArray[np.float32],
+    divisor: np.float32,
+    strength: np.float32,
     out: Flat,
 ) -> None:
-    """out = base + strength · Σ of the terms that have the sign of the sum of all."""
-    zero = np.float32(0.0)
     for j in range(out.size):
-        vote = zero
-        for member in range(len(members)):
-            vote += terms[member, j]
-        sign = np.float32(1.0) if vote >= zero else np.float32(-1.0)
-        total = zero
-        for member in range(len(members)):
-            agreeing = terms[member, j] * sign
-            total += agreeing if agreeing > zero else zero
-        total = total * sign if vote == vote else vote  # keep NaN visible
-        out[j] = stored_as(out, base[j] + total * strength)
-
-
-@njit(nogil=True, cache=True)
-def _elect_normalized(
-    members: tuple[NDArray[Any], ...],
-    terms: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    strength: np.float32,
-    base: NDArray[np.float32],
-    out: Flat,
-) -> None:
-    """As `_elect`, the sum divided by the weights of the terms that count."""
-    zero, one = np.float32(0.0), np.float32(1.0)
-    for j in range(out.size):
-        vote = zero
-        for member in range(len(members)):
-            vote += terms[member, j]
-        sign = one if vote >= zero else -one
-        total, divisor = zero, zero
-        for member in range(len(members)):
-            agreeing = terms[member, j] * sign
-            total += agreeing if agreeing > zero else zero
-            weight = weights[member]  # read before the choice, which then needs no branch
-            divisor += weight if agreeing > zero else zero
-        mean = total / (divisor if divisor != zero else one)
-        mean = mean * sign if vote == vote else vote
-        out[j] = stored_as(out, base[j] + mean * strength)
+        out[j] = stored_as(out, base[j] + total[j] / divisor * strength)
 
 
 @njit(nogil=True, cache=True)
 def _absolute_sums(
-    arrays: tuple[Flat, ...],
+    origin: Flat,
+    experts: NDArray[np.int64],
     numbers: NDArray[np.float64],
-    ranks: tuple[NDArray[Any], ...],
+    rank: NDArray[Any],
+    ranks: NDArray[np.int64],
     start: int,
     stop: int,
     sums: NDArray[np.float64],
 ) -> None:
     """sums[member, unit] = Σ |x| of each unit in [start, stop), added up in lanes."""
-    members = len(arrays) - 1
+    members = len(experts)
     base = np.empty(BLOCK, np.float32)
     terms = np.empty(BLOCK, np.float32)
     short = np.empty(_LANES, np.float32)
@@ -318,13 +287,14 @@ def _absolute_sums(
     for unit in range(start // SUM_UNIT, -(-stop // SUM_UNIT)):
         lanes[:] = 0.0
         for position in range(unit * SUM_UNIT, min((unit + 1) * SUM_UNIT, stop), BLOCK):
-            count = min(BLOCK, stop - position)
-            _read(arrays[0][position : position + count], base)
+            end = min(position + BLOCK, stop)
+            _read(origin[position:end], base)
             for member in range(members):
-                part = arrays[member + 1][position : position + count]
-                own = numbers[member]
-                read_terms(part, base, np.float32(1.0), own, ranks[member], position, terms)
-                terms[count:] = np.float32(0.0)
+                part = elements_at(experts[member], origin, position, end)
+                own, address = numbers[member], ranks[member]
+                one = np.float32(1.0)
+                read_terms(part, base, one, own, rank, address, position, terms)
+                terms[end - position :] = np.float32(0.0)
                 _add_to_lanes(terms, short, lanes[member])
         for member in range(members):
             sums[member, unit] = np.sum(lanes[member])

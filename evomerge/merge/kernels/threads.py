@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 
@@ -20,7 +20,8 @@ _LEAST = 2**16
 def over_ranges(work: Callable[[int, int], None], count: int, *, unit: int) -> None:
     """Call `work(start, stop)` on ranges that cover [0, count), each cut at a multiple of `unit`.
 
-    As many threads as torch uses take part, this one included.
+    As many threads as torch uses take part, this one included. All of them have ended when this
+    returns or raises: they work in memory that the caller may then free.
     """
     threads = min(torch.get_num_threads(), max(1, count // max(_LEAST, unit)))
     if threads == 1:
@@ -28,11 +29,13 @@ def over_ranges(work: Callable[[int, int], None], count: int, *, unit: int) -> N
         return
     units = -(-count // unit)
     cuts = [min(count, unit * (units * part // threads)) for part in range(threads + 1)]
-    parts = [
-        _pool(threads - 1, os.getpid()).submit(work, start, stop)
-        for start, stop in pairwise(cuts[1:])
-    ]
-    work(cuts[0], cuts[1])
+    parts: list[Future[None]] = []
+    try:
+        for start, stop in pairwise(cuts[1:]):
+            parts.append(_pool(threads - 1, os.getpid()).submit(work, start, stop))
+        work(cuts[0], cuts[1])
+    finally:
+        wait(parts)
     for part in parts:
         part.result()
 

@@ -123,7 +123,7 @@ def _same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-def said(differing: Mapping[str, Mapping[str, Any]]) -> str:
+def describe(differing: Mapping[str, Mapping[str, Any]]) -> str:
     """The settings that differ, in words: each value with the models that have it."""
     return "; ".join(f"{key} is {_values(values)}" for key, values in differing.items())
 

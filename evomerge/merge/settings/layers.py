@@ -81,7 +81,7 @@ def stack_settings(
     used = dict.fromkeys(layer.reference for layer in layers)
     settings = {name: _settings_by_layer(sources[name], stack) for name in used}
     for key in dict.fromkeys(key for found in settings.values() for key in found):
-        changed |= _said(key, [_value(key, layer, settings) for layer in layers])
+        changed |= _written(key, [_value(key, layer, settings) for layer in layers])
     if section.get("decoder_sparse_step", 1) > 1:
         changed["decoder_sparse_step"] = 1  # mlp_only_layers lists them now
     if "attention_types" in section and "attention_layers" in changed:
@@ -180,7 +180,7 @@ def _value(key: str, layer: Layer, settings: Mapping[str, Mapping[str, list[Any]
     return values[layer.number]
 
 
-def _said(key: str, values: Sequence[Any]) -> Config:
+def _written(key: str, values: Sequence[Any]) -> Config:
     """The setting of every layer as the configuration writes it."""
     if key in _NUMBER_LISTS:
         return {key: [number for number, value in enumerate(values) if value]}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge.merge.settings.forward import differing_settings, said
+from evomerge.merge.settings.forward import describe, differing_settings
 from evomerge.merge.settings.generation import (
     END_TOKENS,
     GENERATION_KEY,
@@ -91,7 +91,7 @@ class SharedSettings:
         differing = differing_settings({name: source.config for name, source in models.items()})
         if differing:
             notes.append(
-                f"models differ in settings of the forward pass: {said(differing)}; {rule}"
+                f"models differ in settings of the forward pass: {describe(differing)}; {rule}"
             )
         ends = {name: list(self._ends[name]) for name in used}
         stated = recipe is not None and GENERATION_KEY in recipe.evomerge
@@ -99,11 +99,11 @@ class SharedSettings:
             ending = "ends at all of them" if self._unite else "ends like its tokenizer's model"
             notes.append(
                 "models have different end tokens, as tokens of the result: "
-                f"{said({END_TOKENS: ends})}; a merge {ending}"
+                f"{describe({END_TOKENS: ends})}; a merge {ending}"
             )
         generating = differing_generation(models)
         if generating:
-            notes.append(f"models differ in generation settings: {said(generating)}; {rule}")
+            notes.append(f"models differ in generation settings: {describe(generating)}; {rule}")
         return tuple(notes)
 
     def _used(self, recipe: Recipe) -> tuple[str, ...]:

@@ -130,14 +130,14 @@ class Selection:
                 f"No gain: no candidate is better on the validation items than {self.winner}, "
                 f"{kind}{scores}; an export is {export}."
             )
-        start = self._said_of_start()
+        start = self._start_sentence()
         if self.verdict == "no gain":
             return f"No gain: the winner ({self.winner}) scores {gain}{start}."
         if self.verdict == "not settled":
             return f"Not settled: the winner ({self.winner}) scores {gain}{start}."
         return f"Gained {interval_words(self.gain)}: the winner ({self.winner}) {against}{start}."
 
-    def _said_of_start(self) -> str:
+    def _start_sentence(self) -> str:
         """Words on the best start, which a gain must hold over too; empty where it is a parent."""
         start = self.compared(self.best_start)
         if start is None or start.role == "parent":
@@ -158,11 +158,11 @@ class Selection:
             else "",
             *(f"Left out: {out}." for out in self.left_out if out.role == "winner"),
             "" if all(check.kept for check in self.constraints) else "A constraint is NOT KEPT.",
-            self._said_of_base(),
+            self._base_sentence(),
         ]
         return [sentence for sentence in sentences if sentence]
 
-    def _said_of_base(self) -> str:
+    def _base_sentence(self) -> str:
         """A sentence on a base that is above every parent, so that a gain is not overrated."""
         score_of = {(entry.role, entry.label): entry.score.value for entry in self.test}
         base = max((s for (role, _), s in score_of.items() if role == "base"), default=None)

@@ -79,6 +79,7 @@ def score_entrants(
             recipe=entrant.recipe,
             items=items,
             genome=entrant.genome,
+            keep_answers=True,
         )
         for place, entrant in enumerate(merges)
     ]
@@ -246,4 +247,4 @@ def _ids(scores: Scores) -> ItemIds:
 def _as_constrained(objective: Objective, above: Trial, below: Trial) -> bool:
     """Whether `above` is no lower than `below` in any metric of a constraint."""
     metrics = [constraint.metric for constraint in objective.constraints]
-    return all(above.means[m.task][m.key] >= below.means[m.task][m.key] for m in metrics)
+    return all(metric.mean(above.means) >= metric.mean(below.means) for metric in metrics)

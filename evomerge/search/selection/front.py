@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evomerge.errors import WorkerError
 from evomerge.evaluate import (
     MOST_FINALISTS,
+    Metric,
     ScoreSummary,
     Split,
     TaskItems,
@@ -140,9 +141,19 @@ def _noise(ledger: Ledger, trials: Sequence[Trial]) -> NDArray[np.float64]:
     for row, trial in enumerate(trials):
         items = ledger.study.items_of(trial.key)
         for column, metric in enumerate(axes):
-            values = np.array(items[metric.task].metrics[metric.key])
-            squares[row, column] = values.var(ddof=min(1, len(values) - 1)) / len(values)
+            squares[row, column] = _error(metric, items)
     return np.sqrt(2.0 * squares.mean(axis=0)) if len(trials) else np.zeros(len(axes))
+
+
+def _error(metric: Metric, items: Mapping[str, TaskItems]) -> float:
+    """The squared standard error of a model's score, from its items; tasks are independent."""
+    shares = [part.weight for part in metric.parts] or [1]
+    total = 0.0
+    for leaf, share in zip(metric.leaves, shares, strict=True):
+        values = np.array(items[leaf.task].metrics[leaf.key])
+        error = values.var(ddof=min(1, len(values) - 1)) / len(values)
+        total += (share / sum(shares)) ** 2 * float(error)
+    return total
 
 
 def _score(
@@ -170,7 +181,7 @@ def _non_dominated(
     Of entrants with equal scores only the first counts, which is the simplest. Where a space
     excludes its starts, for example in pruning, only models that it can express are on the front.
     """
-    objective, space = ledger.preparation.objective, ledger.preparation.space
+    objective, space = ledger.preparation.objective.on("validation"), ledger.preparation.space
     wanted = [
         pair for pair in scored if not space.exclusive or space.encode(pair[0].recipe) is not None
     ] or list(scored)
@@ -195,7 +206,8 @@ def _conclude(
     last: int,
 ) -> Front | None:
     """The outcome by the test items; None where no point or nothing to compare with was scored."""
-    objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
+    objective = ledger.preparation.objective.on("test")
+    seed = ledger.preparation.job.optimizer.seed
     by_label = {entrant.label: (entrant, trial) for entrant, trial in tested}
     members = [by_label[e.label] for e, _ in on_front if e.label in by_label]
     starts = [pair for pair in tested if pair[0].role in START_ROLES]
@@ -254,7 +266,7 @@ def _summary(ledger: Ledger, entrant: Entrant, trial: Trial) -> ScoreSummary:
         entrant.label,
         entrant.role,
         items,
-        objective=preparation.objective,
+        objective=ledger.objective_of(trial.key),
         seed=preparation.job.optimizer.seed,
     )
 
@@ -266,10 +278,10 @@ def _checks(
         ConstraintCheck(
             task=constraint.metric.task,
             metric=constraint.metric.key,
-            score=trial.means[constraint.metric.task][constraint.metric.key],
+            score=constraint.metric.mean(trial.means),
             wanted=threshold,
         )
         for constraint, threshold in zip(
-            ledger.preparation.objective.constraints, thresholds, strict=True
+            ledger.objective_of(trial.key).constraints, thresholds, strict=True
         )
     )

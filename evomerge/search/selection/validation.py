@@ -76,7 +76,7 @@ def validate(ledger: Ledger, ending: Ending) -> Validation:
         )
     thresholds = thresholds_among(ledger, scored)
     fitness = ledger.fitness([trial for _, trial in scored], thresholds)
-    shortfalls = ledger.preparation.objective.shortfalls
+    shortfalls = ledger.preparation.objective.on("validation").shortfalls
     broken = np.array([sum(shortfalls(trial.means, thresholds)) > 0.0 for _, trial in scored])
     order = np.lexsort((fitness, broken))  # by `broken`, then by fitness; equals stay in order
     ranked = _prefer_average(ledger, [scored[place] for place in order], int((~broken).sum()))
@@ -103,7 +103,7 @@ def _prefer_average(
         return list(ranked)
     average = ranked[len(before)]
     [difference] = simultaneous_differences(
-        ledger.preparation.objective,
+        ledger.objective_of(average[1].key),
         [(items_of(ledger, ranked[0][1]), items_of(ledger, average[1]))],
         seed=ledger.preparation.job.optimizer.seed,
     )
@@ -158,7 +158,9 @@ def thresholds_among(ledger: Ledger, scored: Sequence[tuple[Entrant, Trial]]) ->
     Where a constraint compares with a model that is not in `scored`, thresholds are from the search
     items.
     """
-    objective = ledger.preparation.objective
+    if not scored:
+        return ledger.thresholds()
+    objective = ledger.objective_of(scored[0][1].key)
     base = next((trial.means for entrant, trial in scored if entrant.role == "base"), None)
     parents = [trial.means for entrant, trial in scored if entrant.role == "parent"]
     compared = {constraint.of for constraint in objective.constraints}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from evomerge.errors import WorkerError
-from evomerge.evaluate import means_of, simultaneous_differences, summarise
+from evomerge.evaluate import leaves_of, means_of, simultaneous_differences, summarise
 from evomerge.search.baselines import UNIFORM_SOUP
 from evomerge.search.ledger import Ledger
 from evomerge.search.loop import Ending
@@ -107,7 +107,11 @@ def _test(ledger: Ledger, ending: Ending, validation: Validation) -> _Tested:
 
 
 def _conclude(ledger: Ledger, validation: Validation, tested: _Tested, *, last: int) -> Selection:
-    objective, seed = ledger.preparation.objective, ledger.preparation.job.optimizer.seed
+    objective, seed = (
+        ledger.objective_of(tested.winner[1].key),
+        ledger.preparation.job.optimizer.seed,
+    )
+    on_validation = ledger.preparation.objective.on("validation")
     (winner, trial), origin = tested.winner, tested.origin
     comparisons = _compare(ledger, tested.winner, tested.others)
     gains = {entry.label: entry.difference.interval for entry in comparisons}
@@ -117,14 +121,14 @@ def _conclude(ledger: Ledger, validation: Validation, tested: _Tested, *, last: 
     best_parent = max(parents or scores, key=lambda label: scores[label])
     best_start, best_untuned = validation.best_start(), validation.best_start("baseline")
     found = origin.role not in START_ROLES
-    tasks = {term.metric.task for term in objective.terms if term.weight > 0.0}
+    tasks = {leaf.task for leaf in leaves_of(objective.axes)}
     return Selection(
         winner=winner.label,
         recipe=winner.recipe,
         genome=winner.genome,
         test_key=trial.key,
         validation=tuple(
-            summarise(e.label, e.role, items_of(ledger, t), objective=objective, seed=seed)
+            summarise(e.label, e.role, items_of(ledger, t), objective=on_validation, seed=seed)
             for e, t in validation.ranked
         ),
         test=tuple(
@@ -154,7 +158,7 @@ def _compare(
     """The winner minus each of the others on the test items, adjusted for their number."""
     scores = items_of(ledger, winner[1])
     differences = simultaneous_differences(
-        ledger.preparation.objective,
+        ledger.objective_of(winner[1].key),
         [(scores, items_of(ledger, trial)) for _, trial in others],
         seed=ledger.preparation.job.optimizer.seed,
     )
@@ -172,7 +176,7 @@ def _on_validation(ledger: Ledger, validation: Validation, winner: Entrant) -> C
     entrant, trial = start
     candidates = validation.candidates
     differences = simultaneous_differences(
-        ledger.preparation.objective,
+        ledger.objective_of(trial.key),
         [(items_of(ledger, each), items_of(ledger, trial)) for _, each in candidates],
         seed=ledger.preparation.job.optimizer.seed,
     )
@@ -181,14 +185,14 @@ def _on_validation(ledger: Ledger, validation: Validation, winner: Entrant) -> C
 
 
 def _check_constraints(ledger: Ledger, tested: _Tested) -> tuple[ConstraintCheck, ...]:
-    constraints = ledger.preparation.objective.constraints
+    constraints = ledger.objective_of(tested.winner[1].key).constraints
     thresholds = thresholds_among(ledger, tested.others)
     won = means_of(items_of(ledger, tested.winner[1]))
     return tuple(
         ConstraintCheck(
             task=constraint.metric.task,
             metric=constraint.metric.key,
-            score=won[constraint.metric.task][constraint.metric.key],
+            score=constraint.metric.mean(won),
             wanted=threshold,
         )
         for constraint, threshold in zip(constraints, thresholds, strict=True)

@@ -124,6 +124,6 @@ class ParameterSpace:
                 resolved = resolve(setting, tensor_name=name, depth=depth)
                 if resolved is None or abs(float(resolved) - intended[row]) > 2 * ROUNDING:
                     raise JobError(
-                        f"{layout.spec.where}: a filter for other tensors also catches {name}; "
+                        f"{layout.where}: a filter for other tensors also catches {name}; "
                         "write layers: all and components: all"
                     )

@@ -1,4 +1,4 @@
-"""The YAML form of a parameter space, checked key by key.
+"""The YAML form of a parameter space.
 
     method: task_arithmetic
     layers: {knots: 5}                    # all | each | {groups_of: 4} | {knots: 5}
@@ -20,30 +20,45 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    Discriminator,
+    Field,
+    Strict,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from evomerge.documents import nearest
 from evomerge.errors import JobError
+from evomerge.job import Section
 from evomerge.merge import METHODS
-from evomerge.space.base import Component, Scale
-from evomerge.space.document import check_range, nearest, number, one_of, only, switch
-from evomerge.space.parameters.methods import MethodRule, ParameterRule, rule_of
+from evomerge.space.base import Component
+from evomerge.space.document import NESTED, SCALAR, Number, Range, StartFrom, read_number, word_or
+from evomerge.space.parameters.methods import ParameterRule, rule_of
 
 # How a parameter varies over depth: one value, one for each layer, for groups, or by knots.
 #
 # A profile says which layers each of its values is for, and how a recipe writes them.
 
 
-Kind = Literal["all", "each", "groups", "knots"]
+Kind = Literal["all", "each", "groups_of", "knots"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """Values over the layers of a model.
 
-    size: layers in a group for `groups`, number of knots for `knots`, unused otherwise.
+    size: layers in a group for `groups_of`, number of knots for `knots`, unused otherwise.
     """
 
     kind: Kind
@@ -53,7 +68,7 @@ class Profile:
     @property
     def count(self) -> int:
         """Number of values."""
-        if self.kind == "groups":
+        if self.kind == "groups_of":
             return -(-self.depth // self.size)
         return {"all": 1, "each": self.depth, "knots": self.size}[self.kind]
 
@@ -64,7 +79,7 @@ class Profile:
         if self.kind == "knots":
             positions = [k * last / (self.size - 1) for k in range(self.size)]
             return tuple((position, position) for position in positions)
-        if self.kind == "groups":
+        if self.kind == "groups_of":
             firsts = range(0, self.depth, self.size)
             return tuple((first, min(first + self.size - 1, last)) for first in firsts)
         return ((0, last),) if self.kind == "all" else tuple((i, i) for i in range(self.depth))
@@ -92,9 +107,8 @@ class Profile:
                 rows[layer, below] = 1.0 - (position - below)
                 rows[layer, below + 1] = position - below
             else:
-                rows[layer, {"all": 0, "each": layer, "groups": layer // self.size}[self.kind]] = (
-                    1.0
-                )
+                columns = {"all": 0, "each": layer, "groups_of": layer // self.size}
+                rows[layer, columns[self.kind]] = 1.0
         return rows
 
     def setting(self, values: tuple[float, ...]) -> float | tuple[float, ...]:
@@ -106,227 +120,203 @@ class Profile:
         assert len(values) == self.count
         if self.kind == "all":
             return values[0]
-        if self.kind == "groups":
+        if self.kind == "groups_of":
             return tuple(values[layer // self.size] for layer in range(self.depth))
         return values
 
 
-_SPACE_KEYS = ("method", "layers", "components", "parameters", "include_base", "start_from")
-_PARAMETER_KEYS = ("low", "high", "start", "scale", "per", "layers", "components", "elsewhere")
-_PARTS: tuple[Component, ...] = ("attention", "mlp", "rest")
+class LayerParts(Section):
+    """How a parameter varies over depth: in groups of layers, or linearly between knots."""
+
+    groups_of: StrictInt = Field(default=0, ge=1)
+    knots: StrictInt = Field(default=0, ge=2)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> LayerParts:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("has groups_of and knots; keep one of them")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerGrain:
-    """How finely a parameter varies over depth. where: the key that sets it."""
-
-    kind: Kind
-    size: int
-    where: str
+Layers = Annotated[
+    Annotated[Literal["all", "each"], SCALAR] | Annotated[LayerParts, NESTED],
+    word_or(Mapping, "all", "each", mend="write all, each, {groups_of: 4} or {knots: 5}"),
+]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Searched:
-    """A parameter with genes.
+def profile_of(layers: Layers, depth: int, *, where: str) -> Profile:
+    """The profile over a model of `depth` layers. Raises JobError when it has too many parts."""
+    if isinstance(layers, str):
+        return Profile(kind=layers, depth=depth)
+    kind: Kind = "knots" if layers.knots else "groups_of"
+    size = layers.knots or layers.groups_of
+    if size > depth:
+        raise JobError(f"{where}.{kind}: {size} is more than the {depth} layers; give fewer")
+    return Profile(kind=kind, depth=depth, size=size)
 
-    components: ("all",), or those that have genes of their own; the others have `elsewhere`.
-    where: its place in the job, for messages.
+
+_Part = Literal["attention", "mlp", "rest"]
+
+
+def _each_once(parts: tuple[_Part, ...]) -> tuple[_Part, ...]:
+    for part in parts:
+        if parts.count(part) > 1:
+            raise ValueError(f"{part} is listed twice; list it once")
+    return tuple(part for part in get_args(_Part) if part in parts)
+
+
+Components = Annotated[
+    Annotated[Literal["all"], SCALAR]
+    | Annotated[tuple[_Part, ...], AfterValidator(_each_once), NESTED],
+    word_or((list, tuple), "all", mend="write all, or a list out of [attention, mlp, rest]"),
+]
+
+
+def _middle(found: Mapping[str, Any]) -> float:
+    low, high = found["low"], found["high"]
+    return math.sqrt(low * high) if found["scale"] == "log" else (low + high) / 2
+
+
+class Searched(Range):
+    """A parameter with genes, complete with what the space and the method say."""
+
+    start: Number = Field(default_factory=_middle, validate_default=True)
+    per: Literal["source", "all"] = "source"
+    layers: Layers = "all"
+    components: Components = "all"
+    elsewhere: Number | None = None
+
+    @field_validator("start")
+    @classmethod
+    def _inside(cls, start: float, info: ValidationInfo) -> float:
+        low, high = info.data.get("low", start), info.data.get("high", start)
+        if not low <= start <= high:
+            raise ValueError(f"outside [{low:g}, {high:g}]; start inside")
+        return start
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """("all",), or the components that have genes of their own."""
+        return ("all",) if self.components == "all" else self.components
+
+
+Fixed = StrictBool | Annotated[float, Strict(), AllowInfNan(False)] | StrictStr
+
+_Parameter = Annotated[
+    Annotated[Searched, NESTED] | Annotated[Fixed, SCALAR],
+    Discriminator(lambda written: (NESTED if isinstance(written, Mapping) else SCALAR).tag),
+]
+
+
+class SpaceSpec(Section):
+    """A parameter space, before it is fitted to its models.
+
+    layers, components: of the parameters without their own. routes: only of a data-flow space.
     """
 
-    low: float
-    high: float
-    start: float
-    scale: Scale
-    per: Literal["source", "all"]
-    layers: LayerGrain
-    components: tuple[Component, ...]
-    elsewhere: float | None
-    where: str
-
-
-Fixed = float | bool | str
-
-_Grain = tuple[LayerGrain, tuple[Component, ...]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceSpec:
-    """A parameter space as written, before it is fitted to its models."""
-
     method: str
-    parameters: Mapping[str, Searched | Fixed]
-    include_base: bool
-    start_from: Mapping[str, Any] | None
-    where: str
+    layers: Layers = "all"
+    components: Components = "all"
+    parameters: dict[str, _Parameter] = Field(default_factory=dict)
+    include_base: StrictBool = False
+    start_from: StartFrom = None
+    routes: None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, written: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Add what the space or its method says to the parameters that do not say it."""
+        method, parameters = written.get("method"), written.get("parameters") or {}
+        if "routes" in written:
+            raise ValueError("method: the space has routes already; keep one of them")
+        if not isinstance(method, str) or method not in METHODS:
+            return written
+        if not rule_of(method).searchable:
+            raise ValueError(
+                f"method: {method} has no parameter to search; write it as a recipe, for "
+                "`evomerge merge`"
+            )
+        if not isinstance(parameters, Mapping):
+            return written
+        rules = rule_of(method).parameters
+        general = {key: written[key] for key in ("layers", "components") if key in written}
+        complete: dict[str, object] = {}
+        for name, value in parameters.items():
+            if name not in rules:
+                raise ValueError(
+                    f"parameters.{name}: {method} has no such parameter; {nearest(name, rules)}"
+                )
+            rule = rules[name]
+            if isinstance(value, Mapping):
+                if rule.search is None:
+                    raise ValueError(f"parameters.{name}: it cannot be searched; {_mend(rule)}")
+                low, high = rule.search
+                unsaid = {} if value.keys() & {"low", "high"} else {"low": low, "high": high}
+                complete[name] = {**general, **unsaid, **value}
+            else:
+                complete[name] = value if rule.choices else read_number(value)
+        return {**written, "parameters": complete}
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"no such method; {nearest(method, METHODS)}")
+        return method
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> SpaceSpec:
+        rule = rule_of(self.method)
+        if self.include_base and rule.base == "named":
+            raise ValueError(f"include_base: {self.method} has the base already; leave it out")
+        if not self.parameters:
+            raise ValueError(f"parameters: missing; give {', '.join(rule.parameters)} or some")
+        for name, parameter in self.parameters.items():
+            _check(parameter, rule.parameters[name], f"parameters.{name}")
+        for name, known in rule.parameters.items():
+            if known.default is None and name not in self.parameters:
+                raise ValueError(f"parameters.{name}: missing; {self.method} needs it")
+        if not any(isinstance(parameter, Searched) for parameter in self.parameters.values()):
+            raise ValueError(
+                "parameters: all are fixed, so nothing is searched; give one low and high"
+            )
+        return self
 
 
-def parse_space(document: Mapping[str, Any], *, where: str) -> SpaceSpec:
-    """Check a space's mapping. Raises JobError with the key, the value and the mend."""
-    only(document, (*_SPACE_KEYS, "routes"), where)
-    method = document.get("method")
-    if not isinstance(method, str) or method not in METHODS:
-        raise JobError(f"{where}.method: {method}: no such method; {nearest(method, METHODS)}")
-    include_base = switch(document.get("include_base", False), f"{where}.include_base")
-    rule = rule_of(method)
-    if include_base and rule.base == "named":
-        raise JobError(f"{where}.include_base: {method} has the base already; leave it out")
-    if not rule.searchable:
-        raise JobError(
-            f"{where}.method: {method} has no parameter to search; write it as a recipe, for "
-            "`evomerge merge`"
-        )
-    written = document.get("parameters")
-    if not isinstance(written, Mapping) or not written:
-        raise JobError(f"{where}.parameters: missing; give {', '.join(rule.parameters)} or some")
-    general = (
-        _layers(document.get("layers", "all"), f"{where}.layers"),
-        _components(document.get("components", "all"), f"{where}.components"),
-    )
-    parameters = {
-        str(name): _parameter(str(name), value, general, method, rule, where)
-        for name, value in written.items()
-    }
-    for name, known in rule.parameters.items():
-        if known.default is None and name not in parameters:
-            raise JobError(f"{where}.parameters.{name}: missing; {method} needs it")
-    if not any(isinstance(parameter, Searched) for parameter in parameters.values()):
-        raise JobError(
-            f"{where}.parameters: all are fixed, so nothing is searched; give one low and high"
-        )
-    return SpaceSpec(
-        method=method,
-        parameters=parameters,
-        include_base=include_base,
-        start_from=document.get("start_from"),
-        where=where,
-    )
+def _check(parameter: Searched | Fixed, rule: ParameterRule, place: str) -> None:
+    """Raise ValueError for what the method does not allow."""
+    if isinstance(parameter, Searched):
+        if "per" in parameter.model_fields_set and rule.scope == "recipe":
+            raise ValueError(f"{place}.per: it belongs to the whole recipe; leave `per` out")
+        _check_within(parameter.low, rule, f"{place}.low")
+        _check_within(parameter.high, rule, f"{place}.high")
+        _check_elsewhere(parameter, rule, f"{place}.elsewhere")
+    elif isinstance(parameter, float) and not rule.choices:
+        _check_within(parameter, rule, place)
+    elif isinstance(parameter, float) or parameter not in rule.choices:  # 1.0 == True
+        raise ValueError(f"{place}: {parameter}: {_mend(rule)}")
 
 
-def _parameter(
-    name: str, value: object, general: _Grain, method: str, method_rule: MethodRule, where: str
-) -> Searched | Fixed:
-    rules = method_rule.parameters
-    place = f"{where}.parameters.{name}"
-    if name not in rules:
-        raise JobError(f"{place}: {method} has no such parameter; {nearest(name, rules)}")
-    rule = rules[name]
-    if not isinstance(value, Mapping):
-        return _fixed(value, rule, place)
-    if rule.search is None:
-        mend = _choices(rule) if rule.choices else "a number"
-        raise JobError(f"{place}: it cannot be searched; give {mend}")
-    only(value, _PARAMETER_KEYS, place)
-    if "low" not in value and "high" not in value:
-        low, high = rule.search
-        value = {"low": low, "high": high, **value}
-    for key in ("low", "high"):
-        if key not in value:
-            raise JobError(f"{place}.{key}: missing; give the range to search")
-    return _searched(value, rule, general, place=place)
+def _mend(rule: ParameterRule) -> str:
+    words = [str(choice).lower() for choice in rule.choices]
+    return f"give {', '.join(words[:-1])} or {words[-1]}" if words else "give a number"
 
 
-def _fixed(value: object, rule: ParameterRule, place: str) -> Fixed:
-    if rule.choices:
-        for choice in rule.choices:
-            if value is choice or (isinstance(choice, str) and value == choice):
-                return choice
-        raise JobError(f"{place}: {value}: give {_choices(rule)}")
-    fixed = number(value, place)
-    _within(fixed, rule, place)
-    return fixed
+def _check_elsewhere(searched: Searched, rule: ParameterRule, place: str) -> None:
+    others = [part for part in get_args(_Part) if part not in searched.parts]
+    if searched.components == "all" or not others:
+        if "elsewhere" in searched.model_fields_set:
+            raise ValueError(f"{place}: no component is left over; leave it out")
+    elif searched.elsewhere is None:
+        raise ValueError(f"{place}: missing; give the value of {' and '.join(others)}")
+    else:
+        _check_within(searched.elsewhere, rule, place)
 
 
-def _searched(
-    written: Mapping[str, Any], rule: ParameterRule, general: _Grain, *, place: str
-) -> Searched:
-    low = number(written["low"], f"{place}.low")
-    high = number(written["high"], f"{place}.high")
-    check_range(low, high, place)
-    scale = one_of(written.get("scale", "linear"), ("linear", "log"), f"{place}.scale")
-    if scale == "log" and low <= 0.0:
-        raise JobError(f"{place}.low: {low:g} has no logarithm; give a positive one, or no scale")
-    _within(low, rule, f"{place}.low")
-    _within(high, rule, f"{place}.high")
-    middle = math.sqrt(low * high) if scale == "log" else (low + high) / 2
-    start = number(written.get("start", middle), f"{place}.start")
-    if not low <= start <= high:
-        raise JobError(f"{place}.start: {start:g} is outside [{low:g}, {high:g}]; start inside")
-    per = one_of(written.get("per", "source"), ("source", "all"), f"{place}.per")
-    if "per" in written and rule.scope == "recipe":
-        raise JobError(f"{place}.per: it belongs to the whole recipe; leave `per` out")
-    layers, components = general
-    if "layers" in written:
-        layers = _layers(written["layers"], f"{place}.layers")
-    if "components" in written:
-        components = _components(written["components"], f"{place}.components")
-    return Searched(
-        low=low,
-        high=high,
-        start=start,
-        scale="log" if scale == "log" else "linear",
-        per="all" if per == "all" or rule.scope == "recipe" else "source",
-        layers=layers,
-        components=components,
-        elsewhere=_elsewhere(written, components, rule, place),
-        where=place,
-    )
-
-
-def _layers(written: object, place: str) -> LayerGrain:
-    if written == "all":
-        return LayerGrain(kind="all", size=1, where=place)
-    if written == "each":
-        return LayerGrain(kind="each", size=1, where=place)
-    if isinstance(written, Mapping):
-        only(written, ("groups_of", "knots"), place)
-        if len(written) == 1:
-            [(key, size)] = written.items()
-            least = 2 if key == "knots" else 1
-            if isinstance(size, bool) or not isinstance(size, int) or size < least:
-                raise JobError(f"{place}.{key}: {size}: give a whole number, {least} or more")
-            kind: Kind = "knots" if key == "knots" else "groups"
-            return LayerGrain(kind=kind, size=size, where=f"{place}.{key}")
-    raise JobError(f"{place}: {written}: write all, each, {{groups_of: 4}} or {{knots: 5}}")
-
-
-def _components(written: object, place: str) -> tuple[Component, ...]:
-    if written == "all":
-        return ("all",)
-    if not isinstance(written, (list, tuple)) or not written:
-        raise JobError(f"{place}: {written}: write all, or a list out of [attention, mlp, rest]")
-    for part in written:
-        if part not in _PARTS:
-            raise JobError(f"{place}: {part}: no such component; {nearest(part, _PARTS)}")
-        if written.count(part) > 1:
-            raise JobError(f"{place}: {part} is listed twice; list it once")
-    return tuple(part for part in _PARTS if part in written)
-
-
-def _elsewhere(
-    written: Mapping[str, Any], components: tuple[Component, ...], rule: ParameterRule, place: str
-) -> float | None:
-    missing = [part for part in _PARTS if part not in components]
-    complete = components == ("all",) or not missing
-    if complete and "elsewhere" in written:
-        raise JobError(f"{place}.elsewhere: no component is left over; leave it out")
-    if complete:
-        return None
-    if "elsewhere" not in written:
-        raise JobError(f"{place}.elsewhere: missing; give the value of {' and '.join(missing)}")
-    value = number(written["elsewhere"], f"{place}.elsewhere")
-    _within(value, rule, f"{place}.elsewhere")
-    return value
-
-
-def _within(value: float, rule: ParameterRule, place: str) -> None:
+def _check_within(value: float, rule: ParameterRule, place: str) -> None:
     below = value <= rule.low if rule.low_is_open else value < rule.low
     if below or value > rule.high:
         left = "(" if rule.low_is_open or math.isinf(rule.low) else "["
         right = ")" if math.isinf(rule.high) else "]"
         box = f"{left}{rule.low:g}, {rule.high:g}{right}"
-        raise JobError(f"{place}: {value:g} is outside {box}; give a value inside")
-
-
-def _choices(rule: ParameterRule) -> str:
-    words = [str(choice).lower() for choice in rule.choices]
-    return f"{', '.join(words[:-1])} or {words[-1]}"
+        raise ValueError(f"{place}: {value:g} is outside {box}; give a value inside")

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.errors import JobError
 from evomerge.recipe import Gradient, Setting
 from evomerge.space.base import Component, Gene
-from evomerge.space.parameters.components import Components, absent
+from evomerge.space.parameters.components import Components
 from evomerge.space.parameters.specification import Profile, Searched
 
 
@@ -100,6 +99,7 @@ class ParameterTracks:
 def lay_tracks(
     parameter: str,
     searched: Searched,
+    profile: Profile,
     sources: Sequence[str | None],
     components: Components,
     names: Mapping[str, str],
@@ -107,21 +107,15 @@ def lay_tracks(
 ) -> tuple[list[ParameterTracks], list[Gene]]:
     """Make the tracks and genes of one parameter; `first` is the number of the first gene.
 
-    sources: the models that have genes of their own, [None] when all share them.
-    Raises JobError when the structure has no such layers or components.
+    profile: of its layers. sources: the models that have genes of their own, [None] when all share
+    them.
     """
-    missing = absent(components, searched.components)
-    if missing is not None:
-        raise JobError(
-            f"{searched.where}.components: {missing}: no tensor of "
-            f"{components.structure.architecture} is known as that; write components: all"
-        )
     laid: list[ParameterTracks] = []
     genes: list[Gene] = []
     for source in sources:
         tracks: list[Track] = []
         for component in _components_of(searched):
-            track = _track(component, searched, components, first + len(genes))
+            track = _track(component, searched, profile, components, first + len(genes))
             if track.kept:
                 tracks.append(track)
                 genes += _genes(parameter, source, track, searched, names)
@@ -138,29 +132,25 @@ def _components_of(searched: Searched) -> tuple[Component, ...]:
 
     Tensors outside the layers join `all` or `rest`, unless values differ between layers.
     """
-    own = searched.components
-    joined = searched.layers.kind == "all" or ("all" not in own and "rest" not in own)
+    own = searched.parts
+    joined = searched.layers == "all" or ("all" not in own and "rest" not in own)
     return own if joined else (*own, "outer")
 
 
-def _track(component: Component, searched: Searched, components: Components, first: int) -> Track:
-    depth = components.structure.depth
-    grain = searched.layers
-    if grain.size > depth:
-        raise JobError(f"{grain.where}: {grain.size} is more than the {depth} layers; give fewer")
+def _track(
+    component: Component, searched: Searched, profile: Profile, components: Components, first: int
+) -> Track:
     if component == "outer":
         has_tensors = "outer" in components.of.values()
-        profile = Profile(kind="all", depth=depth)
         return Track(
             component=component,
-            profile=profile,
+            profile=Profile(kind="all", depth=profile.depth),
             kept=(0,) if has_tensors else (),
             first=first,
             start=searched.start,
         )
-    profile = Profile(kind=grain.kind, depth=depth, size=grain.size)
     reached = np.abs(profile.basis()[list(components.layers(component))]).sum(axis=0)
-    if grain.kind == "all":
+    if profile.kind == "all":
         reached = np.ones(1)  # all tensors of the rest may be outside the layers
     kept = tuple(int(index) for index in np.flatnonzero(reached))
     return Track(component=component, profile=profile, kept=kept, first=first, start=searched.start)

@@ -19,7 +19,7 @@ from evomerge.route import require_foldable
 from evomerge.sources import Structure
 from evomerge.space.base import Gene, short_names
 from evomerge.space.document import own_reference
-from evomerge.space.routes.specification import RoutesSpec, Scales
+from evomerge.space.routes.specification import RoutesSpec, Scales, count_layers
 
 # The places of a route: which layer each place has, and which places a genome takes.
 #
@@ -129,7 +129,7 @@ class RouteLayout:
 
     def scale_genes(self, taken: Sequence[int]) -> tuple[int | None, ...]:
         """The number of the gene that scales each hop of a route; None where no gene does."""
-        if self.spec.scales is None:
+        if not isinstance(self.spec.scales, Scales):
             return (None,) * len(taken)
         first = len(self.slots.switches)
         if self.spec.scales.per == "hop":
@@ -147,19 +147,20 @@ def lay_routes(
     structure: Structure,
     out_dtype: DType,
     stages: Mapping[str, Recipe],
+    where: str,
 ) -> RouteLayout:
     """Lay a data-flow space out over its models. Raises JobError when it does not fit them."""
-    models = _models(spec, base, sources)
+    models = _models(spec, base, sources, where)
     depths = dict.fromkeys(models, structure.depth)
-    if spec.scales is not None:
+    if isinstance(spec.scales, Scales):
         try:
-            require_foldable(structure, f"{spec.where}.scales")
+            require_foldable(structure, f"{where}.scales")
         except RecipeError as error:
             raise JobError(str(error)) from error
-    slots = _slots(spec, depths)
+    slots = _slots(spec, depths, where)
     names = short_names(list(dict.fromkeys([base, *sources])))
     genes = [*_switches(slots, names)]
-    if spec.scales is not None:
+    if isinstance(spec.scales, Scales):
         genes += _scales(spec.scales, slots, names)
     assert len({gene.name for gene in genes}) == len(genes), "two genes of one name"
     return RouteLayout(
@@ -172,7 +173,7 @@ def lay_routes(
     )
 
 
-def _models(spec: RoutesSpec, base: str, sources: Sequence[str]) -> tuple[str, ...]:
+def _models(spec: RoutesSpec, base: str, sources: Sequence[str], where: str) -> tuple[str, ...]:
     """The models that a route may pass through, each once, the leading model first."""
     if spec.models == "first_source":
         return (sources[0],)
@@ -183,12 +184,12 @@ def _models(spec: RoutesSpec, base: str, sources: Sequence[str]) -> tuple[str, .
         return known
     found: list[str] = []
     for place, written in enumerate(spec.models):
-        where = f"{spec.where}.models.{place}"
+        at = f"{where}.models.{place}"
         model = _named(written, known)
         if model is None:
-            raise JobError(f"{where}: {written}: no such model; the job has {', '.join(known)}")
+            raise JobError(f"{at}: {written}: no such model; the job has {', '.join(known)}")
         if model in found:
-            raise JobError(f"{where}: {written} is listed twice; raise repeats to pass it again")
+            raise JobError(f"{at}: {written} is listed twice; raise repeats to pass it again")
         found.append(model)
     return tuple(found)
 
@@ -203,11 +204,11 @@ def _named(written: str, known: Sequence[str]) -> str | None:
     return matches[0] if len(matches) == 1 else None
 
 
-def _slots(spec: RoutesSpec, depths: Mapping[str, int]) -> Slots:
+def _slots(spec: RoutesSpec, depths: Mapping[str, int], where: str) -> Slots:
     leading, depth = next(iter(depths.items()))
     if depth < 2:
         raise JobError(
-            f"{spec.where}.models: {leading} has one layer, and a route opens with the first and "
+            f"{where}.models: {leading} has one layer, and a route opens with the first and "
             "closes with another; lead with a deeper model"
         )
     layers: list[Layer] = [
@@ -216,32 +217,30 @@ def _slots(spec: RoutesSpec, depths: Mapping[str, int]) -> Slots:
     total = len(layers) * spec.repeats
     least = most = None
     if spec.min_layers is not None:
-        least = spec.min_layers.layers(depth)
+        least, words = count_layers(spec.min_layers, depth)
         if least > total:
             raise JobError(
-                f"{spec.min_layers.where}: {spec.min_layers.said(depth)} is more than the {total} "
-                "layers of the space; lower it, or raise repeats"
+                f"{where}.min_layers: {words} is more than the {total} layers "
+                " of the space; lower it, or raise repeats"
             )
     if spec.max_layers is not None:
-        most, limit_text = spec.max_layers.layers(depth), spec.max_layers.said(depth)
+        most, words = count_layers(spec.max_layers, depth)
         if most < 2:
             raise JobError(
-                f"{spec.max_layers.where}: {limit_text} is below the 2 that are in every route, "
+                f"{where}.max_layers: {words} is below the 2 that are in every route, "
                 f"the first and the last of {leading}; raise it"
             )
         if least is not None and most < least:
-            raise JobError(
-                f"{spec.max_layers.where}: {limit_text} is below min_layers ({least}); raise it"
-            )
+            raise JobError(f"{where}.max_layers: {words} is below min_layers ({least}); raise it")
     slots = Slots(
         layers=tuple(layers),
         passes=spec.repeats,
         least=max(least or 0, 2),
         most=min(most or total, total),
     )
-    if spec.scales is None and (slots.least == total or slots.most == 2):
+    if not isinstance(spec.scales, Scales) and (slots.least == total or slots.most == 2):
         raise JobError(
-            f"{spec.where}: only one route has {slots.least} layers and nothing is scaled, so "
+            f"{where}: only one route has {slots.least} layers and nothing is scaled, so "
             "nothing is searched; raise repeats, or mend the limits"
         )
     return slots

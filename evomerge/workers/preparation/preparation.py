@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from evomerge.errors import JobError, RecipeError
-from evomerge.evaluate import Objective, TaskSuite
+from evomerge.evaluate import Objective, TaskSuite, find_members, find_tasks
 from evomerge.job import JobSpec, parse_job
 from evomerge.merge import (
     MergeEngine,
@@ -84,7 +85,11 @@ def prepare(job: JobSpec) -> PreparedJob:
         chat=evaluation.apply_chat_template,
     )
     objective = Objective.build(
-        job.objectives, aggregate=job.aggregate, constraints=job.constraints, find=suite.metric
+        job.objectives,
+        aggregate=job.aggregate,
+        constraints=job.constraints,
+        find=suite.metric,
+        count=lambda task, split: len(suite.items(task, split)),
     )
     _check_items(job, suite)
     _check_budget(job, suite, spaces)
@@ -265,6 +270,7 @@ def pin(job: JobSpec) -> JobSpec:
         }
     )
     folders = tuple(str(Path(folder).resolve()) for folder in job.evaluation.task_folders)
+    scored = _pin_groups(job)
     evaluation = job.evaluation.model_copy(update={"task_folders": folders})
     written = [
         search.model_copy(update={"search_space": _pin_space(search.search_space, sources)})
@@ -273,9 +279,27 @@ def pin(job: JobSpec) -> JobSpec:
     searched = (
         {"stages": tuple(written)} if job.stages else {"search_space": written[0].search_space}
     )
-    pinned = job.model_copy(update={"models": models, "evaluation": evaluation, **searched})
+    pinned = job.model_copy(
+        update={"models": models, "evaluation": evaluation, **scored, **searched}
+    )
     # Two spellings of one folder are the same model now.
     return parse_job(pinned.to_yaml(), where="job")
+
+
+def _pin_groups(job: JobSpec) -> dict[str, Any]:
+    """Objectives, constraints and reported tasks with groups written out. Raises TaskError."""
+    folders = [Path(folder) for folder in job.evaluation.task_folders]
+    pinned: dict[str, Any] = {}
+    for section in ("objectives", "constraints"):
+        found = []
+        for scored in getattr(job, section):
+            group = None if scored.members else find_members(scored.task, scored.metric, folders)
+            found.append(scored if group is None else scored.model_copy(update=asdict(group)))
+        pinned[section] = tuple(found)
+    if job.report:
+        reported = [task for name in job.report for task in find_tasks(name, folders)]
+        pinned["report"] = tuple(dict.fromkeys(reported))
+    return pinned
 
 
 def _pinned_tokenizer(written: str, pinned: Mapping[str, str]) -> str:

@@ -93,10 +93,16 @@ class PreparedJob:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the models disagree on and how that is resolved, a sentence each."""
+        """How disagreements of the models are resolved, and what groups are, a sentence each."""
         lent = [name for name, model in self.alone.items() if model.chat_template is not None]
         note = f"{' and '.join(lent)} by itself gets the job's chat template, because it has none"
-        return (*self.settings.notes(), *([note] if lent else []))
+        groups = [
+            f"{scored.task}: a group of {len(scored.tasks)} tasks, "
+            + ("weighted by their items" if scored.weight_by_size else "all with the same weight")
+            for scored in self.job.scored
+            if len(scored.tasks) > 1
+        ]
+        return (*self.settings.notes(), *([note] if lent else []), *dict.fromkeys(groups))
 
     def check_rows(self) -> None:
         """Raise TaskError if a task has tokens that a model has no rows for."""

@@ -55,7 +55,7 @@ def test_a_kernel_draws_the_documented_hash_at_any_index() -> None:
     mask = Mask(kind=KEEP_RANDOM, key=key, probability=0.4)
     ones, zeros, terms = (np.full(8, value, dtype=np.float32) for value in (1, 0, 9))
     for start in (0, 5, 2**32, 2**33 + 8):
-        read_terms(ones, zeros, np.float32(1), mask.numbers(), mask.ranks, start, terms)
+        read_terms(ones, zeros, np.float32(1), mask.numbers(), mask.ranks, 0, start, terms)
         expected = [
             documented_draw(9, 2, "w", start + i) < draw_limit(0.4) for i in range(terms.size)
         ]

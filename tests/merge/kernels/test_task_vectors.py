@@ -16,6 +16,7 @@ from evomerge.merge.kernels import (
     absolute_sums,
     combine_task_vectors,
     row_ranks,
+    task_vectors,
 )
 from evomerge.merge.kernels.masks import draw, draw_key, draw_limit
 
@@ -103,7 +104,7 @@ def family(count: int, dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Ten
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("elect", [False, True])
 @pytest.mark.parametrize("kind", ["all", "band", "random", "ranked"])
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_pass_is_what_its_parts_say(
     count: int, kind: str, elect: bool, normalize: bool, dtype: torch.dtype
 ) -> None:
@@ -219,3 +220,28 @@ def test_masks_with_and_without_ranks_go_together() -> None:
     combine_task_vectors(base, experts, weights, masks, out, weights=weights, left_out=0.0, **how)
     expected = reference(base, experts, weights, masks, weights, **how)
     assert float(((out - expected).abs() / (expected.abs() + 1)).max()) < 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("elect", [False, True])
+def test_any_number_of_models_is_merged_by_the_same_compiled_code(elect: bool) -> None:
+    """Else each number of models would wait for the compiler again."""
+    kernel = task_vectors._elected if elect else task_vectors._added
+    before: set[object] = set()
+    for members in (1, 2, 3, 4, 7):
+        tensors = [torch.zeros(8) for _ in range(members + 1)]
+        ones, masks = [1.0] * members, [Mask(kind=KEEP_BAND)] * members
+        combine_task_vectors(
+            tensors[0],
+            tensors[1:],
+            ones,
+            masks,
+            torch.zeros(8),
+            weights=ones,
+            left_out=0.0,
+            elect=elect,
+            normalize=False,
+            strength=1.0,
+        )
+        compiled = set(kernel.signatures)
+        assert not before or compiled == before
+        before = compiled

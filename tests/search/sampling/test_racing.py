@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from evomerge.evaluate.candidate import TaskItems
-from evomerge.evaluate.objective import Constraint, Metric, Objective, Term
+from evomerge.evaluate.metric import Metric
+from evomerge.evaluate.objective import Constraint, Objective, Term
 from evomerge.search.race import ERROR_RATE, find_losers, rank_fitness, resampled_fitness
 from evomerge.search.sampling.sample import Sample, plain
 

@@ -22,6 +22,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from evomerge.evaluate.engines.base import (
     Continuation,
+    Generated,
     LogLikelihood,
     Prompt,
     Stopping,
@@ -220,6 +221,17 @@ class TransformersEngine:
         answers = self.answer(requests)
         return [
             stopping.text(answer, request.stop)
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    def generate_counted(self, requests: Sequence[Prompt]) -> list[Generated]:
+        """Greedy answers, and how they ended; see CountingEngine."""
+        if not requests:
+            return []
+        stopping = self._prepare_choosing().stopping
+        answers = self.answer(requests)
+        return [
+            stopping.counted(answer, request.stop)
             for answer, request in zip(answers, requests, strict=True)
         ]
 

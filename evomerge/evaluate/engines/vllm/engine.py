@@ -20,6 +20,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from evomerge.errors import SourceError
 from evomerge.evaluate.engines.base import (
     Continuation,
+    Generated,
     LogLikelihood,
     NonFiniteLogits,
     Prompt,
@@ -204,6 +205,13 @@ class VllmEngine:
         """Greedy answers as texts, cut as lm-eval cuts them; see `answer`."""
         return [
             self._stopping.text(answer, request.stop)
+            for answer, request in zip(self.answer(requests), requests, strict=True)
+        ]
+
+    def generate_counted(self, requests: Sequence[Prompt]) -> list[Generated]:
+        """Greedy answers, and how they ended; see CountingEngine."""
+        return [
+            self._stopping.counted(answer, request.stop)
             for answer, request in zip(self.answer(requests), requests, strict=True)
         ]
 

@@ -1,0 +1,97 @@
+"""Seconds of this machine: the base answers a few items of each task, and one merge is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evomerge.evaluate import Candidate, CandidateKey, Cost, Failed, ItemIds, Say
+from evomerge.recipe import Recipe
+from evomerge.search import BASE, only
+from evomerge.workers import LocalPool, Pool, PreparedJob, choose_device, count_workers
+
+MOST_ITEMS = 64
+"""Most items of a task that are timed; batches of a search are hardly larger."""
+
+_STEP = 4
+"""A task is timed again with so many times the items, while there is time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What one worker takes.
+
+    item_s: seconds of an item, task by task, in the largest batch that was timed. items: how many
+    there were in it. merge_s: seconds to make a merge and put it in place. device: of the worker.
+    workers: those that a search would have here.
+    """
+
+    item_s: Mapping[str, float]
+    items: Mapping[str, int]
+    merge_s: float
+    device: str
+    workers: int
+
+    def candidate_s(self, items: Mapping[str, int]) -> float:
+        """Seconds that a worker needs for a candidate with so many items of each task."""
+        return self.merge_s + sum(count * self.item_s[task] for task, count in items.items())
+
+
+class Untimed(Exception):
+    """The base or the first merge cannot be scored; the text is the reason.
+
+    Used inside this package only.
+    """
+
+
+def measure(preparation: PreparedJob, *, limit_s: float, say: Say) -> Timing:
+    """Time the base on every task, for about `limit_s` seconds in all, once it is loaded.
+
+    Nothing is recorded or written. Raises Untimed, SelfCheckError, WorkerError, InputError.
+    """
+    job, suite = preparation.job, preparation.suite
+    base = only(job.models.base, out_dtype=preparation.out_dtype)
+    pools = {task: suite.scored(task) for task in job.all_tasks}
+    with LocalPool(preparation, say=say) as pool:
+        # The first candidate also pays for loading, the self-check and the choice of batch sizes.
+        _cost(pool, base, {task: _spread(ids, 1) for task, ids in pools.items()})
+        item_s: dict[str, float] = {}
+        items: dict[str, int] = {}
+        for task, ids in pools.items():
+            most, count, spent_s = min(len(ids), MOST_ITEMS), 1, 0.0
+            while True:
+                seconds = _cost(pool, base, {task: _spread(ids, count)}).evaluate_s
+                item_s[task], items[task] = seconds / count, count
+                spent_s += seconds
+                if count == most or spent_s + _STEP * seconds > limit_s / len(pools):
+                    break
+                count = min(_STEP * count, most)
+        start = preparation.space.decode(preparation.space.start)
+        one = {job.all_tasks[0]: _spread(pools[job.all_tasks[0]], 1)}
+        begun = time.perf_counter()
+        merge_s = _cost(pool, start, one).merge_s
+        if time.perf_counter() - begun < limit_s / 2:  # the first one also sorts and checks
+            merge_s = _cost(pool, start, one).merge_s
+    return Timing(
+        item_s=item_s,
+        items=items,
+        merge_s=merge_s,
+        device=choose_device(job.compute.device),
+        workers=count_workers(job.compute),
+    )
+
+
+def _cost(pool: Pool, recipe: Recipe, items: ItemIds) -> Cost:
+    candidate = Candidate(
+        key=CandidateKey(0, 0), kind="baseline", label=BASE, recipe=recipe, items=items
+    )
+    [(_, outcome)] = pool.evaluate([candidate])
+    if isinstance(outcome, Failed):
+        raise Untimed(outcome.reason)
+    return outcome.cost
+
+
+def _spread(ids: Sequence[int], count: int) -> tuple[int, ...]:
+    """So many items, evenly from all parts of a task."""
+    return tuple(ids[place * len(ids) // count] for place in range(count))
