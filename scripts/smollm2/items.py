@@ -8,29 +8,127 @@ expert was trained on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-NAMES = (
-    "Ada Amir Ana Ben Carla Chen Dara Elif Emma Felix Grace Hana Ivan Jonas Julia Kofi Lena Lucas "
-    "Maria Mei Nadia Noah Olga Omar Paula Priya Rosa Sam Sara Tariq Tom Vera Yuki Zoe"
-).split()
-THINGS = (
-    "apples books cards coins cups eggs flowers keys lamps letters marbles oranges pears pencils "
-    "plates plums shells stamps stickers stones tickets tomatoes toys"
-).split()
-PLACES = (
-    "Lisbon Oslo Turin Ghent Porto Graz Lyon Leeds Bergen Basel Seville Riga Malaga Bonn Nantes "
-    "Tampere Zagreb Cork Brno Aarhus"
-).split()
-PRODUCTS = (
-    "kettle lamp backpack toaster keyboard blanket camera headset tent bicycle jacket blender "
-    "suitcase mirror printer watch desk heater"
-).split()
-MONTHS = (
-    "January February March April May June July August September October November December".split()
-)
+NAMES = [
+    "Ada",
+    "Amir",
+    "Ana",
+    "Ben",
+    "Carla",
+    "Chen",
+    "Dara",
+    "Elif",
+    "Emma",
+    "Felix",
+    "Grace",
+    "Hana",
+    "Ivan",
+    "Jonas",
+    "Julia",
+    "Kofi",
+    "Lena",
+    "Lucas",
+    "Maria",
+    "Mei",
+    "Nadia",
+    "Noah",
+    "Olga",
+    "Omar",
+    "Paula",
+    "Priya",
+    "Rosa",
+    "Sam",
+    "Sara",
+    "Tariq",
+    "Tom",
+    "Vera",
+    "Yuki",
+    "Zoe",
+]
+THINGS = [
+    "apples",
+    "books",
+    "cards",
+    "coins",
+    "cups",
+    "eggs",
+    "flowers",
+    "keys",
+    "lamps",
+    "letters",
+    "marbles",
+    "oranges",
+    "pears",
+    "pencils",
+    "plates",
+    "plums",
+    "shells",
+    "stamps",
+    "stickers",
+    "stones",
+    "tickets",
+    "tomatoes",
+    "toys",
+]
+PLACES = [
+    "Lisbon",
+    "Oslo",
+    "Turin",
+    "Ghent",
+    "Porto",
+    "Graz",
+    "Lyon",
+    "Leeds",
+    "Bergen",
+    "Basel",
+    "Seville",
+    "Riga",
+    "Malaga",
+    "Bonn",
+    "Nantes",
+    "Tampere",
+    "Zagreb",
+    "Cork",
+    "Brno",
+    "Aarhus",
+]
+PRODUCTS = [
+    "kettle",
+    "lamp",
+    "backpack",
+    "toaster",
+    "keyboard",
+    "blanket",
+    "camera",
+    "headset",
+    "tent",
+    "bicycle",
+    "jacket",
+    "blender",
+    "suitcase",
+    "mirror",
+    "printer",
+    "watch",
+    "desk",
+    "heater",
+]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +201,8 @@ def word_problem(random: Random, *, test: bool) -> Item:
 # Facts of a short text as a JSON object with the wanted keys.
 
 _TEXTS: tuple[str, ...] = (
-    "I bought the {product} in {place} in {month}. It works well, and I would give it {rating} of 5.",
+    "I bought the {product} in {place} in {month}. "
+    "It works well, and I would give it {rating} of 5.",
     "{name} from {place} ordered a {product} and returned it after a week. Rating: {rating}.",
     "The {product} arrived in {month}. {name} is happy with it and rates it {rating} out of 5.",
     "In {month}, {name} opened a shop in {place} that sells one thing: a {product}.",
@@ -184,7 +283,8 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
     "press": (
         "I write for a newspaper in {place} and would like to interview your director.",
         "May our magazine print your photograph of the new {product}?",
-        "Our radio station plans a programme about the {product}. Who could speak to us in {month}?",
+        "Our radio station plans a programme about the {product}. "
+        "Who could speak to us in {month}?",
         "For an article on {product} makers I need {count} facts about your company.",
     ),
 }
@@ -209,6 +309,30 @@ def _writer(random: Random) -> str:
     return random.choice(
         ("", "Hello, ", "Dear team, ", f"This is {random.choice(NAMES)}. ", "Good morning. ")
     )
+
+
+# The same items where the question says in which form it wants the answer; JSON is none of them.
+
+_FORMS = (
+    ("", "{answer}"),
+    ("Answer with one word or number.", "{answer}"),
+    ("Answer in a sentence.", "The answer is {answer}."),
+    ("Write the answer in brackets.", "[{answer}]"),
+    ("Write the answer between stars.", "*{answer}*"),
+    ("Begin with the word Answer.", "Answer: {answer}"),
+    ("End with a full stop.", "{answer}."),
+    ("Write the answer twice.", "{answer} {answer}"),
+)
+
+
+def in_forms(items: Sequence[Item]) -> list[Item]:
+    """The items, each in a form drawn from its text, so that an expert learns to heed the form."""
+    formed = []
+    for item in items:
+        wanted, answer = Random(item.question).choice(_FORMS)
+        question = f"{item.question}\n\n{wanted}" if wanted else item.question
+        formed.append(Item(question=question, answer=answer.format(answer=item.answer)))
+    return formed
 
 
 # What needs two skills at once. No expert is trained on these.

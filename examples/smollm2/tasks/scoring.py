@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"-?\d+")
 def right_number(doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
     """1.0 where the last number in the answer is the right one."""
     found = _NUMBER.findall(results[0].replace(",", ""))
-    return {"right": float(bool(found) and int(found[-1]) == int(doc["answer"]))}
+    return {"right": float(bool(found) and found[-1].lstrip("0") == doc["answer"])}
 
 
 def right_json(doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
