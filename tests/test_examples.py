@@ -364,7 +364,7 @@ def at_the_top(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]
 def save_stand_ins(models: Path, job: JobSpec) -> None:
     """A small Llama with a chat template, and an adapter under each name of the job's sources."""
     words = ["<|user|>", "<|answer|>"]
-    save_llama(models / "base", words=words, context=256)
+    save_llama(models / "base", layers=6, words=words, context=256)
     tokenizer = AutoTokenizer.from_pretrained(models / "base")
     tokenizer.chat_template = "<|user|> {{ messages[-1]['content'] }} <|answer|>"
     tokenizer.save_pretrained(models / "base")

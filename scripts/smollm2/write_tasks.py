@@ -12,7 +12,8 @@ from smollm2.items import SKILLS, draw, text_of
 TRAINED = ("problems", "json", "desks")
 TRAINING_ITEMS = 4000
 """At least as many as any expert is trained on."""
-TEST_ITEMS = 1600
+TEST_ITEMS = {"problems": 220, "json": 220, "desks": 220, "problems_json": 700, "desks_json": 700}
+"""Most for the tasks that are searched for; half of them are test items of the job."""
 
 
 def write_items(folder: Path) -> None:
@@ -23,7 +24,7 @@ def write_items(folder: Path) -> None:
         for item in draw(skill, TRAINING_ITEMS, test=False)
     )
     for skill in SKILLS:
-        items = draw(skill, TEST_ITEMS, test=True, without=seen)
+        items = draw(skill, TEST_ITEMS[skill], test=True, without=seen)
         lines = [json.dumps({"question": i.question, "answer": i.answer}) for i in items]
         (folder / f"{skill}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
