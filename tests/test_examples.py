@@ -18,6 +18,7 @@ import torch
 import transformers
 import yaml
 from mergekit.config import MergeConfiguration
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -36,7 +37,7 @@ from evomerge.evaluate.catalogue import FoundTask
 from evomerge.evaluate.encoding import Encoder
 from evomerge.evaluate.scored_task import ScoredTask
 from evomerge.grid import cells_of, check_grid, load_grid, pin_grid
-from evomerge.job import load_job
+from evomerge.job import JobSpec, load_job
 from evomerge.recipe import Recipe, load_recipe
 from evomerge.search.baselines import Baselines
 from evomerge.search.loop import SPACE_START
@@ -61,7 +62,12 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def save_llama(
-    folder: Path, *, layers: int = 3, labels: int | None = None, words: Sequence[str] = ()
+    folder: Path,
+    *,
+    layers: int = 3,
+    labels: int | None = None,
+    words: Sequence[str] = (),
+    context: int = 64,
 ) -> None:
     """A random Llama, in float32; a classifier where there are labels. words: tokens of its own."""
     tokenizer = word_tokenizer()
@@ -73,7 +79,7 @@ def save_llama(
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=context,
         initializer_range=0.1,
         pad_token_id=0,
         bos_token_id=1,
@@ -338,10 +344,35 @@ def test_a_vision_language_model_keeps_its_eyes(merged: Callable[[str], Merged])
 
 
 @pytest.fixture
-def at_the_top() -> Iterator[None]:
-    """Jobs name their models from the top of the repository."""
-    with contextlib.chdir(ROOT):
+def at_the_top(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """Jobs name their models from the top of the repository.
+
+    The base of the real models is made of a package, so tiny models stand in for them here.
+    """
+    top = ROOT
+    path = request.node.callspec.params["path"]
+    if path.parent.name == "smollm2":
+        top = tmp_path
+        folder = top / path.parent.relative_to(ROOT)
+        folder.mkdir(parents=True)
+        (folder / "tasks").symlink_to(path.parent / "tasks")
+        save_stand_ins(folder / "models", load_job(path))
+    with contextlib.chdir(top):
         yield
+
+
+def save_stand_ins(models: Path, job: JobSpec) -> None:
+    """A small Llama with a chat template, and an adapter under each name of the job's sources."""
+    words = ["<|user|>", "<|answer|>"]
+    save_llama(models / "base", layers=6, words=words, context=256)
+    tokenizer = AutoTokenizer.from_pretrained(models / "base")
+    tokenizer.chat_template = "<|user|> {{ messages[-1]['content'] }} <|answer|>"
+    tokenizer.save_pretrained(models / "base")
+    for name in sorted({Path(source).name for source in job.models.sources} - {"base"}):
+        model = LlamaForCausalLM.from_pretrained(models / "base")
+        get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")).save_pretrained(
+            models / name
+        )
 
 
 @pytest.fixture(scope="module")

@@ -300,8 +300,15 @@ class _Judge:
     def _differs(self, owner: tuple[str, int] | None, difference: str) -> SelfCheckError:
         where = self.label if owner is None else f"{self.label}, {owner[0]}, item {owner[1]}"
         dtype = str(self.dtype).removeprefix("torch.")
+        most = (
+            f"{self.rounding.all:g} a token on the whole"
+            if owner is None
+            else f"{self.rounding.one:g} a token at most"
+        )
+        # A merge far from its models may round more in 16 bits than any model that is used.
+        exact = "" if self.dtype == torch.float32 else "compute.dtype to float32, or "
         return SelfCheckError(
-            f"self-check: {where}: {difference} (in {dtype}, where rounding makes "
-            f"{self.rounding.one:g} a token at most); nothing was scored: set "
-            "evaluation.batch_size to 1, or install the versions in constraints.txt"
+            f"self-check: {where}: {difference} (in {dtype}, where rounding makes {most}); nothing "
+            f"was scored: set {exact}evaluation.batch_size to 1, or install the versions in "
+            "constraints.txt"
         )

@@ -1,0 +1,1 @@
+"""Base, items and cards of examples/smollm2."""
