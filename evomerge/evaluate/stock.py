@@ -69,10 +69,16 @@ def loader_of(architectures: Sequence[str]) -> Any:
 
 
 def score_stock(
-    folder: Path, items: ItemIds, metrics: Mapping[str, Sequence[str]], options: StockOptions
+    folder: Path,
+    items: ItemIds,
+    metrics: Mapping[str, Sequence[str]],
+    options: StockOptions,
+    *,
+    base: Path | None = None,
 ) -> Mapping[str, TaskItems]:
     """Score the model in `folder` on `items` by stock lm-eval.
 
+    base: the model that `folder` is a PEFT adapter over; lm-eval loads both, unmerged.
     items: task -> positions of the items, sorted and unique. metrics: task -> names as in
     TaskItems.metrics. Returns one value for each item and metric. A task with few-shot examples
     that are drawn at random is run whole, because lm-eval draws them item after item. The global
@@ -87,9 +93,10 @@ def score_stock(
             if not _draws_examples(tasks[task], options.num_fewshot)
         }
         results = lm_eval.simple_evaluate(
-            model=_vision_language_model(folder, options) or "hf",
+            model=_vision_language_model(base or folder, options) or "hf",
             model_args={
-                "pretrained": str(folder),
+                "pretrained": str(base or folder),
+                **({} if base is None else {"peft": str(folder), "tokenizer": str(folder)}),
                 "dtype": options.dtype,
                 "trust_remote_code": options.trust_remote_code,
             },

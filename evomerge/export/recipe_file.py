@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RecipeError
+from evomerge.export.adapter_delivery import export_adapter
+from evomerge.export.adapter_plan import plan_adapter
 from evomerge.export.card import Story
 from evomerge.export.delivery import export_checkpoint
 from evomerge.export.folder import check_free
@@ -29,6 +31,8 @@ def merge_recipe(
     recipe: Recipe,
     out: Path,
     *,
+    as_adapter: bool = False,
+    rank: int | None = None,
     shard_bytes: int = SHARD_BYTES,
     say: Callable[[str], object] = _say_nothing,
 ) -> Weights:
@@ -36,8 +40,9 @@ def merge_recipe(
 
     If the recipe has several documents, the stages are merged when they are read and never written.
     If it names no tokenizer, that of the base (or of the first model) is used. The weights are
-    those of the export that wrote the recipe, to the byte. say: gets a line for each setting in
-    which the models differ. Raises RecipeError if the recipe cannot be executed or a source is not
+    those of the export that wrote the recipe, to the byte. as_adapter: write one LoRA adapter over
+    the base instead, of at most `rank`. say: gets a line for each setting in which the models
+    differ. Raises RecipeError if the recipe cannot be executed or a source is not
     the one it was made from, SourceError, RunError, StorageError.
     """
     check_free(out)
@@ -47,6 +52,8 @@ def merge_recipe(
     alignment = align_models(recipe, opened)
     settings = shared_settings(recipe, opened, alignment)
     recipe = settings.complete(recipe, alignment.sources)
+    sources = open_stages(recipe, alignment.sources)
+    adapter = plan_adapter(recipe, sources, rank=rank) if as_adapter else None
     names = public_names(opened.values())
     origins = trace(opened.values(), names)
     _check_sources(recipe.evomerge.get("sources"), origins)
@@ -54,6 +61,10 @@ def merge_recipe(
     for note in notes:
         say(note)
     story = Story(title=_title(recipe, names), opening=_OPENING, names=names, notes=notes)
+    if adapter is not None:
+        return export_adapter(
+            adapter, alignment.tokenizer_source, out, origins=origins, story=story
+        )
     return export_checkpoint(
         recipe,
         alignment.sources,

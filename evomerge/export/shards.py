@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import torch
 
+from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.folder import inside, write_json
 
 SHARD_BYTES = 5 * 10**9
@@ -64,13 +65,15 @@ class Form:
 class Weights:
     """The written weights.
 
-    size_bytes: of the tensors, without the files' headers. notes: sentences for the user.
+    size_bytes: of the tensors, without the files' headers. notes: sentences for the user. adapter:
+    what they are if they are an adapter, not a whole model.
     """
 
     files: tuple[str, ...]
     tensors: int
     size_bytes: int
     notes: tuple[str, ...] = ()
+    adapter: AdapterFacts | None = None
 
 
 def write_weights(
