@@ -33,6 +33,9 @@ _FACTORS = {
     "embedding": ("lora_embedding_A", "lora_embedding_B"),
 }
 
+_LAST_BITS = 4
+"""Float32 roundings of a value within which it counts as unchanged."""
+
 _TASKS = {
     "AutoModelForCausalLM.from_pretrained": "CAUSAL_LM",
     "AutoModelForSeq2SeqLM.from_pretrained": "SEQ_2_SEQ_LM",
@@ -113,17 +116,25 @@ def _changes(plan: AdapterPlan) -> _Changes:
 def _add_merged(plan: AdapterPlan, row: Row, changes: _Changes) -> None:
     """Add what a merged tensor changes: its nearest factors, or the whole."""
     merged = _merged(plan, row.tensor)
-    stored = plan.base.tensor(row.stored)
-    if torch.equal(merged, stored.to(merged.dtype)):
+    stored = plan.base.tensor(row.stored).to(merged.dtype)
+    if _equal(merged, stored):
         return
     if row.place.kind is None or not merged.is_floating_point():
         raise RecipeError(not_held(row.stored, row.place))
     if row.place.low_rank and row.terms is None:
         assert plan.rank is not None, "without a rank every row has terms"
-        factors = nearest(merged - stored.float(), plan.rank)
+        factors = nearest(merged - stored, plan.rank)
         changes.low[row.place.module] = row.place, factors
     else:
         changes.whole[row.place.parameter] = row.place, merged
+
+
+def _equal(merged: torch.Tensor, stored: torch.Tensor) -> bool:
+    """Whether nothing changed but the last bits: averages of equal numbers may round."""
+    if not merged.is_floating_point():
+        return torch.equal(merged, stored)
+    bound = stored.abs().mul_(_LAST_BITS * torch.finfo(torch.float32).eps)
+    return bool(((merged - stored).abs() <= bound).all())
 
 
 def _merged(plan: AdapterPlan, tensor: TensorPlan) -> torch.Tensor:

@@ -168,16 +168,15 @@ def _rows(
         if stored in skipped:
             continue
         _refuse_other_rows(tensor, stored, sources, root)
-        terms = _terms(recipe, tensor, stored, engine, sources, root)
+        found = _terms(recipe, tensor, stored, engine, sources, root)
         place = modules.place(stored)
-        if isinstance(terms, str):
-            if exact:
-                raise RecipeError(
-                    f"--as-adapter: {terms}, so the merge is no sum of LoRA adapters; give the "
-                    "rank of the nearest adapter, such as --rank 16 (its error is printed), or "
-                    f"{_CHECKPOINT}"
-                )
-            terms = None
+        terms = None if isinstance(found, str) else found
+        if terms is None and exact:
+            raise RecipeError(
+                f"--as-adapter: {found}, so the merge is no sum of LoRA adapters; give the rank "
+                "of the nearest adapter, such as --rank 16 (its error is printed), or "
+                f"{_CHECKPOINT}"
+            )
         if terms and place.kind is None:
             raise RecipeError(not_held(stored, place))
         yield Row(tensor=tensor, stored=stored, place=place, terms=terms)
@@ -244,8 +243,7 @@ def _terms(
     root: Source,
 ) -> tuple[tuple[float, Change], ...] | str:
     """The terms of a row, or in words why there are none."""
-    terms: list[tuple[float, Change]] = []
-    changes = []
+    changes: list[object] = []
     for member in tensor.members:
         change = _change_over(root, sources[member.reference], member.tensor)
         if change is _OTHER:
@@ -258,7 +256,8 @@ def _terms(
         return f"{tensor.method.name} with these parameters changes the sources' task vectors"
     rest = 1.0 - sum(counts)
     if abs(rest) > _SMALLEST_REST * (1.0 + sum(map(abs, counts))):
-        return f"the numbers that models count with sum to {sum(counts):g} in {tensor.name}, not 1"
+        return f"the weights in effect sum to {sum(counts):g} in {tensor.name}, not to 1"
+    terms = []
     for member, count, change in zip(tensor.members, counts, changes, strict=True):
         if not isinstance(change, Change):
             continue
