@@ -187,7 +187,7 @@ def _config(
     loader: str,
 ) -> Mapping[str, Any]:
     """The configuration in PEFT's own keys."""
-    tied = any(place.shared for place, _ in changes.whole.values())
+    shared = [name for place, _ in changes.whole.values() for name in place.shared]
     reference = plan.base.reference
     return {
         "peft_type": "LORA",
@@ -206,8 +206,8 @@ def _config(
         "use_rslora": False,
         "use_dora": False,
         "bias": "all" if biases else "none",
-        "modules_to_save": list(saved) or None,
-        **({"ensure_weight_tying": True} if tied else {}),
+        "modules_to_save": [*saved, *shared] or None,
+        **({"ensure_weight_tying": True} if shared else {}),
         "fan_in_fan_out": any(
             place.kind == "linear" and place.transposed for place, _ in changes.low.values()
         ),

@@ -45,7 +45,11 @@ def export_adapter(
     recipe, base = plan.recipe, plan.base
     structures = {name: source.structure for name, source in plan.sources.items()}
     stated = published(recipe, structures)
-    stated = stated.with_block(sources=stated_sources(origins), versions=versions_here())
+    stated = stated.with_block(
+        sources=stated_sources(origins),
+        versions=versions_here(),
+        adapter={"base": base.reference},
+    )
     name = story.names.get(base.reference, public_names([base])[base.reference])
     use = use_of(base.config, base.files)
     check_tokenizer(tokenizer_source)

@@ -108,7 +108,8 @@ def _root(recipe: Recipe, sources: Mapping[str, Source], base: Source | None) ->
         )
     if base is None:
         raise RecipeError(
-            "base_model: the recipe names none, and an adapter is loaded over a base; name it"
+            "base_model: the recipe names none, and an adapter is loaded over a base; name it "
+            "there or in the recipe's block, as `evomerge: {adapter: {base: MODEL}}`"
         )
     own = _own(base)
     own = own.base if isinstance(own, Adapter) else own

@@ -19,6 +19,7 @@ from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.merge import MergeEngine, align_models, open_models, open_stages, shared_settings
 from evomerge.recipe import Recipe
+from evomerge.sources import Source, open_source
 
 _MEND = "put that file back, or take `sources` out of the recipe's `evomerge:` block to merge it"
 
@@ -53,7 +54,9 @@ def merge_recipe(
     settings = shared_settings(recipe, opened, alignment)
     recipe = settings.complete(recipe, alignment.sources)
     sources = open_stages(recipe, alignment.sources)
-    adapter = plan_adapter(recipe, sources, rank=rank) if as_adapter else None
+    adapter = (
+        plan_adapter(recipe, sources, base=_adapter_base(recipe), rank=rank) if as_adapter else None
+    )
     names = public_names(opened.values())
     origins = trace(opened.values(), names)
     _check_sources(recipe.evomerge.get("sources"), origins)
@@ -80,6 +83,15 @@ _OPENING = (
     "Made from a recipe: nothing was scored when this folder was written. Scores that the recipe "
     "carries under `evomerge:` are those of the search it came from."
 )
+
+
+def _adapter_base(recipe: Recipe) -> Source | None:
+    """The model that an adapter is loaded over by the recipe's block; it may name no base."""
+    block = recipe.evomerge.get("adapter")
+    base = block.get("base") if isinstance(block, Mapping) else None
+    if base is None or recipe.base_model is not None:
+        return None
+    return open_source(str(base), where="evomerge.adapter.base")
 
 
 def _title(recipe: Recipe, names: Mapping[str, str]) -> str:

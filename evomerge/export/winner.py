@@ -6,7 +6,7 @@ The scores come from the record. Only `verify` scores again, with stock lm-eval.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,12 @@ from evomerge.workers import PreparedJob, choose_device
 
 CPU_ROWS = 32
 """Rows of lm-eval's batches on a CPU if the job says auto; lm-eval's own search is for GPUs."""
+
+
+_CUT = (
+    "the adapter is not exact, so it may score otherwise than the merge; give a larger --rank, or "
+    "export a checkpoint"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +144,8 @@ def export_winner(
             base=None if adapter is None else adapter.base.folder,
             say=say,
         )
+        if weights.adapter is not None and not weights.adapter.exact:
+            verification = replace(verification, hint=_CUT)
     return ExportReport(
         out=out,
         label=choice.label,
