@@ -16,7 +16,8 @@ from evomerge.merge import one_thread
 _WHOLE_SVD = 1024
 """The smaller side up to which a matrix is decomposed in full; larger ones by subspace iteration.
 
-A full decomposition of a 4096 x 4096 matrix takes a minute on one core, an iteration a second.
+A full decomposition of 1024 x 1024 numbers takes a third of a second on one core, and eight times
+as long for twice the size.
 """
 
 _MORE_DIRECTIONS = 16
