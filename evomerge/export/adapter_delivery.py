@@ -51,7 +51,7 @@ def export_adapter(
         adapter={"base": base.reference},
     )
     name = story.names.get(base.reference, public_names([base])[base.reference])
-    use = use_of(base.config, base.files)
+    use = use_of(base.config, ())
     check_tokenizer(tokenizer_source)
     with whole_folder(out) as folder:
         weights = write_adapter(plan, folder, base=name, loader=use.loader)
