@@ -19,7 +19,7 @@ from evomerge.errors import InputError, RecipeError, RunError
 from evomerge.export import merge_recipe
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.manifest import changed_files, read_manifest
-from evomerge.recipe import Recipe
+from evomerge.recipe import Recipe, load_recipe
 from evomerge.sources import open_source
 from tests.architectures import ARCHITECTURES, save_architecture
 from tests.checkpoints import load_tensors, save_fine_tuned, save_tiny_llama
@@ -272,6 +272,35 @@ def test_a_sum_is_cut_to_the_nearest_of_the_rank_and_only_if_it_is_larger(
     assert stated == pytest.approx(float(tail), rel=1e-3)
     assert cut.errors["model.layers.0.self_attn.v_proj"] == 0.0
     assert pair.export(tmp_path / "kept", pair.recipe(), rank=20).exact
+
+
+def test_what_only_rounds_otherwise_is_no_change(pair: Pair, tmp_path: Path) -> None:
+    models = [{"model": pair.base}, {"model": pair.adapter(1)}]
+    arc = pair.recipe(merge_method="slerp", models=models, parameters={"t": 0.4})
+    facts = pair.export(tmp_path / "adapter", arc, rank=6)
+    assert (facts.modules, facts.whole) == (6, ())
+    assert all(name.endswith(("q_proj", "v_proj", "down_proj")) for name in facts.errors)
+
+
+def test_a_recipe_without_a_base_names_the_adapters_for_the_next_time(
+    pair: Pair, tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate(
+        {"merge_method": "passthrough", "models": [{"model": str(pair.folder / "first")}]}
+    )
+    block = {"adapter": {"base": pair.base}}
+    pair.export(tmp_path / "one", recipe.model_copy(update={"evomerge": block}), rank=3)
+    again = load_recipe(tmp_path / "one" / "recipe.yaml")
+    pair.export(tmp_path / "two", again, rank=3)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_end_tokens_of_the_merge_are_said_because_an_adapter_has_none(
+    pair: Pair, tmp_path: Path
+) -> None:
+    recipe = pair.recipe(evomerge={"generation": {"eos_token_id": [2, 5]}})
+    [note] = merge_recipe(recipe, tmp_path / "out", as_adapter=True).notes
+    assert "give eos_token_id: [2, 5] when you generate" in note
 
 
 def test_a_folder_has_all_that_rebuilds_it_and_the_same_bytes_again(
