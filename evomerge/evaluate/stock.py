@@ -93,7 +93,7 @@ def score_stock(
             if not _draws_examples(tasks[task], options.num_fewshot)
         }
         results = lm_eval.simple_evaluate(
-            model=_vision_language_model(base or folder, options) or "hf",
+            model=_vision_language_model(folder, options, base) or "hf",
             model_args={
                 "pretrained": str(base or folder),
                 **({} if base is None else {"peft": str(folder), "tokenizer": str(folder)}),
@@ -117,17 +117,25 @@ def score_stock(
     }
 
 
-def _vision_language_model(folder: Path, options: StockOptions) -> LM | None:
-    """lm-eval's text model around a vision-language model; None for any other model."""
+def _vision_language_model(folder: Path, options: StockOptions, base: Path | None) -> LM | None:
+    """lm-eval's text model around a vision-language model; None for any other model.
+
+    base: the model that `folder` is an adapter over.
+    """
+    whole = base or folder
     config = transformers.AutoConfig.from_pretrained(
-        folder, trust_remote_code=options.trust_remote_code
+        whole, trust_remote_code=options.trust_remote_code
     )
     loader = loader_of(config.architectures or ())
     if loader is transformers.AutoModelForCausalLM:
         return None
     model = loader.from_pretrained(
-        folder, dtype=options.dtype, trust_remote_code=options.trust_remote_code
+        whole, dtype=options.dtype, trust_remote_code=options.trust_remote_code
     )
+    if base is not None:
+        import peft
+
+        model = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     return HFLM(
         pretrained=model.to(options.device),
         tokenizer=str(folder),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from evomerge.errors import RecipeError
 from evomerge.export.adapter_facts import AdapterFacts
@@ -58,11 +58,13 @@ def write_adapter(plan: AdapterPlan, folder: Path, *, base: str, loader: str) ->
     nothing changes or a change does not fit, MergeError for a tensor that is not finite.
     """
     changes = _changes(plan)
-    if not changes.low:
+    if not changes.low and not changes.whole:
         raise RecipeError(
-            f"--as-adapter: no linear layer of {plan.base.reference} changes, so there is nothing "
-            "to put in a LoRA adapter; use that model, or export a checkpoint"
+            f"--as-adapter: nothing of {plan.base.reference} changes, so an adapter would be "
+            "empty; use that model"
         )
+    if not changes.low:
+        _add_zeros(plan, changes)
     rank = max(1, *(factors.rank for _, factors in changes.low.values()))
     tensors: dict[str, torch.Tensor] = {}
     for module, (place, factors) in changes.low.items():
@@ -74,7 +76,8 @@ def write_adapter(plan: AdapterPlan, folder: Path, *, base: str, loader: str) ->
         tensors[f"{_PREFIX}{module}.{down}"] = _filled(first, rank, dim=0)
         tensors[f"{_PREFIX}{module}.{up}"] = _filled(second, rank, dim=1)
     saved, biases = _whole(plan, changes, tensors)
-    save_file(tensors, inside(folder, WEIGHTS), metadata={"format": "pt"})
+    # As bytes, so that the file has the rights of the folder's others; the library's own has fewer.
+    inside(folder, WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
     write_json(folder, ADAPTER_CONFIG, _config(plan, changes, rank, saved, biases, loader))
     return Weights(
         files=(WEIGHTS,),
@@ -111,6 +114,21 @@ def _changes(plan: AdapterPlan) -> _Changes:
         else:
             _add_merged(plan, row, changes)
     return changes
+
+
+def _add_zeros(plan: AdapterPlan, changes: _Changes) -> None:
+    """Add factors of rank 0 for one linear layer, because PEFT loads no adapter without any."""
+    whole = {place.module for place, _ in changes.whole.values()}
+    row = next(
+        (row for row in plan.rows if row.place.kind == "linear" and row.place.module not in whole),
+        None,
+    )
+    if row is None:
+        raise RecipeError(
+            f"--as-adapter: {plan.base.reference} has no linear layer for LoRA factors; export a "
+            "checkpoint, without --as-adapter"
+        )
+    changes.low[row.place.module] = row.place, join([], row.tensor.shape)
 
 
 def _add_merged(plan: AdapterPlan, row: Row, changes: _Changes) -> None:
