@@ -78,7 +78,7 @@ def score_stock(
 ) -> Mapping[str, TaskItems]:
     """Score the model in `folder` on `items` by stock lm-eval.
 
-    base: the model that `folder` is a PEFT adapter over; lm-eval loads both, unmerged.
+    base: the model that `folder` is a PEFT adapter over.
     items: task -> positions of the items, sorted and unique. metrics: task -> names as in
     TaskItems.metrics. Returns one value for each item and metric. A task with few-shot examples
     that are drawn at random is run whole, because lm-eval draws them item after item. The global
@@ -93,10 +93,9 @@ def score_stock(
             if not _draws_examples(tasks[task], options.num_fewshot)
         }
         results = lm_eval.simple_evaluate(
-            model=_vision_language_model(folder, options, base) or "hf",
+            model=_loaded(folder, options, base) or "hf",
             model_args={
-                "pretrained": str(base or folder),
-                **({} if base is None else {"peft": str(folder), "tokenizer": str(folder)}),
+                "pretrained": str(folder),
                 "dtype": options.dtype,
                 "trust_remote_code": options.trust_remote_code,
             },
@@ -117,17 +116,19 @@ def score_stock(
     }
 
 
-def _vision_language_model(folder: Path, options: StockOptions, base: Path | None) -> LM | None:
-    """lm-eval's text model around a vision-language model; None for any other model.
+def _loaded(folder: Path, options: StockOptions, base: Path | None) -> LM | None:
+    """lm-eval's text model around what it does not load itself; None for a plain language model.
 
-    base: the model that `folder` is an adapter over.
+    base: the model that `folder` is an adapter over; PEFT merges the two. lm-eval's own `peft`
+    would first cut the embeddings to the number of tokens, and many models have more rows; and it
+    cannot tie weights of modules that are stored whole.
     """
     whole = base or folder
     config = transformers.AutoConfig.from_pretrained(
         whole, trust_remote_code=options.trust_remote_code
     )
     loader = loader_of(config.architectures or ())
-    if loader is transformers.AutoModelForCausalLM:
+    if base is None and loader is transformers.AutoModelForCausalLM:
         return None
     model = loader.from_pretrained(
         whole, dtype=options.dtype, trust_remote_code=options.trust_remote_code

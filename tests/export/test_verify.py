@@ -22,7 +22,7 @@ from evomerge.recipe import read_recipe
 from tests.architectures import ARCHITECTURES, save_architecture, save_expert
 from tests.checkpoints import WORDS, save_tiny_llama, word_tokenizer
 from tests.export.test_companions import AUTO_MAP, CODE, change_config, write
-from tests.sources.adapters import adapt
+from tests.sources.adapters import save_adapter
 
 TASKS = Path(__file__).parents[1] / "evaluate" / "tasks"
 OPTIONS = StockOptions(dtype="float32", device="cpu", task_folders=(TASKS,))
@@ -67,7 +67,7 @@ def test_an_adapter_over_a_vision_language_model_is_scored_with_it(
 ) -> None:
     base = vision.with_name("base")
     settings = {"r": 8, "target_modules": r".*language_model.*q_proj"}
-    adapt(base, tmp_path / "tuned", settings, architecture="llava")
+    save_adapter(base, tmp_path / "tuned", settings, architecture="llava")
     models = [{"model": str(tmp_path / "tuned"), "parameters": {"weight": 0.7}}]
     document = {"merge_method": "task_arithmetic", "base_model": str(base), "models": models}
     recipe = read_recipe(json.dumps(document), where="test")
@@ -86,6 +86,22 @@ def test_an_adapter_over_a_vision_language_model_is_scored_with_it(
     whole, with_adapter = (model.state_dict() for model in scored)
     for name in whole:
         torch.testing.assert_close(with_adapter[name], whole[name], rtol=0, atol=1e-6)
+
+
+def test_an_adapter_with_tied_embeddings_of_more_rows_than_tokens_is_verified(
+    tmp_path: Path,
+) -> None:
+    """With `peft`, lm-eval drops those rows, and cannot tie modules that are saved whole."""
+    rows = len(WORDS) + 5
+    base = save_tiny_llama(tmp_path / "base", seed=0, layers=1, tied=True, vocabulary=rows)
+    expert = save_expert(tmp_path / "expert", of=base, seed=1)
+    models = [{"model": str(expert), "parameters": {"weight": 0.7}}]
+    document = {"merge_method": "task_arithmetic", "base_model": str(base), "models": models}
+    recipe = read_recipe(json.dumps(document), where="test")
+    merge_recipe(recipe, tmp_path / "whole")
+    merge_recipe(recipe, tmp_path / "adapter", as_adapter=True, rank=32)
+    found = verify(tmp_path / "adapter", recorded(tmp_path / "whole"), OPTIONS, base=base)
+    assert found.verified, found.lines()
 
 
 def test_what_lm_eval_cannot_score_is_said_in_a_line(
