@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from evomerge.errors import RecipeError
+from evomerge.errors import MergeError, RecipeError
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.adapter_plan import AdapterPlan, Row, not_held
 from evomerge.export.folder import inside, write_json
@@ -24,7 +24,7 @@ from evomerge.export.low_rank import LowRank, cut, join, nearest
 from evomerge.export.peft_modules import Place
 from evomerge.export.shards import Weights
 from evomerge.merge import TensorPlan, check_finite
-from evomerge.sources import ADAPTER_CONFIG
+from evomerge.sources import ADAPTER_CONFIG, not_finite
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -109,11 +109,24 @@ def _changes(plan: AdapterPlan) -> _Changes:
                 if change.left is not None and change.right is not None
             ]
             joined = join(parts, row.tensor.shape)
+            _check_size(plan, row, joined)
             joined = joined if plan.rank is None else cut(joined, plan.rank)
             changes.low[row.place.module] = row.place, joined
         else:
             _add_merged(plan, row, changes)
     return changes
+
+
+def _check_size(plan: AdapterPlan, row: Row, joined: LowRank) -> None:
+    """Raise MergeError for factors whose numbers, or whose product's, are too large for float32."""
+    if joined.wanted <= torch.finfo(torch.float32).max:
+        return
+    _merged(plan, row.tensor)  # the message says which model or weight it comes from
+    if not_finite(joined.left) or not_finite(joined.left @ joined.right):
+        raise MergeError(
+            f"{row.stored}: the change is too large for LoRA factors in float32; use other merge "
+            "weights"
+        )
 
 
 def _add_zeros(plan: AdapterPlan, changes: _Changes) -> None:
@@ -169,7 +182,7 @@ def _whole(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Add tensors that are stored whole. Returns the modules to save, and the single biases."""
     stored = {row.place.parameter: row.stored for row in plan.rows}
-    saved = dict.fromkeys(
+    saved = plan.modules.named_alike(
         place.module
         for place, _ in changes.whole.values()
         if place.kind != "bias" and place.module not in changes.low

@@ -7,7 +7,7 @@ every model is that checkpoint or a LoRA adapter over it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,12 @@ class AdapterPlan:
     rank: int | None
     modules: PeftModules
     rows: tuple[Row, ...]
+
+    def traced(self, models: Iterable[Source]) -> tuple[Source, ...]:
+        """The models of the merge, and the base if none of them holds its files."""
+        models = tuple(models)
+        held = any(_change_over(self.base, model, "") is not _OTHER for model in models)
+        return models if held else (*models, self.base)
 
 
 def plan_adapter(
@@ -178,7 +184,7 @@ def _rows(
                 "of the nearest adapter, such as --rank 16 (its error is printed), or "
                 f"{_CHECKPOINT}"
             )
-        if terms and place.kind is None:
+        if terms and place.kind is None and any(count for count, _ in terms):
             raise RecipeError(not_held(stored, place))
         yield Row(tensor=tensor, stored=stored, place=place, terms=terms)
 

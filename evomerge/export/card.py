@@ -317,6 +317,8 @@ def _rebuilding(
     methods = _methods(recipe)
     if _in_mergekit(recipe):
         note = "The recipe is a mergekit document too"
+        if adapter is not None:
+            note += ", of which mergekit makes the merged checkpoint"
         if any(method.random for method in methods):
             note += " (its random masks are mergekit's own, so the result is alike but not equal)"
         command = (

@@ -59,7 +59,9 @@ def join(
     kept = [(c, left.float(), right.float()) for c, left, right in parts if c != 0.0]
     left = torch.cat([torch.zeros(shape[0], 0), *(left * c for c, left, _ in kept)], dim=1)
     right = torch.cat([torch.zeros(0, shape[1]), *(right for _, _, right in kept)])
-    return LowRank(left=left.contiguous(), right=right.contiguous(), wanted=_norm(left, right))
+    with one_thread():
+        wanted = _norm(left, right)
+    return LowRank(left=left.contiguous(), right=right.contiguous(), wanted=wanted)
 
 
 def cut(whole: LowRank, rank: int) -> LowRank:
@@ -91,11 +93,11 @@ def nearest(matrix: torch.Tensor, rank: int) -> LowRank:
             u, s, vt = _leading(matrix, rank + _MORE_DIRECTIONS)
         factors = _factors(u, s, vt, rank)
         missed = matrix - factors["left"] @ factors["right"]
-    return LowRank(
-        **factors,
-        wanted=float(matrix.double().norm()),
-        missed=float(missed.double().norm()),
-    )
+        return LowRank(
+            **factors,
+            wanted=float(matrix.double().norm()),
+            missed=float(missed.double().norm()),
+        )
 
 
 def _leading(matrix: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -118,6 +120,6 @@ def _factors(
 
 
 def _norm(left: torch.Tensor, right: torch.Tensor) -> float:
-    """The Frobenius norm of left · right, without making it."""
+    """The Frobenius norm of left · right, without making it; not finite if a factor is not."""
     products = (left.T.double() @ left.double()) * (right.double() @ right.T.double())
-    return math.sqrt(max(0.0, float(products.sum())))
+    return math.sqrt(float(products.sum().clamp(min=0.0)))

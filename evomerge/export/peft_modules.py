@@ -68,12 +68,13 @@ class PeftModules:
         if leaf == "weight" and isinstance(found, nn.Linear | Conv1D):
             transposed = isinstance(found, Conv1D)
             return Place(parameter=parameter, module=module, kind="linear", transposed=transposed)
-        if leaf == "weight" and isinstance(found, nn.Embedding):
+        if leaf == "weight" and _looks_up(found):
             return Place(parameter=parameter, module=module, kind="embedding", transposed=True)
         if leaf == "bias" and isinstance(found, nn.Linear | Conv1D):
             return Place(parameter=parameter, module=module, kind="bias")
         if next(found.children(), None) is not None:
-            problem = f"it belongs to {module} itself, which has other modules inside"
+            owner = module or "the model"
+            problem = f"it belongs to {owner} itself, which has other modules inside"
             return Place(parameter=parameter, module=module, kind=None, problem=problem)
         return Place(parameter=parameter, module=module, kind="whole")
 
@@ -98,6 +99,16 @@ class PeftModules:
         """The names, in a module, of all that it stores."""
         return tuple(self._modules[module].state_dict())
 
+    def named_alike(self, modules: Iterable[str]) -> tuple[str, ...]:
+        """Modules and all others that PEFT saves with them: their names end in the same letters.
+
+        `norm` at the top of a model without a head also means each `input_layernorm`.
+        """
+        wanted = tuple(dict.fromkeys(modules))
+        return tuple(
+            dict.fromkeys((*wanted, *(name for name in self._modules if name.endswith(wanted))))
+        )
+
     def shortest(self, modules: Iterable[str]) -> list[str]:
         """Names for PEFT: the last part alone where all modules that end with it are meant."""
         wanted = set(modules)
@@ -107,3 +118,12 @@ class PeftModules:
             alike = {name for name in self._modules if name.rpartition(".")[2] == leaf}
             names.add(leaf if alike <= wanted and not leaf.isdecimal() else module)
         return sorted(names)
+
+
+def _looks_up(module: nn.Module) -> bool:
+    """Whether a module gives the rows of its tokens, scaled at most, as PEFT assumes.
+
+    Positions of OPT and BART have numbers of their own for their rows.
+    """
+    plain = type(module).forward is nn.Embedding.forward
+    return isinstance(module, nn.Embedding) and (plain or hasattr(module, "embed_scale"))

@@ -57,8 +57,9 @@ def merge_recipe(
     adapter = (
         plan_adapter(recipe, sources, base=_adapter_base(recipe), rank=rank) if as_adapter else None
     )
-    names = public_names(opened.values())
-    origins = trace(opened.values(), names)
+    models = tuple(opened.values()) if adapter is None else adapter.traced(opened.values())
+    names = public_names(models)
+    origins = trace(models, names)
     _check_sources(recipe.evomerge.get("sources"), origins)
     notes = () if recipe.alone else settings.notes(recipe)
     for note in notes:

@@ -109,8 +109,11 @@ def export_winner(
         if as_adapter
         else None
     )
-    names = public_names(preparation.sources.values())
-    origins = trace(models_of(recipe, delivered.sources, tokenizer_source), names)
+    models = models_of(recipe, delivered.sources, tokenizer_source)
+    models = models if adapter is None else adapter.traced(models)
+    named = {each.reference: each for each in (*preparation.sources.values(), *models)}
+    names = public_names(named.values())
+    origins = trace(models, names)
     _check_unchanged(study, origins)
     _check_methods(study, recipe)
     say(f"writing {choice.label} to {out} ...")

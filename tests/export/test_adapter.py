@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,18 +14,18 @@ import pytest
 import torch
 import transformers
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from evomerge.errors import InputError, RecipeError, RunError
+from evomerge.errors import InputError, MergeError, RecipeError, RunError
 from evomerge.export import merge_recipe
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.manifest import changed_files, read_manifest
 from evomerge.recipe import Recipe, load_recipe
 from evomerge.sources import open_source
-from tests.architectures import ARCHITECTURES, save_architecture
-from tests.checkpoints import load_tensors, save_fine_tuned, save_tiny_llama
+from tests.architectures import ARCHITECTURES, save_architecture, write_tensors
+from tests.checkpoints import load_tensors, save_fine_tuned, save_tiny_llama, word_tokenizer
 from tests.export.conftest import contents
-from tests.sources.adapters import LLAMA, adapt
+from tests.sources.adapters import LLAMA, save_adapter
 
 ATOL = 2e-7
 """A rounding of float32 at values below 1, of the product and of the sum; float32 checkpoints."""
@@ -91,7 +92,7 @@ def make_pair(
         else save_architecture(folder / "base", architecture)
     )
     for seed, setting in enumerate(settings, start=1):
-        adapt(base, folder / f"a{seed}", setting, architecture=architecture, seed=seed)
+        save_adapter(base, folder / f"a{seed}", setting, architecture=architecture, seed=seed)
     return Pair(folder, architecture)
 
 
@@ -120,12 +121,11 @@ def agree(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -
 
 
 KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "ranks by pattern, rank-stabilised, embeddings": (
+    "ranks by pattern, some layers, rank-stabilised, embeddings": (
         "llama",
-        {**LLAMA, "r": 4, "lora_alpha": 12, "rank_pattern": {"q_proj": 2}},
+        {**LLAMA, "r": 4, "rank_pattern": {"q_proj": 2}, "layers_to_transform": [1]},
         {"r": 3, "target_modules": ["q_proj", "embed_tokens"], "use_rslora": True},
     ),
-    "some layers": ("llama", {**LLAMA, "layers_to_transform": [1]}, OTHER),
     "(in, out), biases, tied embeddings of another name": (
         "gpt2",
         {"r": 2, "target_modules": ["c_attn", "wte"]},
@@ -207,7 +207,7 @@ def test_a_base_with_an_adapter_of_its_own_is_one_more_term(pair: Pair, tmp_path
 def test_in_bfloat16_it_is_the_merge_within_one_rounding(tmp_path: Path) -> None:
     base = save_tiny_llama(tmp_path / "base", seed=0, layers=2, dtype=torch.bfloat16)
     for number, settings in enumerate((LLAMA, OTHER), start=1):
-        adapt(base, tmp_path / f"a{number}", settings, seed=number)
+        save_adapter(base, tmp_path / f"a{number}", settings, seed=number)
     pair = Pair(tmp_path, "llama")
     merge_recipe(pair.recipe(out_dtype="bfloat16"), tmp_path / "whole")
     pair.export(tmp_path / "adapter", pair.recipe(out_dtype="bfloat16"))
@@ -294,6 +294,12 @@ def test_a_recipe_without_a_base_names_the_adapters_for_the_next_time(
     again = load_recipe(tmp_path / "one" / "recipe.yaml")
     pair.export(tmp_path / "two", again, rank=3)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    stated = read_manifest(tmp_path / "two")["sources"]
+    assert [entry["name"] for entry in stated] == ["first", "base"]
+    entries = again.evomerge["sources"]
+    entries[1]["sha256"]["model.safetensors"] = 64 * "0"
+    changed = again.with_block(sources=entries)
+    assert "base: model.safetensors is not the one" in refused(pair, changed, rank=3)
 
 
 def test_end_tokens_of_the_merge_are_said_because_an_adapter_has_none(
@@ -316,6 +322,7 @@ def test_a_folder_has_all_that_rebuilds_it_and_the_same_bytes_again(
     assert len({path.stat().st_mode for path in (tmp_path / "one").iterdir()}) == 1
     card = files["README.md"].decode()
     assert "--as-adapter --rank 5" in card
+    assert "mergekit document too, of which mergekit makes the merged checkpoint" in card
     assert "library_name: peft" in card and "base_model_relation: adapter" in card
     with pytest.raises(RunError, match="exists already"):
         pair.export(tmp_path / "one", ties(pair), rank=5)
@@ -339,7 +346,7 @@ def test_what_is_no_sum_of_adapters_needs_a_rank(pair: Pair, tmp_path: Path) -> 
         merge_method="linear", base_model=None, weights=(0.4, 0.9), parameters={"normalize": False}
     )
     assert "sum to 1.3 in lm_head.weight" in refused(pair, open_sum)
-    adapt(pair.folder / "base", tmp_path / "dora", {**LLAMA, "use_dora": True})
+    save_adapter(pair.folder / "base", tmp_path / "dora", {**LLAMA, "use_dora": True})
     scaled = pair.recipe(models=[{"model": str(tmp_path / "dora"), "parameters": {"weight": 0.5}}])
     assert "is a DoRA adapter" in refused(pair, scaled)
     elsewhere = f"{pair.folder / 'first'}+{pair.adapter(1)}"
@@ -358,7 +365,7 @@ def test_what_no_adapter_can_hold_is_refused(pair: Pair, tmp_path: Path) -> None
     assert "not those of its base" in refused(pair, Recipe.model_validate(deeper))
     same = pair.recipe(models=[{"model": pair.base, "parameters": {"weight": 0.5}}])
     assert "nothing of" in refused(pair, same)
-    adapt(pair.folder / "base", tmp_path / "words", LLAMA, rows=2)
+    save_adapter(pair.folder / "base", tmp_path / "words", LLAMA, rows=2)
     longer = {"merge_method": "passthrough", "models": [{"model": str(tmp_path / "words")}]}
     assert "vocab_size of the merge is not that of" in refused(pair, Recipe.model_validate(longer))
     nameless = Recipe.model_validate(
@@ -371,6 +378,39 @@ def test_what_no_adapter_can_hold_is_refused(pair: Pair, tmp_path: Path) -> None
         }
     )
     assert "base_model: the recipe names none" in refused(pair, nameless, rank=4)
+
+
+def test_changes_that_are_too_large_for_float32_are_refused(pair: Pair, tmp_path: Path) -> None:
+    with pytest.raises(MergeError, match="makes infinity from finite tensors"):
+        pair.export(tmp_path / "out", pair.recipe(weights=(1e300, 0.5)))
+    values = load_file(Path(pair.adapter(1)) / "adapter_model.safetensors")
+    shutil.copytree(pair.adapter(1), tmp_path / "steep")
+    steep = {
+        name: value * (1e-10 if ".lora_A." in name else 1e10) for name, value in values.items()
+    }
+    save_file(steep, tmp_path / "steep" / "adapter_model.safetensors")
+    models = [{"model": str(tmp_path / "steep"), "parameters": {"weight": 1e30}}]
+    with pytest.raises(MergeError, match="too large for LoRA factors in float32"):
+        pair.export(tmp_path / "out", pair.recipe(models=models))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_norm_at_the_top_of_a_model_is_saved_with_all_that_peft_takes_for_it(
+    tmp_path: Path,
+) -> None:
+    transformers.LlamaModel(ARCHITECTURES["llama"][1]()).save_pretrained(tmp_path / "base")
+    word_tokenizer().save_pretrained(tmp_path / "base")
+    tensors = load_tensors(tmp_path / "base")
+    shutil.copytree(tmp_path / "base", tmp_path / "first")
+    write_tensors(tmp_path / "first", {**tensors, "norm.weight": tensors["norm.weight"] + 0.5})
+    models = [{"model": str(tmp_path / "first"), "parameters": {"weight": 0.6}}]
+    document = {"merge_method": "task_arithmetic", "base_model": str(tmp_path / "base")}
+    recipe = Recipe.model_validate({**document, "models": models})
+    merge_recipe(recipe, tmp_path / "adapter", as_adapter=True, rank=2)
+    model = transformers.LlamaModel.from_pretrained(tmp_path / "base")
+    merged = PeftModel.from_pretrained(model, tmp_path / "adapter").merge_and_unload().state_dict()
+    expected = {**tensors, "norm.weight": tensors["norm.weight"] + 0.3}
+    agree({name: merged[name] for name in expected}, expected)
 
 
 def test_tensors_that_no_module_of_peft_holds_are_named(tmp_path: Path) -> None:
@@ -386,3 +426,22 @@ def test_tensors_that_no_module_of_peft_holds_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"experts\.\S+ changes, and transformers joins it"):
         merge_recipe(recipe, tmp_path / "out", as_adapter=True, rank=4)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_of_experts_that_counts_with_zero_changes_nothing(tmp_path: Path) -> None:
+    base = save_architecture(tmp_path / "base", "mixtral")
+    models = []
+    for name, weight in (("block_sparse_moe.experts.0.w1", 0.0), ("self_attn.q_proj", 0.5)):
+        folder = save_adapter(
+            base, tmp_path / name, {"r": 2, "target_modules": ["q_proj"]}, architecture="mixtral"
+        )
+        file = folder / "adapter_model.safetensors"
+        rows, columns = load_tensors(base)[f"model.layers.0.{name}.weight"].shape
+        module = f"base_model.model.model.layers.0.{name}"
+        factors = {"lora_A": torch.ones(2, columns), "lora_B": torch.ones(rows, 2)}
+        save_file({f"{module}.{key}.weight": value for key, value in factors.items()}, file)
+        models.append({"model": str(folder), "parameters": {"weight": weight}})
+    document = {"merge_method": "task_arithmetic", "base_model": str(base), "models": models}
+    recipe = Recipe.model_validate(document)
+    facts = merge_recipe(recipe, tmp_path / "out", as_adapter=True).adapter
+    assert facts is not None and (facts.exact, facts.modules) == (True, 1)
