@@ -45,7 +45,7 @@ def check_rank(rank: object, *, as_adapter: bool) -> None:
     if not as_adapter:
         raise RunError("--rank: it is the rank of an adapter; give --as-adapter too")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise RunError(f"--rank: {rank} is no rank; give a whole number from 1")
+        raise RunError(f"--rank: {rank!r} is no rank; give a whole number from 1")
 
 
 def read_job(job: Job, changes: Changes = None) -> JobSpec:

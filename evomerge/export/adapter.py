@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from evomerge.errors import MergeError, RecipeError
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.adapter_plan import AdapterPlan, Row, not_held
-from evomerge.export.folder import inside, write_json
+from evomerge.export.folder import write_json
 from evomerge.export.low_rank import LowRank, cut, join, nearest
 from evomerge.export.peft_modules import Place
-from evomerge.export.shards import Weights
+from evomerge.export.shards import Weights, write_file
 from evomerge.merge import TensorPlan, check_finite
 from evomerge.sources import ADAPTER_CONFIG, not_finite
 
@@ -76,13 +75,12 @@ def write_adapter(plan: AdapterPlan, folder: Path, *, base: str, loader: str) ->
         tensors[f"{_PREFIX}{module}.{down}"] = _filled(first, rank, dim=0)
         tensors[f"{_PREFIX}{module}.{up}"] = _filled(second, rank, dim=1)
     saved, biases = _whole(plan, changes, tensors)
-    # As bytes, so that the file has the rights of the folder's others; the library's own has fewer.
-    inside(folder, WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
+    size_bytes = write_file(folder, WEIGHTS, tensors)
     write_json(folder, ADAPTER_CONFIG, _config(plan, changes, rank, saved, biases, loader))
     return Weights(
         files=(WEIGHTS,),
         tensors=len(tensors),
-        size_bytes=sum(tensor.nbytes for tensor in tensors.values()),
+        size_bytes=size_bytes,
         adapter=_facts(plan, changes, rank, (*saved, *biases), base),
     )
 
@@ -194,7 +192,7 @@ def _whole(
             if parameter in changes.whole:
                 place, tensor = changes.whole[parameter]
                 for other in place.shared:
-                    tensors[f"{_PREFIX}{other}.{name}"] = tensor.clone()
+                    tensors[f"{_PREFIX}{other}.{name}"] = tensor
             else:
                 tensor = plan.base.tensor(stored[parameter]).float()
             tensors[f"{_PREFIX}{parameter}"] = tensor.contiguous()

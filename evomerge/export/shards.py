@@ -108,6 +108,16 @@ def write_weights(
     return Weights(files=files, tensors=len(weight_map), size_bytes=total_bytes)
 
 
+def write_file(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> int:
+    """Write tensors into one file, without another copy of them in memory; returns their bytes."""
+    forms = {key: Form(tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
+    with inside(folder, name).open("wb") as handle:
+        file = _Shard(handle, forms)
+        for key, tensor in tensors.items():
+            file.write(key, tensor)
+    return sum(form.size_bytes for form in forms.values())
+
+
 def shard_names(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:
     """tensor name -> file name, in the names that transformers gives.
 

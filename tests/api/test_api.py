@@ -336,6 +336,10 @@ def test_a_job_reads_back_as_it_was_given(document: dict[str, Any]) -> None:
             lambda d, f: evomerge.merge({}, f / "out", as_adapter=True, rank=2.5),  # type: ignore[arg-type]
             "--rank: 2.5 is no rank; give a whole number from 1",
         ),
+        (
+            lambda d, f: evomerge.merge({}, f / "out", as_adapter=True, rank="8"),  # type: ignore[arg-type]
+            "--rank: '8' is no rank",
+        ),
         (lambda d, f: evomerge.export(f, f / "out", rank=2), "give --as-adapter too"),
         (lambda d, f: evomerge.grid({"name": "x"}, f / "grid"), "grid: models"),
         (lambda d, f: evomerge.open_run(f), "no search here"),
