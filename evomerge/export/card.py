@@ -316,9 +316,8 @@ def _rebuilding(
     yield f"```\nevomerge merge recipe.yaml{options} --out DIR\n```"
     methods = _methods(recipe)
     if _in_mergekit(recipe):
-        note = "The recipe is a mergekit document too"
-        if adapter is not None:
-            note += ", of which mergekit makes the merged checkpoint"
+        whole = "" if adapter is None else ", of which mergekit makes the merged checkpoint"
+        note = f"The recipe is a mergekit document too{whole}"
         if any(method.random for method in methods):
             note += " (its random masks are mergekit's own, so the result is alike but not equal)"
         command = (
