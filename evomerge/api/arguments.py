@@ -38,6 +38,16 @@ def read_folder(path: str | Path) -> Path:
     return whole
 
 
+def check_rank(rank: object, *, as_adapter: bool) -> None:
+    """Raise RunError for a rank that no adapter has."""
+    if rank is None:
+        return
+    if not as_adapter:
+        raise RunError("--rank: it is the rank of an adapter; give --as-adapter too")
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise RunError(f"--rank: {rank!r} is no rank; give a whole number from 1")
+
+
 def read_job(job: Job, changes: Changes = None) -> JobSpec:
     """Read and check a job in any of its forms.
 

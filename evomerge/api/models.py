@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from evomerge.api.arguments import Job, as_yaml, plain, read_folder, read_job
+from evomerge.api.arguments import Job, as_yaml, check_rank, plain, read_folder, read_job
 from evomerge.errors import InputError
 from evomerge.recipe import Recipe, load_recipe, read_recipe
 
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 
 
 def merge(
-    recipe: str | Path | Mapping[str, Any] | Recipe, out: str | Path, *, say: Say | None = None
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    out: str | Path,
+    *,
+    as_adapter: bool = False,
+    rank: int | None = None,
+    say: Say | None = None,
 ) -> Weights:
     """Execute a recipe: the same recipe always gives the same bytes.
 
     Args:
         recipe: path of a recipe or mergekit YAML, its content as a mapping, or a Recipe.
         out: folder to make for the model.
+        as_adapter, rank: write one PEFT LoRA adapter instead; see `evomerge.export`.
         say: called with a line for each setting in which the models differ.
 
     Returns:
@@ -32,6 +38,7 @@ def merge(
     Raises:
         RecipeError, SourceError, RunError, StorageError, MergeError: as their messages say.
     """
+    check_rank(rank, as_adapter=as_adapter)
     if isinstance(recipe, Recipe):
         loaded = recipe
     elif isinstance(recipe, Mapping):
@@ -44,7 +51,7 @@ def merge(
     from evomerge.evaluate import hush
     from evomerge.export import merge_recipe
 
-    return merge_recipe(loaded, read_folder(out), say=say or hush)
+    return merge_recipe(loaded, read_folder(out), as_adapter=as_adapter, rank=rank, say=say or hush)
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.api.answers import answer_sheet, answer_table
+from evomerge.api.arguments import check_rank
 from evomerge.errors import RunError
 from evomerge.evaluate import CandidateKey, Interval, Say, ScoreSummary, Split, hush
 from evomerge.job import JobSpec
@@ -260,10 +261,19 @@ class SearchResult:
         verify: bool = False,
         trial: str | CandidateKey | None = None,
         point: str | None = None,
+        as_adapter: bool = False,
+        rank: int | None = None,
     ) -> ExportReport:
         """Write the winner, or a point of the front; see `evomerge.export`."""
-        name = None if trial is None else str(trial)
-        return export_run(self.run_dir, Path(out), verify=verify, trial=name, point=point)
+        return export_run(
+            self.run_dir,
+            Path(out),
+            verify=verify,
+            trial=None if trial is None else str(trial),
+            point=point,
+            as_adapter=as_adapter,
+            rank=rank,
+        )
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write one HTML file that shows the whole search; see `evomerge.report`."""
@@ -303,10 +313,13 @@ def export_run(
     trial: str | None = None,
     point: str | None = None,
     verify: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
     trust_code: bool = False,
     say: Say | None = None,
 ) -> ExportReport:
     """Write the result of a search; see `evomerge.export`."""
+    check_rank(rank, as_adapter=as_adapter)
     refuse_grid(run_dir)
     check_trusted(run_dir, trust=trust_code)
     with read_study(run_dir) as study:
@@ -321,7 +334,15 @@ def export_run(
 
         check_free(out)
         return export_winner(
-            prepare(study.job), study, chosen, out, trial=key, verify=verify, say=say or hush
+            prepare(study.job),
+            study,
+            chosen,
+            out,
+            trial=key,
+            verify=verify,
+            as_adapter=as_adapter,
+            rank=rank,
+            say=say or hush,
         )
 
 

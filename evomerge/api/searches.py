@@ -138,6 +138,8 @@ def export(
     trial: str | CandidateKey | None = None,
     point: str | None = None,
     verify: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
     trust_code: bool = False,
     say: Say | None = None,
 ) -> ExportReport:
@@ -149,11 +151,16 @@ def export(
         trial: a candidate to export instead of the winner, for example "g0012-i003".
         point: of a front: a name, weights ("TASK=0.7,OTHER=0.3") or bounds ("TASK>=0.9").
         verify: load the folder with plain transformers and score it with stock lm-eval.
+        as_adapter: write one PEFT LoRA adapter over the base instead of a checkpoint. It is exact
+            where every source is a LoRA adapter over the base and the method adds them.
+        rank: the largest rank of that adapter; each change is then replaced by its nearest one of
+            this rank, and the report says the error.
         trust_code: as in `resume`.
         say: called with a line before each long step.
 
     Returns:
-        The folder, a sentence on the model's scores, and what `verify` found.
+        The folder, a sentence on the model's scores, what `verify` found, and in
+        `weights.adapter` what the adapter is.
 
     Raises:
         RunError: there is nothing to export, a source has changed, or `out` exists.
@@ -167,6 +174,8 @@ def export(
         trial=None if trial is None else str(trial),
         point=point,
         verify=verify,
+        as_adapter=as_adapter,
+        rank=rank,
         trust_code=trust_code,
         say=say,
     )

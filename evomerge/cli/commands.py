@@ -7,7 +7,6 @@ interrupted.
 
 from __future__ import annotations
 
-import enum
 import os
 import shlex
 from pathlib import Path
@@ -28,50 +27,22 @@ from evomerge.cli.endings import (
 )
 from evomerge.cli.interview import init
 from evomerge.cli.lists import lists
+from evomerge.cli.options import (
+    AsAdapter,
+    AsJson,
+    CalibrationDType,
+    JobFile,
+    Overrides,
+    Rank,
+    RayAddress,
+    RunDir,
+    SplitName,
+    TrustCode,
+)
 from evomerge.cli.progress import SearchScreen
 from evomerge.cli.tasks import group as task_group
 from evomerge.errors import EvomergeError
 from evomerge.version import __version__
-
-# Arguments and options that several commands have, and their allowed words.
-
-
-class SplitName(enum.StrEnum):
-    """The splits of a task's items on the command line."""
-
-    search = "search"
-    validation = "validation"
-    test = "test"
-
-
-class CalibrationDType(enum.StrEnum):
-    """Dtypes in which gradients of language models do not underflow."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-JobFile = Annotated[Path, typer.Argument(help="The job file.", show_default=False)]
-RunDir = Annotated[Path, typer.Argument(help="Directory of a search.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a key of the job: budget.candidates=400."
-    ),
-]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(help="Join this Ray cluster instead of starting workers here.", metavar="ADDRESS"),
-]
-TrustCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-code",
-        help="Run the code that the job names, even if another user started the run.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-
 
 app = typer.Typer(
     name="evomerge",
@@ -249,6 +220,8 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify", help="Load and score the folder with stock tools.")
     ] = False,
+    as_adapter: AsAdapter = False,
+    rank: Rank = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
@@ -261,6 +234,8 @@ def export(
             trial=trial,
             point=point,
             verify=verify,
+            as_adapter=as_adapter,
+            rank=rank,
             trust_code=trust_code,
             say=say_error,
         )
@@ -338,15 +313,21 @@ def calibrate(
 def merge(
     recipe: Annotated[Path, typer.Argument(help="A recipe, or mergekit YAML.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to make for the model.", show_default=False)],
+    as_adapter: AsAdapter = False,
+    rank: Rank = None,
 ) -> None:
     """Execute a recipe: the same recipe always gives the same bytes."""
     with answering():
         from evomerge.api import merge as execute
 
-        weights = execute(recipe, out, say=say_note)
+        weights = execute(recipe, out, as_adapter=as_adapter, rank=rank, say=say_note)
         for note in weights.notes:
             say_note(note)
-        say(f"model: {out}")
+        if weights.adapter is None:
+            say(f"model: {out}")
+            return
+        for line in (f"adapter: {out}", *weights.adapter.lines()):
+            say(line)
 
 
 @app.command()

@@ -69,10 +69,16 @@ def loader_of(architectures: Sequence[str]) -> Any:
 
 
 def score_stock(
-    folder: Path, items: ItemIds, metrics: Mapping[str, Sequence[str]], options: StockOptions
+    folder: Path,
+    items: ItemIds,
+    metrics: Mapping[str, Sequence[str]],
+    options: StockOptions,
+    *,
+    base: Path | None = None,
 ) -> Mapping[str, TaskItems]:
     """Score the model in `folder` on `items` by stock lm-eval.
 
+    base: the model that `folder` is a PEFT adapter over.
     items: task -> positions of the items, sorted and unique. metrics: task -> names as in
     TaskItems.metrics. Returns one value for each item and metric. A task with few-shot examples
     that are drawn at random is run whole, because lm-eval draws them item after item. The global
@@ -87,7 +93,7 @@ def score_stock(
             if not _draws_examples(tasks[task], options.num_fewshot)
         }
         results = lm_eval.simple_evaluate(
-            model=_vision_language_model(folder, options) or "hf",
+            model=_loaded(folder, options, base) or "hf",
             model_args={
                 "pretrained": str(folder),
                 "dtype": options.dtype,
@@ -110,17 +116,27 @@ def score_stock(
     }
 
 
-def _vision_language_model(folder: Path, options: StockOptions) -> LM | None:
-    """lm-eval's text model around a vision-language model; None for any other model."""
+def _loaded(folder: Path, options: StockOptions, base: Path | None) -> LM | None:
+    """lm-eval's text model around what it does not load itself; None for a plain language model.
+
+    base: the model that `folder` is an adapter over; PEFT merges the two. lm-eval's own `peft`
+    would first cut the embeddings to the number of tokens, and many models have more rows; and it
+    cannot tie weights of modules that are stored whole.
+    """
+    whole = base or folder
     config = transformers.AutoConfig.from_pretrained(
-        folder, trust_remote_code=options.trust_remote_code
+        whole, trust_remote_code=options.trust_remote_code
     )
     loader = loader_of(config.architectures or ())
-    if loader is transformers.AutoModelForCausalLM:
+    if base is None and loader is transformers.AutoModelForCausalLM:
         return None
     model = loader.from_pretrained(
-        folder, dtype=options.dtype, trust_remote_code=options.trust_remote_code
+        whole, dtype=options.dtype, trust_remote_code=options.trust_remote_code
     )
+    if base is not None:
+        import peft
+
+        model = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     return HFLM(
         pretrained=model.to(options.device),
         tokenizer=str(folder),

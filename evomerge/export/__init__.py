@@ -1,4 +1,4 @@
-"""Export: recipe, checkpoint, model card and manifest in one folder, and its verification."""
+"""Export: recipe, checkpoint or adapter, card and manifest in one folder, and its verification."""
 
 from lazy_loader import attach_stub
 

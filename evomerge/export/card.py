@@ -15,6 +15,7 @@ from transformers.models.auto import modeling_auto
 
 from evomerge.documents import code, plain
 from evomerge.evaluate import Interval, ScoreSummary
+from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.origins import Origin, all_languages, common_licence
 from evomerge.merge import METHODS, Method
 from evomerge.recipe import Recipe
@@ -137,25 +138,28 @@ def write_card(
     story: Story,
     use: Use = LANGUAGE_MODEL,
     with_code: bool = False,
+    adapter: AdapterFacts | None = None,
 ) -> str:
     """The text of README.md, with the metadata that the Hugging Face hub reads.
 
     use: what loads the model. with_code: whether the folder has modelling code of the sources.
+    adapter: what the folder holds if it is an adapter over a model that `use` loads.
     """
     public = _Public(story.names)
     sections = [
         f"# {plain(story.title)}",
         public.text(story.opening),
-        _what_it_is(recipe, public, use, with_code=with_code),
+        _what_it_is(recipe, public, use, with_code=with_code, adapter=adapter),
         *(f"The {public.text(note)}." for note in story.notes),
         *([] if story.scores is None else _scores(story.scores, public)),
         *([] if story.effort is None else _effort(story.effort)),
-        *_rebuilding(recipe, origins),
+        *([] if adapter is None else adapter.section(use.loader)),
+        *_rebuilding(recipe, origins, adapter),
         *_sources(origins),
         *_licence(origins),
         f"Made by evomerge {__version__}; `manifest.json` has the sha256 of every file.",
     ]
-    metadata = _metadata(origins, use, in_mergekit=_in_mergekit(recipe))
+    metadata = _metadata(origins, use, in_mergekit=_in_mergekit(recipe), adapter=adapter)
     content = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
     return str(ModelCard(content))
 
@@ -177,7 +181,9 @@ class _Public:
         return plain(text)
 
 
-def _metadata(origins: Sequence[Origin], use: Use, *, in_mergekit: bool) -> ModelCardData:
+def _metadata(
+    origins: Sequence[Origin], use: Use, *, in_mergekit: bool, adapter: AdapterFacts | None
+) -> ModelCardData:
     licence = common_licence(origins)
     stated = (
         {"license": "other", "license_name": MIXED_LICENCE}
@@ -189,12 +195,20 @@ def _metadata(origins: Sequence[Origin], use: Use, *, in_mergekit: bool) -> Mode
         }
     )
     return ModelCardData(
-        base_model=list(dict.fromkeys(_card_id(origin) for origin in origins)),
-        base_model_relation="merge",
+        base_model=(
+            list(dict.fromkeys(_card_id(origin) for origin in origins))
+            if adapter is None
+            else adapter.base.partition("@")[0]
+        ),
+        base_model_relation="merge" if adapter is None else "adapter",
         language=list(all_languages(origins)) or None,
-        library_name=use.library,
+        library_name=use.library if adapter is None else "peft",
         pipeline_tag=use.task,
-        tags=["merge", "evomerge", *(["mergekit"] if in_mergekit else [])],
+        tags=[
+            *("merge", "evomerge"),
+            *(["mergekit"] if in_mergekit else []),
+            *([] if adapter is None else ["lora"]),
+        ],
         **stated,
     )
 
@@ -204,7 +218,14 @@ def _card_id(origin: Origin) -> str:
     return origin.name if origin.revision is None else origin.name.partition("@")[0]
 
 
-def _what_it_is(recipe: Recipe, public: _Public, use: Use, *, with_code: bool) -> str:
+def _what_it_is(
+    recipe: Recipe,
+    public: _Public,
+    use: Use,
+    *,
+    with_code: bool,
+    adapter: AdapterFacts | None,
+) -> str:
     stages = recipe.used_stages
     first = [
         f"First {code(name)}: {_merge(stage, public, stages)}." for name, stage in stages.items()
@@ -217,6 +238,8 @@ def _what_it_is(recipe: Recipe, public: _Public, use: Use, *, with_code: bool) -
         else "It is a plain checkpoint of their architecture: "
         f"`{use.loader}` loads it, and no code comes with it."
     )
+    if adapter is not None:
+        loading = f"This folder holds it as a LoRA adapter over {plain(adapter.base)}."
     last = f"Then {merge}." if first else f"{merge[0].upper()}{merge[1:]}."
     return " ".join([*first, last, loading])
 
@@ -285,12 +308,16 @@ def _effort(effort: Effort) -> Iterable[str]:
     )
 
 
-def _rebuilding(recipe: Recipe, origins: Sequence[Origin]) -> Iterable[str]:
+def _rebuilding(
+    recipe: Recipe, origins: Sequence[Origin], adapter: AdapterFacts | None
+) -> Iterable[str]:
     yield "## How to make it again"
-    yield "```\nevomerge merge recipe.yaml --out DIR\n```"
+    options = "" if adapter is None else adapter.options
+    yield f"```\nevomerge merge recipe.yaml{options} --out DIR\n```"
     methods = _methods(recipe)
     if _in_mergekit(recipe):
-        note = "The recipe is a mergekit document too"
+        whole = "" if adapter is None else ", of which mergekit makes the merged checkpoint"
+        note = f"The recipe is a mergekit document too{whole}"
         if any(method.random for method in methods):
             note += " (its random masks are mergekit's own, so the result is alike but not equal)"
         command = (

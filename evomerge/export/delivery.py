@@ -49,7 +49,7 @@ def export_checkpoint(
     structures = {name: source.structure for name, source in sources.items()}
     check_recipe(recipe, structures)
     stated = published(recipe, structures)
-    stated = stated.with_block(sources=_stated(origins), versions=versions_here())
+    stated = stated.with_block(sources=stated_sources(origins), versions=versions_here())
     text = stated.to_yaml()
     beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
     use = use_of(beside.config, beside.files)
@@ -65,7 +65,7 @@ def export_checkpoint(
         )
         inside(folder, RECIPE).write_text(text, encoding="utf-8")
         inside(folder, "README.md").write_text(card, encoding="utf-8")
-        write_manifest(folder, origins, merges=_merges(recipe, story.names))
+        write_manifest(folder, origins, merges=merges_of(recipe, story.names))
     return replace(weights, notes=(*weights.notes, *beside.notes))
 
 
@@ -78,7 +78,7 @@ def models_of(
     return tuple(used.values())
 
 
-def _merges(recipe: Recipe, names: Mapping[str, str]) -> list[dict[str, object]]:
+def merges_of(recipe: Recipe, names: Mapping[str, str]) -> list[dict[str, object]]:
     """The manifest's entries for the merges of a recipe: its stages, then the recipe itself."""
     documents = [*recipe.used_stages.items(), (None, recipe)]
     return [
@@ -91,7 +91,7 @@ def _merges(recipe: Recipe, names: Mapping[str, str]) -> list[dict[str, object]]
     ]
 
 
-def _stated(origins: Sequence[Origin]) -> list[dict[str, object]]:
+def stated_sources(origins: Sequence[Origin]) -> list[dict[str, object]]:
     """The sources for the recipe's `evomerge:` block; `merge_recipe` checks them."""
     return [
         {

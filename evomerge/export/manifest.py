@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RunError
+from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.folder import inside
 from evomerge.export.origins import FileFacts, Origin
 from evomerge.version import __version__
@@ -35,11 +36,16 @@ def versions_here() -> dict[str, str]:
 
 
 def write_manifest(
-    folder: Path, origins: Sequence[Origin], *, merges: Sequence[Mapping[str, object]] = ()
+    folder: Path,
+    origins: Sequence[Origin],
+    *,
+    merges: Sequence[Mapping[str, object]] = (),
+    adapter: AdapterFacts | None = None,
 ) -> None:
     """Hash every file of a finished folder, except hidden ones, and write the manifest.
 
-    merges: method and models of each merge on the way, by their public names.
+    merges: method and models of each merge on the way, by their public names. adapter: what the
+    folder holds if it is an adapter.
     """
     names = (
         path.relative_to(folder).as_posix()
@@ -51,6 +57,7 @@ def write_manifest(
         "created_by": f"evomerge {__version__}",
         "recipe_sha256": files[RECIPE].sha256,
         "files": {name: vars(facts) for name, facts in files.items()},
+        **({} if adapter is None else {"adapter": adapter.to_json()}),
         "merges": list(merges),
         "sources": [
             {

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RecipeError
+from evomerge.export.adapter_delivery import export_adapter
+from evomerge.export.adapter_plan import plan_adapter
 from evomerge.export.card import Story
 from evomerge.export.delivery import export_checkpoint
 from evomerge.export.folder import check_free
@@ -17,6 +19,7 @@ from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.merge import MergeEngine, align_models, open_models, open_stages, shared_settings
 from evomerge.recipe import Recipe
+from evomerge.sources import Source, open_source
 
 _MEND = "put that file back, or take `sources` out of the recipe's `evomerge:` block to merge it"
 
@@ -29,6 +32,8 @@ def merge_recipe(
     recipe: Recipe,
     out: Path,
     *,
+    as_adapter: bool = False,
+    rank: int | None = None,
     shard_bytes: int = SHARD_BYTES,
     say: Callable[[str], object] = _say_nothing,
 ) -> Weights:
@@ -36,8 +41,9 @@ def merge_recipe(
 
     If the recipe has several documents, the stages are merged when they are read and never written.
     If it names no tokenizer, that of the base (or of the first model) is used. The weights are
-    those of the export that wrote the recipe, to the byte. say: gets a line for each setting in
-    which the models differ. Raises RecipeError if the recipe cannot be executed or a source is not
+    those of the export that wrote the recipe, to the byte. as_adapter: write one LoRA adapter over
+    the base instead, of at most `rank`. say: gets a line for each setting in which the models
+    differ. Raises RecipeError if the recipe cannot be executed or a source is not
     the one it was made from, SourceError, RunError, StorageError.
     """
     check_free(out)
@@ -47,13 +53,22 @@ def merge_recipe(
     alignment = align_models(recipe, opened)
     settings = shared_settings(recipe, opened, alignment)
     recipe = settings.complete(recipe, alignment.sources)
-    names = public_names(opened.values())
-    origins = trace(opened.values(), names)
+    sources = open_stages(recipe, alignment.sources)
+    adapter = (
+        plan_adapter(recipe, sources, base=_adapter_base(recipe), rank=rank) if as_adapter else None
+    )
+    models = tuple(opened.values()) if adapter is None else adapter.traced(opened.values())
+    names = public_names(models)
+    origins = trace(models, names)
     _check_sources(recipe.evomerge.get("sources"), origins)
     notes = () if recipe.alone else settings.notes(recipe)
     for note in notes:
         say(note)
     story = Story(title=_title(recipe, names), opening=_OPENING, names=names, notes=notes)
+    if adapter is not None:
+        return export_adapter(
+            adapter, alignment.tokenizer_source, out, origins=origins, story=story
+        )
     return export_checkpoint(
         recipe,
         alignment.sources,
@@ -69,6 +84,15 @@ _OPENING = (
     "Made from a recipe: nothing was scored when this folder was written. Scores that the recipe "
     "carries under `evomerge:` are those of the search it came from."
 )
+
+
+def _adapter_base(recipe: Recipe) -> Source | None:
+    """The model that an adapter is loaded over by the recipe's block; it may name no base."""
+    block = recipe.evomerge.get("adapter")
+    base = block.get("base") if isinstance(block, Mapping) else None
+    if base is None or recipe.base_model is not None:
+        return None
+    return open_source(str(base), where="evomerge.adapter.base")
 
 
 def _title(recipe: Recipe, names: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import torch
 
+from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.folder import inside, write_json
 
 SHARD_BYTES = 5 * 10**9
@@ -64,13 +65,15 @@ class Form:
 class Weights:
     """The written weights.
 
-    size_bytes: of the tensors, without the files' headers. notes: sentences for the user.
+    size_bytes: of the tensors, without the files' headers. notes: sentences for the user. adapter:
+    what they are if they are an adapter, not a whole model.
     """
 
     files: tuple[str, ...]
     tensors: int
     size_bytes: int
     notes: tuple[str, ...] = ()
+    adapter: AdapterFacts | None = None
 
 
 def write_weights(
@@ -103,6 +106,16 @@ def write_weights(
         metadata = {"total_parameters": counts, "total_size": total_bytes}
         write_json(folder, _INDEX, {"metadata": metadata, "weight_map": weight_map}, sort=True)
     return Weights(files=files, tensors=len(weight_map), size_bytes=total_bytes)
+
+
+def write_file(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> int:
+    """Write tensors into one file, without another copy of them in memory; returns their bytes."""
+    forms = {key: Form(tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
+    with inside(folder, name).open("wb") as handle:
+        file = _Shard(handle, forms)
+        for key, tensor in tensors.items():
+            file.write(key, tensor)
+    return sum(form.size_bytes for form in forms.values())
 
 
 def shard_names(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:

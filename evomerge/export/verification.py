@@ -6,15 +6,18 @@ published lm-eval scores it.
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 
-from evomerge.errors import EvomergeError, one_line
+from evomerge.errors import EvomergeError, RunError, one_line
 from evomerge.evaluate import Say, StockOptions, TaskItems, hush, loader_of, score_stock
 from evomerge.export.manifest import changed_files
 
@@ -53,7 +56,8 @@ class Verification:
     changed: files that are missing or differ from the manifest. tensors: how many the weights
     have. failure: why transformers could not load the folder; None if it could. missing: tensors
     that the model needs and the files lack. unexpected: tensors that the model does not know.
-    unscored: why stock lm-eval could not score the loaded model; None if it could.
+    unscored: why stock lm-eval could not score the loaded model; None if it could. hint: what may
+    explain scores that differ.
     """
 
     changed: tuple[str, ...] = ()
@@ -63,6 +67,7 @@ class Verification:
     unexpected: tuple[str, ...] = ()
     unscored: str | None = None
     tasks: tuple[TaskComparison, ...] = ()
+    hint: str = _ROUNDING
 
     @property
     def items(self) -> int:
@@ -105,15 +110,30 @@ class Verification:
             f"{verdict}: {self.differing} of {self.items} items differ under stock lm-eval "
             f"(at most {MOST_DIFFERING:.1%} may); {self.tensors} tensors, all files as listed",
             *(_line(task) for task in self.tasks),
-            *([] if self.verified else [_ROUNDING]),
+            *([] if self.verified else [self.hint]),
+        )
+
+
+def check_peft() -> None:
+    """Raise RunError if adapters cannot be verified, because PEFT is not installed."""
+    if importlib.util.find_spec("peft") is None:
+        raise RunError(
+            "--verify: PEFT loads adapters, and it is not installed; pip install peft, or export "
+            "without --verify"
         )
 
 
 def verify(
-    folder: Path, recorded: Mapping[str, TaskItems], options: StockOptions, *, say: Say = hush
+    folder: Path,
+    recorded: Mapping[str, TaskItems],
+    options: StockOptions,
+    *,
+    base: Path | None = None,
+    say: Say = hush,
 ) -> Verification:
     """Rehash a folder, load it by plain transformers and score it by stock lm-eval.
 
+    base: the folder of the model that `folder` holds an adapter over; PEFT then loads the two.
     recorded: task -> each item's results when the merge was scored in memory. The weights are the
     same to the bit, so only the order of sums can differ: lm-eval batches and pads requests in its
     own way. In bfloat16 or float16 a near tie between two answers or two tokens can then fall the
@@ -125,8 +145,8 @@ def verify(
     changed = changed_files(folder)
     if changed:
         return Verification(changed=changed)
-    say("verifying: loading with plain transformers ...")
-    loaded = _load(folder, trust_remote_code=options.trust_remote_code)
+    say(f"verifying: loading with plain {'transformers' if base is None else 'PEFT'} ...")
+    loaded = _load(folder, base, trust_remote_code=options.trust_remote_code)
     if not loaded.loads:
         return loaded
     counts = ", ".join(f"{task} ({len(items.ids):,} items)" for task, items in recorded.items())
@@ -137,6 +157,7 @@ def verify(
             {task: items.ids for task, items in recorded.items()},
             {task: tuple(items.metrics) for task, items in recorded.items()},
             options,
+            base=base,
         )
     except EvomergeError:
         raise
@@ -150,7 +171,7 @@ def verify(
     )
 
 
-def _load(folder: Path, *, trust_remote_code: bool) -> Verification:
+def _load(folder: Path, base: Path | None, *, trust_remote_code: bool) -> Verification:
     """Load model and tokenizer as any user would, and check that every tensor is used."""
     names: set[str] = set()
     for file in sorted(folder.glob("*.safetensors")):
@@ -158,10 +179,12 @@ def _load(folder: Path, *, trust_remote_code: bool) -> Verification:
             names.update(tensors.keys())
     trusting: dict[str, bool] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(folder, **trusting)
-        _, info = loader_of(config.architectures or ()).from_pretrained(
-            folder, dtype="auto", output_loading_info=True, **trusting
+        config = AutoConfig.from_pretrained(base or folder, **trusting)
+        model, info = loader_of(config.architectures or ()).from_pretrained(
+            base or folder, dtype="auto", output_loading_info=True, **trusting
         )
+        if base is not None:
+            info = {"mismatched_keys": (), **_load_adapter(model, folder, names)}
         AutoTokenizer.from_pretrained(folder, **trusting)
     except Exception as error:  # a damaged folder, or its code, may raise anything
         return Verification(tensors=len(names), failure=one_line(error) or repr(error))
@@ -171,6 +194,20 @@ def _load(folder: Path, *, trust_remote_code: bool) -> Verification:
         missing=tuple(sorted({*info["missing_keys"], *shapes})),
         unexpected=tuple(sorted(info["unexpected_keys"])),
     )
+
+
+def _load_adapter(model: Any, folder: Path, names: Collection[str]) -> Mapping[str, list[str]]:
+    """Load an adapter over a model; which of its tensors PEFT lacks, or has no place for."""
+    import peft
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on how adapters are trained
+        loaded = peft.PeftModel.from_pretrained(model, str(folder))
+        expected = peft.get_peft_model_state_dict(loaded, save_embedding_layers=False)
+    return {
+        "missing_keys": sorted(expected.keys() - set(names)),
+        "unexpected_keys": sorted(set(names) - expected.keys()),
+    }
 
 
 def _compare(task: str, found: TaskItems, recorded: TaskItems) -> TaskComparison:

@@ -6,19 +6,21 @@ The scores come from the record. Only `verify` scores again, with stock lm-eval.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RunError
 from evomerge.evaluate import CandidateKey, Say, StockOptions, hush
+from evomerge.export.adapter_delivery import export_adapter
+from evomerge.export.adapter_plan import plan_adapter
 from evomerge.export.card import Effort, Story
 from evomerge.export.choice import choose
 from evomerge.export.delivery import export_checkpoint, models_of
 from evomerge.export.folder import check_free
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
-from evomerge.export.verification import Verification
+from evomerge.export.verification import Verification, check_peft
 from evomerge.export.verification import verify as verify_folder
 from evomerge.job import shipped_folder
 from evomerge.merge import METHODS, open_stages
@@ -30,6 +32,12 @@ from evomerge.workers import PreparedJob, choose_device
 
 CPU_ROWS = 32
 """Rows of lm-eval's batches on a CPU if the job says auto; lm-eval's own search is for GPUs."""
+
+
+_CUT = (
+    "the adapter is not exact, so it may score otherwise than the merge; give a larger --rank, or "
+    "export a checkpoint"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +60,14 @@ class ExportReport:
 
     def lines(self) -> tuple[str, ...]:
         """The report in lines; a failed verification comes last."""
+        adapter = self.weights.adapter
         made = (
-            f"model: {self.out} ({self.label}; {self.weights.tensors} tensors, "
-            f"{self.weights.size_bytes / 1e9:.3f} GB)"
+            f"{'model' if adapter is None else 'adapter'}: {self.out} ({self.label}; "
+            f"{self.weights.tensors} tensors, {self.weights.size_bytes / 1e9:.3f} GB)"
         )
         checked = () if self.verification is None else self.verification.lines()
         notes = (f"note: {note}" for note in self.weights.notes)
-        facts = (self.opening, *notes, made)
+        facts = (self.opening, *notes, made, *(() if adapter is None else adapter.lines()))
         return (*checked, *facts) if self.verified else (*facts, *checked)
 
 
@@ -70,6 +79,8 @@ def export_winner(
     *,
     trial: CandidateKey | None = None,
     verify: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
     shard_bytes: int = SHARD_BYTES,
     say: Say = hush,
 ) -> ExportReport:
@@ -78,43 +89,66 @@ def export_winner(
     chosen: the winner, or a point of the front; not needed if `trial` is given. trial: a
     candidate; its search may be unfinished. verify: rehash the folder, load it with plain
     transformers and score it with stock lm-eval on the items that the candidate was scored on
-    (test items for the result of a search). Raises RunError when there is no such candidate, a
+    (test items for the result of a search). as_adapter: write one LoRA adapter over the base
+    instead of a checkpoint, of at most `rank`. Raises RunError when there is no such candidate, a
     source changed since the search, or `out` exists; RecipeError, SourceError, StorageError,
     TaskError.
     """
+    if as_adapter and verify:
+        check_peft()
     check_free(out)
     choice = choose(preparation, study, chosen, trial)
     recipe = choice.recipe.with_block(**choice.block, job=preparation.job.name)
     delivered = preparation.exported(recipe)
     recipe = preparation.standing_alone(recipe)
     tokenizer_source = delivered.tokenizer_source
-    names = public_names(preparation.sources.values())
-    origins = trace(models_of(recipe, delivered.sources, tokenizer_source), names)
+    sources = open_stages(recipe, delivered.sources)
+    code = preparation.base.folder if preparation.job.models.trust_remote_code else None
+    adapter = (
+        plan_adapter(recipe, sources, base=preparation.base, rank=rank, code=code)
+        if as_adapter
+        else None
+    )
+    models = models_of(recipe, delivered.sources, tokenizer_source)
+    models = models if adapter is None else adapter.traced(models)
+    named = {each.reference: each for each in (*preparation.sources.values(), *models)}
+    names = public_names(named.values())
+    origins = trace(models, names)
     _check_unchanged(study, origins)
     _check_methods(study, recipe)
     say(f"writing {choice.label} to {out} ...")
-    weights = export_checkpoint(
-        recipe,
-        open_stages(recipe, delivered.sources),
-        tokenizer_source,
-        out,
-        origins=origins,
-        story=Story(
-            title=preparation.job.name,
-            opening=choice.opening,
-            names=names,
-            notes=() if recipe.alone else preparation.settings.notes(recipe),
-            scores=choice.scores,
-            effort=_effort(preparation, study, choice.key),
-        ),
-        shard_bytes=shard_bytes,
-        trust_remote_code=preparation.job.models.trust_remote_code,
+    story = Story(
+        title=preparation.job.name,
+        opening=choice.opening,
+        names=names,
+        notes=() if recipe.alone else preparation.settings.notes(recipe),
+        scores=choice.scores,
+        effort=_effort(preparation, study, choice.key),
     )
+    if adapter is not None:
+        weights = export_adapter(adapter, tokenizer_source, out, origins=origins, story=story)
+    else:
+        weights = export_checkpoint(
+            recipe,
+            sources,
+            tokenizer_source,
+            out,
+            origins=origins,
+            story=story,
+            shard_bytes=shard_bytes,
+            trust_remote_code=preparation.job.models.trust_remote_code,
+        )
     verification = None
     if verify:
         verification = verify_folder(
-            out, study.items_of(choice.key), _options(preparation), say=say
+            out,
+            study.items_of(choice.key),
+            _options(preparation),
+            base=None if adapter is None else adapter.base.folder,
+            say=say,
         )
+        if weights.adapter is not None and not weights.adapter.exact:
+            verification = replace(verification, hint=_CUT)
     return ExportReport(
         out=out,
         label=choice.label,

@@ -1,6 +1,7 @@
 from .engine import Destination as Destination
 from .engine import MergeEngine as MergeEngine
 from .engine import merged_dtype as merged_dtype
+from .kernels.inner_products import one_thread as one_thread
 from .merged_source import MergedSource as MergedSource
 from .merged_source import open_stages as open_stages
 from .methods.base import Inputs as Inputs
@@ -15,6 +16,7 @@ from .opened_recipe import open_models as open_models
 from .opened_recipe import shared_settings as shared_settings
 from .plan.pieces import Layer as Layer
 from .plan.plan import Plan as Plan
+from .plan.plan import TensorPlan as TensorPlan
 from .plan.plan import check_recipe as check_recipe
 from .settings.config import merged_config as merged_config
 from .settings.forward import pass_key as pass_key

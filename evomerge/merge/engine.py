@@ -136,6 +136,13 @@ class MergeEngine:
         statistics = self._statistics_of(recipe, [tensor])
         return self._merged(recipe, tensor, statistics, _nowhere)
 
+    def coefficients(self, recipe: Recipe, tensor: TensorPlan) -> tuple[float, ...] | None:
+        """What each member of a tensor of the plan counts with; None if it is no sum of them."""
+        inputs = _TensorInputs(
+            self._sources, tensor, recipe.seed, self._cache, None, self._cpu_cache
+        )
+        return tensor.method.coefficients(inputs)
+
     def _stream(
         self, recipe: Recipe, plan: Plan, statistics: Statistics | None, into: Destination
     ) -> Iterator[tuple[str, torch.Tensor]]:

@@ -20,6 +20,8 @@ from .layers import setting as setting
 from .layers import split_at_number as split_at_number
 from .layers import vocabulary_size as vocabulary_size
 from .layers import with_setting as with_setting
+from .lora import ADAPTER_CONFIG as ADAPTER_CONFIG
+from .lora import Change as Change
 from .meta import MetaModel as MetaModel
 from .meta import UnbuildableModelError as UnbuildableModelError
 from .meta import UnknownModelError as UnknownModelError

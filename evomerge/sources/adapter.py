@@ -63,13 +63,17 @@ class Adapter:
         base = {f"base/{name}": path for name, path in self.base.files.items()}
         return {**dict(sorted(own.items())), **base}
 
+    def change(self, name: str) -> Change | None:
+        """How it changes one of the base's tensors; None where it does not."""
+        return self._changes.get(name)
+
     def tensor(self, name: str) -> torch.Tensor:
         """base + scale·B·A in float32 where the adapter changes a tensor, else the base's own.
 
         Never to be written to. The last computed tensor is kept, because a method may read it
         again.
         """
-        change = self._changes.get(name)
+        change = self.change(name)
         if change is None:
             return self.base.tensor(name)
         if self._last is None or self._last[0] != name:

@@ -81,19 +81,20 @@ def read_adapter_config(folder: Path, named: str) -> AdapterConfig:
             "its base with PEFT first"
         )
     _check_settings(document, named)
-    base = document.get("base_model_name_or_path")
+    stated = document.get("base_model_name_or_path")
+    base = stated if isinstance(stated, str) else None
     revision = document.get("revision")
     try:
         return AdapterConfig(
             base=f"{base}@{revision}" if base and revision else base or None,
-            rank=int(document["r"]),
-            alpha=float(document["lora_alpha"]),
-            rank_of={str(key): int(rank) for key, rank in _patterns(document, "rank_pattern")},
-            alpha_of={str(key): float(a) for key, a in _patterns(document, "alpha_pattern")},
+            rank=_rank(document["r"]),
+            alpha=_alpha(document["lora_alpha"]),
+            rank_of={str(key): _rank(rank) for key, rank in _patterns(document, "rank_pattern")},
+            alpha_of={str(key): _alpha(a) for key, a in _patterns(document, "alpha_pattern")},
             root_of_rank=bool(document.get("use_rslora")),
             fan_in_fan_out=bool(document.get("fan_in_fan_out")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         raise SourceError(
             f"{named}: r, lora_alpha or a pattern of {ADAPTER_CONFIG} cannot be read; "
             "get the file again"
@@ -113,6 +114,20 @@ def _check_settings(document: Mapping[str, Any], named: str) -> None:
             f"{named}: init_lora_weights: {start} changed the base's own weights; save the adapter "
             "again with PEFT's path_initial_model_for_weight_conversion"
         )
+
+
+def _rank(stated: Any) -> int:
+    rank = int(stated)
+    if rank < 1:
+        raise ValueError(f"{rank} is no rank")
+    return rank
+
+
+def _alpha(stated: Any) -> float:
+    alpha = float(stated)
+    if not abs(alpha) <= torch.finfo(torch.float32).max:
+        raise ValueError(f"{alpha} is not finite in float32")
+    return alpha
 
 
 def _patterns(document: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:

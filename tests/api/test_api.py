@@ -242,6 +242,8 @@ def test_the_winner_is_exported_merged_again_evaluated_and_reported(
     first, second = (load_tensors(tmp_path / name) for name in ("exported", "merged"))
     assert {n: t.tolist() for n, t in first.items()} == {n: t.tolist() for n, t in second.items()}
     assert exported.verified
+    adapter = result.export(tmp_path / "adapter", as_adapter=True, rank=3).weights.adapter
+    assert adapter is not None and adapter.rank == 3 and not adapter.exact
     summary = evomerge.evaluate(tmp_path / "exported", document)
     assert summary.score == result.winner.scores.score
     assert result.report(tmp_path / "page.html").read_text().startswith("<!doctype html>")
@@ -330,6 +332,15 @@ def test_a_job_reads_back_as_it_was_given(document: dict[str, Any]) -> None:
             lambda d, f: evomerge.merge({"merge_method": "linear"}, f / "out"),
             "recipe: models: missing",
         ),
+        (
+            lambda d, f: evomerge.merge({}, f / "out", as_adapter=True, rank=2.5),  # type: ignore[arg-type]
+            "--rank: 2.5 is no rank; give a whole number from 1",
+        ),
+        (
+            lambda d, f: evomerge.merge({}, f / "out", as_adapter=True, rank="8"),  # type: ignore[arg-type]
+            "--rank: '8' is no rank",
+        ),
+        (lambda d, f: evomerge.export(f, f / "out", rank=2), "give --as-adapter too"),
         (lambda d, f: evomerge.grid({"name": "x"}, f / "grid"), "grid: models"),
         (lambda d, f: evomerge.open_run(f), "no search here"),
     ],

@@ -128,6 +128,46 @@ def test_a_winner_is_exported_verified_and_built_again(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_a_winner_is_exported_as_an_adapter_that_scores_as_the_record_says(
+    searched: tuple[Path, Result], tmp_path: Path
+) -> None:
+    run_dir, _ = searched
+    command = ("export", str(run_dir), "--out", str(tmp_path / "adapter"), "--as-adapter")
+    refused = run(*command)
+    assert refused.exit_code == 2
+    assert "give the rank of the nearest adapter, such as --rank 16" in refused.stderr
+    exported = run(*command, "--rank", "32", "--verify")  # the full rank of its matrices
+    assert exported.exit_code == 0, exported.output
+    assert "verified: 0 of" in exported.stdout
+    assert "adapter over base: rank 32 in 16 modules" in exported.stdout
+    assert "relative error of the change (Frobenius norm)" in exported.stdout
+    coarse = tmp_path / "coarse"
+    again = run(
+        *("merge", str(tmp_path / "adapter" / "recipe.yaml"), "--out", str(coarse)),
+        *("--as-adapter", "--rank", "2"),
+    )
+    assert again.stdout.startswith(f"adapter: {coarse}\nadapter over base: rank 2 in 16 modules")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--rank", "3"), "--rank: it is the rank of an adapter; give --as-adapter too"),
+        (("--as-adapter", "--rank", "0"), "--rank: 0 is no rank"),
+        (("--as-adapter", "--rank", "-2"), "--rank: -2 is no rank"),
+        (("--as-adapter", "--rank", "33"), "--rank: 33 is more than 32"),
+    ],
+)
+def test_a_rank_that_no_adapter_has_is_refused_in_one_line(
+    searched: tuple[Path, Result], tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    run_dir, _ = searched
+    refused = run("export", str(run_dir), "--out", str(tmp_path / "out"), *options)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"evomerge: {words}")
+    assert not (tmp_path / "out").exists()
+
+
 def test_any_candidate_can_be_exported(searched: tuple[Path, Result], tmp_path: Path) -> None:
     run_dir, _ = searched
     out = tmp_path / "merged"

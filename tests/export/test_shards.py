@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evomerge.export.shards import Form, write_weights
+from evomerge.export.shards import Form, write_file, write_weights
 
 TENSORS = {
     "norm": torch.randn(33),
@@ -27,6 +27,8 @@ def test_one_shard_is_the_library_s_to_the_byte(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
     written = (tmp_path / "model.safetensors").read_bytes()
     assert written == (tmp_path / "theirs.safetensors").read_bytes()
+    assert write_file(tmp_path, "again.safetensors", TENSORS) == weights.size_bytes
+    assert (tmp_path / "again.safetensors").read_bytes() == written
     assert weights.files == ("model.safetensors",)
     assert weights.size_bytes == sum(tensor.nbytes for tensor in TENSORS.values())
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import transformers
 from transformers import LlamaConfig
 
+from evomerge.errors import RunError
 from evomerge.evaluate.candidate import TaskItems
 from evomerge.evaluate.stock import StockOptions, score_stock
 from evomerge.export import Verification, merge_recipe, verify
+from evomerge.export.verification import check_peft
 from evomerge.recipe import read_recipe
 from tests.architectures import ARCHITECTURES, save_architecture, save_expert
 from tests.checkpoints import WORDS, save_tiny_llama, word_tokenizer
 from tests.export.test_companions import AUTO_MAP, CODE, change_config, write
+from tests.sources.adapters import save_adapter
 
 TASKS = Path(__file__).parents[1] / "evaluate" / "tasks"
 OPTIONS = StockOptions(dtype="float32", device="cpu", task_folders=(TASKS,))
@@ -54,6 +60,48 @@ def test_a_vision_language_model_is_scored_as_one_that_reads_text(vision: Path) 
     found = verify(vision, recorded(vision), OPTIONS)
     assert found.verified, found.lines()
     assert found.items == len(ITEMS)
+
+
+def test_an_adapter_over_a_vision_language_model_is_scored_with_it(
+    vision: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = vision.with_name("base")
+    settings = {"r": 8, "target_modules": r".*language_model.*q_proj"}
+    save_adapter(base, tmp_path / "tuned", settings, architecture="llava")
+    models = [{"model": str(tmp_path / "tuned"), "parameters": {"weight": 0.7}}]
+    document = {"merge_method": "task_arithmetic", "base_model": str(base), "models": models}
+    recipe = read_recipe(json.dumps(document), where="test")
+    merge_recipe(recipe, tmp_path / "whole")
+    merge_recipe(recipe, tmp_path / "adapter", as_adapter=True)
+    assert verify(tmp_path / "adapter", recorded(tmp_path / "whole"), OPTIONS, base=base).verified
+    scored: list[Any] = []
+
+    def take(*_: object, model: Any, **__: object) -> None:
+        scored.append(model.model)
+        raise NotImplementedError
+
+    monkeypatch.setattr("lm_eval.simple_evaluate", take)
+    for folder, over in ((tmp_path / "whole", None), (tmp_path / "adapter", base)):
+        verify(folder, {"toy_choice": TaskItems(ids=(0,), metrics={})}, OPTIONS, base=over)
+    whole, with_adapter = (model.state_dict() for model in scored)
+    for name in whole:
+        torch.testing.assert_close(with_adapter[name], whole[name], rtol=0, atol=1e-6)
+
+
+def test_an_adapter_with_tied_embeddings_of_more_rows_than_tokens_is_verified(
+    tmp_path: Path,
+) -> None:
+    """With `peft`, lm-eval drops those rows, and cannot tie modules that are saved whole."""
+    rows = len(WORDS) + 5
+    base = save_tiny_llama(tmp_path / "base", seed=0, layers=1, tied=True, vocabulary=rows)
+    expert = save_expert(tmp_path / "expert", of=base, seed=1)
+    models = [{"model": str(expert), "parameters": {"weight": 0.7}}]
+    document = {"merge_method": "task_arithmetic", "base_model": str(base), "models": models}
+    recipe = read_recipe(json.dumps(document), where="test")
+    merge_recipe(recipe, tmp_path / "whole")
+    merge_recipe(recipe, tmp_path / "adapter", as_adapter=True, rank=32)
+    found = verify(tmp_path / "adapter", recorded(tmp_path / "whole"), OPTIONS, base=base)
+    assert found.verified, found.lines()
 
 
 def test_what_lm_eval_cannot_score_is_said_in_a_line(
@@ -101,3 +149,10 @@ def test_long_reasons_and_many_changed_files_are_short_lines() -> None:
     changed = tuple(f"model-{number:05d}-of-00099.safetensors" for number in range(99))
     (line,) = Verification(changed=changed).lines()
     assert line.endswith("model-00002-of-00099.safetensors and 96 more not as manifest.json says")
+
+
+def test_an_adapter_is_not_verified_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_peft()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RunError, match="pip install peft, or export without --verify"):
+        check_peft()

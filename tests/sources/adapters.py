@@ -49,24 +49,39 @@ def adapt(
     rows: int = 0,
     seed: int = 0,
 ) -> Trained:
-    kind = getattr(transformers, ARCHITECTURES[architecture][0])
-    model = kind.from_pretrained(base, dtype=torch.float32)
-    if rows:
-        model.resize_token_embeddings(model.config.vocab_size + rows)
-    tuned = get_peft_model(model, LoraConfig(**settings))
+    save_adapter(base, folder, settings, architecture=architecture, rows=rows, seed=seed)
+    merged = PeftModel.from_pretrained(_load(base, architecture, rows), folder).merge_and_unload()
+    out = folder.with_name(f"{folder.name}-merged")
+    merged.save_pretrained(out)
+    return Trained(base, folder, load_tensors(out))
+
+
+def save_adapter(
+    base: Path,
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    architecture: str = "llama",
+    rows: int = 0,
+    seed: int = 0,
+) -> Path:
+    """Save a random adapter over a base and return its folder."""
+    tuned = get_peft_model(_load(base, architecture, rows), LoraConfig(**settings))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in tuned.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     tuned.save_pretrained(folder)
-    again = kind.from_pretrained(base, dtype=torch.float32)
+    return folder
+
+
+def _load(base: Path, architecture: str, rows: int) -> transformers.PreTrainedModel:
+    kind = getattr(transformers, ARCHITECTURES[architecture][0])
+    model: transformers.PreTrainedModel = kind.from_pretrained(base, dtype=torch.float32)
     if rows:
-        again.resize_token_embeddings(again.config.vocab_size + rows)
-    merged = PeftModel.from_pretrained(again, folder).merge_and_unload()
-    out = folder.with_name(f"{folder.name}-merged")
-    merged.save_pretrained(out)
-    return Trained(base, folder, load_tensors(out))
+        model.resize_token_embeddings(model.config.vocab_size + rows)
+    return model
 
 
 def weights_of(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         "is a PEFT adapter of type IA3; only LORA is supported",
     ),
     "no rank": (lambda f: _change(f, r=None), "r, lora_alpha or a pattern of adapter_config.json"),
+    "an endless rank": (lambda f: _change(f, r=math.inf), "r, lora_alpha or a pattern"),
+    "a rank of zero": (lambda f: _change(f, rank_pattern={"q_proj": 0}), "r, lora_alpha or a"),
+    "an alpha that is no number": (lambda f: _change(f, lora_alpha=math.nan), "r, lora_alpha or"),
+    "an alpha beyond float32": (lambda f: _change(f, lora_alpha=1e300), "r, lora_alpha or a"),
+    "a base that is no name": (
+        lambda f: _change(f, base_model_name_or_path=["base"]),
+        "names no base_model_name_or_path",
+    ),
     "a broken pattern": (lambda f: _change(f, rank_pattern={"(": 2}), "r, lora_alpha or a pattern"),
     "another rank": (
         lambda f: _change(f, r=5),

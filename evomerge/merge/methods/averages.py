@@ -15,6 +15,12 @@ def merge_linear(inputs: Inputs, out: torch.Tensor) -> None:
 
     Raises EvomergeError where the weights to divide by sum to zero.
     """
+    weights = np.array(linear_coefficients(inputs))
+    weighted_sum([inputs.stored(member) for member in inputs.members], weights, out)
+
+
+def linear_coefficients(inputs: Inputs) -> tuple[float, ...]:
+    """The weights, divided by their sum where `normalize`. Raises EvomergeError for a sum of 0."""
     weights = np.array([inputs.number("weight", member) for member in inputs.members])
     if inputs.switch("normalize"):
         divisor = weights.sum()
@@ -24,7 +30,7 @@ def merge_linear(inputs: Inputs, out: torch.Tensor) -> None:
                 "normalize: false"
             )
         weights = weights / divisor
-    weighted_sum([inputs.stored(member) for member in inputs.members], weights, out)
+    return tuple(weights.tolist())
 
 
 LINEAR = Method(
@@ -39,6 +45,7 @@ LINEAR = Method(
     weighs_base=True,
     on_device=True,
     sums="any",
+    coefficients=linear_coefficients,
     mergekit=True,
 )
 
@@ -55,6 +62,11 @@ def merge_passthrough(inputs: Inputs, out: torch.Tensor) -> None:
     weighted_sum(tensors, np.array([scale, shift][: len(tensors)]), out)
 
 
+def scaled_coefficients(inputs: Inputs) -> tuple[float, ...] | None:
+    """The scale, unless something is added."""
+    return None if inputs.number("shift", 0) else (inputs.number("scale", 0),)
+
+
 PASSTHROUGH = Method(
     name="passthrough",
     citation="Goddard et al. 2024, Arcee's MergeKit (passthrough), arXiv:2403.13257",
@@ -67,6 +79,7 @@ PASSTHROUGH = Method(
     weighs_base=True,
     max_models=1,
     on_device=True,
+    coefficients=scaled_coefficients,
     mergekit=True,
 )
 
@@ -87,5 +100,6 @@ COPY = Method(
     needs_base=False,
     weighs_base=True,
     max_models=1,
+    coefficients=lambda inputs: (1.0,),
 )
 """For tensors that only one model has, and for modules that a recipe does not name."""

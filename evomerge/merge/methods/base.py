@@ -138,6 +138,11 @@ class Inputs(Protocol):
         """
 
 
+def _unknown(inputs: Inputs) -> None:
+    """No sum of the members' tensors is known to be the merged tensor."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A merge method.
@@ -152,7 +157,9 @@ class Method:
     random, so that the recipe's seed matters. statistics: the kind of statistics that its models
     need. sums: which weighted sums of models its weights can give where nothing is dropped. any:
     every sum; elected: sums of one model and the base; single: one model alone; none: none that is
-    known. mergekit: whether mergekit has it under this name.
+    known. coefficients: (inputs) -> the number that each member's tensor counts with, where the
+    merged tensor is their sum; None where it is not. mergekit: whether mergekit has it under this
+    name.
     """
 
     name: str
@@ -169,4 +176,5 @@ class Method:
     random: bool = False
     statistics: Literal["fisher", "inputs"] | None = None
     sums: Sums = "none"
+    coefficients: Callable[[Inputs], tuple[float, ...] | None] = _unknown
     mergekit: bool = False

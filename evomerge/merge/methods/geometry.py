@@ -135,6 +135,16 @@ def merge_model_stock(inputs: Inputs, out: torch.Tensor) -> None:
     write_sum(inputs, experts, shares, out, origin=inputs.base, vectors=vectors)
 
 
+def stock_coefficients(inputs: Inputs) -> tuple[float, ...] | None:
+    """t/N for each model and 1 - t for the base, unless each row has its own t."""
+    if inputs.switch("filter_wise"):
+        return None
+    experts = inputs.experts
+    ratio = float(stock_ratio(inner_products(inputs, experts, origin=inputs.base, vectors="whole")))
+    share = ratio / len(experts)
+    return tuple(share if member in experts else 1.0 - ratio for member in inputs.members)
+
+
 MODEL_STOCK = Method(
     name="model_stock",
     citation="Jang et al. 2024, Model Stock, arXiv:2403.19522",
@@ -144,5 +154,6 @@ MODEL_STOCK = Method(
     weighs_base=False,
     min_models=3,
     on_device=True,
+    coefficients=stock_coefficients,
     mergekit=True,
 )

@@ -38,6 +38,7 @@ _TABLED = 2**17
 """From this number of elements on, sums over random masks use a table; it has 2**16 entries."""
 
 _SMALLEST_SUM = 1e-7  # |δ| sums under this are not rescaled
+_SMALLEST_DIVISOR = 1e-8  # sums of weights under this are not divided by
 
 
 def keep_largest(inputs: Inputs, member: int, density: float) -> Mask:
@@ -157,6 +158,23 @@ def merge_task_vectors(
     )
 
 
+def whole_vectors(inputs: Inputs, *, thinned: bool) -> tuple[float, ...] | None:
+    """λw for each expert and the rest for the base; None where a task vector is not kept whole.
+
+    thinned: whether the method reads a density. The divisor when normalising: 1 for a sum near 0.
+    """
+    if thinned and any(inputs.number("density", member) < 1.0 for member in inputs.experts):
+        return None
+    weights = {member: inputs.number("weight", member) for member in inputs.experts}
+    total = float(sum(np.float32(weight) for weight in weights.values()))
+    divisor = total if inputs.switch("normalize") and abs(total) >= _SMALLEST_DIVISOR else 1.0
+    shares = {
+        member: inputs.number("lambda") * weight / divisor for member, weight in weights.items()
+    }
+    rest = 1.0 - sum(shares.values())
+    return tuple(shares.get(member, rest) for member in inputs.members)
+
+
 def _mask(inputs: Inputs, member: int, sparsify: Sparsify | None) -> Mask | None:
     if sparsify is None:
         return Mask(kind=KEEP_ALL)
@@ -246,6 +264,11 @@ _EPSILON = ParameterSpec(
 )
 
 
+def _elected(inputs: Inputs) -> None:
+    """Signs are elected element by element, so the result is no sum of whole tensors."""
+    return None
+
+
 def _method(
     name: str,
     citation: str,
@@ -268,6 +291,7 @@ def _method(
         on_device=True,
         random=sparsify in (keep_random, keep_by_rank),
         sums="elected" if elect else "any",
+        coefficients=_elected if elect else partial(whole_vectors, thinned=sparsify is not None),
         mergekit=True,
     )
 
