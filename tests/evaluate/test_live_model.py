@@ -259,18 +259,9 @@ def test_code_that_fails_is_refused_in_one_line(with_code: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("bert", "BertForMaskedLM cannot be scored"),
-        ("olmo_hybrid", "k_conv1d.weight: this architecture rearranges the tensor on load"),
-    ],
-)
-def test_what_cannot_be_scored_is_known_before_anything_has_memory(
-    name: str, message: str, tmp_path: Path
-) -> None:
-    source = open_source(str(save_architecture(tmp_path / "model", name)), where="models.base")
-    with pytest.raises(SourceError, match=message):
+def test_what_cannot_be_scored_is_known_before_anything_has_memory(tmp_path: Path) -> None:
+    source = open_source(str(save_architecture(tmp_path / "model", "bert")), where="models.base")
+    with pytest.raises(SourceError, match="BertForMaskedLM cannot be scored"):
         check_model(source, trust_remote_code=False, settings=TokenSettings())
 
 

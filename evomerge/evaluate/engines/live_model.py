@@ -120,10 +120,11 @@ def check_model(source: Source, *, trust_remote_code: bool, settings: TokenSetti
     )
     model = _without_memory(folder, read, torch.float32, trust_remote_code=trust_remote_code)
     model.tie_weights()
-    loader = WeightLoader(model)
+    shapes = source.structure.shapes
     try:
-        for name in source.structure.shapes:
-            loader.owner(name)
+        WeightLoader(model).fill(
+            (name, torch.empty(shape, device="meta")) for name, shape in shapes.items()
+        )
     except SourceError as error:
         raise SourceError(f"{source.reference}: {error}") from error
 
