@@ -85,8 +85,8 @@ class WeightLoader:
         """Copy every tensor to its place, converting the dtype where it differs.
 
         within: the parameters that must be given are those with names that begin so; all if empty.
-        Tensors that transformers ignores in old checkpoints are ignored. Raises SourceError for any
-        other unknown name, for a shape that differs, and for a parameter without a tensor.
+        Tensors that transformers ignores in old checkpoints are ignored. Tensors without values, on
+        the meta device, are only checked. Raises SourceError for any other unknown name, for a shape that differs, and for a parameter without a tensor.
         """
         filled = {name: 0 for name in self._parameters if name.startswith(within)}
         tied: dict[str, torch.Tensor] = {}
@@ -110,8 +110,7 @@ class WeightLoader:
                 if place.alias:
                     tied[place.owner] = tensor
                     continue
-                if tensor.data_ptr() != place.view.data_ptr():
-                    place.view.copy_(tensor)
+                _copy(tensor, place.view)
                 if place.owner in filled:
                     filled[place.owner] += tensor.numel()
             for owner, pieces in collected.items():
@@ -119,7 +118,7 @@ class WeightLoader:
             for owner, tensor in tied.items():
                 # A tied head stored alone fills both; beside stored embeddings it is ignored.
                 if filled[owner] == 0:
-                    self._parameters[owner].copy_(tensor)
+                    _copy(tensor, self._parameters[owner])
                     filled[owner] = tensor.numel()
         self._check_complete(filled)
 
@@ -174,10 +173,10 @@ class WeightLoader:
             parameter = self._state.get(target)
             if parameter is None or parameter.shape != tensor.shape:
                 raise SourceError(
-                    f"{first}: {target} of the live model is no {list(tensor.shape)}; merge "
-                    "checkpoints of the base's structure"
+                    f"{first}: it makes {list(tensor.shape)} of {target}, which does not fit the "
+                    "live model; merge checkpoints of the base's structure"
                 )
-            parameter.detach().copy_(tensor)
+            _copy(tensor, parameter.detach())
             place = self._names_by_id.get(id(parameter), target)
             if place in filled:
                 filled[place] += tensor.numel()
@@ -209,6 +208,12 @@ class WeightLoader:
         rule = next(rule for rule in self._converters if pattern in rule.source_patterns)
         part = _part(name, view, pattern, rule)
         return _Piece(target, pattern, rule) if part is None else _Place(owner, part, alias=False)
+
+
+def _copy(tensor: torch.Tensor, to: torch.Tensor) -> None:
+    """Copy values; one that is already there has them, and one without values is only counted."""
+    if not tensor.is_meta and tensor.data_ptr() != to.data_ptr():
+        to.copy_(tensor)
 
 
 def _part(
