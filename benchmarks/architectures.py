@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.metadata
 import importlib.resources
 import json
 import multiprocessing
+import re
 import shutil
 import tempfile
 import traceback
@@ -45,7 +47,13 @@ from evomerge.merge.engine import MergeEngine
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.route import Hop, stretches_of
 from evomerge.route.architectures import require_foldable
-from evomerge.sources import Source, open_source, shared_structure
+from evomerge.sources import (
+    Source,
+    UnbuildableModelError,
+    meta_model,
+    open_source,
+    shared_structure,
+)
 from evomerge.space import build_space
 from evomerge.vocabulary import TokenSettings
 from evomerge.workers.preparation.preparation import _check_moved_layers
@@ -270,10 +278,25 @@ class Family:
         return folder
 
     def try_open(self) -> str:
-        """The structure that is found."""
+        """The structure that is found, also of a configuration with the class's own sizes."""
+        self._check_usual_sizes()
         self.sources = {name: open_source(name, where="models") for name in self.references}
         structure = self.sources[self.references[0]].structure
         return f"yes: {structure.depth} layers"
+
+    def _check_usual_sizes(self) -> None:
+        """Raise Wrong if the class's defaults cannot be built here, and can in transformers."""
+        try:
+            config = self.kind.config_class()
+            usual = json.loads(config.to_json_string(use_diff=False))
+            with torch.device("meta"):
+                self.kind(config)
+        except Exception:  # some classes have no defaults that suit them
+            return
+        try:
+            meta_model({**usual, "architectures": [self.kind.__name__]})
+        except UnbuildableModelError as error:
+            raise Wrong(f"the class's own sizes: {error}") from error
 
     def merge(self, document: Mapping[str, Any]) -> Recipe:
         """A document as a recipe."""
@@ -562,8 +585,131 @@ def shortly(row: Mapping[str, str]) -> str:
     return "; ".join(bad) or "all yes"
 
 
+GROUPS = {
+    "Causal language models": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "Images and text": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+    "Speech": "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
+    "Sequence to sequence": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "Masked language models": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+}
+"""Headings of the page -> the list of transformers that it shows."""
+
+INTRODUCTION = """# Architectures
+
+<!-- Written by benchmarks/architectures.py. -->
+
+Each architecture is a tiny checkpoint with random weights (two to four layers, {rows} words) and
+two experts with noise, made from transformers' own class. evomerge knows none by name, except to
+fold scales. All causal language models of transformers {version} are here, and others that people
+merge. {date}, torch {torch}, mergekit {mergekit}, one thread of a CPU:
+
+    python benchmarks/architectures.py
+
+- **open**: the layers are found; transformers also builds the model at the class's own sizes;
+- **merge**: task arithmetic equals its formula; TIES and SLERP are finite and of the right shapes;
+- **space**: a search space is built: `parts` with a weight for attention and one for the MLP, or
+  `layers`, where the names of the tensors do not tell the two;
+- **choices**, **answers**: log-likelihoods and greedy answers of the live merge equal those of its
+  export in plain transformers;
+- **route**: a route through two models scores as the same layers in a plain checkpoint;
+- **fold**: the same with a scale, folded into the weights;
+- **restack**: slices of two models, one layer deeper, are exported and load whole;
+- **export**: plain transformers loads the merge, no tensor missing and none left over;
+- **mergekit**: the merge equals mergekit's (– where mergekit does not have the architecture, or
+  does not execute the merge).
+
+A number is that of a [refusal](#refusals): one line, exit code 2, before a candidate is scored.
+
+"""
+
+
 def page(rows: list[dict[str, str]]) -> str:
-    return ""
+    """docs/architectures.md."""
+    made = [row for row in rows if "open" in row]
+    refusals: dict[str, int] = {}
+    tables = []
+    left = list(made)
+    for title, mapping in GROUPS.items():
+        kinds = getattr(modeling_auto, mapping)
+        own = [row for row in left if kinds.get(row["type"]) == row["class"]]
+        left = [row for row in left if row not in own]
+        if own:
+            tables += [f"## {title}", "", *table(own, refusals), ""]
+    assert not left, left
+    text = INTRODUCTION.format(
+        rows=ROWS,
+        version=transformers.__version__,
+        date=datetime.date.today().isoformat(),
+        torch=torch.__version__,
+        mergekit=importlib.metadata.version("mergekit"),
+    )
+    parts = [*counts(rows), *tables, "## Refusals", ""]
+    parts += [f"{number}. {reason}" for reason, number in refusals.items()]
+    parts += ["", "## Not made", ""]
+    not_made = [
+        f"- `{row['class']}` ({row['type']}): {reason_of(row)}" for row in rows if row not in made
+    ]
+    return text + "\n".join([*parts, *(not_made or ["None."])]) + "\n"
+
+
+def counts(rows: list[dict[str, str]]) -> list[str]:
+    """How many architectures do all, and how many each."""
+    made = [row for row in rows if "open" in row]
+    refused = [{c for c in COLUMNS if not fits(row.get(c, "n/a"))} for row in made]
+    whole, folding = refused.count(set()), refused.count({"fold"})
+    done = {column: sum(fits_here(row, column) for row in made) for column in COLUMNS}
+    each = ", ".join(f"{column} {count}" for column, count in done.items())
+    return [
+        f"Of {len(rows)} architectures {whole} do everything, {folding} everything but folding, "
+        f"{len(made) - whole - folding} have other refusals, and {len(rows) - len(made)} could not "
+        f"be made. By column: {each}.",
+        "",
+    ]
+
+
+def fits_here(row: Mapping[str, str], column: str) -> bool:
+    """Whether a cell is a yes."""
+    return row.get(column, "").startswith("yes")
+
+
+def fits(cell: str) -> bool:
+    """Whether a cell is a yes, or does not apply."""
+    return cell.startswith(("yes", "n/a"))
+
+
+def table(rows: list[dict[str, str]], refusals: dict[str, int]) -> list[str]:
+    """A table's lines; new refusals get the next numbers."""
+    lines = [f"| architecture | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
+    for row in sorted(rows, key=lambda row: (row["class"].lower(), row["type"])):
+        cells = [cell_text(row, column, refusals) for column in COLUMNS]
+        lines.append(f"| {row['class']} ({row['type']}) | {' | '.join(cells)} |")
+    return lines
+
+
+def cell_text(row: Mapping[str, str], column: str, refusals: dict[str, int]) -> str:
+    """A cell of the table."""
+    cell = row.get(column, "n/a")
+    if cell.startswith("n/a"):
+        return "–"
+    if cell.startswith("yes"):
+        return "yes" if column != "space" else "parts" if "mlp" in cell else "layers"
+    reason = plainly(cell.removeprefix("refused: "), row["class"])
+    number = refusals.setdefault(reason, len(refusals) + 1)
+    return str(number) if cell.startswith("refused") else f"**{number}**"
+
+
+def plainly(reason: str, kind: str) -> str:
+    """A refusal without the names of folders, classes and layers."""
+    reason = reason.replace(f"{PAGE.parents[1]}/", "")
+    reason = re.sub(r"(models: )?/\S*/(base|expert\d)\b", "MODEL", reason).replace(kind, "CLASS")
+    reason = re.sub(r"\b\d+\b", "N", reason)
+    reason = re.sub(r"\((model|language_model|vision\w*|audio\w*)\.[\w., ]*\)", "(...)", reason)
+    return f"`` {reason} ``"
+
+
+def reason_of(row: Mapping[str, str]) -> str:
+    """Why an architecture was not made."""
+    return row.get("made", "").removeprefix("no: ")
 
 
 if __name__ == "__main__":
