@@ -18,7 +18,9 @@ import importlib.resources
 import json
 import multiprocessing
 import re
+import resource
 import shutil
+import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -96,6 +98,9 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
 LENGTHS = (3, 9, 9, 14, 5)
 """Tokens of the texts that are scored."""
 
+_PATIENCE = 20
+"""How many times the limit of processor time a step may wait."""
+
 CLOSE = 1e-4
 """Of logits near 1, and of sums of log-probabilities."""
 
@@ -113,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--again", action="store_true")
-    parser.add_argument("--seconds", type=float, default=90)
+    parser.add_argument("--seconds", type=int, default=90, help="of processor time, for each")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "architectures"))
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
@@ -157,34 +162,36 @@ def architectures() -> Iterator[tuple[str, str]]:
                 yield key
 
 
-def try_alone(model_type: str, kind: str, *, limit_s: float) -> dict[str, str]:
+def try_alone(model_type: str, kind: str, *, limit_s: int) -> dict[str, str]:
     """The row of one architecture, from a process that ends with the time limit at the latest."""
     context = multiprocessing.get_context("fork")  # what is imported already is imported once
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=try_one, args=(model_type, kind, theirs))
+    child = context.Process(target=try_one, args=(model_type, kind, theirs, limit_s))
     child.start()
     theirs.close()
     row = {"type": model_type, "class": kind}
-    deadline = datetime.datetime.now() + datetime.timedelta(seconds=limit_s)
     stage = "made"
     try:
-        while ours.poll(max(0.0, (deadline - datetime.datetime.now()).total_seconds())):
+        while ours.poll(_PATIENCE * limit_s):
             stage, cell = ours.recv()
             if cell is not None:
                 row[stage] = cell
-        row[stage] = f"FAILED: not done in {limit_s:g} s"
+        row[stage] = f"FAILED: nothing in {_PATIENCE * limit_s} s"
     except EOFError:
         child.join()
         if child.exitcode:
-            row[stage] = f"FAILED: the process ended with {child.exitcode}"
+            late = -child.exitcode in (signal.SIGXCPU, signal.SIGKILL)
+            ending = f"not done in {limit_s} s" if late else f"it ended with {child.exitcode}"
+            row[stage] = f"FAILED: {ending}"
     finally:
         child.kill()
         child.join()
     return row
 
 
-def try_one(model_type: str, kind: str, out: Connection) -> None:
+def try_one(model_type: str, kind: str, out: Connection, limit_s: int) -> None:
     """Send (column, cell) for every column; a cell of None says that the column has begun."""
+    resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))  # a busy machine makes none late
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -155,9 +155,10 @@ class Checkpoint:
         packed = self._packed.get(name)
         if packed is None:
             return self._view(name)
-        if self._last is None or self._last[0] != name:
-            self._last = name, packed.unpack(*map(self._view, packed.parts))
-        return self._last[1]
+        last = self._last  # another thread may set it meanwhile
+        if last is None or last[0] != name:
+            last = self._last = name, packed.unpack(*map(self._view, packed.parts))
+        return last[1]
 
     def _view(self, name: str) -> torch.Tensor:
         """A stored tensor: a view of its file."""
