@@ -86,7 +86,8 @@ class WeightLoader:
 
         within: the parameters that must be given are those with names that begin so; all if empty.
         Tensors that transformers ignores in old checkpoints are ignored. Tensors without values, on
-        the meta device, are only checked. Raises SourceError for any other unknown name, for a shape that differs, and for a parameter without a tensor.
+        the meta device, are only checked. Raises SourceError for any other unknown name, for a
+        shape that differs, and for a parameter without a tensor.
         """
         filled = {name: 0 for name in self._parameters if name.startswith(within)}
         tied: dict[str, torch.Tensor] = {}
