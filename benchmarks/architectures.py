@@ -101,6 +101,9 @@ LENGTHS = (3, 9, 9, 14, 5)
 _PATIENCE = 20
 """How many times the limit of processor time a step may wait."""
 
+_LONGEST = 400
+"""The most characters of a refusal on the page."""
+
 CLOSE = 1e-4
 """Of logits near 1, and of sums of log-probabilities."""
 
@@ -711,6 +714,7 @@ def plainly(reason: str, kind: str) -> str:
     reason = re.sub(r"(models: )?/\S*/(base|expert\d)\b", "MODEL", reason).replace(kind, "CLASS")
     reason = re.sub(r"\b\d+\b", "N", reason)
     reason = re.sub(r"\((model|language_model|vision\w*|audio\w*)\.[\w., ]*\)", "(...)", reason)
+    reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}…"
     return f"`` {reason} ``"
 
 
