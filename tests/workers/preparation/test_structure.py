@@ -49,9 +49,18 @@ def test_layers_that_compute_by_their_number_are_in_no_route(tmp_path: Path, kin
         prepare(job)
 
 
-def test_layers_that_the_live_model_cannot_move_are_known_before_a_search(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("minimax", "self_attn.num_hidden_layers of a layer depends on its number"),
+        ("zamba", r"layers share weights \(.*shared_transf"),
+    ],
+)
+def test_layers_that_the_live_model_cannot_move_are_known_before_a_search(
+    tmp_path: Path, kind: str, reason: str
+) -> None:
     """A configuration can describe them in any order, but one model cannot hold them in any."""
-    write_architecture(tmp_path, "minimax")
+    write_architecture(tmp_path, kind)
     job = make_job(tmp_path, search_space={"routes": {}})
-    with pytest.raises(SourceError, match="of a layer depends on its number, so routes cannot"):
+    with pytest.raises(SourceError, match=rf"{reason}.*, so routes cannot move its layers"):
         prepare(job)
