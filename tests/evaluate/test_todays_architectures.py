@@ -19,6 +19,7 @@ from benchmarks.tiny_configs import tiny_config
 from evomerge.errors import SourceError
 from evomerge.evaluate.engines.live_model import check_model
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.evaluate.engines.transformers.routed import check_routable
 from evomerge.export.checkpoint import write_checkpoint
 from evomerge.merge.engine import MergeEngine
 from evomerge.recipe import Recipe
@@ -137,3 +138,17 @@ def test_what_does_not_continue_text_is_merged_and_refused_for_scoring(
     source = open_source(str(folders[0]), where="test")
     with pytest.raises(SourceError, match="cannot be scored, tasks need a model that continues"):
         check_model(source, trust_remote_code=False, settings=TokenSettings())
+
+
+def test_routes_move_layers_of_a_large_gemma_4_and_not_of_one_with_tables_by_layer(
+    tmp_path: Path,
+) -> None:
+    """The small ones have embeddings for each layer, in one table that is as wide as all layers."""
+    tables = open_source(str(save(tmp_path / "small", "Gemma 4")[0]), where="test")
+    with pytest.raises(SourceError, match="depends on the number of layers, so routes cannot move"):
+        check_routable(tables, trust_remote_code=False, settings=TokenSettings())
+    config = tiny_config("gemma4_text")
+    config.hidden_size_per_layer_input = 0
+    transformers.Gemma4ForCausalLM(config).save_pretrained(tmp_path / "large")
+    plain = open_source(str(tmp_path / "large"), where="test")
+    check_routable(plain, trust_remote_code=False, settings=TokenSettings())

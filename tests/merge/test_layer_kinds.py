@@ -176,7 +176,7 @@ def restack(folder: Path, ranges: Ranges) -> dict[str, Any]:
         ("Qwen3NextForCausalLM", qwen3_next, (), (REPEATED, EVEN, CUT, LATER)),
         ("Qwen2MoeForCausalLM", qwen2_moe, (), (REPEATED, EVEN, CUT, LATER)),
         ("BambaForCausalLM", bamba, (), (REPEATED, EVEN, CUT, LATER)),
-        ("Gemma4ForCausalLM", gemma_4, (), (REPEATED, EVEN, LATER)),
+        ("Gemma4ForCausalLM", gemma_4, (), (REPEATED, EVEN, CUT, LATER)),
     ],
 )
 def test_layers_keep_their_kind_or_are_refused(

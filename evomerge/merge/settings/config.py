@@ -33,7 +33,9 @@ from evomerge.sources import (
 # two are compared.
 
 
-_OF_THE_PLACE = re.compile(r"^_|idx|index|layer_id|layer_number|layers$|^training$|^name")
+_OF_THE_PLACE = re.compile(
+    r"^_|idx|index|layer_id|layer_number|layers$|^training$|^name|^store_full_length_kv$"
+)
 """Settings of a module that only say its position, or that have no effect."""
 
 _BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)

@@ -32,8 +32,9 @@ _KNOWN = {
 }
 """Settings that, if they are set, tie layers to their places."""
 
-_NO_FACTS = ("layer_idx", "training")
-"""A layer's place in the cache, of which every hop gets its own, and what has no effect here."""
+_NO_FACTS = ("layer_idx", "training", "first_kv_shared_layer_idx", "store_full_length_kv")
+"""A layer's place in the cache, of which every hop gets its own, and what has no effect here: no
+layer is shared, see `_KNOWN`."""
 
 
 def check_settings(model: PreTrainedModel, *, named: str) -> None:
