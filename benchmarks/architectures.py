@@ -556,7 +556,7 @@ def mergekit_architectures() -> frozenset[str]:
 def logits_of(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     """(length, vocabulary) of one text, read at once."""
     with torch.no_grad():
-        found: torch.Tensor = model(ids).logits[0].double()
+        found: torch.Tensor = model(ids, use_cache=False).logits[0].double()
     return found
 
 

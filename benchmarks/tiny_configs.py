@@ -286,6 +286,7 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
         "shape_vocab_size": ROWS,
     },
     "xlnet": {"d_head": 4},
+    "youtu": {"pad_token_id": None},  # transformers zeroes the row of that token when it loads
     "zamba": {
         "num_hidden_layers": 4,
         "num_key_value_heads": 4,

@@ -32,9 +32,12 @@ _KNOWN = {
 }
 """Settings that, if they are set, tie layers to their places."""
 
-_NO_FACTS = ("layer_idx", "training", "first_kv_shared_layer_idx", "store_full_length_kv")
+_NO_FACTS = ("layer_idx", "training", "store_full_length_kv")
 """A layer's place in the cache, of which every hop gets its own, and what has no effect here: no
 layer is shared, see `_KNOWN`."""
+
+_NO_FACT_OF_TEXT_MODELS = "model.first_kv_shared_layer_idx"
+"""The depth of a Gemma 4 without shared layers. One that sees keeps more by the layer's number."""
 
 
 def check_settings(model: PreTrainedModel, *, named: str) -> None:
@@ -105,7 +108,8 @@ def _facts(module: nn.Module, *, but: str = "\0") -> dict[str, object]:
             continue
         for name, value in vars(part).items():
             plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
-            if plain and name not in _NO_FACTS and not name.startswith("_"):
+            left_out = name in _NO_FACTS or path + name == _NO_FACT_OF_TEXT_MODELS
+            if plain and not left_out and not name.startswith("_"):
                 facts[path + name] = value
         tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         facts.update((path + name, tuple(tensor.shape)) for name, tensor in tensors)
