@@ -59,7 +59,11 @@ def _build(
 ) -> PreTrainedModel:
     if not isinstance(source, Adapter):
         return build_model(
-            source.folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+            source.folder,
+            config=source.config,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
         )
     # An adapter has no configuration of its own, and may change its base's vocabulary.
     with tempfile.TemporaryDirectory() as folder:
@@ -81,6 +85,11 @@ def _parts(
     }
     parts: dict[str, list[Part]] = defaultdict(list)
     for name in names:
+        if loader.rearranged(name):
+            raise SourceError(
+                f"{name}: this architecture rearranges the tensor on load, so that it has no "
+                "statistics of its own; use a method without statistics"
+            )
         view = loader.destination(name)
         owner = None if view is None else owners.get(view.untyped_storage().data_ptr())
         if view is None or owner is None:  # tied to another, or a buffer

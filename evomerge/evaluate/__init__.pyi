@@ -47,6 +47,7 @@ from .engines.transformers.plain import load_plain as load_plain
 from .engines.transformers.plain import plain_answer as plain_answer
 from .engines.transformers.plain import plain_logits as plain_logits
 from .engines.transformers.routed import RoutedEngine as RoutedEngine
+from .engines.transformers.routed import check_routable as check_routable
 from .engines.vllm.engine import VllmEngine as VllmEngine
 from .engines.vllm.engine import check_answers as check_answers
 from .engines.vllm.start import check_served as check_served

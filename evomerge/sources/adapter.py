@@ -76,10 +76,12 @@ class Adapter:
         change = self.change(name)
         if change is None:
             return self.base.tensor(name)
-        if self._last is None or self._last[0] != name:
+        last = self._last  # another thread may set it meanwhile
+        if last is None or last[0] != name:
             stored = change.replacement
-            self._last = name, change.apply(self.base.tensor(name) if stored is None else stored)
-        return self._last[1]
+            changed = change.apply(self.base.tensor(name) if stored is None else stored)
+            last = self._last = name, changed
+        return last[1]
 
     def as_stored(self, name: str) -> bool:
         """True: every tensor has its own rows."""

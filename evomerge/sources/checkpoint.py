@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,54 +25,9 @@ from evomerge.sources.layers import (
     setting,
     vocabulary_size,
 )
+from evomerge.sources.quantised import unpacked
 from evomerge.sources.source import Structure
 from evomerge.sources.unread import Unread, find_unread
-
-# Whether a checkpoint's weights are packed into codes of a few bits, which cannot be merged.
-#
-# The sign can be in the configuration, in a file beside it, or in the tensors alone: scales beside
-# the weights, or weights that are integers.
-
-
-_SETTINGS = ("quantization_config", "compression_config", "quantization")
-_FILES = (
-    "quantize_config.json",
-    "quant_config.json",
-    "hf_quant_config.json",
-    "quanto_qmap.json",
-)
-"""Files beside the weights: of old GPTQ and AWQ, ModelOpt, and Quanto."""
-
-_PACKED = re.compile(
-    r"\.(qweight|qzeros|g_idx|absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_packed|"
-    r"weight_scale|weight_scale_inv|weight_scale_2|weight_zero_point|weight_shape|input_scale|"
-    r"weight_format|quant_state\..*)$|_(blocks|scale_inv)$"
-)
-"""Endings of names of tensors that unpack packed weights, and of some packed weights."""
-
-_FEW_BITS = ("float8", "f8", "f6", "f4")
-_WHOLE = ("uint8", "int8", "int16", "int32", "uint16", "uint32", "int64", "uint64", "bool")
-
-
-def quantised_by(
-    folder: Path, config: Mapping[str, Any], entries: Mapping[str, Entry]
-) -> str | None:
-    """A sign that the weights are quantised: a setting, a file or a tensor; None if there is none.
-
-    Integer tensors that are not weights (positions, counters, masks) are no sign.
-    """
-    setting = next((key for key in _SETTINGS if config.get(key)), None)
-    if setting:
-        return f"{setting} in config.json"
-    file_name = next((name for name in _FILES if (folder / name).exists()), None)
-    if file_name:
-        return file_name
-    for name, entry in entries.items():
-        packed = _PACKED.search(name) or entry.dtype.lower().startswith(_FEW_BITS)
-        if packed or (name.endswith(".weight") and entry.dtype in _WHOLE):
-            return f"{name}, stored as {entry.dtype}"
-    return None
-
 
 # A model's config.json: read, with type checks of the settings that this package uses.
 
@@ -172,10 +126,10 @@ class Checkpoint:
         self._handles: dict[Path, Any] = {}
         self._views: dict[str, torch.Tensor] = {}
         config = read_config(folder, named)
-        found = read_weights(folder, named)
-        sign = quantised_by(folder, config, found)
-        if sign:
-            raise SourceError(f"{named}: is quantised ({sign}); give the model before quantisation")
+        self._stored = read_weights(folder, named)
+        plain = unpacked(folder, config, self._stored, named)
+        config, found, self._packed = plain.config, plain.entries, plain.packed
+        self._last: tuple[str, torch.Tensor] | None = None
         self._entries = {
             name: entry for name, entry in found.items() if not name.endswith(_COMPUTED)
         }
@@ -189,14 +143,28 @@ class Checkpoint:
     @property
     def files(self) -> Mapping[str, Path]:
         """Weights, index and the files beside them, but no other weights in the folder."""
-        stored = {entry.file.name: entry.file for entry in self._entries.values()}
+        stored = {entry.file.name: entry.file for entry in self._stored.values()}
         return dict(sorted({**stored, **self._companions.files}.items()))
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor in its stored dtype and shape: a view of the file, never to be written to."""
+        """The tensor in its stored dtype and shape: a view of the file, never to be written to.
+
+        A packed weight is unpacked whenever it is read; the last one is kept, because a method may
+        read it again.
+        """
+        packed = self._packed.get(name)
+        if packed is None:
+            return self._view(name)
+        last = self._last  # another thread may set it meanwhile
+        if last is None or last[0] != name:
+            last = self._last = name, packed.unpack(*map(self._view, packed.parts))
+        return last[1]
+
+    def _view(self, name: str) -> torch.Tensor:
+        """A stored tensor: a view of its file."""
         view = self._views.get(name)
         if view is None:
-            file = self._entries[name].file
+            file = self._stored[name].file
             if file not in self._handles:
                 self._handles[file] = safe_open(file, framework="pt")
             view = self._views[name] = self._handles[file].get_tensor(name)
@@ -208,7 +176,9 @@ class Checkpoint:
 
     def prefetch(self, name: str) -> None:
         """Ask the system to read a tensor's bytes ahead; returns at once."""
-        read_ahead(self._entries[name])
+        packed = self._packed.get(name)
+        for part in (name,) if packed is None else packed.parts:
+            read_ahead(self._stored[part])
 
     def sha256(self) -> Mapping[str, str]:
         """Hex digest of each of `files`; reads every byte of those that changed.

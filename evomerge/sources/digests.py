@@ -17,7 +17,7 @@ from evomerge.errors import SourceError
 from evomerge.sources.header import read_entries
 
 _BLOCK_BYTES = 2**24
-_WITH_NAN = ("float64", "float32", "bfloat16", "float16")
+_WITH_NAN = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e8m0fnu")
 _Key = tuple[Path, int, int]
 
 
@@ -99,6 +99,8 @@ def not_finite(values: torch.Tensor) -> str | None:
     """ "NaN" or "infinity" if the values contain one, else None."""
     if not values.numel() or not values.is_floating_point():
         return None
+    if values.dtype.itemsize == 1:  # torch has no bounds of these
+        values = values.float()
     # One pass at the speed of memory: if there is a NaN, it is both the least and the greatest.
     least, greatest = (float(bound) for bound in torch.aminmax(values.detach()))
     if math.isnan(least) or math.isnan(greatest):

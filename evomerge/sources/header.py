@@ -23,6 +23,7 @@ _DTYPES: Mapping[str, tuple[str, int]] = {
     "BF16": ("bfloat16", 16),
     "F8_E4M3": ("float8_e4m3fn", 8),
     "F8_E5M2": ("float8_e5m2", 8),
+    "F8_E8M0": ("float8_e8m0fnu", 8),
     "I64": ("int64", 64),
     "I32": ("int32", 32),
     "I16": ("int16", 16),

@@ -58,6 +58,7 @@ DEPTH_KEYS = (
     "encoder_layers",
     "decoder_layers",
     "num_hidden_groups",  # layers that share weights are stored once for each group
+    "num_layers_per_stack",  # layers of a loop, whose passes num_hidden_layers counts
 )
 WIDTH_KEYS = ("hidden_size", "d_model", "n_embd", "dim")
 DRAFT_KEY = "num_nextn_predict_layers"

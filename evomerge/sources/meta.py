@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ from evomerge.errors import one_line
 
 _DEEPEST = 10_000
 """The most layers of a model; a larger number counts as a mistake, and no model is built."""
+
+_COUNTS_LAYERS = re.compile(r"layers?$|layers_per_stack$")
+"""Settings that may be numbers of layers; Gemma's vocab_size_per_layer_input is none."""
 
 _LONGEST = 240
 """The most characters of a reason in a message."""
@@ -253,7 +257,7 @@ def _refuse_depths(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if isinstance(value, Mapping):
             _refuse_depths(value)
-        elif "layer" in key and isinstance(value, int) and value > _DEEPEST:
+        elif _COUNTS_LAYERS.search(key) and isinstance(value, int) and value > _DEEPEST:
             raise UnbuildableModelError(f"{key}: {value} is more than {_DEEPEST} layers")
 
 

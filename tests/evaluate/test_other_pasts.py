@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from evomerge.errors import SourceError
 from evomerge.evaluate.engines.transformers.decoding import Rows
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.engines.transformers.forward_options import ForwardOptions
@@ -27,20 +26,13 @@ from tests.evaluate.test_engine import continuation, generated, prompt
 from tests.evaluate.test_live_model import UNSCORABLE, words
 from tests.evaluate.test_packing import engine_of
 
-REFUSED = ("olmo_hybrid",)
-"""Loaded in a way that is refused by name."""
-
 ASKED = [continuation(words(3 + 4 * i % 23, seed=i), 1 + i % 3) for i in range(12)]
 PROMPTS = [prompt(words(2 + 5 * i % 19, seed=i), limit_tokens=1 + 3 * (i % 4)) for i in range(10)]
 """Of unequal lengths, with answers that end at different steps."""
 
 PADDED = {
     **{name: (4,) for name in ARCHITECTURES if name not in UNSCORABLE},
-    **{
-        name: ("auto",) if name in UNSCORABLE else ("auto", 4)
-        for name in OTHER_PASTS
-        if name not in REFUSED
-    },
+    **{name: ("auto",) if name in UNSCORABLE else ("auto", 4) for name in OTHER_PASTS},
 }
 """Sizes of batches."""
 
@@ -66,13 +58,6 @@ def test_batches_give_what_plain_transformers_gives_row_by_row(
         engine = engine_of(tmp_path, batch_size=batch_size)
         assert [(value, greedy) for value, greedy in engine.loglikelihood(ASKED)] == likely
         assert engine.generate(PROMPTS) == said
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_loaded_in_an_unknown_way_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    save_architecture(tmp_path, name)
-    with pytest.raises(SourceError, match="this architecture rearranges the tensor on load"):
-        engine_of(tmp_path)
 
 
 ROWS = {

@@ -35,6 +35,21 @@ def test_a_stream_that_fits_passes_as_it_is(base: Path) -> None:
     assert all(passed[name] is tensor for name, tensor in tensors.items())
 
 
+def test_tensors_that_transformers_rearranges_are_given_as_they_are(tmp_path: Path) -> None:
+    folder = save_architecture(tmp_path, "olmo_hybrid")
+    tensors = load_tensors(folder)
+    loader = loader_into(folder)
+    assert any(loader.rearranged(name) for name in tensors)
+    stream = CheckedStream(tensors.items(), loader, heads={})
+    assert dict(stream).keys() == tensors.keys()
+    stream.check()
+    part = next(name for name in tensors if loader.rearranged(name))
+    short = CheckedStream(((k, v) for k, v in tensors.items() if k != part), loader, heads={})
+    dict(short)
+    with pytest.raises(SourceError, match=r"which does not fit the live model"):
+        short.check()
+
+
 @pytest.mark.parametrize("stored", [EMBEDDINGS, HEAD])
 def test_a_tied_head_is_given_beside_the_embeddings_by_whichever_name_it_is_stored(
     stored: str, tmp_path: Path

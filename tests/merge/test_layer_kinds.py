@@ -103,6 +103,29 @@ def recurrent_gemma() -> PreTrainedConfig:
     return transformers.RecurrentGemmaConfig(**_TEXT, lru_width=16, head_dim=4)
 
 
+def gemma_4() -> PreTrainedConfig:
+    """Layers that see all have larger heads, which config.json lists by the number of the layer."""
+    return transformers.Gemma4TextConfig(
+        **_TEXT,
+        head_dim=4,
+        global_head_dim=8,
+        hidden_size_per_layer_input=0,
+        layer_types=["sliding_attention", "full_attention"] * 3,
+    )
+
+
+def zamba() -> PreTrainedConfig:
+    """Layers with attention share one set of weights."""
+    return transformers.ZambaConfig(
+        **{**_TEXT, "num_key_value_heads": 4},
+        layers_block_type=["mamba", "hybrid"] * 3,
+        n_mamba_heads=2,
+        mamba_d_state=4,
+        mamba_dt_rank=4,
+        use_mamba_kernels=False,
+    )
+
+
 def diff_llama() -> PreTrainedConfig:
     return transformers.DiffLlamaConfig(**_TEXT)
 
@@ -153,6 +176,7 @@ def restack(folder: Path, ranges: Ranges) -> dict[str, Any]:
         ("Qwen3NextForCausalLM", qwen3_next, (), (REPEATED, EVEN, CUT, LATER)),
         ("Qwen2MoeForCausalLM", qwen2_moe, (), (REPEATED, EVEN, CUT, LATER)),
         ("BambaForCausalLM", bamba, (), (REPEATED, EVEN, CUT, LATER)),
+        ("Gemma4ForCausalLM", gemma_4, (), (REPEATED, EVEN, CUT, LATER)),
     ],
 )
 def test_layers_keep_their_kind_or_are_refused(
@@ -174,3 +198,24 @@ def test_the_rule_that_says_the_kinds_is_named(tmp_path: Path) -> None:
     folder = make(tmp_path / "m", "JambaForCausalLM", jamba())
     with pytest.raises(RecipeError, match=r"attn_layer_offset, attn_layer_period"):
         restack(folder, LATER)
+
+
+def test_settings_by_the_number_of_a_layer_go_with_it(tmp_path: Path) -> None:
+    folder = make(tmp_path / "m", "Gemma4ForCausalLM", gemma_4())
+    config = restack(folder, LATER)
+    assert config["per_layer_config"] == {number: {"head_dim": 8} for number in "024"}
+
+
+def test_layers_that_share_weights_stand_with_those_of_their_own_model_alone(
+    tmp_path: Path,
+) -> None:
+    folders = [make(tmp_path / name, "ZambaForCausalLM", zamba()) for name in "ab"]
+    restack(folders[0], EVEN)
+    sources = {str(folder): open_source(str(folder), where="test") for folder in folders}
+    slices = tuple(
+        Slice(sources=(SliceSource(model=name, layer_range=taken),))
+        for name, taken in zip(sources, ((0, 4), (2, 6)), strict=True)
+    )
+    recipe = Recipe(merge_method="passthrough", slices=slices)
+    with pytest.raises(RecipeError, match=r"^slices: layers of .* share weights .*shared_transf"):
+        merged_config(recipe, MergeEngine(sources).plan(recipe), sources)

@@ -85,6 +85,11 @@ def test_layers_that_share_weights_are_found_by_their_groups(saved: Path) -> Non
     assert structure_of(saved).stacks == (Stack("encoder.groups.", 1),)
 
 
+def test_the_layers_of_a_loop_are_found_though_the_config_counts_its_passes(saved: Path) -> None:
+    change_config(saved, num_hidden_layers=32, num_layers_per_stack=4)
+    assert structure_of(saved).stacks == (Stack("model.layers.", 4),)
+
+
 @pytest.mark.parametrize("width", [32, 300])
 def test_of_two_stacks_the_one_the_config_means_is_taken(saved: Path, width: int) -> None:
     """A tower that is heavier, of the language model's depth or not."""

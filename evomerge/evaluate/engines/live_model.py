@@ -33,10 +33,10 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
-from evomerge.errors import SourceError, one_line
+from evomerge.errors import SourceError
 from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.recipe import DType
-from evomerge.sources import Source
+from evomerge.sources import Source, short
 from evomerge.vocabulary import TokenSettings, config_folder
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -120,10 +120,11 @@ def check_model(source: Source, *, trust_remote_code: bool, settings: TokenSetti
     )
     model = _without_memory(folder, read, torch.float32, trust_remote_code=trust_remote_code)
     model.tie_weights()
-    loader = WeightLoader(model)
+    shapes = source.structure.shapes
     try:
-        for name in source.structure.shapes:
-            loader.owner(name)
+        WeightLoader(model).fill(
+            (name, torch.empty(shape, device="meta")) for name, shape in shapes.items()
+        )
     except SourceError as error:
         raise SourceError(f"{source.reference}: {error}") from error
 
@@ -169,9 +170,8 @@ def _refusing(folder: Path, *, trust_remote_code: bool) -> Iterator[None]:
                 f"{folder}: the model comes with code of its own, which is only run where it is "
                 "trusted; read it, then set models.trust_remote_code: true"
             ) from error
-        reason = one_line(error)
         raise SourceError(
-            f"{folder}: no causal language model can be built from config.json ({reason}); "
+            f"{folder}: no causal language model can be built from config.json ({short(error)}); "
             "give a checkpoint that transformers can load"
         ) from error
 

@@ -33,7 +33,9 @@ from evomerge.sources import (
 # two are compared.
 
 
-_OF_THE_PLACE = re.compile(r"^_|idx|index|layer_id|layer_number|layers$|^training$|^name")
+_OF_THE_PLACE = re.compile(
+    r"^_|idx|index|layer_id|layer_number|layers$|^training$|^name|^store_full_length_kv$"
+)
 """Settings of a module that only say its position, or that have no effect."""
 
 _BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)
@@ -73,6 +75,8 @@ def check_kinds(
     for prefix, rebuilt in layers.items():
         stack = next(stack for stack in lead.structure.stacks if stack.prefix == prefix)
         kinds: dict[Layer, _Kind | None] = {}
+        if len(models) > 1:
+            _refuse_shared(merged_model, lead, stack)
         for number, layer in enumerate(rebuilt):
             if layer not in kinds:
                 source = sources[layer.reference]
@@ -87,6 +91,18 @@ def check_kinds(
                     f"rule{_rules(config)}, so it would be of another kind there; keep layers "
                     "where their kind is"
                 )
+
+
+def _refuse_shared(model: MetaModel, lead: Source, stack: Stack) -> None:
+    """Refuse layers of several models where layers share weights: those of one model would win."""
+    first = next((name for name in lead.structure.shapes if stack.layer_of(name) == 0), None)
+    place = None if first is None else split_at_number(model.rename(first).name)
+    for second, shared in model.tied.items():
+        if place is not None and second.startswith(place[0]) and shared.startswith(place[0]):
+            raise RecipeError(
+                f"slices: layers of {lead.reference} share weights ({shared}), so those of several "
+                "models cannot stand together; take all layers from one model"
+            )
 
 
 def _used(layers: Mapping[str, Sequence[Layer]]) -> tuple[str, ...]:

@@ -42,6 +42,9 @@ _NUMBER_LISTS = frozenset(
 _DENSE_FIRST = "first_k_dense_replace"
 """How many of the first layers have no experts."""
 
+_OVERRIDES = "per_layer_config"
+"""Number of a layer, as text -> the settings in which it differs from the other layers."""
+
 _NOT_BY_LAYER = re.compile(r"architectures|token|multiplier|limit|pinpoints|feature|_size|dims?$")
 """Lists that are as long as the model is deep only by chance."""
 
@@ -141,6 +144,9 @@ def _settings_by_layer(source: Source, stack: Stack) -> dict[str, list[Any]]:
     section = _with_derived_lists(source.config[nested] if nested else source.config)
     numbers = range(own.depth)
     found: dict[str, list[Any]] = {}
+    overrides = section.get(_OVERRIDES)
+    if isinstance(overrides, Mapping):
+        found[_OVERRIDES] = [overrides.get(str(number), {}) for number in numbers]
     for key, value in section.items():
         if not isinstance(value, list):
             continue
@@ -159,14 +165,17 @@ def _settings_by_layer(source: Source, stack: Stack) -> dict[str, list[Any]]:
 
 
 def _with_derived_lists(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the lists that transformers derives where they are not written."""
+    """The settings with those by layer that transformers derives where they are not written."""
     written = {key: value for key, value in section.items() if value is not None}
     fields = {key: value for key, value in written.items() if key != "model_type"}
     try:
         derived = AutoConfig.for_model(str(written.get("model_type")), **fields).to_dict()
     except Exception:  # an architecture with its own code: only its written settings are known
         return written
-    return {**{key: value for key, value in derived.items() if isinstance(value, list)}, **written}
+    by_layer = {
+        key: value for key, value in derived.items() if isinstance(value, list) or key == _OVERRIDES
+    }
+    return {**by_layer, **written}
 
 
 def _value(key: str, layer: Layer, settings: Mapping[str, Mapping[str, list[Any]]]) -> Any:
@@ -192,4 +201,6 @@ def _written(key: str, values: Sequence[Any]) -> Config:
                 "put them first"
             )
         return {key: count}
+    if key == _OVERRIDES:
+        return {key: {str(number): value for number, value in enumerate(values) if value}}
     return {key: list(values)}

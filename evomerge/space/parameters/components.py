@@ -21,11 +21,18 @@ ATTENTION = (
     "linear_attn",
     "mamba",
     "mixer",
+    "mamba_decoder",
     "temporal_block",
+    "conv",
+    "multi_head_attention",
+    "rel_attn",
 )
 """Names in checkpoints of the part of a layer that mixes tokens."""
 
-MLP = ("mlp", "feed_forward", "ffn", "fc1", "fc2", "block_sparse_moe", "moe")
+MLP = (
+    *("mlp", "mlps", "mlp_block", "shared_mlp", "feed_forward", "ffn", "ff", "fc1", "fc2"),
+    *("block_sparse_moe", "moe"),
+)
 """Names in checkpoints of the part of a layer that works on each token alone."""
 
 

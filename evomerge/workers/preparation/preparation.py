@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from evomerge.errors import JobError, RecipeError
-from evomerge.evaluate import Objective, TaskSuite, find_members, find_tasks
+from evomerge.evaluate import Objective, TaskSuite, check_routable, find_members, find_tasks
 from evomerge.job import JobSpec, parse_job
 from evomerge.merge import (
     MergeEngine,
@@ -32,6 +32,7 @@ from evomerge.vocabulary import (
     TokenizerReader,
     align_sources,
     end_rows,
+    settings_of,
     vocabularies_agree,
 )
 from evomerge.workers.preparation.models_alone import ModelsAlone
@@ -127,7 +128,13 @@ def _check_spaces(
         opened = open_stages(start, sources)
         _check_merge(start, opened)
         if isinstance(space, DataFlowSpace):
-            _check_moved_layers(opened[start.references[0]])
+            first = opened[start.references[0]]
+            _check_moved_layers(first)
+            check_routable(
+                first,
+                trust_remote_code=job.models.trust_remote_code,
+                settings=settings_of(first),
+            )
         winners[search.name] = start.model_copy(update={"stages": {}})
         spaces.append(space)
     return spaces

@@ -26,6 +26,7 @@ from evomerge.evaluate.engines.transformers.key_values import TrunkCache
 from evomerge.evaluate.engines.transformers.routed_layers import RoutedLayers
 from evomerge.evaluate.engines.transformers.token_tree import Pass, Plan
 from evomerge.evaluate.engines.transformers.tree_passes import score_tree
+from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.recipe import DType, Recipe
 from evomerge.route import Hop, PrefixStates, RoutedModel, check_route, hops_of
 from evomerge.sources import Source
@@ -164,6 +165,23 @@ class RoutedEngine(TransformersEngine):
             yield
         self.hops += self._depth
         self.shared_hops += start
+
+
+def check_routable(first: Source, *, trust_remote_code: bool, settings: TokenSettings) -> None:
+    """Raise SourceError, in one line, for a model whose layers routes cannot move.
+
+    No memory is allocated, so this can run before a search has a folder.
+    """
+    build = partial(
+        build_model,
+        config_folder(first),
+        dtype="float32",
+        trust_remote_code=trust_remote_code,
+        settings=settings,
+    )
+    nowhere = torch.device("meta")
+    model = build(config=first.config, device=nowhere)
+    RoutedLayers(first, model, WeightLoader(model), build=build, device=nowhere)
 
 
 def _groups(plan: Plan) -> Iterator[dict[Pass, bytes]]:

@@ -32,8 +32,12 @@ _KNOWN = {
 }
 """Settings that, if they are set, tie layers to their places."""
 
-_NUMBER = "layer_idx"
-"""A layer's attribute for its place in the cache; every hop gets its own."""
+_NO_FACTS = ("layer_idx", "training", "store_full_length_kv")
+"""A layer's place in the cache, of which every hop gets its own, and what has no effect here: no
+layer is shared, see `_KNOWN`."""
+
+_NO_FACT_OF_TEXT_MODELS = "model.first_kv_shared_layer_idx"
+"""The depth of a Gemma 4 without shared layers. One that sees keeps more by the layer's number."""
 
 
 def check_settings(model: PreTrainedModel, *, named: str) -> None:
@@ -46,6 +50,16 @@ def check_settings(model: PreTrainedModel, *, named: str) -> None:
         value = getattr(config, key, None)
         if value:
             raise _fixed(named, f"config.json says {key}: {value} ({reason})")
+
+
+def check_unshared(model: PreTrainedModel, *, stack: str, named: str) -> None:
+    """Raise SourceError, in one line, for layers that share weights with each other.
+
+    stack: name of the list of layers. named: the model, for the message.
+    """
+    for second, first in model.all_tied_weights_keys.items():
+        if second.startswith(f"{stack}.") and first.startswith(f"{stack}."):
+            raise _fixed(named, f"layers share weights ({first})")
 
 
 def check_moved(
@@ -94,7 +108,8 @@ def _facts(module: nn.Module, *, but: str = "\0") -> dict[str, object]:
             continue
         for name, value in vars(part).items():
             plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
-            if plain and name != _NUMBER and not name.startswith("_"):
+            left_out = name in _NO_FACTS or path + name == _NO_FACT_OF_TEXT_MODELS
+            if plain and not left_out and not name.startswith("_"):
                 facts[path + name] = value
         tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
         facts.update((path + name, tuple(tensor.shape)) for name, tensor in tensors)
@@ -185,6 +200,7 @@ class RoutedLayers:
     def _check_that_layers_move(self, model: PreTrainedModel) -> None:
         """Compare with a model of every layer twice, where all but the first get other numbers."""
         check_settings(model, named=self._first.reference)
+        check_unshared(model, stack=self.list_name, named=self._first.reference)
         origins = [number for number in range(self._stack.depth) for _ in range(2)]
         layers = [Layer(self._first.reference, number) for number in origins]
         moved = self._build(

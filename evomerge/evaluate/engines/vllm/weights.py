@@ -40,6 +40,9 @@ class CheckedStream:
         try:
             for name, tensor in self._stream:
                 self._given.append((name, tensor.to("meta")))
+                if self._loader.rearranged(name):  # by vLLM's own rules too
+                    yield name, tensor
+                    continue
                 place = self._loader.destination(name)
                 if place is None:
                     owner = self._loader.owner(name)
