@@ -12,8 +12,8 @@ from smollm2.items import SKILLS, draw, text_of
 TRAINED = ("problems", "json", "desks")
 TRAINING_ITEMS = 4000
 """At least as many as any expert is trained on."""
-TEST_ITEMS = {"problems": 220, "json": 220, "desks": 220, "problems_json": 700, "desks_json": 700}
-"""Most for the tasks that are searched for; half of them are test items of the job."""
+TEST_ITEMS = {"problems": 220, "json": 220, "desks": 220, "problems_json": 700, "desks_json": 220}
+"""Most for the task that is searched for; half of them are test items of the job."""
 
 
 def write_items(folder: Path) -> None:
