@@ -8,13 +8,14 @@ import os
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evomerge.errors import JobError, RunError
-from evomerge.evaluate import check_names
-from evomerge.job import JobSpec, load_job, parse_job
 from evomerge.recipe import Recipe
 from evomerge.sources import locate
+
+if TYPE_CHECKING:
+    from evomerge.job import JobSpec
 
 Job: TypeAlias = "str | Path | Mapping[str, Any] | JobSpec"
 """A job file, its content as a mapping, or a JobSpec."""
@@ -48,6 +49,8 @@ def read_job(job: Job, changes: Changes = None) -> JobSpec:
     Raises:
         JobError: in one line, with the field, its value and the mend.
     """
+    from evomerge.job import JobSpec, load_job, parse_job
+
     overrides = written_changes(changes)
     if isinstance(job, str | Path):
         return load_job(Path(job), overrides=overrides)
@@ -125,6 +128,8 @@ def as_yaml(document: Any, *, flow: bool = False) -> str:
 
 def check_names_of(job: JobSpec) -> None:
     """Refuse parts, tasks and models that are missing or unusable. Raises InputError."""
+    from evomerge.evaluate import check_names
+
     job.check_package_algorithms()
     job.check_draws()
     check_names(job.all_tasks, [Path(folder) for folder in job.evaluation.task_folders])

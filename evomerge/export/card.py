@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
-from transformers.models.auto import modeling_auto
+import yaml
 
 from evomerge.documents import code, plain
 from evomerge.evaluate import Interval, ScoreSummary
@@ -20,7 +19,7 @@ from evomerge.merge import METHODS, Method
 from evomerge.recipe import Recipe
 from evomerge.route import hops_of
 from evomerge.search import ConstraintCheck, interval_words, seen_words
-from evomerge.sources import MODULES
+from evomerge.sources import MODULES, ask
 from evomerge.version import __version__
 
 # The use of a merge: the class that loads it, and the task that the hub lists it under.
@@ -65,6 +64,19 @@ def use_of(config: Mapping[str, Any], beside: Collection[str]) -> Use:
     if MODULES in beside:
         return _SENTENCES
     named = next(iter(config.get("architectures") or ()), "")
+    question = ask("use", named)
+    if question.answer is None:
+        found = _listed_use(named)
+        question.keep([found.loader, found.task])
+        return found
+    loader, task = question.answer
+    return Use(loader=loader, task=task)
+
+
+def _listed_use(named: str) -> Use:
+    """The use of a class, by the lists of transformers."""
+    from transformers.models.auto import modeling_auto
+
     for kind, loader, task in _KINDS:
         listed = getattr(modeling_auto, f"MODEL_{f'FOR_{kind}_' if kind else ''}MAPPING_NAMES")
         if any(
@@ -155,9 +167,9 @@ def write_card(
         *_licence(origins),
         f"Made by evomerge {__version__}; `manifest.json` has the sha256 of every file.",
     ]
-    metadata = _metadata(origins, use, in_mergekit=_in_mergekit(recipe))
-    content = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
-    return str(ModelCard(content))
+    stated = _metadata(origins, use, in_mergekit=_in_mergekit(recipe))
+    metadata = yaml.dump(stated, sort_keys=False, allow_unicode=True)
+    return f"---\n{metadata}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 class _Public:
@@ -177,7 +189,8 @@ class _Public:
         return plain(text)
 
 
-def _metadata(origins: Sequence[Origin], use: Use, *, in_mergekit: bool) -> ModelCardData:
+def _metadata(origins: Sequence[Origin], use: Use, *, in_mergekit: bool) -> dict[str, Any]:
+    """What the hub reads, in the order in which its own library writes it."""
     licence = common_licence(origins)
     stated = (
         {"license": "other", "license_name": MIXED_LICENCE}
@@ -188,15 +201,16 @@ def _metadata(origins: Sequence[Origin], use: Use, *, in_mergekit: bool) -> Mode
             "license_link": licence.link,
         }
     )
-    return ModelCardData(
-        base_model=list(dict.fromkeys(_card_id(origin) for origin in origins)),
-        base_model_relation="merge",
-        language=list(all_languages(origins)) or None,
-        library_name=use.library,
-        pipeline_tag=use.task,
-        tags=["merge", "evomerge", *(["mergekit"] if in_mergekit else [])],
+    metadata = {
+        "base_model": list(dict.fromkeys(_card_id(origin) for origin in origins)),
+        "language": list(all_languages(origins)) or None,
+        "library_name": use.library,
         **stated,
-    )
+        "pipeline_tag": use.task,
+        "tags": ["merge", "evomerge", *(["mergekit"] if in_mergekit else [])],
+        "base_model_relation": "merge",
+    }
+    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def _card_id(origin: Origin) -> str:

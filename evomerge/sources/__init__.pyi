@@ -1,4 +1,5 @@
 from .adapter import Adapter as Adapter
+from .answered import ask as ask
 from .checkpoint import Checkpoint as Checkpoint
 from .companions import MODULES as MODULES
 from .companions import find_companions as find_companions

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-
 from evomerge.errors import SourceError, one_line
 from evomerge.sources.companions import NOT_FETCHED, check_file
 from evomerge.sources.header import Entry, read_entries
@@ -39,6 +37,8 @@ def locate(reference: str, named: str) -> tuple[Path, str | None]:
         raise SourceError(
             f"{named}: no such folder; check the path (a hub id is org/name or org/name@revision)"
         )
+    from huggingface_hub import snapshot_download
+
     try:
         snapshot = snapshot_download(
             hub["id"],
