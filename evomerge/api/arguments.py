@@ -138,14 +138,17 @@ def check_names_of(job: JobSpec) -> None:
         _check_model(reference, f"models.sources.{place}")
 
 
-def check_models_of(recipe: Recipe) -> None:
-    """Refuse a recipe that names missing models. Raises InputError in one line."""
+def check_models_of(recipe: Recipe) -> list[Path]:
+    """The folders of a recipe's models. Raises InputError in one line for one that is missing."""
+    found = []
     for name, document in [*recipe.used_stages.items(), ("", recipe)]:
         for place, reference in enumerate(document.references):
             if reference not in recipe.stages:
-                _check_model(reference, f"{name and f'{name}: '}models.{place}")
+                found += _check_model(reference, f"{name and f'{name}: '}models.{place}")
+    return found
 
 
-def _check_model(reference: str, where: str) -> None:
-    if "+" not in reference:  # MODEL+ADAPTER is split and checked when it is opened
-        locate(reference, f"{where}: {reference}")
+def _check_model(reference: str, where: str) -> list[Path]:
+    if "+" in reference:  # MODEL+ADAPTER is split and checked when it is opened
+        return []
+    return [locate(reference, f"{where}: {reference}")[0]]

@@ -65,7 +65,7 @@ def export_checkpoint(
         )
         inside(folder, RECIPE).write_text(text, encoding="utf-8")
         inside(folder, "README.md").write_text(card, encoding="utf-8")
-        write_manifest(folder, origins, merges=_merges(recipe, story.names))
+        write_manifest(folder, origins, merges=_merges(recipe, story.names), sha256=weights.sha256)
     return replace(weights, notes=(*weights.notes, *beside.notes))
 
 

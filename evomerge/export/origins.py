@@ -104,7 +104,7 @@ def _public_name(source: Source, taken: set[str]) -> str:
     return name
 
 
-_METADATA = re.compile(r"^\s*---[\r\n]+([\S\s]*?)[\r\n]+---(?:\r\n|\n|\r|$)")
+_METADATA = re.compile(r"^\s*---(?:\r\n|\r|\n)([\S\s]*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)")
 """The block at the start of a model card, as the hub's own library finds it."""
 
 
