@@ -20,6 +20,8 @@ from evomerge.cli.endings import (
     NO_GAIN,
     answering,
     interruptible,
+    leave_quickly,
+    run,
     say,
     say_error,
     say_json,
@@ -347,6 +349,7 @@ def merge(
         for note in weights.notes:
             say_note(note)
         say(f"model: {out}")
+        leave_quickly()
 
 
 @app.command()
@@ -393,4 +396,4 @@ def main() -> None:
     """Entry point of the console command."""
     # The libraries' own progress bars would disturb ours; this must be set before they load.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    app()
+    run(app)
