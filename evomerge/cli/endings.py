@@ -243,6 +243,8 @@ def leave_quickly() -> None:
 
 def run(app: typer.Typer) -> None:
     """Run the command line, and end the process here if its command is done and said so."""
+    global _quickly
+    _quickly = False
     try:
         app()
     except SystemExit as ending:
