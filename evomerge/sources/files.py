@@ -24,6 +24,13 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")
 
 
+def snapshot_download(*given: Any, **options: Any) -> str:
+    """The hub's own, imported when a model is fetched."""
+    from huggingface_hub import snapshot_download as fetch
+
+    return str(fetch(*given, **options))
+
+
 def locate(reference: str, named: str) -> tuple[Path, str | None]:
     """The folder of a reference and, for a hub id, the commit it resolved to."""
     # os.path returns False for a name that is too long or of an unknown user; Path would raise.
@@ -37,8 +44,6 @@ def locate(reference: str, named: str) -> tuple[Path, str | None]:
         raise SourceError(
             f"{named}: no such folder; check the path (a hub id is org/name or org/name@revision)"
         )
-    from huggingface_hub import snapshot_download
-
     try:
         snapshot = snapshot_download(
             hub["id"],

@@ -106,7 +106,8 @@ def _count_low_bits(bin_number: int, base: torch.Tensor, expert: torch.Tensor) -
     if not portable.runs_here(base):
         bits = portable.magnitude_bits(base, expert)
         inside = bits[bits >> _LOW_BITS == bin_number] & (2**_LOW_BITS - 1)
-        return torch.bincount(inside, minlength=2**_LOW_BITS).cpu().numpy()
+        found: NDArray[np.int64] = torch.bincount(inside, minlength=2**_LOW_BITS).cpu().numpy()
+        return found
     ours, theirs = operands([base, expert])
     parts: list[NDArray[np.int64]] = []
 
