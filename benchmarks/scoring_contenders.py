@@ -7,7 +7,7 @@ request, and what its forward passes asked for. Tasks and models are made before
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,17 +100,25 @@ class Contenders:
     """One model in a folder, and the tasks beside it."""
 
     def __init__(
-        self, folder: Path, tasks: Path, *, clock: Callable[[], float], device: str, dtype: str
+        self,
+        folder: Path,
+        tasks: Path,
+        *,
+        clock: Callable[[], float],
+        device: str,
+        dtype: str,
+        chat: Container[str] = (),
     ) -> None:
-        self._tasks, self._clock = tasks, clock
+        """chat: the tasks whose prompts are put into the model's chat template."""
+        self._tasks, self._clock, self._chat = tasks, clock, chat
         self.device, self.dtype, self.exact = device, dtype, dtype == "float32"
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
         self._model = model.to(device).eval()
-        self._engine = TransformersEngine(
+        self.engine = TransformersEngine(
             folder, tokenizer=self._tokenizer, dtype=dtype, device=device
         )
-        self._engine.load(load_file(folder / "model.safetensors").items())
+        self.engine.load(load_file(folder / "model.safetensors").items())
         self._suites: dict[str, TaskSuite] = {}
         self.parameters = self._model.num_parameters()
 
@@ -118,10 +126,15 @@ class Contenders:
         """Score the first items of a task, and the prompts that this asked for."""
         suite = self._suites.get(task)
         if suite is None:
-            suite = TaskSuite.load([task], tokenizer=self._tokenizer, folders=[self._tasks])
+            suite = TaskSuite.load(
+                [task],
+                tokenizer=self._tokenizer,
+                folders=[self._tasks],
+                apply_chat_template=task in self._chat,
+            )
             self._suites[task] = suite
-        recorder = Recorder(self._engine)
-        with Work.of(self._engine.model) as work:
+        recorder = Recorder(self.engine)
+        with Work.of(self.engine.model) as work:
             started = self._clock()
             # What is not called is not there.
             suite.score(recorder, {task: tuple(range(items))})  # type: ignore[arg-type]
@@ -136,7 +149,7 @@ class Contenders:
             tokenizer=self._tokenizer,
             batch_size=batch_size,
             device=self.device,
-            max_length=self._engine.context_tokens,
+            max_length=self.engine.context_tokens,
         )
         model.clock = self._clock
         with Work.of(self._model) as work:
@@ -146,6 +159,7 @@ class Contenders:
                 samples={task: list(range(items))},
                 task_manager=TaskManager(include_defaults=False, include_path=str(self._tasks)),
                 bootstrap_iters=0,
+                apply_chat_template=task in self._chat,
             )
         assert results is not None
         rows = sorted(results["samples"][task], key=lambda row: row["doc_id"])

@@ -19,6 +19,10 @@ is about as long as a worked answer.
     python benchmarks/scoring_speed.py [--items 96] [--rounds 3] [--continuous]
     python benchmarks/scoring_speed.py --data FOLDER [--size 100M] [--continuous]
     python benchmarks/scoring_speed.py --data FOLDER --size 1.6B --device cuda --dtype bfloat16
+    python benchmarks/scoring_speed.py --model FOLDER --data FOLDER --task gsm8k_8_shot
+
+`--model` scores a real model on `real_tasks.REAL_TASKS`, and then shows what a candidate's time
+goes into: merges of it and of two copies of it with noise.
 
 In bfloat16 rounding decides between near equal tokens, so there answers are counted that differ.
 On a machine that is busy otherwise, one thread (`OMP_NUM_THREADS=1`) and `--clock processor`
@@ -36,8 +40,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lm_eval
+from candidate_parts import noisy_copies, show_parts
 from machine import machine
 from random_checkpoints import SHAPES, write_family
+from real_tasks import REAL_TASKS, write_real_tasks
 from scoring_contenders import CLOCKS, Contenders, Measured
 from scoring_speed_tasks import (
     TASKS,
@@ -130,7 +136,7 @@ def show(
             rounds=rounds,
             continuous=continuous,
         )
-        kind, examples = TASKS[task]
+        kind, examples = TASKS.get(task) or (task, str(REAL_TASKS[task].examples))
         line = (
             f"| {kind} | {examples} | {items} | {items / best.seconds:.2f} ({best.how}) "
             f"| {items / ours.seconds:.2f} | {best.seconds / ours.seconds:.2f} "
@@ -172,6 +178,30 @@ def random_model(folder: Path, size: str, items: Sequence[Item], device: str) ->
     return base
 
 
+def _measure_real(arguments: argparse.Namespace, folder: Path) -> None:
+    counts = {"answer": arguments.large_answers, "choice": arguments.large_choices}
+    write_real_tasks(folder / "tasks", arguments.data, items=max(counts.values()))
+    contenders = Contenders(
+        arguments.model,
+        folder / "tasks",
+        clock=CLOCKS[arguments.clock],
+        device=arguments.device,
+        dtype=arguments.dtype,
+        chat={name for name, task in REAL_TASKS.items() if task.chat},
+    )
+    tasks = {name: counts[REAL_TASKS[name].kind] for name in arguments.task}
+    show(
+        contenders,
+        tasks,
+        batch_sizes=arguments.large_batch_sizes,
+        rounds=arguments.large_rounds,
+        continuous=arguments.continuous,
+    )
+    if not arguments.no_parts:
+        experts = noisy_copies(arguments.model, folder / "models", count=2)
+        show_parts(contenders, arguments.model, experts, tasks)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -192,7 +222,12 @@ def main() -> None:
     parser.add_argument("--large-rounds", type=int, default=1, help="after the first one")
     parser.add_argument("--large-batch-sizes", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--answer-tokens", type=int, default=128, help="that it generates")
+    parser.add_argument("--model", type=Path, help="a real model; needs --data")
+    parser.add_argument("--task", nargs="+", choices=list(REAL_TASKS), default=list(REAL_TASKS))
+    parser.add_argument("--no-parts", action="store_true", help="leave the candidate's parts out")
     arguments = parser.parse_args()
+    if arguments.model and arguments.data is None:
+        parser.error("--model needs --data")
     root = Path(__file__).parents[1]
     logging.disable(logging.WARNING)
     print(
@@ -201,6 +236,9 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        if arguments.model:
+            _measure_real(arguments, folder)
+            return
         if arguments.data is None:
             items = kana_items(root / "evals/kana/data/arithmetic_en.jsonl")
             counts = dict.fromkeys(("choice", "answer"), arguments.items)

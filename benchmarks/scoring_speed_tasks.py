@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,13 +53,13 @@ class Item:
 
 def kana_items(file: Path) -> list[Item]:
     """Questions of `evals/kana`; a wrong choice is the answer to another question."""
-    rows = _rows(file)
+    rows = rows_of(file)
     return _with_choices([(row["question"], row["answer"], row["answer"]) for row in rows])
 
 
 def worked_items(file: Path) -> list[Item]:
     """Questions with worked answers, as GSM8K has them; choices are last steps of such answers."""
-    rows = _rows(file)
+    rows = rows_of(file)
     steps = [row["answer"].rpartition("\n####")[0].rpartition("\n")[2] for row in rows]
     return _with_choices(
         [
@@ -74,7 +74,8 @@ def texts_of(items: Sequence[Item]) -> list[str]:
     return [text for item in items for text in (item.question, item.answer)]
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """The lines of a file of JSON objects."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
@@ -97,43 +98,71 @@ def write_tasks(
     folder: Path, *, train: Sequence[Item], test: Sequence[Item], limit_tokens: int, until: str
 ) -> None:
     """Write `TASKS` and their items; until: ends an answer, limit_tokens: the longest answer."""
-    folder.mkdir()
-    (folder / "loader.py").write_text(_LOADER, encoding="utf-8")
     splits = {"train": [asdict(item) for item in train], "test": [asdict(item) for item in test]}
-    (folder / "items.json").write_text(json.dumps(splits), encoding="utf-8")
+    write_items(folder, splits)
     for name, (kind, examples) in TASKS.items():
-        task: Document = {
-            "task": name,
-            "custom_dataset": "LOADER",
-            "fewshot_split": "train",
-            "test_split": "test",
-            "doc_to_text": "{{question}}",
-            "target_delimiter": " ",
-            "num_fewshot": EXAMPLES[examples],
+        write_task(
+            folder,
+            name,
+            kind=kind,
+            examples=EXAMPLES[examples],
+            fixed=examples == "fixed",
+            limit_tokens=limit_tokens,
+            until=until,
+        )
+
+
+def write_items(folder: Path, splits: Mapping[str, Sequence[Document]]) -> None:
+    """Make a folder with the items of tasks."""
+    folder.mkdir(parents=True)
+    (folder / "loader.py").write_text(_LOADER, encoding="utf-8")
+    (folder / "items.json").write_text(json.dumps(splits), encoding="utf-8")
+
+
+def write_task(
+    folder: Path,
+    name: str,
+    *,
+    kind: str,
+    examples: int,
+    fixed: bool,
+    limit_tokens: int,
+    until: str,
+) -> None:
+    """Write a task over the items in a folder; fixed: whether all items have the same examples."""
+    task: Document = {
+        "task": name,
+        "custom_dataset": "LOADER",
+        "fewshot_split": "train",
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
+        "target_delimiter": " ",
+        "num_fewshot": examples,
+    }
+    if fixed and examples:
+        task["fewshot_config"] = {"sampler": "first_n"}
+    if kind == "choice":
+        metric = "acc"
+        task |= {
+            "output_type": "multiple_choice",
+            "doc_to_choice": "{{choices}}",
+            "doc_to_target": "right",
         }
-        if examples == "fixed":
-            task["fewshot_config"] = {"sampler": "first_n"}
-        if kind == "choice":
-            metric = "acc"
-            task |= {
-                "output_type": "multiple_choice",
-                "doc_to_choice": "{{choices}}",
-                "doc_to_target": "right",
-            }
-        else:
-            metric = "exact_match"
-            task |= {
-                "output_type": "generate_until",
-                "doc_to_target": "{{answer}}",
-                "generation_kwargs": {
-                    "until": [until],
-                    "do_sample": False,
-                    "max_gen_toks": limit_tokens,
-                },
-            }
-        task["metric_list"] = [{"metric": metric, "aggregation": "mean", "higher_is_better": True}]
-        text = yaml.safe_dump(task, sort_keys=False).replace("LOADER", "!function loader.load")
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    else:
+        metric = "exact_match"
+        task |= {
+            "output_type": "generate_until",
+            "doc_to_target": "{{answer}}",
+            "generation_kwargs": {
+                "until": [until],
+                "do_sample": False,
+                "max_gen_toks": limit_tokens,
+            },
+        }
+    task["metric_list"] = [{"metric": metric, "aggregation": "mean", "higher_is_better": True}]
+    text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
+    file = folder / f"{name}.yaml"
+    file.write_text(text.replace("LOADER", "!function loader.load"), encoding="utf-8")
 
 
 def save_tokenizer(folders: Sequence[Path], texts: Sequence[str], *, vocabulary: int) -> None:

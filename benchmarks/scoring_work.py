@@ -36,7 +36,8 @@ class Work:
         apart = {embedding, head, *last.parameters()}
         inner = sum(p.numel() for p in model.parameters() if p not in apart)
         inner_last = sum(p.numel() for p in last.parameters())
-        stored = sum(p.nbytes for p in model.parameters() if p is not embedding)
+        # Of the embeddings only some rows are read, unless they are the head too.
+        stored = sum(p.nbytes for p in model.parameters() if p is not embedding or p is head)
         size = config.num_attention_heads * (
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         )

@@ -16,6 +16,8 @@ from hypothesis import settings
 # Code that models bring is copied there by the name of their folder, which tests that run at the
 # same time may share.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
+# Nothing that was kept before a change, and nothing of a test, is found again.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
 
 # A busy machine may take seconds for what takes milliseconds; that is no failure of a property.
 settings.register_profile("evomerge", deadline=None)

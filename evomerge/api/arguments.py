@@ -8,13 +8,14 @@ import os
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evomerge.errors import JobError, RunError
-from evomerge.evaluate import check_names
-from evomerge.job import JobSpec, load_job, parse_job
 from evomerge.recipe import Recipe
 from evomerge.sources import locate
+
+if TYPE_CHECKING:
+    from evomerge.job import JobSpec
 
 Job: TypeAlias = "str | Path | Mapping[str, Any] | JobSpec"
 """A job file, its content as a mapping, or a JobSpec."""
@@ -58,6 +59,8 @@ def read_job(job: Job, changes: Changes = None) -> JobSpec:
     Raises:
         JobError: in one line, with the field, its value and the mend.
     """
+    from evomerge.job import JobSpec, load_job, parse_job
+
     overrides = written_changes(changes)
     if isinstance(job, str | Path):
         return load_job(Path(job), overrides=overrides)
@@ -135,6 +138,8 @@ def as_yaml(document: Any, *, flow: bool = False) -> str:
 
 def check_names_of(job: JobSpec) -> None:
     """Refuse parts, tasks and models that are missing or unusable. Raises InputError."""
+    from evomerge.evaluate import check_names
+
     job.check_package_algorithms()
     job.check_draws()
     check_names(job.all_tasks, [Path(folder) for folder in job.evaluation.task_folders])
@@ -143,14 +148,17 @@ def check_names_of(job: JobSpec) -> None:
         _check_model(reference, f"models.sources.{place}")
 
 
-def check_models_of(recipe: Recipe) -> None:
-    """Refuse a recipe that names missing models. Raises InputError in one line."""
+def check_models_of(recipe: Recipe) -> list[Path]:
+    """The folders of a recipe's models. Raises InputError in one line for one that is missing."""
+    found = []
     for name, document in [*recipe.used_stages.items(), ("", recipe)]:
         for place, reference in enumerate(document.references):
             if reference not in recipe.stages:
-                _check_model(reference, f"{name and f'{name}: '}models.{place}")
+                found += _check_model(reference, f"{name and f'{name}: '}models.{place}")
+    return found
 
 
-def _check_model(reference: str, where: str) -> None:
-    if "+" not in reference:  # MODEL+ADAPTER is split and checked when it is opened
-        locate(reference, f"{where}: {reference}")
+def _check_model(reference: str, where: str) -> list[Path]:
+    if "+" in reference:  # MODEL+ADAPTER is split and checked when it is opened
+        return []
+    return [locate(reference, f"{where}: {reference}")[0]]

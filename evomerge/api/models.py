@@ -47,11 +47,15 @@ def merge(
         loaded = load_recipe(Path(recipe))
     from evomerge.api.arguments import check_models_of
 
-    check_models_of(loaded)
+    folders = check_models_of(loaded)
+    target = read_folder(out)
+    from evomerge.sources import begin_reading
+
+    begin_reading(folders)  # while the large libraries are imported
     from evomerge.evaluate import hush
     from evomerge.export import merge_recipe
 
-    return merge_recipe(loaded, read_folder(out), as_adapter=as_adapter, rank=rank, say=say or hush)
+    return merge_recipe(loaded, target, as_adapter=as_adapter, rank=rank, say=say or hush)
 
 
 def evaluate(

@@ -19,6 +19,8 @@ from evomerge.cli.endings import (
     NO_GAIN,
     answering,
     interruptible,
+    leave_quickly,
+    run,
     say,
     say_error,
     say_json,
@@ -325,9 +327,10 @@ def merge(
             say_note(note)
         if weights.adapter is None:
             say(f"model: {out}")
-            return
-        for line in (f"adapter: {out}", *weights.adapter.lines()):
-            say(line)
+        else:
+            for line in (f"adapter: {out}", *weights.adapter.lines()):
+                say(line)
+        leave_quickly()
 
 
 @app.command()
@@ -374,4 +377,4 @@ def main() -> None:
     """Entry point of the console command."""
     # The libraries' own progress bars would disturb ours; this must be set before they load.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    app()
+    run(app)

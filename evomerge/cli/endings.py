@@ -229,6 +229,33 @@ def _receiving_signals() -> Iterator[None]:
         Interrupt.expected = False
 
 
+# The end of the process. To free what large libraries hold takes longer than to import some.
+
+
+_quickly = False
+
+
+def leave_quickly() -> None:
+    """Say that a command has nothing to clean up: no workers, no temporary files, no threads."""
+    global _quickly
+    _quickly = True
+
+
+def run(app: typer.Typer) -> None:
+    """Run the command line, and end the process here if its command is done and said so."""
+    global _quickly
+    _quickly = False
+    try:
+        app()
+    except SystemExit as ending:
+        if _quickly and not ending.code:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
+        raise
+
+
 def _leave_child() -> None:
     """Restore the default signals in a child that a library forks; it is not ours to end."""
     global _interrupts

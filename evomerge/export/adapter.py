@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,9 @@ def write_adapter(plan: AdapterPlan, folder: Path, *, base: str, loader: str) ->
         tensors[f"{_PREFIX}{module}.{down}"] = _filled(first, rank, dim=0)
         tensors[f"{_PREFIX}{module}.{up}"] = _filled(second, rank, dim=1)
     saved, biases = _whole(plan, changes, tensors)
-    size_bytes = write_file(folder, WEIGHTS, tensors)
+    weights = write_file(folder, WEIGHTS, tensors)
     write_json(folder, ADAPTER_CONFIG, _config(plan, changes, rank, saved, biases, loader))
-    return Weights(
-        files=(WEIGHTS,),
-        tensors=len(tensors),
-        size_bytes=size_bytes,
-        adapter=_facts(plan, changes, rank, (*saved, *biases), base),
-    )
+    return replace(weights, adapter=_facts(plan, changes, rank, (*saved, *biases), base))
 
 
 def _filled(factor: torch.Tensor, rank: int, *, dim: int) -> torch.Tensor:

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from evomerge.export.adapter import write_adapter
 from evomerge.export.adapter_plan import AdapterPlan
-from evomerge.export.card import Story, use_of, write_card
+from evomerge.export.card import Story, write_card
 from evomerge.export.checkpoint import check_tokenizer, copy_tokenizer
 from evomerge.export.delivery import merges_of, stated_sources
 from evomerge.export.folder import inside, whole_folder
 from evomerge.export.manifest import RECIPE, versions_here, write_manifest
 from evomerge.export.origins import Origin, public_names
 from evomerge.export.shards import Weights
+from evomerge.export.use import use_of
 from evomerge.merge import changed_generation
 from evomerge.route import published
 from evomerge.sources import Source
@@ -61,7 +62,11 @@ def export_adapter(
         inside(folder, RECIPE).write_text(stated.to_yaml(), encoding="utf-8")
         inside(folder, "README.md").write_text(card, encoding="utf-8")
         write_manifest(
-            folder, origins, merges=merges_of(recipe, story.names), adapter=weights.adapter
+            folder,
+            origins,
+            merges=merges_of(recipe, story.names),
+            adapter=weights.adapter,
+            sha256=weights.sha256,
         )
     return replace(weights, notes=tuple(_notes(plan)))
 

@@ -6,74 +6,22 @@ this machine.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
-from transformers.models.auto import modeling_auto
+import yaml
 
 from evomerge.documents import code, plain
 from evomerge.evaluate import Interval, ScoreSummary
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.origins import Origin, all_languages, common_licence
+from evomerge.export.use import LANGUAGE_MODEL, Use
 from evomerge.merge import METHODS, Method
 from evomerge.recipe import Recipe
 from evomerge.route import hops_of
 from evomerge.search import ConstraintCheck, interval_words, seen_words
-from evomerge.sources import MODULES
 from evomerge.version import __version__
-
-# The use of a merge: the class that loads it, and the task that the hub lists it under.
-#
-# Names in its configuration and of its files show it; nothing is loaded.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """loader: the call that loads the folder. task, library: the hub's names."""
-
-    loader: str
-    task: str
-    library: str = "transformers"
-
-
-LANGUAGE_MODEL = Use(loader="AutoModelForCausalLM.from_pretrained", task="text-generation")
-
-_SENTENCES = Use(
-    loader="SentenceTransformer", task="sentence-similarity", library="sentence-transformers"
-)
-_KINDS = (
-    ("CAUSAL_LM", "AutoModelForCausalLM", "text-generation"),
-    ("IMAGE_TEXT_TO_TEXT", "AutoModelForImageTextToText", "image-text-to-text"),
-    ("SEQ_TO_SEQ_CAUSAL_LM", "AutoModelForSeq2SeqLM", "text2text-generation"),
-    ("SPEECH_SEQ_2_SEQ", "AutoModelForSpeechSeq2Seq", "automatic-speech-recognition"),
-    ("SEQUENCE_CLASSIFICATION", "AutoModelForSequenceClassification", "text-classification"),
-    ("TOKEN_CLASSIFICATION", "AutoModelForTokenClassification", "token-classification"),
-    ("QUESTION_ANSWERING", "AutoModelForQuestionAnswering", "question-answering"),
-    ("IMAGE_CLASSIFICATION", "AutoModelForImageClassification", "image-classification"),
-    ("MASKED_LM", "AutoModelForMaskedLM", "fill-mask"),
-    ("", "AutoModel", "feature-extraction"),
-)
-"""(list of transformers, its class, the hub's task); the first list with the class name counts."""
-
-
-def use_of(config: Mapping[str, Any], beside: Collection[str]) -> Use:
-    """The use of a model, by its configuration and the files beside its weights.
-
-    A model that transformers does not know is taken as a language model.
-    """
-    if MODULES in beside:
-        return _SENTENCES
-    named = next(iter(config.get("architectures") or ()), "")
-    for kind, loader, task in _KINDS:
-        listed = getattr(modeling_auto, f"MODEL_{f'FOR_{kind}_' if kind else ''}MAPPING_NAMES")
-        if any(
-            named in (entry if isinstance(entry, tuple) else (entry,)) for entry in listed.values()
-        ):
-            return Use(loader=f"{loader}.from_pretrained", task=task)
-    return LANGUAGE_MODEL
-
 
 MIXED_LICENCE = "see-sources"
 """`license_name` of a merge if its sources do not state one licence; the text lists them all."""
@@ -159,9 +107,9 @@ def write_card(
         *_licence(origins),
         f"Made by evomerge {__version__}; `manifest.json` has the sha256 of every file.",
     ]
-    metadata = _metadata(origins, use, in_mergekit=_in_mergekit(recipe), adapter=adapter)
-    content = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
-    return str(ModelCard(content))
+    stated = _metadata(origins, use, in_mergekit=_in_mergekit(recipe), adapter=adapter)
+    metadata = yaml.dump(stated, sort_keys=False, allow_unicode=True)
+    return f"---\n{metadata}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 class _Public:
@@ -183,7 +131,8 @@ class _Public:
 
 def _metadata(
     origins: Sequence[Origin], use: Use, *, in_mergekit: bool, adapter: AdapterFacts | None
-) -> ModelCardData:
+) -> dict[str, Any]:
+    """What the hub reads, in the order in which its own library writes it."""
     licence = common_licence(origins)
     stated = (
         {"license": "other", "license_name": MIXED_LICENCE}
@@ -194,23 +143,24 @@ def _metadata(
             "license_link": licence.link,
         }
     )
-    return ModelCardData(
-        base_model=(
+    metadata = {
+        "base_model": (
             list(dict.fromkeys(_card_id(origin) for origin in origins))
             if adapter is None
             else adapter.base.partition("@")[0]
         ),
-        base_model_relation="merge" if adapter is None else "adapter",
-        language=list(all_languages(origins)) or None,
-        library_name=use.library if adapter is None else "peft",
-        pipeline_tag=use.task,
-        tags=[
+        "language": list(all_languages(origins)) or None,
+        "library_name": use.library if adapter is None else "peft",
+        **stated,
+        "pipeline_tag": use.task,
+        "tags": [
             *("merge", "evomerge"),
             *(["mergekit"] if in_mergekit else []),
             *([] if adapter is None else ["lora"]),
         ],
-        **stated,
-    )
+        "base_model_relation": "merge" if adapter is None else "adapter",
+    }
+    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def _card_id(origin: Origin) -> str:

@@ -12,8 +12,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
 from evomerge.errors import SourceError
 from evomerge.merge import MergedSource
 from evomerge.sources import MODULES, Adapter, Source, find_companions
@@ -79,8 +77,14 @@ def keeps_code(config: Mapping[str, Any], *, trust_remote_code: bool) -> bool:
 
     It does not if transformers has code for the model and the user did not trust the model's own.
     """
-    known = config.get("model_type") in CONFIG_MAPPING_NAMES
-    return bool(config.get(_CODE)) and (trust_remote_code or not known)
+    return bool(config.get(_CODE)) and (trust_remote_code or not _is_known(config))
+
+
+def _is_known(config: Mapping[str, Any]) -> bool:
+    """Whether transformers has code for the model."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return config.get("model_type") in CONFIG_MAPPING_NAMES
 
 
 def own_files(source: Source) -> Mapping[str, Path]:
@@ -139,7 +143,7 @@ def _read(path: Path) -> Any:
 
 
 def _refuse_missing_code(lead: Source, own: Mapping[str, Path]) -> None:
-    if lead.config.get("model_type") in CONFIG_MAPPING_NAMES:
+    if _is_known(lead.config):
         return
     auto_map = lead.config[_CODE]
     classes = auto_map.values() if isinstance(auto_map, Mapping) else [auto_map]

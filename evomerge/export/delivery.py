@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evomerge.export.card import Story, use_of, write_card
+from evomerge.export.card import Story, write_card
 from evomerge.export.checkpoint import beside_weights, weights_bytes, write_checkpoint
 from evomerge.export.folder import inside, whole_folder
 from evomerge.export.manifest import RECIPE, versions_here, write_manifest
 from evomerge.export.origins import Origin
 from evomerge.export.shards import SHARD_BYTES, Weights
+from evomerge.export.use import use_of
 from evomerge.merge import check_recipe, models_named
 from evomerge.recipe import Recipe
 from evomerge.route import published
@@ -65,7 +66,9 @@ def export_checkpoint(
         )
         inside(folder, RECIPE).write_text(text, encoding="utf-8")
         inside(folder, "README.md").write_text(card, encoding="utf-8")
-        write_manifest(folder, origins, merges=merges_of(recipe, story.names))
+        write_manifest(
+            folder, origins, merges=merges_of(recipe, story.names), sha256=weights.sha256
+        )
     return replace(weights, notes=(*weights.notes, *beside.notes))
 
 

@@ -41,18 +41,20 @@ def write_manifest(
     *,
     merges: Sequence[Mapping[str, object]] = (),
     adapter: AdapterFacts | None = None,
+    sha256: Mapping[str, str] | None = None,
 ) -> None:
     """Hash every file of a finished folder, except hidden ones, and write the manifest.
 
     merges: method and models of each merge on the way, by their public names. adapter: what the
-    folder holds if it is an adapter.
+    folder holds if it is an adapter. sha256: of files that are hashed already.
     """
+    known = sha256 or {}
     names = (
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if path.is_file() and not path.name.startswith(".")
     )
-    files = {name: file_facts(folder / name) for name in sorted(names)}
+    files = {name: file_facts(folder / name, sha256=known.get(name)) for name in sorted(names)}
     document = {
         "created_by": f"evomerge {__version__}",
         "recipe_sha256": files[RECIPE].sha256,
@@ -102,11 +104,12 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     return dict(document)
 
 
-def file_facts(path: Path) -> FileFacts:
-    """Size and sha256 of a file; reads every byte."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return FileFacts(sha256=digest, size_bytes=path.stat().st_size)
+def file_facts(path: Path, *, sha256: str | None = None) -> FileFacts:
+    """Size and sha256 of a file; reads every byte where the hash is not given."""
+    if sha256 is None:
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileFacts(sha256=sha256, size_bytes=path.stat().st_size)
 
 
 def _stays_inside(folder: Path, name: str) -> bool:

@@ -6,13 +6,13 @@ files are given by hash; its licence and languages come from its own model card.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub.repocard import metadata_load
 
 from evomerge.sources import Source
 
@@ -104,14 +104,20 @@ def _public_name(source: Source, taken: set[str]) -> str:
     return name
 
 
+_METADATA = re.compile(r"^\s*---(?:\r\n|\r|\n)([\S\s]*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)")
+"""The block at the start of a model card, as the hub's own library finds it."""
+
+
 def _card_metadata(path: Path) -> Mapping[str, Any]:
     """The metadata of a model card; nothing for a card that is missing or cannot be read."""
     if not path.is_file():
         return {}
     try:
-        return metadata_load(path) or {}
+        block = _METADATA.search(path.read_text(encoding="utf-8-sig"))
+        metadata = yaml.safe_load(block.group(1)) if block else None
     except (OSError, ValueError, yaml.YAMLError):
         return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _licence(metadata: Mapping[str, Any]) -> Licence | None:

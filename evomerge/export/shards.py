@@ -10,7 +10,7 @@ import contextlib
 import json
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +18,7 @@ import torch
 
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.folder import inside, write_json
+from evomerge.export.running_hash import RunningHash
 
 SHARD_BYTES = 5 * 10**9
 """Largest shard, unless one tensor alone is larger; what the Hugging Face hub recommends."""
@@ -66,7 +67,8 @@ class Weights:
     """The written weights.
 
     size_bytes: of the tensors, without the files' headers. notes: sentences for the user. adapter:
-    what they are if they are an adapter, not a whole model.
+    what they are if they are an adapter, not a whole model. sha256: of each file, if it was hashed
+    while it was written.
     """
 
     files: tuple[str, ...]
@@ -74,6 +76,7 @@ class Weights:
     size_bytes: int
     notes: tuple[str, ...] = ()
     adapter: AdapterFacts | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_weights(
@@ -97,25 +100,35 @@ def write_weights(
                     if weight_map[tensor_name] == file
                 }
                 handle = open_files.enter_context(inside(folder, file).open("wb"))
-                shards[file] = _Shard(handle, own)
+                shards[file] = _Shard(handle, own, RunningHash(inside(folder, file)))
+                open_files.callback(shards[file].hash.stop)
             shards[file].write(name, tensor)
         assert all(shard.complete for shard in shards.values()), "a tensor is missing"
+        digests = {file: shard.hash.hexdigest() for file, shard in shards.items()}
     total_bytes = sum(form.size_bytes for form in forms.values())
     if len(files) > 1:
         counts = sum(form.elements for form in forms.values())
         metadata = {"total_parameters": counts, "total_size": total_bytes}
         write_json(folder, _INDEX, {"metadata": metadata, "weight_map": weight_map}, sort=True)
-    return Weights(files=files, tensors=len(weight_map), size_bytes=total_bytes)
+    return Weights(files=files, tensors=len(weight_map), size_bytes=total_bytes, sha256=digests)
 
 
-def write_file(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> int:
-    """Write tensors into one file, without another copy of them in memory; returns their bytes."""
+def write_file(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> Weights:
+    """Write tensors into one file, without another copy of them in memory."""
     forms = {key: Form(tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
-    with inside(folder, name).open("wb") as handle:
-        file = _Shard(handle, forms)
+    path = inside(folder, name)
+    with path.open("wb") as handle, contextlib.ExitStack() as hashing:
+        file = _Shard(handle, forms, RunningHash(path))
+        hashing.callback(file.hash.stop)
         for key, tensor in tensors.items():
             file.write(key, tensor)
-    return sum(form.size_bytes for form in forms.values())
+        digest = file.hash.hexdigest()
+    return Weights(
+        files=(name,),
+        tensors=len(forms),
+        size_bytes=sum(form.size_bytes for form in forms.values()),
+        sha256={name: digest},
+    )
 
 
 def shard_names(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:
@@ -144,7 +157,8 @@ def shard_names(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:
 class _Shard:
     """One safetensors file: 8 bytes of header length, JSON, then the tensors without gaps."""
 
-    def __init__(self, handle: BinaryIO, forms: Mapping[str, Form]) -> None:
+    def __init__(self, handle: BinaryIO, forms: Mapping[str, Form], running: RunningHash) -> None:
+        self.hash = running
         self._handle = handle
         self._forms = forms
         self._missing = set(forms)
@@ -165,6 +179,9 @@ class _Shard:
         text += b" " * (-len(text) % 8)
         handle.write(struct.pack("<Q", len(text)) + text)
         self._places = {name: 8 + len(text) + offset for name, offset in offsets.items()}
+        self._ends = [self._places[name] + forms[name].size_bytes for name in ordered]
+        self._in_order = ordered
+        self._done = 0  # tensors from the start of the file without a gap
 
     @property
     def complete(self) -> bool:
@@ -177,3 +194,9 @@ class _Shard:
         self._handle.seek(self._places[name])
         self._handle.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
         self._missing.remove(name)
+        before = self._done
+        while self._done < len(self._in_order) and self._in_order[self._done] not in self._missing:
+            self._done += 1
+        if self._done > before:
+            self._handle.flush()
+            self.hash.reach(self._ends[self._done - 1])

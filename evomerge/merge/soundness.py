@@ -15,6 +15,7 @@ from evomerge.sources import (
     Source,
     UnbuildableModelError,
     UnknownModelError,
+    ask,
     meta_model,
     not_finite,
     short,
@@ -53,6 +54,20 @@ def check_loadable(
     shapes: of its tensors, by the names in the files. code: a folder whose modelling code may be
     run. Raises RecipeError where transformers cannot build the model, or would miss a tensor.
     """
+    if code is not None and config.get("auto_map"):
+        return _load(config, shapes, code)
+    question = ask("loadable", config, shapes)
+    if question.answer is not None:
+        return Loadable(left_out=frozenset(question.answer))
+    found = _load(config, shapes, None)
+    if found.unchecked is None:  # a package that is missing today may be there tomorrow
+        question.keep(sorted(found.left_out))
+    return found
+
+
+def _load(
+    config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], code: Path | None
+) -> Loadable:
     try:
         model = meta_model(config, code=code)
         found = model.load(shapes)

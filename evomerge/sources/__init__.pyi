@@ -1,4 +1,5 @@
 from .adapter import Adapter as Adapter
+from .answered import ask as ask
 from .checkpoint import Checkpoint as Checkpoint
 from .companions import MODULES as MODULES
 from .companions import find_companions as find_companions
@@ -10,6 +11,7 @@ from .correspondence import HEAD as HEAD
 from .correspondence import correspond as correspond
 from .correspondence import left_over as left_over
 from .correspondence import only_weights as only_weights
+from .digests import begin_reading as begin_reading
 from .digests import not_finite as not_finite
 from .files import locate as locate
 from .files import read_json as read_json

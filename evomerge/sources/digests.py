@@ -1,24 +1,50 @@
 """Hashes of a model's files, and whether every number in its weights is finite.
 
-Both need every byte, so one reading does both.
+Both need every byte, so one reading does both. It can begin in the background, before anything else
+of the model is known.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import math
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
-from evomerge.errors import SourceError
-from evomerge.sources.header import read_entries
+from evomerge.errors import EvomergeError, SourceError
+from evomerge.sources.files import weight_files
+from evomerge.sources.header import Entry, read_entries
 
-_BLOCK_BYTES = 2**24
-_WITH_NAN = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e8m0fnu")
+if TYPE_CHECKING:
+    import torch
+
+_BLOCK_BYTES = 2**25
+_BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
+"""The dtypes that have NaN and infinity."""
+
+_EXPONENTS = {"float64": 11, "float32": 8, "bfloat16": 8, "float16": 5}
+_BYTES_WITH_NAN = {"float8_e4m3fn": 0x7F, "float8_e8m0fnu": 0xFF}
+"""dtype of one byte -> the bits of its NaN, without a sign where it has one; it has no infinity."""
 _Key = tuple[Path, int, int]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A file that was read. non_finite: the tensors that hold "NaN" or "infinity", in order."""
+
+    sha256: str
+    non_finite: Mapping[str, str]
 
 
 class Digests:
@@ -45,11 +71,12 @@ class Digests:
 
     def _digest(self, path: Path) -> str:
         try:
-            facts = path.stat()
-            key = path, facts.st_size, facts.st_mtime_ns
+            key = _key(path)
             if key not in self._known:
                 if path.suffix == ".safetensors":
-                    self._known[key], fault = self._read_weights(path)
+                    reading = _begun(key) or _read_weights(path, self._reference)
+                    self._known[key] = reading.sha256
+                    fault = self._fault(path, reading)
                     if fault:
                         self._faults[key] = fault
                 else:
@@ -61,42 +88,135 @@ class Digests:
             raise SourceError(self._faults[key])
         return self._known[key]
 
-    def _read_weights(self, path: Path) -> tuple[str, str | None]:
-        """The file's hash, and a message about the first tensor that is not finite, or None."""
-        entries = read_entries(path, self._reference)
-        digest = hashlib.sha256()
-        fault: str | None = None
-        block = bytearray(_BLOCK_BYTES)  # whole numbers of every dtype
-        with path.open("rb") as stream:
-            digest.update(stream.read(next(iter(entries.values())).start))
-            for name, entry in entries.items():
-                dtype = None if name in self._computed else _checked_dtype(entry.dtype)
-                left = entry.size_bytes
-                while left:
-                    piece = memoryview(block)[: min(left, _BLOCK_BYTES)]
-                    if stream.readinto(piece) != len(piece):
-                        raise SourceError(
-                            f"{self._reference}: {path.name} changed while it was read; try again"
-                        )
-                    digest.update(piece)
-                    left -= len(piece)
-                    if dtype is not None and fault is None:
-                        non_finite = not_finite(torch.frombuffer(piece, dtype=dtype))
-                        if non_finite:
-                            fault = (
-                                f"{self._reference}: {name} in {path.name} holds {non_finite}, so "
-                                "no merge with it can be used; give a model with finite weights"
-                            )
-        return digest.hexdigest(), fault
+    def _fault(self, path: Path, reading: _Reading) -> str | None:
+        """A message about the first tensor that is not finite and should be; None if all are."""
+        for name, what in reading.non_finite.items():
+            if name not in self._computed:
+                return (
+                    f"{self._reference}: {name} in {path.name} holds {what}, so no merge with it "
+                    "can be used; give a model with finite weights"
+                )
+        return None
 
 
-def _checked_dtype(name: str) -> torch.dtype | None:
-    """The dtype of weights that could hold a NaN; None for others."""
-    return getattr(torch, name) if name in _WITH_NAN else None
+# Readings that begin early.
+
+
+_readings: dict[_Key, Future[_Reading]] = {}
+
+
+def begin_reading(folders: Sequence[Path]) -> None:
+    """Begin to read models' weights, in threads that nobody waits for when the process ends.
+
+    The next `Digests` of the same unchanged files takes the results. What cannot be read is left to
+    it.
+    """
+    waiting: SimpleQueue[tuple[Path, Future[_Reading]]] = SimpleQueue()
+    for folder in dict.fromkeys(folders):
+        with contextlib.suppress(EvomergeError, OSError):
+            for path in weight_files(folder, str(folder)):
+                key = _key(path)
+                if key not in _readings or _readings[key].done():
+                    _readings[key] = Future()
+                    waiting.put((path, _readings[key]))
+    for _ in range(min(waiting.qsize(), os.cpu_count() or 1)):
+        threading.Thread(target=_work, args=(waiting,), daemon=True).start()
+
+
+def _work(waiting: SimpleQueue[tuple[Path, Future[_Reading]]]) -> None:
+    while not waiting.empty():
+        path, future = waiting.get()
+        try:
+            future.set_result(_read_weights(path, str(path)))
+        except Exception as error:  # whoever needs the file reads it and says what is wrong
+            future.set_exception(error)
+
+
+def _begun(key: _Key) -> _Reading | None:
+    future = _readings.pop(key, None)
+    if future is None:
+        return None
+    try:
+        return future.result()
+    except (EvomergeError, OSError):
+        return None
+
+
+def _key(path: Path) -> _Key:
+    facts = path.stat()
+    return path, facts.st_size, facts.st_mtime_ns
+
+
+def _read_weights(path: Path, named: str) -> _Reading:
+    """Read a safetensors file once; a second time to name tensors that are not finite."""
+    entries = read_entries(path, named)
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(_BLOCK_BYTES))  # whole numbers of every dtype
+    suspect = False
+    with path.open("rb") as stream:
+        digest.update(stream.read(next(iter(entries.values())).start))
+        # Blocks reach over tensors of one dtype: few large steps, as each waits for Python.
+        for dtype, run in itertools.groupby(entries.values(), key=lambda entry: entry.dtype):
+            for piece in _pieces(
+                stream, sum(entry.size_bytes for entry in run), block, path, named
+            ):
+                digest.update(piece)
+                suspect = suspect or _non_finite(piece, dtype) is not None
+        found = _name_non_finite(stream, entries, block, path, named) if suspect else {}
+    return _Reading(sha256=digest.hexdigest(), non_finite=found)
+
+
+def _name_non_finite(
+    stream: BufferedReader, entries: Mapping[str, Entry], block: memoryview, path: Path, named: str
+) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, entry in entries.items():
+        stream.seek(entry.start)
+        for piece in _pieces(stream, entry.size_bytes, block, path, named):
+            what = _non_finite(piece, entry.dtype)
+            if what is not None:
+                found.setdefault(name, what)
+    return found
+
+
+def _pieces(
+    stream: BufferedReader, left: int, block: memoryview, path: Path, named: str
+) -> Iterator[memoryview]:
+    """The next bytes of a file, in pieces of a block."""
+    while left:
+        piece = block[: min(left, _BLOCK_BYTES)]
+        if stream.readinto(piece) != len(piece):
+            raise SourceError(f"{named}: {path.name} changed while it was read; try again")
+        yield piece
+        left -= len(piece)
+
+
+def _non_finite(piece: memoryview, dtype: str) -> str | None:
+    """ "NaN" or "infinity" if numbers of a dtype contain one, else None.
+
+    By their bits: without its sign, an infinity is larger than every finite number, a NaN larger
+    still. As signed integers the largest positive number leads, as unsigned ones the negative.
+    """
+    nan = _BYTES_WITH_NAN.get(dtype)
+    if nan is not None:
+        return "NaN" if ((np.frombuffer(piece, dtype=np.uint8) & nan) == nan).any() else None
+    bits = _BITS.get(dtype)
+    if bits is None or not len(piece):
+        return None
+    infinity = (2 ** _EXPONENTS[dtype] - 1) << (bits - 1 - _EXPONENTS[dtype])
+    values = np.frombuffer(piece, dtype=f"u{bits // 8}")
+    positive = int(values.view(f"i{bits // 8}").max())
+    negative = int(values.max()) - 2 ** (bits - 1)
+    largest = max(positive, negative)
+    if largest < infinity:
+        return None
+    return "NaN" if largest > infinity else "infinity"
 
 
 def not_finite(values: torch.Tensor) -> str | None:
     """ "NaN" or "infinity" if the values contain one, else None."""
+    import torch
+
     if not values.numel() or not values.is_floating_point():
         return None
     if values.dtype.itemsize == 1:  # torch has no bounds of these

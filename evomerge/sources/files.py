@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-
 from evomerge.errors import SourceError, one_line
 from evomerge.sources.companions import NOT_FETCHED, check_file
 from evomerge.sources.header import Entry, read_entries
@@ -24,6 +22,13 @@ _SHARD = re.compile(
 _MOST_SHARDS = 10_000
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[^@]+))?")
+
+
+def snapshot_download(*given: Any, **options: Any) -> str:
+    """The hub's own, imported when a model is fetched."""
+    from huggingface_hub import snapshot_download as fetch
+
+    return str(fetch(*given, **options))
 
 
 def locate(reference: str, named: str) -> tuple[Path, str | None]:

@@ -15,21 +15,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import (
-    WeightConverter,
-    WeightRenaming,
-    rename_source_key,
-)
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
-from transformers.utils import logging
 
 from evomerge.errors import one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 _DEEPEST = 10_000
 """The most layers of a model; a larger number counts as a mistake, and no model is built."""
@@ -52,7 +45,7 @@ _MODELS_OF_CODE = (
 )
 """The keys with which a configuration names a class of its own code, the fullest model first."""
 
-_Choice = Callable[[PreTrainedConfig], type[PreTrainedModel]]
+_Choice = Callable[["PreTrainedConfig"], "type[PreTrainedModel]"]
 
 
 class UnknownModelError(Exception):
@@ -112,6 +105,9 @@ class MetaModel:
     """A model of transformers on the meta device; made by `meta_model`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, WeightRenaming
+
         self._model = model
         self._expected = model.state_dict()
         conversions = get_model_conversion_mapping(model)
@@ -135,6 +131,8 @@ class MetaModel:
 
     def rename(self, tensor: str) -> Renaming:
         """The name that transformers gives a stored tensor."""
+        from transformers.core_model_loading import rename_source_key
+
         prefix = self._model.base_model_prefix
         name, converter = rename_source_key(
             tensor, self._renamings, self._converters, prefix, self._expected
@@ -194,6 +192,8 @@ def pretraining_model(config: Mapping[str, Any]) -> MetaModel | None:
 
 @functools.lru_cache(maxsize=16)
 def _built(text: str) -> MetaModel:
+    import transformers
+
     config = json.loads(text)
     if config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise UnknownModelError(f"transformers does not know {config.get('model_type')}")
@@ -202,6 +202,8 @@ def _built(text: str) -> MetaModel:
 
 def _of_code(text: str, folder: Path) -> MetaModel:
     """Build by the modelling code in a folder; the code may change, so the model is not cached."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
     named = json.loads(text)["auto_map"]
     reference = next((named[key] for key in _MODELS_OF_CODE if key in named), None)
     if reference is None:
@@ -231,6 +233,8 @@ def _build(text: str, choose: _Choice, *, folder: Path | None) -> MetaModel:
 
 def _read_config(text: str, folder: Path | None) -> PreTrainedConfig:
     """Read the text as transformers reads a file: with older forms and numbers beyond JSON."""
+    from transformers import AutoConfig
+
     if folder is not None:
         return AutoConfig.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
     with tempfile.TemporaryDirectory() as written:
@@ -240,6 +244,8 @@ def _read_config(text: str, folder: Path | None) -> PreTrainedConfig:
 
 def _class_of(config: Mapping[str, Any], read: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class that `architectures` names, else the causal language model of the type."""
+    import transformers
+
     named = next(iter(config.get("architectures") or ()), None)
     if named == _PRETRAINING:
         kind = transformers.MODEL_FOR_PRETRAINING_MAPPING.get(type(read), None)
@@ -247,7 +253,7 @@ def _class_of(config: Mapping[str, Any], read: PreTrainedConfig) -> type[PreTrai
         kind = getattr(transformers, str(named), None) if named else None
     if named is None:
         kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(read), None)
-    if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise UnknownModelError(f"transformers has no class {named or config.get('model_type')}")
     return kind
 
@@ -264,6 +270,8 @@ def _refuse_depths(config: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress transformers' progress bars and reports; their content is returned."""
+    from transformers.utils import logging
+
     level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evomerge.sources.answered import ask
 from evomerge.sources.correspondence import HEAD
 from evomerge.sources.layers import DRAFT_KEY, setting, split_at_number
 from evomerge.sources.meta import (
@@ -49,11 +50,44 @@ class Unread:
 
 def find_unread(config: Mapping[str, Any], shapes: Shapes, equal: Equal) -> Unread:
     """Find them with transformers' model; if it cannot be built, by names alone."""
+    question = ask("unread", config, shapes)
+    if question.answer is not None:
+        return _unread_of(question.answer)
+    compared = False
+
+    def noted(a: str, b: str) -> bool:
+        nonlocal compared
+        compared = True
+        return equal(a, b)
+
     try:
         model = meta_model(config)
     except (UnknownModelError, UnbuildableModelError):
         return _by_names(config, shapes, equal)
-    return _by_model(model, config, shapes, equal)
+    found = _by_model(model, config, shapes, noted)
+    if not compared:  # else it depends on the weights too
+        question.keep(_document_of(found))
+    return found
+
+
+def _document_of(found: Unread) -> dict[str, Any]:
+    return {
+        "repeated": sorted(found.repeated),
+        "ignored": sorted(found.ignored),
+        "own_head": found.own_head,
+        "must_tie": found.must_tie,
+        "parameters": dict(found.parameters),
+    }
+
+
+def _unread_of(document: Mapping[str, Any]) -> Unread:
+    return Unread(
+        repeated=frozenset(document["repeated"]),
+        ignored=frozenset(document["ignored"]),
+        own_head=document["own_head"],
+        must_tie=document["must_tie"],
+        parameters=document["parameters"],
+    )
 
 
 def _by_model(model: MetaModel, config: Mapping[str, Any], shapes: Shapes, equal: Equal) -> Unread:

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from evomerge.sources import Adapter, Source, Structure, read_json
 from evomerge.vocabulary.rows import ABSENT, RowPlan
 from evomerge.vocabulary.settings import TokenSettings, generation_file, with_settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BLOCK_ROWS = 4096
 """Rows that are summed at a time for a mean."""

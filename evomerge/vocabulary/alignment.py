@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from evomerge.errors import RecipeError
 from evomerge.recipe import Recipe, TokenizerSpec
@@ -18,6 +17,9 @@ from evomerge.vocabulary.chat_templates import chosen_template
 from evomerge.vocabulary.rows import RowPlan, plan_rows
 from evomerge.vocabulary.settings import TokenSettings, settings_for
 from evomerge.vocabulary.tokenizers import TokenizerReader, Tokens, add_union, without_tokens_beyond
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BLOCK_KEY = "vocabulary"
 """Under `evomerge:` in a recipe: the models that give tokens to the vocabulary, the base first."""

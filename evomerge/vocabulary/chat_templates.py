@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from evomerge.errors import RecipeError, one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _ALPACA = """\
 {% set system = messages | selectattr('role', 'equalto', 'system') | list %}
@@ -105,6 +107,8 @@ def chosen_template(
             f"chat_template: {wanted}: no such template; write auto, one of "
             f"{', '.join(CHAT_TEMPLATES)}, or a Jinja text"
         )
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
     try:
         _compile_jinja_template(wanted)
     except TemplateError as error:

@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import tokenizers
-from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.errors import SourceError, one_line
 from evomerge.sources import Adapter, Source, read_json, vocabulary_size
+
+if TYPE_CHECKING:
+    from transformers import AddedToken, PreTrainedTokenizerBase
 
 TOKENIZER_FILES = (
     "*token*.json",
@@ -103,6 +103,8 @@ class TokenizerReader:
             return self._from_folder(Path(folder), "the tokenizer of the result")
 
     def _from_folder(self, folder: Path, named: str) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=self._trust_remote_code
@@ -112,7 +114,7 @@ class TokenizerReader:
                 f"{named}: its tokenizer cannot be loaded ({_why_not(error, folder)}); "
                 "mend its files, or use the tokenizer of another model"
             ) from error
-        return cast(PreTrainedTokenizerBase, tokenizer)
+        return cast("PreTrainedTokenizerBase", tokenizer)
 
 
 def _why_not(error: Exception, folder: Path) -> str:
@@ -168,6 +170,8 @@ def without_tokens_beyond(
     beyond = {token for token, row in tokenizer.get_vocab().items() if row >= rows}
     if not beyond:
         return tokenizer
+    import tokenizers
+
     backend = getattr(tokenizer, "backend_tokenizer", None)
     document = json.loads(backend.to_str()) if isinstance(backend, tokenizers.Tokenizer) else {}
     model = document.get("model", {})

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from evomerge.cli.endings import answering, interruptible
+from evomerge.cli.endings import answering, interruptible, leave_quickly
+from evomerge.cli.endings import run as run_commands
 from evomerge.errors import JobError, StorageError, WorkerError
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -180,3 +181,26 @@ def test_a_reader_that_has_gone_is_no_fault_of_the_machine_or_a_task(show: str) 
         timeout=600,
     )
     assert (ended.stdout, ended.stderr, ended.returncode) == ("a line\n", "", 141)
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "quickly"), [(True, 0, True), (True, 2, False), (False, 0, False)]
+)
+def test_a_process_ends_at_once_only_where_its_command_is_done_and_says_so(
+    says: bool, code: int, quickly: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(sys, "argv", ["evomerge"])
+    app = typer.Typer(add_completion=False)
+
+    @app.command()
+    def work() -> None:
+        if says:
+            leave_quickly()
+        raise typer.Exit(code)
+
+    with pytest.raises(SystemExit) as info:
+        run_commands(app)
+    assert info.value.code == code
+    assert ended == ([0] if quickly else [])

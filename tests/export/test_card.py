@@ -11,9 +11,10 @@ from huggingface_hub import ModelCard
 
 from evomerge.evaluate.inference.intervals import Interval
 from evomerge.evaluate.inference.summary import Role, ScoreSummary
-from evomerge.export.card import MIXED_LICENCE, CardScores, Effort, Story, use_of
+from evomerge.export.card import MIXED_LICENCE, CardScores, Effort, Story
 from evomerge.export.card import write_card as write_merge_card
 from evomerge.export.origins import FileFacts, Licence, Origin, public_names, trace
+from evomerge.export.use import use_of
 from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import Recipe
 from evomerge.search.results.selection import ConstraintCheck

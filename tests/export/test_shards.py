@@ -27,7 +27,9 @@ def test_one_shard_is_the_library_s_to_the_byte(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
     written = (tmp_path / "model.safetensors").read_bytes()
     assert written == (tmp_path / "theirs.safetensors").read_bytes()
-    assert write_file(tmp_path, "again.safetensors", TENSORS) == weights.size_bytes
+    again = write_file(tmp_path, "again.safetensors", TENSORS)
+    assert again.size_bytes == weights.size_bytes
+    assert list(again.sha256.values()) == list(weights.sha256.values())
     assert (tmp_path / "again.safetensors").read_bytes() == written
     assert weights.files == ("model.safetensors",)
     assert weights.size_bytes == sum(tensor.nbytes for tensor in TENSORS.values())

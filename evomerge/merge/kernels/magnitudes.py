@@ -3,7 +3,7 @@
 A magnitude is a float32 without its sign: 31 bits that order as the numbers do. Its upper 16 bits
 are its bin. The counts of all bins are small and never change, so the bin of the k-th largest is
 looked up; within the bin the lower 15 bits decide. If a table of these bits is kept (2 bytes an
-element), they are looked up; otherwise one pass reads them from the tensors.
+element), they are looked up; otherwise one pass counts them in the tensors, as a single merge does.
 """
 
 from __future__ import annotations
@@ -79,9 +79,8 @@ def magnitude_at(
     if low_bits is not None:
         low = int(low_bits[place])
     else:
-        low = int(
-            np.partition(_low_bits_of(bin_number, base, expert), place - before)[place - before]
-        )
+        up_to = np.cumsum(_count_low_bits(bin_number, base, expert))
+        low = int(np.searchsorted(up_to, place - before, side="right"))
     return float(np.uint32(bin_number << _LOW_BITS | low).view(np.float32))
 
 
@@ -102,21 +101,24 @@ def row_ranks(base: torch.Tensor, expert: torch.Tensor, width: int) -> NDArray[n
     return ranks.reshape(-1)
 
 
-def _low_bits_of(bin_number: int, base: torch.Tensor, expert: torch.Tensor) -> NDArray[np.uint32]:
-    """The lower bits of the magnitudes in one bin, in no particular order."""
+def _count_low_bits(bin_number: int, base: torch.Tensor, expert: torch.Tensor) -> NDArray[np.int64]:
+    """How many magnitudes of one bin have each value of the lower bits."""
     if not portable.runs_here(base):
         bits = portable.magnitude_bits(base, expert)
         inside = bits[bits >> _LOW_BITS == bin_number] & (2**_LOW_BITS - 1)
-        found: NDArray[np.uint32] = inside.cpu().numpy().astype(np.uint32)
+        found: NDArray[np.int64] = torch.bincount(inside, minlength=2**_LOW_BITS).cpu().numpy()
         return found
     ours, theirs = operands([base, expert])
-    parts: list[NDArray[np.uint32]] = []
+    parts: list[NDArray[np.int64]] = []
 
     def work(start: int, stop: int) -> None:
-        parts.append(_collect(ours, theirs, start, stop, np.uint32(bin_number)))
+        tally = np.zeros(2**_LOW_BITS, dtype=np.int64)
+        _tally_bin(ours, theirs, start, stop, np.uint32(bin_number), tally)
+        parts.append(tally)
 
     over_ranges(work, ours.size, unit=BLOCK)
-    return np.concatenate(parts)
+    total: NDArray[np.int64] = np.add.reduce(parts)
+    return total
 
 
 @njit(nogil=True, cache=True)
@@ -141,31 +143,27 @@ def _tally(base: Flat, expert: Flat, start: int, stop: int, tally: NDArray[np.in
 
 
 @njit(nogil=True, cache=True)
-def _collect(
-    base: Flat, expert: Flat, start: int, stop: int, bin_number: np.uint32
-) -> NDArray[np.uint32]:
+def _tally_bin(
+    base: Flat,
+    expert: Flat,
+    start: int,
+    stop: int,
+    bin_number: np.uint32,
+    tally: NDArray[np.int64],
+) -> None:
     block = np.empty(BLOCK, np.uint32)
-    found = np.empty(max(BLOCK, (stop - start) // 256), np.uint32)
-    size = 0
+    inside = np.empty(BLOCK, np.uint32)
     for position in range(start, stop, BLOCK):
         count = min(BLOCK, stop - position)
         _read_patterns(
             base[position : position + count], expert[position : position + count], block
         )
-        hits = np.uint32(0)
-        for j in range(count):
-            hits += np.uint32(1) if block[j] >> np.uint32(15) == bin_number else np.uint32(0)
-        if hits == 0:
-            continue
-        if size + hits > found.size:
-            larger = np.empty(2 * found.size + BLOCK, np.uint32)
-            larger[:size] = found[:size]
-            found = larger
-        for j in range(count):
-            if block[j] >> np.uint32(15) == bin_number:
-                found[size] = block[j] & np.uint32(0x7FFF)
-                size += 1
-    return found[:size].copy()
+        size = 0
+        for j in range(count):  # without a branch: which elements are inside is hard to foresee
+            inside[size] = block[j] & np.uint32(0x7FFF)
+            size += 1 if block[j] >> np.uint32(15) == bin_number else 0
+        for j in range(size):
+            tally[inside[j]] += 1
 
 
 @njit(nogil=True, cache=True)

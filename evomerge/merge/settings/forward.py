@@ -11,9 +11,12 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from evomerge.sources import ask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 Config = Mapping[str, Any]
 
@@ -55,6 +58,8 @@ _COMPARED_ELSEWHERE = frozenset(
 
 def read_config(config: Config) -> PreTrainedConfig | None:
     """The configuration as transformers reads it; None if transformers does not know its class."""
+    from transformers import AutoConfig
+
     settings = copy.deepcopy(dict(config))
     try:
         return AutoConfig.for_model(str(settings.pop("model_type", None)), **settings)
@@ -67,8 +72,13 @@ def forward_settings(config: Config) -> dict[str, Any]:
 
     Settings of the language model get no prefix.
     """
+    question = ask("forward", config)
+    if question.answer is not None:
+        return dict(question.answer)
     read = read_config(config)
-    return dict(_flat(dict(config) if read is None else read.to_dict()))
+    settings = dict(_flat(dict(config) if read is None else read.to_dict()))
+    question.keep(settings)
+    return settings
 
 
 def pass_key(config: Config) -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from transformers import GenerationConfig
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RecipeError, one_line
 from evomerge.merge.plan.plan import lead_among
 from evomerge.recipe import Recipe
-from evomerge.sources import Source, setting
+from evomerge.sources import Source, ask, setting
 from evomerge.vocabulary import stated_generation
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 GENERATION_KEY = "generation"
 """Under `evomerge:` in a recipe: generation settings that replace those of the leading model."""
@@ -76,6 +77,8 @@ def generation_config(
     stated: generation_config.json, or None where config.json alone has the settings. Raises
     RecipeError for settings that transformers does not take.
     """
+    from transformers import GenerationConfig
+
     try:
         if stated is not None:
             return GenerationConfig.from_dict(dict(stated))
@@ -123,8 +126,12 @@ def _settings(source: Source) -> Mapping[str, Any]:
     Merging does not generate, so a model that cannot generate is no error here.
     """
     stated = stated_generation(source)
+    question = ask("generation", stated, source.config)
+    if question.answer is not None:
+        return dict(question.answer)
     try:
         found = generation_config(stated, source.config, where=source.reference).to_diff_dict()
     except Exception:  # for example, a configuration of several language models
         found = {END_TOKENS: setting(source.config, END_TOKENS)} if stated is None else stated
+    question.keep(dict(found))
     return dict(found)

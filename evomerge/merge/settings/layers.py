@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import AutoConfig
-
 from evomerge.errors import RecipeError
 from evomerge.merge.plan.modules import is_vision
 from evomerge.merge.plan.pieces import Layer
@@ -166,6 +164,8 @@ def _settings_by_layer(source: Source, stack: Stack) -> dict[str, list[Any]]:
 
 def _with_derived_lists(section: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with those by layer that transformers derives where they are not written."""
+    from transformers import AutoConfig
+
     written = {key: value for key, value in section.items() if value is not None}
     fields = {key: value for key, value in written.items() if key != "model_type"}
     try:
