@@ -68,7 +68,8 @@ def test_a_damaged_answer_is_asked_for_again(kept: Path, tmp_path: Path) -> None
     config = open_source(str(save_tiny_llama(tmp_path / "m", seed=0)), where="test").config
     settings = forward_settings(config)
     files = list(kept.iterdir())
-    for text in ("", "{", "[]", '{"other": 1}', "null"):
+    changed = '{"answer": {"rope_theta": 1}, "sha256": "of another"}'
+    for text in ("", "{", "[]", '{"other": 1}', "null", changed):
         for file in files:
             file.write_text(text, encoding="utf-8")
         assert forward_settings(config) == settings
