@@ -16,7 +16,7 @@ from evomerge.errors import SourceError
 from evomerge.evaluate import load_plain
 from evomerge.export.checkpoint import write_checkpoint
 from evomerge.recipe import Recipe
-from evomerge.sources import Source, open_source
+from evomerge.sources import Checkpoint, Source, open_source
 from tests.architectures import save_architecture, write_tensors
 from tests.checkpoints import load_tensors, word_tokenizer
 
@@ -288,6 +288,7 @@ def test_the_stated_size_of_blocks_counts_where_another_would_fit_too(tmp_path: 
     source = opened(folder)
     meant = packed.float() * quantised(scale, packed.shape)
     assert torch.equal(source.tensor(O_PROJ), meant.bfloat16())
+    assert isinstance(source, Checkpoint)
     assert not source.unpacked_alike("bfloat16")
 
 
@@ -295,6 +296,7 @@ def test_plain_transformers_is_no_reference_in_another_dtype(tmp_path: Path) -> 
     """It would not round to the stored dtype."""
     folder, _ = packed_llama(tmp_path / "model")
     source = opened(folder)
+    assert isinstance(source, Checkpoint)
     assert source.unpacked_alike("bfloat16")
     assert not source.unpacked_alike("float32")
     theirs = load_plain(folder, dtype="float32").model.get_parameter(O_PROJ)

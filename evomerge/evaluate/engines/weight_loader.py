@@ -13,6 +13,7 @@ import copy
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import final
 
 import torch
 from transformers import PreTrainedModel
@@ -39,6 +40,7 @@ class _Place:
     """Whether this is the second name of a tied parameter."""
 
 
+@final
 @dataclass(frozen=True)
 class _Piece:
     """A tensor that becomes parameters only together with others, or only a part of each."""
