@@ -163,9 +163,10 @@ class Checkpoint:
         A packed weight is unpacked whenever it is read; the last one is kept, because a method may
         read it again.
         """
-        packed = self._packed.get(name)
-        if packed is None:
-            return self._view(name)
+        if name not in self._packed:  # the common case, for every tensor of every candidate
+            view = self._views.get(name)
+            return self._view(name) if view is None else view
+        packed = self._packed[name]
         last = self._last  # another thread may set it meanwhile
         if last is None or last[0] != name:
             last = self._last = name, self._unpack(name, packed)
