@@ -23,7 +23,7 @@ from evomerge.calibrate.text import Text, cut_sequences, read_text
 from evomerge.errors import InputError
 from evomerge.evaluate import check_reading, load_plain
 from evomerge.merge import FileKind, Header, model_name, read_header, weights_sha256
-from evomerge.sources import Adapter, Source, context_tokens, open_source
+from evomerge.sources import Checkpoint, Source, context_tokens, open_source
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, sequences done, sequences in all)"""
@@ -174,7 +174,8 @@ def _build(
     trust = calibration.trust_remote_code
     text = sequence[:_CHECKED_TOKENS]
     plain: torch.Tensor | None = None
-    if not isinstance(source, Adapter):  # plain transformers would load only its base
+    # Plain transformers would load only an adapter's base.
+    if isinstance(source, Checkpoint) and source.unpacked_alike(calibration.dtype):
         # This comes before the live model is built, so that memory holds one model at a time.
         plain = load_plain(
             source.folder, dtype=calibration.dtype, device=device, trust_remote_code=trust

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
 from evomerge.sources.companions import find_companions
-from evomerge.sources.digests import Digests
+from evomerge.sources.digests import Digests, not_finite
 from evomerge.sources.files import read_json, read_weights
 from evomerge.sources.header import Entry, read_ahead
 from evomerge.sources.layers import (
@@ -25,7 +25,7 @@ from evomerge.sources.layers import (
     setting,
     vocabulary_size,
 )
-from evomerge.sources.quantised import unpacked
+from evomerge.sources.quantised import Packed, unpacked
 from evomerge.sources.source import Structure
 from evomerge.sources.unread import Unread, find_unread
 
@@ -130,6 +130,7 @@ class Checkpoint:
         plain = unpacked(folder, config, self._stored, named)
         config, found, self._packed = plain.config, plain.entries, plain.packed
         self._last: tuple[str, torch.Tensor] | None = None
+        self._in_range = not self._packed
         self._entries = {
             name: entry for name, entry in found.items() if not name.endswith(_COMPUTED)
         }
@@ -139,6 +140,16 @@ class Checkpoint:
         self.structure = _structure(self.config, self._entries, unread, named)
         computed = (found.keys() - self._entries.keys()) | unread.repeated | unread.ignored
         self._digests = Digests(reference, computed=frozenset(computed))
+
+    def unpacked_alike(self, dtype: DType) -> bool:
+        """Whether transformers, asked for a dtype, makes the same weights of packed ones.
+
+        It unpacks in that dtype, not in the stored one, and no blocks that a matrix cuts off.
+        """
+        return not any(
+            packed.cut or self._entries[name].dtype != dtype
+            for name, packed in self._packed.items()
+        )
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -152,13 +163,26 @@ class Checkpoint:
         A packed weight is unpacked whenever it is read; the last one is kept, because a method may
         read it again.
         """
-        packed = self._packed.get(name)
-        if packed is None:
-            return self._view(name)
+        if name not in self._packed:  # the common case, for every tensor of every candidate
+            view = self._views.get(name)
+            return self._view(name) if view is None else view
+        packed = self._packed[name]
         last = self._last  # another thread may set it meanwhile
         if last is None or last[0] != name:
-            last = self._last = name, packed.unpack(*map(self._view, packed.parts))
+            last = self._last = name, self._unpack(name, packed)
         return last[1]
+
+    def _unpack(self, name: str, packed: Packed) -> torch.Tensor:
+        """Raises SourceError where finite codes and finite scales make what is not finite."""
+        made = packed.unpack(*map(self._view, packed.parts))
+        fault = not_finite(made)
+        if fault:
+            raise SourceError(
+                f"{self.reference}: {name} holds {fault} once it is unpacked with "
+                f"{packed.parts[1]}, so no merge with it can be used; give a model with finite "
+                "weights"
+            )
+        return made
 
     def _view(self, name: str) -> torch.Tensor:
         """A stored tensor: a view of its file."""
@@ -185,7 +209,17 @@ class Checkpoint:
 
         Raises SourceError, also for a weight that is not finite.
         """
-        return self._digests.of(self.files)
+        digests = self._digests.of(self.files)
+        if not self._in_range:
+            for name, packed in self._packed.items():
+                scales = self._view(packed.parts[1])
+                if (
+                    not packed.bound(scales)
+                    <= torch.finfo(getattr(torch, self._entries[name].dtype)).max
+                ):
+                    self.tensor(name)
+            self._in_range = True
+        return digests
 
     def _shapes(self, named: str) -> dict[str, tuple[int, ...]]:
         for name, entry in self._entries.items():

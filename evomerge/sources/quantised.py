@@ -63,10 +63,20 @@ class Packed:
     """A weight that is stored in several tensors.
 
     parts: names of those tensors. unpack: makes the weight of them, in the dtype of its entry.
+    cut: whether a block is cut off at the end of the matrix, which transformers cannot unpack.
+    largest: code without its scale.
     """
 
     parts: tuple[str, ...]
     unpack: Callable[..., torch.Tensor]
+    largest: float
+    cut: bool = False
+
+    def bound(self, scales: torch.Tensor) -> float:
+        """A number that no weight exceeds; NaN or infinity if a scale is that."""
+        if not scales.dtype.is_floating_point:
+            return self.largest * 2.0 ** (int(scales.max()) - 127)
+        return self.largest * float(scales.float().abs().max())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +110,10 @@ def unpacked(
             plain[first[name][0]] = first[name][1]
         elif name not in parts and not (method == "fp8" and name.endswith("activation_scale")):
             plain[name] = entry
-    sign = _sign(folder, config, plain)
+    for name in found:
+        if name in entries and name not in parts:
+            raise SourceError(f"{named}: stores {name} twice, packed and not; get the model again")
+    sign = _sign(folder, config, plain) or _left_over(method, entries, parts)
     if sign:
         mend = _INSTEAD.get(method, "give the model before quantisation")
         by = f"{method}, by " if method and method not in _READERS else ""
@@ -141,6 +154,15 @@ def _sign(folder: Path, config: Mapping[str, Any], entries: Mapping[str, Entry])
     return None
 
 
+def _left_over(method: str, entries: Mapping[str, Entry], used: set[str]) -> str | None:
+    """A sign that a checkpoint is only half of what its method of quantisation stores."""
+    for name, entry in entries.items():
+        whole = method in _READERS and len(entry.shape) > 1 and entry.dtype in ("int8", "uint8")
+        if whole and name not in used:
+            return f"{name}, stored as {entry.dtype}"
+    return None
+
+
 def _plain_dtype(config: Mapping[str, Any]) -> DType:
     """The dtype that the configuration gives to weights, in which transformers unpacks them."""
     stated = (setting(config, key) for key in ("dtype", "torch_dtype"))
@@ -150,15 +172,23 @@ def _plain_dtype(config: Mapping[str, Any]) -> DType:
 # FP8: a scale for each block of a matrix, beside it.
 
 
+_LARGEST_FP4 = 6.0
+
 _SCALES = {"weight": ("weight_scale_inv", "scale", "qscale_weight")}
 """Last part of a weight's name -> that of its scales; for others, the name and `_scale_inv`."""
+
+
+_SCALE_DTYPES = ("float32", "bfloat16", "float16", "float8_e8m0fnu", "uint8")
+"""Of scales; a byte is an exponent."""
+
+_USUAL_BLOCK = (128, 128)
+"""The rows and columns that share a scale where the configuration does not say."""
 
 
 def _fp8(
     config: Mapping[str, Any], entries: Mapping[str, Entry], dtype: DType, named: str
 ) -> dict[str, tuple[Packed, Entry]]:
-    stated = config[_SETTINGS[0]].get("weight_block_size")
-    blocks = tuple(stated) if isinstance(stated, list | tuple) and len(stated) == 2 else None
+    blocks = _stated_block(config, named)
     found: dict[str, tuple[Packed, Entry]] = {}
     for name, entry in entries.items():
         in_half = entry.dtype == "int8"  # two numbers of four bits in a byte
@@ -166,40 +196,77 @@ def _fp8(
             continue
         parent, _, last = name.rpartition(".")
         endings = _SCALES.get(last, (f"{last}_scale_inv",))
-        scale = next((key for e in endings if (key := f"{parent}.{e}") in entries), None)
+        names = (f"{parent}.{ending}".removeprefix(".") for ending in endings)
+        scale = next((key for key in names if key in entries), None)
         if scale is None or len(entry.shape) < 2:
             continue
+        _check_dtype(scale, entries[scale], _SCALE_DTYPES, named)
         shape = (*entry.shape[:-1], 2 * entry.shape[-1]) if in_half else entry.shape
-        size = _block(shape, entries[scale].shape, blocks)
-        if size is None:
+        grid = entries[scale].shape
+        size = _block(shape, grid, blocks)
+        if size is None or (in_half and size[1] % 2):
             raise SourceError(
-                f"{named}: {scale} has shape {list(entries[scale].shape)}, which fits no blocks of "
+                f"{named}: {scale} has shape {list(grid)}, which fits no blocks of "
                 f"{name}, {list(shape)}; get the model again"
             )
         unpack = _Fp8(size=size, dtype=getattr(torch, dtype))
-        packed = Packed(parts=(name, scale), unpack=unpack)
+        sides = zip(shape[-2:], size, strict=True)
+        largest = _LARGEST_FP4 if in_half else torch.finfo(torch.float8_e4m3fn).max
+        cut = any(length % side for length, side in sides)
+        packed = Packed(parts=(name, scale), unpack=unpack, largest=largest, cut=cut)
         found[name] = packed, _plain_entry(entry, shape, dtype)
     return found
 
 
-def _block(
-    shape: tuple[int, ...], grid: tuple[int, ...], stated: tuple[int, ...] | None
-) -> tuple[int, int] | None:
-    """Rows and columns of a block; the last ones may be cut off at the end of the matrix."""
-    rows, columns = (grid if len(grid) >= 2 else (1, 1))[-2:]
-    if len(grid) < 2 and math.prod(grid) != 1:
+def _stated_block(config: Mapping[str, Any], named: str) -> tuple[int, int] | None:
+    """Rows and columns of a block by the configuration; None if a scale is for a whole matrix."""
+    stated = config[_SETTINGS[0]].get("weight_block_size", _USUAL_BLOCK)
+    if stated is None:
         return None
-    if not rows or not columns or (len(grid) > 2 and grid[:-2] != shape[:-2]):
+    sides = tuple(stated) if isinstance(stated, list | tuple) else ()
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= _LONGEST for side in sides):
+        raise SourceError(
+            f"{named}: weight_block_size in config.json is {str(stated)[:60]}, not two whole "
+            "numbers of 1 or more; get the file again"
+        )
+    return sides[0], sides[1]
+
+
+_LONGEST = 2**31
+
+
+def _block(
+    shape: tuple[int, ...], grid: tuple[int, ...], stated: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """Rows and columns of a block; the last ones may be cut off at the end of the matrix.
+
+    The stated size counts if it makes so many blocks. Experts in FP4 have smaller ones.
+    """
+    if not math.prod(shape):
+        return None
+    if math.prod(grid) == 1 and len(grid) <= len(shape):
+        return shape[-2], shape[-1]
+    if len(grid) != len(shape) or grid[:-2] != shape[:-2]:
         return None
     sizes = []
-    for length, count, given in zip(shape[-2:], (rows, columns), stated or (0, 0), strict=True):
-        if length % count == 0:
-            sizes.append(length // count)
+    for length, count, given in zip(shape[-2:], grid[-2:], stated or (0, 0), strict=True):
+        if count == 1:
+            sizes.append(length)
         elif given and -(-length // given) == count:
-            sizes.append(int(given))
+            sizes.append(given)
+        elif count and length % count == 0:
+            sizes.append(length // count)
         else:
             return None
     return sizes[0], sizes[1]
+
+
+def _check_dtype(name: str, entry: Entry, wanted: tuple[str, ...], named: str) -> None:
+    if entry.dtype not in wanted:
+        raise SourceError(
+            f"{named}: {name} is stored as {entry.dtype}, not as {' or '.join(wanted)}; get the "
+            "model again"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +311,10 @@ class _Fp8:
 # MXFP4: 32 numbers of four bits in the 16 bytes of a block, and an exponent for each block.
 
 
+_BYTES = 16
+"""Of a block."""
+
+
 def _mxfp4(
     config: Mapping[str, Any], entries: Mapping[str, Entry], dtype: DType, named: str
 ) -> dict[str, tuple[Packed, Entry]]:
@@ -257,10 +328,18 @@ def _mxfp4(
                 f"{named}: {scales} has shape {list(entries[scales].shape)}, which does not fit "
                 f"{name}, {list(entry.shape)}; get the model again"
             )
+        for part in (name, scales):
+            _check_dtype(part, entries[part], ("uint8",), named)
         experts, rows, blocks, bytes_each = entry.shape
+        if bytes_each != _BYTES or not math.prod(entry.shape):
+            raise SourceError(
+                f"{named}: {name} has shape {list(entry.shape)}, which holds no blocks of {_BYTES} "
+                "bytes; get the model again"
+            )
         unpack = _Mxfp4(dtype=getattr(torch, dtype))
         plain = _plain_entry(entry, (experts, 2 * blocks * bytes_each, rows), dtype)
-        found[name.removesuffix("_blocks")] = Packed(parts=(name, scales), unpack=unpack), plain
+        packed = Packed(parts=(name, scales), unpack=unpack, largest=_LARGEST_FP4)
+        found[name.removesuffix("_blocks")] = packed, plain
     return found
 
 

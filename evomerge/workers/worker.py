@@ -72,11 +72,13 @@ def check_candidate(
     suite = preparation.suite if alone is None else alone.suite
     items = choose_items(suite)
     expected = None
-    if alone is not None and isinstance(alone.source, Checkpoint):
+    dtype = preparation.out_dtype
+    own = None if alone is None else alone.source
+    if alone is not None and isinstance(own, Checkpoint) and own.unpacked_alike(dtype):
         models.release()  # memory holds one model at a time
         reference = load_plain(
-            alone.source.folder,
-            dtype=preparation.out_dtype,
+            own.folder,
+            dtype=dtype,
             device=device,
             tokenizer=alone.tokenizer,
             trust_remote_code=preparation.job.models.trust_remote_code,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import FineGrainedFP8Config, Mxfp4Config, PreTrainedModel
 
 from evomerge.errors import SourceError
+from evomerge.evaluate import load_plain
 from evomerge.export.checkpoint import write_checkpoint
 from evomerge.recipe import Recipe
-from evomerge.sources import Source, open_source
+from evomerge.sources import Checkpoint, Source, open_source
 from tests.architectures import save_architecture, write_tensors
 from tests.checkpoints import load_tensors, word_tokenizer
 
@@ -266,3 +268,178 @@ def test_packed_weights_that_their_scales_do_not_fit_are_refused(tmp_path: Path)
     left = {key: value for key, value in tensors.items() if key != f"{name}_scale_inv"}
     write_tensors(folder, left)
     assert f"is quantised ({name}, stored as float8_e4m3fn)" in refused(folder)
+
+
+def packed_llama(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    saved = save_architecture(folder, "llama", dtype=torch.bfloat16)
+    pack_fp8(saved, only="o_proj.weight")
+    return saved, load_tensors(saved)
+
+
+O_PROJ = "model.layers.0.self_attn.o_proj.weight"
+
+
+def test_the_stated_size_of_blocks_counts_where_another_would_fit_too(tmp_path: Path) -> None:
+    """12 rows in blocks of 8: the second block has 4, and not both have 6."""
+    folder, tensors = packed_llama(tmp_path / "model")
+    packed = tensors[O_PROJ][:12].clone()
+    scale = torch.tensor([[0.5, 2.0], [4.0, 8.0]])
+    write_tensors(folder, {**tensors, O_PROJ: packed, f"{O_PROJ}_scale_inv": scale})
+    source = opened(folder)
+    meant = packed.float() * quantised(scale, packed.shape)
+    assert torch.equal(source.tensor(O_PROJ), meant.bfloat16())
+    assert isinstance(source, Checkpoint)
+    assert not source.unpacked_alike("bfloat16")
+
+
+def test_plain_transformers_is_no_reference_in_another_dtype(tmp_path: Path) -> None:
+    """It would not round to the stored dtype."""
+    folder, _ = packed_llama(tmp_path / "model")
+    source = opened(folder)
+    assert isinstance(source, Checkpoint)
+    assert source.unpacked_alike("bfloat16")
+    assert not source.unpacked_alike("float32")
+    theirs = load_plain(folder, dtype="float32").model.get_parameter(O_PROJ)
+    assert not torch.equal(theirs, source.tensor(O_PROJ).float())
+
+
+def test_plain_transformers_unpacks_on_every_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a GPU it would keep the codes, and round activations to eight bits too."""
+    folder, _ = packed_llama(tmp_path / "model")
+    source = opened(folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    model = load_plain(folder, dtype="bfloat16").model
+    assert torch.equal(model.get_parameter(O_PROJ), source.tensor(O_PROJ))
+
+
+BLOCKS: Sequence[object] = (
+    [0, 0],
+    [8, -8],
+    ["8", 8],
+    [8],
+    "8",
+    [8.0, 8],
+    [True, True],
+    8,
+    [[8], 8],
+)
+
+
+@pytest.mark.parametrize("size", BLOCKS, ids=str)
+def test_an_impossible_size_of_blocks_is_refused(size: object, tmp_path: Path) -> None:
+    folder, _ = packed_llama(tmp_path / "model")
+    state_method(folder, quant_method="fp8", weight_block_size=size)
+    assert "weight_block_size in config.json is" in refused(folder)
+
+
+@pytest.mark.parametrize("stated", [["fp8"], "fp8", 8, {"quant_method": ["fp8"]}], ids=str)
+def test_a_quantisation_of_an_unknown_form_is_refused(stated: object, tmp_path: Path) -> None:
+    folder, _ = packed_llama(tmp_path / "model")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": stated}))
+    assert "is quantised (" in refused(folder)
+
+
+ODD_SCALES: Mapping[str, tuple[torch.Tensor, str]] = {
+    "whole numbers": (torch.ones(2, 2, dtype=torch.int32), "is stored as int32"),
+    "doubles": (torch.ones(2, 2, dtype=torch.float64), "is stored as float64"),
+    "a list": (torch.ones(2), "fits no blocks"),
+    "none": (torch.ones(0, 2), "fits no blocks"),
+    "of experts": (torch.ones(1, 2, 2), "fits no blocks"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_SCALES)
+def test_scales_that_cannot_be_are_refused(kind: str, tmp_path: Path) -> None:
+    folder, tensors = packed_llama(tmp_path / "model")
+    scale, message = ODD_SCALES[kind]
+    write_tensors(folder, {**tensors, f"{O_PROJ}_scale_inv": scale})
+    assert message in refused(folder)
+
+
+def test_scales_of_one_matrix_are_not_used_for_every_expert(tmp_path: Path) -> None:
+    folder, tensors = packed_llama(tmp_path / "model")
+    experts = torch.zeros(2, 16, 16).to(torch.float8_e4m3fn)
+    more = {"experts.up": experts, "experts.up_scale_inv": torch.ones(2, 1)}
+    write_tensors(folder, {**tensors, **more})
+    assert "fits no blocks of experts.up" in refused(folder)
+
+
+def test_packed_weights_without_values_are_refused(tmp_path: Path) -> None:
+    folder, tensors = packed_llama(tmp_path / "model")
+    empty = torch.zeros(0, 16).to(torch.float8_e4m3fn)
+    write_tensors(folder, {**tensors, O_PROJ: empty, f"{O_PROJ}_scale_inv": torch.ones(1, 1)})
+    assert "fits no blocks" in refused(folder)
+
+
+def test_codes_without_scales_are_refused_whatever_their_name(tmp_path: Path) -> None:
+    folder, tensors = packed_llama(tmp_path / "model")
+    codes = torch.zeros(2, 16, 8, dtype=torch.int8)
+    write_tensors(folder, {**tensors, "model.layers.0.mlp.experts.gate_up_proj": codes})
+    assert "is quantised (model.layers.0.mlp.experts.gate_up_proj" in refused(folder)
+
+
+EXPERTS = "model.layers.0.mlp.experts.down_proj"
+MXFP4: Mapping[str, tuple[Mapping[str, torch.Tensor | None], str]] = {
+    "no blocks": ({"_blocks": None}, "is quantised ("),
+    "no scales": ({"_scales": None}, "is quantised ("),
+    "plain too": ({"": torch.ones(2, 32, 32)}, f"stores {EXPERTS} twice"),
+    "blocks of numbers": ({"_blocks": torch.ones(2, 32, 1, 16)}, "is stored as float32"),
+    "scales of numbers": ({"_scales": torch.ones(2, 32, 1)}, "is stored as float32"),
+    "short blocks": (
+        {"_blocks": torch.ones(2, 32, 1, 8, dtype=torch.uint8)},
+        "holds no blocks of 16 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", MXFP4)
+def test_odd_blocks_of_mxfp4_are_refused(fault: str, tmp_path: Path) -> None:
+    folder = save_gpt_oss(tmp_path / "model")
+    changed, message = MXFP4[fault]
+    found: dict[str, torch.Tensor | None] = {
+        **load_tensors(folder),
+        **{EXPERTS + ending: tensor for ending, tensor in changed.items()},
+    }
+    write_tensors(folder, {name: each for name, each in found.items() if each is not None})
+    assert message in refused(folder)
+
+
+def test_weights_that_overflow_once_they_are_unpacked_are_refused(tmp_path: Path) -> None:
+    """Codes and scales are finite, or whole numbers, so their files do not show it."""
+    plain, tensors = packed_llama(tmp_path / "plain")
+    scale = f"{O_PROJ}_scale_inv"
+    write_tensors(plain, {**tensors, scale: torch.full_like(tensors[scale], 3e38)})
+    experts = save_gpt_oss(tmp_path / "experts")
+    tensors = load_tensors(experts)
+    tensors[f"{EXPERTS}_scales"][1, 2] = 255
+    write_tensors(experts, tensors)
+    for folder, name in ((plain, O_PROJ), (experts, EXPERTS)):
+        source = opened(folder)
+        for read in (source.sha256, lambda source=source, name=name: source.tensor(name)):
+            with pytest.raises(SourceError, match="once it is unpacked") as caught:
+                read()
+            assert name in str(caught.value)
+
+
+def test_scales_may_be_in_another_file(tmp_path: Path) -> None:
+    folder, tensors = packed_llama(tmp_path / "model")
+    whole = opened(folder)
+    expected = whole.tensor(O_PROJ).clone()
+    scales = {name: each for name, each in tensors.items() if name.endswith("_scale_inv")}
+    rest = {name: each for name, each in tensors.items() if name not in scales}
+    (folder / "model.safetensors").unlink()
+    places: dict[str, str] = {}
+    for number, part in enumerate((scales, rest), 1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file(part, folder / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(part, file)
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    source = opened(folder)
+    source.prefetch(O_PROJ)
+    assert torch.equal(source.tensor(O_PROJ), expected)
+    assert len(source.sha256()) >= 2

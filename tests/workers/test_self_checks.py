@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from evomerge.workers.preparation.preparation import prepare
 from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.evaluate.test_self_check import keep_passes
 from tests.search.jobs import make_job, write_models
+from tests.sources.test_quantised import pack_fp8
 from tests.study.records import write_record
 
 
@@ -68,6 +70,18 @@ def test_the_first_of_each_kind_of_live_model_is_checked(preparation: PreparedJo
     checks = score(preparation, *recipes)
     assert [check.label for check in checks] == ["number 0", "number 2"]
     assert all(check.items and check.requests for check in checks)
+
+
+def test_a_packed_model_is_checked_in_another_dtype_than_its_own(tmp_path: Path) -> None:
+    """Plain transformers would unpack it in that dtype, without rounding to its own first."""
+    write_models(tmp_path)
+    folder = tmp_path / "base"
+    pack_fp8(folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": "bfloat16"}))
+    prepared = prepare(make_job(tmp_path, compute={"dtype": "float32"}))
+    assert prepared.out_dtype == "float32"
+    assert [check.label for check in score(prepared, alone(str(folder)))] == ["number 0"]
 
 
 @pytest.mark.parametrize("kind", ["a model by itself", "a merge"])

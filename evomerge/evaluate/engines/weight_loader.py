@@ -13,6 +13,7 @@ import copy
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import final
 
 import torch
 from transformers import PreTrainedModel
@@ -39,6 +40,7 @@ class _Place:
     """Whether this is the second name of a tied parameter."""
 
 
+@final
 @dataclass(frozen=True)
 class _Piece:
     """A tensor that becomes parameters only together with others, or only a part of each."""
@@ -73,6 +75,10 @@ class WeightLoader:
         rules = get_model_conversion_mapping(model)
         self._renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
         self._converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+        # Of rules for one pattern, in the parts of a model, transformers applies the last to all.
+        self._rules = {
+            pattern: rule for rule in self._converters for pattern in rule.source_patterns
+        }
         self._model = model
         self._prefix: str = model.base_model_prefix
         self._parameters = dict(model.named_parameters())
@@ -92,26 +98,32 @@ class WeightLoader:
         filled = {name: 0 for name in self._parameters if name.startswith(within)}
         tied: dict[str, torch.Tensor] = {}
         collected: dict[str, _Collected] = {}
+        known = self._places  # read here, because this is done for every tensor of every candidate
         with torch.no_grad():
             for name, tensor in stream:
-                place = self._place(name)
+                try:
+                    place = known[name]
+                except KeyError:
+                    place = self._place(name)
                 if place is None:
                     continue
-                if isinstance(place, _Piece):
+                if type(place) is _Piece:
                     pieces = collected.setdefault(place.owner, _Collected(place.rule))
                     pieces.tensors[name] = place.pattern, tensor
                     if pieces.complete:
                         self._convert(place.owner, collected.pop(place.owner), filled)
                     continue
-                if tensor.shape != place.view.shape:
+                view = place.view
+                if tensor.shape != view.shape:
                     raise SourceError(
-                        f"{name}: shape {list(tensor.shape)} does not fit {list(place.view.shape)} "
+                        f"{name}: shape {list(tensor.shape)} does not fit {list(view.shape)} "
                         "of the live model; merge checkpoints of the base's structure"
                     )
                 if place.alias:
                     tied[place.owner] = tensor
                     continue
-                _copy(tensor, place.view)
+                if tensor.data_ptr() != view.data_ptr() and not tensor.is_meta:
+                    view.copy_(tensor)
                 if place.owner in filled:
                     filled[place.owner] += tensor.numel()
             for owner, pieces in collected.items():
@@ -206,7 +218,7 @@ class WeightLoader:
         view = parameter.detach()
         if pattern is None:
             return _Place(owner, view, alias=owner != target)
-        rule = next(rule for rule in self._converters if pattern in rule.source_patterns)
+        rule = self._rules[pattern]
         part = _part(name, view, pattern, rule)
         return _Piece(target, pattern, rule) if part is None else _Place(owner, part, alias=False)
 
@@ -228,7 +240,13 @@ def _part(
     if not stacked or (rest and not joined) or len(rule.target_patterns) > 1:
         return None
     assert number is not None
-    part = fused[int(number.group(1))]
+    expert = int(number.group(1))
+    if expert >= len(fused):
+        raise SourceError(
+            f"{name}: the live model has {len(fused)} experts in a layer, counted from 0; merge "
+            "checkpoints of the base's structure"
+        )
+    part = fused[expert]
     if rest:
         # The joined dimension counts the stacked one, which the index above removed.
         parts = part.chunk(len(rule.source_patterns), dim=rest[0].dim - 1)

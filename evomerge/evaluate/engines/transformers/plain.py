@@ -183,14 +183,21 @@ def load_plain(
 ) -> PlainModel:
     """The model of a folder as transformers itself loads it: configuration, weights and settings.
 
-    tokenizer: of the requests; it may limit the length of a text. Raises SourceError if
-    transformers cannot load it.
+    tokenizer: of the requests; it may limit the length of a text. Packed weights are unpacked on
+    every device: GPUs would round activations too. Raises SourceError if transformers cannot load
+    it.
     """
     try:
         with _quiet_transformers():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            packing = getattr(config, "quantization_config", None)
+            packed: dict[str, object] = {}
+            if isinstance(packing, dict):
+                config.quantization_config = {**packing, "dequantize": True}
+                packed["config"] = config
             model = builder_of(config, folder).from_pretrained(
                 folder,
+                **packed,
                 dtype=getattr(torch, dtype),
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,
