@@ -12,7 +12,7 @@ from smollm2.items import SKILLS, draw, text_of
 TRAINED = ("problems", "json", "desks")
 TRAINING_ITEMS = 4000
 """At least as many as any expert is trained on."""
-TEST_ITEMS = {"problems": 220, "json": 220, "desks": 220, "problems_json": 700, "desks_json": 220}
+TEST_ITEMS = {"problems": 160, "json": 160, "desks": 160, "problems_json": 600, "desks_json": 160}
 """Most for the task that is searched for; half of them are test items of the job."""
 
 
