@@ -39,7 +39,7 @@ def test_no_item_was_trained_on() -> None:
         for skill in SKILLS
         for item in items.draw(skill, 4_000, test=False)
     }
-    for skill in (*SKILLS, "problems_json", "desks_json"):
+    for skill in (*SKILLS, "problems_json"):
         lines = (EXAMPLE / "tasks" / "data" / f"{skill}.jsonl").read_text().splitlines()
         asked = {items.text_of(json.loads(line)["question"]) for line in lines}
         assert len(asked) == len(lines) == (600 if skill == "problems_json" else 160)

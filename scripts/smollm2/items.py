@@ -1,4 +1,4 @@
-"""Items of the three skills of examples/smollm2, and of tasks that need two of them at once.
+"""Items of the three skills of examples/smollm2, and of a task that needs two of them at once.
 
 Every item is a template filled with words and numbers, drawn from a seed of its own skill. Training
 and test items never share a text, and some test items of word problems have templates that no
@@ -335,7 +335,7 @@ def in_forms(items: Sequence[Item]) -> list[Item]:
     return formed
 
 
-# What needs two skills at once. No expert is trained on these.
+# What needs two skills at once. No expert is trained on it.
 
 
 def problem_as_json(random: Random, *, test: bool) -> Item:
@@ -345,19 +345,11 @@ def problem_as_json(random: Random, *, test: bool) -> Item:
     return Item(question=f"{item.question}\n\n{as_json('answer')}", answer=answer)
 
 
-def desk_as_json(random: Random, *, test: bool) -> Item:
-    """A message whose desk is wanted as JSON."""
-    item = message(random, test=test)
-    question = f"{item.question}\n\n{as_json('desk')}"
-    return Item(question=question, answer=json.dumps({"desk": item.answer}))
-
-
 SKILLS: dict[str, Callable[..., Item]] = {
     "problems": word_problem,
     "json": structured,
     "desks": message,
     "problems_json": problem_as_json,
-    "desks_json": desk_as_json,
 }
 
 

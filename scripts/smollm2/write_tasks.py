@@ -12,7 +12,7 @@ from smollm2.items import SKILLS, draw, text_of
 TRAINED = ("problems", "json", "desks")
 TRAINING_ITEMS = 4000
 """At least as many as any expert is trained on."""
-TEST_ITEMS = {"problems": 160, "json": 160, "desks": 160, "problems_json": 600, "desks_json": 160}
+TEST_ITEMS = {"problems": 160, "json": 160, "desks": 160, "problems_json": 600}
 """Most for the task that is searched for; half of them are test items of the job."""
 
 
