@@ -29,7 +29,8 @@ def merge(
     Args:
         recipe: path of a recipe or mergekit YAML, its content as a mapping, or a Recipe.
         out: folder to make for the model.
-        as_adapter, rank: write one PEFT LoRA adapter instead; see `evomerge.export`.
+        as_adapter: write one PEFT LoRA adapter instead; see `evomerge.export`.
+        rank: of that adapter, if it is not exact; see `evomerge.export`.
         say: called with a line for each setting in which the models differ.
 
     Returns:
