@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,8 +124,11 @@ def begin_reading(folders: Sequence[Path]) -> None:
 
 
 def _work(waiting: SimpleQueue[tuple[Path, Future[_Reading]]]) -> None:
-    while not waiting.empty():
-        path, future = waiting.get()
+    while True:
+        try:
+            path, future = waiting.get_nowait()
+        except Empty:  # another thread may have taken the last one since
+            return
         try:
             future.set_result(_read_weights(path, str(path)))
         except Exception as error:  # whoever needs the file reads it and says what is wrong
