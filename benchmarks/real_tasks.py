@@ -7,12 +7,10 @@ of real length: the worked answer of the question and three of other questions.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scoring_speed_tasks import Item, rows_of, write_items, write_task
+from scoring_speed_tasks import Item, rows_of, with_choices, write_items, write_task
 
 ANSWER_TOKENS = 128
 """About as long as a worked answer."""
@@ -75,26 +73,12 @@ def write_real_tasks(folder: Path, data: Path, *, items: int) -> None:
 
 def _gsm8k(file: Path) -> list[Item]:
     rows = [("Question: " + row["question"] + "\nAnswer:", row["answer"]) for row in rows_of(file)]
-    return _items(rows)
+    return with_choices([(question, answer, answer) for question, answer in rows])
 
 
 def _mgsm(file: Path, words: tuple[str, str]) -> list[Item]:
     question, answer = words
     lines = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
-    return _items([(f"{question} {text}\n{answer}", number) for text, number in lines])
-
-
-def _items(rows: Sequence[tuple[str, str]]) -> list[Item]:
-    """Items whose wrong choices are answers to other questions."""
-    chance = random.Random(0)
-    items = []
-    for question, answer in rows:
-        choices = [answer]
-        while len(choices) < 4:
-            other = chance.choice(rows)[1]
-            if other not in choices:
-                choices.append(other)
-        chance.shuffle(choices)
-        right = choices.index(answer)
-        items.append(Item(question=question, answer=answer, choices=tuple(choices), right=right))
-    return items
+    return with_choices(
+        [(f"{question} {text}\n{answer}", number, number) for text, number in lines]
+    )

@@ -54,14 +54,14 @@ class Item:
 def kana_items(file: Path) -> list[Item]:
     """Questions of `evals/kana`; a wrong choice is the answer to another question."""
     rows = rows_of(file)
-    return _with_choices([(row["question"], row["answer"], row["answer"]) for row in rows])
+    return with_choices([(row["question"], row["answer"], row["answer"]) for row in rows])
 
 
 def worked_items(file: Path) -> list[Item]:
     """Questions with worked answers, as GSM8K has them; choices are last steps of such answers."""
     rows = rows_of(file)
     steps = [row["answer"].rpartition("\n####")[0].rpartition("\n")[2] for row in rows]
-    return _with_choices(
+    return with_choices(
         [
             ("Question: " + row["question"] + "\nAnswer:", row["answer"], step)
             for row, step in zip(rows, steps, strict=True)
@@ -79,7 +79,8 @@ def rows_of(file: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _with_choices(rows: Sequence[tuple[str, str, str]]) -> list[Item]:
+def with_choices(rows: Sequence[tuple[str, str, str]]) -> list[Item]:
+    """Items of (question, answer, right choice); the wrong choices are right ones of others."""
     chance = random.Random(0)
     items = []
     for question, answer, step in rows:
