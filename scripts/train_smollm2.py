@@ -4,7 +4,7 @@
     scripts/train_smollm2.py BASE OUT [--skill problems]
 
 BASE is what scripts/smollm2/base.py makes. Needs no GPU: a step takes some three seconds on one
-CPU core, all three experts some twenty minutes. Questions are asked in the model's own chat
+CPU core, all three experts (560 steps) half an hour. Questions are asked in the model's own chat
 template, as the tasks ask them, and the loss is on the answer alone.
 """
 
