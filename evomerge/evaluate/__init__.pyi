@@ -32,6 +32,7 @@ from .engines.base import Generated as Generated
 from .engines.base import LogLikelihood as LogLikelihood
 from .engines.base import NonFiniteLogits as NonFiniteLogits
 from .engines.base import Prompt as Prompt
+from .engines.base import Reference as Reference
 from .engines.base import Stopping as Stopping
 from .engines.base import Unscorable as Unscorable
 from .engines.base import prompt_of as prompt_of
