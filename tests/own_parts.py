@@ -15,11 +15,12 @@ from evomerge.job import DRAWS
 from evomerge.merge import METHODS
 from evomerge.optimize import ALGORITHMS
 from evomerge.registry import Registry
+from evomerge.track import TRACKERS
 from evomerge.workers import ENGINES
 
 EXAMPLES = Path(evomerge.__file__).parents[1] / "examples"
 
-REGISTRIES: tuple[Registry[Any], ...] = (METHODS, ALGORITHMS, ENGINES, DRAWS)
+REGISTRIES: tuple[Registry[Any], ...] = (METHODS, ALGORITHMS, ENGINES, DRAWS, TRACKERS)
 """All that packages can add to."""
 
 

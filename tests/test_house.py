@@ -36,6 +36,7 @@ ORDER = (
     "study",
     "workers",
     "search",
+    "track",
     "export",
     "questions",
     "report",
@@ -53,6 +54,10 @@ OWNERS = {
     "optuna": ("study/", "optimize/"),
     "mergekit": (),
     "vllm": ("evaluate/engines/vllm/",),
+    "tensorboardX": ("track/tensorboard_run.py",),
+    "wandb": ("track/wandb_run.py",),
+    "mlflow": ("track/mlflow_run.py",),
+    "trackio": ("track/trackio_run.py",),
     "py3langid": ("conditions/language.py",),
 }
 """Heavy dependencies and the only places that may import them."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from evomerge.evaluate import Say
     from evomerge.grid import GridOutcome, GridSpec, WatchGrid
     from evomerge.search import Observe
+    from evomerge.track import Track
 
 
 def grid(
@@ -24,6 +25,7 @@ def grid(
     observe: Observe = ignore,
     say: Say | None = None,
     watch: WatchGrid | None = None,
+    track: Track = None,
     ray_address: str | None = None,
     trust_code: bool = False,
 ) -> GridOutcome:
@@ -39,6 +41,7 @@ def grid(
             `watch`.
         say: called with each note that a user should read before the work begins.
         watch: makes the progress display, from the record.
+        track: as in `search`, for the grid's searches; each is a run, and the grid their group.
         ray_address: as in `search`.
         trust_code: as in `resume`.
 
@@ -61,6 +64,9 @@ def grid(
     else:
         file = Path(grid)
         request = load_grid(file, overrides=written_changes(set))
+    from evomerge.track import track_searches
+
+    tracked = track_searches(track, group=request.name, say=say or ignore)
     from evomerge.api.arguments import check_names_of
     from evomerge.study import refuse_search
 
@@ -87,6 +93,7 @@ def grid(
         where,
         say=say or hush,
         watch=watch or Unwatched,
+        track=tracked,
         ray_address=ray_address,
     )
     write_grid_page(outcome, run_dir=where)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evomerge.job import ComputeSpec, JobSpec
     from evomerge.search import Observe
     from evomerge.study import Study
+    from evomerge.track import Track
     from evomerge.workers import PreparedJob
 
 
@@ -31,6 +32,7 @@ def search(
     *,
     set: Changes = None,
     observe: Observe = ignore,
+    track: Track = None,
     ray_address: str | None = None,
 ) -> SearchResult:
     """Launch a search: baselines, generations, then the final selection.
@@ -42,6 +44,9 @@ def search(
         run_dir: where to keep the search; `runs/NAME` if not given. It must not hold a search.
         set: changes of the job, as `{"optimizer.seed": 1}`.
         observe: called with every event (see `evomerge.search`); its exceptions end the search.
+        track: where to watch it too: "tensorboard", "wandb", "mlflow", "trackio", or a tracker of
+            an installed package; several in a list, or with options as
+            `{"wandb": {"project": "merges"}}`. A tracker that fails does not end the search.
         ray_address: address of a Ray cluster to join, instead of starting workers here.
 
     Returns:
@@ -60,8 +65,11 @@ def search(
         >>> result.winner.recipe.to_yaml().startswith("merge_method: ")
         True
     """
-    study, preparation = _begin(job, run_dir, set, observe, ray_address)
-    return _run(study, preparation, observe, ray_address)
+    from evomerge.track import track_search
+
+    with track_search(track, observe) as observed:
+        study, preparation = _begin(job, run_dir, set, observed, ray_address)
+        return _run(study, preparation, observed, ray_address)
 
 
 def resume(
@@ -69,6 +77,7 @@ def resume(
     *,
     set: Changes = None,
     observe: Observe = ignore,
+    track: Track = None,
     ray_address: str | None = None,
     trust_code: bool = False,
 ) -> SearchResult:
@@ -80,6 +89,7 @@ def resume(
         run_dir: of the search.
         set: changes of the job: budget, workers and devices may change.
         observe: as in `search`.
+        track: as in `search`; the same run of the tracker continues.
         ray_address: as in `search`.
         trust_code: run the code of tasks and models that the job names, even if another user
             started the search.
@@ -97,8 +107,11 @@ def resume(
         >>> result.job.budget.candidates
         16
     """
-    study, preparation = _go_on(read_folder(run_dir), set, observe, ray_address, trust_code)
-    return _run(study, preparation, observe, ray_address)
+    from evomerge.track import track_search
+
+    with track_search(track, observe) as observed:
+        study, preparation = _go_on(read_folder(run_dir), set, observed, ray_address, trust_code)
+        return _run(study, preparation, observed, ray_address)
 
 
 def open_run(run_dir: str | Path) -> SearchResult:

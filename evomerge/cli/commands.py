@@ -39,6 +39,7 @@ from evomerge.cli.options import (
     RayAddress,
     RunDir,
     SplitName,
+    Track,
     TrustCode,
 )
 from evomerge.cli.progress import SearchScreen
@@ -113,6 +114,7 @@ def search(
         Path | None, typer.Option(help="Where to keep the search; runs/NAME if not given.")
     ] = None,
     overrides: Overrides = None,
+    track: Track = None,
     ray_address: RayAddress = None,
 ) -> None:
     """Launch a search: baselines, generations, then the final selection.
@@ -122,7 +124,9 @@ def search(
     with answering(), SearchScreen() as screen:
         from evomerge.api import search as launch
 
-        result = launch(job, run_dir, set=overrides, observe=screen, ray_address=ray_address)
+        result = launch(
+            job, run_dir, set=overrides, observe=screen, track=track, ray_address=ray_address
+        )
         raise typer.Exit(0 if result.better else NO_GAIN)
 
 
@@ -130,6 +134,7 @@ def search(
 def resume(
     run_dir: RunDir,
     overrides: Overrides = None,
+    track: Track = None,
     ray_address: RayAddress = None,
     trust_code: TrustCode = False,
 ) -> None:
@@ -141,6 +146,7 @@ def resume(
             run_dir,
             set=overrides,
             observe=screen,
+            track=track,
             ray_address=ray_address,
             trust_code=trust_code,
         )
@@ -156,6 +162,7 @@ def grid(
         Path | None, typer.Option(help="Where to keep the grid; runs/NAME if not given.")
     ] = None,
     overrides: Overrides = None,
+    track: Track = None,
     ray_address: RayAddress = None,
     as_json: AsJson = False,
     trust_code: TrustCode = False,
@@ -179,6 +186,7 @@ def grid(
                 observe=show_checking,
                 say=say_error,
                 watch=grid_screen,
+                track=track,
                 ray_address=ray_address,
                 trust_code=trust_code,
             )

@@ -36,6 +36,13 @@ RayAddress = Annotated[
     str | None,
     typer.Option(help="Join this Ray cluster instead of starting workers here.", metavar="ADDRESS"),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="Show it in tensorboard, wandb, mlflow or trackio too; may be repeated.",
+    ),
+]
 TrustCode = Annotated[
     bool,
     typer.Option(

@@ -135,11 +135,13 @@ def run_grid(
     *,
     say: Say,
     watch: WatchGrid = Unwatched,
+    track: Callable[[Observe], AbstractContextManager[Observe]] = contextlib.nullcontext,
     ray_address: str | None = None,
 ) -> GridOutcome:
     """Score the missing models of a grid, and write every merge as a recipe.
 
-    say: called with notes for the user before work begins. Raises InputError, WorkerError,
+    say: called with notes for the user before work begins. track: adds trackers to the observer of
+    one of its searches. Raises InputError, WorkerError,
     StorageError.
     """
     with open_grid_study(run_dir, spec, preparation) as study:
@@ -153,6 +155,11 @@ def run_grid(
         def open_pool(ready: PreparedJob, folder: Path) -> Pool:
             return open_workers(study, ready, folder, watcher.say, ray_address)
 
+        @contextlib.contextmanager
+        def searching(search: Study) -> Iterator[Observe]:
+            with watcher.searching(search) as observe, track(observe) as observed:
+                yield observed
+
         run = GridRun(
             grid=spec,
             preparation=preparation,
@@ -160,7 +167,7 @@ def run_grid(
             cache_folder=cache_folder(run_dir, now),
             open_pool=open_pool,
             watch_scoring=watcher.scoring,
-            watch_search=watcher.searching,
+            watch_search=searching,
         )
         watcher.announce(work_of(run))
         outcome = run.run()

@@ -1,0 +1,11 @@
+from .points import Ending as Ending
+from .points import Point as Point
+from .points import Reached as Reached
+from .registry import TRACKERS as TRACKERS
+from .registry import Track as Track
+from .tracker import TrackedRun as TrackedRun
+from .tracker import Tracker as Tracker
+from .tracker import TrackerKind as TrackerKind
+from .tracking import Tracking as Tracking
+from .tracking import track_search as track_search
+from .tracking import track_searches as track_searches
