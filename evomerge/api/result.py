@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,6 +263,8 @@ class SearchResult:
         point: str | None = None,
         as_adapter: bool = False,
         rank: int | None = None,
+        push: str | None = None,
+        public: bool = False,
     ) -> ExportReport:
         """Write the winner, or a point of the front; see `evomerge.export`."""
         return export_run(
@@ -273,6 +275,8 @@ class SearchResult:
             point=point,
             as_adapter=as_adapter,
             rank=rank,
+            push=push,
+            public=public,
         )
 
     def report(self, out: str | Path | None = None) -> Path:
@@ -315,6 +319,8 @@ def export_run(
     verify: bool = False,
     as_adapter: bool = False,
     rank: int | None = None,
+    push: str | None = None,
+    public: bool = False,
     trust_code: bool = False,
     say: Say | None = None,
 ) -> ExportReport:
@@ -329,11 +335,12 @@ def export_run(
         outcome = outcome_of(study)
         won = outcome if isinstance(outcome, Selection) else None
         chosen = chosen_outcome(study, point) if key is None else won
-        from evomerge.export import check_free, export_winner
+        from evomerge.export import check_free, check_push, export_winner, push_folder
         from evomerge.workers import prepare
 
         check_free(out)
-        return export_winner(
+        check_push(push, public=public)
+        report = export_winner(
             prepare(study.job),
             study,
             chosen,
@@ -344,6 +351,10 @@ def export_run(
             rank=rank,
             say=say or hush,
         )
+    if push is None or not report.verified:
+        return report
+    (say or hush)(f"uploading {out} to {push} ...")
+    return replace(report, url=push_folder(out, push, public=public))
 
 
 def report_run(run_dir: Path, out: Path | None) -> Path:

@@ -153,6 +153,8 @@ def export(
     verify: bool = False,
     as_adapter: bool = False,
     rank: int | None = None,
+    push: str | None = None,
+    public: bool = False,
     trust_code: bool = False,
     say: Say | None = None,
 ) -> ExportReport:
@@ -168,6 +170,9 @@ def export(
             where every source is a LoRA adapter over the base and the method adds them.
         rank: the largest rank of that adapter; each change is then replaced by its nearest one of
             this rank, and the report says the error.
+        push: ORG/NAME: upload the folder to the Hugging Face hub too, with the token of the
+            environment or of the hub's own store; not if `verify` fails.
+        public: whether everyone may read the upload; else it is private.
         trust_code: as in `resume`.
         say: called with a line before each long step.
 
@@ -176,7 +181,8 @@ def export(
         `weights.adapter` what the adapter is.
 
     Raises:
-        RunError: there is nothing to export, a source has changed, or `out` exists.
+        RunError: there is nothing to export, a source has changed, `out` exists, or the hub does
+            not take it; a folder that was written stays.
         RecipeError, SourceError, StorageError, TaskError: as their messages say.
     """
     from evomerge.api.result import export_run
@@ -189,6 +195,8 @@ def export(
         verify=verify,
         as_adapter=as_adapter,
         rank=rank,
+        push=push,
+        public=public,
         trust_code=trust_code,
         say=say,
     )

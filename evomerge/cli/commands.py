@@ -232,6 +232,11 @@ def export(
     ] = False,
     as_adapter: AsAdapter = False,
     rank: Rank = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="ORG/NAME", help="Upload it to the Hugging Face hub too, privately."),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let everyone read the upload.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
@@ -246,6 +251,8 @@ def export(
             verify=verify,
             as_adapter=as_adapter,
             rank=rank,
+            push=push,
+            public=public,
             trust_code=trust_code,
             say=say_error,
         )

@@ -1,6 +1,8 @@
 from .delivery import export_checkpoint as export_checkpoint
 from .folder import check_free as check_free
 from .folder import whole_folder as whole_folder
+from .push import check_push as check_push
+from .push import push_folder as push_folder
 from .recipe_file import merge_recipe as merge_recipe
 from .shards import Weights as Weights
 from .verification import Verification as Verification

@@ -27,6 +27,7 @@ MIXED_LICENCE = "see-sources"
 """`license_name` of a merge if its sources do not state one licence; the text lists them all."""
 
 _SHOWN_DIGITS = 12
+_RESULT_DIGITS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,14 @@ class Effort:
 class CardScores:
     """The scores of a model: the first summary is the model's own, the others are for comparison.
 
-    about_items: a sentence on the items. constraints: whether the model kept them. differences: the
-    model minus each of the others, by their labels. remarks: sentences on the basis of the scores.
+    about_items: a sentence on the items. tested: whether they are test items. constraints: whether
+    the model kept them. differences: the model minus each of the others, by their labels. remarks:
+    sentences on the basis of the scores.
     """
 
     about_items: str
     summaries: tuple[ScoreSummary, ...]
+    tested: bool = False
     constraints: tuple[ConstraintCheck, ...] = ()
     differences: Mapping[str, Interval] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -107,7 +110,10 @@ def write_card(
         *_licence(origins),
         f"Made by evomerge {__version__}; `manifest.json` has the sha256 of every file.",
     ]
-    stated = _metadata(origins, use, in_mergekit=_in_mergekit(recipe), adapter=adapter)
+    stated = {
+        **_metadata(origins, use, in_mergekit=_in_mergekit(recipe), adapter=adapter),
+        **_results(story, use),
+    }
     metadata = yaml.dump(stated, sort_keys=False, allow_unicode=True)
     return f"---\n{metadata}---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -161,6 +167,34 @@ def _metadata(
         "base_model_relation": "merge" if adapter is None else "adapter",
     }
     return {key: value for key, value in metadata.items() if value is not None}
+
+
+def _results(story: Story, use: Use) -> dict[str, Any]:
+    """The test scores in the form that the hub shows as evaluation results, with intervals.
+
+    It is the hub's model-index. The newer files in `.eval_results` are for benchmarks that are
+    data sets of the hub, each with an id of its own there.
+    """
+    if story.scores is None or not story.scores.tested:
+        return {}
+    results = [
+        {
+            "task": {"type": use.task},
+            "dataset": {"type": task, "name": f"{task} (test items of the search)"},
+            "metrics": [
+                {
+                    "type": metric.partition(",")[0],
+                    "value": round(interval.value, _RESULT_DIGITS),
+                    "name": f"{metric}, {interval.confidence:.0%} interval "
+                    f"[{interval.low:.3f}, {interval.high:.3f}]",
+                }
+                for metric, interval in metrics.items()
+            ],
+        }
+        for task, metrics in story.scores.summaries[0].tasks.items()
+        if metrics
+    ]
+    return {"model-index": [{"name": story.title, "results": results}]} if results else {}
 
 
 def _card_id(origin: Origin) -> str:

@@ -75,6 +75,7 @@ def _winner(study: Study, selection: Selection) -> Choice:
             about_items="On test items that no candidate was proposed or chosen by "
             f"({_counted(selection.items['test'])}).",
             summaries=selection.test,
+            tested=True,
             constraints=selection.constraints,
             differences={
                 comparison.label: comparison.difference.interval
@@ -107,6 +108,7 @@ def _point(study: Study, chosen: ChosenPoint) -> Choice:
                 f"({_counted(front.items['test'])}). The points of the front come first."
             ),
             summaries=(point.test, *(alternative.test for alternative in unchosen), *beside),
+            tested=True,
             constraints=point.constraints,
             remarks=(*front.remarks(), *cut_answers(study).warnings_of(point.label)),
         ),
@@ -148,6 +150,7 @@ def _by_hand(preparation: PreparedJob, study: Study, key: CandidateKey) -> Choic
             about_items=f"On {split} items ({_counted(trial.items)})."
             f"{'' if split == 'test' else _FLATTERED}",
             summaries=(summary,),
+            tested=split == "test",
         ),
         block=_block(trial.label, trial.genome, {split: _stated(summary, trial.items)}),
     )

@@ -44,7 +44,7 @@ _CUT = (
 class ExportReport:
     """What was exported: the folder, the candidate, its weights, and what `verify` found.
 
-    opening: a sentence on the candidate's scores.
+    opening: a sentence on the candidate's scores. url: of the hub's repository, if it was uploaded.
     """
 
     out: Path
@@ -52,6 +52,7 @@ class ExportReport:
     opening: str
     weights: Weights
     verification: Verification | None = None
+    url: str | None = None
 
     @property
     def verified(self) -> bool:
@@ -67,7 +68,8 @@ class ExportReport:
         )
         checked = () if self.verification is None else self.verification.lines()
         notes = (f"note: {note}" for note in self.weights.notes)
-        facts = (self.opening, *notes, made, *(() if adapter is None else adapter.lines()))
+        there = () if self.url is None else (f"uploaded: {self.url}",)
+        facts = (self.opening, *notes, made, *(() if adapter is None else adapter.lines()), *there)
         return (*checked, *facts) if self.verified else (*facts, *checked)
 
 
