@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.api.answers import answer_sheet, answer_table
-from evomerge.api.arguments import check_rank
+from evomerge.api.deliveries import export_run, report_run
 from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, Interval, Say, ScoreSummary, Split, hush
+from evomerge.evaluate import CandidateKey, Interval, ScoreSummary, Split
 from evomerge.job import JobSpec
 from evomerge.recipe import Recipe
 from evomerge.search import (
@@ -20,10 +20,9 @@ from evomerge.search import (
     SearchOutcome,
     Selection,
     Verdict,
-    chosen_outcome,
     outcome_of,
 )
-from evomerge.study import Study, Trial, check_trusted, read_study, refuse_grid
+from evomerge.study import Study, Trial, read_study
 
 if TYPE_CHECKING:
     import pandas
@@ -308,64 +307,6 @@ class SearchResult:
             return head
         names = "<tr><th>model</th><th>role</th><th>test score</th><th>95% interval</th></tr>"
         return f"{head}<table>{names}{rows}</table>"
-
-
-def export_run(
-    run_dir: Path,
-    out: Path,
-    *,
-    trial: str | None = None,
-    point: str | None = None,
-    verify: bool = False,
-    as_adapter: bool = False,
-    rank: int | None = None,
-    push: str | None = None,
-    public: bool = False,
-    trust_code: bool = False,
-    say: Say | None = None,
-) -> ExportReport:
-    """Write the result of a search; see `evomerge.export`."""
-    check_rank(rank, as_adapter=as_adapter)
-    refuse_grid(run_dir)
-    check_trusted(run_dir, trust=trust_code)
-    with read_study(run_dir) as study:
-        key = None if trial is None else CandidateKey.parse(trial)
-        if trial is not None and point is not None:
-            raise RunError("--point: --trial names a candidate already; give one of them")
-        outcome = outcome_of(study)
-        won = outcome if isinstance(outcome, Selection) else None
-        chosen = chosen_outcome(study, point) if key is None else won
-        from evomerge.export import check_free, check_push, export_winner, push_folder
-        from evomerge.workers import prepare
-
-        check_free(out)
-        check_push(push, public=public)
-        report = export_winner(
-            prepare(study.job),
-            study,
-            chosen,
-            out,
-            trial=key,
-            verify=verify,
-            as_adapter=as_adapter,
-            rank=rank,
-            say=say or hush,
-        )
-    if push is None or not report.verified:
-        return report
-    (say or hush)(f"uploading {out} to {push} ...")
-    return replace(report, url=push_folder(out, push, public=public))
-
-
-def report_run(run_dir: Path, out: Path | None) -> Path:
-    """Write the HTML report of a search; see `evomerge.report`."""
-    refuse_grid(run_dir)
-    with read_study(run_dir) as study:
-        from evomerge.report import write_report
-        from evomerge.sources import open_source
-
-        structure = open_source(study.job.models.base, where="models.base").structure
-        return write_report(study, structure=structure, out=out or run_dir / "report.html")
 
 
 def _cells(summary: ScoreSummary) -> Mapping[tuple[str, str], float]:

@@ -185,7 +185,7 @@ def export(
             not take it; a folder that was written stays.
         RecipeError, SourceError, StorageError, TaskError: as their messages say.
     """
-    from evomerge.api.result import export_run
+    from evomerge.api.deliveries import export_run
 
     return export_run(
         read_folder(run_dir),
@@ -215,7 +215,7 @@ def report(run_dir: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         RunError: there is no search. StorageError: the file cannot be written.
     """
-    from evomerge.api.result import report_run
+    from evomerge.api.deliveries import report_run
 
     return report_run(read_folder(run_dir), None if out is None else read_folder(out))
 
