@@ -22,6 +22,7 @@ from evomerge.version import __version__
 if TYPE_CHECKING:
     from evomerge.api import (
         Gain,
+        ImportedJob,
         SearchResult,
         Winner,
         calibrate,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         evaluate,
         export,
         grid,
+        import_job,
         merge,
         open_run,
         report,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EvomergeError",
     "Gain",
+    "ImportedJob",
     "InputError",
     "JobError",
     "JobSpec",
@@ -75,6 +78,7 @@ __all__ = [
     "evaluate",
     "export",
     "grid",
+    "import_job",
     "load_job",
     "load_recipe",
     "merge",
@@ -87,9 +91,9 @@ __all__ = [
 
 _OFFERED = {
     "evomerge.api": (
-        *("calibrate", "check", "evaluate", "export", "grid", "merge"),
+        *("calibrate", "check", "evaluate", "export", "grid", "import_job", "merge"),
         *("open_run", "report", "resume", "search", "task_from_file"),
-        *("Gain", "SearchResult", "Winner"),
+        *("Gain", "ImportedJob", "SearchResult", "Winner"),
     ),
     "evomerge.errors": (
         *("EvomergeError", "InputError", "JobError", "MergeError", "RecipeError", "RunError"),

@@ -31,6 +31,7 @@ ORDER = (
     "route",
     "merge",
     "space",
+    "conversion",
     "evaluate",
     "calibrate",
     "study",

@@ -1,5 +1,11 @@
 from .answers import answer_sheet as answer_sheet
 from .checks import check as check
+from .drafts import CANDIDATES as CANDIDATES
+from .drafts import ImportedJob as ImportedJob
+from .drafts import check_budget as check_budget
+from .drafts import import_job as import_job
+from .drafts import objective_of as objective_of
+from .drafts import plain_job_name as plain_job_name
 from .drafts import refuse_written as refuse_written
 from .drafts import write_job as write_job
 from .grids import grid as grid

@@ -27,6 +27,7 @@ from evomerge.cli.endings import (
     say_note,
     shown_path,
 )
+from evomerge.cli.imports import import_file
 from evomerge.cli.interview import init
 from evomerge.cli.lists import lists
 from evomerge.cli.options import (
@@ -58,6 +59,7 @@ app = typer.Typer(
 
 app.add_typer(lists, name="list")
 app.command()(init)
+app.command("import")(import_file)
 
 
 @app.callback(invoke_without_command=True)

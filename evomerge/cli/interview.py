@@ -6,7 +6,6 @@ Every answer is also an option, so the command works without a terminal.
 from __future__ import annotations
 
 import enum
-import math
 import re
 import shlex
 import sys
@@ -20,9 +19,6 @@ from evomerge.cli.endings import answering, say
 from evomerge.errors import EvomergeError, InputError, JobError, one_line, visible
 
 T = TypeVar("T")
-
-_CANDIDATES = 200
-"""The budget if none is given."""
 
 
 class GoalName(enum.StrEnum):
@@ -68,13 +64,19 @@ def init(
     Without a terminal, --base, --source and --task are needed; the rest has defaults.
     """
     with answering():
-        from evomerge.api import refuse_written, write_job
+        from evomerge.api import (
+            check_budget,
+            objective_of,
+            plain_job_name,
+            refuse_written,
+            write_job,
+        )
         from evomerge.evaluate import check_folders
         from evomerge.job import JobDraft
         from evomerge.space import shipped_spaces
 
         refuse_written(out)
-        _check_numbers(candidates, hours)
+        check_budget(candidates, hours)
         if device is not None:
             _device(device, where="--device ")
         ask = _Questions(asked=_on_terminal())
@@ -82,7 +84,7 @@ def init(
         sources = sources or ask.several_models(base)
         where = [Path(folder) for folder in folders or ()]
         check_folders(where, where="--task-folder")
-        objectives = [_objective(task, where) for task in tasks or ()] or ask.objectives(where)
+        objectives = [objective_of(task, where) for task in tasks or ()] or ask.objectives(where)
         if goal is None:
             goal = ask.goal() if len(objectives) > 1 else GoalName.score
         elif goal is GoalName.front and len(objectives) < 2:
@@ -95,7 +97,7 @@ def init(
             candidates, hours = ask.budget()
         said = {ready.name: ready.summary for ready in shipped_spaces()}
         draft = JobDraft(
-            name=name or _plain_name(out.stem),
+            name=name or plain_job_name(out.stem),
             base=base,
             sources=tuple(sources),
             objectives=tuple(objectives),
@@ -141,6 +143,7 @@ class _Questions:
     def objectives(self, folders: Sequence[Path]) -> list[tuple[str, str]]:
         """Tasks and metrics that exist."""
         self._need("--task")
+        from evomerge.api import objective_of
         from evomerge.evaluate import list_tasks
 
         for task in list_tasks(folders):
@@ -150,7 +153,7 @@ class _Questions:
         found: list[tuple[str, str]] = []
 
         def new(text: str) -> tuple[str, str] | None:
-            objective = _objective(text, folders) if text else None
+            objective = objective_of(text, folders) if text else None
             if objective in found:
                 raise JobError(f"{text}: is given already; name another")
             return objective
@@ -188,10 +191,12 @@ class _Questions:
 
     def budget(self) -> tuple[int | None, float | None]:
         """Candidates or hours."""
+        from evomerge.api import CANDIDATES
+
         if not self._asked:
-            return _CANDIDATES, None
+            return CANDIDATES, None
         question = "Budget: candidates, or hours as 2h"
-        return self._until(question, _budget, default=str(_CANDIDATES))
+        return self._until(question, _budget, default=str(CANDIDATES))
 
     def device(self) -> str:
         """Where models run."""
@@ -237,23 +242,6 @@ def _existing(reference: str) -> str:
     return reference
 
 
-def _objective(text: str, folders: Sequence[Path]) -> tuple[str, str]:
-    """(task, metric) of TASK:METRIC; the task's first usable metric if none is given."""
-    from evomerge.evaluate import find_task
-
-    task, _, metric = text.partition(":")
-    found = find_task(task, folders)
-    usable = [listed.name for listed in found.metrics or () if listed.usable]
-    if metric:
-        bare = metric.partition(",")[0]
-        if found.metrics and bare not in [name.partition(",")[0] for name in usable]:
-            raise JobError(f"task {task}: no metric {metric}; usable here: {', '.join(usable)}")
-        return task, metric
-    if not usable:
-        raise JobError(f"task {task}: write TASK:METRIC; its file does not tell a usable metric")
-    return task, usable[0]
-
-
 def _goal(text: str) -> GoalName:
     if text not in list(GoalName):
         raise JobError(f"{text}: write score, balance or front")
@@ -272,16 +260,3 @@ def _device(text: str, *, where: str = "") -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise JobError(f"{where}{text}: write auto, cpu or cuda")
     return text
-
-
-def _check_numbers(candidates: int | None, hours: float | None) -> None:
-    """Raise InputError for a budget of nothing."""
-    if candidates is not None and candidates < 1:
-        raise InputError(f"--candidates {candidates}: must be at least 1")
-    if hours is not None and not 0.0 < hours < math.inf:
-        raise InputError(f"--hours {hours:g}: must be a number of hours above 0")
-
-
-def _plain_name(stem: str) -> str:
-    """The name of a file as the name of a search."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "search"

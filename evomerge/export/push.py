@@ -12,7 +12,9 @@ from pathlib import Path
 
 from evomerge.errors import RunError, one_line
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_NAME = re.compile(r"(?=.{3,96}$)\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_REFUSED = re.compile(r"--|\.\.|[.-](/|$)|\.git$")
+"""The hub's names, and what they may not have."""
 
 
 def check_push(repo: str | None, *, public: bool) -> None:
@@ -25,16 +27,9 @@ def check_push(repo: str | None, *, public: bool) -> None:
             raise RunError("--public: nothing is uploaded; give --push ORG/NAME too")
         return
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    try:
-        validate_repo_id(repo)
-    except HFValidationError:
-        whole = False
-    else:
-        whole = _NAME.fullmatch(repo) is not None
-    if not whole:
+    if _NAME.fullmatch(repo) is None or _REFUSED.search(repo):
         raise RunError(
             f"--push {repo}: not a name on the hub; write ORG/NAME, or USER/NAME, of letters, "
             "digits, -, _ and ."

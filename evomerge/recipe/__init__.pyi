@@ -1,6 +1,7 @@
 from .inputs import Module as Module
 from .inputs import PlainName as PlainName
 from .inputs import RecipeModel as RecipeModel
+from .inputs import Reference as Reference
 from .inputs import Slice as Slice
 from .inputs import SliceSource as SliceSource
 from .inputs import Stretch as Stretch
