@@ -267,7 +267,7 @@ def _first_that_fits(
             usable, problem = usable or space, failed
     if usable is None or "parameters" not in usable:
         mend = "" if start.base_model else "; name the model that they were tuned from with --base"
-        raise JobError(f"{where}: no search can start at this merge ({problem or unusable}{mend})")
+        raise JobError(f"{where}: no search can start at this merge ({problem or unusable}){mend}")
     notes.append(
         f"the merge itself is not the start: {problem}; the search starts at the mean of each of "
         "its numbers"

@@ -15,6 +15,9 @@ from evomerge.track.tracker import TrackedRun, Tracker
 
 _NUMBER = {"candidate": "candidate/number", "generation": "generation/number"}
 
+INIT_S = 20.0
+"""Seconds for a server to answer; the end of the process waits for them too."""
+
 
 class WandbRun(Tracker):
     """A run whose files are in RUN_DIR/wandb.
@@ -59,6 +62,7 @@ class WandbRun(Tracker):
                 disable_git=True,
                 disable_code=True,
                 save_code=False,
+                init_timeout=INIT_S,
                 x_disable_stats=True,
                 x_disable_machine_info=True,
                 x_save_requirements=False,
