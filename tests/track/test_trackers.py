@@ -88,13 +88,14 @@ def search_and_resume(document: Any, run_dir: Path, track: Any) -> list[str]:
 def killed_and_resumed(document: Any, run_dir: Path, track: Any) -> None:
     """A search that is killed after its sixth candidate, and resumed to its end.
 
-    In a process of its own, because libraries of trackers share a service with what is forked.
+    In a process of its own, because libraries of trackers share a service with their children.
     """
     root = Path(evomerge.__file__).parents[1]
+    unserved = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     file = Path(__file__).with_name("killed.py")
     done = subprocess.run(
         [sys.executable, str(file), json.dumps(document), str(run_dir), track],
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**unserved, "PYTHONPATH": str(root)},
         check=False,
     )
     assert done.returncode == -signal.SIGKILL
