@@ -84,6 +84,7 @@ from .objective import penalty_unit as penalty_unit
 from .objective import shortfall_unit as shortfall_unit
 from .opened_files import WRITTEN as WRITTEN
 from .opened_files import hash_opened as hash_opened
+from .seeds import quiet_lm_eval as quiet_lm_eval
 from .self_check import SelfCheck as SelfCheck
 from .self_check import check_engine as check_engine
 from .self_check import check_reading as check_reading
