@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    MetaData,
     Text,
     TypeDecorator,
     UniqueConstraint,
@@ -41,8 +42,16 @@ class Document(TypeDecorator[Any]):
 
 
 class Base(DeclarativeBase):
-    """The tables of the service."""
+    """The tables of the service; constraints have names, so that a migration can change them."""
 
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
     type_annotation_map = {str: Text, float: Double, int: BigInteger}  # noqa: RUF012
 
 
@@ -122,6 +131,7 @@ class JobRow(Base):
     kind: Mapped[str]
     name: Mapped[str]
     request: Mapped[dict[str, Any]] = mapped_column(Document)
+    changes: Mapped[dict[str, Any]] = mapped_column(Document)
     state: Mapped[str]
     wanted: Mapped[str]
     priority: Mapped[int]
@@ -130,6 +140,7 @@ class JobRow(Base):
     max_duration_s: Mapped[float | None]
     retries_left: Mapped[int]
     attempts: Mapped[int]
+    losses: Mapped[int]
     cause: Mapped[str | None]
     message: Mapped[str | None]
     claim: Mapped[int]

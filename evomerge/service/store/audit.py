@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from evomerge.service.database.engine import Database
-from evomerge.service.store.pages import Page, Scope
+from evomerge.service.database.engine import Database, now
+from evomerge.service.database.tables import AuditRow
+from evomerge.service.store.pages import Page, Scope, page_size, read_cursor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,18 @@ def note(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an act into the audit log, in the transaction of the session."""
-    raise NotImplementedError
+    session.add(
+        AuditRow(
+            at=now(session),
+            who=who.name,
+            token_id=who.token_id,
+            act=act,
+            what=what,
+            project=project,
+            from_address=who.address,
+            detail=dict(detail or {}),
+        )
+    )
 
 
 def find(
@@ -63,5 +76,35 @@ def find(
     limit: int = 100,
     cursor: str | None = None,
 ) -> Page[AuditEntry]:
-    """Acts, newest first."""
-    raise NotImplementedError
+    """Acts, newest first. Raises Refusal for a cursor that this did not give."""
+    query = select(AuditRow)
+    for column, wanted in ((AuditRow.who, who), (AuditRow.act, act), (AuditRow.what, what)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if scope is not None:
+        query = query.where(AuditRow.project.in_(sorted(scope)))
+    size = page_size(limit)
+    with db.read() as session:
+        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+        if cursor is not None:
+            (last,) = read_cursor(cursor, int)
+            query = query.where(AuditRow.id < last)
+        rows = session.scalars(query.order_by(AuditRow.id.desc()).limit(size + 1)).all()
+    entries = tuple(_entry(row) for row in rows[:size])
+    return Page(
+        items=entries, cursor=str(entries[-1].id) if len(rows) > size else None, total=total
+    )
+
+
+def _entry(row: AuditRow) -> AuditEntry:
+    return AuditEntry(
+        id=row.id,
+        at=row.at,
+        who=row.who,
+        token_id=row.token_id,
+        act=row.act,
+        what=row.what,
+        project=row.project,
+        from_address=row.from_address,
+        detail=row.detail or {},
+    )

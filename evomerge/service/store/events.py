@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evomerge.service.database.engine import Database
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from evomerge.service.database.engine import Database, now
+from evomerge.service.database.tables import EventRow, JobRow
+
+
+class Fenced(Exception):
+    """The job is no longer this attempt's: it was cancelled, or taken as lost and claimed anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +39,25 @@ class NewEvent:
 
 def read(db: Database, job: str, *, after: int = 0, limit: int = 1000) -> tuple[StoredEvent, ...]:
     """Events with a higher number than `after`, in order. The asker's right is checked by `get`."""
-    raise NotImplementedError
+    query = (
+        select(EventRow)
+        .where(EventRow.job == job, EventRow.seq > after)
+        .order_by(EventRow.seq)
+        .limit(limit)
+    )
+    with db.read() as session:
+        rows = session.scalars(query).all()
+    return tuple(
+        StoredEvent(job=row.job, seq=row.seq, at=row.at, name=row.name, body=row.body)
+        for row in rows
+    )
 
 
 def newest(db: Database, jobs: Sequence[str]) -> dict[str, int]:
     """Job -> the number of its last event; for a loop that watches many jobs with one query."""
-    raise NotImplementedError
+    query = select(JobRow.id, JobRow.last_event).where(JobRow.id.in_(list(jobs)))
+    with db.read() as session:
+        return {row.id: row.last_event for row in session.execute(query)}
 
 
 def append(db: Database, job: str, events: Sequence[NewEvent], *, claim: int) -> int:
@@ -44,4 +65,35 @@ def append(db: Database, job: str, events: Sequence[NewEvent], *, claim: int) ->
 
     Raises Fenced if the job is no longer this attempt's.
     """
-    raise NotImplementedError
+    with db.write() as session:
+        row = owned(session, job, claim)
+        add(session, row, events)
+        return row.last_event
+
+
+def owned(session: Session, job: str, claim: int) -> JobRow:
+    """The row of a running job, locked. Raises Fenced if it is not of the attempt with the claim."""
+    query = select(JobRow).where(JobRow.id == job).with_for_update()
+    row = session.scalars(query).one_or_none()
+    if row is None or row.claim != claim or row.state not in ("starting", "running"):
+        raise Fenced(f"{job}: attempt {claim} is over")
+    return row
+
+
+def add(session: Session, row: JobRow, events: Sequence[NewEvent]) -> None:
+    """Number and keep events in the transaction of the session, which holds the row's lock."""
+    if not events:
+        return
+    at = now(session)
+    rows = [
+        {
+            "job": row.id,
+            "seq": row.last_event + place,
+            "at": at if event.at is None else event.at,
+            "name": event.name,
+            "body": dict(event.body),
+        }
+        for place, event in enumerate(events, start=1)
+    ]
+    session.execute(insert(EventRow), rows)
+    row.last_event += len(rows)

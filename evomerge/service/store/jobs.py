@@ -54,8 +54,9 @@ class NewJob:
 class Job:
     """A job as it is kept. Times are seconds since the epoch.
 
-    cause, message: of the last failure. claim: grows with every attempt, so that an older one can
-    write nothing. ahead: jobs before it in the queue, if it is queued and `get` was asked.
+    changes: of the request by dotted keys, made when it was resumed. losses: how often in a row its
+    process was lost before it had done anything. cause, message: of the last failure. claim: grows with every attempt, so that an older one can
+    write nothing.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Job:
     kind: Kind
     name: str
     request: Mapping[str, Any]
+    changes: Mapping[str, Any]
     state: State
     wanted: Wanted
     priority: int
@@ -72,6 +74,7 @@ class Job:
     max_duration_s: float | None
     retries_left: int
     attempts: int
+    losses: int
     cause: Cause | None
     message: str | None
     claim: int

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from evomerge.service.store.refusals import Refusal
 
 T = TypeVar("T")
 
@@ -21,3 +24,24 @@ class Page(Generic[T]):
     items: tuple[T, ...]
     cursor: str | None
     total: int
+
+
+def page_size(limit: int) -> int:
+    """The number of entries of a page. Raises Refusal."""
+    if not 1 <= limit <= MOST:
+        raise Refusal(f"outside 1 to {MOST}", field="limit", value=limit, mend="give another")
+    return limit
+
+
+def read_cursor(cursor: str, *kinds: Callable[[str], Any]) -> list[Any]:
+    """The parts of a cursor that an earlier page gave. Raises Refusal."""
+    parts = cursor.split("~")
+    try:
+        values = [kind(part) for kind, part in zip(kinds, parts, strict=True)]
+    except (ValueError, OverflowError):
+        values = []
+    if not values or any(abs(value) > 2**62 for value in values if isinstance(value, int | float)):
+        raise Refusal(
+            "not a cursor", field="cursor", value=cursor, mend="take it from the page before"
+        )
+    return values
