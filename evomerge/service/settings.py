@@ -42,7 +42,7 @@ class ServiceSettings:
     least_disk_bytes, least_memory_bytes: free space of the data folder, and memory available, below
     which no job begins; a running one stops at a quarter. lease_s: how long a runner may go
     without a heartbeat before another host takes its job as lost. poll_s: between two looks at the
-    queue. backoff_s: the wait before the first retry. purge_after_s: after that a deleted job is gone.
+    queue. backoff_s: before the first retry. purge_after_s: after that a deleted job is gone.
     """
 
     data: Path

@@ -140,7 +140,7 @@ class JobRow(Base):
     max_duration_s: Mapped[float | None]
     retries_left: Mapped[int]
     attempts: Mapped[int]
-    losses: Mapped[int]
+    setbacks: Mapped[int]
     cause: Mapped[str | None]
     message: Mapped[str | None]
     claim: Mapped[int]

@@ -68,11 +68,13 @@ def append(db: Database, job: str, events: Sequence[NewEvent], *, claim: int) ->
     with db.write() as session:
         row = owned(session, job, claim)
         add(session, row, events)
+        if any(event.name == "candidate_done" for event in events):
+            row.setbacks = 0
         return row.last_event
 
 
 def owned(session: Session, job: str, claim: int) -> JobRow:
-    """The row of a running job, locked. Raises Fenced if it is not of the attempt with the claim."""
+    """The row of a running job, locked. Raises Fenced if the attempt with the claim is over."""
     query = select(JobRow).where(JobRow.id == job).with_for_update()
     row = session.scalars(query).one_or_none()
     if row is None or row.claim != claim or row.state not in ("starting", "running"):

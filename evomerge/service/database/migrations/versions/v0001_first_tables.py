@@ -77,7 +77,7 @@ def upgrade() -> None:
         sa.Column("max_duration_s", sa.Double(), nullable=True),
         sa.Column("retries_left", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.BigInteger(), nullable=False),
-        sa.Column("losses", sa.BigInteger(), nullable=False),
+        sa.Column("setbacks", sa.BigInteger(), nullable=False),
         sa.Column("cause", sa.Text(), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("claim", sa.BigInteger(), nullable=False),
