@@ -145,7 +145,7 @@ class SearchResult:
         """
         import pandas
 
-        tested = self._tested()
+        tested = self.tested
         rows = [_cells(summary) for summary in tested]
         columns = list(dict.fromkeys(column for cells in rows for column in cells))
         table = pandas.DataFrame(
@@ -168,7 +168,7 @@ class SearchResult:
         import pandas
 
         with read_study(self.run_dir) as study:
-            return pandas.DataFrame([_row(trial) for trial in study.trials])
+            return pandas.DataFrame([row_of(trial) for trial in study.trials])
 
     def items_dataframe(
         self, candidates: str | CandidateKey | Iterable[str | CandidateKey] | None = None
@@ -279,7 +279,9 @@ class SearchResult:
         """Write one HTML file that shows the whole search; see `evomerge.report`."""
         return report_run(self.run_dir, None if out is None else Path(out))
 
-    def _tested(self) -> tuple[ScoreSummary, ...]:
+    @property
+    def tested(self) -> tuple[ScoreSummary, ...]:
+        """The models that were scored on the test items; none before the search has ended."""
         if isinstance(self.outcome, Selection):
             return self.outcome.test
         if isinstance(self.outcome, Front):
@@ -298,7 +300,7 @@ class SearchResult:
             f"<td>{summary.score.value:.3f}</td>"
             f"<td>[{summary.score.low:.3f}, {summary.score.high:.3f}]</td>"
             "</tr>"
-            for summary in self._tested()
+            for summary in self.tested
         )
         if not rows:
             return head
@@ -373,7 +375,8 @@ def _cells(summary: ScoreSummary) -> Mapping[tuple[str, str], float]:
     }
 
 
-def _row(trial: Trial) -> dict[str, Any]:
+def row_of(trial: Trial) -> dict[str, Any]:
+    """A candidate in plain values, as a row of `trials_dataframe`."""
     return {
         "candidate": str(trial.key),
         "phase": trial.key.phase,

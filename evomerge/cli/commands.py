@@ -42,6 +42,8 @@ from evomerge.cli.options import (
     TrustCode,
 )
 from evomerge.cli.progress import SearchScreen
+from evomerge.cli.serving import group as token_group
+from evomerge.cli.serving import serve
 from evomerge.cli.tasks import group as task_group
 from evomerge.errors import EvomergeError
 from evomerge.version import __version__
@@ -371,6 +373,8 @@ def report(
 
 app.command()(answers)
 app.add_typer(task_group)
+app.command()(serve)
+app.add_typer(token_group, name="token")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from .figures import spec_of as spec_of
 from .figures import spread_of as spread_of
 from .figures import titled as titled
 from .html import write_report as write_report
+from .listed_figures import list_figures as list_figures
 from .pace import FinalItems as FinalItems
 from .result_table import show_result as show_result
 from .status import show_status as show_status

@@ -1,1 +1,12 @@
+from .database.engine import Database as Database
+from .http.server import OPERATOR as OPERATOR
+from .http.server import open_existing as open_existing
+from .http.server import open_server as open_server
+from .http.web_settings import WebSettings as WebSettings
+from .settings import Limits as Limits
 from .settings import ServiceSettings as ServiceSettings
+from .store.people import make_project as make_project
+from .store.people import make_token as make_token
+from .store.people import projects as projects
+from .store.people import revoke as revoke
+from .store.people import tokens as tokens
