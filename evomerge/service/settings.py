@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DATABASE_FILE = "evomerge.db"
 
@@ -35,9 +36,10 @@ class ServiceSettings:
     another database; its password is never shown. slots: how many jobs this server runs at once; 0
     runs none. tls_certificate, tls_key: files of PEM. behind_proxy: whether a proxy ends TLS.
 
-    source_folders, hub_organisations: where models may come from. task_folders: folders of task
-    files that jobs may name. trust_task_code: whether those task files may run code, as lm-eval's
-    templates and functions do. trust_model_code: whether a job may set `models.trust_remote_code`.
+    source_folders, hub_organisations: where models may come from; `*` is any organisation.
+    task_folders: folders of task files that jobs may name; they are code, as lm-eval's templates
+    and functions are. trust_task_code: whether uploaded task files may be code too.
+    trust_model_code: whether a job may set `models.trust_remote_code`.
 
     least_disk_bytes, least_memory_bytes: free space of the data folder, and memory available, below
     which no job begins; a running one stops at a quarter. lease_s: how long a runner may go
@@ -84,7 +86,35 @@ class ServiceSettings:
         """What the runner of a job printed."""
         return self.data / "logs" / f"{job_id}.log"
 
-    @property
-    def uploads(self) -> Path:
-        """The folder of uploaded files; jobs may read models' texts and tasks from it."""
-        return self.data / "uploads"
+    def uploads(self, project: str) -> Path:
+        """The folder of files that members of a project have uploaded; its jobs may read texts."""
+        return self.data / "uploads" / project
+
+    def made_tasks(self, project: str) -> Path:
+        """The folder of tasks that the service made of uploaded questions; they hold no code."""
+        return self.data / "tasks" / project
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a process that runs a job; the database's URL may hold a password."""
+        return {
+            **{key: _plain(value) for key, value in vars(self).items()},
+            "limits": {key: _plain(value) for key, value in vars(self.limits).items()},
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ServiceSettings:
+        """The settings that `to_json` gave."""
+        folders = ("source_folders", "task_folders")
+        paths = ("data", "tls_certificate", "tls_key")
+        read: dict[str, Any] = dict(document)
+        read.update({key: tuple(map(Path, document[key])) for key in folders})
+        read.update({key: document[key] and Path(document[key]) for key in paths})
+        read["hub_organisations"] = tuple(document["hub_organisations"])
+        read["limits"] = Limits(**document["limits"])
+        return cls(**read)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())  # the other process has another working folder
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,13 @@ _POOLED = 20
 class Database:
     """An open database. shown: its URL without a password."""
 
-    engine: sqlalchemy.Engine
+    engine: sqlalchemy.Engine = field(repr=False)  # its URL may have a password in its query
     shown: str
+
+    @property
+    def url(self) -> str:
+        """Its URL with the password, for a process that opens it too."""
+        return self.engine.url.render_as_string(hide_password=False)
 
     @property
     def is_postgres(self) -> bool:
@@ -51,6 +57,7 @@ class Database:
         """
         engine = self.engine.execution_options(evomerge_writes=True)
         with self._errors(), Session(engine, expire_on_commit=False) as session, session.begin():
+            session.connection()  # begins now, and not with the first statement
             yield session
 
     def close(self) -> None:
@@ -106,7 +113,8 @@ def open_database(url: str) -> Database:
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise JobError(f"--database: {shown}: names no file; write sqlite:////PATH")
-        folder = Path(parsed.database).parent
+        parsed = parsed.set(database=os.path.abspath(parsed.database))
+        folder = Path(parsed.database or "").parent
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from evomerge.service.database.engine import Database, lock, now
 from evomerge.service.database.tables import JobRow
-from evomerge.service.queue import moves
+from evomerge.service.queue import states
+from evomerge.service.runner.identity import ProcessIdentity
 from evomerge.service.settings import Limits
 from evomerge.service.store.job import Job, job_of
 
@@ -30,8 +31,13 @@ class _Share:
     attempts: int = 0
 
 
-def claim(db: Database, server: str, limits: Limits) -> Job | None:
-    """The next job, which is `starting` from now on; None if none can run now."""
+def claim(
+    db: Database, server: ProcessIdentity, limits: Limits, *, slots: int | None = None
+) -> Job | None:
+    """The next job, which is `starting` from now on; None if none can run now.
+
+    slots: how many jobs may run at once on this machine, those of earlier servers among them.
+    """
     # Without a waiting job nobody takes the write lock.
     with db.read() as session:
         if (
@@ -42,12 +48,33 @@ def claim(db: Database, server: str, limits: Limits) -> Job | None:
     with db.write() as session:
         # Shares and limits are counted over all servers, so one claim is made at a time.
         lock(session, "claims")
+        if slots is not None and _running_here(session, server) >= slots:
+            return None
         for row in _in_order(session, limits):
-            row.server = server
-            moves.move(session, row, "starting")
+            row.server = server_text(server)
+            states.move(session, row, "starting")
             session.flush()
             return job_of(row)
     return None
+
+
+def server_text(server: ProcessIdentity) -> str:
+    """A server's process as a job names it: the machine's boot first."""
+    return "|".join((server.boot, str(server.pid), server.started, server.host))
+
+
+def server_of(text: str) -> ProcessIdentity:
+    """The process that `server_text` wrote."""
+    boot, pid, started, host = text.split("|", 3)
+    return ProcessIdentity(host=host, boot=boot, pid=int(pid), started=started)
+
+
+def _running_here(session: Session, server: ProcessIdentity) -> int:
+    running = select(func.count()).where(
+        JobRow.state.in_(("starting", "running")),
+        JobRow.server.startswith(f"{server.boot}|", autoescape=True),
+    )
+    return session.scalar(running) or 0
 
 
 def _in_order(session: Session, limits: Limits) -> list[JobRow]:

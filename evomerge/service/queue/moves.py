@@ -1,201 +1,166 @@
-"""The states of a job and the moves between them; nothing else changes a state.
-
-    queued ── claim ──> starting ── its runner has begun ──> running
-      ^ ^ ^                │                                    │
-      │ │ └─── lost ───────┴──────── lost, or tried again ──────┤
-      │ │                                                       ├──> succeeded
-      │ ├──── paused <────────────── pause ─────────────────────┤
-      │ ├──── failed <──────────────────────────────────────────┤
-      │ └──── cancelled <─────────── cancel ────────────────────┘
-      └────── succeeded, resumed with a larger budget
-
-A move writes its `state` event in the same transaction. Runners and supervisors name the claim that
-they hold, so that one whose job was taken away can change nothing.
-"""
+"""What a user asks of a job: pause, cancel, resume, retry, another place in the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from evomerge.errors import hide_secrets, one_line
-from evomerge.service.database.engine import Database, now
+from evomerge.service.database.engine import Database, lock
 from evomerge.service.database.tables import JobRow
-from evomerge.service.queue import retries
-from evomerge.service.runner.identity import ProcessIdentity
-from evomerge.service.store import events
-from evomerge.service.store.events import Fenced, NewEvent
-from evomerge.service.store.job import Cause, Job, State, Wanted, job_of
+from evomerge.service.queue import states
+from evomerge.service.queue.admission import check_changes
+from evomerge.service.settings import ServiceSettings
+from evomerge.service.store.audit import Who, note
+from evomerge.service.store.job import Job, job_of
+from evomerge.service.store.jobs import get, locked, next_place
+from evomerge.service.store.pages import Scope
+from evomerge.service.store.refusals import Conflict
 
-MOVES: Mapping[State, frozenset[State]] = {
-    "queued": frozenset({"starting", "paused", "cancelled"}),
-    "starting": frozenset({"running", "queued", "paused", "cancelled", "failed"}),
-    "running": frozenset({"succeeded", "failed", "cancelled", "paused", "queued"}),
-    "paused": frozenset({"queued", "cancelled"}),
-    "succeeded": frozenset({"queued"}),
-    "failed": frozenset({"queued"}),
-    "cancelled": frozenset({"queued"}),
-}
-
-_ENDED = ("succeeded", "failed", "cancelled")
-_LONGEST_MESSAGE = 2000
+_LEAST_GAP = 1e-6
+"""Places that are closer than this are numbered anew."""
 
 
-def move(
-    session: Session,
-    row: JobRow,
-    to: State,
+def wish(
+    db: Database,
+    job_id: str,
+    wanted: Literal["pause", "cancel", "run"],
     *,
-    cause: Cause | None = None,
-    message: str | None = None,
-) -> None:
-    """Move a job whose row is locked, and write the event of it."""
-    before = job_of(row).state
-    assert to in MOVES[before], f"{row.id}: from {before} to {to}"
-    at = now(session)
-    row.state = to
-    row.cause = cause
-    row.message = None if message is None else _short(message)
-    if to == "starting":
-        row.started, row.heartbeat_at = at, at
-        row.claim += 1
-        row.attempts += 1
-    elif to == "running":
-        row.heartbeat_at = at
-    else:
-        row.wanted = {"paused": "pause", "cancelled": "cancel"}.get(to, "run")
-        row.ended = at if to in _ENDED else None
-        row.queued = at if to == "queued" else row.queued
-        row.server = row.runner_host = row.runner_boot = row.runner_started = None
-        row.runner_pid = row.heartbeat_at = None
-    if to == "succeeded":
-        row.setbacks = 0
-    events.add(session, row, [state_event(row)])
+    settings: ServiceSettings,
+    who: Who,
+    scope: Scope = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Job:
+    """Pause, cancel or resume a job.
 
-
-def state_event(row: JobRow) -> NewEvent:
-    """The event of a job's state as it is now."""
-    body = {"state": row.state, "cause": row.cause, "message": row.message}
-    return NewEvent(name="state", body={**body, "attempt": row.attempts})
-
-
-def ask(session: Session, row: JobRow, wanted: Wanted) -> None:
-    """Pause, cancel or run a job that has not ended: at once, or as soon as its runner sees it."""
-    if row.state in ("starting", "running"):
-        if row.wanted != "cancel":
-            row.wanted = wanted
-        return
-    to: dict[Wanted, State] = {"pause": "paused", "cancel": "cancelled", "run": "queued"}
-    if row.state != to[wanted]:
-        move(session, row, to[wanted])
-
-
-# What a runner does with the claim that it was started with.
-
-
-def begin(db: Database, job_id: str, claim: int, runner: ProcessIdentity) -> Job | None:
-    """Take a claimed job as its runner; None if it is not to run any more.
-
-    Only one process can: a second one with the same claim finds the job running.
+    A queued or paused job moves at once; the runner of a running one sees it within a second.
+    changes: with "run" only, the dotted keys of a search's job that may change: its budget and
+    compute. A succeeded search can be resumed with a larger budget; a failed or cancelled one goes
+    on from its record. Raises NotFound, Conflict, Refusal.
     """
+    together = None
+    if changes and wanted == "run":
+        # Folders are looked at, so not while the database is locked.
+        together = check_changes(get(db, job_id, scope=scope), changes, settings, db)
     with db.write() as session:
-        try:
-            row = events.owned(session, job_id, claim)
-        except Fenced:
-            return None
-        if row.state != "starting":
-            return None
-        if row.wanted != "run":
-            move(session, row, "paused" if row.wanted == "pause" else "cancelled")
-            return None
-        row.runner_host, row.runner_boot = runner.host, runner.boot
-        row.runner_pid, row.runner_started = runner.pid, runner.started
-        move(session, row, "running")
-        return job_of(row)
-
-
-def renew(db: Database, job_id: str, claim: int, *, used_s: float) -> Job:
-    """Say that the runner lives; the job, with what is wanted of it. Raises Fenced."""
-    with db.write() as session:
-        row = events.owned(session, job_id, claim)
-        row.heartbeat_at = now(session)
-        row.used_s = used_s
-        return job_of(row)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How an attempt ended.
-
-    outcome: `interrupted` if the runner stopped as it was asked to, or before its server's lease
-    was over. result: of a job that succeeded; plain values.
-    """
-
-    outcome: Literal["succeeded", "failed", "interrupted"]
-    cause: Cause | None = None
-    message: str | None = None
-    result: Mapping[str, Any] | None = None
-    used_s: float = 0.0
-
-
-def finish(db: Database, job_id: str, claim: int, ending: Ending, *, backoff_s: float) -> Job:
-    """End an attempt: the job ends, pauses, or waits for another one. Raises Fenced."""
-    with db.write() as session:
-        row = events.owned(session, job_id, claim)
-        row.used_s = max(row.used_s, ending.used_s)
-        if ending.outcome == "succeeded":
-            row.result = None if ending.result is None else dict(ending.result)
-            row.not_before = None
-            move(session, row, "succeeded")
-        elif row.wanted == "cancel":
-            move(session, row, "cancelled")
-        elif ending.outcome == "interrupted" and row.wanted == "pause":
-            move(session, row, "paused")
+        lock(session, "submissions")
+        row = locked(session, job_id, scope=scope)
+        _refuse_deleted(row)
+        if wanted == "run":
+            _resume(session, row, together)
         else:
-            cause = ending.cause or (
-                "interrupted" if ending.outcome == "interrupted" else "unknown"
+            if job_of(row).over:
+                raise Conflict(f"it has ended already ({row.state})", field="job", value=job_id)
+            states.ask(session, row, wanted)
+        act = {"pause": "job.pause", "cancel": "job.cancel", "run": "job.resume"}[wanted]
+        note(session, who, act, row.id, project=row.project, detail=dict(changes or {}))
+        session.flush()
+        return job_of(row)
+
+
+def _resume(session: Session, row: JobRow, changes: Mapping[str, Any] | None) -> None:
+    job = job_of(row)
+    if changes is not None:
+        if row.state in ("starting", "running"):
+            raise Conflict(
+                "it runs; its budget cannot change meanwhile", field="set", mend="pause it first"
             )
-            _try_again(session, row, cause, ending.message, backoff_s)
-        return job_of(row)
-
-
-def lose(db: Database, job_id: str, claim: int, message: str, *, backoff_s: float) -> Job | None:
-    """Take back a job whose runner is surely gone; None if it is no longer that attempt's."""
-    with db.write() as session:
-        try:
-            row = events.owned(session, job_id, claim)
-        except Fenced:
-            return None
-        if row.wanted == "cancel":
-            move(session, row, "cancelled")
-        elif row.wanted == "pause":
-            move(session, row, "paused")
-        else:
-            _try_again(session, row, "lost", message, backoff_s)
-        return job_of(row)
-
-
-def _try_again(
-    session: Session, row: JobRow, cause: Cause, message: str | None, backoff_s: float
-) -> None:
-    row.setbacks += 1
-    another = retries.after(
-        cause, setbacks=row.setbacks, retries_left=row.retries_left, backoff_s=backoff_s
-    )
-    pausing = row.wanted == "pause" and another is not None
-    if another is None:
-        move(session, row, "failed", cause=cause, message=message)
+        row.changes = dict(changes)
+    elif row.state == "succeeded":
+        raise Conflict(
+            "it has succeeded", field="job", value=row.id, mend="give it a larger budget in `set`"
+        )
+    if row.state == "queued":
+        row.not_before = None
         return
-    if not another.free:
-        row.retries_left -= 1
-    row.not_before = now(session) + another.wait_s if another.wait_s else None
-    move(session, row, "paused" if pausing else "queued", cause=cause, message=message)
+    if job.over:
+        row.place = next_place(session)
+    row.not_before = None
+    row.setbacks = 0
+    states.ask(session, row, "run")
 
 
-def _short(message: str) -> str:
-    """One line that both databases can keep."""
-    line = one_line(hide_secrets(message)).encode("utf-8", "replace").decode()
-    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+def retry(db: Database, job_id: str, *, who: Who, scope: Scope = None) -> Job:
+    """Queue a failed or cancelled job again; a search goes on from its record.
+
+    Raises NotFound, Conflict.
+    """
+    with db.write() as session:
+        lock(session, "submissions")
+        row = locked(session, job_id, scope=scope)
+        _refuse_deleted(row)
+        if row.state not in ("failed", "cancelled"):
+            raise Conflict(
+                f"it is {row.state}",
+                field="job",
+                value=job_id,
+                mend="only a failed or cancelled job can be retried",
+            )
+        row.place = next_place(session)
+        row.not_before = None
+        row.setbacks = 0
+        row.retries_left = max(row.retries_left, 1)
+        states.move(session, row, "queued")
+        note(session, who, "job.retry", row.id, project=row.project)
+        session.flush()
+        return job_of(row)
+
+
+def reorder(
+    db: Database,
+    job_id: str,
+    *,
+    before: str | None,
+    who: Who,
+    scope: Scope = None,
+) -> Job:
+    """Move a queued job before another of the same priority; None: to the end.
+
+    Raises NotFound, Conflict.
+    """
+    with db.write() as session:
+        lock(session, "submissions")
+        row = locked(session, job_id, scope=scope)
+        _refuse_unqueued(row)
+        if before is None:
+            row.place = next_place(session)
+        elif before != job_id:
+            other = locked(session, before, scope=scope)
+            _refuse_unqueued(other)
+            if other.priority != row.priority:
+                raise Conflict(
+                    f"its priority is {other.priority}, not {row.priority}",
+                    field="before",
+                    value=before,
+                    mend="change the priority first",
+                )
+            row.place = _place_before(session, other)
+        note(session, who, "job.reorder", row.id, project=row.project, detail={"before": before})
+        session.flush()
+        return job_of(row)
+
+
+def _place_before(session: Session, other: JobRow) -> float:
+    """A place between a job and the one before it; all are numbered anew if there is no room."""
+    for _ in range(2):
+        previous = session.scalar(select(func.max(JobRow.place)).where(JobRow.place < other.place))
+        below = other.place - 1.0 if previous is None else previous
+        if other.place - below >= _LEAST_GAP:
+            return (other.place + below) / 2
+        order = select(JobRow).order_by(JobRow.place, JobRow.id).with_for_update()
+        for number, row in enumerate(session.scalars(order), start=1):
+            row.place = float(number)
+        session.flush()
+    raise AssertionError("whole numbers have room between them")
+
+
+def _refuse_unqueued(row: JobRow) -> None:
+    if row.state != "queued" or row.deleted is not None:
+        raise Conflict(f"it is {row.state}, not queued", field="job", value=row.id)
+
+
+def _refuse_deleted(row: JobRow) -> None:
+    if row.deleted is not None:
+        raise Conflict("it is deleted", field="job", value=row.id, mend="restore it first")

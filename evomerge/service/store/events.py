@@ -60,13 +60,19 @@ def newest(db: Database, jobs: Sequence[str]) -> dict[str, int]:
         return {row.id: row.last_event for row in session.execute(query)}
 
 
-def append(db: Database, job: str, events: Sequence[NewEvent], *, claim: int) -> int:
+def append(
+    db: Database, job: str, events: Sequence[NewEvent], *, claim: int, after: int | None = None
+) -> int:
     """Keep events of the attempt with this claim; the number of the last.
 
-    Raises Fenced if the job is no longer this attempt's.
+    after: the last number that the attempt knows of. If the job has more events, these are among
+    them: they were kept before, and the answer was lost. Raises Fenced if the job is no longer this
+    attempt's.
     """
     with db.write() as session:
         row = owned(session, job, claim)
+        if after is not None and row.last_event > after:
+            return row.last_event
         add(session, row, events)
         if any(event.name == "candidate_done" for event in events):
             row.setbacks = 0
@@ -99,3 +105,12 @@ def add(session: Session, row: JobRow, events: Sequence[NewEvent]) -> None:
     ]
     session.execute(insert(EventRow), rows)
     row.last_event += len(rows)
+
+
+def bodies(db: Database, job: str, names: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and body of a job's events with these names, in order."""
+    query = select(EventRow.name, EventRow.body).where(
+        EventRow.job == job, EventRow.name.in_(list(names))
+    )
+    with db.read() as session:
+        return [(row.name, row.body) for row in session.execute(query.order_by(EventRow.seq))]

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from evomerge.service.database.engine import Database, lock, now
 from evomerge.service.database.tables import EventRow, JobRow, ProjectRow
-from evomerge.service.queue import moves
+from evomerge.service.queue import states
 from evomerge.service.store import events
 from evomerge.service.store.audit import SERVICE, Who, note
 from evomerge.service.store.job import Cause as Cause
@@ -97,7 +97,7 @@ def submit(
         )
         session.add(row)
         session.flush()
-        events.add(session, row, [moves.state_event(row)])
+        events.add(session, row, [states.state_event(row)])
         detail = {"kind": job.kind, "name": job.name}
         note(session, who, "job.submit", row.id, project=row.project, detail=detail)
         session.flush()
@@ -191,7 +191,7 @@ def soft_delete(db: Database, job_id: str, *, who: Who, scope: Scope = None) -> 
         if row.deleted is None:
             row.deleted = now(session)
             if not job_of(row).over:
-                moves.ask(session, row, "cancel")
+                states.ask(session, row, "cancel")
             note(session, who, "job.delete", row.id, project=row.project)
         session.flush()
         return job_of(row)
@@ -303,7 +303,9 @@ def _check_numbers(
 
 
 def _conditions(jobs: JobFilter, scope: Scope) -> list[ColumnElement[bool]]:
-    found = [JobRow.deleted.is_not(None) if jobs.deleted else JobRow.deleted.is_(None)]
+    found: list[ColumnElement[bool]] = [
+        JobRow.deleted.is_not(None) if jobs.deleted else JobRow.deleted.is_(None)
+    ]
     if scope is not None:
         found.append(JobRow.project.in_(sorted(scope)))
     for column, wanted, field in (
