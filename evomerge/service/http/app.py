@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import FileResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from evomerge.service.database.engine import Database
 from evomerge.service.http import logs, problems
@@ -166,11 +166,6 @@ def _serve_page(api: FastAPI) -> None:
 
 class _Static(StaticFiles):
     """The page's files; a browser asks each time whether they have changed."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send a file."""
-        scope.setdefault("state", {})["route"] = "/static"
-        await super().__call__(scope, receive, send)
 
     def file_response(self, *args: Any, **kwargs: Any) -> Any:
         """The answer with a file."""

@@ -99,8 +99,8 @@ def request_id_of(scope: Scope) -> str | None:
 
 def route_of(scope: Scope) -> str:
     """The pattern of the route that answered, so that no id is in a metric."""
-    template = scope.get("state", {}).get("route")
-    return template or ("page" if scope.get("app") is None else "other")
+    path: str = getattr(scope.get("route"), "path", "") or "none"
+    return path
 
 
 class RequestLog:

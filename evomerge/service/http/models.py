@@ -119,7 +119,7 @@ Changes: TypeAlias = Annotated[
 class NewSearch(_NewJob):
     """A search; its job is the job file."""
 
-    kind: Literal["search"] = "search"
+    kind: Literal["search"]
     job: JobDocument = Field(examples=[EXAMPLE_JOB])
     set: Changes = {}
 

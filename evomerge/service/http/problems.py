@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from evomerge.documents import problem_text, written_parts
 from evomerge.errors import EvomergeError, InputError, StorageError, hide_secrets, one_line
 from evomerge.service.http import logs
+from evomerge.service.store.job import Kind
 from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
 
 MEDIA_TYPE = "application/problem+json"
@@ -171,6 +172,8 @@ def _shown(field: str | None, value: object) -> str | None:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
+_JOB_KINDS = frozenset(get_args(Kind))
+
 _PLACES = {
     "query": "query",
     "path": "path",
@@ -190,9 +193,27 @@ def _of_validation(error: RequestValidationError) -> Problem:
             f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}",
             mend="send one JSON document with content-type: application/json",
         )
+    if place == "body" and len(rest) > 1 and rest[0] in _JOB_KINDS:
+        rest = rest[1:]  # pydantic's name of the request, which the client did not write
     parts = written_parts({**first, "loc": tuple(rest)})
     field = ".".join(str(part) for part in parts)
     what = problem_text(first)
+    if first["type"] == "union_tag_not_found":
+        return Problem(
+            422,
+            "kind: missing; add it: search, check, grid, evaluation or calibration",
+            field="kind",
+            mend="add it: search, check, grid, evaluation or calibration",
+        )
+    if first["type"] == "union_tag_invalid":
+        tag, known = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+        return Problem(
+            422,
+            f"kind: {tag}: no such kind of job; write one of {known}",
+            field="kind",
+            value=tag,
+            mend=f"write one of {known}",
+        )
     if not field and place == "body":
         return Problem(
             422,

@@ -30,14 +30,21 @@ def list_models(
     here: Here,
     q: Annotated[str, Query(max_length=200, description="Part of the reference.")] = "",
 ) -> list[FoundModel]:
-    """Checkpoints and adapters in the folders that the operator allows, by path."""
-    found = [
-        model
-        for folder in here.settings.source_folders
-        for model in _models_in(folder, _LEVELS)
-        if q.lower() in model.reference.lower()
-    ]
-    return found[:_MOST]
+    """Checkpoints and adapters in the folders that the operator allows.
+
+    A reference is as a job names it: the path inside such a folder, or the whole path where an
+    earlier folder has the same.
+    """
+    found: dict[str, FoundModel] = {}
+    for folder in here.settings.source_folders:
+        for path, model in _models_in(folder, _LEVELS):
+            inside = path.relative_to(folder).as_posix()
+            name = str(path) if inside in found or inside == "." else inside
+            if q.lower() in name.lower():
+                found[name] = model.model_copy(update={"reference": name})
+            if len(found) == _MOST:
+                return list(found.values())
+    return list(found.values())
 
 
 @router.get("/tasks", summary="Tasks", responses=READING)
@@ -74,7 +81,7 @@ def list_methods(caller: Viewer) -> list[FoundMethod]:
     return [FoundMethod.model_validate(method) for method in found_methods()]
 
 
-def _models_in(folder: Path, levels: int) -> Iterator[FoundModel]:
+def _models_in(folder: Path, levels: int) -> Iterator[tuple[Path, FoundModel]]:
     """Models in a folder and the folders below it; links are not followed."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -82,7 +89,7 @@ def _models_in(folder: Path, levels: int) -> Iterator[FoundModel]:
         return
     names = {entry.name: entry for entry in entries}
     if "config.json" in names or "adapter_config.json" in names:
-        yield _described(folder, names)
+        yield folder, _described(folder, names)
         return
     if levels:
         for entry in entries:

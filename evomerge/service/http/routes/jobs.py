@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -24,10 +26,11 @@ from evomerge.service.http.models import (
     NewSearch,
     Validation,
 )
-from evomerge.service.http.problems import responses
+from evomerge.service.http.problems import problem_of, responses
 from evomerge.service.queue.admission import admit, admit_and_submit
 from evomerge.service.store import jobs
 from evomerge.service.store.jobs import Job, JobFilter, Kind, NewJob, State
+from evomerge.service.store.refusals import Refusal
 
 router = APIRouter(prefix=f"{API}/jobs", tags=["jobs"])
 
@@ -79,9 +82,10 @@ def submit(
     The job is checked as far as that takes milliseconds; models and tasks are checked when it runs.
     """
     asked = _asked(new, caller, here, idempotency_key)
-    job, created = admit_and_submit(
-        here.database, asked, here.settings, who=caller.who, scope=caller.scope
-    )
+    with _fields_inside(new):
+        job, created = admit_and_submit(
+            here.database, asked, here.settings, who=caller.who, scope=caller.scope
+        )
     if created:
         metrics.submitted.labels(job.kind).inc()
     else:
@@ -96,7 +100,9 @@ def validate(new: NewJobRequest, caller: Runner, here: Here) -> Validation:
 
     The plan of a search (items, time, memory) is the result of a job of kind `check`.
     """
-    job = admit(here.database, _asked(new, caller, here, None), here.settings, scope=caller.scope)
+    asked = _asked(new, caller, here, None)
+    with _fields_inside(new):
+        job = admit(here.database, asked, here.settings, scope=caller.scope)
     request = dict(job.request)
     return Validation(name=job.name, kind=job.kind, request=request, yaml=as_yaml(request))
 
@@ -209,6 +215,25 @@ def _request(
             left_out = {"kind", *_SHARED}
             return new.model_dump(exclude=left_out)
     raise JobError(f"kind: {new.kind}: no such kind")
+
+
+@contextlib.contextmanager
+def _fields_inside(
+    new: NewSearch | NewCheck | NewGrid | NewEvaluation | NewCalibration,
+) -> Iterator[None]:
+    """Let problems name a field of the request, where a job or a grid is a part of it.
+
+    The line stays that of the command line, which knows the job alone.
+    """
+    part = {"search": "job", "grid": "grid"}.get(new.kind)
+    try:
+        yield
+    except (JobError, Refusal) as error:
+        problem = problem_of(error)
+        field = problem.document.field
+        if part is not None and field is not None and field not in _SHARED:
+            problem.document = problem.document.model_copy(update={"field": f"{part}.{field}"})
+        raise problem from error
 
 
 _SHARED = ("project", "name", "priority", "not_before", "max_duration_s", "retries")
