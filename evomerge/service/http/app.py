@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Scope
@@ -21,7 +20,7 @@ from evomerge.service.http.callers import Authentication
 from evomerge.service.http.downloads import Digests
 from evomerge.service.http.guards import Guard
 from evomerge.service.http.here import Service
-from evomerge.service.http.problems import Problem, ProblemDocument
+from evomerge.service.http.problems import ProblemDocument
 from evomerge.service.http.rates import Places
 from evomerge.service.http.records import Records
 from evomerge.service.http.routes import (
@@ -121,12 +120,7 @@ def make_app(
 
 
 def _failed(scope: Scope) -> ASGIApp:
-    problem = Problem(
-        500,
-        "the server failed; its log has the reason",
-        mend="tell its operator the request_id",
-    )
-    return problems.answer(problem, logs.request_id_of(scope))
+    return problems.answer(problems.failed(), logs.request_id_of(scope))
 
 
 def _describe(api: FastAPI) -> None:
@@ -172,8 +166,3 @@ class _Static(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response
-
-
-def routes_of(api: FastAPI) -> list[APIRoute]:
-    """The routes that the OpenAPI document describes."""
-    return [route for route in api.routes if isinstance(route, APIRoute)]

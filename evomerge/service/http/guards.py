@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -73,12 +74,7 @@ class Guard:
             await answer(problem, request_id_of(scope))(scope, receive, sending)
             return
         body = _Body(receive, self._web.body_bytes)
-        try:
-            await self._app(scope, body.receive, sending)
-        except _TooLargeError:
-            await answer(too_large(self._web.body_bytes), request_id_of(scope))(
-                scope, receive, sending
-            )
+        await self._app(scope, body.receive, sending)
 
     def _problem(self, scope: Scope, headers: Headers) -> Problem | None:
         hosts = headers.getlist("host")
@@ -175,24 +171,23 @@ def _split(host: str) -> tuple[str | None, str]:
     return parts.hostname.lower().removesuffix("."), "" if port is None else str(port)
 
 
-class _TooLargeError(Exception):
-    """A body that grew beyond the limit while it was read."""
-
-
 class _Body:
     """A request's body, counted as it comes."""
 
     def __init__(self, receive: Receive, limit_bytes: int) -> None:
         self._receive = receive
-        self._left = limit_bytes
+        self._limit_bytes = self._left = limit_bytes
 
     async def receive(self) -> Message:
-        """The next part. Raises _TooLargeError."""
+        """The next part. Raises HTTPException, which FastAPI lets pass where it reads a body."""
         message = await self._receive()
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             if self._left < 0:
-                raise _TooLargeError
+                document = too_large(self._limit_bytes).document
+                raise HTTPException(
+                    document.status, document.detail, headers={"Connection": "close"}
+                )
         return message
 
 

@@ -120,25 +120,28 @@ class RequestLog:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         began = time.perf_counter()
-        status = 0
+        status, ended = 0, False
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, ended
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
                 metrics.observe_request(
                     scope["method"], route_of(scope), status, time.perf_counter() - began
                 )
+            elif message["type"] == "http.response.body":
+                ended = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, sending)
         except Exception as error:
             log_error("request_failed", error, scope)
-            if status:
-                raise
-            await self._failed(scope)(scope, receive, sending)
+            if status and not ended:
+                raise  # the client sees that the answer is not whole
+            if not status:
+                await self._failed(scope)(scope, receive, sending)
         finally:
             path = scope["path"]
             if path not in _QUIET or status >= 400:

@@ -241,6 +241,10 @@ def install(app: FastAPI) -> None:
     def _problem(request: Request, error: Problem) -> JSONResponse:
         return answer(error, logs.request_id_of(request.scope))
 
+    @app.exception_handler(Exception)
+    def _failure(request: Request, error: Exception) -> JSONResponse:
+        return answer(failed(), logs.request_id_of(request.scope))
+
     @app.exception_handler(EvomergeError)
     def _ours(request: Request, error: EvomergeError) -> JSONResponse:
         if not isinstance(error, InputError):
@@ -259,6 +263,15 @@ def install(app: FastAPI) -> None:
             headers=dict(error.headers or {}),
         )
         return answer(problem, logs.request_id_of(request.scope))
+
+
+def failed() -> Problem:
+    """The problem of a server that failed."""
+    return Problem(
+        500,
+        "the server failed; its log has the reason",
+        mend="tell its operator the request_id",
+    )
 
 
 def _of_http(request: Request, error: HTTPException) -> str:

@@ -116,7 +116,11 @@ def test_validation_shows_the_whole_job_and_keeps_nothing(house: House) -> None:
     [
         {"kind": "check", "job": JOB, "timing": False},
         {"kind": "evaluation", "job": JOB, "model": "base"},
-        {"kind": "evaluation", "job": JOB, "recipe": "merge_method: linear\nmodels:\n- {model: base, parameters: {weight: 1.0}}"},
+        {
+            "kind": "evaluation",
+            "job": JOB,
+            "recipe": "merge_method: linear\nmodels:\n- {model: base, parameters: {weight: 1.0}}",
+        },
     ],
 )
 def test_other_kinds_of_jobs_are_taken(house: House, document: dict[str, Any]) -> None:
