@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.endings import answering, say, say_error, say_json
+from evomerge.cli.endings import answering, leave_quickly, say, say_error, say_json
 from evomerge.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def serve(
         server.run(listening=lambda: say(f"listening on {server.url}"))
     finally:
         opened.__exit__(None, None, None)
+    leave_quickly()
 
 
 def _sources(allowed: list[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import re
 import secrets
 import sys
 import time
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
-import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,50 +24,23 @@ _QUIET = ("/health", "/ready", "/metrics")
 """Asked every few seconds by machines; logged only when they fail."""
 
 
-def _stamp(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The time first, as RFC 3339 in UTC."""
+def log(event: str, *, level: str = "info", **facts: Any) -> None:
+    """Log an event: its time in UTC, its name, and what is known of it."""
     now = time.time()
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    return {"at": at, **event}
-
-
-def _hide(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """No password and no token in any text."""
-    return {key: hide_secrets(v) if isinstance(v, str) else v for key, v in event.items()}
-
-
-class _Stderr:
-    """Writes lines to the stderr of the moment."""
-
-    def msg(self, line: str) -> None:
-        """Write a line."""
-        print(line, file=sys.stderr, flush=True)
-
-    info = warning = error = msg
-
-
-_log: Any = structlog.wrap_logger(
-    _Stderr(),
-    processors=[
-        _stamp,
-        structlog.processors.add_log_level,
-        _hide,
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
-    ],
-    wrapper_class=structlog.BoundLogger,
-)
-
-
-def log(event: str, **facts: Any) -> None:
-    """Log an event."""
-    _log.info(event, **facts)
+    shown = {k: hide_secrets(v) if isinstance(v, str) else v for k, v in facts.items()}
+    line = {"at": at, "level": level, "event": event, **shown}
+    # One write for a line, so that lines of several threads do not mix.
+    with contextlib.suppress(OSError, ValueError):  # who reads the log is gone
+        sys.stderr.write(json.dumps(line, ensure_ascii=True, default=str) + "\n")
+        sys.stderr.flush()
 
 
 def log_error(event: str, error: BaseException, scope: Scope | None = None) -> None:
     """Log a failure of the server with its trace."""
-    trace = "".join(traceback.format_exception(error))
     facts = {} if scope is None else {"request_id": request_id_of(scope), "path": scope["path"]}
-    _log.error(event, error=f"{type(error).__name__}: {error}", trace=trace, **facts)
+    trace = "".join(traceback.format_exception(error))
+    log(event, level="error", error=f"{type(error).__name__}: {error}", trace=trace, **facts)
 
 
 class LibraryLog(logging.Handler):
@@ -77,8 +51,7 @@ class LibraryLog(logging.Handler):
         facts: dict[str, Any] = {"logger": record.name, "text": record.getMessage()}
         if record.exc_info and record.exc_info[1] is not None:
             facts["trace"] = "".join(traceback.format_exception(record.exc_info[1]))
-        write = _log.error if record.levelno >= logging.ERROR else _log.warning
-        (write if record.levelno >= logging.WARNING else _log.info)("log", **facts)
+        log("library", level=record.levelname.lower(), **facts)
 
 
 def take_library_logs() -> None:
