@@ -34,12 +34,18 @@ def lost_jobs(db: Database, *, lease_s: float) -> list[Lost]:
     nothing can be seen; its runner stops itself when it could not say for a lease that it lives, so
     twice that is waited for.
     """
+    jobs = active_jobs(db)
     with db.read() as session:
-        rows = session.scalars(select(JobRow).where(JobRow.state.in_(("starting", "running"))))
-        jobs = [job_of(row) for row in rows]
         at = now(session)
     found = (_lost(job, at - (job.heartbeat_at or 0.0), lease_s) for job in jobs)
     return [each for each in found if each is not None]
+
+
+def active_jobs(db: Database) -> list[Job]:
+    """Jobs that are starting or running, on any machine."""
+    with db.read() as session:
+        rows = session.scalars(select(JobRow).where(JobRow.state.in_(("starting", "running"))))
+        return [job_of(row) for row in rows]
 
 
 def _lost(job: Job, silent_s: float, lease_s: float) -> Lost | None:

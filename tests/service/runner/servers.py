@@ -6,25 +6,28 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evomerge.service.database.engine import Database, open_database
 from evomerge.service.queue.admission import admit_and_submit
-from evomerge.service.runner.supervisor import Supervisor
+from evomerge.service.runner.supervisor import RUNNER, Supervisor
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import jobs
 from evomerge.service.store.job import Job
 from tests.service.jobs import ADMIN, new_job
 
+TASKS = Path(__file__).parents[2] / "search" / "tasks"
 FAKE = (sys.executable, "-m", "tests.service.runner.fake")
 LONGEST_S = 600.0
 
 
 @contextlib.contextmanager
-def supervising(database: Database, settings: ServiceSettings) -> Iterator[Supervisor]:
-    supervisor = Supervisor(database, settings, runner=FAKE)
+def supervising(
+    database: Database, settings: ServiceSettings, *, runner: Sequence[str] = FAKE
+) -> Iterator[Supervisor]:
+    supervisor = Supervisor(database, settings, runner=runner)
     supervisor.start()
     try:
         yield supervisor
@@ -65,11 +68,12 @@ def steps(settings: ServiceSettings, job: Job) -> list[str]:
 
 
 def main() -> None:
-    """A server of fake runners as a process of its own: URL, data folder, models, slots."""
-    url, data, models, slots = sys.argv[1:]
+    """A server as a process of its own: URL, data folder, models, slots, fake or real runners."""
+    url, data, models, slots, runners = sys.argv[1:]
     settings = ServiceSettings(
         data=Path(data),
         source_folders=(Path(models),),
+        task_folders=(TASKS,),
         slots=int(slots),
         poll_s=0.02,
         backoff_s=0.0,
@@ -77,7 +81,7 @@ def main() -> None:
         least_memory_bytes=0,
     )
     database = open_database(url)
-    with supervising(database, settings):
+    with supervising(database, settings, runner=RUNNER if runners == "real" else FAKE):
         print(f"serving {os.getpid()}", flush=True)
         sys.stdin.read()
 
