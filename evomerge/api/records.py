@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.api.arguments import read_folder
-from evomerge.api.result import SearchResult, row_of
+from evomerge.api.result import SearchResult, Winner, row_of
 from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey
+from evomerge.evaluate import CandidateKey, read_summary
+from evomerge.recipe import read_recipe
 from evomerge.search import ChosenPoint, Front, Selection, chosen_outcome
 from evomerge.study import read_study, refuse_grid
 
@@ -91,6 +92,18 @@ def _plain_outcome(result: SearchResult, outcome: SearchOutcome) -> dict[str, An
         for point in outcome.points
     ]
     return {"kind": "front", **shared}
+
+
+def read_winner(document: Mapping[str, Any]) -> Winner:
+    """The winner of an outcome in plain values."""
+    genome = document["genome"]
+    return Winner(
+        label=document["label"],
+        candidate=CandidateKey.parse(document["candidate"]),
+        recipe=read_recipe(document["recipe"], where="the winner's recipe"),
+        genome=None if genome is None else tuple(genome),
+        scores=read_summary(document["scores"]),
+    )
 
 
 def recipe_text(run_dir: str | Path, *, trial: str | None = None, point: str | None = None) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.api.answers import answer_sheet, answer_table
 from evomerge.api.arguments import check_rank
+from evomerge.api.tables import score_table
 from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, Interval, Say, ScoreSummary, Split, hush
+from evomerge.evaluate import CandidateKey, Say, ScoreSummary, Split, hush
 from evomerge.job import JobSpec
 from evomerge.recipe import Recipe
 from evomerge.search import (
@@ -143,21 +144,7 @@ class SearchResult:
         "score" is the combined objective. A model may have two rows: as the winner, and with its
         earlier name. Empty before the search has ended.
         """
-        import pandas
-
-        tested = self.tested
-        rows = [_cells(summary) for summary in tested]
-        columns = list(dict.fromkeys(column for cells in rows for column in cells))
-        table = pandas.DataFrame(
-            [[cells.get(column) for column in columns] for cells in rows],
-            index=pandas.Index([summary.label for summary in tested], name="model"),
-            columns=pandas.MultiIndex.from_tuples(columns, names=["metric", ""])
-            if columns
-            else None,
-            dtype=float,
-        )
-        table.insert(0, ("role", ""), [summary.role for summary in tested])
-        return table
+        return score_table(self.tested)
 
     def trials_dataframe(self) -> pandas.DataFrame:
         """A row for each candidate, in the order of generation and place, finalists first.
@@ -357,22 +344,6 @@ def report_run(run_dir: Path, out: Path | None) -> Path:
 
         structure = open_source(study.job.models.base, where="models.base").structure
         return write_report(study, structure=structure, out=out or run_dir / "report.html")
-
-
-def _cells(summary: ScoreSummary) -> Mapping[tuple[str, str], float]:
-    scores: dict[str, Interval] = {"score": summary.score}
-    for task, metrics in summary.tasks.items():
-        for metric, interval in metrics.items():
-            scores[f"{task}/{metric}"] = interval
-    return {
-        (name, part): value
-        for name, interval in scores.items()
-        for part, value in (
-            ("value", interval.value),
-            ("low", interval.low),
-            ("high", interval.high),
-        )
-    }
 
 
 def row_of(trial: Trial) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from evomerge.service.http.callers import Authentication
 from evomerge.service.http.downloads import Digests
 from evomerge.service.http.guards import Guard
 from evomerge.service.http.here import Service
+from evomerge.service.http.models import describe_documents
 from evomerge.service.http.problems import ProblemDocument
 from evomerge.service.http.rates import Places
 from evomerge.service.http.records import Records
@@ -32,6 +33,7 @@ from evomerge.service.http.routes import (
     moves,
     people,
     records,
+    series,
     session,
 )
 from evomerge.service.http.streams import Feeds
@@ -111,7 +113,7 @@ def make_app(
     )
     api.state.service = service
     problems.install(api)
-    for routes in (jobs, moves, events, records, files, found, people, session, health):
+    for routes in (jobs, moves, events, records, series, files, found, people, session, health):
         api.include_router(routes.router)
     _describe(api)
     _serve_page(api)
@@ -140,6 +142,7 @@ def _describe(api: FastAPI) -> None:
             schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
+            describe_documents(made)
             document.update(made)
         return document
 

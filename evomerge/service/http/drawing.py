@@ -1,6 +1,6 @@
 """A process that draws: prints the figures or the report of a search, and ends.
 
-    python -m evomerge.service.http.drawing figures|report RUN_DIR
+    python -m evomerge.service.http.drawing figures|coefficients|report RUN_DIR
 
 Exit code 2, with one line on stderr, for a record that cannot be read.
 """
@@ -16,11 +16,15 @@ from evomerge.errors import EvomergeError
 
 
 def main(what: str, run_dir: Path) -> None:
-    """Print the figures as JSON, or the report as HTML."""
+    """Print the figures or the coefficients as JSON, or the report as HTML."""
     if what == "figures":
         from evomerge.api import figures_of
 
         text = json.dumps(figures_of(run_dir), ensure_ascii=False, default=_plain).encode()
+    elif what == "coefficients":
+        from evomerge.api import coefficients_over_depth
+
+        text = json.dumps(coefficients_over_depth(run_dir), ensure_ascii=False).encode()
     else:
         from evomerge.api import report
 

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from evomerge.grid import GridSpec
 from evomerge.job import JobSpec
 from evomerge.service.store.audit import AuditEntry
 from evomerge.service.store.jobs import Cause, Job, Kind, State, Wanted
@@ -61,15 +62,42 @@ class _Document:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
+        # pydantic refuses a reference to a schema that it has not made; see `describe_documents`.
         return {
             "anyOf": [
-                handler(self._of.__pydantic_core_schema__),
+                {_MARK: self._of.__name__},
                 {"type": "string", "description": "The same as YAML text."},
             ]
         }
 
 
+_MARK = "x-document"
+
+
+def describe_documents(openapi: dict[str, Any]) -> None:
+    """Put the schemas of jobs and grids into an OpenAPI document, and refer to them."""
+    schemas = openapi["components"]["schemas"]
+    for kind in (JobSpec, GridSpec):
+        made = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        for name, schema in {**made.pop("$defs", {}), kind.__name__: made}.items():
+            schemas.setdefault(name, schema)
+    _refer(openapi)
+
+
+def _refer(part: Any) -> None:
+    if isinstance(part, dict):
+        name = part.pop(_MARK, None)
+        if name is not None:
+            part["$ref"] = f"#/components/schemas/{name}"
+        for each in part.values():
+            _refer(each)
+    elif isinstance(part, list):
+        for each in part:
+            _refer(each)
+
+
 JobDocument: TypeAlias = Annotated[dict[str, Any] | str, _Document(JobSpec)]
+GridDocument: TypeAlias = Annotated[dict[str, Any] | str, _Document(GridSpec)]
 
 
 class Request(BaseModel):
@@ -140,7 +168,7 @@ class NewGrid(_NewJob):
     """A grid of merge methods by number of experts; its document is the grid file."""
 
     kind: Literal["grid"]
-    grid: dict[str, Any] | str = Field(description="The grid file, as a mapping or as YAML text.")
+    grid: GridDocument
     set: Changes = {}
 
 

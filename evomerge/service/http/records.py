@@ -86,6 +86,8 @@ class Records:
         self._views: Kept[RecordView] = Kept()
         self._figures: Kept[dict[str, Any]] = Kept()
         self._reports: Kept[bytes] = Kept(most=8)  # some megabytes each
+        self._series: Kept[dict[str, Any]] = Kept()
+        self._coefficients: Kept[list[dict[str, Any]]] = Kept()
         self._drawing = threading.Semaphore(1)
 
     def folder(self, job: Job) -> Path:
@@ -133,6 +135,24 @@ class Records:
         folder = self.folder(job)
         return self._figures.get(
             job.id, mark_of(folder), lambda: json.loads(self._draw("figures", folder))
+        )
+
+    def series(self, job: Job) -> dict[str, Any]:
+        """The values of the figure of the search and of its population. Raises Problem."""
+        folder = self.folder(job)
+
+        def read() -> dict[str, Any]:
+            from evomerge.api import search_series
+
+            return search_series(folder)
+
+        return self._series.get(job.id, mark_of(folder), read)
+
+    def coefficients(self, job: Job) -> list[dict[str, Any]]:
+        """Coefficients over depth of the merges so far. Raises Problem."""
+        folder = self.folder(job)
+        return self._coefficients.get(
+            job.id, mark_of(folder), lambda: json.loads(self._draw("coefficients", folder))
         )
 
     def report(self, job: Job) -> bytes:
