@@ -322,6 +322,9 @@ def _conditions(jobs: JobFilter, scope: Scope) -> list[ColumnElement[bool]]:
         found.append(JobRow.kind.in_(list(jobs.kinds)))
     if jobs.q:
         check_text(jobs.q, field="q", most=200)
-        inside = (JobRow.name.icontains(jobs.q, autoescape=True), JobRow.id.contains(jobs.q))
+        inside = (
+            JobRow.name.icontains(jobs.q, autoescape=True),
+            JobRow.id.contains(jobs.q, autoescape=True),
+        )
         found.append(or_(*inside))
     return found
