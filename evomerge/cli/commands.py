@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,10 +43,11 @@ from evomerge.cli.options import (
     TrustCode,
 )
 from evomerge.cli.progress import SearchScreen
+from evomerge.cli.remote import remote, take_server
 from evomerge.cli.serving import group as token_group
 from evomerge.cli.serving import serve
 from evomerge.cli.tasks import group as task_group
-from evomerge.errors import EvomergeError
+from evomerge.errors import EvomergeError, InputError
 from evomerge.version import __version__
 
 app = typer.Typer(
@@ -64,10 +66,17 @@ app.command()(init)
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Run the command on a server; give it first."),
+    ] = None,
 ) -> None:
     if version:
         say(__version__)
         raise typer.Exit
+    if server is not None:
+        with answering():
+            raise InputError(f"--server {server}: give it before all other options")
 
 
 @app.command()
@@ -381,4 +390,9 @@ def main() -> None:
     """Entry point of the console command."""
     # The libraries' own progress bars would disturb ours; this must be set before they load.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    run(app)
+    rest = take_server(sys.argv[1:])
+    if rest is None:
+        run(app)
+        return
+    sys.argv[1:] = rest
+    run(remote)

@@ -67,7 +67,7 @@ def serve(
         list[Path] | None, typer.Option(metavar="DIR", help="A folder of task files.")
     ] = None,
     trust_task_code: Annotated[
-        bool, typer.Option("--trust-task-code", help="Those task files may run code.")
+        bool, typer.Option("--trust-task-code", help="Uploaded task files may be code too.")
     ] = False,
     trust_model_code: Annotated[
         bool, typer.Option("--trust-model-code", help="A model's own code may run.")

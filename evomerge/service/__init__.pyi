@@ -5,6 +5,7 @@ from .client.remote import RemoteJob as RemoteJob
 from .client.remote import Server as Server
 from .client.remote import StateChanged as StateChanged
 from .client.remote import connect as connect
+from .client.remote import read_changes as read_changes
 from .database.engine import Database as Database
 from .http.server import OPERATOR as OPERATOR
 from .http.server import open_existing as open_existing

@@ -39,6 +39,7 @@ class Connection:
     ) -> None:
         """transport: how requests are sent, for tests."""
         self.url = check_url(url)
+        self._answered = False
         self._http = httpx2.Client(
             base_url=self.url,
             headers={
@@ -72,9 +73,11 @@ class Connection:
             try:
                 answer = self._http.request(method, f"{API}{path}", params=given, **kwargs)
             except httpx2.TransportError as error:
-                if wait_s is None or not again:
+                # A server that never answered is most likely another one.
+                if wait_s is None or not again or not self._answered:
                     raise self._away(error) from error
             else:
+                self._answered = True
                 if answer.status_code not in _AWAY or wait_s is None or not again:
                     self.check(answer)
                     return answer

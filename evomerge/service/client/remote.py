@@ -14,15 +14,22 @@ import json
 import secrets
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from evomerge.errors import InputError, StorageError
-from evomerge.service.client.connection import TRIES_S, Connection, ServerError, find_token
+from evomerge.documents import parse_value
+from evomerge.errors import InputError, JobError, StorageError
+from evomerge.service.client.connection import (
+    TRIES_S,
+    Connection,
+    ServerError,
+    check_url,
+    find_token,
+)
 from evomerge.service.client.downloading import download
 from evomerge.service.client.results import RemoteResult
 
@@ -48,7 +55,8 @@ def connect(
     Raises:
         InputError: the URL is no URL of a server, or there is no token.
     """
-    return Server(Connection(url, token or find_token(url.rstrip("/")), transport=transport))
+    where = check_url(url)
+    return Server(Connection(where, token or find_token(where), transport=transport))
 
 
 class Server:
@@ -296,6 +304,17 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         elif not line and data:
             yield name, json.loads(data)
             name, data = "", ""
+
+
+def read_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Changes as the command line writes them, by dotted keys. Raises JobError."""
+    found = {}
+    for change in changes:
+        key, separator, text = change.partition("=")
+        if not separator or not key:
+            raise JobError(f"--set {change}: write it as key.subkey=value")
+        found[key] = parse_value(text, where=f"--set {change}", error=JobError)
+    return found
 
 
 def _document(job: Any, changes: Any) -> dict[str, Any]:

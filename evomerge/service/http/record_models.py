@@ -126,6 +126,7 @@ class OutcomeView(View):
     headline: str
     lines: list[str] = Field(description="The outcome as the command line prints it.")
     gain: GainView | None
+    models: list[SummaryView] = Field(description="All models on the test items.")
     winner: WinnerView | None
     points: list[PointView]
 
