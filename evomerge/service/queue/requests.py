@@ -175,7 +175,7 @@ class _Checks:
         """The request of an evaluation, and its name."""
         job = self.job(asked.job, "job.")
         if (asked.model is None) == (asked.recipe is None):
-            raise Refusal("give one of the two", field="model, recipe")
+            raise Refusal("not one of the two", field="model, recipe", mend="give either of them")
         changed: dict[str, Any] = {"job": job}
         if asked.model is not None:
             changed["model"] = self._model(asked.model, "model")
