@@ -6,6 +6,7 @@ Times are seconds since the epoch. JSON is text, so that both databases keep the
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from sqlalchemy import (
@@ -34,11 +35,23 @@ class Document(TypeDecorator[Any]):
         if value is None:
             return None
         # PostgreSQL's text cannot hold NUL; JSON escapes it. Lone surrogates are escaped too.
-        return json.dumps(value, ensure_ascii=True, allow_nan=False)
+        try:
+            return json.dumps(value, ensure_ascii=True, allow_nan=False)
+        except ValueError:
+            return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         """From the text that the database keeps."""
         return None if value is None else json.loads(value)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for each number that JSON has no form for, such as a score of nothing."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Base(DeclarativeBase):

@@ -252,6 +252,18 @@ def test_events_are_numbered_without_gaps_and_read_from_any_number(
     assert events.newest(database, [job.id, "nothing"]) == {job.id: 8}
 
 
+def test_a_number_that_json_cannot_hold_is_kept_as_nothing(
+    database: Database, project: Project
+) -> None:
+    queued(database, project.id)
+    job = claim(database, HERE, Limits())
+    assert job is not None
+    body = {"score": float("nan"), "means": {"task": {"acc": float("inf")}}, "items": (1, 2.5)}
+    events.append(database, job.id, [NewEvent(name="note", body=body)], claim=job.claim)
+    last = events.read(database, job.id)[-1]
+    assert last.body == {"score": None, "means": {"task": {"acc": None}}, "items": [1, 2.5]}
+
+
 def test_the_queue_says_how_full_it_is(database: Database, project: Project) -> None:
     first = queued(database, project.id, owner="ann")
     second = queued(database, project.id, owner="bob")
