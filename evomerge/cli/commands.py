@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.answers import answers
+from evomerge.cli.backups import group as backup_group
 from evomerge.cli.endings import (
     NO_GAIN,
     answering,
@@ -384,6 +385,7 @@ app.command()(answers)
 app.add_typer(task_group)
 app.command()(serve)
 app.add_typer(token_group, name="token")
+app.add_typer(backup_group, name="backup")
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 from .client.connection import check_url as check_url
-from .client.connection import find_token as find_token
 from .client.connection import keep_token as keep_token
 from .client.remote import RemoteJob as RemoteJob
 from .client.remote import Server as Server
 from .client.remote import StateChanged as StateChanged
 from .client.remote import connect as connect
 from .client.remote import read_changes as read_changes
+from .database.backup import back_up as back_up
+from .database.backup import restore as restore
 from .database.engine import Database as Database
 from .http.server import OPERATOR as OPERATOR
 from .http.server import open_existing as open_existing

@@ -17,7 +17,7 @@ from evomerge.errors import InputError, StorageError, one_line
 from evomerge.service.database.engine import Database, open_database
 from evomerge.service.database.schema import check_schema, migrate
 from evomerge.service.queue.lost import active_jobs
-from evomerge.service.settings import ServiceSettings
+from evomerge.service.settings import DATABASE_FILE, ServiceSettings
 
 _PAGES = 1000
 """Pages copied at a time, so that writers wait for milliseconds only."""
@@ -44,14 +44,14 @@ def back_up(database: Database, out: Path) -> Path:
     return out
 
 
-def restore(backup: Path, settings: ServiceSettings) -> Path:
+def restore(backup: Path, settings: ServiceSettings) -> Path | None:
     """Put a backup in the place of the embedded database, which is kept beside it.
 
     Servers must be stopped, and jobs that run must have ended. Jobs that ran when the backup was
     taken are taken as lost by the next server and go on from their records. Returns where the
-    database that was there before is now. Raises InputError, StorageError.
+    database that was there before is now; None if there was none. Raises InputError, StorageError.
     """
-    target = settings.data / "evomerge.db"
+    target = settings.data / DATABASE_FILE
     if settings.database is not None:
         raise InputError(
             "--database: is a server; restore it with pg_restore, as docs/service.md says"
@@ -61,7 +61,8 @@ def restore(backup: Path, settings: ServiceSettings) -> Path:
     _check(backup)
     if target.exists():
         _refuse_in_use(settings)
-    kept = target.with_name(f"evomerge.db.before-{secrets.token_hex(4)}")
+    kept = target.with_name(f"{DATABASE_FILE}.before-{secrets.token_hex(4)}")
+    there = target.exists()
     with _writing(target, replace=True) as part:
         with _opened(backup) as before, _opened(part) as after:
             before.backup(after)
@@ -76,7 +77,7 @@ def restore(backup: Path, settings: ServiceSettings) -> Path:
             os.replace(target, kept)
         for name in ("-wal", "-shm"):
             target.with_name(target.name + name).unlink(missing_ok=True)
-    return kept
+    return kept if there else None
 
 
 def _refuse_in_use(settings: ServiceSettings) -> None:

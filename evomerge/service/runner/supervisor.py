@@ -31,6 +31,9 @@ RUNNER = (sys.executable, "-m", "evomerge.service.runner")
 MARK = "EVOMERGE_ATTEMPT"
 """In the environment of a runner and of all processes that it starts: JOB:CLAIM."""
 
+_DATABASE_VARIABLE = "EVOMERGE_DATABASE"
+"""Names the database for the command line, perhaps with a password."""
+
 _LOST_EVERY_S = 1.0
 _PURGE_EVERY_S = 600.0
 
@@ -172,7 +175,7 @@ class Supervisor:
                 stderr=log,
                 # Nothing lies in it that a name in a job could mean.
                 cwd=settings.data / "empty",
-                env={**os.environ, "PYTHONUNBUFFERED": "1", MARK: f"{job.id}:{job.claim}"},
+                env=self._environment(job),
                 start_new_session=True,
                 text=True,
             )
@@ -185,6 +188,11 @@ class Supervisor:
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()
         return child
+
+    def _environment(self, job: Job) -> dict[str, str]:
+        """The server's, without the URL of its database, which a runner is told otherwise."""
+        kept = {name: value for name, value in os.environ.items() if name != _DATABASE_VARIABLE}
+        return {**kept, "PYTHONUNBUFFERED": "1", MARK: f"{job.id}:{job.claim}"}
 
     def _purge(self) -> None:
         """Remove the files and rows of jobs that were deleted long ago."""

@@ -59,6 +59,7 @@ def test_a_backup_taken_while_jobs_are_submitted_is_whole_and_comes_back(
     queued(service, project.id, name="after the backup")
     service.close()
     kept = restore(backup, settings)
+    assert kept is not None
     assert kept.exists()
     again = open_database(settings.database_url)
     names = [job.name for job in jobs.find(again, JobFilter(), limit=500).items]

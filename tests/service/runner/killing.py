@@ -136,7 +136,9 @@ def check_record(database: Database, settings: ServiceSettings, job: Job, refere
     compared = [part for part in parts if part.part.startswith(SAME)]
     assert {part.part.split()[0] for part in compared} >= {"trials", "outcome", "winner", "item"}
     for part in compared:
-        assert not part.differences, (job.id, part.part, part.differences[:3])
+        # A new process checks its own engine on the first candidate that it scores.
+        found = [each for each in part.differences if not each[0].startswith("self_checks.")]
+        assert not found, (job.id, part.part, found[:3])
     assert _told(database, job) == _told(database, reference), job.id
     numbers = [event.seq for event in events.read(database, job.id, limit=10**6)]
     assert numbers == list(range(1, len(numbers) + 1))

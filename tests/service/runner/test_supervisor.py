@@ -252,6 +252,7 @@ def test_no_password_is_in_the_arguments_environment_or_folders_of_a_runner(
     url = database.engine.url.set(password=PASSWORD)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PGPASSWORD")
+        patch.setenv("EVOMERGE_DATABASE", url.render_as_string(hide_password=False))
         own = open_database(url.render_as_string(hide_password=False))
         job = submitted(own, settings, project.id, "steps 200")
         with supervising(own, settings):
