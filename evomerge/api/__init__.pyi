@@ -25,8 +25,8 @@ from .searches import open_run as open_run
 from .searches import report as report
 from .searches import resume as resume
 from .searches import search as search
-from .tables import read_summary as read_summary
-from .tables import score_table as score_table
 from .series import coefficients_over_depth as coefficients_over_depth
 from .series import search_series as search_series
+from .tables import read_summary as read_summary
+from .tables import score_table as score_table
 from .tasks import task_from_file as task_from_file

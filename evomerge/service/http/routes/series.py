@@ -12,9 +12,9 @@ from pydantic import Field
 
 from evomerge.service.http.callers import API, Viewer
 from evomerge.service.http.here import Here
-from evomerge.service.http.models import View
 from evomerge.service.http.problems import responses
 from evomerge.service.http.routes.jobs import JobId, found
+from evomerge.service.http.views import View
 
 router = APIRouter(prefix=f"{API}/jobs/{{job_id}}", tags=["record"])
 

@@ -1,0 +1,5 @@
+import { html } from "./view.js";
+
+export function Compare() {
+  return html`<h1>…</h1>`;
+}
