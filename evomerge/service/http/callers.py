@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -207,7 +207,7 @@ class Authentication:
 
 
 def _is_guarded(scope: Scope) -> bool:
-    path = scope["path"]
+    path: str = scope["path"]
     return path == API or path.startswith(f"{API}/") or path == "/metrics"
 
 
@@ -237,7 +237,7 @@ _session = APIKeyCookie(
 )
 
 
-def _require(role: Role) -> Callable[..., Caller]:
+def _require(role: Role) -> Callable[..., Awaitable[Caller]]:
     async def check(
         request: Request,
         _token: Annotated[object, Depends(_bearer)] = None,

@@ -16,8 +16,11 @@ _LARGEST = 100_000
 """Values of a document, in all its levels."""
 
 
-def as_mapping(document: Mapping[str, Any] | str, changes: Mapping[str, Any], *, where: str) -> Any:
+def as_mapping(
+    document: Mapping[str, Any] | str, changes: Mapping[str, Any], *, where: str
+) -> dict[str, Any]:
     """The document with its changes. Raises JobError in one line."""
+    made: dict[str, Any]
     if isinstance(document, str):
         made = parse_mapping(document, where=where, expected="the keys of the file", error=JobError)
     else:

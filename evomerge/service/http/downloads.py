@@ -100,7 +100,7 @@ class Digests:
         found = self._known.get(key)
         if found is None:
             file.seek(0)
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
             file.seek(0)
             with self._lock:
                 if len(self._known) > 100_000:

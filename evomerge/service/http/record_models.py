@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from evomerge.service.http.models import View
+from evomerge.service.http.views import View
 
 
 class LimitView(View):

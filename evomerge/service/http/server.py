@@ -61,10 +61,10 @@ def open_server(settings: ServiceSettings, web: WebSettings) -> Iterator[OpenSer
     """Check the settings, make the folders and tables, take the port. Raises EvomergeError."""
     check_reach(settings)
     certificate = _certificate(settings)
-    make_folders(settings)
     with contextlib.ExitStack() as close:
         listener = _listen(settings)
         close.callback(listener.close)
+        make_folders(settings)
         database = open_database(settings.database_url)
         close.callback(database.close)
         migrate(database)
@@ -217,7 +217,7 @@ class _Server(uvicorn.Server):
             self._listening()
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Let SIGTERM and SIGINT stop the server."""
         if threading.current_thread() is not threading.main_thread():
             yield

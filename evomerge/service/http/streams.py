@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from itertools import islice
 
 import anyio.to_thread
@@ -163,7 +163,7 @@ async def watch(
     *,
     heartbeat_s: float,
     allowed: Callable[[], bool],
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[ServerSentEvent, None]:
     """The events of a job after a number, until it ends or the watcher may watch no more.
 
     allowed: asked as often as a heartbeat is due; it may ask the database.

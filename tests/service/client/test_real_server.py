@@ -109,7 +109,10 @@ def test_a_search_is_watched_over_a_restart_exported_and_downloaded(tmp_path: Pa
         (["--host", "0.0.0.0"], "--host 0.0.0.0: tokens would be sent in the clear"),
         (["--tls-cert", "c.pem"], "--tls-cert: it needs --tls-key too"),
         (["--allow-source", "/no/such"], "--allow-source /no/such: no such folder"),
-        (["--host", "no.such.host.invalid", "--behind-proxy"], "--host no.such.host.invalid: no address"),
+        (
+            ["--host", "no.such.host.invalid", "--behind-proxy"],
+            "--host no.such.host.invalid: no address",
+        ),
     ],
 )
 def test_a_server_that_cannot_serve_says_so_in_one_line(

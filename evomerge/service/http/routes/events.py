@@ -37,7 +37,7 @@ _SEND_S = 60.0
             "`data` its body. Event `end` is the last.",
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
+                    "schema": {"description": "A stream of events; each body is JSON."},
                     "example": 'id: 1\nevent: state\ndata: {"seq":1,"event":"state",'
                     '"state":"queued"}\n\n',
                 }

@@ -15,18 +15,15 @@ from evomerge.service.http.documents import as_mapping, as_yaml
 from evomerge.service.http.here import Here, Service
 from evomerge.service.http.models import (
     JobChanges,
-    JobDetail,
-    JobPage,
-    JobView,
     NewCalibration,
     NewCheck,
     NewEvaluation,
     NewGrid,
     NewJobRequest,
     NewSearch,
-    Validation,
 )
 from evomerge.service.http.problems import problem_of, responses
+from evomerge.service.http.views import JobDetail, JobPage, JobView, Validation
 from evomerge.service.queue.admission import admit, admit_and_submit
 from evomerge.service.store import jobs
 from evomerge.service.store.jobs import Job, JobFilter, Kind, NewJob, State

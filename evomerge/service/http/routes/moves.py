@@ -11,13 +11,13 @@ from evomerge.service.http.callers import API, Runner
 from evomerge.service.http.here import Here
 from evomerge.service.http.models import (
     CloneRequest,
-    JobDetail,
     MoveRequest,
     NewExport,
     Resumption,
 )
 from evomerge.service.http.problems import responses
 from evomerge.service.http.routes.jobs import CHANGING, JobId, found, shown
+from evomerge.service.http.views import JobDetail
 from evomerge.service.queue import admission, moves
 from evomerge.service.queue.admission import admit_and_submit
 from evomerge.service.store.jobs import NewJob

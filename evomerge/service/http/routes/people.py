@@ -8,17 +8,16 @@ from fastapi import APIRouter, Path, Query
 
 from evomerge.service.http.callers import API, Admin, Caller, Viewer
 from evomerge.service.http.here import Here
-from evomerge.service.http.models import (
+from evomerge.service.http.models import NewProject, NewToken
+from evomerge.service.http.problems import Problem, responses
+from evomerge.service.http.views import (
     AuditPage,
     AuditView,
     MadeToken,
-    NewProject,
-    NewToken,
     ProjectView,
     TokenView,
     made_token,
 )
-from evomerge.service.http.problems import Problem, responses
 from evomerge.service.store import audit, people
 from evomerge.service.store.people import Token
 from evomerge.service.store.refusals import NotFound

@@ -16,8 +16,9 @@ from evomerge.service.http.callers import (
     is_secure,
 )
 from evomerge.service.http.here import Here, Service
-from evomerge.service.http.models import Login, SessionView, moment
+from evomerge.service.http.models import Login
 from evomerge.service.http.problems import Problem, responses
+from evomerge.service.http.views import SessionView, moment
 from evomerge.service.store import people
 from evomerge.service.store.audit import Who
 from evomerge.service.store.people import BrowserSession, Token
