@@ -172,7 +172,10 @@ def _check_parent(db: Database, job: NewJob, scope: Scope) -> None:
         raise NotFound("no such job", field="parent", value=job.parent, mend="check its id")
     if parent.kind != "search":
         raise Refusal(
-            f"it is a job of kind {parent.kind}", field="parent", value=job.parent, mend="name a search"
+            f"it is a job of kind {parent.kind}",
+            field="parent",
+            value=job.parent,
+            mend="name a search",
         )
     if parent.attempts == 0 or parent.deleted is not None:
         raise Conflict(
