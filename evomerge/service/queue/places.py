@@ -23,22 +23,29 @@ _MOST_FILES = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """What the jobs of one project may read. Folders are resolved."""
+    """What the jobs of one project may read; folders are resolved.
+
+    operators: the operator's folders of tasks, to be named in messages.
+    """
 
     sources: tuple[Path, ...]
     organisations: tuple[str, ...]
     tasks: tuple[Path, ...]
     texts: tuple[Path, ...]
+    operators: tuple[Path, ...]
 
     @classmethod
     def of(cls, settings: ServiceSettings, project: str) -> Places:
         """The places that the operator allows a project."""
         sources = _resolved(settings.source_folders)
-        made = settings.made_tasks(project)
+        own = [settings.made_tasks(project)]
+        if settings.trust_task_code:
+            own.append(settings.uploads(project))
         return cls(
             sources=sources,
             organisations=settings.hub_organisations,
-            tasks=_resolved([*settings.task_folders, shipped_folder("evals"), made]),
+            tasks=_resolved([*settings.task_folders, shipped_folder("evals"), *own]),
+            operators=settings.task_folders,
             texts=_resolved(
                 [*settings.source_folders, *settings.task_folders, settings.uploads(project)]
             ),
@@ -83,8 +90,7 @@ class Places:
                 "not a folder of tasks that this service may use",
                 field=field,
                 value=folder,
-                mend=f"name one in {_listed(self.tasks[:-2]) or 'the folders of --task-folder'}, "
-                "or make a task of your own questions",
+                mend=self._mend_tasks(),
             )
         return str(found)
 
@@ -111,6 +117,11 @@ class Places:
                 mend="name one in the operator's folders, or job:ID of a calibration",
             )
         return str(found)
+
+    def _mend_tasks(self) -> str:
+        if self.operators:
+            return f"name one in {_listed(self.operators)}"
+        return "leave it out, or ask the operator to allow its folder (--allow-task)"
 
     def _mend(self) -> str:
         ways = []

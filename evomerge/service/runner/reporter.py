@@ -122,6 +122,7 @@ class Reporter:
             self._ask_to_stop(None, "the job was taken away from this attempt")
         except Exception as error:
             print(f"not reported: {error}", file=sys.stderr, flush=True)
+            self._ended.wait(LOOK_S)
             if self._silent_s() > self._settings.lease_s:
                 self._ask_to_stop("storage", "the database could not be reached for too long")
 

@@ -27,7 +27,9 @@ from evomerge.service.store.job import Job
 
 _log = logging.getLogger(__name__)
 
-RUNNER = (sys.executable, "-m", "evomerge.service.runner")
+RUNNER = (sys.executable, "-P", "-m", "evomerge.service.runner")
+"""`-P`: no module is taken from the folder that it works in."""
+
 MARK = "EVOMERGE_ATTEMPT"
 """In the environment of a runner and of all processes that it starts: JOB:CLAIM."""
 

@@ -104,15 +104,6 @@ def submit(
         return job_of(row), True
 
 
-def earlier_of(db: Database, owner: str, idempotency: str) -> Job | None:
-    """The job that this key of this owner made before."""
-    check_text(idempotency, field="Idempotency-Key", most=200)
-    query = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency == idempotency)
-    with db.read() as session:
-        row = session.scalars(query).one_or_none()
-        return None if row is None else job_of(row)
-
-
 def get(db: Database, job_id: str, *, scope: Scope = None) -> Job:
     """A job, deleted ones too. Raises NotFound, also for a job of another project."""
     with db.read() as session:

@@ -190,6 +190,16 @@ def test_tasks_that_the_service_made_may_be_used_in_their_project_alone(
     refused(lambda: admitted(evaluation={"task_folders": [str(theirs)]}))
 
 
+def test_uploaded_task_files_are_code_that_an_operator_may_trust(
+    admitted: Admit, settings: ServiceSettings, project: Project
+) -> None:
+    (settings.uploads(project.id) / "own").mkdir(parents=True)
+    named = {"task_folders": [str(settings.uploads(project.id) / "own")]}
+    refused(lambda: admitted(evaluation=named))
+    trusting = replace(settings, trust_task_code=True)
+    assert admitted(trusting, evaluation=named)["evaluation"]["task_folders"]
+
+
 @pytest.mark.parametrize("task", ["/etc/passwd", "../task", "~/task", ".hidden", "a/../../b"])
 def test_a_task_is_no_path(admitted: Admit, task: str) -> None:
     objectives = [{"task": task, "metric": "acc"}]
