@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy import func, select
+
+from evomerge.service.database.tables import JobRow
 
 if TYPE_CHECKING:
     from evomerge.service.database.engine import Database
@@ -68,11 +72,29 @@ class _OfTheService(Collector):
         for owner, count in sorted(queue.by_owner.items()):
             running.add_metric([owner], count)
         yield running
+        attempts, wait_s = self._starts()
+        yield GaugeMetricFamily(
+            "evomerge_job_attempts", "Claims of the jobs that are kept.", attempts
+        )
+        yield GaugeMetricFamily(
+            "evomerge_queue_wait_seconds",
+            "Mean wait of the jobs that began in the last hour.",
+            wait_s,
+        )
         yield GaugeMetricFamily(
             "evomerge_disk_free_bytes",
             "Free space of the data folder.",
             shutil.disk_usage(self._settings.data).free,
         )
+
+    def _starts(self) -> tuple[int, float]:
+        """Claims of all jobs; the mean wait of those that began lately."""
+        wait = func.avg(JobRow.started - JobRow.queued)
+        lately = JobRow.started > time.time() - 3600.0
+        with self._database.read() as session:
+            attempts = session.scalar(select(func.sum(JobRow.attempts)))
+            wait_s = session.scalar(select(wait).where(lately, JobRow.queued <= JobRow.started))
+        return int(attempts or 0), float(wait_s or 0.0)
 
 
 def render(database: Database, settings: ServiceSettings) -> bytes:

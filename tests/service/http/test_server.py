@@ -129,8 +129,10 @@ def test_tokens_are_made_listed_and_revoked_where_the_data_is(tmp_path: Path) ->
     run = CliRunner().invoke
     made = run(
         app,
-        ["token", "make", "ana", "--role", "viewer", "--project", "vision", "--days", "2"]
-        + ["--data", str(data)],
+        [
+            *("token", "make", "ana", "--role", "viewer", "--project", "vision"),
+            *("--days", "2", "--data", str(data)),
+        ],
     )
     assert made.exit_code == 0, made.output
     secret = made.stdout.strip()
@@ -147,10 +149,8 @@ def test_tokens_are_made_listed_and_revoked_where_the_data_is(tmp_path: Path) ->
     database = open_database(settings(data).database_url)
     assert people.token_of(database, secret) is None
     database.close()
-    for arguments in (["revoke", "nothing"], ["revoke", token["id"], "--data", "/no/such"]):
-        refused = run(
-            app, ["token", *arguments, *([] if "--data" in arguments else ["--data", str(data)])]
-        )
+    for wrong, where in (("nothing", str(data)), (token["id"], "/no/such")):
+        refused = run(app, ["token", "revoke", wrong, "--data", where])
         assert refused.exit_code == 2
         assert refused.stderr.count("\n") == 1
 
@@ -203,8 +203,9 @@ def test_metrics_count_requests_by_route_and_jobs_by_state(house: House) -> None
     assert 'evomerge_jobs{state="queued"} 1.0' in text
     assert 'route="/api/v1/jobs/{job_id}",status="200"' in text
     assert waiting.id not in text
-    for name in ("evomerge_watchers", "evomerge_disk_free_bytes", "evomerge_queue_oldest_seconds"):
-        assert f"\n{name} " in text
+    assert "\nevomerge_job_attempts 1.0\n" in text
+    for name in ("watchers", "disk_free_bytes", "queue_oldest_seconds", "queue_wait_seconds"):
+        assert f"\nevomerge_{name} " in text
 
 
 def test_a_request_is_one_line_of_json(house: House, capsys: pytest.CaptureFixture[str]) -> None:
