@@ -3,7 +3,7 @@ import { Waiting, useRecord } from "./record.js";
 import { html, useState } from "./view.js";
 import { counted, number } from "./words.js";
 
-const PAGE = 20;
+const PAGE = 10;
 const CHANGES = { lost: "lost", gained: "gained", differs: "differ", same: "the same" };
 
 export function Answers({ job, status }) {
@@ -87,7 +87,7 @@ function Item({ item }) {
           ${item.answers.map(
             (answer) =>
               html`<tr key=${answer.model}>
-                <th scope="row">${answer.model}<div class="small quiet">${answer.role}</div></th>
+                <th scope="row">${answer.model} <span class="small quiet">${answer.role}</span></th>
                 <td class=${`said ${answer.value >= 1 ? "right" : answer.value <= 0 ? "wrong" : ""}`}>
                   ${answer.answer}${answer.cut && html` <span class="quiet">(cut off)</span>`}
                 </td>

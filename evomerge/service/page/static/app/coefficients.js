@@ -77,9 +77,6 @@ export function Coefficients({ job, status }) {
   const found = useRecord(job, "coefficients", {}, [status?.generations, status?.finished]);
   const figures = useRecord(job, "figures", {}, [status?.generations, status?.finished]);
   const routes = Object.entries(figures.value?.figures ?? {}).filter(([place]) => place.startsWith("routes"));
-  if (!found.value && !figures.value) {
-    return html`<${Waiting} it=${found} words="No candidate is recorded yet." />`;
-  }
   return html`${routes.length > 0 &&
     html`<section>
       <h2>Routes</h2>

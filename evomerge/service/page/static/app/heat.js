@@ -9,7 +9,7 @@ export function heatOption({ rows, columns, values, columnName, said }, width) {
   const high = numbers.length ? numbers.reduce((a, b) => Math.max(a, b)) : 1;
   const letters = width < 560 ? 16 : 40;
   return {
-    grid: { left: 8, right: 12, top: 34, bottom: 42, containLabel: true },
+    grid: { left: 24, right: 12, top: 34, bottom: 42, containLabel: true },
     xAxis: {
       type: "category",
       data: columns.map(String),

@@ -147,7 +147,9 @@ export function JobPage({ id, tab }) {
     [id, isSearch, beat, state?.seq],
   );
   const first = useRef(null);
-  if (first.current === null && job.value) first.current = Math.max(0, job.value.last_event - 1);
+  const moving = job.value && !OVER.includes(job.value.state);
+  // An ended job has no news, until it goes on.
+  if (first.current === null && moving) first.current = job.value.last_event;
 
   useEvents(
     id,
@@ -172,7 +174,6 @@ export function JobPage({ id, tab }) {
   const it = job.value;
   const tabs = TABS[it.kind] ?? TABS.other;
   const shown = tabs.some(([name]) => name === tab) ? tab : tabs[0][0];
-  const moving = !OVER.includes(it.state);
   const words = stepWords(last);
   return html`<div class="head">
       <div>
@@ -215,7 +216,8 @@ export function JobPage({ id, tab }) {
           >`,
       )}
     </nav>
-    <${Tab} name=${shown} job=${it} status=${status.value} beat=${beat} />`;
+    ${(!isSearch || status.known) &&
+    html`<${Tab} name=${shown} job=${it} status=${status.value} beat=${beat} />`}`;
 }
 
 function notYet(problem) {

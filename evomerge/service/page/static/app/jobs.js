@@ -1,5 +1,5 @@
 // The list of jobs, with filters and pages. It looks again by itself while the page is seen.
-import { get } from "./api.js";
+import { get, may } from "./api.js";
 import { ProblemBox, State, useEvery, useFetched } from "./parts.js";
 import { go, hash, place, setQuery } from "./place.js";
 import { html, useEffect, useState } from "./view.js";
@@ -84,7 +84,7 @@ export function JobList() {
       <h1>Jobs</h1>
       <div class="row">
         ${chosen.size > 1 && html`<button onClick=${compare}>Compare ${chosen.size}</button>`}
-        <button class="main" onClick=${() => go("new")}>New search</button>
+        ${may("runner") && html`<button class="main" onClick=${() => go("new")}>New search</button>`}
       </div>
     </div>
     <form class="filters" role="search" aria-label="Filter jobs" onSubmit=${(e) => e.preventDefault()}>
@@ -155,7 +155,7 @@ export function JobList() {
                     <td><${Progress} job=${job} status=${progress[job.id]} /></td>
                     <td>${KINDS[job.kind]}</td>
                     <td data-label="by">${job.owner}${job.project === "default" ? "" : ` / ${job.project}`}</td>
-                    <td data-label="made"><time datetime=${job.made}>${moment(job.made)}</time></td>
+                    <td class="when" data-label="made"><time datetime=${job.made}>${moment(job.made)}</time></td>
                     <td class="n" data-label="used">${job.used_s ? duration(job.used_s) : "–"}</td>
                   </tr>`,
               )}

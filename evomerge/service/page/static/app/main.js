@@ -10,7 +10,6 @@ import { go, place } from "./place.js";
 import { Queue } from "./queue.js";
 import { nextTheme, theme } from "./theme.js";
 import { html, render, useEffect, useState } from "./view.js";
-import { YourData } from "./data.js";
 
 function Login() {
   const [token, setToken] = useState("");
@@ -56,7 +55,6 @@ const VIEWS = [
   { name: "jobs", label: "Jobs" },
   { name: "queue", label: "Queue" },
   { name: "new", label: "New search", least: "runner" },
-  { name: "data", label: "Your data", least: "runner" },
   { name: "compare", label: "Compare" },
   { name: "admin", label: "Admin", least: "admin" },
 ];
@@ -68,9 +66,7 @@ function View() {
     case "queue":
       return html`<${Queue} />`;
     case "new":
-      return html`<${JobForm} like=${place.value.query.get("like")} />`;
-    case "data":
-      return html`<${YourData} />`;
+      return html`<${JobForm} key=${place.value.query.get("like")} like=${place.value.query.get("like")} />`;
     case "compare":
       return html`<${Compare} />`;
     case "admin":

@@ -58,17 +58,17 @@ export function Block({ text, label }) {
 
 // A value that is fetched, and fetched again when `keys` or `again` change.
 export function useFetched(read, keys) {
-  const [state, setState] = useState({ value: null, problem: null, busy: true });
+  const [state, setState] = useState({ value: null, problem: null, busy: true, known: false });
   const [round, setRound] = useState(0);
   useEffect(() => {
     const stop = new AbortController();
     setState((old) => ({ ...old, busy: true }));
     read(stop.signal).then(
-      (value) => stop.signal.aborted || setState({ value, problem: null, busy: false }),
+      (value) => stop.signal.aborted || setState({ value, problem: null, busy: false, known: true }),
       (problem) => {
         if (stop.signal.aborted || problem.name === "AbortError") return;
         if (!(problem instanceof Problem)) console.error(problem);
-        setState((old) => ({ value: old.value, problem, busy: false }));
+        setState((old) => ({ value: old.value, problem, busy: false, known: true }));
       },
     );
     return () => stop.abort();

@@ -42,6 +42,7 @@ function axisOf(given, { rotate }) {
   }
   const [from, to] = given.range ?? [];
   axis.scale = true;
+  if (/d$/.test(given.tickformat ?? "")) axis.minInterval = 1;
   if (from !== undefined) {
     axis.min = Math.min(from, to);
     axis.max = Math.max(from, to);

@@ -2,6 +2,7 @@
 import { get, path, post } from "./api.js";
 import { Block, useFetched } from "./parts.js";
 import { hash } from "./place.js";
+import { Plan } from "./plan.js";
 import { ScoreTable } from "./scores.js";
 import { html } from "./view.js";
 import { duration, moment } from "./words.js";
@@ -40,11 +41,6 @@ export function Request({ job }) {
     </dl>
     ${yaml.value && html`<${Block} text=${yaml.value} label="Job file" />`}
     ${job.parent && html`<p>Made from <a href=${hash(["job", job.parent])}>${job.parent}</a>.</p>`}`;
-}
-
-export function Plan({ result }) {
-  if (!result) return null;
-  return html`<${Values} value=${result} />`;
 }
 
 function titled(key) {
@@ -95,7 +91,9 @@ export function Result({ job }) {
   const lines = result.lines ?? result.text?.split("\n");
   return html`<h2>Result</h2>
     ${lines && html`<${Block} text=${lines.join("\n")} label="Result" />`}
-    ${job.kind === "evaluation" && result.score && result.tasks
-      ? html`<${ScoreTable} models=${[{ label: "model", role: "", ...result }]} />`
-      : html`<${Plan} result=${result} />`}`;
+    ${job.kind === "evaluation" && result.scores
+      ? html`<${ScoreTable} models=${[result.scores]} />`
+      : job.kind === "check" && result.report
+        ? html`<${Plan} report=${result.report} />`
+        : html`<${Values} value=${result} />`}`;
 }

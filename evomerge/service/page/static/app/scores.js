@@ -70,7 +70,7 @@ function frontOption(outcome, models, across, up, chosen) {
     ...models.filter((model) => !names.has(model.label)).map((model) => ({ label: model.label, summary: model, point: false })),
   ].filter((row) => of(row.summary, across) && of(row.summary, up));
   return {
-    grid: { left: 54, right: 24, top: 16, bottom: 50 },
+    grid: { left: 54, right: 90, top: 16, bottom: 50 },
     xAxis: { type: "value", scale: true, name: across.name, nameGap: 30 },
     yAxis: { type: "value", scale: true, name: up.name, nameGap: 40 },
     series: [
@@ -173,7 +173,7 @@ export function Scores({ job, status }) {
       words="Test items are scored at the end, when the winner is chosen. Until then see the search and its baselines."
     />`;
   }
-  const models = scores.value?.models ?? [];
+  const models = [...new Map((scores.value?.models ?? []).map((model) => [model.label, model])).values()];
   const objectives = new Set((job.request.objectives ?? []).map((each) => `${each.task}/${each.metric}`));
   const places = Object.entries(figures.value?.figures ?? {});
   const drawn = places.filter(([place]) => place.startsWith("test.") || place.startsWith("front."));

@@ -48,8 +48,8 @@ export function moment(text) {
   const at = new Date(text);
   const today = new Date().toDateString() === at.toDateString();
   return today
-    ? at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })
-    : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    ? at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false })
+    : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short", hour12: false });
 }
 
 export const KINDS = {
