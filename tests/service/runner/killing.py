@@ -101,15 +101,20 @@ def kill(
     kills: int,
     longest_s: float,
     seed: int,
+    unfinished: int = 2,
 ) -> Killings:
-    """Kill servers and runners at random instants while searches run, and more are submitted."""
+    """Kill servers and runners at random instants while searches run, and more are submitted.
+
+    unfinished: how many jobs run or wait at any time.
+    """
     chance = random.Random(seed)
     killed = Killings()
     while killed.total < kills:
         with contextlib.ExitStack() as ends:
             process = ends.enter_context(server(database, settings))
             while killed.total < kills:
-                if jobs.find(database, JobFilter(states=("queued",))).total < 1:
+                left = JobFilter(states=("queued", "starting", "running"))
+                if jobs.find(database, left).total < unfinished:
                     submit_search(database, settings, project)
                 pause_s = chance.uniform(0.0, longest_s)
                 time.sleep(pause_s)

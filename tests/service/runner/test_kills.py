@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from evomerge.service.database.engine import Database
+from evomerge.service.store import jobs
 from evomerge.service.store.people import Project
 from tests.search.jobs import write_models
+from tests.service.runner.in_process import Service
 from tests.service.runner.killing import (
     check_record,
     end_processes,
     finish_all,
     kill,
     kill_settings,
-    server,
     submit_search,
 )
-from tests.service.runner.servers import wait_for
 
 
 @pytest.fixture
@@ -35,12 +35,20 @@ def test_killed_searches_end_as_if_nothing_had_happened(
     models = tmp_path / "models"
     write_models(models)
     settings = kill_settings(tmp_path, models)
+    undisturbed = Service(database=database, settings=settings, project=project.id)
     reference = submit_search(database, settings, project.id)
-    with server(database, settings):
-        reference = wait_for(database, reference, "succeeded", "failed")
-    assert reference.state == "succeeded", reference.message
-    kills, longest_s = (100, 20.0) if faults else (2, 6.0)
-    killed = kill(database, settings, project.id, kills=kills, longest_s=longest_s, seed=len(kind))
+    undisturbed.run(reference)
+    reference = jobs.get(database, reference.id)
+    kills, longest_s, unfinished = (100, 20.0, 2) if faults else (2, 6.0, 1)
+    killed = kill(
+        database,
+        settings,
+        project.id,
+        kills=kills,
+        longest_s=longest_s,
+        seed=len(kind),
+        unfinished=unfinished,
+    )
     ended = finish_all(database, settings)
     print(
         f"{kind}: {killed.counts} over {len(ended)} jobs, {sum(j.attempts for j in ended)} attempts"

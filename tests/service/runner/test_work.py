@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,14 @@ import pytest
 
 from evomerge.errors import InputError
 from evomerge.service.database.engine import Database
-from evomerge.service.queue import moves, states
-from evomerge.service.queue.admission import admit_and_submit, check_request
-from evomerge.service.queue.claim import claim
+from evomerge.service.queue import moves
 from evomerge.service.queue.states import Ending
-from evomerge.service.runner.attempt import Attempt
 from evomerge.service.runner.work import WORK
-from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store import events
-from evomerge.service.store.events import NewEvent
-from evomerge.service.store.job import Job
 from evomerge.service.store.people import Project
 from tests.search.jobs import TASKS, job_document, write_models
-from tests.service.jobs import ADMIN, HERE, new_job
+from tests.service.jobs import ADMIN
+from tests.service.runner.in_process import Service
 from tests.service.runner.killing import kill_settings
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
@@ -49,50 +42,6 @@ def small(models: Path, **changes: Any) -> dict[str, Any]:
     return job_document(
         models, **{"evaluation": evaluation, "budget": {"candidates": 4}, **changes}
     )
-
-
-@dataclass(kw_only=True)
-class Service:
-    """Runs jobs one after another in this process, as runners do in theirs."""
-
-    database: Database
-    settings: ServiceSettings
-    project: str
-    told: list[NewEvent] = field(default_factory=list)
-
-    def submit(self, kind: str, request: Mapping[str, Any], **changes: Any) -> Job:
-        new = new_job(self.project, kind=kind, request=request, **changes)
-        return admit_and_submit(self.database, new, self.settings, who=ADMIN)[0]
-
-    def attempt(self, job: Job) -> Attempt:
-        claimed = claim(self.database, HERE, Limits())
-        assert claimed is not None
-        assert claimed.id == job.id
-        begun = states.begin(self.database, job.id, claimed.claim, HERE)
-        assert begun is not None
-        request, _ = check_request(self.database, begun, self.settings)
-        self.told = []
-        return Attempt(
-            database=self.database,
-            settings=self.settings,
-            job=begun,
-            request=request,
-            tell=self.told.append,
-        )
-
-    def run(self, job: Job) -> Mapping[str, Any]:
-        attempt = self.attempt(job)
-        result = WORK[job.kind](attempt)
-        self.end(attempt, Ending(outcome="succeeded", result=result))
-        return result
-
-    def end(self, attempt: Attempt, ending: Ending) -> None:
-        job = attempt.job
-        events.append(self.database, job.id, self.told, claim=job.claim)
-        states.finish(self.database, job.id, job.claim, ending, backoff_s=0.0)
-
-    def names(self) -> list[str]:
-        return [event.name for event in self.told]
 
 
 @pytest.fixture
