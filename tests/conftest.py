@@ -15,9 +15,9 @@ from hypothesis import settings
 
 # Code that models bring is copied there by the name of their folder, which tests that run at the
 # same time may share.
-os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
+MODULES = os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
 # Nothing that was kept before a change, and nothing of a test, is found again.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
+CACHE = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
 
 # A busy machine may take seconds for what takes milliseconds; that is no failure of a property.
 settings.register_profile("evomerge", deadline=None)
@@ -43,6 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
     if config.getoption("--faults"):
         config.option.timeout = 3600
+
+
+def pytest_unconfigure() -> None:
+    for folder in (MODULES, CACHE):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def has_room(folder: str) -> bool:

@@ -32,6 +32,7 @@ from .engines.base import Generated as Generated
 from .engines.base import LogLikelihood as LogLikelihood
 from .engines.base import NonFiniteLogits as NonFiniteLogits
 from .engines.base import Prompt as Prompt
+from .engines.base import Reference as Reference
 from .engines.base import Stopping as Stopping
 from .engines.base import Unscorable as Unscorable
 from .engines.base import prompt_of as prompt_of
@@ -83,6 +84,7 @@ from .objective import penalty_unit as penalty_unit
 from .objective import shortfall_unit as shortfall_unit
 from .opened_files import WRITTEN as WRITTEN
 from .opened_files import hash_opened as hash_opened
+from .seeds import quiet_lm_eval as quiet_lm_eval
 from .self_check import SelfCheck as SelfCheck
 from .self_check import check_engine as check_engine
 from .self_check import check_reading as check_reading

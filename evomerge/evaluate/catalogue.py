@@ -54,8 +54,8 @@ class TaskCatalogue:
         check_folders(folders)
         self._users = tuple(folders)
         self._local = [
-            TaskManager(include_defaults=False, include_path=str(folder))
-            for folder in (*folders, shipped_folder("evals"))
+            *(TaskManager(include_defaults=False, include_path=str(folder)) for folder in folders),
+            _shipped_tasks(),
         ]
 
     @property
@@ -138,6 +138,12 @@ def find_tasks(name: str, folders: Sequence[Path]) -> tuple[str, ...]:
     """The tasks of a group or a tag, each once, or the task of this name. Raises TaskError."""
     with stock_seeds(), quiet_lm_eval():
         return TaskCatalogue(folders).tasks_of(name)
+
+
+@cache
+def _shipped_tasks() -> TaskManager:
+    """The tasks that come with this package; their files do not change while it runs."""
+    return TaskManager(include_defaults=False, include_path=str(shipped_folder("evals")))
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,10 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
 FEWSHOT_SEED: int = DEFAULT_OTHER_SEED
 """Seed of the few-shot examples: the default of `lm_eval`."""
+
+_quiet_lock = threading.Lock()
+_quiet: list[dict[str, int]] = []
+"""The levels of the loggers as they were before, once for each context that is open."""
 
 
 @contextmanager
@@ -40,15 +45,23 @@ def stock_seeds() -> Iterator[None]:
 def quiet_lm_eval() -> Iterator[None]:
     """Hide lm-eval's advice about its own command line; its errors still show.
 
-    All logs of the hub's clients are hidden, because their errors are raised too.
+    All logs of the hub's clients are hidden, because their errors are raised too. May be nested:
+    only the outermost changes levels, because each change costs Python a look at every logger.
     """
     levels = {"lm_eval": logging.ERROR, "huggingface_hub": logging.CRITICAL}
     levels["datasets"] = logging.CRITICAL
-    before = {name: logging.getLogger(name).level for name in levels}
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    with _quiet_lock:
+        if not _quiet:
+            _quiet.append({name: logging.getLogger(name).level for name in levels})
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+        else:
+            _quiet.append(_quiet[0])
     try:
         yield
     finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+        with _quiet_lock:
+            before = _quiet.pop()
+            if not _quiet:
+                for name, level in before.items():
+                    logging.getLogger(name).setLevel(level)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from evomerge.errors import SelfCheckError, TaskError
+from evomerge.errors import SelfCheckError, TaskError, is_interrupt
 from evomerge.evaluate.candidate import ItemIds, count_items
 from evomerge.evaluate.engines.base import (
     Continuation,
@@ -61,7 +61,13 @@ _ROUNDING: Mapping[torch.dtype, Rounding] = {
 }
 """Measured in float32: 6e-7 to 6e-5, while a wrong mask makes more than 0.1. In bfloat16 the
 rounding of single logits is almost as large as a mistake, so there the mean over all requests
-decides.
+decides. A merge far from its models may round more than any model that is used: beyond these
+limits, the model's own rounding is measured (see `_own_rounding`).
+"""
+
+_OWN_ROUNDING = 2.0
+"""How many times its own rounding a model's engine may differ from plain transformers: both round,
+each in its own order, which makes sqrt(2) of it.
 """
 
 
@@ -86,7 +92,9 @@ class SelfCheck:
     """The result of a self-check that passed.
 
     label: the model. items, requests: how many. largest: the largest difference of a request, in
-    nats a token. allowed: the largest difference that rounding may make.
+    nats a token. allowed: the largest difference that rounding may make. own: the root mean square
+    by which rounding alone changes this model's log-likelihoods, in nats a token; None where the
+    usual limits were enough.
     """
 
     label: str
@@ -94,11 +102,18 @@ class SelfCheck:
     requests: int
     largest: float
     allowed: float
+    own: float | None = None
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"self-check: {self.label} scores as plain transformers does on {self.items} items "
             f"(differences of {self.largest:.1g} nats a token at most)"
+        )
+        if self.own is None:
+            return text
+        return (
+            f"{text}; rounding in 16 bits alone moves its log-likelihoods by {self.own:.1g} nats a "
+            "token, so compute.dtype: float32 gives truer scores"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -165,18 +180,70 @@ def _shortest_and_longest(
     return by_length[0], by_length[-1]
 
 
-def check_engine(engine: Engine, expected: Expected, suite: TaskSuite, *, label: str) -> SelfCheck:
+def check_engine(
+    engine: Engine,
+    expected: Expected,
+    suite: TaskSuite,
+    *,
+    label: str,
+    exact: Callable[[], Reference] | None = None,
+) -> SelfCheck:
     """Compare an engine's answers with the expected ones; both have the same weights.
 
-    label: the model, for messages. Raises SelfCheckError, in one line, if they differ, and
-    Unscorable if the model itself has no score.
+    label: the model, for messages. exact: opens plain transformers with these weights in float32;
+    called only where a model in 16 bits differs by more than rounding usually makes. Raises
+    SelfCheckError, in one line, if they differ, and Unscorable if the model itself has no score.
     """
     suite.make_ready(engine)
     rounding = _ROUNDING[expected.dtype]
+    answers = _found(engine, expected.requests)
+    try:
+        return _compare(answers, expected, rounding, label=label)
+    except SelfCheckError:
+        if exact is None or expected.dtype == torch.float32:
+            raise
+        try:
+            own = _own_rounding(expected, exact())
+        except Exception as error:  # no memory for it, or a model that float32 does not suit
+            if is_interrupt(error):
+                raise
+            own = None
+        if own is None:
+            raise
+        wider = Rounding(
+            one=max(rounding.one, _OWN_ROUNDING * own.one),
+            all=max(rounding.all, _OWN_ROUNDING * own.all),
+        )
+        found = _compare(answers, expected, wider, label=label)
+        return replace(found, own=own.all)
+
+
+def _own_rounding(expected: Expected, exact: Reference) -> Rounding | None:
+    """How far rounding alone moves plain transformers' log-likelihoods from those in float32.
+
+    None where there are none, or one is not finite.
+    """
+    differences = [
+        abs(answer - exact.loglikelihood(request)) / math.sqrt(request.scored)
+        for request, answer in zip(expected.requests, expected.answers, strict=True)
+        if isinstance(request, Continuation) and isinstance(answer, float)
+    ]
+    if not differences or not all(map(math.isfinite, differences)):
+        return None
+    return Rounding(one=max(differences), all=_root_mean_square(differences))
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / max(1, len(values)))
+
+
+def _compare(
+    answers: Sequence[float | list[int]], expected: Expected, rounding: Rounding, *, label: str
+) -> SelfCheck:
+    """Compare answers with the expected ones. Raises SelfCheckError."""
     judge = _Judge(dtype=expected.dtype, rounding=rounding, label=label)
     differences: list[float] = []
     same: list[bool] = []
-    answers = _found(engine, expected.requests)
     for request, owner, answer, plain in zip(
         expected.requests, expected.owners, answers, expected.answers, strict=True
     ):
@@ -254,7 +321,7 @@ class _Judge:
 
     def spread(self, differences: Sequence[float]) -> None:
         """Raise if the differences together are too large, even if each is within rounding."""
-        spread = math.sqrt(sum(d * d for d in differences) / max(1, len(differences)))
+        spread = _root_mean_square(differences)
         if spread > self.rounding.all:
             raise self._differs(
                 None,

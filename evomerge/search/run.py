@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import EvomergeError, RunError, StorageError
-from evomerge.evaluate import CandidateKey, Say, SelfCheck, Step
+from evomerge.evaluate import CandidateKey, Say, SelfCheck, Step, quiet_lm_eval
 from evomerge.recipe import Recipe, read_recipe
 from evomerge.search.events import (
     CandidateDone,
@@ -145,7 +145,7 @@ def run_study(
         def open_own(ready: PreparedJob, folder: Path) -> Pool:
             return open_workers(study, ready, folder, events.say, ray_address)
 
-        with (open_pool or open_own)(preparation, folder) as pool:
+        with quiet_lm_eval(), (open_pool or open_own)(preparation, folder) as pool:
             ledger = Ledger(
                 preparation=preparation,
                 study=study,

@@ -1,8 +1,10 @@
-"""What transformers said about configurations, kept on disk for the next process.
+"""What transformers said about configurations, kept in memory, and on disk for the next process.
 
 To import transformers takes longer than most merges. Its answers depend on the question and on the
 installed packages alone, so a process that has not imported it reads an answer that an earlier
 process got. Without a file, or where files cannot be written, transformers is asked.
+
+Every candidate has a configuration, and nearly all have the same one, so no process asks twice.
 """
 
 from __future__ import annotations
@@ -26,18 +28,29 @@ _ROOMS = ("sources", "vocabulary", "merge", "export")
 """The rooms that ask, or that make answers of what transformers says."""
 
 _SLOW = "transformers.modeling_utils"
-"""Once this is imported, to ask costs next to nothing."""
+"""Once this is imported, to ask costs milliseconds, and files are not worth it."""
+
+_MOST_REMEMBERED = 1000
+_remembered: dict[str, str] = {}
+"""Question -> answer of this process, both as JSON."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question to transformers. file: of its answer; None where no answers are kept."""
+    """A question to transformers.
 
+    text: the question; None if JSON cannot hold it. file: of its answer; None where no answers are
+    kept on disk.
+    """
+
+    text: str | None
     file: Path | None
 
     @property
     def answer(self) -> Any:
         """The JSON document that was kept for it; None where there is none, or it is damaged."""
+        if self.text in _remembered:
+            return json.loads(_remembered[self.text])
         if self.file is None:
             return None
         try:
@@ -48,7 +61,7 @@ class Question:
 
     def keep(self, answer: Any) -> None:
         """Keep an answer, unless JSON would change it. A full disk is no error."""
-        if self.file is None:
+        if self.text is None:
             return
         try:
             text = json.dumps({"answer": answer, "sha256": _hash(answer)})
@@ -56,6 +69,11 @@ class Question:
         except (TypeError, ValueError):
             return
         if not same:
+            return
+        if len(_remembered) >= _MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered[self.text] = json.dumps(answer)
+        if self.file is None:
             return
         partial = self.file.with_suffix(f".{os.getpid()}.partial")
         with contextlib.suppress(OSError):
@@ -73,14 +91,15 @@ def _hash(answer: Any) -> str:
 
 def ask(kind: str, *given: Any) -> Question:
     """A question of a kind about JSON documents; the answer must depend on nothing else."""
+    try:
+        text = json.dumps([kind, *given])
+    except (TypeError, ValueError):
+        return Question(None, None)
     folder = _folder() if _is_open() else None
     if folder is None:
-        return Question(None)
-    try:
-        text = json.dumps([_installed(), kind, *given])
-    except (TypeError, ValueError):
-        return Question(None)
-    return Question(folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json")
+        return Question(text, None)
+    whole = json.dumps(_installed()) + text
+    return Question(text, folder / f"{hashlib.sha256(whole.encode()).hexdigest()}.json")
 
 
 @functools.cache

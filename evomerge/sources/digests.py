@@ -154,7 +154,9 @@ def _read_weights(path: Path, named: str) -> _Reading:
     """Read a safetensors file once; a second time to name tensors that are not finite."""
     entries = read_entries(path, named)
     digest = hashlib.sha256()
-    block = memoryview(bytearray(_BLOCK_BYTES))  # whole numbers of every dtype
+    # A multiple of every number's size, or as large as all of them: no piece cuts a number in two.
+    size_bytes = min(_BLOCK_BYTES, sum(entry.size_bytes for entry in entries.values()))
+    block = memoryview(bytearray(size_bytes))
     suspect = False
     with path.open("rb") as stream:
         digest.update(stream.read(next(iter(entries.values())).start))
@@ -187,7 +189,7 @@ def _pieces(
 ) -> Iterator[memoryview]:
     """The next bytes of a file, in pieces of a block."""
     while left:
-        piece = block[: min(left, _BLOCK_BYTES)]
+        piece = block[: min(left, len(block))]
         if stream.readinto(piece) != len(piece):
             raise SourceError(f"{named}: {path.name} changed while it was read; try again")
         yield piece

@@ -11,6 +11,7 @@ import gc
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from evomerge.evaluate import (
     Evaluation,
     Failed,
     Observer,
+    Reference,
     Scored,
     SelfCheck,
     TaskItems,
@@ -72,17 +74,20 @@ def check_candidate(
     suite = preparation.suite if alone is None else alone.suite
     items = choose_items(suite)
     expected = None
+    exact: Callable[[], Reference]
     dtype = preparation.out_dtype
     own = None if alone is None else alone.source
     if alone is not None and isinstance(own, Checkpoint) and own.unpacked_alike(dtype):
         models.release()  # memory holds one model at a time
-        reference = load_plain(
+        load = partial(
+            load_plain,
             own.folder,
-            dtype=dtype,
             device=device,
             tokenizer=alone.tokenizer,
             trust_remote_code=preparation.job.models.trust_remote_code,
         )
+        reference = load(dtype=dtype)
+        exact = partial(load, dtype="float32")
         expected = expect(reference, suite, items)
         model = weakref.ref(reference.model)
         del reference
@@ -95,9 +100,14 @@ def check_candidate(
             if plain is None:
                 return None
             expected = expect(plain, suite, items)
-        return check_engine(engine, expected, suite, label=candidate.label)
+            exact = partial(_in_float32, plain)
+        return check_engine(engine, expected, suite, label=candidate.label, exact=exact)
     except Unscorable:
         return None
+
+
+def _in_float32(plain: Reference) -> Reference:
+    return plain.in_float32()
 
 
 PAUSES_S = (1.0, 5.0, 15.0)

@@ -12,6 +12,7 @@ import torch
 
 from evomerge.errors import SelfCheckError, TaskError
 from evomerge.evaluate.candidate import Split
+from evomerge.evaluate.engines.base import Reference
 from evomerge.evaluate.engines.transformers import tree_passes
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.engines.transformers.key_values import TrunkCache
@@ -139,6 +140,46 @@ def test_an_answer_that_goes_on_after_its_end_is_found(expert: Path, suite: Task
     ]
     with pytest.raises(SelfCheckError, match="an answer of 2"):
         check_engine(engine, replace(expected, answers=tuple(ends_sooner)), suite, label="expert")
+
+
+def _off_by(engine: TransformersEngine, nats: float, patch: pytest.MonkeyPatch) -> None:
+    likely = engine.loglikelihood
+    patch.setattr(
+        engine, "loglikelihood", lambda asked: [(said - nats, best) for said, best in likely(asked)]
+    )
+
+
+def test_a_model_that_rounds_more_than_others_is_allowed_what_it_rounds(
+    expert: Path, suite: TaskSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a merge does that is far from its models: plain transformers rounds as much."""
+    expected = expected_of(expert, suite, dtype="bfloat16")
+    engine = engine_of(expert, dtype="bfloat16")
+    _off_by(engine, 0.6, monkeypatch)
+    exact = load_plain(expert, tokenizer=word_tokenizer(), dtype="bfloat16").in_float32()
+    assert exact.dtype == torch.float32
+    likely = exact.loglikelihood
+    with pytest.raises(SelfCheckError, match="plain transformers"):
+        check_engine(engine, expected, suite, label="merge", exact=lambda: exact)
+    monkeypatch.setattr(exact, "loglikelihood", lambda request: likely(request) + 1.2)
+    found = check_engine(engine, expected, suite, label="merge", exact=lambda: exact)
+    assert found.own is not None
+    assert found.largest <= found.allowed
+    assert "float32 gives truer scores" in str(found)
+
+
+def test_a_model_whose_rounding_is_unknown_keeps_the_usual_limits(
+    expert: Path, suite: TaskSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = expected_of(expert, suite, dtype="bfloat16")
+    engine = engine_of(expert, dtype="bfloat16")
+    _off_by(engine, 0.6, monkeypatch)
+
+    def lacks_memory() -> Reference:
+        raise MemoryError
+
+    with pytest.raises(SelfCheckError, match="plain transformers"):
+        check_engine(engine, expected, suite, label="merge", exact=lacks_memory)
 
 
 def test_many_small_differences_are_found_together(

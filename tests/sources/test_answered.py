@@ -9,16 +9,25 @@ import pytest
 
 from evomerge.errors import RecipeError
 from evomerge.merge import check_loadable
+from evomerge.merge.settings import forward
 from evomerge.merge.settings.forward import forward_settings
 from evomerge.sources import answered, ask, open_source, unread
 from tests.checkpoints import save_tiny_llama
 
 
+class Forgetful(dict[str, str]):
+    """Keeps nothing, as if each question came from another process."""
+
+    def __setitem__(self, question: str, answer: str) -> None:
+        pass
+
+
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the answers, in a process that seems not to have imported transformers."""
+    """The folder of the answers, in processes that seem not to have imported transformers."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(answered, "_is_open", lambda: True)
+    monkeypatch.setattr(answered, "_remembered", Forgetful())
     return tmp_path / "cache" / "evomerge" / "transformers"
 
 
@@ -37,6 +46,22 @@ def test_a_model_is_opened_by_what_was_found_before(
     assert again.structure.parameters == first.structure.parameters
     with pytest.raises(AssertionError):  # another structure is another question
         open_source(str(save_tiny_llama(tmp_path / "n", seed=0, layers=3)), where="test")
+
+
+def test_a_process_asks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = open_source(str(save_tiny_llama(tmp_path / "m", seed=0)), where="test").config
+    monkeypatch.setattr(answered, "_remembered", {})
+    found = forward_settings(config)
+    kept = dict(found)
+    found["rope_theta"] = "changed by whoever asked"
+    monkeypatch.setattr(forward, "read_config", refuse)
+    assert forward_settings(config) == kept
+    with pytest.raises(AssertionError):
+        forward_settings({**config, "rms_norm_eps": 0.5})
+    monkeypatch.setattr(answered, "_MOST_REMEMBERED", 1)
+    ask("kind", "given").keep([1])
+    with pytest.raises(AssertionError):  # memory does not grow for ever
+        forward_settings(config)
 
 
 def test_what_depends_on_the_weights_is_not_kept(kept: Path, tmp_path: Path) -> None:

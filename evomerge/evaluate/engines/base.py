@@ -107,6 +107,9 @@ class Reference(Protocol):
     def answer(self, request: Prompt, *, limit_tokens: int) -> PlainAnswer:
         """At most `limit_tokens` tokens of the greedy answer."""
 
+    def in_float32(self) -> Reference:
+        """The same weights, with arithmetic in float32."""
+
 
 class Engine(Protocol):
     """A live model of one architecture whose weights change from candidate to candidate.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +141,24 @@ def _hash_where(file: Mapping[str, str], roots: Iterable[str]) -> str | None:
     return None
 
 
+@functools.cache
+def _version_where_installed(package: str) -> str | None:
+    """To look for what is not there takes a look into every folder; once a process is enough."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _versions(job: JobSpec) -> dict[str, str]:
     versions = {
         "python": platform.python_version(),
-        **{package: version(package) for package in _PINNED},
+        **{package: metadata.version(package) for package in _PINNED},
     }
     for package in _WHERE_INSTALLED:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
+        found = _version_where_installed(package)
+        if found is not None:
+            versions[package] = found
     # A grid's job does not say which methods it uses.
     versions.update(METHODS.versions())
     versions = {**engine_versions(job.compute), **versions}

@@ -6,6 +6,7 @@ positions. An option that an answer depends on is never left out silently.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -113,11 +114,10 @@ def randomise(model: PreTrainedModel) -> None:
 
     Overwrites the model's parameters, which must not have been loaded yet.
     """
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(_NOISE, generator=generator)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             flat = parameter.detach().view(-1)
+            noise = _noise()[: len(flat)]
             if parameter.ndim > 1:
                 values = noise * 1.5 / math.sqrt(parameter.shape[-1])
             else:
@@ -125,3 +125,8 @@ def randomise(model: PreTrainedModel) -> None:
             values = values.to(dtype=flat.dtype, device=flat.device)
             for start in range(0, len(flat), _NOISE):
                 flat[start : start + _NOISE] = values[: len(flat) - start]
+
+
+@functools.cache
+def _noise() -> torch.Tensor:
+    return torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ one. It is slow, and every faster way in this package is checked against it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,7 @@ class PlainModel:
     ) -> None:
         self.dtype: torch.dtype = model.dtype
         self.model = model
+        self._generation = generation
         self._context_tokens = context_tokens
         self._ends = frozenset(end_tokens_of(generation))
         penalty = float(generation.repetition_penalty or 1.0)
@@ -165,6 +167,14 @@ class PlainModel:
             ids = torch.cat([ids, torch.tensor(tokens[-1:])])
         return PlainAnswer(
             tokens=tuple(tokens), logits=torch.stack(rows), ended=tokens[-1] in self._ends
+        )
+
+    def in_float32(self) -> PlainModel:
+        """A copy of the model with arithmetic in float32; see Reference.in_float32."""
+        return PlainModel(
+            copy.deepcopy(self.model).float(),
+            generation=self._generation,
+            context_tokens=self._context_tokens,
         )
 
     def logits(self, text: Tokens) -> torch.Tensor:
