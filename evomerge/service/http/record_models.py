@@ -218,7 +218,12 @@ class FoundTask(View):
 
     name: str
     kind: str
-    metrics: list[FoundMetric] | None = Field(description="Null: known once it is loaded.")
+    metrics: list[FoundMetric] | None = Field(
+        default=None, description="Null: known once it is loaded."
+    )
+    folder: str | None = Field(
+        default=None, description="What evaluation.task_folders must name; null: nothing."
+    )
 
 
 class FoundSpace(View):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,10 +59,17 @@ def list_tasks(
     """Tasks, groups and tags that an objective may name, with their metrics."""
     from evomerge.api import found_tasks
 
+    folders = [folder.resolve() for folder in here.settings.task_folders]
     return [
-        FoundTask.model_validate(task)
+        FoundTask.model_validate({**task, "folder": _folder_of(task, folders)})
         for task in found_tasks(here.settings.task_folders, part=q, every=every)
     ]
+
+
+def _folder_of(task: Mapping[str, Any], folders: Sequence[Path]) -> str | None:
+    """The operator's folder with a task's file; None for a task that is found without one."""
+    file = Path(task["file"]).resolve() if "file" in task else None
+    return next((str(each) for each in folders if file and file.is_relative_to(each)), None)
 
 
 @router.get("/spaces", summary="Search spaces", responses=responses(401, 421, 429, 503))

@@ -360,6 +360,10 @@ function Objectives({ job, set, tasks, wrong }) {
   const change = (n, changes) =>
     set("objectives", objectives.map((each, place) => (place === n ? { ...each, ...changes } : each)));
   const setTask = (n) => ({ target: { value } }) => {
+    // A task of a folder that the operator allows is found only where the job names the folder.
+    const { folder } = byName.get(value) ?? {};
+    const named = job.evaluation?.task_folders ?? [];
+    if (folder && !named.includes(folder)) set("evaluation.task_folders", [...named, folder]);
     const usable = byName.get(value)?.metrics?.filter((metric) => metric.usable);
     const keeps = usable?.some((metric) => metric.name === objectives[n].metric);
     change(n, { task: value, ...(usable?.length && !keeps ? { metric: usable[0].name } : {}) });

@@ -125,7 +125,7 @@ function pointSeries(trace, n) {
         symbolSize: sizes[at] ?? 6,
         itemStyle: { color: paints[at] },
         label: mode.includes("text")
-          ? { show: true, formatter: plain(names[at]), position: "right", color: "var(--ink-2)", fontSize: 11 }
+          ? { show: true, formatter: plain(names[at]), position: "right", color: "var(--ink-2)", fontSize: 11, offset: [2, -9] }
           : undefined,
       })),
       labelLayout: { moveOverlap: "shiftY" },
@@ -309,11 +309,11 @@ export function plotOption(figure, width) {
   if (laid.annotations?.length) series.push(annotations(laid.annotations));
   return {
     grid: {
-      left: wide ? 12 : (margin.l ?? 48),
-      right: margin.r ?? 16,
+      left: laid.yaxis?.type === "category" ? 12 : wide ? 56 : (margin.l ?? 48),
+      right: data.some((trace) => trace.mode?.includes("text")) ? 96 : (margin.r ?? 16),
       top: margin.t ?? 8,
       bottom: margin.b ?? 46,
-      containLabel: Boolean(wide),
+      containLabel: laid.yaxis?.type === "category",
     },
     xAxis: axisOf(laid.xaxis ?? {}, { rotate: false }),
     yAxis: axisOf(laid.yaxis ?? {}, { rotate: true }),
