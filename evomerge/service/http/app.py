@@ -32,6 +32,7 @@ from evomerge.service.http.routes import (
     jobs,
     moves,
     people,
+    questions,
     records,
     series,
     session,
@@ -113,7 +114,19 @@ def make_app(
     )
     api.state.service = service
     problems.install(api)
-    for routes in (jobs, moves, events, records, series, files, found, people, session, health):
+    for routes in (
+        jobs,
+        moves,
+        events,
+        records,
+        series,
+        files,
+        found,
+        questions,
+        people,
+        session,
+        health,
+    ):
         api.include_router(routes.router)
     _describe(api)
     _serve_page(api)

@@ -59,10 +59,13 @@ def list_tasks(
     """Tasks, groups and tags that an objective may name, with their metrics."""
     from evomerge.api import found_tasks
 
-    folders = [folder.resolve() for folder in here.settings.task_folders]
+    projects = here.project_names() if caller.scope is None else caller.scope
+    made = [here.settings.made_tasks(project) for project in sorted(projects)]
+    folders = [folder.resolve() for folder in (*here.settings.task_folders, *made)]
+    folders = [folder for folder in folders if folder.is_dir()]
     return [
         FoundTask.model_validate({**task, "folder": _folder_of(task, folders)})
-        for task in found_tasks(here.settings.task_folders, part=q, every=every)
+        for task in found_tasks(folders, part=q, every=every)
     ]
 
 

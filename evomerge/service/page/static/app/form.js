@@ -1,7 +1,7 @@
 // A form that builds a job from what the server found, and checks it while it is typed.
 import { get, newKey, path, post } from "./api.js";
 import { Block, Dialog, Field, ProblemBox, State, tell, useEvery, useFetched } from "./parts.js";
-import { go, hash } from "./place.js";
+import { go, hash, place } from "./place.js";
 import { Plan } from "./plan.js";
 import { html, useEffect, useMemo, useRef, useState } from "./view.js";
 import { bytes } from "./words.js";
@@ -70,7 +70,11 @@ export function JobForm({ like }) {
 }
 
 function startOf(original) {
-  if (!original) return NEW;
+  if (!original) {
+    const [task, metric, folder] = ["task", "metric", "folder"].map((name) => place.value.query.get(name));
+    if (!task) return NEW;
+    return { ...NEW, objectives: [{ task, metric }], evaluation: { task_folders: [folder] } };
+  }
   const name = `${original.request.name}-copy`;
   return { ...structuredClone(original.request), name };
 }

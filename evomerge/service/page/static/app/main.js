@@ -2,6 +2,7 @@
 import { Problem, get, may, post, send, session } from "./api.js";
 import { Admin } from "./admin.js";
 import { Compare } from "./compare.js";
+import { YourData } from "./data.js";
 import { JobForm } from "./form.js";
 import { JobPage } from "./job.js";
 import { JobList } from "./jobs.js";
@@ -55,6 +56,7 @@ const VIEWS = [
   { name: "jobs", label: "Jobs" },
   { name: "queue", label: "Queue" },
   { name: "new", label: "New search", least: "runner" },
+  { name: "data", label: "Your data", least: "runner" },
   { name: "compare", label: "Compare" },
   { name: "admin", label: "Admin", least: "admin" },
 ];
@@ -67,6 +69,8 @@ function View() {
       return html`<${Queue} />`;
     case "new":
       return html`<${JobForm} key=${place.value.query.get("like")} like=${place.value.query.get("like")} />`;
+    case "data":
+      return html`<${YourData} />`;
     case "compare":
       return html`<${Compare} />`;
     case "admin":
