@@ -197,6 +197,8 @@ def test_what_a_job_may_name_is_listed(house: House) -> None:
     tasks = house.get("/tasks", params={"q": "kana_arithmetic_en"}).json()
     assert tasks[0]["metrics"][0]["name"] == "exact_match"
     assert "file" not in tasks[0]
+    every = house.get("/tasks", params={"q": "20_newsgroups", "all": True}).json()
+    assert (every[0]["name"], every[0]["metrics"]) == ("20_newsgroups", None)
     spaces = {space["name"] for space in house.get("/spaces").json()}
     assert "one_weight_per_model" in spaces
     methods = {method["name"] for method in house.get("/methods").json()}

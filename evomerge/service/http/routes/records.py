@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse
 
 from evomerge.service.http.callers import API, Viewer
 from evomerge.service.http.guards import REPORT_POLICY
@@ -54,9 +54,9 @@ def read_scores(job_id: JobId, caller: Viewer, here: Here) -> ScoresView:
 @router.get(
     "/recipe",
     summary="A recipe",
-    response_class=PlainTextResponse,
+    response_class=Response,
     responses={
-        200: {"content": {"application/yaml": {"schema": {"type": "string"}}}},
+        200: {"content": {"application/yaml": {"schema": {"type": "object"}}}},
         **READING,
     },
 )
