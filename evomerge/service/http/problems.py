@@ -74,7 +74,7 @@ class Problem(Exception):
             title=_TITLES.get(status) or http.HTTPStatus(status).phrase,
             status=status,
             detail=_line(detail),
-            field=field or None,
+            field=_short(_line(field)) if field else None,
             value=_shown(field, value),
             mend=_line(mend) if mend else None,
         )
@@ -168,7 +168,10 @@ def _shown(field: str | None, value: object) -> str | None:
         return None
     if field is not None and field.rpartition(".")[2].lower() in _SECRET_FIELDS:
         return None
-    text = _line(str(value))
+    return _short(_line(str(value)))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
@@ -260,6 +263,7 @@ def install(app: FastAPI) -> None:
         problem = Problem(
             error.status_code,
             _of_http(request, error),
+            mend=_HTTP_MENDS.get(error.status_code),
             headers=dict(error.headers or {}),
         )
         return answer(problem, logs.request_id_of(request.scope))
@@ -279,7 +283,17 @@ def _of_http(request: Request, error: HTTPException) -> str:
         return f"{request.url.path}: no such page; the routes are listed in /openapi.json"
     if error.status_code == 405:
         return f"{request.method}: not a method of {request.url.path}"
+    if error.status_code == 400:  # FastAPI's answer to a body that breaks the JSON reader itself
+        return "the body cannot be read as JSON: too deep, a number too long, or not UTF-8"
     return str(error.detail)
+
+
+_HTTP_MENDS = {
+    400: "send one JSON document in UTF-8 with content-type: application/json",
+    404: "look the route up in /openapi.json",
+    405: "look the methods up in /openapi.json",
+    413: "send less; models and data are named by their folder",
+}
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

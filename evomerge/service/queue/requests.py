@@ -337,6 +337,14 @@ def _check_size(request: Mapping[str, Any]) -> None:
         ) from error
     if size > _LARGEST:
         raise Refusal(f"{size} characters", field="request", mend=f"give {_LARGEST} or fewer")
+    for field, text in _texts(request, ""):
+        if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text):
+            raise Refusal(
+                "has characters that are no text",
+                field=field.removeprefix("."),
+                value=text,
+                mend="leave them out",
+            )
 
 
 def _read(kind: type[Any], document: Mapping[str, Any], inside: str = "") -> Any:

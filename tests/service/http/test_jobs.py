@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -101,6 +102,46 @@ def test_a_body_that_is_no_json_is_refused(house: House) -> None:
     wrong = house.post("/jobs", headers={"content-type": "text/plain"}, content=b"{}")
     assert wrong.status_code == 422
     assert "content-type: application/json" in wrong.json()["mend"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"kind": "\xff"}', b'{"kind": ' + b"[" * 100_000, b'{"priority": ' + b"9" * 5000 + b"}"],
+)
+def test_a_body_that_breaks_the_reader_is_refused_with_a_mend(house: House, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = house.post("/jobs", headers=headers, content=body)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("the body cannot be read as JSON: ")
+    assert "UTF-8" in answer.json()["mend"]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b"])
+@pytest.mark.parametrize("key", ["search_space", "compute.device", "models.statistics"])
+def test_texts_that_cannot_be_sent_back_are_refused(house: House, key: str, text: str) -> None:
+    document = {"kind": "search", "job": JOB, "set": {key: text}}
+    headers = {"content-type": "application/json"}
+    for path in ("/jobs", "/jobs/validate"):
+        answer = house.post(path, headers=headers, content=json.dumps(document).encode())
+        assert answer.status_code == 422
+        assert answer.json()["field"] == f"job.{key}"
+        assert answer.json()["mend"] == "leave them out"
+    made = house.post("/jobs", {"kind": "search", "job": JOB}).json()["id"]
+    again = json.dumps({"set": {key: text}}).encode()
+    for move in ("clone", "resume"):
+        answer = house.post(f"/jobs/{made}/{move}", headers=headers, content=again)
+        assert answer.status_code == 422, answer.text
+
+
+def test_a_key_that_cannot_be_sent_back_is_refused(house: House) -> None:
+    document = {"kind": "search", "job": {**JOB, "budget": {"\ud800": 1}}}
+    answer = house.post(
+        "/jobs",
+        headers={"content-type": "application/json"},
+        content=json.dumps(document).encode(),
+    )
+    assert answer.status_code == 422
+    assert "budget" in answer.json()["field"]
 
 
 def test_validation_shows_the_whole_job_and_keeps_nothing(house: House) -> None:

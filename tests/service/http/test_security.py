@@ -234,6 +234,8 @@ def test_another_site_can_change_nothing(house: House) -> None:
         {"Origin": "http://127.0.0.1:9999"},
         {"Origin": "http://127.0.0.1:8321.evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": ""},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ):
