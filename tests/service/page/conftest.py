@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from evomerge.service.database.engine import open_database
+from evomerge.service.database.tables import JobRow
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import people
 from tests.service.client.test_real_server import served
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 __all__ = ["chromium", "desk", "house", "office", "site", "template"]
+
+
+REASON = "task sums: unknown; check the name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,8 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     jobs = {"weights": made.searched().id, "front": made.searched(kind="front").id}
     jobs["waiting"] = made.job(name="waiting").id
     jobs["second"] = made.job(name="second").id
-    jobs["failed"] = made.job(name="failed", state="failed").id
+    jobs["paused"] = made.job(name="paused").id
+    jobs["failed"] = _failed(made)
     files = {"model.safetensors": bytes(5000), "recipe.yaml": b"merge: 1\n"}
     jobs["export"] = made.exported(files).id
     made.database.close()
@@ -69,6 +74,14 @@ def office(chromium: Browser, site: Site) -> Iterator[Seat]:
     """A page of an admin."""
     with seat(chromium, site.url, site.tokens["admin"]) as taken:
         yield taken
+
+
+def _failed(house: House) -> str:
+    job = house.job(name="failed", state="failed")
+    with house.database.write() as session:
+        row = session.get_one(JobRow, job.id)
+        row.cause, row.message = "input", REASON
+    return job.id
 
 
 def _house(data: Path) -> House:

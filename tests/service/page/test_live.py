@@ -11,7 +11,7 @@ TABS = 7  # a browser has six connections to a server
 
 
 def test_many_tabs_watch_a_job_over_one_connection(office: Seat, site: Site) -> None:
-    job = site.jobs["waiting"]
+    job = site.jobs["paused"]
     tabs = [office.page.context.new_page() for _ in range(TABS)]
     for tab in tabs:
         tab.goto(f"{office.url}/#/job/{job}")

@@ -21,11 +21,13 @@ def asked(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_task_is_shown_then_kept_and_found(house: House) -> None:
-    shown = house.post("/tasks/from-file", asked())
+    wording = "{question} {{ 7 * 7 }} {% for x in y %}"  # data, and no template of its own
+    shown = house.post("/tasks/from-file", asked(prompt=wording))
     assert shown.status_code == 200, shown.text
     assert shown.json()["folder"] is None
     assert [each["answer"] for each in shown.json()["prompts"]] == ["1", "2", "3"]
-    assert "What is 0 + 1?" in shown.json()["prompts"][0]["prompt"]
+    prompt = shown.json()["prompts"][0]["prompt"]
+    assert "What is 0 + 1? {{ 7 * 7 }} {% for x in y %}" in prompt
     kept = house.post("/tasks/from-file", asked(keep=True)).json()
     assert kept["items"] == 60
     found = {task["name"]: task for task in house.get("/tasks?q=our_sums").json()}
@@ -43,12 +45,6 @@ def test_a_task_is_shown_then_kept_and_found(house: House) -> None:
     assert house.post("/tasks/from-file", asked(keep=True)).status_code == 409
     acts = house.get("/audit?act=task.make", who="admin").json()["items"]
     assert [(act["who"], act["what"]) for act in acts] == [("runner", "our_sums")]
-
-
-def test_a_wording_is_no_template_of_its_own(house: House) -> None:
-    wording = "{question} {{ 7 * 7 }} {% for x in y %}"
-    shown = house.post("/tasks/from-file", asked(prompt=wording)).json()
-    assert "{{ 7 * 7 }} {% for x in y %}" in shown["prompts"][0]["prompt"]
 
 
 @pytest.mark.parametrize(

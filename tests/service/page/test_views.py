@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.service.page.browser import Seat, seat
-from tests.service.page.conftest import Site
+from tests.service.page.conftest import REASON, Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -153,7 +153,8 @@ def test_the_family_goes_down_to_the_sources(desk: Seat, site: Site) -> None:
 def test_a_failed_job_says_why_and_can_be_tried_again(desk: Seat, site: Site) -> None:
     desk.go(f"job/{site.jobs['failed']}")
     desk.page.get_by_role("button", name="Retry").wait_for()
-    assert "The search has not scored anything yet" in text_of(desk.page)
+    desk.page.get_by_text(REASON).wait_for()
+    desk.page.get_by_text("The search has not scored anything yet").wait_for()
 
 
 def test_the_queue_is_reordered_by_the_keyboard(desk: Seat, site: Site) -> None:
@@ -225,6 +226,7 @@ def test_nothing_is_wrong_with_contrast_names_and_landmarks(
         faults = []
         for view in views:
             taken.go(view)
+            taken.page.get_by_role("heading", level=1).wait_for()
             taken.page.wait_for_load_state("networkidle")
             faults += [f"{view}: {fault}" for fault in taken.faults()]
     assert faults == []
@@ -252,6 +254,7 @@ def test_nothing_is_wider_than_a_phone(chromium: Browser, site: Site) -> None:
     ) as phone:
         for view in views:
             phone.go(view)
+            phone.page.get_by_role("heading", level=1).wait_for()
             phone.page.wait_for_load_state("networkidle")
             width = phone.page.evaluate("document.documentElement.scrollWidth")
             assert width <= 390, view

@@ -148,7 +148,7 @@ function NewToken({ projects, onMade }) {
       <${Field} id="token-days" label="Days until it expires" hint="empty: never" wrong=${wrong("expires")}>
         <input id="token-days" class="short" type="number" min="1" value=${form.days} onInput=${change("days")} />
       <//>
-      <div class="field"><button class="main">Make</button></div>
+      <div class="field act"><button class="main">Make</button></div>
     </div>
   </form>`;
 }
@@ -173,7 +173,7 @@ function Projects() {
       <${Field} id="project-name" label="New project">
         <input id="project-name" required value=${name} onInput=${(event) => setName(event.target.value)} />
       <//>
-      <div class="field"><button class="main">Make</button></div>
+      <div class="field act"><button class="main">Make</button></div>
     </form>
     <table>
       <thead>

@@ -125,10 +125,10 @@ function pointSeries(trace, n) {
         symbolSize: sizes[at] ?? 6,
         itemStyle: { color: paints[at] },
         label: mode.includes("text")
-          ? { show: true, formatter: plain(names[at]), position: "right", color: "var(--ink-2)", fontSize: 11, offset: [2, -9] }
+          ? { show: true, formatter: plain(names[at]), position: "right", color: "var(--ink-2)", fontSize: 11 }
           : undefined,
       })),
-      labelLayout: { moveOverlap: "shiftY" },
+      labelLayout: { dx: 1, dy: -9 },
     });
   }
   if (trace.marker?.symbol === "arrow") made.push(arrows(trace));
