@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from evomerge.job import JobSpec, load_job
     from evomerge.recipe import Recipe, load_recipe
+    from evomerge.service import connect
 
 __all__ = [
     "EvomergeError",
@@ -75,6 +76,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "check",
+    "connect",
     "evaluate",
     "export",
     "grid",
@@ -101,6 +103,7 @@ _OFFERED = {
     ),
     "evomerge.job": ("JobSpec", "load_job"),
     "evomerge.recipe": ("Recipe", "load_recipe"),
+    "evomerge.service": ("connect",),
 }
 """Module -> its public names; a module is imported when one of its names is first used."""
 

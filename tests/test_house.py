@@ -44,6 +44,7 @@ ORDER = (
     "check",
     "grid",
     "api",
+    "service",
     "cli",
 )
 """Rooms from the ground up; a room may import those before it."""
@@ -60,6 +61,12 @@ OWNERS = {
     "mlflow": ("track/mlflow_run.py",),
     "trackio": ("track/trackio_run.py",),
     "py3langid": ("conditions/language.py",),
+    "fastapi": ("service/http/",),
+    "starlette": ("service/http/",),
+    "uvicorn": ("service/http/",),
+    "sse_starlette": ("service/http/",),
+    "prometheus_client": ("service/http/",),
+    "alembic": ("service/database/",),
 }
 """Heavy dependencies and the only places that may import them."""
 
@@ -95,6 +102,20 @@ def test_a_room_imports_no_room_below_it(path: Path) -> None:
             continue
         other = rest.split(".")[0]
         assert other == room or ORDER.index(other) < rank, f"{room} imports {other}"
+
+
+LIGHT = ("errors", "version", "registry", "documents", "recipe", "job", "grid", "api")
+"""Rooms that a server may import: none of them imports torch before it is asked for something."""
+
+
+def test_the_service_knows_the_library_as_its_users_do() -> None:
+    service = PACKAGE / "service"
+    client = set((service / "client").rglob("*.py"))  # it runs where its user is
+    for path in sorted(set(service.rglob("*.py")) - client):
+        for name in imports_of(path):
+            first, _, rest = name.partition(".")
+            if first == "evomerge" and rest:
+                assert rest.split(".")[0] in (*LIGHT, "service"), f"{path}: {name}"
 
 
 def test_a_room_is_entered_by_its_face() -> None:
@@ -171,7 +192,8 @@ EXACT = {"lm-eval", "cma"}
 
 def dependencies() -> list[Requirement]:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+    service = project["optional-dependencies"]["service"]
+    return [Requirement(line) for line in (*project["dependencies"], *service)]
 
 
 @pytest.mark.parametrize("wanted", dependencies(), ids=lambda wanted: wanted.name)

@@ -1,4 +1,5 @@
 from .answers import answer_sheet as answer_sheet
+from .arguments import read_job as read_job
 from .checks import check as check
 from .drafts import CANDIDATES as CANDIDATES
 from .drafts import ImportedJob as ImportedJob
@@ -8,10 +9,20 @@ from .drafts import objective_of as objective_of
 from .drafts import plain_job_name as plain_job_name
 from .drafts import refuse_written as refuse_written
 from .drafts import write_job as write_job
+from .events import read_event as read_event
+from .found import found_methods as found_methods
+from .found import found_spaces as found_spaces
+from .found import found_tasks as found_tasks
+from .found import plain_task as plain_task
 from .grids import grid as grid
 from .models import calibrate as calibrate
 from .models import evaluate as evaluate
 from .models import merge as merge
+from .records import RecordView as RecordView
+from .records import figures_of as figures_of
+from .records import read_record as read_record
+from .records import read_winner as read_winner
+from .records import recipe_text as recipe_text
 from .result import Gain as Gain
 from .result import SearchResult as SearchResult
 from .result import Winner as Winner
@@ -20,4 +31,8 @@ from .searches import open_run as open_run
 from .searches import report as report
 from .searches import resume as resume
 from .searches import search as search
+from .series import coefficients_over_depth as coefficients_over_depth
+from .series import search_series as search_series
+from .tables import read_summary as read_summary
+from .tables import score_table as score_table
 from .tasks import task_from_file as task_from_file

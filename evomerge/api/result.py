@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.api.answers import answer_sheet, answer_table
 from evomerge.api.deliveries import export_run, report_run
+from evomerge.api.tables import score_table
 from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, Interval, ScoreSummary, Split
+from evomerge.evaluate import CandidateKey, ScoreSummary, Split
 from evomerge.job import JobSpec
 from evomerge.recipe import Recipe
 from evomerge.search import (
@@ -142,21 +143,7 @@ class SearchResult:
         "score" is the combined objective. A model may have two rows: as the winner, and with its
         earlier name. Empty before the search has ended.
         """
-        import pandas
-
-        tested = self._tested()
-        rows = [_cells(summary) for summary in tested]
-        columns = list(dict.fromkeys(column for cells in rows for column in cells))
-        table = pandas.DataFrame(
-            [[cells.get(column) for column in columns] for cells in rows],
-            index=pandas.Index([summary.label for summary in tested], name="model"),
-            columns=pandas.MultiIndex.from_tuples(columns, names=["metric", ""])
-            if columns
-            else None,
-            dtype=float,
-        )
-        table.insert(0, ("role", ""), [summary.role for summary in tested])
-        return table
+        return score_table(self.tested)
 
     def trials_dataframe(self) -> pandas.DataFrame:
         """A row for each candidate, in the order of generation and place, finalists first.
@@ -167,7 +154,7 @@ class SearchResult:
         import pandas
 
         with read_study(self.run_dir) as study:
-            return pandas.DataFrame([_row(trial) for trial in study.trials])
+            return pandas.DataFrame([row_of(trial) for trial in study.trials])
 
     def items_dataframe(
         self, candidates: str | CandidateKey | Iterable[str | CandidateKey] | None = None
@@ -282,7 +269,9 @@ class SearchResult:
         """Write one HTML file that shows the whole search; see `evomerge.report`."""
         return report_run(self.run_dir, None if out is None else Path(out))
 
-    def _tested(self) -> tuple[ScoreSummary, ...]:
+    @property
+    def tested(self) -> tuple[ScoreSummary, ...]:
+        """The models that were scored on the test items; none before the search has ended."""
         if isinstance(self.outcome, Selection):
             return self.outcome.test
         if isinstance(self.outcome, Front):
@@ -301,7 +290,7 @@ class SearchResult:
             f"<td>{summary.score.value:.3f}</td>"
             f"<td>[{summary.score.low:.3f}, {summary.score.high:.3f}]</td>"
             "</tr>"
-            for summary in self._tested()
+            for summary in self.tested
         )
         if not rows:
             return head
@@ -309,23 +298,8 @@ class SearchResult:
         return f"{head}<table>{names}{rows}</table>"
 
 
-def _cells(summary: ScoreSummary) -> Mapping[tuple[str, str], float]:
-    scores: dict[str, Interval] = {"score": summary.score}
-    for task, metrics in summary.tasks.items():
-        for metric, interval in metrics.items():
-            scores[f"{task}/{metric}"] = interval
-    return {
-        (name, part): value
-        for name, interval in scores.items()
-        for part, value in (
-            ("value", interval.value),
-            ("low", interval.low),
-            ("high", interval.high),
-        )
-    }
-
-
-def _row(trial: Trial) -> dict[str, Any]:
+def row_of(trial: Trial) -> dict[str, Any]:
+    """A candidate in plain values, as a row of `trials_dataframe`."""
     return {
         "candidate": str(trial.key),
         "phase": trial.key.phase,

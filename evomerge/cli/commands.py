@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from evomerge.cli.answers import answers
+from evomerge.cli.backups import group as backup_group
 from evomerge.cli.endings import (
     NO_GAIN,
     answering,
@@ -44,8 +46,11 @@ from evomerge.cli.options import (
     TrustCode,
 )
 from evomerge.cli.progress import SearchScreen
+from evomerge.cli.remote import remote, take_server
+from evomerge.cli.serving import group as token_group
+from evomerge.cli.serving import serve
 from evomerge.cli.tasks import group as task_group
-from evomerge.errors import EvomergeError
+from evomerge.errors import EvomergeError, InputError
 from evomerge.version import __version__
 
 app = typer.Typer(
@@ -65,10 +70,17 @@ app.command("import")(import_file)
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Run the command on a server; give it first."),
+    ] = None,
 ) -> None:
     if version:
         say(__version__)
         raise typer.Exit
+    if server is not None:
+        with answering():
+            raise InputError(f"--server {server}: give it before all other options")
 
 
 @app.command()
@@ -388,10 +400,18 @@ def report(
 
 app.command()(answers)
 app.add_typer(task_group)
+app.command()(serve)
+app.add_typer(token_group, name="token")
+app.add_typer(backup_group, name="backup")
 
 
 def main() -> None:
     """Entry point of the console command."""
     # The libraries' own progress bars would disturb ours; this must be set before they load.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    run(app)
+    rest = take_server(sys.argv[1:])
+    if rest is None:
+        run(app)
+        return
+    sys.argv[1:] = rest
+    run(remote)

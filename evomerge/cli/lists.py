@@ -32,12 +32,14 @@ Folders = Annotated[
 def spaces(as_json: AsJson = False) -> None:
     """Search spaces that ship with evomerge, from the fewest genes to the most."""
     with answering():
+        if as_json:
+            from evomerge.api import found_spaces
+
+            say_json(found_spaces())
+            return
         from evomerge.space import shipped_spaces
 
         found = shipped_spaces()
-        if as_json:
-            say_json([{"name": s.name, "genes": s.genes, "says": s.says} for s in found])
-            return
         say("genes are for 32 layers and two sources")
         _show([(s.name, f"{s.genes} gene{'s' * (s.genes != 1)}", s.summary) for s in found])
 
@@ -46,23 +48,15 @@ def spaces(as_json: AsJson = False) -> None:
 def methods(as_json: AsJson = False) -> None:
     """Merge methods: what they compute, when to use them, and whether they can be searched."""
     with answering():
+        if as_json:
+            from evomerge.api import found_methods
+
+            say_json(found_methods())
+            return
         from evomerge.merge import DESCRIPTIONS
         from evomerge.registry import offered_names
 
         installed = [n for n in offered_names("evomerge.merge_methods") if n not in DESCRIPTIONS]
-        if as_json:
-            rows = [
-                {
-                    "name": name,
-                    "computes": method.computes,
-                    "use_for": method.use_for,
-                    "searchable": method.searchable,
-                    "package": False,
-                }
-                for name, method in DESCRIPTIONS.items()
-            ]
-            say_json([*rows, *({"name": name, "package": True} for name in installed)])
-            return
         say("θ is a model, θ₀ the base, δ = θ − θ₀, w are weights")
         for name, method in DESCRIPTIONS.items():
             say(f"{name}{'' if method.searchable else ' (nothing to search)'}")
@@ -86,15 +80,16 @@ def tasks(
 ) -> None:
     """Tasks, groups and tags that an objective may name, with their metrics."""
     with answering():
+        if as_json:
+            from evomerge.api import found_tasks
+
+            say_json(found_tasks(_folders(job, folders), part=word or "", every=every))
+            return
         from evomerge.evaluate import list_own, list_tasks
 
         part = (word or "").lower()
         found = [task for task in list_tasks(_folders(job, folders)) if part in task.name.lower()]
         own = [pair for pair in list_own() if part in pair[0].lower()] if every else []
-        if as_json:
-            names = [_written(task) for task in found]
-            say_json([*names, *({"name": name, "kind": kind} for name, kind in own)])
-            return
         _show([(task.name, task.kind, _metrics(task)) for task in found])
         for name, kind in own:
             say(name if kind == "task" else f"{name}  {kind}")
@@ -118,7 +113,9 @@ def metrics(
         for task in found:
             require_metrics(task)
         if as_json:
-            say_json([_written(task) for task in found])
+            from evomerge.api import plain_task
+
+            say_json([plain_task(task) for task in found])
             return
         for task in found:
             say(f"{task.name} ({task.kind})")
@@ -147,16 +144,6 @@ def _metrics(task: ListedTask) -> str:
     if task.metrics is None:
         return "metrics are known once it is loaded"
     return ", ".join(metric.name for metric in task.metrics if metric.usable)
-
-
-def _written(task: ListedTask) -> dict[str, object]:
-    metrics = task.metrics
-    return {
-        "name": task.name,
-        "kind": task.kind,
-        "file": str(task.path),
-        "metrics": None if metrics is None else [dict(vars(metric)) for metric in metrics],
-    }
 
 
 def _show(rows: Sequence[tuple[str, str, str]]) -> None:

@@ -1,4 +1,5 @@
 from .answers import answer_lines as answer_lines
+from .depth_rows import depth_rows as depth_rows
 from .figures import Figure as Figure
 from .figures import layout_of as layout_of
 from .figures import safe_text as safe_text
@@ -6,8 +7,10 @@ from .figures import spec_of as spec_of
 from .figures import spread_of as spread_of
 from .figures import titled as titled
 from .html import write_report as write_report
+from .listed_figures import list_figures as list_figures
 from .pace import FinalItems as FinalItems
 from .result_table import show_result as show_result
+from .search_series import series_of as series_of
 from .status import show_status as show_status
 from .status import status_of as status_of
 from .tally import limits_of as limits_of

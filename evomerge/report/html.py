@@ -108,11 +108,11 @@ def render_report(study: Study, *, structure: Structure | None) -> str:
     }
     template = environment.get_template("report.html.j2")
     return template.render(
-        plotly_js=get_plotlyjs(), version=__version__, **_parts(study, structure=structure)
+        plotly_js=get_plotlyjs(), version=__version__, **parts_of(study, structure=structure)
     )
 
 
-def _parts(study: Study, *, structure: Structure | None) -> dict[str, Any]:
+def parts_of(study: Study, *, structure: Structure | None) -> dict[str, Any]:
     """The values that the page uses."""
     job, trials = study.job, study.trials
     tasks = list(dict.fromkeys(objective.task for objective in job.objectives))

@@ -196,10 +196,8 @@ def published_form(recipe: Recipe, structure: Structure | None) -> Recipe:
     return published(recipe, dict.fromkeys(models, structure))
 
 
-def merged_so_far(
-    study: Study, selection: Selection | None, structure: Structure | None
-) -> list[Merged]:
-    """The merges of whole models so far: the winners of the stages, and the final winner."""
+def merges_so_far(study: Study, selection: Selection | None) -> list[tuple[str, str, Recipe]]:
+    """(title, label, recipe) of the winners of the stages so far, and of the final winner."""
     found: list[tuple[str, str, Recipe]] = []
     if selection is not None:
         stages: dict[str, Recipe] = selection.recipe.stages
@@ -210,13 +208,20 @@ def merged_so_far(
         found.append((f"Coefficients of stage {place}’s winner", name, recipe))
     if selection is not None:
         found.append(("The winner’s coefficients", selection.winner, selection.recipe))
+    return found
+
+
+def merged_so_far(
+    study: Study, selection: Selection | None, structure: Structure | None
+) -> list[Merged]:
+    """The merges of whole models so far: the winners of the stages, and the final winner."""
     return [
         Merged(
             title=title,
             label=label,
             view=show_coefficients(recipe, structure, study.job.models) if structure else None,
         )
-        for title, label, recipe in found
+        for title, label, recipe in merges_so_far(study, selection)
         if recipe.route is None
     ]
 

@@ -9,8 +9,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from evomerge.report.figures import Figure, layout_of, safe_text, spec_of, spread_of, titled
-from evomerge.report.tally import Generation, generations_of
-from evomerge.report.words import count_text, one_line, score_text, within_shares
+from evomerge.report.search_series import (
+    GenerationPoint,
+    Line,
+    SearchSeries,
+    height_of,
+    search_series,
+)
+from evomerge.report.words import count_text, one_line, score_text
 from evomerge.study import Trial
 
 _HEIGHT = 440  # CSS pixels, as all below
@@ -37,21 +43,22 @@ def search_figure(
     shares: whether scores are shares (see score_text); an estimate outside [0, 1] is drawn at the
     nearer end.
     """
-    lines = [(trial, trial.score) for trial in baselines if trial.score is not None]
-    scores = [
-        _height(trial.score, shares) for trial in (*genomes, *baselines) if trial.score is not None
-    ]
-    low, high = spread_of(scores)
+    series = search_series(genomes, baselines, alone=parents, shares=shares)
+    low, high = spread_of(
+        [
+            *(dot.height for dot in series.dots),
+            *(height_of(line.score, shares) for line in series.lines),
+        ]
+    )
     count = max(len(genomes), 1)
     ends = (0.5 - 0.01 * count, count + 0.5 + 0.01 * count)
-    scored = [generation for generation in generations_of(genomes) if generation.mean is not None]
     traces = [
-        *(_baseline_line(trial, score, ends, trial.label in parents) for trial, score in lines),
-        _candidates(genomes, shares),
-        _failures(genomes, low + 0.02 * (high - low)),
-        *_generation_lines(genomes, scored, shares),
+        *(_baseline_line(line, ends) for line in series.lines),
+        _candidates(series),
+        _failures(series, low + 0.02 * (high - low)),
+        *_generation_lines(series),
     ]
-    begun = _stages_begun(genomes) if stages else {}
+    begun = {stage: place for place, stage in series.stages} if stages else {}
     head = _STAGE_HEAD if begun else 0
     marks = [_stage_label(place, stages[stage]) for stage, place in begun.items()]
     layout = layout_of(_HEIGHT + head, margin={**_MARGIN, "t": _MARGIN["t"] + head})
@@ -63,15 +70,15 @@ def search_figure(
     }
     layout["yaxis"] |= titled("combined search score") | {"range": [low, high]}
     layout["shapes"] = [_stage_mark(place) for stage, place in begun.items() if stage > 0]
-    layout["annotations"] = [*_line_labels(lines, low, high, _LABEL_LETTERS, parents), *marks]
+    layout["annotations"] = [*_line_labels(series.lines, low, high, _LABEL_LETTERS), *marks]
     narrow = {
         "margin": {**_MARGIN_NARROW, "t": _MARGIN_NARROW["t"] + head},
         "annotations": [
-            *_line_labels(lines, low, high, _LABEL_LETTERS_NARROW, parents),
+            *_line_labels(series.lines, low, high, _LABEL_LETTERS_NARROW),
             *marks,
         ],
     }
-    means = ", ".join(score_text(generation.mean, shares) for generation in scored) or "none yet"
+    means = ", ".join(score_text(each, shares) for each in series.means) or "none yet"
     return Figure(
         title="Search scores",
         description=f"Search scores of {len(genomes)} candidates; generation means: {means}.",
@@ -80,95 +87,66 @@ def search_figure(
     )
 
 
-def _height(score: float, shares: bool) -> float:
-    return within_shares(score) if shares else score
-
-
-def _candidates(genomes: Sequence[Trial], shares: bool) -> go.Scatter:
-    scored = [(i, t) for i, t in enumerate(genomes, start=1) if t.score is not None]
+def _candidates(series: SearchSeries) -> go.Scatter:
     return go.Scatter(
-        x=[i for i, _ in scored],
-        y=[_height(trial.score, shares) for _, trial in scored if trial.score is not None],
+        x=[dot.place for dot in series.dots],
+        y=[dot.height for dot in series.dots],
         mode="markers",
         marker={"size": 5, "color": "var(--dot)"},
-        hovertext=[_hover_text(str(trial.key), trial, shares) for _, trial in scored],
+        hovertext=[
+            _hover_text(dot.candidate, dot.score, dot.items, series.shares) for dot in series.dots
+        ],
         hoverinfo="text",
     )
 
 
-def _failures(genomes: Sequence[Trial], foot: float) -> go.Scatter:
+def _failures(series: SearchSeries, foot: float) -> go.Scatter:
     """Crosses at the bottom of the figure for candidates without a score."""
-    failed = [(i, t) for i, t in enumerate(genomes, start=1) if t.failure is not None]
+    failed = series.crosses
     return go.Scatter(
-        x=[i for i, _ in failed],
+        x=[cross.place for cross in failed],
         y=[foot] * len(failed),
         mode="markers",
         marker={"size": 8, "color": "var(--warn)", "symbol": "x-thin-open", "line": {"width": 2}},
-        hovertext=[f"{t.key} failed<br>{safe_text(t.failure or '', wrap=40)}" for _, t in failed],
+        hovertext=[f"{c.candidate} failed<br>{safe_text(c.reason, wrap=40)}" for c in failed],
         hoverinfo="text",
     )
 
 
-def _generation_lines(
-    genomes: Sequence[Trial], scored: Sequence[Generation], shares: bool
-) -> list[go.Scatter]:
+def _generation_lines(series: SearchSeries) -> list[go.Scatter]:
     """Best and mean of each generation, drawn in the middle of its candidates.
 
     Lines are broken where a stage begins.
     """
-    places: dict[int, list[int]] = {}
-    stage_of: dict[int, int] = {}
-    for i, trial in enumerate(genomes, start=1):
-        places.setdefault(trial.key.generation, []).append(i)
-        stage_of[trial.key.generation] = trial.stage
-    shown: list[Generation | None] = []
-    for _, members in groupby(scored, key=lambda generation: stage_of[generation.number]):
+    shown: list[GenerationPoint | None] = []
+    for _, members in groupby(series.generations, key=lambda generation: generation.stage):
         shown += [*([None] if shown else []), *members]
-    x = [
-        generation and sum(places[generation.number]) / len(places[generation.number])
-        for generation in shown
-    ]
+    x = [each and each.place for each in shown]
     best = go.Scatter(
         x=x,
-        y=[
-            generation and generation.best and _height(generation.best, shares)
-            for generation in shown
-        ],
+        y=[each and each.best_height for each in shown],
         mode="lines+markers",
         line={"width": 1.25, "color": "var(--c2)", "dash": "dot"},
         marker={"size": 6, "symbol": "diamond", "color": "var(--c2)"},
         hovertext=[
-            generation
-            and f"generation {generation.number}, best {score_text(generation.best, shares)}"
-            for generation in shown
+            each and f"generation {each.number}, best {score_text(each.best, series.shares)}"
+            for each in shown
         ],
         hoverinfo="text",
     )
     mean = go.Scatter(
         x=x,
-        y=[
-            generation and generation.mean and _height(generation.mean, shares)
-            for generation in shown
-        ],
+        y=[each and each.mean_height for each in shown],
         mode="lines+markers",
         line={"width": 2.5, "color": "var(--accent)"},
         marker={"size": 6, "color": "var(--accent)"},
         hovertext=[
-            generation
-            and f"generation {generation.number}, mean {score_text(generation.mean, shares)}"
-            for generation in shown
+            each and f"generation {each.number}, mean {score_text(each.mean, series.shares)}"
+            for each in shown
         ],
         hoverinfo="text",
     )
     return [best, mean]
-
-
-def _stages_begun(genomes: Sequence[Trial]) -> dict[int, int]:
-    """Stage, from 0 -> the place of its first candidate, from 1."""
-    begun: dict[int, int] = {}
-    for place, trial in enumerate(genomes, start=1):
-        begun.setdefault(trial.stage, place)
-    return begun
 
 
 def _stage_mark(place: int) -> dict[str, Any]:
@@ -200,46 +178,40 @@ def _stage_label(place: int, name: str) -> dict[str, Any]:
     }
 
 
-def _hover_text(name: str, trial: Trial, shares: bool = False) -> str:
-    items = count_text(trial.item_count, "item")
-    return f"{safe_text(name)}<br>score {score_text(trial.score, shares)} on {items}"
+def _hover_text(name: str, score: float, items: int, shares: bool = False) -> str:
+    counted = count_text(items, "item")
+    return f"{safe_text(name)}<br>score {score_text(score, shares)} on {counted}"
 
 
-def _baseline_line(
-    trial: Trial, score: float, ends: tuple[float, float], parent: bool
-) -> go.Scatter:
+def _baseline_line(line: Line, ends: tuple[float, float]) -> go.Scatter:
     return go.Scatter(
         x=list(ends),
-        y=[score, score],
+        y=[line.score, line.score],
         mode="lines",
         line={
-            "width": 1.5 if parent else 1,
-            "color": "var(--ink)" if parent else "var(--line)",
-            "dash": "dash" if parent else "solid",
+            "width": 1.5 if line.alone else 1,
+            "color": "var(--ink)" if line.alone else "var(--line)",
+            "dash": "dash" if line.alone else "solid",
         },
-        hovertext=_hover_text(trial.label, trial),
+        hovertext=_hover_text(line.label, line.score, line.items),
         hoverinfo="text",
     )
 
 
 def _line_labels(
-    lines: Sequence[tuple[Trial, float]],
-    low: float,
-    high: float,
-    letters: int,
-    parents: Sequence[str],
+    lines: Sequence[Line], low: float, high: float, letters: int
 ) -> list[dict[str, Any]]:
     """Names at the right end of the lines, moved apart where they would overlap."""
     plot_height = _HEIGHT - _MARGIN["t"] - _MARGIN["b"]
-    ordered = sorted(lines, key=lambda entry: -entry[1])
-    wanted = [(high - score) / (high - low) * plot_height for _, score in ordered]  # from the top
+    ordered = sorted(lines, key=lambda line: -line.score)
+    wanted = [(high - line.score) / (high - low) * plot_height for line in ordered]  # from the top
     return [
         {
             "xref": "paper",
             "x": 1,
             "yref": "y",
-            "y": score,
-            "text": safe_text(_cut(one_line(trial.label), letters)),
+            "y": line.score,
+            "text": safe_text(_cut(one_line(line.label), letters)),
             "showarrow": True,
             "arrowhead": 0,
             "arrowwidth": 1,
@@ -249,12 +221,9 @@ def _line_labels(
             "ay": place - want,
             "xanchor": "left",
             "align": "left",
-            "font": {
-                "size": 12,
-                "color": "var(--ink)" if trial.label in parents else "var(--ink-2)",
-            },
+            "font": {"size": 12, "color": "var(--ink)" if line.alone else "var(--ink-2)"},
         }
-        for (trial, score), want, place in zip(
+        for line, want, place in zip(
             ordered, wanted, _apart(wanted, gap=_LABEL_GAP, most=plot_height), strict=True
         )
     ]

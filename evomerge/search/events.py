@@ -17,14 +17,14 @@ it takes from its record, but it sends the steps `asked` and `told` of its optim
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluate import CandidateKey, Phase, Step
 from evomerge.search.results.points import SearchOutcome
-from evomerge.study import Study
+from evomerge.study import Study, Trial
 
 if TYPE_CHECKING:
     from evomerge.workers import PreparedJob
@@ -56,7 +56,8 @@ class Started(Event):
 
     recorded: number of candidates in the record already. study, preparation: the open record and
     the prepared job, for displays; when the search has ended the record can only be read. An event
-    that was sent to another process does not have them.
+    that was sent to another process does not have them. concluded: the last generation that has a
+    GenerationDone event.
     """
 
     job: str
@@ -64,6 +65,22 @@ class Started(Event):
     recorded: int
     study: Study = field(repr=False, compare=False)
     preparation: PreparedJob = field(repr=False, compare=False)
+    concluded: int = field(default=0, repr=False, compare=False)
+
+    def recorded_events(self) -> Iterator[CandidateDone | GenerationDone]:
+        """The events of all that the record holds already, which a resumed search does not send.
+
+        For a receiver that may have missed some of them when the search was killed.
+        """
+        last = 0
+        for trial in self.study.trials:
+            generation = trial.key.generation
+            for number in range(last + 1, min(generation - 1, self.concluded) + 1):
+                yield GenerationDone.of(number, self.study)
+            last = max(last, min(generation - 1, self.concluded))
+            yield CandidateDone.of(trial)
+        for number in range(last + 1, self.concluded + 1):
+            yield GenerationDone.of(number, self.study)
 
     def __getstate__(self) -> dict[str, object]:
         """The fields that can be sent to another process; an open record cannot."""
@@ -113,6 +130,21 @@ class CandidateDone(Event):
     merge_s: float
     evaluate_s: float
 
+    @classmethod
+    def of(cls, trial: Trial) -> CandidateDone:
+        """The event of a recorded candidate."""
+        return cls(
+            phase=trial.key.phase,
+            candidate=trial.key,
+            label=trial.label,
+            score=trial.score,
+            means=trial.means,
+            items=trial.item_count,
+            failure=trial.failure,
+            merge_s=trial.cost.merge_s,
+            evaluate_s=trial.cost.evaluate_s,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationDone(Event):
@@ -123,6 +155,21 @@ class GenerationDone(Event):
     failed: int
     best: float | None
     mean: float | None
+
+    @classmethod
+    def of(cls, generation: int, study: Study) -> GenerationDone:
+        """The event of a recorded generation."""
+        trials = [
+            trial for trial in study.trials_of("genome") if trial.key.generation == generation
+        ]
+        scores = [trial.score for trial in trials if trial.score is not None]
+        return cls(
+            generation=generation,
+            scored=len(scores),
+            failed=len(trials) - len(scores),
+            best=max(scores, default=None),
+            mean=sum(scores) / len(scores) if scores else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

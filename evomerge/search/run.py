@@ -137,6 +137,7 @@ def run_study(
                 recorded=len(study.trials),
                 study=study,
                 preparation=preparation,
+                concluded=log.generations,
             )
         )
         folder = cache_folder(cache_dir or study.run_dir, now)
@@ -218,7 +219,7 @@ class SearchEvents:
         self._tell(Progress(step=step, candidate=key))
         if step == "told" and key.generation > self._concluded:
             self._concluded = key.generation
-            self._tell(self._generation(key.generation))
+            self._tell(GenerationDone.of(key.generation, self._study))
 
     def say(self, line: str) -> None:
         """A line for the user."""
@@ -230,33 +231,7 @@ class SearchEvents:
             self._tell(Planned(phase=keys[0].phase, candidates=tuple(keys), items=items))
 
     def _recorded(self, key: CandidateKey) -> None:
-        trial = self._study.trial(key)
-        self._tell(
-            CandidateDone(
-                phase=key.phase,
-                candidate=key,
-                label=trial.label,
-                score=trial.score,
-                means=trial.means,
-                items=trial.item_count,
-                failure=trial.failure,
-                merge_s=trial.cost.merge_s,
-                evaluate_s=trial.cost.evaluate_s,
-            )
-        )
-
-    def _generation(self, number: int) -> GenerationDone:
-        trials = [
-            trial for trial in self._study.trials_of("genome") if trial.key.generation == number
-        ]
-        scores = [trial.score for trial in trials if trial.score is not None]
-        return GenerationDone(
-            generation=number,
-            scored=len(scores),
-            failed=len(trials) - len(scores),
-            best=max(scores, default=None),
-            mean=sum(scores) / len(scores) if scores else None,
-        )
+        self._tell(CandidateDone.of(self._study.trial(key)))
 
 
 class _EventLog:

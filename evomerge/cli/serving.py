@@ -1,0 +1,265 @@
+"""The commands `evomerge serve` and `evomerge token ...`, for who runs the service on a machine."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evomerge.cli.endings import answering, leave_quickly, say, say_error, say_json
+from evomerge.errors import InputError
+
+if TYPE_CHECKING:
+    from evomerge.service import Database
+
+DataDir = Annotated[Path, typer.Argument(help="Folder of the service.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", metavar="DATA_DIR", help="Folder of the service.")
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="EVOMERGE_DATABASE",
+        show_envvar=True,
+        metavar="URL",
+        help="postgresql+psycopg://USER@HOST/NAME, with its password in ~/.pgpass; by default a "
+        "file in DATA_DIR.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_DATA = Path("evomerge-data")
+_HUB = "hub:"
+
+
+def serve(
+    data: DataDir = _DATA,
+    database: DatabaseUrl = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8321,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="A proxy in front of it speaks TLS.")
+    ] = False,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of that proxy; 127.0.0.1 and ::1 if not given."),
+    ] = None,
+    public_host: Annotated[
+        list[str] | None, typer.Option(help="A name by which browsers call it.")
+    ] = None,
+    slots: Annotated[
+        int, typer.Option(min=0, max=1024, help="Jobs that run here at once; 0 runs none.")
+    ] = 1,
+    allow_source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR|hub:ORG", help="Where models may come from: a folder, or an organisation."
+        ),
+    ] = None,
+    allow_task: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder of task files.")
+    ] = None,
+    trust_task_code: Annotated[
+        bool, typer.Option("--trust-task-code", help="Uploaded task files may be code too.")
+    ] = False,
+    trust_model_code: Annotated[
+        bool, typer.Option("--trust-model-code", help="A model's own code may run.")
+    ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run jobs on this Ray cluster.")
+    ] = None,
+    max_running: Annotated[
+        int | None, typer.Option(min=1, help="Jobs of a person that run at once.")
+    ] = None,
+    max_queued: Annotated[
+        int | None, typer.Option(min=1, help="Jobs of a person that wait.")
+    ] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(min=0.0, help="Hours of a job's budget.")
+    ] = None,
+    max_items: Annotated[int | None, typer.Option(min=1, help="Items of a job's budget.")] = None,
+    max_duration: Annotated[
+        float | None, typer.Option(min=1.0, help="Seconds of an attempt of a job.")
+    ] = None,
+) -> None:
+    """Serve jobs to a team: an API and a page, a queue, and the processes that run the jobs.
+
+    The first start makes a token for an admin and prints it once. SIGTERM and Ctrl-C stop the
+    server; jobs that run go on, and the next start finds them.
+    """
+    with answering():
+        from evomerge.service import Limits, ServiceSettings, WebSettings, open_server
+
+        folders, organisations = _sources(allow_source or [])
+        settings = ServiceSettings(
+            data=data.absolute(),
+            database=database,
+            host=host,
+            port=port,
+            tls_certificate=tls_cert,
+            tls_key=tls_key,
+            behind_proxy=behind_proxy,
+            slots=slots,
+            limits=Limits(
+                jobs_running=max_running,
+                jobs_queued=max_queued,
+                hours=max_hours,
+                items=max_items,
+                duration_s=max_duration,
+            ),
+            source_folders=folders,
+            hub_organisations=organisations,
+            task_folders=tuple(_folder("--allow-task", path) for path in allow_task or ()),
+            trust_task_code=trust_task_code,
+            trust_model_code=trust_model_code,
+            ray_address=ray_address,
+        )
+        web = WebSettings(hosts=tuple(public_host or ()))
+        if trusted_proxy:
+            web = WebSettings(hosts=web.hosts, trusted_proxies=tuple(trusted_proxy))
+        opened = open_server(settings, web)
+        server = opened.__enter__()
+    # Signals are the server's own from here: the first stops it, and it ends by itself.
+    try:
+        if server.first_token is not None:
+            say("The token of the first admin; it is shown only now:")
+            say(server.first_token)
+        server.run(listening=lambda: say(f"listening on {server.url}"))
+    finally:
+        opened.__exit__(None, None, None)
+    leave_quickly()
+
+
+def _sources(allowed: list[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    folders = [_folder("--allow-source", Path(each)) for each in allowed if _HUB not in each[:4]]
+    organisations = [each.removeprefix(_HUB) for each in allowed if each.startswith(_HUB)]
+    if not all(organisations):
+        raise InputError("--allow-source hub:: the organisation is missing; write hub:ORG")
+    return tuple(folders), tuple(organisations)
+
+
+def _folder(option: str, path: Path) -> Path:
+    if not path.is_dir():
+        raise InputError(f"{option} {path}: no such folder; check the path")
+    return path.resolve()
+
+
+# Tokens, by who can read the data folder or the database.
+
+
+group = typer.Typer(
+    help="Tokens of the service: list them, make one, revoke one.", no_args_is_help=True
+)
+
+
+class RoleName(enum.StrEnum):
+    """What a token may do."""
+
+    viewer = "viewer"
+    runner = "runner"
+    admin = "admin"
+
+
+@group.command("list")
+def list_tokens(
+    data: DataOption = _DATA, database: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
+    """Show all tokens, without their secrets."""
+    with answering(), _opened(data, database) as db:
+        from evomerge.service import projects, tokens
+
+        names = {project.id: project.name for project in projects(db)}
+        listed = tokens(db)
+        if as_json:
+            say_json(
+                [
+                    {
+                        **vars(token),
+                        "projects": token.projects
+                        and [names.get(each, each) for each in token.projects],
+                    }
+                    for token in listed
+                ]
+            )
+            return
+        for token in listed:
+            seen = "all projects"
+            if token.projects is not None:
+                seen = ", ".join(names.get(each, each) for each in token.projects)
+            ends = "revoked" if token.revoked else _until(token.expires)
+            say(f"{token.id}  {token.person}  {token.role}  {seen}  {ends}  {token.name}")
+
+
+@group.command("make")
+def make_token(
+    person: Annotated[str, typer.Argument(help="Whose it is.", show_default=False)],
+    name: Annotated[str, typer.Option(help="What it is for.")] = "command line",
+    role: Annotated[RoleName, typer.Option(help="What it may do.")] = RoleName.runner,
+    project: Annotated[
+        list[str] | None,
+        typer.Option(help="A project that it may see; all if not given. A new one is made."),
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0.001, help="It expires after so many days.")
+    ] = None,
+    data: DataOption = _DATA,
+    database: DatabaseUrl = None,
+) -> None:
+    """Make a token and print its secret, which is not kept."""
+    with answering(), _opened(data, database) as db:
+        from evomerge.service import OPERATOR, make_project, projects
+        from evomerge.service import make_token as make
+
+        known = {each.name: each.id for each in projects(db)}
+        for wanted in project or ():
+            if wanted not in known:
+                known[wanted] = make_project(db, wanted, who=OPERATOR).id
+                say_error(f"project {wanted} is new")
+        token, secret = make(
+            db,
+            name=name,
+            person=person,
+            role=role.value,
+            projects=None if project is None else [known[wanted] for wanted in project],
+            expires=None if days is None else time.time() + days * 86400.0,
+            who=OPERATOR,
+        )
+        say_error(f"token {token.id} of {person}, {role.value}, {_until(token.expires)}:")
+        say(secret)
+
+
+@group.command("revoke")
+def revoke_token(
+    token_id: Annotated[str, typer.Argument(help="Its id, as list shows it.", show_default=False)],
+    data: DataOption = _DATA,
+    database: DatabaseUrl = None,
+) -> None:
+    """Revoke a token and end its browser sessions."""
+    with answering(), _opened(data, database) as db:
+        from evomerge.service import OPERATOR, revoke
+
+        token = revoke(db, token_id, who=OPERATOR)
+        say(f"revoked {token.id} of {token.person}")
+
+
+@contextmanager
+def _opened(data: Path, database: str | None) -> Iterator[Database]:
+    """The database of a service that has been started before."""
+    from evomerge.service import ServiceSettings, open_existing
+
+    with open_existing(ServiceSettings(data=data.absolute(), database=database)) as opened:
+        yield opened
+
+
+def _until(expires: float | None) -> str:
+    if expires is None:
+        return "no end"
+    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expires))
+    return f"expired {moment}" if expires <= time.time() else f"until {moment}"

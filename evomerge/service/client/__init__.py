@@ -1,0 +1,1 @@
+"""The client of a service, for Python and for the command line."""

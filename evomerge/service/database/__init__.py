@@ -1,0 +1,1 @@
+"""The database of the service: SQLite in the data folder, or PostgreSQL."""

@@ -1,0 +1,1 @@
+"""The service over HTTP: routes, security, live events, downloads, metrics and logs."""

@@ -1,0 +1,132 @@
+"""The log of the server: one JSON line for every event, on stderr, without secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from evomerge.errors import hide_secrets
+from evomerge.service.http import metrics
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{4,64}")
+_QUIET = ("/health", "/ready", "/metrics")
+"""Asked every few seconds by machines; logged only when they fail."""
+
+
+def log(event: str, *, level: str = "info", **facts: Any) -> None:
+    """Log an event: its time in UTC, its name, and what is known of it."""
+    now = time.time()
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    shown = {k: hide_secrets(v) if isinstance(v, str) else v for k, v in facts.items()}
+    line = {"at": at, "level": level, "event": event, **shown}
+    # One write for a line, so that lines of several threads do not mix.
+    with contextlib.suppress(OSError, ValueError):  # who reads the log is gone
+        sys.stderr.write(json.dumps(line, ensure_ascii=True, default=str) + "\n")
+        sys.stderr.flush()
+
+
+def log_error(event: str, error: BaseException, scope: Scope | None = None) -> None:
+    """Log a failure of the server with its trace."""
+    facts = {} if scope is None else {"request_id": request_id_of(scope), "path": scope["path"]}
+    trace = "".join(traceback.format_exception(error))
+    log(event, level="error", error=f"{type(error).__name__}: {error}", trace=trace, **facts)
+
+
+class LibraryLog(logging.Handler):
+    """What libraries log, as lines of the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record of the standard library's logging."""
+        facts: dict[str, Any] = {"logger": record.name, "text": record.getMessage()}
+        if record.exc_info and record.exc_info[1] is not None:
+            facts["trace"] = "".join(traceback.format_exception(record.exc_info[1]))
+        log("library", level=record.levelname.lower(), **facts)
+
+
+def take_library_logs() -> None:
+    """Let warnings of all libraries, and uvicorn's own lines, go through this log."""
+    root = logging.getLogger()
+    root.handlers = [LibraryLog(level=logging.WARNING)]
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.WARNING)
+
+
+def request_id_of(scope: Scope) -> str | None:
+    """The id of a request."""
+    found: str | None = scope.get("state", {}).get("request_id")
+    return found
+
+
+def route_of(scope: Scope) -> str:
+    """The pattern of the route that answered, so that no id is in a metric."""
+    path: str = getattr(scope.get("route"), "path", "") or "none"
+    return path
+
+
+class RequestLog:
+    """Names every request, measures it and logs it; answers 500 for what nothing else caught."""
+
+    def __init__(self, app: ASGIApp, *, failed: Callable[[Scope], ASGIApp]) -> None:
+        self._app = app
+        self._failed = failed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = given.decode() if _ID.fullmatch(given) else secrets.token_hex(8)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        began = time.perf_counter()
+        status, ended = 0, False
+
+        async def sending(message: Message) -> None:
+            nonlocal status, ended
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                metrics.observe_request(
+                    scope["method"], route_of(scope), status, time.perf_counter() - began
+                )
+            elif message["type"] == "http.response.body":
+                ended = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            log_error("request_failed", error, scope)
+            if status and not ended:
+                raise  # the client sees that the answer is not whole
+            if not status:
+                await self._failed(scope)(scope, receive, sending)
+        finally:
+            path = scope["path"]
+            if path not in _QUIET or status >= 400:
+                caller = state.get("caller")
+                log(
+                    "request",
+                    request_id=request_id,
+                    method=scope["method"],
+                    path=path,
+                    status=status,
+                    ms=round(1000 * (time.perf_counter() - began), 1),
+                    who=getattr(caller, "name", None),
+                    token=getattr(caller, "token_id", None),
+                    address=(scope.get("client") or (None,))[0],
+                )

@@ -1,0 +1,159 @@
+"""What moves a job: cancel, pause, resume, retry, clone, another place in the queue, export."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Response
+
+from evomerge.service.http import metrics
+from evomerge.service.http.callers import API, Runner
+from evomerge.service.http.here import Here
+from evomerge.service.http.models import (
+    CloneRequest,
+    MoveRequest,
+    NewExport,
+    Resumption,
+)
+from evomerge.service.http.problems import responses
+from evomerge.service.http.routes.jobs import CHANGING, JobId, found, shown
+from evomerge.service.http.views import JobDetail
+from evomerge.service.queue import admission, moves
+from evomerge.service.queue.admission import admit_and_submit
+from evomerge.service.store.jobs import NewJob
+
+router = APIRouter(prefix=f"{API}/jobs/{{job_id}}", tags=["jobs"])
+
+
+@router.post("/cancel", summary="Cancel a job", responses=responses(*CHANGING))
+def cancel(job_id: JobId, caller: Runner, here: Here) -> JobDetail:
+    """End a job. What it recorded is kept; `retry` goes on from there."""
+    job = moves.wish(
+        here.database, job_id, "cancel", settings=here.settings, who=caller.who, scope=caller.scope
+    )
+    return shown(here, job)
+
+
+@router.post("/pause", summary="Pause a job", responses=responses(*CHANGING))
+def pause(job_id: JobId, caller: Runner, here: Here) -> JobDetail:
+    """Stop a job and free its place; `resume` goes on from its record."""
+    job = moves.wish(
+        here.database, job_id, "pause", settings=here.settings, who=caller.who, scope=caller.scope
+    )
+    return shown(here, job)
+
+
+@router.post("/resume", summary="Resume a job", responses=responses(*CHANGING))
+def resume(
+    job_id: JobId,
+    caller: Runner,
+    here: Here,
+    changes: Annotated[Resumption | None, Body()] = None,
+) -> JobDetail:
+    """Go on with a paused search, or with an ended one and a larger budget."""
+    job = moves.wish(
+        here.database,
+        job_id,
+        "run",
+        settings=here.settings,
+        who=caller.who,
+        scope=caller.scope,
+        changes=(changes.set or None) if changes else None,
+    )
+    return shown(here, job)
+
+
+@router.post("/retry", summary="Try a job again", responses=responses(*CHANGING))
+def retry(job_id: JobId, caller: Runner, here: Here) -> JobDetail:
+    """Queue a failed or cancelled job again; a search goes on from its record."""
+    return shown(here, moves.retry(here.database, job_id, who=caller.who, scope=caller.scope))
+
+
+@router.post(
+    "/clone", status_code=201, summary="Copy a job with changes", responses=responses(*CHANGING)
+)
+def clone(
+    job_id: JobId,
+    caller: Runner,
+    here: Here,
+    response: Response,
+    wanted: Annotated[CloneRequest | None, Body()] = None,
+) -> JobDetail:
+    """Queue a new job with the request of this one, and changes of it."""
+    wanted = wanted or CloneRequest()
+    job = admission.clone(
+        here.database,
+        job_id,
+        here.settings,
+        who=caller.who,
+        scope=caller.scope,
+        changes=wanted.set or None,
+        name=wanted.name,
+    )
+    metrics.submitted.labels(job.kind).inc()
+    response.headers["Location"] = f"{API}/jobs/{job.id}"
+    return shown(here, job)
+
+
+@router.post("/move", summary="Another place in the queue", responses=responses(*CHANGING))
+def move(job_id: JobId, place: MoveRequest, caller: Runner, here: Here) -> JobDetail:
+    """Put a queued job before another of the same priority, or at the end."""
+    job = moves.reorder(
+        here.database, job_id, before=place.before, who=caller.who, scope=caller.scope
+    )
+    return shown(here, job)
+
+
+@router.post(
+    "/exports",
+    status_code=201,
+    summary="Export the result of a search",
+    responses={
+        200: {"model": JobDetail, "description": "The job that this key made before"},
+        **responses(*CHANGING),
+    },
+)
+def export(
+    job_id: JobId,
+    caller: Runner,
+    here: Here,
+    response: Response,
+    wanted: Annotated[NewExport | None, Body()] = None,
+    idempotency_key: Annotated[
+        str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")
+    ] = None,
+) -> JobDetail:
+    """Queue an export: recipe, checkpoint, model card and manifest.
+
+    It is a job of its own; when it has succeeded, its files can be downloaded.
+    """
+    wanted = wanted or NewExport()
+    search = found(here, caller, job_id)
+    job, created = admit_and_submit(
+        here.database,
+        NewJob(
+            kind="export",
+            request={
+                "trial": wanted.trial,
+                "point": wanted.point,
+                "verify": wanted.verify,
+                "as_adapter": wanted.as_adapter,
+                "rank": wanted.rank,
+            },
+            project=search.project,
+            owner=caller.name,
+            name=wanted.name or "",
+            priority=wanted.priority,
+            parent=search.id,
+            idempotency=idempotency_key,
+        ),
+        here.settings,
+        who=caller.who,
+        scope=caller.scope,
+    )
+    if created:
+        metrics.submitted.labels(job.kind).inc()
+    else:
+        response.status_code = 200
+    response.headers["Location"] = f"{API}/jobs/{job.id}"
+    return shown(here, job)

@@ -1,0 +1,174 @@
+"""What a search has recorded: status, winner, scores, candidates, answers, figures, report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import HTMLResponse
+
+from evomerge.service.http.callers import API, Viewer
+from evomerge.service.http.guards import REPORT_POLICY
+from evomerge.service.http.here import Here
+from evomerge.service.http.problems import Problem, responses
+from evomerge.service.http.record_models import (
+    AnswersView,
+    CandidatesView,
+    FiguresView,
+    OutcomeView,
+    ScoresView,
+    StatusView,
+)
+from evomerge.service.http.routes.jobs import JobId, found
+from evomerge.service.store.jobs import Job
+
+router = APIRouter(prefix=f"{API}/jobs/{{job_id}}", tags=["record"])
+
+READING = responses(401, 404, 409, 421, 422, 429, 503)
+
+
+@router.get("/status", summary="How far a search is", responses=READING)
+def read_status(job_id: JobId, caller: Viewer, here: Here) -> StatusView:
+    """As `evomerge status --json`, also while the search runs."""
+    view = here.records.view(found(here, caller, job_id))
+    return StatusView.model_validate(view.status)
+
+
+@router.get("/winner", summary="The outcome of a search", responses=READING)
+def read_winner(job_id: JobId, caller: Viewer, here: Here) -> OutcomeView:
+    """The winner or the front, what was gained over which parent, and the recipes."""
+    job = found(here, caller, job_id)
+    outcome = here.records.view(job).outcome
+    if outcome is None:
+        raise _unfinished(job)
+    return OutcomeView.model_validate(outcome)
+
+
+@router.get("/scores", summary="Test scores", responses=READING)
+def read_scores(job_id: JobId, caller: Viewer, here: Here) -> ScoresView:
+    """The winner, its parents and baselines on the test items, with intervals."""
+    outcome = here.records.view(found(here, caller, job_id)).outcome
+    return ScoresView.model_validate({"models": [] if outcome is None else outcome["models"]})
+
+
+@router.get(
+    "/recipe",
+    summary="A recipe",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/yaml": {"schema": {"type": "object"}}}},
+        **READING,
+    },
+)
+def read_recipe(
+    job_id: JobId,
+    caller: Viewer,
+    here: Here,
+    trial: Annotated[
+        str | None, Query(max_length=100, description="A candidate.", examples=["g0012-i003"])
+    ] = None,
+    point: Annotated[
+        str | None, Query(max_length=1000, description="Of a front, as for an export.")
+    ] = None,
+) -> Response:
+    """The recipe of the winner, of a point of the front, or of a candidate, as YAML."""
+    from evomerge.api import recipe_text
+
+    folder = here.records.folder(found(here, caller, job_id))
+    return Response(recipe_text(folder, trial=trial, point=point), media_type="application/yaml")
+
+
+@router.get("/candidates", summary="Candidates", responses=READING)
+def read_candidates(
+    job_id: JobId,
+    caller: Viewer,
+    here: Here,
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=20_000)] = 20_000,
+) -> CandidatesView:
+    """A row for each candidate, as `trials_dataframe` has them."""
+    rows = here.records.view(found(here, caller, job_id)).candidates
+    return CandidatesView(
+        items=[dict(row) for row in rows[offset : offset + limit]], total=len(rows)
+    )
+
+
+@router.get("/answers", summary="What models answered", responses=READING)
+def read_answers(
+    job_id: JobId,
+    caller: Viewer,
+    here: Here,
+    models: Annotated[
+        list[str] | None,
+        Query(
+            max_length=20,
+            description="Labels, candidates, or `winner`, `front`, `parents`, `soup`, `base`.",
+        ),
+    ] = None,
+    change: Annotated[
+        Literal["lost", "gained", "differ"] | None,
+        Query(description="Only items on which the first model lost or gained, or any differ."),
+    ] = None,
+    task: Annotated[str | None, Query(max_length=200)] = None,
+    item: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
+    split: Annotated[Literal["search", "validation", "test"] | None, Query()] = None,
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> AnswersView:
+    """Answers side by side: lost items first, then gained ones."""
+    from evomerge.api import answer_sheet
+
+    folder = here.records.folder(found(here, caller, job_id))
+    sheet = answer_sheet(
+        folder,
+        tuple(models or ()),
+        lost=change == "lost",
+        gained=change == "gained",
+        differ=change == "differ",
+        task=task,
+        item=item,
+        split=split,
+    )
+    document: dict[str, Any] = sheet.to_json()
+    items = document["items"]
+    document["items"] = items[offset : offset + limit]
+    return AnswersView.model_validate({**document, "total": len(items)})
+
+
+@router.get("/figures", summary="The figures of the report", responses=READING)
+def read_figures(job_id: JobId, caller: Viewer, here: Here) -> FiguresView:
+    """The report's figures as plotly takes them, also while the search runs.
+
+    They are made by a process of its own, which takes seconds; until the record changes, the same
+    figures are given again.
+    """
+    return FiguresView.model_validate(
+        {"figures": here.records.figures(found(here, caller, job_id))}
+    )
+
+
+@router.get(
+    "/report",
+    summary="The report",
+    response_class=HTMLResponse,
+    responses={
+        200: {"content": {"text/html": {"schema": {"type": "string"}}}},
+        **READING,
+    },
+)
+def read_report(job_id: JobId, caller: Viewer, here: Here) -> Response:
+    """One HTML file that shows the whole search. Its scripts have no rights on this site."""
+    page = here.records.report(found(here, caller, job_id))
+    return Response(
+        page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY}
+    )
+
+
+def _unfinished(job: Job) -> Problem:
+    return Problem(
+        409,
+        f"{job.id}: the search has not ended; it is {job.state}",
+        field="id",
+        value=job.id,
+        mend="watch its events; the outcome follows event `finished`",
+    )

@@ -1,0 +1,1 @@
+"""The page of the service: static files, served as they are."""

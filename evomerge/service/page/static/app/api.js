@@ -1,0 +1,96 @@
+// Requests to the server. A refusal becomes a Problem with its field, value and mend.
+import { signal } from "./view.js";
+
+const ROOT = "/api/v1";
+
+// Who is signed in: undefined until the server was asked, null for nobody.
+export const session = signal(undefined);
+
+export class Problem extends Error {
+  constructor(document) {
+    super(document.detail);
+    Object.assign(this, document);
+  }
+}
+
+export function path(...parts) {
+  return parts.map((part) => encodeURIComponent(part)).join("/");
+}
+
+function addressOf(where, query) {
+  const given = Object.entries(query ?? {}).flatMap(([name, value]) =>
+    (Array.isArray(value) ? value : [value])
+      .filter((each) => each !== undefined && each !== null && each !== "")
+      .map((each) => [name, String(each)]),
+  );
+  const text = new URLSearchParams(given).toString();
+  return `${ROOT}/${where}${text ? `?${text}` : ""}`;
+}
+
+async function ask(method, where, { query, body, headers, signal: stop } = {}) {
+  let answer;
+  try {
+    answer = await fetch(addressOf(where, query), {
+      method,
+      signal: stop,
+      credentials: "same-origin",
+      headers: {
+        Accept: "application/json",
+        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+        ...(method === "GET" ? {} : { "X-CSRF-Token": session.value?.csrf ?? "" }),
+        ...headers,
+      },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem({
+      status: 0,
+      title: "No answer",
+      detail: "the server does not answer",
+      mend: "it may be starting again; this page tries again by itself",
+    });
+  }
+  if (answer.status === 401 && where !== "session") session.value = null;
+  if (!answer.ok) throw new Problem(await problemIn(answer));
+  return answer;
+}
+
+async function problemIn(answer) {
+  try {
+    return await answer.json();
+  } catch {
+    return { status: answer.status, title: answer.statusText, detail: `status ${answer.status}` };
+  }
+}
+
+export async function get(where, query, stop) {
+  return (await ask("GET", where, { query, signal: stop })).json();
+}
+
+export async function getText(where, query) {
+  return (await ask("GET", where, { query, headers: { Accept: "*/*" } })).text();
+}
+
+export async function send(method, where, body, headers) {
+  const answer = await ask(method, where, { body, headers });
+  return answer.status === 204 ? null : answer.json();
+}
+
+export const post = (where, body, headers) => send("POST", where, body, headers);
+
+export function linkTo(where, query) {
+  return addressOf(where, query);
+}
+
+// For a request that may be sent twice by accident.
+export function newKey() {
+  return crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+}
+
+const RANKS = ["viewer", "runner", "admin"];
+
+// Whether who is signed in has this role, or a higher one.
+export function may(least) {
+  return RANKS.indexOf(session.value?.role) >= RANKS.indexOf(least ?? "viewer");
+}

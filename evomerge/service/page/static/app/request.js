@@ -1,0 +1,99 @@
+// What was asked for, as the file that it is; and the result of a job that is no search.
+import { get, path, post } from "./api.js";
+import { Block, useFetched } from "./parts.js";
+import { hash } from "./place.js";
+import { Plan } from "./plan.js";
+import { ScoreTable } from "./scores.js";
+import { html } from "./view.js";
+import { duration, moment } from "./words.js";
+
+// A document as YAML; the server writes it where it can, because it knows the order of the keys.
+function yamlOf(value, indent = "") {
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  const entries = Array.isArray(value) ? value.map((each) => ["-", each]) : Object.entries(value);
+  if (!entries.length) return Array.isArray(value) ? "[]" : "{}";
+  return entries
+    .map(([key, each]) => {
+      const head = key === "-" ? `${indent}-` : `${indent}${key}:`;
+      const nested = each !== null && typeof each === "object" && Object.keys(each).length;
+      return nested ? `${head}\n${yamlOf(each, `${indent}  `)}` : `${head} ${yamlOf(each)}`;
+    })
+    .join("\n");
+}
+
+export function Request({ job }) {
+  const yaml = useFetched(
+    () =>
+      job.kind === "search"
+        ? post("jobs/validate", { kind: "search", project: job.project, job: job.request }).then(
+            (found) => found.yaml,
+            () => yamlOf(job.request),
+          )
+        : Promise.resolve(yamlOf(job.request)),
+    [job.id, job.state],
+  );
+  return html`<h2>The job</h2>
+    <dl class="tiles">
+      <div><dt>Priority</dt><dd>${job.priority}</dd></div>
+      <div><dt>Attempts</dt><dd>${job.attempts}<small>${job.retries_left} retries left</small></dd></div>
+      <div><dt>Longest attempt</dt><dd>${job.max_duration_s ? duration(job.max_duration_s) : "no limit"}</dd></div>
+      <div><dt>Made</dt><dd>${moment(job.made)}</dd></div>
+    </dl>
+    ${yaml.value && html`<${Block} text=${yaml.value} label="Job file" />`}
+    ${job.parent && html`<p>Made from <a href=${hash(["job", job.parent])}>${job.parent}</a>.</p>`}`;
+}
+
+function titled(key) {
+  return key.replaceAll("_", " ");
+}
+
+function Values({ value }) {
+  if (value === null || typeof value !== "object") {
+    return html`${typeof value === "number" ? Number(value.toPrecision(5)).toLocaleString("en") : String(value ?? "–")}`;
+  }
+  if (Array.isArray(value)) {
+    if (value.every((each) => each === null || typeof each !== "object")) return html`${value.join(", ") || "–"}`;
+    const columns = [...new Set(value.flatMap((each) => Object.keys(each ?? {})))];
+    return html`<div class="scroll" tabindex="0" role="region" aria-label="Table">
+      <table>
+        <thead>
+          <tr>
+            ${columns.map((name) => html`<th scope="col">${titled(name)}</th>`)}
+          </tr>
+        </thead>
+        <tbody>
+          ${value.map(
+            (row) =>
+              html`<tr>
+                ${columns.map((name) => html`<td><${Values} value=${row?.[name] ?? null} /></td>`)}
+              </tr>`,
+          )}
+        </tbody>
+      </table>
+    </div>`;
+  }
+  return html`<table>
+    <tbody>
+      ${Object.entries(value).map(
+        ([key, each]) =>
+          html`<tr>
+            <th scope="row">${titled(key)}</th>
+            <td><${Values} value=${each} /></td>
+          </tr>`,
+      )}
+    </tbody>
+  </table>`;
+}
+
+export function Result({ job }) {
+  const { result } = job;
+  if (!result) return html`<p class="empty">There is no result yet; the job is ${job.state}.</p>`;
+  const lines = result.lines ?? result.text?.split("\n");
+  return html`<h2>Result</h2>
+    ${lines && html`<${Block} text=${lines.join("\n")} label="Result" />`}
+    ${job.kind === "evaluation" && result.scores
+      ? html`<${ScoreTable} models=${[result.scores]} />`
+      : job.kind === "check" && result.report
+        ? html`<${Plan} report=${result.report} />`
+        : html`<${Values} value=${result} />`}`;
+}

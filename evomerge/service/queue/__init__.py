@@ -1,0 +1,1 @@
+"""The queue: admission, limits, claims, moves between states, retries."""

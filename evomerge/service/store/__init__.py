@@ -1,0 +1,1 @@
+"""What the service keeps: jobs, events, people, audit; functions that return frozen dataclasses."""

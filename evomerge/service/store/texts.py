@@ -1,0 +1,32 @@
+"""Texts of users that a database keeps: short, and without characters that it cannot keep."""
+
+from __future__ import annotations
+
+from evomerge.service.store.refusals import Refusal
+
+
+def check_text(text: object, *, field: str, most: int, least: int = 0) -> str:
+    """The text, if both databases can keep it and a line can show it. Raises Refusal."""
+    if not isinstance(text, str):
+        raise Refusal("not a text", field=field, value=repr(text)[:100], mend="give a text")
+    shown = text.encode("ascii", "backslashreplace").decode()[:100]
+    if not least <= len(text) <= most:
+        raise Refusal(
+            f"{len(text)} characters", field=field, value=shown, mend=f"give {least} to {most}"
+        )
+    if any(ord(sign) < 32 or 0x7F <= ord(sign) < 0xA0 for sign in text) or not _can_encode(text):
+        raise Refusal(
+            "has control characters",
+            field=field,
+            value=shown.encode("unicode_escape").decode(),
+            mend="leave them out",
+        )
+    return text
+
+
+def _can_encode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

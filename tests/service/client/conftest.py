@@ -1,0 +1,5 @@
+"""A service in this process, and a client that reaches it without a network."""
+
+from tests.service.http.conftest import house, template
+
+__all__ = ["house", "template"]

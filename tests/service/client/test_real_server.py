@@ -1,0 +1,129 @@
+"""A server process with real searches: watched over a restart, exported, downloaded, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import evomerge
+from evomerge.search import CandidateDone, Finished, GenerationDone
+from evomerge.service.client.remote import StateChanged
+from tests.search.jobs import TASKS, job_document, write_models
+
+ROOT = Path(evomerge.__file__).parents[1]
+STOP_S = 60.0
+
+
+@contextmanager
+def served(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A server process, and the lines that it printed until it listened."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from evomerge.cli import main; main()", "serve", str(data)]
+    with (data.parent / "server.log").open("a") as log:
+        server = subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        )
+    try:
+        assert server.stdout is not None
+        lines = []
+        for line in server.stdout:
+            lines.append(line.strip())
+            if line.startswith("listening on "):
+                break
+        else:
+            raise AssertionError((data.parent / "server.log").read_text())
+        yield server, lines
+    finally:
+        if server.poll() is None:
+            server.terminate()
+        server.wait(STOP_S)
+        assert server.stdout is not None
+        server.stdout.close()
+
+
+def test_a_search_is_watched_over_a_restart_exported_and_downloaded(tmp_path: Path) -> None:
+    write_models(tmp_path / "models")
+    allowed = ("--allow-source", str(tmp_path / "models"), "--allow-task", str(TASKS))
+    data = tmp_path / "data"
+    with served(data, "--port", "0", *allowed) as (first, lines):
+        secret = lines[1]
+        url = lines[-1].removeprefix("listening on ")
+        server = evomerge.connect(url, token=secret)
+        job = server.search(job_document(tmp_path / "models", budget={"candidates": 8}))
+        events = []
+        watching = job.watch()
+        for event in watching:
+            events.append(event)
+            if isinstance(event, CandidateDone):
+                break
+        first.send_signal(signal.SIGTERM)  # while the stream is open
+        assert first.wait(STOP_S) == 0
+    port = url.rpartition(":")[2]
+    with served(data, "--port", port, *allowed) as (_, lines):
+        assert len(lines) == 1, "a token is made once"
+        events += list(watching)
+        result = job.result()
+
+        done = [str(event.candidate) for event in events if isinstance(event, CandidateDone)]
+        assert len(done) == len(set(done))
+        states = [event.state for event in events if isinstance(event, StateChanged)]
+        assert states == ["queued", "starting", "running", "succeeded"]
+        assert [type(event) for event in events].count(Finished) == 1
+        assert any(isinstance(event, GenerationDone) for event in events)
+
+        here = evomerge.open_run(data / "runs" / job.id)
+        assert sorted(done) == sorted(here.trials_dataframe()["candidate"])
+        assert result.headline == here.headline
+        assert result.gain == here.gain
+        assert result.verdict == here.verdict
+        assert result.winner == here.winner
+        assert result.scores().equals(here.scores())
+        assert result.trials_dataframe().equals(here.trials_dataframe())
+        assert result.recipe() == here.winner.recipe.to_yaml()
+
+        out = tmp_path / "merged"
+        export = result.export(out)
+        kept = data / "exports" / export.id
+        names = {path.name for path in kept.iterdir() if not path.name.startswith(".")}
+        assert names == {path.name for path in out.iterdir()}
+        assert {"model.safetensors", "recipe.yaml", "README.md"} <= names
+        for name in names:
+            digests = [hashlib.sha256((at / name).read_bytes()).digest() for at in (kept, out)]
+            assert digests[0] == digests[1]
+        assert result.report(tmp_path / "report.html").read_text().startswith("<!doctype html>")
+        server.close()
+    assert secret not in (tmp_path / "server.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0: tokens would be sent in the clear"),
+        (["--tls-cert", "c.pem"], "--tls-cert: it needs --tls-key too"),
+        (["--allow-source", "/no/such"], "--allow-source /no/such: no such folder"),
+        (
+            ["--host", "no.such.host.invalid", "--behind-proxy"],
+            "--host no.such.host.invalid: no address",
+        ),
+    ],
+)
+def test_a_server_that_cannot_serve_says_so_in_one_line(
+    tmp_path: Path, options: list[str], line: str
+) -> None:
+    from typer.testing import CliRunner
+
+    from evomerge.cli.commands import app
+
+    answer = CliRunner().invoke(app, ["serve", str(tmp_path / "data"), *options])
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith(f"evomerge: {line}")
+    assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,311 @@
+"""The Python client and the command line against a service in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+import evomerge
+from evomerge.cli import remote as commands
+from evomerge.errors import EvomergeError, InputError, StorageError
+from evomerge.evaluate import CandidateKey
+from evomerge.search import CandidateDone, Note
+from evomerge.service.client import connection, downloading, remote
+from evomerge.service.client.connection import Connection, ServerError, find_token, keep_token
+from evomerge.service.client.remote import StateChanged
+from tests.service.http.house import JOB, ROOT, URL, House
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No token of whoever runs the tests; no waits between tries; records name models from here."""
+    monkeypatch.delenv("EVOMERGE_TOKEN", raising=False)
+    monkeypatch.setenv("EVOMERGE_TOKEN_FILE", str(tmp_path / "tokens"))
+    for module in (connection, downloading, remote):
+        monkeypatch.setattr(module, "TRIES_S", (0.0,) * 5)
+    monkeypatch.chdir(ROOT)
+
+
+def server_of(house: House, who: str = "runner", **kwargs: Any) -> remote.Server:
+    transport = kwargs.pop("transport", house.client._transport)
+    return evomerge.connect(URL, token=house.tokens[who], transport=transport)
+
+
+def test_a_search_is_submitted_watched_and_stopped(house: House, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(JOB))
+    with server_of(house) as server:
+        job = server.search(file, set={"budget.candidates": 5}, priority=2)
+        assert (job.state, job.facts["priority"]) == ("queued", 2)
+        assert job.refresh().facts["request"]["budget"]["candidates"] == 5
+        assert [each.id for each in server.jobs(state="queued")] == [job.id]
+        assert job.pause().state == "paused"
+        assert job.resume(set={"budget.candidates": 6}).state == "queued"
+        assert server.job(job.id).cancel().state == "cancelled"
+        events = [event.name for event in job.watch()]
+        assert set(events) == {"state"}
+        with pytest.raises(InputError, match="cancelled: it was stopped"):
+            job.refresh().result()
+        assert job.retry().state == "queued"
+
+
+def test_events_are_those_of_a_search(house: House) -> None:
+    job = house.job(state="running")
+    done = {
+        "event": "candidate_done",
+        "phase": "search",
+        "candidate": "g0001-i002",
+        "label": "g0001-i002",
+        "score": 0.5,
+        "means": {"t": {"acc": 0.5}},
+        "items": 3,
+        "failure": None,
+        "merge_s": 0.1,
+        "evaluate_s": 0.2,
+    }
+    house.tell(job.id, [{"event": "note", "text": "hello"}], name="note")
+    house.tell(job.id, [done], name="candidate_done")
+    house.tell(job.id, [{"event": "of a later version"}], name="later")
+    house.set_state(job.id, "failed")
+    events = list(server_of(house).job(job.id).watch())
+    assert [event for event in events if not isinstance(event, StateChanged)] == [
+        Note(text="hello"),
+        CandidateDone(
+            phase="search",
+            candidate=CandidateKey.parse("g0001-i002"),
+            label="g0001-i002",
+            score=0.5,
+            means={"t": {"acc": 0.5}},
+            items=3,
+            failure=None,
+            merge_s=0.1,
+            evaluate_s=0.2,
+        ),
+    ]
+
+
+class Breaking(httpx2.BaseTransport):
+    """Breaks the first answers of a path off in the middle."""
+
+    def __init__(self, inner: httpx2.BaseTransport, part: str, times: int) -> None:
+        self._inner, self._part, self.left = inner, part, times
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        answer = self._inner.handle_request(request)
+        if self._part not in str(request.url) or not self.left:
+            return answer
+        self.left -= 1
+        body = b"".join(answer.stream)  # type: ignore[arg-type]
+
+        def half() -> Iterator[bytes]:
+            yield body[: len(body) // 2]
+            raise httpx2.ReadError("the connection broke")
+
+        return httpx2.Response(answer.status_code, headers=answer.headers, content=half())
+
+
+def test_a_broken_stream_goes_on_without_a_loss_or_a_double(house: House) -> None:
+    job = house.job(state="running")
+    house.tell(job.id, [{"event": "note", "text": str(n)} for n in range(40)], name="note")
+    house.set_state(job.id, "cancelled")
+    transport = Breaking(house.client._transport, "/events", 4)
+    events = list(server_of(house, transport=transport).job(job.id).watch())
+    texts = [event.text for event in events if isinstance(event, Note)]
+    assert texts == [str(n) for n in range(40)]
+    assert transport.left == 0
+
+
+def test_a_job_is_waited_for(house: House) -> None:
+    job = house.job(state="running")
+    timer = threading.Timer(0.2, house.set_state, (job.id, "failed"))
+    timer.start()
+    assert server_of(house).job(job.id).wait().state == "failed"
+    timer.join()
+
+
+def test_a_result_has_the_numbers_of_the_record(house: House) -> None:
+    job = house.searched()
+    result = server_of(house).job(job.id).result()
+    here = evomerge.open_run(house.settings.run_dir(job.id))
+    assert result.gain == here.gain
+    assert result.winner == here.winner
+    assert (result.headline, result.verdict) == (here.headline, here.verdict)
+    assert result.scores().equals(here.scores())
+    assert result.trials_dataframe().equals(here.trials_dataframe())
+    front = server_of(house).job(house.searched(kind="front").id).result()
+    assert front.gain is None
+    assert len(front.points) >= 1
+    with pytest.raises(EvomergeError, match="front"):
+        _ = front.winner
+
+
+FILES = {"model.safetensors": bytes(range(256)) * 4000, "a b/ü.txt": b"text", "empty": b""}
+
+
+def test_an_export_is_downloaded_over_breaks_and_checked(house: House, tmp_path: Path) -> None:
+    job = house.exported(FILES)
+    transport = Breaking(house.client._transport, "model.safetensors", 3)
+    out = tmp_path / "out"
+    server_of(house, transport=transport).job(job.id).download(out)
+    found = {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file()
+    }
+    assert found == FILES
+    assert transport.left == 0
+    with pytest.raises(StorageError, match="exists already"):
+        server_of(house).job(job.id).download(out)
+
+
+class Lying(httpx2.BaseTransport):
+    """A server that names another file, or another content."""
+
+    def __init__(self, inner: httpx2.BaseTransport, path: str, sha256: str) -> None:
+        self._inner = inner
+        self._file = {"path": path, "size_bytes": 4, "sha256": sha256}
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/files"):
+            return httpx2.Response(200, json={"files": [self._file], "size_bytes": 4})
+        if "/files/" in request.url.path:
+            return httpx2.Response(200, content=b"evil")
+        return self._inner.handle_request(request)
+
+
+@pytest.mark.parametrize("path", ["../evil", "/tmp/evil", "a/../../evil", "", "a\0b"])
+def test_a_server_cannot_write_outside_of_the_folder(
+    house: House, tmp_path: Path, path: str
+) -> None:
+    job = house.exported(FILES)
+    digest = hashlib.sha256(b"evil").hexdigest()
+    server = server_of(house, transport=Lying(house.client._transport, path, digest))
+    with pytest.raises(ServerError, match="outside"):
+        server.job(job.id).download(tmp_path / "down" / "out")
+    assert list((tmp_path / "down").iterdir()) == []
+
+
+def test_a_download_that_is_not_what_the_server_listed_is_refused(
+    house: House, tmp_path: Path
+) -> None:
+    job = house.exported(FILES)
+    server = server_of(house, transport=Lying(house.client._transport, "a", "0" * 64))
+    with pytest.raises(ServerError, match="not what the server has"):
+        server.job(job.id).download(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# The token.
+
+
+def test_a_token_is_kept_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keep_token("https://a.example/", "first")
+    keep_token("https://b.example", "second")
+    keep_token("https://a.example", "third")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert find_token("https://a.example") == "third"
+    assert find_token("https://b.example/") == "second"
+    with pytest.raises(InputError, match="no token for this server"):
+        find_token("https://c.example")
+    path.chmod(0o640)
+    with pytest.raises(InputError, match="chmod 600"):
+        find_token("https://a.example")
+    monkeypatch.setenv("EVOMERGE_TOKEN", "fourth")
+    assert find_token("https://a.example") == "fourth"
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://a", "http://", "http://u:p@a", "http://a?token=x", "http://a:b"]
+)
+def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(InputError):
+        evomerge.connect(url, token="t")
+
+
+# The command line.
+
+
+@pytest.fixture
+def run(house: House, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def reach(url: str, token: str, **_: object) -> Connection:
+        return Connection(url, token, transport=house.client._transport)
+
+    monkeypatch.setattr(remote, "Connection", reach)
+    monkeypatch.setenv("EVOMERGE_TOKEN", house.tokens["runner"])
+
+    def call(*arguments: str, **kwargs: Any) -> Result:
+        rest = commands.take_server(["--server", URL, *arguments])
+        assert rest == list(arguments)
+        return CliRunner().invoke(commands.remote, rest, **kwargs)
+
+    return call
+
+
+def test_the_command_line_submits_lists_and_stops(house: House, run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(JOB))
+    made = run("search", str(file), "--detach", "--set", "budget.candidates=5")
+    assert made.exit_code == 0, made.output
+    job = made.stdout.strip()
+    assert run("list").stdout.startswith(f"{job}  queued  search  runner  kana")
+    assert "queued" in run("status", job).stdout
+    for act, state in (("pause", "paused"), ("cancel", "cancelled"), ("retry", "queued")):
+        assert run(act, job).stdout.split()[1] == state
+    assert run("cancel", job).exit_code == 0
+    ended = run("watch", job)
+    assert ended.exit_code == 2
+    assert f"{job}: cancelled: it was stopped" in ended.stderr
+    assert run("log", job).exit_code == 0
+
+
+def test_the_command_line_ends_as_a_search_here_does(house: House, run: Any) -> None:
+    job = house.searched()
+    ended = run("watch", job.id)
+    here = evomerge.open_run(house.settings.run_dir(job.id))
+    assert ended.exit_code == (0 if here.better else 3)
+    assert here.headline in ended.stdout
+    assert f"next: evomerge --server {URL} export {job.id} --out DIR" in ended.stdout
+    assert here.headline in run("status", job.id).stdout
+
+
+def test_bad_input_is_the_line_of_the_server_and_exit_code_2(
+    house: House, run: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "job.yaml"
+    bad = {**JOB, "models": {"base": "/etc", "sources": ["base"]}}
+    file.write_text(yaml.safe_dump(bad))
+    for arguments in (("search", str(file)), ("status", "jnothing"), ("export", "j", "--out", "o")):
+        ended = run(*arguments)
+        assert ended.exit_code == 2
+        # The server of this process logs there too, in JSON.
+        [line] = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+        assert line.startswith("evomerge: ")
+    assert "models.base: /etc: not a model" in run("search", str(file)).stderr
+
+
+def test_login_keeps_a_token_that_works(
+    house: House, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EVOMERGE_TOKEN")
+    refused = run("login", input="evm_wrong\n")
+    assert refused.exit_code == 2
+    assert "no token for this server" in run("list").stderr
+    kept = run("login", input=f"{house.tokens['viewer']}\n")
+    assert kept.stdout.startswith("viewer, viewer: kept in ")
+    assert house.tokens["viewer"] not in kept.output
+    assert run("list").exit_code == 0
+
+
+def test_without_the_option_the_commands_are_those_of_here() -> None:
+    assert commands.take_server(["search", "job.yaml"]) is None
+    assert commands.take_server([]) is None
+    assert commands.take_server(["--server=http://a", "list"]) == ["list"]

@@ -1,0 +1,157 @@
+"""What a search has recorded, over HTTP: the numbers of the Python API."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+import evomerge
+from evomerge.service.http import records
+from tests.service.http.house import ROOT, House
+
+
+@pytest.fixture(autouse=True)
+def _at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records name their models from there."""
+    monkeypatch.chdir(ROOT)
+
+
+def test_the_outcome_has_the_numbers_of_the_python_api(house: House) -> None:
+    job = house.searched()
+    result = evomerge.open_run(house.settings.run_dir(job.id))
+    shown = house.get(f"/jobs/{job.id}/winner").json()
+    assert shown["headline"] == result.headline
+    assert shown["verdict"] == result.verdict
+    assert result.gain is not None
+    assert {key: shown["gain"][key] for key in ("value", "low", "high")} == {
+        "value": result.gain.value,
+        "low": result.gain.low,
+        "high": result.gain.high,
+    }
+    assert shown["winner"]["label"] == result.winner.label
+    assert shown["winner"]["recipe"] == result.winner.recipe.to_yaml()
+    table = result.scores()
+    rows = house.get(f"/jobs/{job.id}/scores").json()["models"]
+    assert [row["label"] for row in rows] == list(table.index)
+    assert [row["score"]["value"] for row in rows] == list(table[("score", "value")])
+    candidates = house.get(f"/jobs/{job.id}/candidates").json()
+    trials = result.trials_dataframe()
+    assert candidates["total"] == len(trials)
+    assert [row["candidate"] for row in candidates["items"]] == list(trials["candidate"])
+    some = house.get(f"/jobs/{job.id}/candidates", params={"offset": 2, "limit": 3}).json()
+    assert some["items"] == candidates["items"][2:5]
+    status = house.get(f"/jobs/{job.id}/status").json()
+    assert status["finished"] is True
+    assert status["candidates"] == result.candidates
+
+
+def test_a_front_has_its_points(house: House) -> None:
+    job = house.searched(kind="front")
+    shown = house.get(f"/jobs/{job.id}/winner").json()
+    assert shown["kind"] == "front"
+    assert shown["winner"] is None
+    assert len(shown["points"]) >= 1
+    label = shown["points"][0]["label"]
+    recipe = house.get(f"/jobs/{job.id}/recipe", params={"point": label})
+    assert recipe.text == shown["points"][0]["recipe"]
+    assert house.get(f"/jobs/{job.id}/recipe").status_code == 422
+    assert house.get(f"/jobs/{job.id}/recipe", params={"point": "none"}).status_code == 422
+
+
+def test_recipes_are_given_as_yaml(house: House) -> None:
+    job = house.searched()
+    recipe = house.get(f"/jobs/{job.id}/recipe")
+    assert recipe.headers["content-type"].startswith("application/yaml")
+    assert recipe.text == house.get(f"/jobs/{job.id}/winner").json()["winner"]["recipe"]
+    candidate = house.get(f"/jobs/{job.id}/candidates").json()["items"][-1]["candidate"]
+    other = house.get(f"/jobs/{job.id}/recipe", params={"trial": candidate})
+    assert other.text.startswith("merge_method")
+    for trial in ("g9999-i999", "rubbish", "../x"):
+        answer = house.get(f"/jobs/{job.id}/recipe", params={"trial": trial})
+        assert answer.status_code == 422
+
+
+def test_a_record_is_read_once_until_it_changes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = house.searched()
+    reads = []
+    read = evomerge.api.read_record  # type: ignore[attr-defined]
+
+    def counted(folder: Any) -> Any:
+        reads.append(folder)
+        return read(folder)
+
+    monkeypatch.setattr("evomerge.api.read_record", counted)
+    for path in ("status", "winner", "scores", "candidates", "status"):
+        assert house.get(f"/jobs/{job.id}/{path}").status_code == 200
+    assert len(reads) == 1
+    kept = records.Kept[int]()
+    values = iter([1, 2, 3])
+    assert kept.get("a", ((1, 1, 1),), lambda: next(values)) == 1
+    assert kept.get("a", ((1, 1, 1),), lambda: next(values)) == 1
+    assert kept.get("b", (), lambda: next(values)) == 2
+
+
+def test_a_changed_record_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [0.0]
+    monkeypatch.setattr(records.time, "monotonic", lambda: moment[0])
+    kept = records.Kept[int]()
+    values = iter([1, 2])
+
+    def read() -> int:
+        moment[0] += 0.1  # it takes a tenth of a second
+        return next(values)
+
+    assert kept.get("a", ((1, 1, 1),), read) == 1
+    moment[0] += 0.5
+    assert kept.get("a", ((1, 2, 1),), read) == 1
+    moment[0] += 1.0
+    assert kept.get("a", ((1, 2, 1),), read) == 2
+
+
+def test_a_search_without_a_record_says_what_it_waits_for(house: House) -> None:
+    job = house.job()
+    for path in ("status", "winner", "scores", "candidates", "recipe", "answers", "figures"):
+        answer = house.get(f"/jobs/{job.id}/{path}")
+        assert answer.status_code == 409
+        assert "it is queued" in answer.json()["detail"]
+    check = house.job("check", request={"job": {}})
+    assert "has no record" in house.get(f"/jobs/{check.id}/status").json()["detail"]
+
+
+def test_a_damaged_record_is_one_line(house: House) -> None:
+    job = house.searched()
+    (house.settings.run_dir(job.id) / "study.db").write_bytes(b"rubbish")
+    answer = house.get(f"/jobs/{job.id}/status")
+    assert answer.status_code == 422
+    assert "\n" not in answer.json()["detail"]
+
+
+def test_figures_are_made_by_another_process(house: House) -> None:
+    job = house.searched()
+    figures = house.get(f"/jobs/{job.id}/figures").json()["figures"]
+    assert {"search", "test.combined"} <= set(figures)
+    assert figures["search"]["spec"]["data"]
+
+
+def test_a_report_has_no_rights_on_the_site(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = house.searched()
+    monkeypatch.setattr(records.Records, "_draw", lambda *_args: b"<!doctype html><p>")
+    report = house.get(f"/jobs/{job.id}/report")
+    assert report.headers["content-type"].startswith("text/html")
+    policy = report.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none';")
+    assert "allow-same-origin" not in policy
+    assert report.text.startswith("<!doctype html>")
+
+
+def test_reading_a_record_needs_no_large_library(house: House) -> None:
+    if "torch" in sys.modules:
+        pytest.skip("another test has loaded it")
+    job = house.searched()
+    for path in ("status", "winner", "scores", "candidates", "recipe"):
+        assert house.get(f"/jobs/{job.id}/{path}").status_code == 200
+    assert "torch" not in sys.modules

@@ -1,0 +1,98 @@
+"""One browser and one server process for the tests of the page, with searches that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from starlette.testclient import TestClient
+
+from evomerge.service.database.engine import open_database
+from evomerge.service.database.tables import JobRow
+from evomerge.service.settings import ServiceSettings
+from evomerge.service.store import people
+from tests.service.client.test_real_server import served
+from tests.service.http.conftest import house, template
+from tests.service.http.house import MODELS, WEB, House, prepare
+from tests.service.page.browser import Seat, browser, seat
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+__all__ = ["chromium", "desk", "house", "office", "site", "template"]
+
+
+REASON = "task sums: unknown; check the name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A server with jobs. jobs: what each is -> id. tokens: role -> secret."""
+
+    url: str
+    jobs: dict[str, str]
+    tokens: dict[str, str]
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    # Not for the session: its event loop would be in the way of other tests in this process.
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="package")
+def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server that runs nothing, on searches that have ended."""
+    data = prepare(tmp_path_factory.mktemp("page") / "data")
+    made = _house(data)
+    jobs = {"weights": made.searched().id, "front": made.searched(kind="front").id}
+    jobs["waiting"] = made.job(name="waiting").id
+    jobs["second"] = made.job(name="second").id
+    jobs["paused"] = made.job(name="paused").id
+    jobs["failed"] = _failed(made)
+    files = {"model.safetensors": bytes(5000), "recipe.yaml": b"merge: 1\n"}
+    jobs["export"] = made.exported(files).id
+    made.database.close()
+    with served(data, "--port", "0", "--slots", "0", "--allow-source", str(MODELS)) as (_, lines):
+        url = lines[-1].removeprefix("listening on ")
+        yield Site(url=url, jobs=jobs, tokens=dict(made.tokens))
+
+
+@pytest.fixture
+def desk(chromium: Browser, site: Site) -> Iterator[Seat]:
+    """A page of a runner."""
+    with seat(chromium, site.url, site.tokens["runner"]) as taken:
+        yield taken
+
+
+@pytest.fixture
+def office(chromium: Browser, site: Site) -> Iterator[Seat]:
+    """A page of an admin."""
+    with seat(chromium, site.url, site.tokens["admin"]) as taken:
+        yield taken
+
+
+def _failed(house: House) -> str:
+    job = house.job(name="failed", state="failed")
+    with house.database.write() as session:
+        row = session.get_one(JobRow, job.id)
+        row.cause, row.message = "input", REASON
+    return job.id
+
+
+def _house(data: Path) -> House:
+    settings = ServiceSettings(data=data, slots=0, source_folders=(MODELS,))
+    database = open_database(settings.database_url)
+    names = (data / "tokens").read_text().split()
+    return House(
+        settings=settings,
+        database=database,
+        web=WEB,
+        client=cast(TestClient, None),
+        tokens=dict(zip(names[::2], names[1::2], strict=True)),
+        projects={each.name: each.id for each in people.projects(database)},
+    )

@@ -1,0 +1,36 @@
+"""Live events in a browser: one connection for all its tabs, given up while a tab is hidden."""
+
+from __future__ import annotations
+
+import re
+
+from tests.service.page.browser import Seat
+from tests.service.page.conftest import Site
+
+TABS = 7  # a browser has six connections to a server
+
+
+def test_many_tabs_watch_a_job_over_one_connection(office: Seat, site: Site) -> None:
+    job = site.jobs["paused"]
+    tabs = [office.page.context.new_page() for _ in range(TABS)]
+    for tab in tabs:
+        tab.goto(f"{office.url}/#/job/{job}")
+        tab.get_by_text("It waits for its turn").wait_for()
+    numbers = office.page.evaluate("async () => (await fetch('/metrics')).text()")
+    watchers = re.search(r"^evomerge\w*watchers\S* (\S+)$", numbers, re.MULTILINE)
+    assert watchers is not None and float(watchers[1]) == 1.0
+    # What happens reaches every tab without a look at the server.
+    sent = office.page.evaluate(
+        """async (job) => {
+          const { csrf } = await (await fetch('/api/v1/session')).json();
+          const headers = { 'X-CSRF-Token': csrf };
+          const url = `/api/v1/jobs/${job}/pause`;
+          return (await fetch(url, { method: 'POST', headers })).status;
+        }""",
+        job,
+    )
+    assert sent == 200
+    for tab in tabs:
+        tab.locator(".state.paused").wait_for()
+    for tab in tabs:
+        tab.close()

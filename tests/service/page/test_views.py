@@ -1,0 +1,260 @@
+"""What the page shows of jobs that have ended, of the queue, and to admins."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.service.page.browser import Seat, seat
+from tests.service.page.conftest import REASON, Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+def text_of(page: Page) -> str:
+    return page.locator("main").inner_text()
+
+
+def test_a_wrong_token_is_refused_with_a_reason(chromium: Browser, site: Site) -> None:
+    page = chromium.new_page()
+    page.goto(site.url)
+    page.get_by_label("Token").fill("nonsense")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("alert").wait_for()
+    assert "token" in page.get_by_role("alert").inner_text()
+    page.close()
+
+
+def test_a_session_outlives_a_reload_and_ends_when_the_person_leaves(desk: Seat) -> None:
+    desk.page.reload()
+    desk.page.get_by_role("heading", name="Jobs", exact=True).wait_for()
+    cookies = desk.page.context.cookies()
+    assert [(each["httpOnly"], each["sameSite"]) for each in cookies] == [(True, "Strict")]
+    assert desk.page.evaluate("document.cookie") == ""
+    desk.page.get_by_role("button", name="Sign out").click()
+    desk.page.get_by_label("Token").wait_for()
+    assert desk.page.context.cookies() == []
+
+
+def test_jobs_are_listed_and_filtered(desk: Seat, site: Site) -> None:
+    rows = desk.page.locator("tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == len(site.jobs)
+    desk.page.get_by_label("State").select_option("failed")
+    desk.wait_count(rows, 1)
+    assert "failed" in rows.first.inner_text()
+    desk.page.get_by_label("State").select_option("")
+    desk.page.get_by_label("Name or id").fill("waiting")
+    desk.wait_count(rows, 1)
+    assert "q=waiting" in desk.page.url
+    desk.page.get_by_label("Name or id").fill("no such job")
+    desk.page.get_by_text("No job matches these filters").wait_for()
+
+
+def test_a_viewer_can_start_nothing(chromium: Browser, site: Site) -> None:
+    with seat(chromium, site.url, site.tokens["viewer"]) as watcher:
+        assert watcher.page.get_by_role("button", name="New search").count() == 0
+        assert watcher.page.get_by_role("link", name="Admin").count() == 0
+        watcher.go(f"job/{site.jobs['weights']}")
+        watcher.page.get_by_role("heading", name="Scores of the candidates").wait_for()
+        for name in ("Go on …", "Delete …", "Clone with changes"):
+            assert watcher.page.get_by_text(name, exact=True).count() == 0
+
+
+def test_a_search_is_drawn_with_its_baselines_and_their_intervals(desk: Seat, site: Site) -> None:
+    job = site.jobs["weights"]
+    desk.go(f"job/{job}")
+    desk.page.locator(".chart").wait_for()
+    desk.drawn()
+    series = desk.fetch(f"jobs/{job}/series")["search"]
+    label = desk.page.locator(".chart").get_attribute("aria-label") or ""
+    assert f"Scores of {len(series['dots'])} candidates" in label
+    desk.page.get_by_text("Baselines in numbers").click()
+    table = desk.page.get_by_role("region", name="Baselines in numbers").inner_text()
+    for line in series["lines"]:
+        assert line["label"] in table and line["label"] in label
+        assert f"{line['interval']['low']:.3f} to {line['interval']['high']:.3f}" in table
+    headline = desk.fetch(f"jobs/{job}/winner")["headline"]
+    assert headline in text_of(desk.page)
+
+
+def test_the_population_moves_over_the_generations(desk: Seat, site: Site) -> None:
+    desk.go(f"job/{site.jobs['weights']}/population")
+    desk.page.get_by_role("heading", name="Genes over the generations").wait_for()
+    desk.drawn()
+    labels = [chart.get_attribute("aria-label") for chart in desk.page.locator(".chart").all()]
+    population = desk.fetch(f"jobs/{site.jobs['weights']}/series")["population"]
+    count, genes = len(population["candidates"]), len(population["genes"])
+    generations = len(population["generations"])
+    assert labels == [
+        f"Map of {count} candidates in {generations} generations",
+        f"Mean of {genes} genes over {generations} generations",
+    ]
+
+
+def test_coefficients_and_scores_are_those_of_the_report(desk: Seat, site: Site) -> None:
+    job = site.jobs["weights"]
+    desk.go(f"job/{job}/coefficients")
+    desk.page.get_by_role("heading", name="The winner’s coefficients").wait_for()
+    desk.drawn()
+    merge = desk.fetch(f"jobs/{job}/coefficients")["merges"][0]
+    label = desk.page.locator(".chart").first.get_attribute("aria-label") or ""
+    assert label.startswith(f"weight over {merge['depth']} layers")
+    desk.go(f"job/{job}/scores")
+    desk.page.locator(".figure").first.wait_for()
+    desk.drawn()
+    figures = desk.fetch(f"jobs/{job}/figures")["figures"]
+    shown = [chart.get_attribute("aria-label") for chart in desk.page.locator(".chart").all()]
+    wanted = [figure["description"] for place, figure in figures.items() if "test." in place]
+    assert shown == wanted
+    for model in desk.fetch(f"jobs/{job}/scores")["models"]:
+        assert f"{model['score']['value']:.3f}" in text_of(desk.page)
+
+
+def test_a_point_is_picked_from_the_front_and_exported(desk: Seat, site: Site) -> None:
+    job = site.jobs["front"]
+    desk.go(f"job/{job}/scores")
+    points = [point["label"] for point in desk.fetch(f"jobs/{job}/winner")["points"]]
+    desk.page.get_by_role("radio").last.wait_for()
+    assert desk.page.get_by_role("radio").count() == len(points)
+    desk.page.get_by_label(points[-1], exact=True).check()
+    desk.page.get_by_role("link", name="Export this point").click()
+    field = desk.page.get_by_label("Point of the front")
+    field.wait_for()
+    assert field.input_value() == points[-1]
+
+
+def test_answers_are_shown_beside_the_parents_lost_ones_first(desk: Seat, site: Site) -> None:
+    job = site.jobs["weights"]
+    desk.go(f"job/{job}/answers")
+    desk.page.get_by_role("heading", name="Answers, item by item").wait_for()
+    found = desk.fetch(f"jobs/{job}/answers?limit=10")
+    if "items" not in found:  # a record without answers says so in the words of the server
+        desk.page.get_by_text(found["detail"]).wait_for()
+        return
+    desk.page.locator("article").first.wait_for()
+    first = desk.page.locator("article").first.inner_text()
+    assert found["items"][0]["prompt"] in first
+    for answer in found["items"][0]["answers"]:
+        assert answer["model"] in first
+
+
+def test_the_family_goes_down_to_the_sources(desk: Seat, site: Site) -> None:
+    desk.go(f"job/{site.jobs['weights']}/family")
+    desk.page.get_by_role("heading", name="Family tree").wait_for()
+    tree = desk.page.locator(".tree").inner_text()
+    for name in ("arithmetic", "counting", "base"):
+        assert name in tree
+
+
+def test_a_failed_job_says_why_and_can_be_tried_again(desk: Seat, site: Site) -> None:
+    desk.go(f"job/{site.jobs['failed']}")
+    desk.page.get_by_role("button", name="Retry").wait_for()
+    desk.page.get_by_text(REASON).wait_for()
+    desk.page.get_by_text("The search has not scored anything yet").wait_for()
+
+
+def test_the_queue_is_reordered_by_the_keyboard(desk: Seat, site: Site) -> None:
+    desk.go("queue")
+    names = desk.page.get_by_role("region", name="Waiting jobs").locator("td.name a")
+    names.first.wait_for()
+    before = names.all_inner_texts()
+    desk.page.get_by_role("button", name=f"Move {before[1]} up").focus()
+    desk.page.keyboard.press("Enter")
+    desk.page.get_by_text(f"{before[1]} is number 1 of the queue now").wait_for()
+    desk.wait_text(names.first, before[1])
+    desk.page.get_by_label(f"Priority of {before[0]}").fill("7")
+    desk.page.keyboard.press("Enter")
+    desk.wait_text(names.first, before[0])
+
+
+def test_searches_are_compared(desk: Seat, site: Site) -> None:
+    desk.page.get_by_label(f"Compare kana {site.jobs['weights']}").check()
+    desk.page.get_by_label(f"Compare kana {site.jobs['front']}").check()
+    desk.page.get_by_role("button", name="Compare 2").click()
+    table = desk.page.get_by_role("region", name="Searches in numbers")
+    table.wait_for()
+    desk.drawn()
+    assert "verdict" in table.inner_text()
+    assert site.jobs["weights"][:6] in table.inner_text()
+
+
+def test_files_are_downloaded_with_their_checksum(desk: Seat, site: Site) -> None:
+    desk.go(f"job/{site.jobs['export']}")
+    desk.page.get_by_role("button", name="Download model.safetensors").wait_for()
+    with desk.page.expect_download() as download:
+        desk.page.get_by_role("button", name="Download model.safetensors").click()
+    assert download.value.path().read_bytes() == bytes(5000)
+    desk.page.get_by_text("Checksum right").wait_for()
+    with desk.page.expect_download() as archive:
+        desk.page.get_by_role("link", name=re.compile("Download all")).click()
+    assert archive.value.suggested_filename.endswith(".tar")
+    for tool in ("transformers", "vLLM", "llama.cpp"):
+        assert desk.page.get_by_role("region", name=f"Use with {tool}").count() == 1
+
+
+def test_an_admin_makes_and_revokes_a_token_and_reads_the_audit_log(office: Seat) -> None:
+    office.go("admin/tokens")
+    office.page.get_by_label("Person", exact=True).fill("bea")
+    office.page.get_by_label("What it is for").fill("notebook")
+    office.page.get_by_label("Role").select_option("runner")
+    office.page.get_by_role("button", name="Make").click()
+    shown = office.page.get_by_role("region", name="New token")
+    shown.wait_for()
+    assert shown.inner_text().startswith("evm_")
+    office.page.get_by_role("button", name="Revoke notebook of bea").click()
+    office.page.get_by_role("button", name="Revoke the token").click()
+    office.page.get_by_text("notebook is revoked").wait_for()
+    office.go("admin/audit")
+    office.page.get_by_text("token.revoke").first.wait_for()
+    office.go("admin/health")
+    office.page.get_by_role("heading", name=re.compile("The server is")).wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wrong_with_contrast_names_and_landmarks(
+    chromium: Browser, site: Site, scheme: str
+) -> None:
+    search, front = site.jobs["weights"], site.jobs["front"]
+    views = ["jobs", "queue", f"job/{search}", f"job/{front}/scores", f"job/{search}/population"]
+    views += [f"job/{search}/candidates", f"job/{search}/exports", f"job/{search}/family"]
+    views += [f"job/{site.jobs['export']}", "new", "compare", "admin/tokens", "admin/audit"]
+    with seat(chromium, site.url, site.tokens["admin"], color_scheme=scheme) as taken:
+        faults = []
+        for view in views:
+            taken.go(view)
+            taken.page.get_by_role("heading", level=1).wait_for()
+            taken.page.wait_for_load_state("networkidle")
+            faults += [f"{view}: {fault}" for fault in taken.faults()]
+    assert faults == []
+
+
+def test_the_scheme_is_switched_and_kept(desk: Seat) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = desk.page.evaluate(ground)
+    button = desk.page.get_by_role("button", name=re.compile("Colours"))
+    button.click()
+    button.click()
+    dark = desk.page.evaluate(ground)
+    assert dark != light
+    desk.page.reload()
+    desk.page.get_by_role("heading", name="Jobs", exact=True).wait_for()
+    assert desk.page.evaluate(ground) == dark
+
+
+def test_nothing_is_wider_than_a_phone(chromium: Browser, site: Site) -> None:
+    search = site.jobs["weights"]
+    views = ["jobs", "queue", "new", "compare", "admin/tokens", f"job/{site.jobs['export']}"]
+    views += [f"job/{search}/{tab}" for tab in ("search", "scores", "answers", "candidates")]
+    with seat(
+        chromium, site.url, site.tokens["admin"], viewport={"width": 390, "height": 800}
+    ) as phone:
+        for view in views:
+            phone.go(view)
+            phone.page.get_by_role("heading", level=1).wait_for()
+            phone.page.wait_for_load_state("networkidle")
+            width = phone.page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 390, view

@@ -1,0 +1,90 @@
+"""A supervisor with fake runners for tests, and what tests wait for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from evomerge.service.database.engine import Database, open_database
+from evomerge.service.queue.admission import admit_and_submit
+from evomerge.service.runner.supervisor import RUNNER, Supervisor
+from evomerge.service.settings import ServiceSettings
+from evomerge.service.store import jobs
+from evomerge.service.store.job import Job
+from tests.service.jobs import ADMIN, new_job
+
+TASKS = Path(__file__).parents[2] / "search" / "tasks"
+FAKE = (sys.executable, "-m", "tests.service.runner.fake")
+LONGEST_S = 600.0
+
+
+@contextlib.contextmanager
+def supervising(
+    database: Database, settings: ServiceSettings, *, runner: Sequence[str] = FAKE
+) -> Iterator[Supervisor]:
+    supervisor = Supervisor(database, settings, runner=runner)
+    supervisor.start()
+    try:
+        yield supervisor
+    finally:
+        supervisor.stop()
+
+
+def submitted(
+    database: Database, settings: ServiceSettings, project: str, name: str, **changes: Any
+) -> Job:
+    job, _ = admit_and_submit(database, new_job(project, name=name, **changes), settings, who=ADMIN)
+    return job
+
+
+def wait(found: Callable[[], Any]) -> Any:
+    """What `found` returns as soon as it is true."""
+    until = time.monotonic() + LONGEST_S
+    while time.monotonic() < until:
+        answer = found()
+        if answer:
+            return answer
+        time.sleep(0.02)
+    raise AssertionError("it was waited for in vain")
+
+
+def wait_for(database: Database, job: Job, *states: str) -> Job:
+    def found() -> Job | None:
+        now = jobs.get(database, job.id)
+        return now if now.state in states else None
+
+    reached: Job = wait(found)
+    return reached
+
+
+def steps(settings: ServiceSettings, job: Job) -> list[str]:
+    file = settings.run_dir(job.id) / "steps"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def main() -> None:
+    """A server as a process of its own: URL, data folder, models, slots, fake or real runners."""
+    url, data, models, slots, runners = sys.argv[1:]
+    settings = ServiceSettings(
+        data=Path(data),
+        source_folders=(Path(models),),
+        task_folders=(TASKS,),
+        slots=int(slots),
+        poll_s=0.02,
+        backoff_s=0.0,
+        least_disk_bytes=0,
+        least_memory_bytes=0,
+    )
+    database = open_database(url)
+    with supervising(database, settings, runner=RUNNER if runners == "real" else FAKE):
+        print(f"serving {os.getpid()}", flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
