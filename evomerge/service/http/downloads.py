@@ -159,6 +159,9 @@ def _no_such_range(header: str, size_bytes: int) -> Problem:
     )
 
 
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+|[.]{2,}")
+
+
 def is_named(header: str | None, etag: str) -> bool:
     """Whether If-None-Match names the file."""
     if header is None:
@@ -255,3 +258,12 @@ def tail(path: Path, *, after: int, limit_bytes: int) -> tuple[bytes, int]:
     if whole and len(text) == limit_bytes:
         text = text[:whole]
     return text, begin + len(text)
+
+
+def archive_root(name: str, job_id: str) -> str:
+    """The folder that an archive unpacks into: the job's name where it is harmless, and its id.
+
+    A name is a user's text, and programs that unpack archives follow `..` and `/`.
+    """
+    kept = _NO_NAME.sub("-", name).strip("-.")[:80]
+    return f"{kept}-{job_id}" if kept else job_id

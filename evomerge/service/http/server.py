@@ -113,6 +113,8 @@ def check_reach(settings: ServiceSettings) -> None:
 def make_folders(settings: ServiceSettings) -> None:
     """Make the data folder for this user alone. Raises StorageError."""
     data = settings.data
+    # Also where the folder was there before and others may enter it; runners inherit it.
+    os.umask(0o077)
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("runs", "exports", "logs", "uploads"):

@@ -14,7 +14,15 @@ from urllib.parse import unquote
 import pytest
 from starlette.types import Message
 
-from evomerge.service.http.downloads import FoundFile, Span, disposition, span_of, tar, tar_bytes
+from evomerge.service.http.downloads import (
+    FoundFile,
+    Span,
+    archive_root,
+    disposition,
+    span_of,
+    tar,
+    tar_bytes,
+)
 from evomerge.service.http.problems import Problem
 from tests.service.http.house import API, House
 
@@ -224,6 +232,23 @@ def test_names_are_escaped_where_they_are_sent(house: House) -> None:
     )
     assert "\n" not in disposition("a\r\nSet-Cookie: x")
     assert disposition('a";b').count('"') == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "root"),
+    [
+        ("kana", "kana-j1"),
+        ("", "j1"),
+        ("..", "j1"),
+        ("../../../tmp/x", "tmp-x-j1"),
+        ("/abs/x", "abs-x-j1"),
+        ("a..b", "a-b-j1"),
+        ("C:\\x", "C-x-j1"),
+        ("n\u202ea\0m\ne", "n-a-m-e-j1"),
+    ],
+)
+def test_an_archive_unpacks_into_one_folder_below(name: str, root: str) -> None:
+    assert archive_root(name, "j1") == root
 
 
 def test_everything_comes_as_one_tar_of_known_length(house: House) -> None:

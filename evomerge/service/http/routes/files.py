@@ -118,7 +118,7 @@ def archive(job_id: JobId, caller: Viewer, here: Here) -> Response:
     job = found(here, caller, job_id)
     folder = _folder(here, job)
     files = downloads.files_of(folder)
-    root = f"{job.name}-{job.id}" if job.name else job.id
+    root = downloads.archive_root(job.name, job.id)
     return StreamingResponse(
         downloads.tar(folder, files, root),
         headers={
