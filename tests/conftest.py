@@ -60,8 +60,11 @@ def has_room(folder: str) -> bool:
     return not closed and shutil.disk_usage(folder).free >= ROOM
 
 
-LONG = ("test_ray_pool.py", "test_resume.py", "test_pareto.py", "test_cli.py", "test_notebook.py")
-"""Begun first, so that none is left for the end, or begun by both processes of pytest-xdist."""
+LONG = (
+    *("test_ray_pool.py", "test_resume.py", "test_real_server.py", "test_whole_way.py"),
+    *("test_kills.py", "test_pareto.py", "test_cli.py", "test_notebook.py"),
+)
+"""Begun first, so that none is left for the end, or begun by several processes of pytest-xdist."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
