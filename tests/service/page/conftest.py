@@ -53,6 +53,7 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     jobs["waiting"] = made.job(name="waiting").id
     jobs["second"] = made.job(name="second").id
     jobs["paused"] = made.job(name="paused").id
+    jobs["moved"] = made.job(name="moved").id
     jobs["failed"] = _failed(made)
     files = {"model.safetensors": bytes(5000), "recipe.yaml": b"merge: 1\n"}
     jobs["export"] = made.exported(files).id

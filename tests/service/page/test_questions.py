@@ -20,15 +20,11 @@ def asked(**changes: Any) -> dict[str, Any]:
     return {"name": "our_sums", "text": TABLE, "project": "default", **changes}
 
 
-def test_a_task_is_shown_then_kept_and_found(house: House) -> None:
+def test_a_task_is_made_and_found(house: House) -> None:
     wording = "{question} {{ 7 * 7 }} {% for x in y %}"  # data, and no template of its own
-    shown = house.post("/tasks/from-file", asked(prompt=wording))
-    assert shown.status_code == 200, shown.text
-    assert shown.json()["folder"] is None
-    assert [each["answer"] for each in shown.json()["prompts"]] == ["1", "2", "3"]
-    prompt = shown.json()["prompts"][0]["prompt"]
-    assert "What is 0 + 1? {{ 7 * 7 }} {% for x in y %}" in prompt
-    kept = house.post("/tasks/from-file", asked(keep=True)).json()
+    kept = house.post("/tasks/from-file", asked(prompt=wording, keep=True)).json()
+    assert [each["answer"] for each in kept["prompts"]] == ["1", "2", "3"]
+    assert "What is 0 + 1? {{ 7 * 7 }} {% for x in y %}" in kept["prompts"][0]["prompt"]
     assert kept["items"] == 60
     found = {task["name"]: task for task in house.get("/tasks?q=our_sums").json()}
     folder = Path(found["our_sums"]["folder"])
@@ -79,6 +75,7 @@ def test_a_table_is_uploaded_looked_at_and_becomes_a_job(desk: Seat, site: Site)
     page.get_by_label("Right answer").select_option("answer")
     page.get_by_role("button", name="Show three prompts").click()
     page.get_by_role("button", name="Make the task").wait_for()
+    assert desk.fetch("tasks?q=our_sums") == []  # nothing is kept yet
     assert page.get_by_role("region", name="Prompt of").count() == 3
     page.get_by_role("button", name="Make the task").click()
     page.get_by_role("link", name="New search with this task").click()

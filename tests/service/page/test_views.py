@@ -157,6 +157,36 @@ def test_a_failed_job_says_why_and_can_be_tried_again(desk: Seat, site: Site) ->
     desk.page.get_by_text("The search has not scored anything yet").wait_for()
 
 
+def test_a_job_is_paused_resumed_cancelled_and_cloned_by_buttons(desk: Seat, site: Site) -> None:
+    page = desk.page
+    desk.go(f"job/{site.jobs['moved']}")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("It is paused; its record is kept").wait_for()
+    page.get_by_role("button", name="Resume …").click()
+    page.get_by_label("Budget, candidates").fill("90")
+    with page.expect_request("**/resume") as resumed:
+        page.get_by_role("button", name="Resume", exact=True).click()
+    assert resumed.value.post_data_json == {"set": {"budget.candidates": 90}}
+    page.locator(".state.queued").wait_for()
+    page.get_by_role("button", name="Cancel …").click()
+    page.get_by_role("button", name="Cancel the job").click()
+    page.locator(".state.cancelled").wait_for()
+    page.get_by_role("link", name="Clone with changes").click()
+    page.get_by_label("Name").fill("moved-2")
+    page.get_by_label("Candidates at most").fill("12")
+    page.get_by_text("The server would accept this job.").wait_for()
+    page.get_by_role("button", name="Launch").click()
+    page.get_by_role("heading", name="moved-2").wait_for()
+    clone = desk.fetch(f"jobs/{page.url.rpartition('/')[2]}")
+    assert (clone["parent"], clone["request"]["budget"]["candidates"]) == (site.jobs["moved"], 12)
+    page.get_by_role("button", name="Cancel …").click()
+    page.get_by_role("button", name="Cancel the job").click()
+    page.locator(".state.cancelled").wait_for()
+    page.get_by_role("button", name="Delete …").click()
+    page.get_by_role("button", name="Delete the job").click()
+    page.get_by_role("heading", name="Jobs", exact=True).wait_for()
+
+
 def test_the_queue_is_reordered_by_the_keyboard(desk: Seat, site: Site) -> None:
     desk.go("queue")
     names = desk.page.get_by_role("region", name="Waiting jobs").locator("td.name a")

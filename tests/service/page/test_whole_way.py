@@ -51,6 +51,12 @@ def test_a_search_is_built_launched_watched_exported_and_downloaded(
         assert "task: sums_choice" in written and "candidates: 6" in written
         assert str(TASKS) in written  # a job names the folder of a task that is not evomerge's own
 
+        page.get_by_role("button", name="Plan first …").click()
+        page.get_by_role("button", name="Make the plan").click()
+        page.get_by_text("Items, all together").wait_for(timeout=LONG_MS)
+        assert "sums_choice" in page.get_by_role("region", name="Tasks of the plan").inner_text()
+        page.get_by_role("button", name="Close").click()
+
         page.get_by_role("button", name="Launch").click()
         page.get_by_role("heading", name="sums").wait_for()
         job = re.search(r"#/job/(j[a-z2-7]{15})", page.url)

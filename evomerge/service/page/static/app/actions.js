@@ -6,8 +6,11 @@ import { html, useState } from "./view.js";
 
 const UNITS = { candidates: "candidates", hours: "worker hours", items: "items" };
 
-function Resume({ job, onDone, onClose }) {
-  const budget = job.request.budget ?? {};
+function Resume({ job, status, onDone, onClose }) {
+  // What a job was resumed with before counts, and not what it was submitted with.
+  const budget = status?.limits.length
+    ? Object.fromEntries(status.limits.map((limit) => [limit.unit, limit.most]))
+    : (job.request.budget ?? {});
   const [values, setValues] = useState(() =>
     Object.fromEntries(Object.keys(UNITS).map((unit) => [unit, budget[unit] ?? ""])),
   );
@@ -75,7 +78,7 @@ function Sure({ title, words, button, act, onClose }) {
   <//>`;
 }
 
-export function Actions({ job, onChange }) {
+export function Actions({ job, status, onChange }) {
   const [open, setOpen] = useState(null);
   const act = async (what, said) => {
     try {
@@ -111,7 +114,7 @@ export function Actions({ job, onChange }) {
       >Report</a
     >`}
     ${!moving && html`<button class="danger" onClick=${() => setOpen("delete")}>Delete …</button>`}
-    ${open === "resume" && html`<${Resume} job=${job} onDone=${done} onClose=${close} />`}
+    ${open === "resume" && html`<${Resume} job=${job} status=${status} onDone=${done} onClose=${close} />`}
     ${open === "cancel" &&
     html`<${Sure}
       title="Cancel this job?"

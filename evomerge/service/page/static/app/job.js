@@ -42,6 +42,10 @@ const TABS = {
   ],
 };
 const OVER = ["succeeded", "failed", "cancelled"];
+const RESTING = {
+  queued: "It waits for its turn.",
+  paused: "It is paused; its record is kept, and it goes on from there.",
+};
 const QUIET = new Set(["progress", "planned", "note", "checking"]);
 
 // A number that grows when something happened, at most once in `seconds`.
@@ -119,7 +123,7 @@ function Limits({ status, job }) {
         ${score(status.best_parent.score)} <small>${status.best_parent.label}</small>
       </dd>
     </div>`}
-    ${!OVER.includes(job.state) && status.candidates > 0 && status.limits[0].used > 0
+    ${!OVER.includes(job.state) && status.candidates > 0 && status.limits[0].used < status.limits[0].most
       ? html`<div>
           <dt>Left, at this pace</dt>
           <dd>${duration(leftSeconds(status))}<small>of worker time, for the search alone</small></dd>
@@ -193,7 +197,7 @@ export function JobPage({ id, tab }) {
           >
         </div>
       </div>
-      ${may("runner") && html`<${Actions} job=${it} onChange=${job.again} />`}
+      ${may("runner") && html`<${Actions} job=${it} status=${status.value} onChange=${job.again} />`}
     </div>
     <p class="unseen" role="status" aria-live="polite">
       ${it.state}${status.value?.limits.length
@@ -202,7 +206,7 @@ export function JobPage({ id, tab }) {
     </p>
     ${it.message && html`<div class="problem"><strong>${it.cause ?? "failed"}</strong><p>${it.message}</p></div>`}
     ${moving && html`<p class="small quiet">
-      ${connected ? words || (it.state === "queued" ? "It waits for its turn." : "Waiting for news …") : "The server does not answer; this page goes on when it does."}
+      ${connected ? (RESTING[it.state] ?? (words || "Waiting for news …")) : "The server does not answer; this page goes on when it does."}
     </p>`}
     ${isSearch && html`<${Limits} status=${status.value} job=${it} />`}
     <nav class="tabs" aria-label="Views of this job">

@@ -56,12 +56,15 @@ export function Block({ text, label }) {
   </div>`;
 }
 
+const PASSING = new Set([0, 429, 502, 503, 504]);
+
 // A value that is fetched, and fetched again when `keys` or `again` change.
 export function useFetched(read, keys) {
   const [state, setState] = useState({ value: null, problem: null, busy: true, known: false });
   const [round, setRound] = useState(0);
   useEffect(() => {
     const stop = new AbortController();
+    let later;
     setState((old) => ({ ...old, busy: true }));
     read(stop.signal).then(
       (value) => stop.signal.aborted || setState({ value, problem: null, busy: false, known: true }),
@@ -69,9 +72,14 @@ export function useFetched(read, keys) {
         if (stop.signal.aborted || problem.name === "AbortError") return;
         if (!(problem instanceof Problem)) console.error(problem);
         setState((old) => ({ value: old.value, problem, busy: false, known: true }));
+        // A server that starts again or is busy for a moment: nothing may stay half shown.
+        if (PASSING.has(problem.status)) later = setTimeout(() => setRound((old) => old + 1), 2000);
       },
     );
-    return () => stop.abort();
+    return () => {
+      clearTimeout(later);
+      stop.abort();
+    };
   }, [...keys, round]);
   return { ...state, again: () => setRound((old) => old + 1) };
 }

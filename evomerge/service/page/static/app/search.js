@@ -41,14 +41,15 @@ function Stroke({ paint, dash, width }) {
   </svg>`;
 }
 
-export function Legend({ failed }) {
+function Legend({ scored, failed }) {
   return html`<ul class="legend">
-    <li><${Stroke} paint="--accent" dash="none" width="2.5" />generation mean</li>
-    <li><${Stroke} paint="--c2" dash="2 3" width="1.5" />generation best</li>
-    <li>
-      <svg width="8" height="10" aria-hidden="true"><circle cx="4" cy="5" r="3" fill="var(--dot)" /></svg>
-      candidate
-    </li>
+    ${scored &&
+    html`<li><${Stroke} paint="--accent" dash="none" width="2.5" />generation mean</li>
+      <li><${Stroke} paint="--c2" dash="2 3" width="1.5" />generation best</li>
+      <li>
+        <svg width="8" height="10" aria-hidden="true"><circle cx="4" cy="5" r="3" fill="var(--dot)" /></svg>
+        candidate
+      </li>`}
     <li><${Stroke} paint="--ink" dash="6 4" width="1.5" />base or parent</li>
     <li><${Stroke} paint="--line" dash="none" width="1.5" />default merge</li>
     <li>
@@ -147,7 +148,7 @@ export function Search({ job, status, beat }) {
         ${counted(found.dots.length, "candidate")} scored. Each is scored on a sample of items, so a dot moves by
         chance as well as by merit: read the means.
       </p>
-      <${Legend} failed=${found.crosses.length > 0} />
+      <${Legend} scored=${found.generations.length > 0} failed=${found.crosses.length > 0} />
       <${Chart}
         size=${HEIGHT}
         option=${option}
