@@ -67,7 +67,11 @@ def serve(
         list[Path] | None, typer.Option(metavar="DIR", help="A folder of task files.")
     ] = None,
     trust_task_code: Annotated[
-        bool, typer.Option("--trust-task-code", help="Uploaded task files may be code too.")
+        bool,
+        typer.Option(
+            "--trust-task-code",
+            help="Task files in DATA_DIR/uploads may be code.",
+        ),
     ] = False,
     trust_model_code: Annotated[
         bool, typer.Option("--trust-model-code", help="A model's own code may run.")

@@ -15,8 +15,7 @@ class Limits:
 
     jobs_running, jobs_queued: of a person at once. hours, items: of one job's budget; a job must
     then name a budget in that unit. duration_s: of one attempt; a job without its own
-    `max_duration_s` gets this one. retries: the most that a job may ask for. uploads_bytes: of an
-    uploaded file.
+    `max_duration_s` gets this one. retries: the most that a job may ask for.
     """
 
     jobs_running: int | None = None
@@ -25,7 +24,6 @@ class Limits:
     items: int | None = None
     duration_s: float | None = None
     retries: int = 10
-    uploads_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class ServiceSettings:
 
     source_folders, hub_organisations: where models may come from; `*` is any organisation.
     task_folders: folders of task files that jobs may name; they are code, as lm-eval's templates
-    and functions are. trust_task_code: whether uploaded task files may be code too.
+    and functions are. trust_task_code: whether task files in `uploads` may be code.
     trust_model_code: whether a job may set `models.trust_remote_code`.
 
     least_disk_bytes, least_memory_bytes: free space of the data folder, and memory available, below
