@@ -15,9 +15,11 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 OUTSIDE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "constraints.txt",
     "pyproject.toml",
     "benchmarks/*.md",
+    "deploy/*",
     "benchmarks/*.svg",
     "evals/README.md",
     "evals/*/README.md",
