@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +19,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from evomerge.errors import hide_secrets
+from evomerge.service.database.engine import lock
 from evomerge.service.http.callers import API, Runner
 from evomerge.service.http.here import Here, Service
 from evomerge.service.http.models import Request
@@ -33,6 +34,9 @@ CHANGING = (400, 401, 403, 404, 409, 413, 421, 422, 429, 503)
 _MAKING_S = 120.0
 _MAKING = threading.Semaphore(1)
 """One at a time, because a process takes some 300 MB."""
+
+_SECRET = re.compile(r"^EVOMERGE_|PASS|TOKEN|SECRET|KEY|CREDENTIAL")
+"""Names of variables that may hold one."""
 
 _Column = Field(default=None, max_length=200, description="A column; found by its name if null.")
 
@@ -82,14 +86,8 @@ def make_task(new: NewTask, caller: Runner, here: Here) -> MadeTask:
     """Show, or make and keep, a task of a table of questions and answers."""
     project = here.project_id(new.project, caller.scope)
     kept = here.settings.made_tasks(project) / new.name
-    if new.keep and kept.exists():
-        raise Problem(
-            409,
-            f"name: {new.name}: the project has a task of this name",
-            field="name",
-            value=new.name,
-            mend="give another name",
-        )
+    if new.keep:
+        _refuse_taken(kept)
     here.settings.data.joinpath("tasks").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=here.settings.data) as folder:
         table = Path(folder) / f"{new.name}.{new.format}"
@@ -103,8 +101,22 @@ def make_task(new: NewTask, caller: Runner, here: Here) -> MadeTask:
 def _keep(made: Path, kept: Path, here: Service, project: str, caller: Runner) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     with here.database.write() as session:
+        lock(session, f"tasks {project}")  # two requests may want one name
+        _refuse_taken(kept)
         audit.note(session, caller.who, "task.make", kept.name, project=project)
-        shutil.move(made, kept)
+        session.flush()
+        os.rename(made, kept)
+
+
+def _refuse_taken(kept: Path) -> None:
+    if kept.exists():
+        raise Problem(
+            409,
+            f"name: {kept.name}: the project has a task of this name",
+            field="name",
+            value=kept.name,
+            mend="give another name",
+        )
 
 
 def _made(table: Path, out: Path, new: NewTask) -> dict[str, Any]:
@@ -112,7 +124,9 @@ def _made(table: Path, out: Path, new: NewTask) -> dict[str, Any]:
     left_out = {"project", "text", "format", "keep"}
     options = new.model_dump(exclude=left_out, exclude_none=True)
     command = [sys.executable, "-m", "evomerge.service.http.task_maker", str(table), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    # It reads a stranger's table, so it gets no secret of the server.
+    harmless = {name: os.environ[name] for name in os.environ if not _SECRET.search(name)}
+    environment = {**harmless, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with _MAKING:
         try:
             done = subprocess.run(
