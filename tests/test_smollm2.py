@@ -15,6 +15,8 @@ import evomerge
 ROOT = Path(evomerge.__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "smollm2"
 SKILLS = ("problems", "json", "desks")
+DATA = EXAMPLE / "tasks" / "data"
+HELD_OUT = DATA / "held_out"
 MEGABYTE = 1_000_000
 
 
@@ -40,10 +42,20 @@ def test_no_item_was_trained_on() -> None:
         for item in items.draw(skill, 4_000, test=False)
     }
     for skill in (*SKILLS, "problems_json"):
-        lines = (EXAMPLE / "tasks" / "data" / f"{skill}.jsonl").read_text().splitlines()
-        asked = {items.text_of(json.loads(line)["question"]) for line in lines}
-        assert len(asked) == len(lines) == (600 if skill == "problems_json" else 160)
-        assert not asked & trained
+        searched, held_out = (_asked(folder / f"{skill}.jsonl") for folder in (DATA, HELD_OUT))
+        both = skill == "problems_json"
+        assert len(searched) == (600 if both else 80)
+        assert len(held_out) == (2_040 if both else 1_020)
+        assert not searched & held_out
+        assert not (searched | held_out) & trained
+
+
+def _asked(path: Path) -> set[str]:
+    """The questions of a file of items, all different, without the wanted form."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    asked = {items.text_of(json.loads(line)["question"]) for line in lines}
+    assert len(asked) == len(lines)
+    return asked
 
 
 @pytest.mark.parametrize(
