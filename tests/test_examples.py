@@ -431,11 +431,14 @@ def test_the_greedy_soup_is_the_candidate_that_its_comment_names() -> None:
 def test_the_list_of_examples_is_whole() -> None:
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"\]\(([^)]+)\)", text)
-    commands = re.findall(r"`evomerge (search|grid|merge) examples/(\S+?)(?: --out merged)?`", text)
+    commands = re.findall(
+        r"`evomerge (search|grid|merge|evaluate MODEL) examples/(\S+?)(?: --out merged)?`", text
+    )
     paths = (*JOBS.values(), *GRIDS.values(), *RECIPES.values())
     there = [path.relative_to(EXAMPLES).as_posix() for path in paths]
     assert sorted(listed) == sorted(there)
     assert [path for _, path in commands] == listed
     for command, path in commands:
         plain = "grid" if path.endswith("/grid.yaml") else "search"
+        plain = "evaluate MODEL" if path.endswith("/held_out.yaml") else plain
         assert command == ("merge" if path.startswith("recipes/") else plain)
