@@ -19,6 +19,9 @@ MODULES = os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
 # Nothing that was kept before a change, and nothing of a test, is found again.
 CACHE = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
 
+# Until the tests are collected; a third of that time went into looking for garbage.
+gc.set_threshold(100_000, 50, 100)
+
 # A busy machine may take seconds for what takes milliseconds; that is no failure of a property.
 settings.register_profile("evomerge", deadline=None)
 settings.load_profile("evomerge")
@@ -115,12 +118,12 @@ def _migrations_are_read_once() -> None:
         read_once()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _imports_are_no_garbage() -> None:
-    """Else each collection looks through the million objects of the libraries, half a second.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was loaded and collected is no garbage.
 
+    Else each collection looks through the million objects of the libraries, half a second.
     Collections are rarer than Python's own, too: they were a tenth of the tests' processor time.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 
-import alembic.command  # noqa: F401  # with the first record otherwise, in every process
-import torch
+gc.disable()
 
-import tests.grid.kills
-import tests.search.kills  # noqa: F401
-from tests.migrations import read_once
+import alembic.command  # noqa: E402, F401  # with the first record otherwise, in every process
+import torch  # noqa: E402
+
+import tests.grid.kills  # noqa: E402
+import tests.search.kills  # noqa: E402, F401
+from tests.migrations import read_once  # noqa: E402
 
 read_once()
 # Threads do not survive a fork: nothing here may start any.
 torch.set_num_threads(1)
-gc.collect()
 gc.freeze()  # what every fork begins with is no garbage of any
+gc.enable()

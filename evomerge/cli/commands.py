@@ -51,6 +51,7 @@ from evomerge.cli.serving import group as token_group
 from evomerge.cli.serving import serve
 from evomerge.cli.tasks import group as task_group
 from evomerge.errors import EvomergeError, InputError
+from evomerge.startup import begin_loading
 from evomerge.version import __version__
 
 app = typer.Typer(
@@ -348,6 +349,7 @@ def main() -> None:
     """Entry point of the console command."""
     # The libraries' own progress bars would disturb ours; this must be set before they load.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    begin_loading()
     rest = take_server(sys.argv[1:])
     if rest is None:
         run(app)

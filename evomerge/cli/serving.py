@@ -13,6 +13,7 @@ import typer
 
 from evomerge.cli.endings import answering, leave_quickly, say, say_error, say_json
 from evomerge.errors import InputError
+from evomerge.startup import end_loading
 
 if TYPE_CHECKING:
     from evomerge.service import Database
@@ -135,7 +136,12 @@ def serve(
         if server.first_token is not None:
             say("The token of the first admin; it is shown only now:")
             say(server.first_token)
-        server.run(listening=lambda: say(f"listening on {server.url}"))
+
+        def listening() -> None:
+            end_loading()
+            say(f"listening on {server.url}")
+
+        server.run(listening=listening)
     finally:
         opened.__exit__(None, None, None)
     leave_quickly()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from evomerge.service.runner.attempt import main
-from evomerge.service.runner.work import WORK
+from evomerge.startup import begin_loading
+
+begin_loading()
+
+from evomerge.service.runner.attempt import main  # noqa: E402
+from evomerge.service.runner.work import WORK  # noqa: E402
 
 main(WORK)

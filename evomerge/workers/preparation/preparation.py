@@ -27,6 +27,7 @@ from evomerge.optimize import choose_population
 from evomerge.recipe import DType, Recipe, Slice, SliceSource, TokenizerSpec
 from evomerge.sources import Adapter, Source, check_compatible, open_source, shared_structure
 from evomerge.space import DataFlowSpace, SearchSpace, read_space, switches_of
+from evomerge.startup import end_loading
 from evomerge.vocabulary import (
     Alignment,
     TokenizerReader,
@@ -94,6 +95,7 @@ def prepare(job: JobSpec) -> PreparedJob:
     )
     _check_items(job, suite)
     _check_budget(job, suite, spaces)
+    end_loading()
     return PreparedJob(
         job=job,
         sources=sources,

@@ -58,10 +58,11 @@ class Seat:
 
         expect(found).to_have_text(text, timeout=PATIENCE_MS)
 
-    def faults(self) -> list[str]:
-        """What axe-core finds wrong: contrast, names, roles, landmarks."""
+    def faults(self, *rules: str) -> list[str]:
+        """What axe-core finds wrong: contrast, names, roles, landmarks; or by these rules alone."""
         self.page.evaluate(AXE.read_text(encoding="utf-8") + "\n;0")
-        found = self.page.evaluate("axe.run({resultTypes: ['violations']})")
+        options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+        found = self.page.evaluate("(options) => axe.run(options)", options)
         return [
             f"{fault['id']}: {node['target']} {node['failureSummary']}"
             for fault in found["violations"]

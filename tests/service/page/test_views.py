@@ -258,7 +258,9 @@ def test_nothing_is_wrong_with_contrast_names_and_landmarks(
             taken.go(view)
             taken.page.get_by_role("heading", level=1).wait_for()
             taken.page.wait_for_load_state("networkidle")
-            faults += [f"{view}: {fault}" for fault in taken.faults()]
+            # Nothing but colours depends on the scheme.
+            rules = ("color-contrast",) if scheme == "dark" else ()
+            faults += [f"{view}: {fault}" for fault in taken.faults(*rules)]
     assert faults == []
 
 
