@@ -171,8 +171,13 @@ export function JobPage({ id, tab }) {
     },
     setConnected,
   );
-  // Where the job moves without an event that this page saw, and for its used time.
-  useEvery(job.value && !OVER.includes(job.value.state) ? 10 : 0, job.again, [id, job.value?.state]);
+  // Where the job moves without an event that this page saw, and for its used time. The server may
+  // have answered the last event with what it had read a little before.
+  const look = () => {
+    job.again();
+    mark();
+  };
+  useEvery(job.value && !OVER.includes(job.value.state) ? 10 : 0, look, [id, job.value?.state]);
 
   if (!job.value) return html`<${ProblemBox} problem=${job.problem} />`;
   const it = job.value;
