@@ -108,7 +108,9 @@ def make_task(
     )
     read = read_items(table, columns)
     proposal = propose_kind(read, options.kind)
-    read_answers, reason = answered(read, proposal, where=str(table.path), count_from=options.count_from)
+    read_answers, reason = answered(
+        read, proposal, where=str(table.path), count_from=options.count_from
+    )
     items, checks = distinct_items(read_answers)
     examples, items = _with_examples(items, options.fewshot, columns.context is not None)
     task = Task(

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from evomerge.errors import StorageError
 from evomerge.service.store.refusals import Conflict, NoRoom
 
 _FOLDERS = os.O_RDONLY | os.O_DIRECTORY
@@ -60,13 +61,15 @@ class Incoming:
 
 @contextlib.contextmanager
 def room_errors() -> Iterator[None]:
-    """Raise NoRoom where the disk is full."""
+    """Raise NoRoom where the disk is full, StorageError where it cannot be written otherwise."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise no_room() from error
+        if error.errno in _FULL:
+            raise no_room() from error
+        raise StorageError(
+            f"the data folder cannot be written ({error.strerror}); ask the operator to check it"
+        ) from error
 
 
 def no_room() -> NoRoom:
@@ -168,6 +171,8 @@ def _part(upload_id: str) -> str:
 def _folder(data: Path, project: str, *, make: bool = False) -> Iterator[int]:
     """The open folder of a project's uploads. Raises OSError, also where a link is in its place."""
     with contextlib.ExitStack() as close:
+        if make:
+            (data / "uploads").mkdir(exist_ok=True, mode=0o700)
         inside = os.open(data / "uploads", _FOLDERS)
         close.callback(os.close, inside)
         for name in ("received", project):

@@ -23,7 +23,6 @@ from evomerge.service.store.texts import check_text
 Format = Literal["csv", "json", "parquet"]
 
 _TURNED = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-_LONGEST_COLUMN = 200
 _MEND = "delete uploads that are not needed; a few thousand rows are enough for any score"
 
 
@@ -92,10 +91,7 @@ def add(db: Database, upload: NewUpload, *, data: Path, most_bytes: int, who: Wh
     with db.write() as session:
         lock(session, f"uploads {upload.project}")
         _check(_used(session, upload.project), upload.size_bytes, most_bytes)
-        row = UploadRow(
-            **{**vars(upload), "columns": [name[:_LONGEST_COLUMN] for name in upload.columns]},
-            made=now(session),
-        )
+        row = UploadRow(**{**vars(upload), "columns": list(upload.columns)}, made=now(session))
         session.add(row)
         detail = {"name": upload.name, "size_bytes": upload.size_bytes, "sha256": upload.sha256}
         note(session, who, "upload.make", row.id, project=row.project, detail=detail)
@@ -143,7 +139,7 @@ def find(
 def delete(db: Database, upload_id: str, *, data: Path, who: Who, scope: Scope = None) -> Upload:
     """Remove an upload and its file. Raises NotFound."""
     with db.write() as session:
-        row = _row(session, upload_id, scope)
+        row = _row(session, upload_id, scope, locked=True)
         lock(session, f"uploads {row.project}")
         gone = _upload(row)
         note(session, who, "upload.delete", row.id, project=row.project, detail={"name": row.name})
@@ -183,9 +179,9 @@ def _check(used: int, size_bytes: int, most_bytes: int) -> None:
         )
 
 
-def _row(session: Session, upload_id: str, scope: Scope) -> UploadRow:
+def _row(session: Session, upload_id: str, scope: Scope, *, locked: bool = False) -> UploadRow:
     short = upload_id.isalnum() and upload_id.isascii() and len(upload_id) < 50
-    row = session.get(UploadRow, upload_id) if short else None
+    row = session.get(UploadRow, upload_id, with_for_update=locked) if short else None
     if row is None or (scope is not None and row.project not in scope):
         raise NotFound("no such upload", field="upload", value=upload_id, mend="check its id")
     return row
