@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import io
-import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,7 +44,7 @@ class Process:
             return dict(FACTS)
         self.asked, self.read = dict(options), file.read()
         out.mkdir()
-        return json.loads(json.dumps(MADE))
+        return copy.deepcopy(MADE)
 
 
 @pytest.fixture
