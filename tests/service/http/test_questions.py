@@ -2,56 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
 from evomerge.service.http import made_tasks, table_process
 from tests.service.http.house import JOB, MODELS, House
-from tests.service.http.test_uploads import FACTS, send
-
-MADE: dict[str, Any] = {
-    "name": "ours",
-    "metric": "exact_match",
-    "metrics": ["exact_match"],
-    "kind": "exact",
-    "reason": "give --kind contains",
-    "stop": [],
-    "max_tokens": 16,
-    "columns": {},
-    "items": 1,
-    "examples": 0,
-    "splits": {},
-    "checks": [{"level": "warning", "sentence": f"{MODELS / 'base'}: too long for --fewshot"}],
-    "prompts": [{"place": "1", "prompt": "=1+1", "answer": "2", "model": str(MODELS / "base")}],
-}
-
-
-class Process:
-    """In the place of the process: keeps what it was asked for, and makes an empty folder."""
-
-    def __init__(self) -> None:
-        self.asked: dict[str, Any] = {}
-        self.read = b""
-
-    def __call__(
-        self, file: BinaryIO, out: Path | None, options: Any, _memory: int
-    ) -> dict[str, Any]:
-        if out is None:
-            return dict(FACTS)
-        self.asked, self.read = dict(options), file.read()
-        out.mkdir()
-        return copy.deepcopy(MADE)
-
-
-@pytest.fixture
-def process(monkeypatch: pytest.MonkeyPatch) -> Process:
-    made = Process()
-    monkeypatch.setattr(table_process, "run", made)
-    return made
+from tests.service.http.tables import FACTS, MADE, Process, send
 
 
 def asked(house: House, **changes: Any) -> dict[str, Any]:

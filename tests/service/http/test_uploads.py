@@ -11,34 +11,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from starlette.requests import ClientDisconnect
 
 from evomerge.service.database.tables import UploadRow
-from evomerge.service.http import table_process
 from evomerge.service.http.downloads import digest_header
 from evomerge.service.settings import Limits
 from evomerge.service.store import audit, upload_files, uploads
 from evomerge.service.store.refusals import TooLarge
 from evomerge.service.store.uploads import NewUpload
 from tests.service.http.house import House, open_house
-
-TABLE = b"question,answer\n=1+1,{{ 7 * 7 }}\n"
-FACTS = {"format": "csv", "columns": ["question", "answer"], "rows": 1}
-
-
-@pytest.fixture
-def quick(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    """A house where every file is a table; no process reads it."""
-    monkeypatch.setattr(table_process, "run", lambda *_: dict(FACTS))
-    return house
-
-
-def send(house: House, data: Any = TABLE, name: str = "sums.csv", **kwargs: Any) -> httpx2.Response:
-    who = kwargs.pop("who", "runner")
-    params = {"name": name, **kwargs.pop("params", {})}
-    return house.ask("POST", "/uploads", who, content=data, params=params, **kwargs)
+from tests.service.http.tables import FACTS, TABLE, Process, send
 
 
 def files(house: House) -> list[Path]:
@@ -77,29 +60,29 @@ def test_a_table_is_uploaded_in_pieces_listed_and_deleted(house: House) -> None:
     assert acts == [("upload.delete", facts["id"]), ("upload.make", facts["id"])]
 
 
-def test_a_list_has_pages(quick: House) -> None:
+def test_a_list_has_pages(house: House, process: Process) -> None:
     names = [f"{number}.csv" for number in range(3)]
     for name in names:
-        assert send(quick, name=name).status_code == 201
-    first = quick.get("/uploads?limit=2").json()
-    rest = quick.get(f"/uploads?limit=2&cursor={first['cursor']}").json()
+        assert send(house, name=name).status_code == 201
+    first = house.get("/uploads?limit=2").json()
+    rest = house.get(f"/uploads?limit=2&cursor={first['cursor']}").json()
     assert (first["total"], rest["cursor"]) == (3, None)
     assert [each["name"] for each in first["items"] + rest["items"]] == names[::-1]
-    assert quick.get("/uploads", who="other").json()["items"] == []
+    assert house.get("/uploads", who="other").json()["items"] == []
 
 
 @pytest.mark.parametrize("name", ["CON", "..", "a/../../b.csv", "\u3042.csv", "x" * 200])
-def test_a_name_is_only_shown(quick: House, name: str) -> None:
-    facts = send(quick, name=name).json()
+def test_a_name_is_only_shown(house: House, process: Process, name: str) -> None:
+    facts = send(house, name=name).json()
     assert facts["name"] == name
-    assert [file.name for file in files(quick)] == [facts["id"]]
+    assert [file.name for file in files(house)] == [facts["id"]]
 
 
 @pytest.mark.parametrize("name", ["", "a\0.csv", "a\n.csv", "x" * 300, "\u202evsc.exe"])
-def test_a_name_that_cannot_be_shown_is_refused(quick: House, name: str) -> None:
-    answer = send(quick, name=name)
+def test_a_name_that_cannot_be_shown_is_refused(house: House, process: Process, name: str) -> None:
+    answer = send(house, name=name)
     assert (answer.status_code, answer.json()["field"]) == (422, "name")
-    assert files(quick) == []
+    assert files(house) == []
 
 
 @pytest.mark.parametrize(
@@ -117,18 +100,17 @@ def test_a_name_that_cannot_be_shown_is_refused(quick: House, name: str) -> None
     ],
 )
 def test_what_cannot_be_taken_is_refused_and_leaves_nothing(
-    quick: House, data: bytes, asked: dict[str, Any], status: int, words: str
+    house: House, data: bytes, asked: dict[str, Any], status: int, words: str
 ) -> None:
-    answer = send(quick, data, **asked)
+    answer = send(house, data, **asked)
     assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.json()
     assert answer.json()["mend"]
-    assert files(quick) == []
+    assert files(house) == []
 
 
 def test_limits_of_a_file_and_of_a_project_hold(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: Path, tmp_path: Path, process: Process
 ) -> None:
-    monkeypatch.setattr(table_process, "run", lambda *_: dict(FACTS))
     limits = Limits(upload_bytes=40, project_uploads_bytes=50)
     house = open_house(tmp_path / "data", template, limits=limits)
     with house.client:
@@ -172,23 +154,23 @@ def _new(house: House, size_bytes: int) -> NewUpload:
 
 
 def test_a_cut_off_upload_and_a_full_disk_leave_nothing(
-    quick: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("starlette.requests.Request.stream", _cut_off)
-        answer = send(quick)
+        answer = send(house)
     assert (answer.status_code, answer.json()["detail"]) == (400, "the upload was cut off")
-    assert files(quick) == []
+    assert files(house) == []
 
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        answer = send(quick)
+        answer = send(house)
     assert (answer.status_code, answer.json()["type"]) == (507, "urn:evomerge:no-room")
     assert "delete uploads" in answer.json()["mend"]
-    assert files(quick) == []
+    assert files(house) == []
 
 
 async def _cut_off(_request: object) -> AsyncIterator[bytes]:
@@ -196,42 +178,44 @@ async def _cut_off(_request: object) -> AsyncIterator[bytes]:
     raise ClientDisconnect
 
 
-def test_a_killed_server_loses_no_upload_and_its_leftovers_go(quick: House) -> None:
-    kept = send(quick).json()["id"]
-    folder = quick.settings.data / "uploads" / "received" / quick.projects["default"]
+def test_a_killed_server_loses_no_upload_and_its_leftovers_go(
+    house: House, process: Process
+) -> None:
+    kept = send(house).json()["id"]
+    folder = house.settings.data / "uploads" / "received" / house.projects["default"]
     (folder / kept).rename(folder / f".{kept}.part")  # killed before the file got its name
     (folder / ".uaaaaaaaaaaaaaaa.part").write_bytes(b"half")
     old = time.time() - 2 * upload_files.STALE_S
-    for file in files(quick):
+    for file in files(house):
         os.utime(file, (old, old))
     (folder / ".ubbbbbbbbbbbbbbb.part").write_bytes(b"of another server")
-    uploads.sweep(quick.database, quick.projects["default"], data=quick.settings.data)
-    assert {file.name for file in files(quick)} == {kept, ".ubbbbbbbbbbbbbbb.part"}
+    uploads.sweep(house.database, house.projects["default"], data=house.settings.data)
+    assert {file.name for file in files(house)} == {kept, ".ubbbbbbbbbbbbbbb.part"}
     (folder / kept).rename(folder / f".{kept}.part")
-    with upload_files.open_upload(quick.settings.data, folder.name, kept) as file:
-        assert file.read() == TABLE
+    with upload_files.open_upload(house.settings.data, folder.name, kept) as opened:
+        assert opened.read() == TABLE
 
 
-def test_a_link_in_the_folder_leads_nowhere(quick: House, tmp_path: Path) -> None:
+def test_a_link_in_the_folder_leads_nowhere(house: House, process: Process, tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_bytes(TABLE)
-    upload = send(quick).json()["id"]
-    [file] = files(quick)
+    upload = send(house).json()["id"]
+    [file] = files(house)
     file.unlink()
     file.symlink_to(secret)
-    answer = quick.post("/tasks/from-file", {"upload": upload, "name": "ours"})
+    answer = house.post("/tasks/from-file", {"upload": upload, "name": "ours"})
     assert (answer.status_code, answer.json()["field"]) == (409, "upload")
-    quick.ask("DELETE", f"/uploads/{upload}")
-    assert secret.read_bytes() == TABLE and files(quick) == []
+    house.ask("DELETE", f"/uploads/{upload}")
+    assert secret.read_bytes() == TABLE and files(house) == []
     file.parent.rmdir()
     file.parent.symlink_to(tmp_path)
-    answer = send(quick)
+    answer = send(house)
     assert (answer.status_code, "data folder" in answer.json()["detail"]) == (503, True)
     assert list(tmp_path.glob("*.part")) == []
 
 
-def test_how_a_file_is_read_is_kept_with_it(quick: House) -> None:
-    upload = send(quick, params={"encoding": "cp1252", "delimiter": "tab", "header": "false"})
-    with quick.database.read() as session:
+def test_how_a_file_is_read_is_kept_with_it(house: House, process: Process) -> None:
+    upload = send(house, params={"encoding": "cp1252", "delimiter": "tab", "header": "false"})
+    with house.database.read() as session:
         row = session.get_one(UploadRow, upload.json()["id"])
         assert (row.encoding, row.delimiter, row.header, row.rows) == ("cp1252", "tab", False, 1)
