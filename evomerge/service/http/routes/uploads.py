@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
@@ -36,6 +37,8 @@ ProjectName = Annotated[
 
 _BLOCK_BYTES = 2**20
 _SNIFFED_BYTES = 16
+_LONGEST_S = 0.5 * upload_files.STALE_S
+"""So that no other server takes a file that still comes for a leftover."""
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 _NOT_TABLES = (
     (b"PK\x03\x04", "a spreadsheet or a zip archive", "save the sheet as CSV (UTF-8)"),
@@ -291,7 +294,15 @@ async def _take(request: Request, incoming: Incoming, here: Service) -> None:
     most_bytes, quiet_s = here.settings.limits.upload_bytes, here.web.upload_quiet_s
     start, block, total = b"", bytearray(), 0
     try:
+        began = time.monotonic()
         async for piece in _pieces(request, quiet_s):
+            if time.monotonic() - began > _LONGEST_S:
+                raise Problem(
+                    408,
+                    f"the file takes more than {_LONGEST_S:g} s to come",
+                    mend="draw some rows, or send it over a faster connection",
+                    headers={"Connection": "close"},
+                )
             total += len(piece)
             if total > most_bytes:
                 raise too_large_upload(most_bytes)
