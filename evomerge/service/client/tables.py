@@ -7,8 +7,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -75,7 +76,7 @@ def remove(connection: Connection, *parts: str, project: str | None = None) -> h
     return connection.request("DELETE", f"/{path}", params={"project": project})
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     try:
         # Without O_NONBLOCK, opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -87,6 +88,6 @@ def _opened(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
+def _blocks(file: BufferedReader) -> Iterator[bytes]:
     while block := file.read(_BLOCK_BYTES):
         yield block
