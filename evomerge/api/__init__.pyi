@@ -35,4 +35,5 @@ from .series import coefficients_over_depth as coefficients_over_depth
 from .series import search_series as search_series
 from .tables import read_summary as read_summary
 from .tables import score_table as score_table
+from .tasks import describe_table as describe_table
 from .tasks import task_from_file as task_from_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.api.arguments import read_folder
 
@@ -32,6 +32,7 @@ def task_from_file(
     encoding: str | None = None,
     delimiter: str | None = None,
     header: bool = True,
+    shown_as: str | None = None,
     trust_remote_code: bool = False,
     ask: Ask | None = None,
 ) -> TaskReport:
@@ -56,6 +57,7 @@ def task_from_file(
         encoding: of a text file; UTF-8 if not given.
         delimiter: of a CSV file; found if not given.
         header: whether a CSV file has its columns' names in the first row.
+        shown_as: how messages and the task's README name the file; as its path if not given.
         trust_remote_code: let a model's own tokenizer code run.
         ask: called with a part ("question") and the columns it may be; returns one of them.
 
@@ -84,6 +86,38 @@ def task_from_file(
         encoding=encoding,
         delimiter=delimiter,
         header=header,
+        shown_as=shown_as,
         trust_remote_code=trust_remote_code,
     )
     return make_task(Path(path), read_folder(out), options, ask=ask)
+
+
+def describe_table(
+    path: str | Path,
+    *,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    header: bool = True,
+    shown_as: str | None = None,
+) -> dict[str, Any]:
+    """Read a table as `task_from_file` does, and say what it has.
+
+    Args:
+        path: CSV, JSON lines or Parquet file; by its content, whatever its name.
+        encoding: of a text file; UTF-8 if not given.
+        delimiter: of a CSV file; found if not given.
+        header: whether a CSV file has its columns' names in the first row.
+        shown_as: how messages name the file; as its path if not given.
+
+    Returns:
+        "format" ("csv", "json" or "parquet"), "columns" (their names) and "rows" (their number).
+
+    Raises:
+        InputError: it cannot be read, in one line.
+    """
+    from evomerge.questions import read_table
+
+    table = read_table(
+        Path(path), encoding=encoding, delimiter=delimiter, header=header, shown_as=shown_as
+    )
+    return {"format": table.format, "columns": list(table.columns), "rows": len(table.rows)}

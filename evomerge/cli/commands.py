@@ -47,6 +47,7 @@ from evomerge.cli.options import (
 )
 from evomerge.cli.progress import SearchScreen
 from evomerge.cli.remote import remote, take_server
+from evomerge.cli.remote_tasks import group as remote_task_group
 from evomerge.cli.serving import group as token_group
 from evomerge.cli.serving import serve
 from evomerge.cli.tasks import group as task_group
@@ -343,6 +344,7 @@ app.add_typer(task_group)
 app.command()(serve)
 app.add_typer(token_group, name="token")
 app.add_typer(backup_group, name="backup")
+remote.add_typer(remote_task_group)
 
 
 def main() -> None:

@@ -46,7 +46,8 @@ def take_server(arguments: list[str]) -> list[str] | None:
 
 
 @contextmanager
-def _connected() -> Iterator[Server]:
+def connected() -> Iterator[Server]:
+    """The server that the command names; errors are shown in one line."""
     from evomerge.service import connect
 
     with answering(), connect(_address) as server:
@@ -81,7 +82,7 @@ def search(
 
     Exit codes: 0 a winner above the best parent, 2 bad input, 3 none above it, 130 interrupted.
     """
-    with _connected() as server:
+    with connected() as server:
         made = server.search(job, set=overrides, project=project, name=name, priority=priority)
         say_error(f"job {made.id} of project {made.facts['project']}")
         if detach:
@@ -93,7 +94,7 @@ def search(
 @remote.command()
 def resume(job_id: JobId, overrides: Overrides = None, detach: Detach = False) -> None:
     """Go on with a search, with a larger budget if wanted, and watch it."""
-    with _connected() as server:
+    with connected() as server:
         from evomerge.service import read_changes
 
         job = server.job(job_id)
@@ -106,14 +107,14 @@ def resume(job_id: JobId, overrides: Overrides = None, detach: Detach = False) -
 @remote.command()
 def watch(job_id: JobId) -> None:
     """Watch a job until it ends; exit codes as of `search`."""
-    with _connected() as server:
+    with connected() as server:
         _follow(server.job(job_id))
 
 
 @remote.command()
 def status(job_id: JobId, as_json: AsJson = False) -> None:
     """Show how far a search is, also while it runs."""
-    with _connected() as server:
+    with connected() as server:
         job = server.job(job_id)
         facts = job.status() if job.facts["kind"] == "search" and job.facts["started"] else None
         if as_json:
@@ -137,7 +138,7 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """Show jobs, the newest first."""
-    with _connected() as server:
+    with connected() as server:
         shown = []
         for job in server.jobs(project=project, state=state, limit=min(limit, 500)):
             shown.append(job)
@@ -153,28 +154,28 @@ def list_jobs(
 @remote.command()
 def cancel(job_id: JobId) -> None:
     """End a job; what it recorded is kept."""
-    with _connected() as server:
+    with connected() as server:
         _show(server.job(job_id).cancel())
 
 
 @remote.command()
 def pause(job_id: JobId) -> None:
     """Stop a job and free its place; resume goes on."""
-    with _connected() as server:
+    with connected() as server:
         _show(server.job(job_id).pause())
 
 
 @remote.command()
 def retry(job_id: JobId) -> None:
     """Queue a failed or cancelled job again."""
-    with _connected() as server:
+    with connected() as server:
         _show(server.job(job_id).retry())
 
 
 @remote.command()
 def log(job_id: JobId) -> None:
     """Show the end of what the processes of a job printed."""
-    with _connected() as server:
+    with connected() as server:
         for line in server.job(job_id).log().splitlines():
             say(line)
 
@@ -182,7 +183,7 @@ def log(job_id: JobId) -> None:
 @remote.command()
 def report(job_id: JobId, out: Annotated[Path, typer.Option(help="Where to write it.")]) -> None:
     """Download one HTML file that shows the whole search."""
-    with _connected() as server:
+    with connected() as server:
         say(f"report: {server.job(job_id).result().report(out)}")
 
 
@@ -203,7 +204,7 @@ def export(
     rank: Rank = None,
 ) -> None:
     """Export on the server and download the folder; every file is checked."""
-    with _connected() as server:
+    with connected() as server:
         done = server.job(job_id).export(
             out, trial=trial, point=point, verify=verify, as_adapter=as_adapter, rank=rank
         )

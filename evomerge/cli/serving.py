@@ -93,6 +93,12 @@ def serve(
     max_duration: Annotated[
         float | None, typer.Option(min=1.0, help="Seconds of an attempt of a job.")
     ] = None,
+    max_upload: Annotated[
+        int, typer.Option(min=1, max=256, metavar="MIB", help="MiB of an uploaded table.")
+    ] = 256,
+    max_project_uploads: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="MiB of all uploads of a project.")
+    ] = 4096,
 ) -> None:
     """Serve jobs to a team: an API and a page, a queue, and the processes that run the jobs.
 
@@ -118,6 +124,8 @@ def serve(
                 hours=max_hours,
                 items=max_items,
                 duration_s=max_duration,
+                upload_bytes=max_upload * 2**20,
+                project_uploads_bytes=max_project_uploads * 2**20,
             ),
             source_folders=folders,
             hub_organisations=organisations,

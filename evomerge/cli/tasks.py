@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evomerge.cli.endings import answering, say, say_error, say_json, shown_path
+from evomerge.cli.options import AsJson
 from evomerge.errors import visible
 
 if TYPE_CHECKING:
@@ -26,50 +27,67 @@ def _group() -> None:
     """Keep `from-file` a command of its own while it is the only one."""
 
 
+Table = Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet.", show_default=False)]
+Name = Annotated[str | None, typer.Option(help="Name of the task.")]
+Question = Annotated[str | None, typer.Option(help="Column of the questions.")]
+Answer = Annotated[str | None, typer.Option(help="Column of the right answers.")]
+Choices = Annotated[
+    str | None,
+    typer.Option(help="Column that lists the choices, or A,B,C with one each; or none."),
+]
+Context = Annotated[
+    str | None, typer.Option(help="Column of a text that the question is about; or none.")
+]
+Kind = Annotated[str | None, typer.Option(help="choices, exact, number, json, contains or regex.")]
+Prompt = Annotated[
+    str | None, typer.Option(help="Wording with {question} and {context}; \\n is a line break.")
+]
+Stop = Annotated[
+    list[str] | None, typer.Option(help="Text that ends an answer; may be given again.")
+]
+MaxTokens = Annotated[int | None, typer.Option(help="The most tokens of an answer.")]
+Fewshot = Annotated[int, typer.Option(help="Rows that become examples in every prompt.")]
+CountFrom = Annotated[
+    int | None, typer.Option(help="0 or 1: the first choice, where answers are numbers.")
+]
+Model = Annotated[
+    list[str] | None,
+    typer.Option(help="Model whose chat template and context count; may be given again."),
+]
+Within = Annotated[
+    float | None, typer.Option(help="Wished half width of a score's interval: 0.05.")
+]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of the file.")]
+Delimiter = Annotated[str | None, typer.Option(help="Sign between cells of a CSV file.")]
+HasHeader = Annotated[
+    bool, typer.Option(help="Whether the first row of a CSV file names its columns.")
+]
+
+
 @group.command("from-file")
 def from_file(
-    file: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet.", show_default=False)],
+    file: Table,
     out: Annotated[Path, typer.Option(help="Folder to make for the task.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="Name of the task.")] = None,
-    question: Annotated[str | None, typer.Option(help="Column of the questions.")] = None,
-    answer: Annotated[str | None, typer.Option(help="Column of the right answers.")] = None,
-    choices: Annotated[
-        str | None,
-        typer.Option(help="Column that lists the choices, or A,B,C with one each; or none."),
-    ] = None,
-    context: Annotated[
-        str | None, typer.Option(help="Column of a text that the question is about; or none.")
-    ] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="choices, exact, number, json, contains or regex.")
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="Wording with {question} and {context}; \\n is a line break.")
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Text that ends an answer; may be given again.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The most tokens of an answer.")] = None,
-    fewshot: Annotated[int, typer.Option(help="Rows that become examples in every prompt.")] = 0,
-    count_from: Annotated[
-        int | None, typer.Option(help="0 or 1: the first choice, where answers are numbers.")
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Model whose chat template and context count; may be given again."),
-    ] = None,
-    within: Annotated[
-        float | None, typer.Option(help="Wished half width of a score's interval: 0.05.")
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of the file.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Sign between cells of a CSV file.")] = None,
-    header: Annotated[
-        bool, typer.Option(help="Whether the first row of a CSV file names its columns.")
-    ] = True,
+    name: Name = None,
+    question: Question = None,
+    answer: Answer = None,
+    choices: Choices = None,
+    context: Context = None,
+    kind: Kind = None,
+    prompt: Prompt = None,
+    stop: Stop = None,
+    max_tokens: MaxTokens = None,
+    fewshot: Fewshot = 0,
+    count_from: CountFrom = None,
+    model: Model = None,
+    within: Within = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    header: HasHeader = True,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a model's own code run.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make an lm-eval task of your own questions and answers.
 
@@ -88,8 +106,8 @@ def from_file(
             choices=choices,
             context=context,
             kind=kind,
-            prompt=None if prompt is None else _unescaped(prompt),
-            stop=[_unescaped(text) for text in stop] if stop else None,
+            prompt=None if prompt is None else unescaped(prompt),
+            stop=[unescaped(text) for text in stop] if stop else None,
             max_tokens=max_tokens,
             fewshot=fewshot,
             count_from=count_from,
@@ -112,7 +130,7 @@ def from_file(
         say(f"Run it: cd {shlex.quote(str(folder))} && {report.lm_eval_command}")
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """A text of the command line with \\n and \\t as what they mean."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 

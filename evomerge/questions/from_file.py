@@ -55,6 +55,7 @@ class QuestionOptions:
     encoding: str | None = None
     delimiter: str | None = None
     header: bool = True
+    shown_as: str | None = None
     trust_remote_code: bool = False
 
     def check(self) -> None:
@@ -91,7 +92,11 @@ def make_task(
     name = task_name(options.name, path)
     check_free(out)
     table = read_table(
-        path, encoding=options.encoding, delimiter=options.delimiter, header=options.header
+        path,
+        encoding=options.encoding,
+        delimiter=options.delimiter,
+        header=options.header,
+        shown_as=options.shown_as,
     )
     columns = find_columns(
         table,
@@ -103,7 +108,9 @@ def make_task(
     )
     read = read_items(table, columns)
     proposal = propose_kind(read, options.kind)
-    read_answers, reason = answered(read, proposal, where=str(path), count_from=options.count_from)
+    read_answers, reason = answered(
+        read, proposal, where=str(table.path), count_from=options.count_from
+    )
     items, checks = distinct_items(read_answers)
     examples, items = _with_examples(items, options.fewshot, columns.context is not None)
     task = Task(
@@ -139,7 +146,7 @@ def make_task(
         report = TaskReport(
             folder=out,
             name=name,
-            source=path,
+            source=table.path,
             sha256=table.sha256,
             columns=columns,
             kind=task.kind,

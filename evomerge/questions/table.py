@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from evomerge.documents import load_bytes
 from evomerge.errors import TaskError, one_line
+
+Format: TypeAlias = Literal["csv", "json", "parquet"]
 
 Cell: TypeAlias = object
 """A text, a number, a switch, None, a list or a mapping; a CSV file has texts alone."""
@@ -52,9 +54,13 @@ _NOT_TABLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of a file. places: where each row is, "line 7" or "row 7"; sha256: of the file."""
+    """Rows of a file. places: where each row is, "line 7" or "row 7"; sha256: of the file.
+
+    path: as messages name the file.
+    """
 
     path: Path
+    format: Format
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     places: tuple[str, ...]
@@ -76,25 +82,33 @@ class Rows:
 
 
 def read_table(
-    path: Path, *, encoding: str | None = None, delimiter: str | None = None, header: bool = True
+    path: Path,
+    *,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    header: bool = True,
+    shown_as: str | None = None,
 ) -> Table:
     """Read a file of questions.
 
     encoding: of a text file; UTF-8 or what its byte order mark says if not given. delimiter: of a
     CSV file; found by its first rows if not given. header: whether a CSV file names its columns in
-    the first row; else they are named 1, 2, 3. Raises TaskError in one line.
+    the first row; else they are named 1, 2, 3. shown_as: a name for messages, in place of the path.
+    Raises TaskError in one line.
     """
     from evomerge.questions.delimited import read_delimited
     from evomerge.questions.json_rows import read_json_rows
     from evomerge.questions.parquet_rows import read_parquet
 
     data = load_bytes(path, kind="the questions", limit_bytes=LARGEST_BYTES, error=TaskError)
-    where = str(path)
+    named = path if shown_as is None else Path(shown_as)
+    where = str(named)
     for start, what in _NOT_TABLES:
         if data.startswith(start):
             raise TaskError(f"{where}: {what}")
+    format_: Format = "csv"
     if data.startswith(b"PAR1"):
-        found = read_parquet(data, where=where)
+        format_, found = "parquet", read_parquet(data, where=where)
     elif path.suffix.lower() == ".parquet":
         raise TaskError(f"{where}: not a Parquet file, or cut off; write it again")
     else:
@@ -104,7 +118,7 @@ def read_table(
         suffix = path.suffix.lower()
         looks_json = text.lstrip()[:1] in ("{", "[") and suffix not in _TEXT_SUFFIXES
         if suffix in _JSON_SUFFIXES or looks_json:
-            found = read_json_rows(text, where=where)
+            format_, found = "json", read_json_rows(text, where=where)
         else:
             found = read_delimited(
                 text,
@@ -113,7 +127,7 @@ def read_table(
                 header=header,
                 tabs=suffix in (".tsv", ".tab"),
             )
-    return _checked(path, found, hashlib.sha256(data).hexdigest())
+    return _checked(named, found, format_, hashlib.sha256(data).hexdigest())
 
 
 def _decoded(data: bytes, where: str, encoding: str | None) -> str:
@@ -143,7 +157,7 @@ def _decoded(data: bytes, where: str, encoding: str | None) -> str:
     return text
 
 
-def _checked(path: Path, found: Rows, sha256: str) -> Table:
+def _checked(path: Path, found: Rows, format_: Format, sha256: str) -> Table:
     """The table, after the checks that all formats share."""
     where = str(path)
     if len(found.columns) > MOST_COLUMNS:
@@ -165,6 +179,7 @@ def _checked(path: Path, found: Rows, sha256: str) -> Table:
             _check_cell(cell, f"{where}: {place}: {shown(name)}")
     return Table(
         path=path,
+        format=format_,
         columns=tuple(found.columns),
         rows=tuple(tuple(row) for row in found.rows),
         places=tuple(found.places),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,23 @@ class TaskReport:
             "checks": [asdict(check) for check in self.checks],
             "prompts": [asdict(shown) for shown in self.prompts],
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> TaskReport:
+        """The report that `to_json` gave, also where a server made the task."""
+        given = {field.name: document[field.name] for field in fields(cls)}
+        columns = {**document["columns"], "choices": tuple(document["columns"]["choices"])}
+        return cls(
+            **{
+                **given,
+                "folder": Path(document["folder"]),
+                "source": Path(document["source"]),
+                "columns": Columns(**columns),
+                "stop": tuple(document["stop"]),
+                "checks": [Check(**check) for check in document["checks"]],
+                "prompts": [Shown(**shown) for shown in document["prompts"]],
+            }
+        )
 
     def readme(self) -> str:
         """The README of the task's folder; texts of the table cannot be markup there."""

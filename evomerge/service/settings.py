@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 DATABASE_FILE = "evomerge.db"
+LARGEST_UPLOAD_BYTES = 256 * 2**20
+"""No larger table is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,8 @@ class Limits:
 
     jobs_running, jobs_queued: of a person at once. hours, items: of one job's budget; a job must
     then name a budget in that unit. duration_s: of one attempt; a job without its own
-    `max_duration_s` gets this one. retries: the most that a job may ask for.
+    `max_duration_s` gets this one. retries: the most that a job may ask for. upload_bytes: of one
+    uploaded table. project_uploads_bytes: of all that a project keeps.
     """
 
     jobs_running: int | None = None
@@ -24,6 +27,8 @@ class Limits:
     items: int | None = None
     duration_s: float | None = None
     retries: int = 10
+    upload_bytes: int = LARGEST_UPLOAD_BYTES
+    project_uploads_bytes: int = 4 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,7 @@ class ServiceSettings:
         return self.data / "logs" / f"{job_id}.log"
 
     def uploads(self, project: str) -> Path:
-        """The folder of files that members of a project have uploaded; its jobs may read texts."""
+        """The folder of files that the operator put there for a project; its jobs may read them."""
         return self.data / "uploads" / project
 
     def made_tasks(self, project: str) -> Path:

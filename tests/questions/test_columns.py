@@ -16,6 +16,7 @@ from evomerge.questions.table import Table
 def columns_of(names: str | Sequence[str], **options: Any) -> Columns:
     listed = tuple(names.split(",") if isinstance(names, str) else names)
     table = Table(
+        format="csv",
         path=Path("q.csv"),
         columns=listed,
         rows=(tuple(listed),),

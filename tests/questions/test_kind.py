@@ -23,6 +23,7 @@ def read(answers: Sequence[Cell], *choices: Sequence[Cell], names: Sequence[str]
         for number, answer in enumerate(answers)
     ]
     table = Table(
+        format="csv",
         path=Path("q.csv"),
         columns=("question", "answer", *labels),
         rows=tuple(rows),

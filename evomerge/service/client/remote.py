@@ -23,6 +23,7 @@ import httpx2
 
 from evomerge.documents import parse_value
 from evomerge.errors import InputError, JobError, StorageError
+from evomerge.service.client import tables
 from evomerge.service.client.connection import (
     TRIES_S,
     Connection,
@@ -107,6 +108,73 @@ class Server:
             headers={"Idempotency-Key": key or secrets.token_urlsafe(16)},
         )
         return RemoteJob(self.connection, facts)
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        project: str | None = None,
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        header: bool = True,
+    ) -> dict[str, Any]:
+        """Upload a table of questions and answers, whatever its size; its sha256 is compared.
+
+        Args:
+            path: CSV, JSON lines or Parquet file.
+            project: name or id; the token's only project, or `default`, if not given.
+            encoding, delimiter, header: as in `evomerge.task_from_file`.
+
+        Returns:
+            What the server says of it: "id", "columns", "rows", "size_bytes", "sha256" and more.
+
+        Raises:
+            InputError: it cannot be read, or the server refuses it; nothing of it is kept there.
+        """
+        sign = "tab" if delimiter in ("\t", "\\t") else delimiter
+        reading = {"encoding": encoding, "delimiter": sign}
+        query = {"project": project, **reading, "header": str(header).lower()}
+        return tables.send(self.connection, Path(path), query)
+
+    def uploads(self, *, project: str | None = None) -> Iterator[dict[str, Any]]:
+        """Uploads of the projects that the token may see, newest first."""
+        return tables.pages(self.connection, "/uploads", project=project)
+
+    def delete_upload(self, upload_id: str) -> dict[str, Any]:
+        """Delete an upload; "tasks" of the answer names those made of it, which stay."""
+        gone: dict[str, Any] = tables.remove(self.connection, "uploads", upload_id).json()
+        return gone
+
+    def make_task(
+        self, upload: str | Mapping[str, Any], *, name: str, keep: bool = True, **form: Any
+    ) -> dict[str, Any]:
+        """Make a task of an upload.
+
+        Args:
+            upload: its id, or what `upload` returned.
+            name: of the task.
+            keep: keep it for jobs; else it is only shown.
+            form: question, answer, choices, context, kind, prompt, stop, max_tokens, fewshot,
+                count_from, models, within, as in `evomerge.task_from_file`; models as the server
+                has them.
+
+        Returns:
+            The report: "metric", "checks", "prompts", "folder" for `evaluation.task_folders`, more.
+
+        Raises:
+            InputError: the server refuses it, with field, value and mend.
+        """
+        upload_id = upload if isinstance(upload, str) else upload["id"]
+        asked = {"upload": upload_id, "name": name, "keep": keep, **form}
+        return tables.make(self.connection, asked)
+
+    def tasks(self, *, project: str | None = None) -> Iterator[dict[str, Any]]:
+        """Tasks that were made of uploads, by name."""
+        return tables.pages(self.connection, "/tasks/made", project=project)
+
+    def delete_task(self, name: str, *, project: str | None = None) -> None:
+        """Delete a task that was made of an upload; not while a job that waits or runs reads it."""
+        tables.remove(self.connection, "tasks", "made", name, project=project)
 
     def job(self, job_id: str) -> RemoteJob:
         """A job that was submitted before."""

@@ -176,6 +176,27 @@ class JobRow(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(Document)
 
 
+class UploadRow(Base):
+    """A table that a member of a project has uploaded; its bytes are a file in the data folder."""
+
+    __tablename__ = "upload"
+    __table_args__ = (Index("upload_listed", "project", "made"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(ForeignKey("project.id"))
+    owner: Mapped[str]
+    name: Mapped[str]
+    format: Mapped[str]
+    size_bytes: Mapped[int]
+    sha256: Mapped[str]
+    columns: Mapped[list[str]] = mapped_column(Document)
+    rows: Mapped[int]
+    encoding: Mapped[str | None]
+    delimiter: Mapped[str | None]
+    header: Mapped[bool]
+    made: Mapped[float]
+
+
 class EventRow(Base):
     """An event of a job; `seq` counts from 1 without gaps."""
 

@@ -36,8 +36,10 @@ from evomerge.service.http.routes import (
     records,
     series,
     session,
+    uploads,
 )
 from evomerge.service.http.streams import Feeds
+from evomerge.service.http.table_process import Tables
 from evomerge.service.http.web_settings import WebSettings
 from evomerge.service.runner.supervisor import Supervisor
 from evomerge.service.settings import ServiceSettings
@@ -61,6 +63,7 @@ _TAGS = [
     {"name": "watch", "description": "Live events and logs."},
     {"name": "record", "description": "What a search has found so far."},
     {"name": "files", "description": "Downloads of exports."},
+    {"name": "uploads", "description": "Tables of questions, and the tasks made of them."},
     {"name": "found", "description": "What a job may name."},
     {"name": "people", "description": "Projects, tokens, the audit log."},
     {"name": "session", "description": "Browser sessions."},
@@ -88,6 +91,8 @@ def make_app(
         places=Places(web.streams, web.streams_per_token),
         records=Records(settings),
         digests=Digests(),
+        tables=Tables(),
+        uploading=Places(web.uploads, web.uploads_per_token, noun="uploads that come in"),
         supervisor=supervisor,
     )
 
@@ -123,6 +128,7 @@ def make_app(
         files,
         found,
         questions,
+        uploads,
         people,
         session,
         health,

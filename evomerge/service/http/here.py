@@ -13,6 +13,7 @@ from evomerge.service.http.problems import Problem
 from evomerge.service.http.rates import Places
 from evomerge.service.http.records import Records
 from evomerge.service.http.streams import Feeds
+from evomerge.service.http.table_process import Tables
 from evomerge.service.http.web_settings import WebSettings
 from evomerge.service.runner.supervisor import Supervisor
 from evomerge.service.settings import ServiceSettings
@@ -33,6 +34,8 @@ class Service:
     places: Places
     records: Records
     digests: Digests
+    tables: Tables
+    uploading: Places
     supervisor: Supervisor | None
 
     def project_names(self) -> dict[str, str]:

@@ -16,7 +16,14 @@ from evomerge.documents import problem_text, written_parts
 from evomerge.errors import EvomergeError, InputError, StorageError, hide_secrets, one_line
 from evomerge.service.http import logs
 from evomerge.service.store.job import Kind
-from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
+from evomerge.service.store.refusals import (
+    Conflict,
+    NoRoom,
+    NotFound,
+    OverLimit,
+    Refusal,
+    TooLarge,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -86,6 +93,7 @@ _KINDS = {
     403: "not-allowed",
     404: "not-found",
     405: "method",
+    408: "slow",
     409: "conflict",
     413: "too-large",
     415: "media-type",
@@ -95,6 +103,7 @@ _KINDS = {
     429: "limit",
     500: "server",
     503: "not-ready",
+    507: "no-room",
 }
 
 _TITLES = {
@@ -107,6 +116,7 @@ _TITLES = {
     429: "A limit is reached",
     500: "The server failed",
     503: "The server cannot do this now",
+    507: "The server's disk is full",
 }
 
 
@@ -133,6 +143,10 @@ def problem_of(error: EvomergeError) -> Problem:
         return Problem(
             429, line, field=field, value=value, mend=mend, headers={"Retry-After": "30"}
         )
+    if isinstance(error, TooLarge):
+        return Problem(413, line, field=field, value=value, mend=mend)
+    if isinstance(error, NoRoom):
+        return Problem(507, line, field=field, value=value, mend=mend)
     if isinstance(error, InputError):
         return Problem(422, line, field=field, value=value, mend=mend)
     if isinstance(error, StorageError):

@@ -64,18 +64,18 @@ class Failures:
 
 
 class Places:
-    """Open streams: of all, and of each token."""
+    """Open streams, or other things that are open for a while: of all, and of each token."""
 
-    def __init__(self, most: int, most_each: int) -> None:
-        self._most, self._most_each = most, most_each
+    def __init__(self, most: int, most_each: int, *, noun: str = "open streams") -> None:
+        self._most, self._most_each, self._noun = most, most_each, noun
         self._open: dict[str, int] = {}
 
     def problem(self, key: str) -> str | None:
         """Why another stream cannot be opened; None if it can."""
         if self._open.get(key, 0) >= self._most_each:
-            return f"the token has {self._most_each} open streams"
+            return f"the token has {self._most_each} {self._noun}"
         if sum(self._open.values()) >= self._most:
-            return f"the server has {self._most} open streams"
+            return f"the server has {self._most} {self._noun}"
         return None
 
     @contextmanager

@@ -16,7 +16,9 @@ class WebSettings:
     that it is refused. streams, streams_per_token: open streams of live events. session_s: how long
     a browser stays logged in. heartbeat_s: between two comments on a quiet stream; the right to
     watch is checked again as often. poll_s: between two looks for new events of a watched job.
-    stop_s: how long a stopping server waits for answers that are under way.
+    stop_s: how long a stopping server waits for answers that are under way. uploads,
+    uploads_per_token: that come in at once. upload_quiet_s: after so long without a byte an upload
+    is given up.
     """
 
     hosts: tuple[str, ...] = ()
@@ -32,3 +34,6 @@ class WebSettings:
     heartbeat_s: float = 10.0
     poll_s: float = 0.2
     stop_s: float = 3.0
+    uploads: int = 16
+    uploads_per_token: int = 4
+    upload_quiet_s: float = 60.0

@@ -22,8 +22,9 @@ from evomerge.service.runner.attempt import orders
 from evomerge.service.runner.identity import marked, own_identity
 from evomerge.service.runner.resources import Shortage, shortage
 from evomerge.service.settings import ServiceSettings
-from evomerge.service.store import jobs
+from evomerge.service.store import jobs, people, uploads
 from evomerge.service.store.job import Job
+from evomerge.service.store.upload_files import STALE_S
 
 _log = logging.getLogger(__name__)
 
@@ -205,3 +206,9 @@ class Supervisor:
             settings.log_file(job.id).unlink(missing_ok=True)
             jobs.purge(self._database, job.id)
             _log.info("job %s: purged", job.id)
+        for project in people.projects(self._database):
+            uploads.sweep(self._database, project.id, data=settings.data)
+        for left in (*settings.data.glob(".making-*"), *settings.data.glob(".going-*")):
+            with contextlib.suppress(OSError):  # of a server that was killed meanwhile
+                if left.lstat().st_mtime < time.time() - STALE_S:
+                    shutil.rmtree(left, ignore_errors=True)

@@ -3,7 +3,9 @@
 Refusal        (InputError) the request cannot be accepted (422)
 ├── NotFound   there is no such thing, or the asker may not see it (404)
 ├── Conflict   the thing is not in a state for it (409)
-└── OverLimit  a limit of a person or a job (429)
+├── OverLimit  a limit of a person or a job (429)
+├── TooLarge   a file is larger than what may be kept (413)
+└── NoRoom     the disk has no room for it (507)
 """
 
 from __future__ import annotations
@@ -36,3 +38,11 @@ class Conflict(Refusal):
 
 class OverLimit(Refusal):
     """A limit of a person or of a job."""
+
+
+class TooLarge(Refusal):
+    """A file is larger than what may be kept."""
+
+
+class NoRoom(Refusal):
+    """The disk has no room."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import stat
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from evomerge.service.client import connection, downloading, remote
 from evomerge.service.client.connection import Connection, ServerError, find_token, keep_token
 from evomerge.service.client.remote import StateChanged
 from tests.service.http.house import JOB, ROOT, URL, House
+from tests.service.http.tables import Process
 
 
 @pytest.fixture(autouse=True)
@@ -242,6 +244,8 @@ def run(house: House, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(remote, "Connection", reach)
     monkeypatch.setenv("EVOMERGE_TOKEN", house.tokens["runner"])
 
+    importlib.import_module("evomerge.cli.commands")  # gives it the group `task`
+
     def call(*arguments: str, **kwargs: Any) -> Result:
         rest = commands.take_server(["--server", URL, *arguments])
         assert rest == list(arguments)
@@ -309,3 +313,38 @@ def test_without_the_option_the_commands_are_those_of_here() -> None:
     assert commands.take_server(["search", "job.yaml"]) is None
     assert commands.take_server([]) is None
     assert commands.take_server(["--server=http://a", "list"]) == ["list"]
+
+
+def test_a_table_becomes_a_task_over_the_client_and_the_command_line(
+    house: House, process: Process, run: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "our sums.csv"
+    file.write_bytes(b"question,answer\n" + b"1 + 1?,2\n" * 300_000)  # several blocks
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    with server_of(house) as server:
+        upload = server.upload(file, delimiter="\t", header=False)
+        assert (upload["sha256"], upload["name"]) == (digest, "our sums.csv")
+        assert (upload["delimiter"], upload["header"]) == ("tab", False)
+        made = server.make_task(upload, name="ours", kind="exact", stop=[";"])
+        assert process.asked["stop"] == [";"] and Path(made["folder"]).is_dir()
+        assert [task["upload"] for task in server.tasks()] == [upload["id"]]
+        assert server.delete_upload(upload["id"])["tasks"] == ["ours"]
+        server.delete_task("ours")
+        assert [*server.tasks(), *server.uploads()] == []
+        for wrong, words in ((tmp_path / "none.csv", "cannot be read"), (tmp_path, "regular file")):
+            with pytest.raises(InputError, match=words):
+                server.upload(wrong)
+
+    done = run("task", "from-file", str(file), "--choices", "a,b", "--stop", "\\n", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert process.asked["choices"] == ["a", "b"] and process.asked["stop"] == ["\n"]
+    assert process.asked["name"] == "our_sums"
+    [upload] = server_of(house).uploads()
+    assert run("task", "list").stdout.startswith("our_sums  default  exact_match  1  our sums.csv")
+    refused = run("task", "from-file", str(file))
+    assert refused.exit_code == 2
+    assert "evomerge: name: our_sums: the project has a task of this name" in refused.stderr
+    assert run("task", "uploads").stdout.count("\n") == 1  # of the refused one nothing is kept
+    gone = run("task", "delete-upload", upload["id"])
+    assert gone.stdout == "deleted: our sums.csv; tasks that stay: our_sums\n"
+    assert run("task", "delete", "our_sums").stdout == "deleted: our_sums\n"

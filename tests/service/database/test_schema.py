@@ -35,6 +35,15 @@ insert into event (job, seq, at, name, body)
   values ('jaaaaaaaaaaaaaaa', 1, 4.5, 'state', '{"state": "queued"}');
 """,
 }
+VERSIONS["0002"] = (
+    VERSIONS["0001"]
+    + """
+insert into upload (id, project, owner, name, format, size_bytes, sha256, columns, rows, header,
+    made)
+  values ('uaaaaaaaaaaaaaaa', 'paaaaaaaaaaaaaaa', 'ann', 'sums.csv', 'csv', 24, 'abc',
+    '["question", "answer"]', 1, true, 6.5);
+"""
+)
 """Rows of a database as each version wrote them; add those of a new version with its migration."""
 
 

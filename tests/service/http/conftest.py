@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.service.http import table_process
 from tests.service.http.house import House, open_house, prepare
+from tests.service.http.tables import Process
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,11 @@ def house(template: Path, tmp_path: Path) -> Iterator[House]:
     with opened.client:
         yield opened
     opened.database.close()
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Process:
+    """No process reads an uploaded table: every file is one."""
+    made = Process()
+    monkeypatch.setattr(table_process, "run", made)
+    return made

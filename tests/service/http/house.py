@@ -19,7 +19,7 @@ from evomerge.service.database.tables import JobRow
 from evomerge.service.http.app import make_app
 from evomerge.service.http.server import OPERATOR
 from evomerge.service.http.web_settings import WebSettings
-from evomerge.service.settings import ServiceSettings
+from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store import events, jobs, people
 from evomerge.service.store.events import NewEvent
 from evomerge.service.store.jobs import Job, NewJob
@@ -134,21 +134,27 @@ class House:
         return job
 
 
-def open_house(data: Path, template: Path, **web: Any) -> House:
+def open_house(data: Path, template: Path, *, limits: Limits | None = None, **web: Any) -> House:
     """A service on a copy of a prepared database."""
     shutil.copytree(template, data, dirs_exist_ok=True)
-    settings = ServiceSettings(data=data, slots=0, source_folders=(MODELS,))
+    settings = ServiceSettings(
+        data=data,
+        slots=0,
+        source_folders=(MODELS,),
+        limits=limits or Limits(),
+        least_disk_bytes=0,
+    )
     database = open_database(settings.database_url)
-    limits = WebSettings(**{**vars(WEB), **web})
+    reach = WebSettings(**{**vars(WEB), **web})
     client = TestClient(
-        make_app(settings, database, web=limits), base_url=URL, raise_server_exceptions=True
+        make_app(settings, database, web=reach), base_url=URL, raise_server_exceptions=True
     )
     names = (data / "tokens").read_text().split()
     projects = {each.name: each.id for each in people.projects(database)}
     return House(
         settings=settings,
         database=database,
-        web=limits,
+        web=reach,
         client=client,
         tokens=dict(zip(names[::2], names[1::2], strict=True)),
         projects=projects,

@@ -1,34 +1,50 @@
-"""A table becomes a task: over the route, and in the browser."""
+"""A table becomes a task by the process itself: over the routes, and in the browser."""
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests.service.http.tables import send
 from tests.service.page.browser import Seat
 from tests.service.page.conftest import Site
 
 if TYPE_CHECKING:
     from tests.service.http.house import House
 
-TABLE = "question,answer\n" + "".join(f"What is {n} + 1?,{n + 1}\n" for n in range(60))
+QUESTIONS = ["=1+1 {{ 7 * 7 }} {% for x in y %}", *(f"What is {n} + 1?" for n in range(59))]
+ANSWERS = [str(n) for n in range(60)]
 
 
-def asked(**changes: Any) -> dict[str, Any]:
-    return {"name": "our_sums", "text": TABLE, "project": "default", **changes}
+def parquet() -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"question": QUESTIONS, "answer": ANSWERS}), out)
+    return out.getvalue()
 
 
 def test_a_task_is_made_and_found(house: House) -> None:
+    upload = send(house, parquet(), "sums.csv").json()
+    assert (upload["format"], upload["rows"]) == ("parquet", 60)
     wording = "{question} {{ 7 * 7 }} {% for x in y %}"  # data, and no template of its own
-    kept = house.post("/tasks/from-file", asked(prompt=wording, keep=True)).json()
-    assert [each["answer"] for each in kept["prompts"]] == ["1", "2", "3"]
-    assert "What is 0 + 1? {{ 7 * 7 }} {% for x in y %}" in kept["prompts"][0]["prompt"]
+    form = {"upload": upload["id"], "name": "our_sums", "prompt": wording, "keep": True}
+    kept = house.post("/tasks/from-file", {**form, "models": ["base"]}).json()
+    assert [each["answer"] for each in kept["prompts"]] == ["0", "1", "2"]
+    assert {each["model"] for each in kept["prompts"]} == {"base"}
+    said = f"{QUESTIONS[0]} {{{{ 7 * 7 }}}} {{% for x in y %}}"
+    assert said in kept["prompts"][0]["prompt"]
     assert kept["items"] == 60
+    folder = Path(kept["folder"])
+    lines = (folder / "items.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["question"] == QUESTIONS[0]
+    assert "from `sums.csv`" in (folder / "README.md").read_text()
     found = {task["name"]: task for task in house.get("/tasks?q=our_sums").json()}
-    folder = Path(found["our_sums"]["folder"])
-    assert Path(kept["folder"]).is_relative_to(folder)
+    assert folder.is_relative_to(found["our_sums"]["folder"])
     assert house.get("/tasks?q=our_sums", who="other").json() == []
     job = {
         "name": "ours",
@@ -38,38 +54,40 @@ def test_a_task_is_made_and_found(house: House) -> None:
         "budget": {"candidates": 4},
     }
     assert house.post("/jobs/validate", {"kind": "search", "job": job}).status_code == 200
-    assert house.post("/tasks/from-file", asked(keep=True)).status_code == 409
     acts = house.get("/audit?act=task.make", who="admin").json()["items"]
     assert [(act["who"], act["what"]) for act in acts] == [("runner", "our_sums")]
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "words"),
+    ("text", "form", "field"),
     [
-        ({"text": "a,b\n1,2\n"}, 422, "question"),
-        ({"name": "../out"}, 422, "name"),
-        ({"project": "other"}, 404, "project"),
-        ({"prompt": "no place"}, 422, "{question}"),
+        ("a,b\n1,2\n", {}, "question"),
+        ("question,answer\n1,2\n", {"answer": "b"}, "answer"),
+        ("question,answer\n", None, "upload"),
     ],
 )
 def test_what_is_no_task_is_refused_in_one_line(
-    house: House, changes: dict[str, Any], status: int, words: str
+    house: House, text: str, form: dict[str, Any] | None, field: str
 ) -> None:
-    answer = house.post("/tasks/from-file", asked(keep=True, **changes))
-    assert answer.status_code == status
-    detail = answer.json()["detail"]
-    assert words in detail and "\n" not in detail and str(house.settings.data) not in detail
+    answer = send(house, text.encode())
+    if form is not None:
+        asked = {"upload": answer.json()["id"], "name": "ours", "keep": True, **form}
+        answer = house.post("/tasks/from-file", asked)
+    said = answer.json()
+    assert (answer.status_code, said["field"]) == (422, field), said
+    assert "sums.csv" in said["detail"] and "--" not in said["detail"]
+    assert "\n" not in said["detail"] and str(house.settings.data) not in said["detail"]
     assert not list(house.settings.data.glob("tasks/*/*"))
-
-
-def test_a_viewer_makes_no_task(house: House) -> None:
-    assert house.post("/tasks/from-file", asked(), who="viewer").status_code == 403
+    assert not list(house.settings.data.glob(".making-*"))
 
 
 def test_a_table_is_uploaded_looked_at_and_becomes_a_job(desk: Seat, site: Site) -> None:
     page = desk.page
     page.get_by_role("link", name="Your data").click()
-    file = {"name": "our sums.csv", "mimeType": "text/csv", "buffer": TABLE.encode()}
+    zipped = {"name": "a.csv", "mimeType": "text/csv", "buffer": b"PK\x03\x04" + bytes(2**20)}
+    page.get_by_label("File").set_input_files(zipped)  # type: ignore[arg-type]
+    page.get_by_text("save the sheet as CSV").wait_for()
+    file = {"name": "our sums.parquet", "mimeType": "text/csv", "buffer": parquet()}
     page.get_by_label("File").set_input_files(file)  # type: ignore[arg-type]
     assert page.get_by_label("Name of the task").input_value() == "our_sums"
     page.get_by_label("Right answer").select_option("answer")
@@ -78,7 +96,13 @@ def test_a_table_is_uploaded_looked_at_and_becomes_a_job(desk: Seat, site: Site)
     assert desk.fetch("tasks?q=our_sums") == []  # nothing is kept yet
     assert page.get_by_role("region", name="Prompt of").count() == 3
     page.get_by_role("button", name="Make the task").click()
-    page.get_by_role("link", name="New search with this task").click()
+    page.get_by_role("link", name="New search with this task").wait_for()
+    page.get_by_role("button", name="Delete the upload our sums.parquet").click()
+    page.get_by_role("button", name="Delete it").click()
+    page.get_by_text("Its tasks stay: our_sums.").wait_for()
+    page.get_by_text("Nothing is uploaded yet.").wait_for()
+    assert desk.faults() == []
+    page.get_by_role("region", name="Tasks").get_by_role("link", name="New search").click()
     page.get_by_label("Task", exact=True).wait_for()
     assert page.get_by_label("Task", exact=True).input_value() == "our_sums"
     page.get_by_label("Name").fill("ours")

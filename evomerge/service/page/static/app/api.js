@@ -79,6 +79,42 @@ export async function send(method, where, body, headers) {
 
 export const post = (where, body, headers) => send("POST", where, body, headers);
 
+// Sends a file as it lies on the disk, which `fetch` cannot tell the progress of.
+// `watch` gets the share that is sent; `stop` is an AbortSignal.
+export function upload(where, query, file, watch, stop) {
+  return new Promise((done, refuse) => {
+    const sending = new XMLHttpRequest();
+    sending.open("POST", addressOf(where, query));
+    sending.setRequestHeader("Accept", "application/json");
+    sending.setRequestHeader("Content-Type", "application/octet-stream");
+    sending.setRequestHeader("X-CSRF-Token", session.value?.csrf ?? "");
+    sending.upload.onprogress = (event) => watch(event.total ? event.loaded / event.total : 0);
+    sending.onload = () => {
+      if (sending.status === 401) session.value = null;
+      let said;
+      try {
+        said = JSON.parse(sending.responseText);
+      } catch {
+        said = { status: sending.status, title: sending.statusText, detail: `status ${sending.status}` };
+      }
+      if (sending.status < 300) done(said);
+      else refuse(new Problem(said));
+    };
+    sending.onerror = () =>
+      refuse(
+        new Problem({
+          status: 0,
+          title: "The upload broke off",
+          detail: "the server does not take the rest of the file",
+          mend: "check that the file is still there, and send it again",
+        }),
+      );
+    sending.onabort = () => refuse(new DOMException("stopped", "AbortError"));
+    stop.addEventListener("abort", () => sending.abort());
+    sending.send(file);
+  });
+}
+
 export function linkTo(where, query) {
   return addressOf(where, query);
 }
