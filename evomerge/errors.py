@@ -28,9 +28,10 @@ _SECRETS = (
     (re.compile(r"(?i)((?:^|[?&\s'\"])(?:password|sslpassword|token)=)[^\s&'\"]+"), r"\1***"),
     (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
     (re.compile(r"\bevm_[A-Za-z0-9_-]{8,}"), "evm_***"),
+    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]{8,}"), "whsec_***"),
 )
 """Passwords in URLs, in a URL's query or in a connection string, tokens of the hub and of a
-service."""
+service, secrets of webhooks."""
 
 
 class EvomergeError(Exception):

@@ -207,3 +207,59 @@ class EventRow(Base):
     at: Mapped[float]
     name: Mapped[str]
     body: Mapped[dict[str, Any]] = mapped_column(Document)
+
+
+class WebhookRow(Base):
+    """An address that is told of a project's jobs.
+
+    kinds: None for all. secret: signs deliveries, so it is kept as it is; old_secret signs too,
+    until old_until. failing_since: since then no try has arrived.
+    """
+
+    __tablename__ = "webhook"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(ForeignKey("project.id"), index=True)
+    owner: Mapped[str]
+    name: Mapped[str]
+    url: Mapped[str]
+    kinds: Mapped[list[str] | None] = mapped_column(Document)
+    secret: Mapped[str]
+    old_secret: Mapped[str | None]
+    old_until: Mapped[float | None]
+    made: Mapped[float]
+    disabled: Mapped[float | None]
+    disabled_why: Mapped[str | None]
+    failing_since: Mapped[float | None]
+    last_at: Mapped[float | None]
+    last_status: Mapped[int | None]
+    last_error: Mapped[str | None]
+
+
+class DeliveryRow(Base):
+    """What a webhook is to be told, or was.
+
+    It refers to its webhook and its job without a foreign key: that one of them is deleted at this
+    moment must not stop the job's change of state. next_at: of a waiting one; while a server sends
+    it, when another may take it over.
+    """
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        Index("delivery_due", "state", "next_at"),
+        Index("delivery_listed", "webhook", "made"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook: Mapped[str]
+    job: Mapped[str | None] = mapped_column(index=True)
+    kind: Mapped[str]
+    data: Mapped[dict[str, Any]] = mapped_column(Document)
+    made: Mapped[float]
+    state: Mapped[str]
+    attempts: Mapped[int]
+    next_at: Mapped[float | None]
+    last_at: Mapped[float | None]
+    last_status: Mapped[int | None]
+    last_error: Mapped[str | None]
+    ended: Mapped[float | None]

@@ -9,7 +9,7 @@
       │ └──── cancelled <─────────── cancel ────────────────────┘
       └────── succeeded, resumed with a larger budget
 
-A move writes its `state` event in the same transaction. Runners and supervisors name the claim that
+A move writes its `state` event, and what webhooks are told, in the same transaction. Runners and supervisors name the claim that
 they hold, so that one whose job was taken away can change nothing.
 """
 
@@ -29,6 +29,7 @@ from evomerge.service.runner.identity import ProcessIdentity
 from evomerge.service.store import events
 from evomerge.service.store.events import Fenced, NewEvent
 from evomerge.service.store.job import Cause, Job, State, Wanted, job_of
+from evomerge.service.webhooks import outbox
 
 MOVES: Mapping[State, frozenset[State]] = {
     "queued": frozenset({"starting", "paused", "cancelled"}),
@@ -52,7 +53,7 @@ def move(
     cause: Cause | None = None,
     message: str | None = None,
 ) -> None:
-    """Move a job whose row is locked, and write the event of it."""
+    """Move a job whose row is locked; write the event of it, and what webhooks are told."""
     before = job_of(row).state
     assert to in MOVES[before], f"{row.id}: from {before} to {to}"
     at = now(session)
@@ -73,7 +74,13 @@ def move(
         row.runner_pid = row.heartbeat_at = None
     if to == "succeeded":
         row.setbacks = 0
+    tell(session, row, before)
+
+
+def tell(session: Session, row: JobRow, before: State | None) -> None:
+    """Write the event of a job's state, and what webhooks are told; before: None if it is new."""
     events.add(session, row, [state_event(row)])
+    outbox.announce(session, row, before)
 
 
 def state_event(row: JobRow) -> NewEvent:

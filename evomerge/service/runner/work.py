@@ -50,7 +50,13 @@ def _outcome(found: SearchResult) -> dict[str, Any]:
         "better": found.better,
         "winner": None if front else found.winner.label,
         "points": len(front),
+        "score": None if front else _interval(found.winner.scores.score),
+        "gain": None if found.gain is None else vars(found.gain),
     }
+
+
+def _interval(found: Any) -> dict[str, float]:
+    return {key: getattr(found, key) for key in ("value", "low", "high", "confidence")}
 
 
 def grid(attempt: Attempt) -> Mapping[str, Any]:

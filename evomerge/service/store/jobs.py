@@ -12,9 +12,8 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from evomerge.service.database.engine import Database, lock, now
-from evomerge.service.database.tables import EventRow, JobRow, ProjectRow
+from evomerge.service.database.tables import DeliveryRow, EventRow, JobRow, ProjectRow
 from evomerge.service.queue import states
-from evomerge.service.store import events
 from evomerge.service.store.audit import SERVICE, Who, note
 from evomerge.service.store.job import Cause as Cause
 from evomerge.service.store.job import Job as Job
@@ -97,7 +96,7 @@ def submit(
         )
         session.add(row)
         session.flush()
-        events.add(session, row, [states.state_event(row)])
+        states.tell(session, row, None)
         detail = {"kind": job.kind, "name": job.name}
         note(session, who, "job.submit", row.id, project=row.project, detail=detail)
         session.flush()
@@ -213,12 +212,13 @@ def to_purge(db: Database, *, older_than_s: float) -> tuple[Job, ...]:
 
 
 def purge(db: Database, job_id: str, *, who: Who = SERVICE) -> None:
-    """Remove a deleted job with its events; its files are the caller's to remove first."""
+    """Remove a deleted job with its events and deliveries; its files are the caller's to remove."""
     with db.write() as session:
         row = locked(session, job_id)
         if row.deleted is None or not job_of(row).over:
             raise Conflict("it is not deleted, or still runs", field="job", value=job_id)
         session.execute(delete(EventRow).where(EventRow.job == job_id))
+        session.execute(delete(DeliveryRow).where(DeliveryRow.job == job_id))
         note(session, who, "job.purge", row.id, project=row.project, detail={"name": row.name})
         session.delete(row)
 
