@@ -68,6 +68,8 @@ OWNERS = {
     "sse_starlette": ("service/http/",),
     "prometheus_client": ("service/http/",),
     "alembic": ("service/database/",),
+    "httpcore2": ("service/webhooks/post.py",),
+    "standardwebhooks": ("service/webhooks/signature.py",),
 }
 """Heavy dependencies and the only places that may import them."""
 

@@ -6,6 +6,7 @@ import enum
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,20 @@ def serve(
     public_host: Annotated[
         list[str] | None, typer.Option(help="A name by which browsers call it.")
     ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Of the page, for links in what webhooks are told."),
+    ] = None,
+    allow_webhooks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST|CIDR",
+            help="A host or a network that webhooks may reach though it is not public.",
+        ),
+    ] = None,
+    allow_http_webhooks: Annotated[
+        bool, typer.Option("--allow-http-webhooks", help="Webhooks without TLS.")
+    ] = False,
     slots: Annotated[
         int, typer.Option(min=0, max=1024, help="Jobs that run here at once; 0 runs none.")
     ] = 1,
@@ -106,7 +121,14 @@ def serve(
     server; jobs that run go on, and the next start finds them.
     """
     with answering():
-        from evomerge.service import Limits, ServiceSettings, WebSettings, open_server
+        from evomerge.service import (
+            Destinations,
+            Limits,
+            ServiceSettings,
+            WebSettings,
+            check_url,
+            open_server,
+        )
 
         folders, organisations = _sources(allow_source or [])
         settings = ServiceSettings(
@@ -134,9 +156,13 @@ def serve(
             trust_model_code=trust_model_code,
             ray_address=ray_address,
         )
-        web = WebSettings(hosts=tuple(public_host or ()))
+        web = WebSettings(
+            hosts=tuple(public_host or ()),
+            webhooks=Destinations.read(allow_webhooks or [], http=allow_http_webhooks),
+            public_url=None if public_url is None else check_url(public_url),
+        )
         if trusted_proxy:
-            web = WebSettings(hosts=web.hosts, trusted_proxies=tuple(trusted_proxy))
+            web = replace(web, trusted_proxies=tuple(trusted_proxy))
         opened = open_server(settings, web)
         server = opened.__enter__()
     # Signals are the server's own from here: the first stops it, and it ends by itself.

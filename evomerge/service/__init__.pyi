@@ -19,3 +19,4 @@ from .store.people import make_token as make_token
 from .store.people import projects as projects
 from .store.people import revoke as revoke
 from .store.people import tokens as tokens
+from .webhooks.destinations import Destinations as Destinations

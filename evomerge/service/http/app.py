@@ -37,12 +37,14 @@ from evomerge.service.http.routes import (
     series,
     session,
     uploads,
+    webhooks,
 )
 from evomerge.service.http.streams import Feeds
 from evomerge.service.http.table_process import Tables
 from evomerge.service.http.web_settings import WebSettings
 from evomerge.service.runner.supervisor import Supervisor
 from evomerge.service.settings import ServiceSettings
+from evomerge.service.webhooks.sender import Sender
 from evomerge.version import __version__
 
 _PAGE = Path(__file__).resolve().parent.parent / "page" / "static"
@@ -65,6 +67,7 @@ _TAGS = [
     {"name": "files", "description": "Downloads of exports."},
     {"name": "uploads", "description": "Tables of questions, and the tasks made of them."},
     {"name": "found", "description": "What a job may name."},
+    {"name": "webhooks", "description": "Who is told of jobs, and what has arrived."},
     {"name": "people", "description": "Projects, tokens, the audit log."},
     {"name": "session", "description": "Browser sessions."},
     {"name": "operation", "description": "For machines that watch the server."},
@@ -77,10 +80,12 @@ def make_app(
     *,
     web: WebSettings | None = None,
     supervisor: Supervisor | None = None,
+    sender: Sender | None = None,
 ) -> ASGIApp:
     """The application of one server process.
 
-    supervisor: started and stopped with the application; None where this process runs no jobs.
+    supervisor, sender: started and stopped with the application; None where this process runs no
+    jobs, or sends nothing to webhooks.
     """
     web = web or WebSettings()
     service = Service(
@@ -100,9 +105,13 @@ def make_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         if supervisor is not None:
             await run_in_threadpool(supervisor.start)
+        if sender is not None:
+            await run_in_threadpool(sender.start)
         try:
             yield
         finally:
+            if sender is not None:
+                await run_in_threadpool(sender.stop)
             if supervisor is not None:
                 await run_in_threadpool(supervisor.stop)
 
@@ -130,6 +139,7 @@ def make_app(
         questions,
         uploads,
         people,
+        webhooks,
         session,
         health,
     ):

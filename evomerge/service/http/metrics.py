@@ -34,6 +34,12 @@ events_sent = Counter("evomerge_events_sent", "Events sent to watchers.", regist
 logins_failed = Counter(
     "evomerge_failed_logins", "Requests with a token that cannot be used.", registry=_registry
 )
+webhook_tries = Counter(
+    "evomerge_webhook_tries",
+    "Tries of deliveries to webhooks, by how they ended.",
+    ["outcome"],
+    registry=_registry,
+)
 submitted = Counter("evomerge_jobs_submitted", "Jobs submitted here.", ["kind"], registry=_registry)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -53,8 +59,9 @@ class _OfTheService(Collector):
         self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
-        """Jobs by state, the longest wait, running jobs by owner, free space."""
+        """Jobs by state, the longest wait, running jobs by owner, webhooks, free space."""
         from evomerge.service.queue.limits import queue_state
+        from evomerge.service.webhooks.deliveries import outbox_state
 
         queue = queue_state(self._database)
         jobs = GaugeMetricFamily("evomerge_jobs", "Jobs by state.", labels=["state"])
@@ -81,6 +88,19 @@ class _OfTheService(Collector):
             "Mean wait of the jobs that began in the last hour.",
             wait_s,
         )
+        outbox = outbox_state(self._database)
+        yield GaugeMetricFamily(
+            "evomerge_webhook_waiting", "Deliveries that have not arrived yet.", outbox.waiting
+        )
+        yield GaugeMetricFamily(
+            "evomerge_webhook_oldest_seconds", "How long the oldest of them waits.", outbox.oldest_s
+        )
+        webhooks = GaugeMetricFamily(
+            "evomerge_webhooks_down", "Webhooks that take nothing.", labels=["condition"]
+        )
+        webhooks.add_metric(["failing"], outbox.failing)
+        webhooks.add_metric(["disabled"], outbox.disabled)
+        yield webhooks
         yield GaugeMetricFamily(
             "evomerge_disk_free_bytes",
             "Free space of the data folder.",

@@ -28,8 +28,8 @@ from evomerge.service.store.refusals import (
 MEDIA_TYPE = "application/problem+json"
 
 _LONGEST_VALUE = 200
-_SECRET_FIELDS = frozenset({"token", "secret", "password", "authorization"})
-"""Fields whose values are never repeated."""
+_SECRET_FIELDS = frozenset({"token", "secret", "password", "authorization", "url"})
+"""Fields whose values are never repeated; the URL of a webhook may hold a secret in its path."""
 
 
 class ProblemDocument(BaseModel):

@@ -22,7 +22,7 @@ import uvicorn
 from evomerge.errors import InputError, StorageError
 from evomerge.service.database.engine import Database, open_database
 from evomerge.service.database.schema import check_schema, migrate
-from evomerge.service.http import logs
+from evomerge.service.http import logs, metrics
 from evomerge.service.http.app import make_app
 from evomerge.service.http.guards import is_loopback
 from evomerge.service.http.here import DEFAULT_PROJECT
@@ -31,6 +31,8 @@ from evomerge.service.runner.supervisor import Supervisor
 from evomerge.service.settings import DATABASE_FILE, ServiceSettings
 from evomerge.service.store import people
 from evomerge.service.store.audit import Who
+from evomerge.service.webhooks.post import Post
+from evomerge.service.webhooks.sender import Sender, Try
 
 OPERATOR = Who(name="operator")
 """Who acts on the machine itself: the first start, and the commands of the data folder."""
@@ -70,9 +72,15 @@ def open_server(settings: ServiceSettings, web: WebSettings) -> Iterator[OpenSer
         migrate(database)
         first = first_token(database)
         supervisor = Supervisor(database, settings) if settings.slots else None
+        sender = Sender(
+            database,
+            lambda: Post(web.webhooks, public_url=web.public_url),
+            told=log_try,
+            keep_s=settings.purge_after_s,
+        )
         logs.take_library_logs()
         config = uvicorn.Config(
-            make_app(settings, database, web=web, supervisor=supervisor),
+            make_app(settings, database, web=web, supervisor=supervisor, sender=sender),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -139,6 +147,14 @@ def first_token(database: Database) -> str | None:
         database, name="first start", person="admin", role="admin", who=OPERATOR
     )
     return secret
+
+
+def log_try(ended: Try) -> None:
+    """Count and log a try of a delivery; its URL stays out, as it may hold a secret."""
+    metrics.webhook_tries.labels(ended.outcome).inc()
+    arrived = ended.outcome == "delivered"
+    facts = {**vars(ended), "seconds": round(ended.seconds, 3)}
+    logs.log("webhook", level="info" if arrived else "warning", **facts)
 
 
 def _certificate(settings: ServiceSettings) -> ssl.SSLContext | None:

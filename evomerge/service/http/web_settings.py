@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from evomerge.service.webhooks.destinations import Destinations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,8 @@ class WebSettings:
     watch is checked again as often. poll_s: between two looks for new events of a watched job.
     stop_s: how long a stopping server waits for answers that are under way. uploads,
     uploads_per_token: that come in at once. upload_quiet_s: after so long without a byte an upload
-    is given up.
+    is given up. webhooks: where webhooks may be sent besides public addresses. public_url: of the
+    page as people reach it, for links in what webhooks are told; without a slash at its end.
     """
 
     hosts: tuple[str, ...] = ()
@@ -37,3 +40,5 @@ class WebSettings:
     uploads: int = 16
     uploads_per_token: int = 4
     upload_quiet_s: float = 60.0
+    webhooks: Destinations = field(default_factory=Destinations)
+    public_url: str | None = None

@@ -9,8 +9,8 @@
       │ └──── cancelled <─────────── cancel ────────────────────┘
       └────── succeeded, resumed with a larger budget
 
-A move writes its `state` event, and what webhooks are told, in the same transaction. Runners and supervisors name the claim that
-they hold, so that one whose job was taken away can change nothing.
+A move writes its `state` event, and what webhooks are told, in the same transaction. Runners and
+supervisors name the claim that they hold, so that one whose job was taken away can change nothing.
 """
 
 from __future__ import annotations

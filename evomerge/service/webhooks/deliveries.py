@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from evomerge.service.database.engine import Database, now
-from evomerge.service.database.tables import DeliveryRow, ProjectRow, WebhookRow
+from evomerge.service.database.tables import DeliveryRow, WebhookRow
 from evomerge.service.store.pages import Page, page_size, read_cursor
 from evomerge.service.store.texts import check_text
 from evomerge.service.webhooks import schedule, subscriptions

@@ -47,17 +47,13 @@ class Target:
     @property
     def shown(self) -> str:
         """Scheme, host and port: the rest may hold a secret."""
-        usual = self.port == _PORTS[self.scheme]
-        return f"{self.scheme}://{self.authority if not usual else self._bracketed}"
+        return f"{self.scheme}://{self.authority}"
 
     @property
     def authority(self) -> str:
-        """Host and port, for the header Host."""
-        return f"{self._bracketed}:{self.port}"
-
-    @property
-    def _bracketed(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
+        """Host and port, as in the header Host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True)

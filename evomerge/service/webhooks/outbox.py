@@ -74,4 +74,4 @@ def waiting_of(session: Session, webhooks: list[str]) -> dict[str, int]:
     query = select(DeliveryRow.webhook, func.count()).where(
         DeliveryRow.state == "waiting", DeliveryRow.webhook.in_(webhooks)
     )
-    return {hook: count for hook, count in session.execute(query.group_by(DeliveryRow.webhook))}
+    return {row[0]: row[1] for row in session.execute(query.group_by(DeliveryRow.webhook))}

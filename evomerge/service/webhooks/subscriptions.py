@@ -223,7 +223,7 @@ def rotate(
         return _webhook(session, row), secret
 
 
-def test(db: Database, webhook_id: str, *, who: Who, scope: Scope = None) -> str:
+def send_test(db: Database, webhook_id: str, *, who: Who, scope: Scope = None) -> str:
     """Let a test be sent; the id of its delivery. Raises NotFound, Conflict, OverLimit."""
     with db.write() as session:
         row = _locked(session, webhook_id, scope)

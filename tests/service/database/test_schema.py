@@ -16,6 +16,7 @@ from evomerge.service.database.schema import check_schema, head, migrate, revisi
 from evomerge.service.database.tables import Base
 from evomerge.service.store import audit, jobs, people
 from evomerge.service.store.job import JobFilter
+from evomerge.service.webhooks import deliveries, subscriptions
 
 EmptyUrl = Callable[[], str]
 
@@ -42,6 +43,17 @@ insert into upload (id, project, owner, name, format, size_bytes, sha256, column
     made)
   values ('uaaaaaaaaaaaaaaa', 'paaaaaaaaaaaaaaa', 'ann', 'sums.csv', 'csv', 24, 'abc',
     '["question", "answer"]', 1, true, 6.5);
+"""
+)
+VERSIONS["0003"] = (
+    VERSIONS["0002"]
+    + """
+insert into webhook (id, project, owner, name, url, kinds, secret, made)
+  values ('waaaaaaaaaaaaaaa', 'paaaaaaaaaaaaaaa', 'ann', 'chat', 'https://hooks.example/x',
+    '["job.failed"]', 'whsec_c2VjcmV0', 6.5);
+insert into delivery (id, webhook, job, kind, data, made, state, attempts, next_at)
+  values ('msg_a', 'waaaaaaaaaaaaaaa', 'jaaaaaaaaaaaaaaa', 'job.failed', '{"state": "failed"}',
+    7.5, 'waiting', 1, 8.5);
 """
 )
 """Rows of a database as each version wrote them; add those of a new version with its migration."""
@@ -72,6 +84,12 @@ def test_data_of_every_version_comes_up_whole(empty_url: EmptyUrl, version: str)
     assert (token.person, token.projects) == ("ann", ("paaaaaaaaaaaaaaa",))
     assert [entry.act for entry in audit.find(database).items] == ["job.submit"]
     assert [project.name for project in people.projects(database)] == ["old"]
+    if version >= "0003":
+        [webhook] = subscriptions.find(database)
+        assert (webhook.name, webhook.kinds, webhook.waiting) == ("chat", ("job.failed",), 1)
+        [claimed] = deliveries.claim(database, most=5, most_each=5)
+        assert (claimed.attempt, claimed.data) == (2, {"state": "failed"})
+        assert claimed.secrets == ("whsec_c2VjcmV0",)
     database.close()
 
 
