@@ -28,8 +28,10 @@ _NEVER = tuple(
         ipaddress.ip_network,
         (
             # They lead to an IPv4 address that is written inside.
-            *("2002::/16", "2001::/32", "64:ff9b::/96", "64:ff9b:1::/48"),
-            "168.63.129.16/32",  # services of Azure for the machine itself; the rest are link-local
+            *("2002::/16", "64:ff9b::/96", "64:ff9b:1::/48"),
+            # Special ones that older versions of Python take for global.
+            *("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20", "5f00::/16"),
+            "168.63.129.16/32",  # of Azure, for the machine itself; those of others are not global
         ),
     )
 )
