@@ -46,7 +46,7 @@ from evomerge.cli.options import (
     TrustCode,
 )
 from evomerge.cli.progress import SearchScreen
-from evomerge.cli.remote import remote, take_server
+from evomerge.cli.remote import remote, take_server, watch_url
 from evomerge.cli.remote_tasks import group as remote_task_group
 from evomerge.cli.serving import group as token_group
 from evomerge.cli.serving import serve
@@ -342,6 +342,7 @@ app.command()(answers)
 app.command()(calibrate)
 app.add_typer(task_group)
 app.command()(serve)
+app.command("watch")(watch_url)
 app.add_typer(token_group, name="token")
 app.add_typer(backup_group, name="backup")
 remote.add_typer(remote_task_group)

@@ -111,6 +111,19 @@ def watch(job_id: JobId) -> None:
         _follow(server.job(job_id))
 
 
+def watch_url(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Of the job.", show_default=False)],
+) -> None:
+    """Watch a job on a server by its address; the same as `evomerge --server URL watch JOB_ID`."""
+    global _address
+    with answering():
+        from evomerge.service import read_job_url
+
+        _address, job_id = read_job_url(url)
+    with _connected() as server:
+        _follow(server.job(job_id))
+
+
 @remote.command()
 def status(job_id: JobId, as_json: AsJson = False) -> None:
     """Show how far a search is, also while it runs."""

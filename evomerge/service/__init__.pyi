@@ -1,5 +1,6 @@
 from .client.connection import check_url as check_url
 from .client.connection import keep_token as keep_token
+from .client.connection import read_job_url as read_job_url
 from .client.remote import RemoteJob as RemoteJob
 from .client.remote import Server as Server
 from .client.remote import StateChanged as StateChanged

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -136,6 +137,25 @@ def check_url(url: str) -> str:
             f"{parts.hostname}: the URL holds more than a server; give the token by EVOMERGE_TOKEN"
         )
     return url.rstrip("/")
+
+
+_JOB_ADDRESS = re.compile(
+    r"(?P<server>https?://[^?#\s]+?)(?:(?:/api/v1)?/jobs|/#/job)/(?P<job>j[a-z2-7]{15})(?:[/?#].*)?"
+)
+
+
+def read_job_url(url: str) -> tuple[str, str]:
+    """The server and the id of a job from its address, of the API or of the page.
+
+    Raises InputError.
+    """
+    found = _JOB_ADDRESS.fullmatch(url)
+    if found is None:
+        raise InputError(
+            f"{url[:200]}: no address of a job; copy it from the page, or write "
+            "http(s)://HOST/api/v1/jobs/JOB_ID"
+        )
+    return check_url(found["server"]), found["job"]
 
 
 # The token: from the environment, or a file that only its owner can read.

@@ -33,6 +33,7 @@ from evomerge.service.client.connection import (
 )
 from evomerge.service.client.downloading import download
 from evomerge.service.client.results import RemoteResult
+from evomerge.service.client.webhooks import RemoteWebhook
 
 if TYPE_CHECKING:
     from evomerge.search import Event
@@ -190,6 +191,40 @@ class Server:
             cursor = page["cursor"]
             if cursor is None:
                 return
+
+    def make_webhook(
+        self,
+        url: str,
+        *,
+        events: Sequence[str] = (),
+        name: str = "",
+        project: str | None = None,
+    ) -> RemoteWebhook:
+        """Tell an address of a project's jobs from now on.
+
+        Args:
+            url: a public https address, or one that the operator allows.
+            events: for example "job.succeeded"; empty for everything.
+            name: shown in lists.
+            project: name or id; the token's only project, or `default`.
+
+        Returns:
+            The webhook; its `secret` signs what is sent, and is not shown again.
+
+        Raises:
+            InputError: the server refuses it, with field and mend.
+        """
+        new = {"url": url, "events": list(events), "name": name, "project": project}
+        return RemoteWebhook(self.connection, self.connection.post("/webhooks", new))
+
+    def webhooks(self, *, project: str | None = None) -> list[RemoteWebhook]:
+        """Webhooks of the token's projects, the oldest first."""
+        listed = self.connection.get("/webhooks", project=project)
+        return [RemoteWebhook(self.connection, facts) for facts in listed]
+
+    def webhook(self, webhook_id: str) -> RemoteWebhook:
+        """A webhook that was made before."""
+        return RemoteWebhook(self.connection, self.connection.get(f"/webhooks/{webhook_id}"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import evomerge
+from evomerge.cli import app as local
 from evomerge.cli import remote as commands
 from evomerge.errors import EvomergeError, InputError, StorageError
 from evomerge.evaluate import CandidateKey
@@ -206,6 +207,35 @@ def test_a_download_that_is_not_what_the_server_listed_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+# Webhooks.
+
+
+def test_webhooks_are_made_changed_tested_and_deleted(house: House) -> None:
+    with server_of(house) as server:
+        made = server.make_webhook(
+            "https://hooks.example.com/a", events=["job.failed"], name="chat"
+        )
+        assert made.secret is not None
+        assert made.secret.startswith("whsec_")
+        assert made.secret not in repr(made)
+        [listed] = server.webhooks(project="default")
+        assert (listed.id, listed.secret, listed.facts) == (made.id, None, made.facts)
+        assert made.change(events=[]).facts["events"][0] == "job.queued"
+        assert made.facts["name"] == "chat"
+        test = made.test()
+        assert [each["id"] for each in made.deliveries(state="waiting")] == [test["id"]]
+        assert made.disable().condition == "disabled"
+        assert [each["state"] for each in made.deliveries()] == ["failed"]
+        assert made.enable().condition == "active"
+        before = made.secret
+        assert made.rotate(overlap_s=0.0) == made.secret != before
+        assert server.webhook(made.id).refresh().facts == made.facts
+        made.delete()
+        assert server.webhooks() == []
+        with pytest.raises(InputError, match="url: port 22 is not of a web server"):
+            server.make_webhook("https://hooks.example.com:22/")
+
+
 # The token.
 
 
@@ -279,6 +309,25 @@ def test_the_command_line_ends_as_a_search_here_does(house: House, run: Any) -> 
     assert here.headline in ended.stdout
     assert f"next: evomerge --server {URL} export {job.id} --out DIR" in ended.stdout
     assert here.headline in run("status", job.id).stdout
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs/ID", "/jobs/ID/", "/#/job/ID", "/#/job/ID/log?x"])
+def test_a_job_is_watched_by_its_address(house: House, run: Any, path: str) -> None:
+    job = house.searched()
+    here = evomerge.open_run(house.settings.run_dir(job.id))
+    ended = CliRunner().invoke(local, ["watch", URL + path.replace("ID", job.id)])
+    assert ended.exit_code == (0 if here.better else 3), ended.output
+    assert here.headline in ended.stdout
+    assert f"next: evomerge --server {URL} export {job.id} --out DIR" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "url", [URL, f"{URL}/api/v1/jobs/", "jx3k5q7n2a4b6c8d", "ftp://a/jobs/jx3k5q7n2a4b6c8d"]
+)
+def test_what_is_no_address_of_a_job_is_one_line(url: str) -> None:
+    ended = CliRunner().invoke(local, ["watch", url])
+    assert ended.exit_code == 2
+    assert "no address of a job; copy it from the page" in ended.stderr
 
 
 def test_bad_input_is_the_line_of_the_server_and_exit_code_2(
