@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,8 @@ import evomerge
 from evomerge.search import CandidateDone, Finished, GenerationDone
 from evomerge.service.client.remote import StateChanged
 from tests.search.jobs import TASKS, job_document, write_models
+from tests.service.runner.servers import wait
+from tests.service.webhooks.receiver import Receiver, in_a_thread, is_signed
 
 ROOT = Path(evomerge.__file__).parents[1]
 STOP_S = 60.0
@@ -49,14 +51,25 @@ def served(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], l
         server.stdout.close()
 
 
-def test_a_search_is_watched_over_a_restart_exported_and_downloaded(tmp_path: Path) -> None:
+@pytest.fixture
+def close() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_search_is_watched_told_exported_and_downloaded_over_a_restart(
+    tmp_path: Path, close: ExitStack
+) -> None:
     write_models(tmp_path / "models")
     allowed = ("--allow-source", str(tmp_path / "models"), "--allow-task", str(TASKS))
+    allowed += ("--allow-webhooks", "127.0.0.1", "--allow-http-webhooks")
     data = tmp_path / "data"
+    told = close.enter_context(in_a_thread(Receiver()))
     with served(data, "--port", "0", *allowed) as (first, lines):
         secret = lines[1]
         url = lines[-1].removeprefix("listening on ")
         server = evomerge.connect(url, token=secret)
+        webhook = server.make_webhook(told.url)
         job = server.search(job_document(tmp_path / "models", budget={"candidates": 8}))
         events = []
         watching = job.watch()
@@ -99,8 +112,28 @@ def test_a_search_is_watched_over_a_restart_exported_and_downloaded(tmp_path: Pa
             digests = [hashlib.sha256((at / name).read_bytes()).digest() for at in (kept, out)]
             assert digests[0] == digests[1]
         assert result.report(tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+        wait(lambda: webhook.refresh().facts["waiting"] == 0)
+        assert webhook.secret is not None
+        assert all(is_signed(each, webhook.secret) for each in told.received)
+        found = {each.headers["webhook-id"]: each.document for each in told.received}
+        of = [(each["type"], each["data"]["id"]) for each in found.values()]
+        moves = ("job.queued", "job.started")
+        assert sorted(of) == sorted(
+            [
+                *((move, each.id) for move in moves for each in (job, export)),
+                ("job.succeeded", job.id),
+                ("export.succeeded", export.id),
+            ]
+        )
+        [done] = [each for each in found.values() if each["type"] == "job.succeeded"]
+        assert result.gain is not None
+        assert done["data"]["result"]["gain"] == vars(result.gain)
+        assert done["data"]["result"]["headline"] == result.headline
         server.close()
-    assert secret not in (tmp_path / "server.log").read_text()
+    log = (tmp_path / "server.log").read_text()
+    assert secret not in log
+    assert webhook.secret not in log
 
 
 @pytest.mark.parametrize(
@@ -108,6 +141,8 @@ def test_a_search_is_watched_over_a_restart_exported_and_downloaded(tmp_path: Pa
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0: tokens would be sent in the clear"),
         (["--tls-cert", "c.pem"], "--tls-cert: it needs --tls-key too"),
+        (["--allow-webhooks", "http://a/"], "--allow-webhooks http://a/: no host and no network"),
+        (["--public-url", "merge.example"], "merge.example: no URL of a server"),
         (["--allow-source", "/no/such"], "--allow-source /no/such: no such folder"),
         (
             ["--host", "no.such.host.invalid", "--behind-proxy"],

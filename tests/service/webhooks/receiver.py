@@ -9,7 +9,8 @@ import hashlib
 import hmac
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,12 +43,13 @@ class Received:
 class Receiver:
     """Answers each request with the next of `answers`, then with the last one again.
 
-    An answer of None never comes; a function drips what it gives, for ever.
+    An answer of None never comes; a function drips what it gives, for ever. took: set by a request.
     """
 
     answers: list[bytes | Callable[[], bytes] | None] = field(default_factory=lambda: [OK])
     received: list[Received] = field(default_factory=list)
     port: int = 0
+    took: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
@@ -77,6 +79,7 @@ class Receiver:
             headers = {name.lower(): value for name, value in headers.items()}
             body = await reader.readexactly(int(headers["content-length"]))
             self.received.append(Received(head[0].split(" ")[1], headers, body))
+            self.took.set()
             given = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             if isinstance(given, bytes):
                 writer.write(given)
@@ -92,6 +95,28 @@ class Receiver:
             pass
         finally:
             writer.close()
+
+
+@contextlib.contextmanager
+def in_a_thread(receiver: Receiver) -> Iterator[Receiver]:
+    """Let it answer beside this thread."""
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with receiver.listening():
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield receiver
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 def is_signed(received: Received, secret: str) -> bool:

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from evomerge.errors import StorageError
 from evomerge.service.database.engine import Database
 from evomerge.service.store.people import Project
-from evomerge.service.webhooks import subscriptions
+from evomerge.service.webhooks import deliveries, subscriptions
 from evomerge.service.webhooks.post import Post
 from evomerge.service.webhooks.sender import Sender, Try
 from tests.service.jobs import ADMIN, queued
 from tests.service.webhooks.hooks import begun, claimed, ended, hooked, make_due, told
-from tests.service.webhooks.receiver import LOCAL, OK, Receiver, answer, is_signed
+from tests.service.webhooks.receiver import LOCAL, OK, Receiver, answer, in_a_thread, is_signed
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
@@ -88,41 +89,19 @@ def test_a_slow_receiver_delays_no_other(database: Database, project: Project) -
 
 
 def test_a_server_stops_while_a_receiver_is_silent(database: Database, project: Project) -> None:
-    receiver, begun_to_send = Receiver([None]), threading.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with receiver.listening():
-            while not receiver.received:
-                await asyncio.sleep(0.005)
-            begun_to_send.set()
-            while loop_goes_on.is_set():
-                await asyncio.sleep(0.005)
-
-    loop_goes_on = threading.Event()
-    loop_goes_on.set()
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    while not receiver.port:
-        pass
-    webhook, _ = hooked(database, project.id, url=receiver.url)
-    subscriptions.send_test(database, webhook.id, who=ADMIN)
-    sender = Sender(database, lambda: Post(LOCAL, timeout_s=3600.0), poll_s=0.01)
-    sender.start()
-    assert begun_to_send.wait(60)
-    sender.stop()  # it would take an hour to wait for the answer
-    assert [each.attempt for each in claimed(database)] == [2]
-    loop_goes_on.clear()
-    thread.join()
-    loop.close()
+    with in_a_thread(Receiver([None])) as receiver:
+        webhook, _ = hooked(database, project.id, url=receiver.url)
+        subscriptions.send_test(database, webhook.id, who=ADMIN)
+        sender = Sender(database, lambda: Post(LOCAL, timeout_s=3600.0), poll_s=0.01)
+        sender.start()
+        assert receiver.took.wait(60)
+        sender.stop()  # it would take an hour to wait for the answer
+        assert [each.attempt for each in claimed(database)] == [2]
 
 
 def test_a_sender_outlives_a_database_that_is_away(
     database: Database, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from evomerge.errors import StorageError
-    from evomerge.service.webhooks import deliveries
-
     tried = threading.Event()
     real = deliveries.claim
 
