@@ -244,6 +244,32 @@ def test_an_admin_makes_and_revokes_a_token_and_reads_the_audit_log(office: Seat
     office.page.get_by_role("heading", name=re.compile("The server is")).wait_for()
 
 
+def test_a_webhook_is_made_tested_disabled_and_deleted(desk: Seat) -> None:
+    page = desk.page
+    desk.go("webhooks")
+    page.get_by_label("Address").fill("https://127.0.0.1/x")
+    page.get_by_role("button", name="Make").click()
+    page.get_by_text("its host is not a public one").wait_for()
+    page.get_by_label("Address").fill("https://hooks.invalid/secret-path")
+    page.get_by_label("Name").fill("chat")
+    page.get_by_text("Events: everything").click()
+    page.get_by_label("job.failed").check()
+    page.get_by_role("button", name="Make").click()
+    shown = page.get_by_role("region", name="New secret")
+    shown.wait_for()
+    assert shown.inner_text().startswith("whsec_")
+    page.get_by_role("button", name="Test: chat").click()
+    deliveries = page.get_by_role("region", name="Deliveries")
+    deliveries.get_by_text("webhook.test").wait_for()
+    deliveries.get_by_text("its name has no address").wait_for()
+    page.get_by_role("button", name="Disable: chat").click()
+    page.get_by_text("by runner").wait_for()
+    page.get_by_role("button", name="Enable: chat").wait_for()
+    page.get_by_role("button", name="Delete: chat").click()
+    page.get_by_role("button", name="Delete the webhook").click()
+    page.get_by_text("chat is deleted.").wait_for()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_wrong_with_contrast_names_and_landmarks(
     chromium: Browser, site: Site, scheme: str
@@ -251,7 +277,8 @@ def test_nothing_is_wrong_with_contrast_names_and_landmarks(
     search, front = site.jobs["weights"], site.jobs["front"]
     views = ["jobs", "queue", f"job/{search}", f"job/{front}/scores", f"job/{search}/population"]
     views += [f"job/{search}/candidates", f"job/{search}/exports", f"job/{search}/family"]
-    views += [f"job/{site.jobs['export']}", "new", "compare", "admin/tokens", "admin/audit"]
+    views += [f"job/{site.jobs['export']}", "new", "compare", "webhooks", "admin/tokens"]
+    views += ["admin/audit"]
     with seat(chromium, site.url, site.tokens["admin"], color_scheme=scheme) as taken:
         faults = []
         for view in views:
@@ -279,7 +306,15 @@ def test_the_scheme_is_switched_and_kept(desk: Seat) -> None:
 
 def test_nothing_is_wider_than_a_phone(chromium: Browser, site: Site) -> None:
     search = site.jobs["weights"]
-    views = ["jobs", "queue", "new", "compare", "admin/tokens", f"job/{site.jobs['export']}"]
+    views = [
+        "jobs",
+        "queue",
+        "new",
+        "compare",
+        "webhooks",
+        "admin/tokens",
+        f"job/{site.jobs['export']}",
+    ]
     views += [f"job/{search}/{tab}" for tab in ("search", "scores", "answers", "candidates")]
     with seat(
         chromium, site.url, site.tokens["admin"], viewport={"width": 390, "height": 800}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ from evomerge.service.webhooks.deliveries import Answer, Claimed
 from evomerge.service.webhooks.destinations import Destinations
 from evomerge.service.webhooks.post import Post
 from evomerge.service.webhooks.signature import new_secret, signed_headers
+from tests.service.http.house import ROOT
 from tests.service.webhooks.receiver import LOCAL, OK, Receiver, answer, is_signed
 
 SECRET = new_secret()
@@ -105,6 +107,23 @@ def test_what_arrives_is_signed_with_each_secret() -> None:
     assert got.headers["webhook-timestamp"] == str(int(1.7e9 + 60))
     with pytest.raises(WebhookVerificationError, match="too old"):
         Webhook(SECRET).verify(got.body, got.headers)
+
+
+def test_the_page_says_how_to_verify(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(import base64\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(code, "service.md", "exec"), names)
+    is_genuine = names["is_genuine"]
+    body = '{"type":"job.failed","data":{"name":"ü"}}'
+    headers = signed_headers("msg_1", 1.7e9, body, [new_secret(), SECRET])
+    monkeypatch.setattr("time.time", lambda: 1.7e9 + 299)
+    assert is_genuine(SECRET, headers, body.encode())
+    assert not is_genuine(new_secret(), headers, body.encode())
+    assert not is_genuine(SECRET, headers, body.encode() + b" ")
+    assert not is_genuine(SECRET, {**headers, "webhook-id": "msg_2"}, body.encode())
+    monkeypatch.setattr("time.time", lambda: 1.7e9 + 301)
+    assert not is_genuine(SECRET, headers, body.encode())
 
 
 # What a receiver answers.

@@ -11,6 +11,7 @@ import { go, place } from "./place.js";
 import { Queue } from "./queue.js";
 import { nextTheme, theme } from "./theme.js";
 import { html, render, useEffect, useState } from "./view.js";
+import { Webhooks } from "./webhooks.js";
 
 function Login() {
   const [token, setToken] = useState("");
@@ -58,6 +59,7 @@ const VIEWS = [
   { name: "new", label: "New search", least: "runner" },
   { name: "data", label: "Your data", least: "runner" },
   { name: "compare", label: "Compare" },
+  { name: "webhooks", label: "Webhooks" },
   { name: "admin", label: "Admin", least: "admin" },
 ];
 function View() {
@@ -73,6 +75,8 @@ function View() {
       return html`<${YourData} />`;
     case "compare":
       return html`<${Compare} />`;
+    case "webhooks":
+      return html`<${Webhooks} />`;
     case "admin":
       return html`<${Admin} tab=${rest[0] ?? "tokens"} />`;
     default:
