@@ -61,8 +61,10 @@ def test_a_search_is_watched_told_exported_and_downloaded_over_a_restart(
     tmp_path: Path, close: ExitStack
 ) -> None:
     write_models(tmp_path / "models")
-    allowed = ("--allow-source", str(tmp_path / "models"), "--allow-task", str(TASKS))
-    allowed += ("--allow-webhooks", "127.0.0.1", "--allow-http-webhooks")
+    allowed = [
+        *("--allow-source", str(tmp_path / "models"), "--allow-task", str(TASKS)),
+        *("--allow-webhooks", "127.0.0.1", "--allow-http-webhooks"),
+    ]
     data = tmp_path / "data"
     told = close.enter_context(in_a_thread(Receiver()))
     with served(data, "--port", "0", *allowed) as (first, lines):

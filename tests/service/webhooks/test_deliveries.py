@@ -47,7 +47,7 @@ def test_no_delivery_is_claimed_twice_by_several_servers(
 
 def test_waits_grow_over_a_day_with_a_random_part() -> None:
     draw = random.Random(7)
-    waits = []
+    waits = list[float]()
     while (wait_s := schedule.wait_s(len(waits) + 1, draw=draw)) is not None:
         waits.append(wait_s)
     assert len(waits) == schedule.TRIES - 1

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from evomerge.service.database.engine import Database, open_database
-from evomerge.service.database.tables import JobRow, WebhookRow
+from evomerge.service.database.tables import DeliveryRow, JobRow, WebhookRow
 from evomerge.service.queue import moves, states
 from evomerge.service.store import jobs, people
 from evomerge.service.store.people import Project
@@ -115,7 +115,7 @@ def test_a_kill_after_a_change_loses_nothing(url: str, database: Database) -> No
     again = open_database(url)
     assert claimed(again) == []
     with again.write() as session:
-        row = session.get_one(outbox.DeliveryRow, first.id)
+        row = session.get_one(DeliveryRow, first.id)
         assert row.next_at is not None
         row.next_at -= deliveries.CLAIM_S
     [second] = claimed(again)

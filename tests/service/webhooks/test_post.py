@@ -37,7 +37,7 @@ def claimed(url: str, **changes: Any) -> Claimed:
         "secrets": (SECRET,),
         "data": {"id": "j1", "name": "ü"},
     }
-    return Claimed(**{**usual, **changes})  # type: ignore[arg-type]
+    return Claimed(**{**usual, **changes})
 
 
 async def sent(

@@ -105,8 +105,12 @@ def test_a_sender_outlives_a_database_that_is_away(
     tried = threading.Event()
     real = deliveries.claim
 
+    def again(*arguments: Any, **options: Any) -> Any:
+        tried.set()
+        return real(*arguments, **options)
+
     def away(*_: object, **__: object) -> Any:
-        monkeypatch.setattr(deliveries, "claim", lambda *a, **k: (tried.set(), real(*a, **k))[1])
+        monkeypatch.setattr(deliveries, "claim", again)
         raise StorageError("the database gives no access")
 
     monkeypatch.setattr(deliveries, "claim", away)

@@ -243,7 +243,7 @@ function Deliveries({ hook }) {
       </table>
     </div>
     <div class="pages">
-      <span>${value ? `${value.total.toLocaleString("en")} deliveries` : ""}</span>
+      <span>${value ? `In all: ${value.total.toLocaleString("en")}` : ""}</span>
       ${cursors.length > 0 && html`<button onClick=${() => setCursors(cursors.slice(0, -1))}>Newer</button>`}
       ${value?.cursor && html`<button onClick=${() => setCursors([...cursors, value.cursor])}>Older</button>`}
     </div>
