@@ -120,7 +120,7 @@ def watch_url(
         from evomerge.service import read_job_url
 
         _address, job_id = read_job_url(url)
-    with _connected() as server:
+    with connected() as server:
         _follow(server.job(job_id))
 
 

@@ -1,9 +1,9 @@
 from .client.connection import check_url as check_url
 from .client.connection import keep_token as keep_token
 from .client.connection import read_job_url as read_job_url
-from .client.remote import RemoteJob as RemoteJob
+from .client.job import RemoteJob as RemoteJob
+from .client.job import StateChanged as StateChanged
 from .client.remote import Server as Server
-from .client.remote import StateChanged as StateChanged
 from .client.remote import connect as connect
 from .client.remote import read_changes as read_changes
 from .database.backup import back_up as back_up

@@ -15,7 +15,7 @@ import pytest
 
 import evomerge
 from evomerge.search import CandidateDone, Finished, GenerationDone
-from evomerge.service.client.remote import StateChanged
+from evomerge.service.client.job import StateChanged
 from tests.search.jobs import TASKS, job_document, write_models
 from tests.service.runner.servers import wait
 from tests.service.webhooks.receiver import Receiver, in_a_thread, is_signed

@@ -21,9 +21,9 @@ from evomerge.cli import remote as commands
 from evomerge.errors import EvomergeError, InputError, StorageError
 from evomerge.evaluate import CandidateKey
 from evomerge.search import CandidateDone, Note
-from evomerge.service.client import connection, downloading, remote
+from evomerge.service.client import connection, downloading, job, remote
 from evomerge.service.client.connection import Connection, ServerError, find_token, keep_token
-from evomerge.service.client.remote import StateChanged
+from evomerge.service.client.job import StateChanged
 from tests.service.http.house import JOB, ROOT, URL, House
 from tests.service.http.tables import Process
 
@@ -33,7 +33,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No token of whoever runs the tests; no waits between tries; records name models from here."""
     monkeypatch.delenv("EVOMERGE_TOKEN", raising=False)
     monkeypatch.setenv("EVOMERGE_TOKEN_FILE", str(tmp_path / "tokens"))
-    for module in (connection, downloading, remote):
+    for module in (connection, downloading, job):
         monkeypatch.setattr(module, "TRIES_S", (0.0,) * 5)
     monkeypatch.chdir(ROOT)
 
