@@ -8,9 +8,8 @@ service_load_runners.py; queue, claims, events, database and HTTP are real. Watc
 are in one more process, see service_load_client.py. All of it is bound to two cores.
 
 It checks that every watcher saw every event of its jobs once, in order and as the database keeps
-it,
-and ends with exit code 1 if one did not. `--minutes 60` is the run for a leak. A PostgreSQL database
-of `--database` must be empty; nothing is removed from it.
+it, and ends with exit code 1 if one did not. `--minutes 60` is the run for a leak. A PostgreSQL
+database of `--database` must be empty; nothing is removed from it.
 """
 
 from __future__ import annotations

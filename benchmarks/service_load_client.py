@@ -1,9 +1,9 @@
 """The watchers and requests of service_load.py, in a process of their own.
 
 Watchers take live events as browsers do: from the beginning of a job to its end. A part of them
-lose their connection at random and come back with Last-Event-ID. Requests begin at fixed times, also
-while earlier ones are not answered, and are timed from then on: a server that stalls looks as bad
-as it is. It prints what it saw as JSON.
+lose their connection at random and come back with Last-Event-ID. Requests begin at fixed times,
+also while earlier ones are not answered, and are timed from then on: a server that stalls looks as
+bad as it is. It prints what it saw as JSON.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Server:
     ) -> tuple[int, bytes]:
         """Status and body of an answer, over a connection that is kept."""
         async with self._places:
-            reader, writer = self._free.pop() if self._free else await self._open()
+            reader, writer = await self._connection()
             body = b"" if document is None else json.dumps(document).encode()
             more = f"Idempotency-Key: {key}\r\n" if key else ""
             head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{more}"
@@ -76,6 +76,14 @@ class Server:
             yield _lines(_chunks(reader)) if status == 200 else _nothing()
         finally:
             writer.transport.abort()
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():  # the server closes quiet ones
+                return reader, writer
+            writer.close()
+        return await self._open()
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._port)
@@ -164,7 +172,7 @@ class Load:
                 task.result()
 
     async def _list(self, which: str) -> list[dict[str, Any]]:
-        content = await self._ask("list", "GET", f"/jobs?{which}&limit=500")
+        content = await self._ask("list of 500", "GET", f"/jobs?{which}&limit=500")
         listed: list[dict[str, Any]] = json.loads(content)["items"] if content else []
         return listed
 

@@ -40,7 +40,7 @@ class DepthView(View):
 @router.get("/series", summary="The values of the figure of a search", responses=READING)
 def read_series(job_id: JobId, caller: Viewer, here: Here) -> SeriesView:
     """Candidates in order, generations, baselines with intervals, the population; also live."""
-    return SeriesView.model_validate(here.records.series(found(here, caller, job_id)))
+    return SeriesView.model_validate(here.records.view(found(here, caller, job_id)).series)
 
 
 @router.get("/coefficients", summary="Coefficients over depth", responses=READING)
