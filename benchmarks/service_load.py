@@ -48,7 +48,7 @@ AIM_MEDIAN_MS, AIM_P99_MS = 50.0, 250.0
 PAGE_ROUTES = ("list", "job", "status", "candidates", "series")
 """Requests of the fixed rate, by the routes that the page asks."""
 START_S = 60.0
-EXTRA_S = 180.0
+EXTRA_S = 600.0
 """Longer than the watchers may take to see the end."""
 
 

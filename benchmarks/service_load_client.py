@@ -154,6 +154,8 @@ class Load:
     async def run(self) -> None:
         """Fill the queue, watch and ask for so many seconds, then let every watcher see the end."""
         await self._fill()
+        if not self._alive:
+            sys.exit(f"no job could be submitted: {dict(self.seen.refused)}")
         tasks = [asyncio.create_task(self._keep_full())]
         tasks += [asyncio.create_task(self._watch(n)) for n in range(self._orders["watchers"])]
         tasks.append(asyncio.create_task(self._ask_steadily()))
@@ -178,13 +180,14 @@ class Load:
 
     async def _fill(self) -> None:
         """As many jobs as the queue shall have, waiting and running."""
-        alive = await self._list(ALIVE)
-        for _ in range(self._orders["jobs"] - len(alive)):
+        missing = self._orders["jobs"] - len(await self._list(ALIVE))
+        for _ in range(missing):
             self._submitted += 1
             asked = {"kind": "search", "name": f"simulated {self._submitted}", "job": JOB}
             key = f"load-{self._submitted}"
             await self._ask("submit", "POST", "/jobs", document=asked, key=key)
-        self._alive = [job["id"] for job in await self._list(ALIVE)]
+        alive = await self._list(ALIVE)
+        self._alive = [job["id"] for job in alive] or self._alive
         self._running = [job["id"] for job in alive if job["state"] == "running"]
 
     async def _keep_full(self) -> None:

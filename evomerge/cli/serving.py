@@ -200,6 +200,7 @@ def list_tokens(
                 [
                     {
                         **vars(token),
+                        **{key: _iso(getattr(token, key)) for key in _TIMES},
                         "projects": token.projects
                         and [names.get(each, each) for each in token.projects],
                     }
@@ -274,6 +275,15 @@ def _opened(data: Path, database: str | None) -> Iterator[Database]:
 
     with open_existing(ServiceSettings(data=data.absolute(), database=database)) as opened:
         yield opened
+
+
+_TIMES = ("made", "expires", "revoked", "last_used")
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _until(expires: float | None) -> str:

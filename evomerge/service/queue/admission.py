@@ -25,7 +25,7 @@ def admit(db: Database, job: NewJob, settings: ServiceSettings, *, scope: Scope 
     it runs (or as a job of kind `check`). Raises Refusal, JobError, NotFound (a parent).
     """
     if scope is not None and job.project not in scope:
-        raise NotFound("no such project", field="project", value=job.project)
+        raise NotFound("no such project", field="project", value=job.project, mend="check its name")
     limits = settings.limits
     if job.retries > limits.retries:
         raise Refusal(
@@ -80,9 +80,17 @@ def check_request(
 def admit_and_submit(
     db: Database, job: NewJob, settings: ServiceSettings, *, who: Who, scope: Scope = None
 ) -> tuple[Job, bool]:
-    """`admit`, then `store.jobs.submit`; an idempotency key that is known gives its job."""
+    """`admit`, then `store.jobs.submit`; an idempotency key that is known gives its job.
+
+    It does so also where the job would not be admitted today.
+    """
+    if scope is None or job.project in scope:
+        before = jobs.earlier(db, job)
+        if before is not None:
+            return before, False
     admitted = admit(db, job, settings, scope=scope)
-    return jobs.submit(db, admitted, who=who, most_queued=settings.limits.jobs_queued)
+    most = settings.limits.jobs_queued
+    return jobs.submit(db, admitted, who=who, most_queued=most, asked=job)
 
 
 def clone(

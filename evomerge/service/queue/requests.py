@@ -23,7 +23,15 @@ from pydantic import Field
 
 from evomerge.errors import JobError
 from evomerge.grid import GridSpec
-from evomerge.job import BudgetSpec, EvaluationSpec, JobSpec, ModelsSpec, Section, check_sections
+from evomerge.job import (
+    BudgetSpec,
+    Device,
+    EvaluationSpec,
+    JobSpec,
+    ModelsSpec,
+    Section,
+    check_sections,
+)
 from evomerge.recipe import read_recipe
 from evomerge.service.queue.places import Places
 from evomerge.service.settings import Limits, ServiceSettings
@@ -66,7 +74,7 @@ class CalibrationRequest(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)
     batch: int = Field(default=4, ge=1, le=10**4)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = Field(default="auto", max_length=100)
+    device: Device = "auto"
     trust_remote_code: bool = False
 
 
@@ -352,7 +360,8 @@ def _read(kind: type[Any], document: Mapping[str, Any], inside: str = "") -> Any
     try:
         return check_sections(kind, document, where=inside)
     except RecursionError as error:
-        raise JobError(f"{inside or 'request'}: it is nested too deeply") from error
+        where = inside or "request"
+        raise JobError(f"{where}: it is nested too deeply; write it flatter") from error
 
 
 def _plain(section: Section) -> dict[str, Any]:
