@@ -29,7 +29,7 @@ class RecordView:
     status: as `evomerge status --json`. candidates: a row each, as `trials_dataframe` has them.
     outcome: None before the search has ended; else its kind (winner, front), verdict, better,
     headline, lines, gain, the models on the test items, and the winner or the points of the front.
-    series: as `search_series`. job: the job as YAML.
+    series: values of the report's figure of the search and its population. job: as YAML.
     """
 
     status: Mapping[str, Any]

@@ -86,6 +86,10 @@ def serve(
     max_queued: Annotated[
         int | None, typer.Option(min=1, help="Jobs of a person that wait.")
     ] = None,
+    max_gpus: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="GPUs of a person's running jobs, as the jobs say."),
+    ] = None,
     max_hours: Annotated[
         float | None, typer.Option(min=0.0, help="Hours of a job's budget.")
     ] = None,
@@ -121,6 +125,7 @@ def serve(
             limits=Limits(
                 jobs_running=max_running,
                 jobs_queued=max_queued,
+                gpus=max_gpus,
                 hours=max_hours,
                 items=max_items,
                 duration_s=max_duration,

@@ -14,8 +14,6 @@ MOST = 10**9
 """Candidates, items of a candidate, requests of a batch: more than any search can use."""
 MOST_ITEMS = 10**12
 """Items of a whole search."""
-MOST_HOURS = 10**6
-"""Over a hundred years of one worker."""
 MOST_WORKERS = 10**4
 MOST_GPUS = 1024
 """GPUs of one worker."""

@@ -18,8 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from evomerge.job import bounds
-from evomerge.job.bounds import Device, below_most
+from evomerge.job.bounds import MOST, MOST_GPUS, MOST_ITEMS, MOST_WORKERS, Device, below_most
 from evomerge.job.draws import BUILT_IN, DrawFacts, Draws, draws_problem, load_draws
 from evomerge.optimize import ALGORITHMS
 from evomerge.recipe import DType, PlainName
@@ -164,7 +163,7 @@ class EvaluationSpec(Section):
     """Items of a candidate, over all objectives and constraints together, evenly by task. With
     `growing` or `racing` it is the most on average. `auto`: 64, or 32 from 48 genes on, and at
     least 8 for each task."""
-    items_for_baselines: int = Field(default=512, ge=1, le=bounds.MOST)
+    items_for_baselines: int = Field(default=512, ge=1, le=MOST)
     """Items of each baseline (with `anchors` all search items, also for the first generation)."""
     finalists: int = Field(default=3, ge=0, le=900)
     """How many of the best candidates reach validation; four times as many for a front."""
@@ -279,11 +278,11 @@ class BudgetSpec(Section):
     """When a search ends: at the first limit that it reaches. A generation that would not fit
     completely is not started. Give at least one limit."""
 
-    candidates: int | None = Field(default=None, ge=1, le=bounds.MOST)
+    candidates: int | None = Field(default=None, ge=1, le=MOST)
     """Genomes scored."""
-    hours: float | None = Field(default=None, gt=0.0, le=bounds.MOST_HOURS)
+    hours: float | None = Field(default=None, gt=0.0, le=1e6)
     """Worker time spent on the candidates."""
-    items: int | None = Field(default=None, ge=1, le=bounds.MOST_ITEMS)
+    items: int | None = Field(default=None, ge=1, le=MOST_ITEMS)
     """Items scored for the candidates."""
 
     @model_validator(mode="after")
@@ -330,7 +329,7 @@ class ComputeSpec(Section):
     workers: int | Literal["auto"] = "auto"
     """Processes that score candidates; two or more are Ray actors (extra `ray`). `auto`: one, or
     one for each GPU."""
-    gpus_per_worker: Annotated[float, Field(gt=0.0, le=bounds.MOST_GPUS)] | Literal["auto"] = "auto"
+    gpus_per_worker: Annotated[float, Field(gt=0.0, le=MOST_GPUS)] | Literal["auto"] = "auto"
     """Share of a GPU that a worker takes. `auto`: 1 on a GPU."""
     dtype: DType | Literal["auto"] = "auto"
     """dtype of the merged model. `auto`: that of the base."""
@@ -346,7 +345,7 @@ class ComputeSpec(Section):
     def _some(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError(f"{value} is below 1; give a number of workers, or `auto`")
-        return below_most(value, bounds.MOST_WORKERS)
+        return below_most(value, MOST_WORKERS)
 
 
 class StageOptimizerSpec(Section):

@@ -7,6 +7,7 @@ that they are never loaded into the server.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,11 +15,12 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from evomerge.errors import RunError
 from evomerge.service.http.problems import Problem
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store.jobs import Job
@@ -185,9 +187,45 @@ class Records:
         def read() -> RecordView:
             from evomerge.api import read_record
 
-            return read_record(folder)
+            with self.opened(job):
+                return _without_folder(read_record(folder), folder, job)
 
         return self._views.get(job.id, mark_of(folder), read, settled=_is_settled(job))
+
+    @contextlib.contextmanager
+    def opened(self, job: Job, **fields: str | None) -> Iterator[Path]:
+        """The run folder of a search. What is wrong with it is told in the words of the API.
+
+        fields: of the request, by name; an error names the first that was given, and the job in
+        place of the server's folder. Raises Problem, EvomergeError.
+        """
+        folder = self.folder(job)
+        try:
+            yield folder
+        except RunError as error:
+            text = str(error).replace(str(folder), job.id)
+            text = text.replace("--point", "point").replace("--trial", "trial")
+            given = [(name, value) for name, value in fields.items() if value is not None]
+            field, value = given[0] if given else (None, None)
+            raise Problem(
+                422,
+                text,
+                field=field,
+                value=value,
+                mend=text.partition("; ")[2] or "see /candidates and /winner of the search",
+            ) from error
+
+    def check_choice(self, job: Job, trial: str | None, point: str | None) -> None:
+        """Refuse an export of what an ended search has not found. Raises Problem.
+
+        One that has not ended may find it yet.
+        """
+        if (trial is None) == (point is None) or not job.over:
+            return
+        from evomerge.api import recipe_text
+
+        with self.opened(job, trial=trial, point=point) as folder:
+            recipe_text(folder, trial=trial, point=point)
 
     def figures(self, job: Job) -> dict[str, Any]:
         """The figures of the report. Raises Problem."""
@@ -259,6 +297,15 @@ class Records:
                 mend=line.partition("; ")[2] or "see the log of the job; tell the operator",
             )
         return done.stdout
+
+
+def _without_folder(view: RecordView, folder: Path, job: Job) -> RecordView:
+    """The view with the job's id where it names the folder, which is nothing to its readers."""
+    status = {
+        key: value.replace(str(folder), job.id) if key in ("run_dir", "export") and value else value
+        for key, value in view.status.items()
+    }
+    return replace(view, status=status)
 
 
 def _is_settled(job: Job) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from evomerge.errors import JobError
 from evomerge.service.database.engine import Database
+from evomerge.service.queue.changes import changed
 from evomerge.service.queue.places import Places
 from evomerge.service.queue.requests import complete
 from evomerge.service.settings import ServiceSettings
@@ -148,28 +148,6 @@ def check_changes(
     together = {**job.changes, **changes}
     check_request(db, replace(job, changes=together), settings)
     return together
-
-
-def changed(request: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The request with other values under dotted keys. Raises JobError."""
-    document: dict[str, Any] = _copied(request)
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        target: Any = document
-        for parent in parents:
-            target = target.setdefault(parent, {}) if isinstance(target, dict) else None
-        if not isinstance(target, dict) or not last:
-            raise JobError(
-                f"set.{key}: {'.'.join(parents)} is not a mapping in the job; a list is given whole"
-            )
-        target[last] = value
-    return document
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copied(each) for key, each in value.items()}
-    return [_copied(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _check_parent(db: Database, job: NewJob, scope: Scope) -> None:

@@ -33,6 +33,7 @@ from evomerge.job import (
     check_sections,
 )
 from evomerge.recipe import read_recipe
+from evomerge.service.queue.gpus import check_gpus
 from evomerge.service.queue.places import Places
 from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store.job import Kind
@@ -99,6 +100,18 @@ def complete(
 
     Raises Refusal for what the operator does not allow, JobError for what no job may be.
     """
+    completed, name = _completed(kind, request, settings, places, own_output)
+    check_gpus(kind, completed, settings.limits.gpus)
+    return completed, name
+
+
+def _completed(
+    kind: Kind,
+    request: Mapping[str, Any],
+    settings: ServiceSettings,
+    places: Places,
+    own_output: OwnOutput,
+) -> tuple[dict[str, Any], str]:
     _check_size(request)
     checks = _Checks(settings=settings, places=places, own_output=own_output)
     if kind == "search":
@@ -116,6 +129,20 @@ def complete(
     if kind == "calibration":
         return checks.calibration(_read(CalibrationRequest, request))
     export = _read(ExportRequest, request)
+    if export.trial is not None and export.point is not None:
+        raise Refusal(
+            "`trial` names a candidate already",
+            field="point",
+            value=export.point,
+            mend="give one of the two",
+        )
+    if export.trial is not None and re.fullmatch(r"g-?\d{1,9}-i\d{1,9}", export.trial) is None:
+        raise Refusal(
+            "not a candidate",
+            field="trial",
+            value=export.trial,
+            mend="name one as /candidates lists them, like g0012-i003",
+        )
     if export.rank is not None and not export.as_adapter:
         raise Refusal(
             "it is the rank of an adapter", field="rank", value=export.rank, mend="set as_adapter"

@@ -74,8 +74,10 @@ def read_recipe(
     """The recipe of the winner, of a point of the front, or of a candidate, as YAML."""
     from evomerge.api import recipe_text
 
-    folder = here.records.folder(found(here, caller, job_id))
-    return Response(recipe_text(folder, trial=trial, point=point), media_type="application/yaml")
+    job = found(here, caller, job_id)
+    with here.records.opened(job, trial=trial, point=point) as folder:
+        recipe = recipe_text(folder, trial=trial, point=point)
+    return Response(recipe, media_type="application/yaml")
 
 
 @router.get("/candidates", summary="Candidates", responses=READING)
@@ -118,17 +120,17 @@ def read_answers(
     """Answers side by side: lost items first, then gained ones."""
     from evomerge.api import answer_sheet
 
-    folder = here.records.folder(found(here, caller, job_id))
-    sheet = answer_sheet(
-        folder,
-        tuple(models or ()),
-        lost=change == "lost",
-        gained=change == "gained",
-        differ=change == "differ",
-        task=task,
-        item=item,
-        split=split,
-    )
+    with here.records.opened(found(here, caller, job_id)) as folder:
+        sheet = answer_sheet(
+            folder,
+            tuple(models or ()),
+            lost=change == "lost",
+            gained=change == "gained",
+            differ=change == "differ",
+            task=task,
+            item=item,
+            split=split,
+        )
     document: dict[str, Any] = sheet.to_json()
     items = document["items"]
     document["items"] = items[offset : offset + limit]
