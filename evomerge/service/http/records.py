@@ -20,6 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import anyio
+import anyio.to_thread
+
 from evomerge.errors import RunError
 from evomerge.service.http.problems import Problem
 from evomerge.service.settings import ServiceSettings
@@ -34,8 +37,9 @@ _KEPT = 64
 """Records that are kept in memory; the one that was asked for longest ago is left first."""
 _DRAWING_S = 120.0
 """Seconds that a process may take for figures or a report."""
-_MOST_WAITING = 8
-"""Requests that may wait until figures are made; each holds a thread of the server."""
+_READERS, _DRAWERS = 8, 2
+"""Threads for reading records, and for waiting until figures are made. A server has 40; the others
+are for requests that take milliseconds."""
 _SHARE = 0.25
 """Share of the time for reading records again that have changed; the rest is for other requests."""
 
@@ -149,7 +153,8 @@ class Records:
         self._reports: Kept[bytes] = Kept(most=8)  # some megabytes each
         self._coefficients: Kept[list[dict[str, Any]]] = Kept()
         self._drawing = threading.Semaphore(1)
-        self._waiting = threading.Semaphore(_MOST_WAITING)
+        self._readers = anyio.CapacityLimiter(_READERS)
+        self._drawers = anyio.CapacityLimiter(_DRAWERS)
 
     def folder(self, job: Job) -> Path:
         """The run folder of a search that has begun. Raises Problem."""
@@ -180,8 +185,32 @@ class Records:
             )
         return folder
 
-    def view(self, job: Job) -> RecordView:
-        """What the record holds now. Raises Problem, RunError."""
+    async def read(self, work: Callable[[], T]) -> T:
+        """The result of work on a record, in one of the few threads for that."""
+        return await anyio.to_thread.run_sync(work, limiter=self._readers)
+
+    async def _wait_for(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._drawers)
+
+    async def view(self, job: Job) -> RecordView:
+        """What the record holds now. Raises Problem."""
+        return await self.read(lambda: self._view(job))
+
+    async def figures(self, job: Job) -> dict[str, Any]:
+        """The figures of the report. Raises Problem."""
+        return await self._wait_for(lambda: self._drawn_values(self._figures, "figures", job))
+
+    async def coefficients(self, job: Job) -> list[dict[str, Any]]:
+        """Coefficients over depth of the merges so far. Raises Problem."""
+        return await self._wait_for(
+            lambda: self._drawn_values(self._coefficients, "coefficients", job)
+        )
+
+    async def report(self, job: Job) -> bytes:
+        """The report as HTML. Raises Problem."""
+        return await self._wait_for(lambda: self._report(job))
+
+    def _view(self, job: Job) -> RecordView:
         folder = self.folder(job)
 
         def read() -> RecordView:
@@ -227,28 +256,16 @@ class Records:
         with self.opened(job, trial=trial, point=point) as folder:
             recipe_text(folder, trial=trial, point=point)
 
-    def figures(self, job: Job) -> dict[str, Any]:
-        """The figures of the report. Raises Problem."""
+    def _drawn_values(self, kept: Kept[T], what: str, job: Job) -> T:
         folder = self.folder(job)
-        return self._figures.get(
-            job.id,
-            mark_of(folder),
-            lambda: json.loads(self._draw("figures", folder)),
-            settled=_is_settled(job),
-        )
 
-    def coefficients(self, job: Job) -> list[dict[str, Any]]:
-        """Coefficients over depth of the merges so far. Raises Problem."""
-        folder = self.folder(job)
-        return self._coefficients.get(
-            job.id,
-            mark_of(folder),
-            lambda: json.loads(self._draw("coefficients", folder)),
-            settled=_is_settled(job),
-        )
+        def read() -> T:
+            values: T = json.loads(self._draw(what, folder))
+            return values
 
-    def report(self, job: Job) -> bytes:
-        """The report as HTML. Raises Problem."""
+        return kept.get(job.id, mark_of(folder), read, settled=_is_settled(job))
+
+    def _report(self, job: Job) -> bytes:
         folder = self.folder(job)
         return self._reports.get(
             job.id,
@@ -259,19 +276,6 @@ class Records:
 
     def _draw(self, what: str, folder: Path) -> bytes:
         """What a process of its own prints; one at a time, because each takes some 300 MB."""
-        if not self._waiting.acquire(blocking=False):
-            raise Problem(
-                503,
-                f"{_MOST_WAITING} requests wait for figures or reports already",
-                mend="ask again in some seconds",
-                headers={"Retry-After": "10"},
-            )
-        try:
-            return self._drawn(what, folder)
-        finally:
-            self._waiting.release()
-
-    def _drawn(self, what: str, folder: Path) -> bytes:
         with self._drawing:
             command = [sys.executable, "-m", "evomerge.service.http.drawing", what, str(folder)]
             try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import threading
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 import evomerge
 from evomerge.service.http import records
-from evomerge.service.http.problems import Problem
 from tests.service.http.house import ROOT, House
 
 
@@ -149,13 +151,27 @@ def test_a_failed_reading_leaves_its_turn() -> None:
     assert kept.get("a", (), lambda: 1) == 1
 
 
-def test_only_some_requests_wait_for_figures(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = house.searched()
-    monkeypatch.setattr(records, "_MOST_WAITING", 0)
-    with pytest.raises(Problem) as refused:
-        records.Records(house.settings).figures(job)
-    assert refused.value.document.status == 503
-    assert refused.value.document.mend == "ask again in some seconds"
+def test_reading_records_leaves_threads_for_other_requests(house: House) -> None:
+    at_work = threading.Semaphore(0)
+    may_end = threading.Event()
+
+    def read() -> None:
+        at_work.release()
+        may_end.wait()
+
+    async def play() -> str:
+        of = records.Records(house.settings)
+        reads = [asyncio.create_task(of.read(read)) for _ in range(50)]
+        try:
+            for _ in range(8):
+                await anyio.to_thread.run_sync(at_work.acquire)
+            # With 50 threads waiting, this one would wait for ever.
+            return await asyncio.wait_for(anyio.to_thread.run_sync(lambda: "answered"), 60)
+        finally:
+            may_end.set()
+            await asyncio.gather(*reads)
+
+    assert asyncio.run(play()) == "answered"
 
 
 def test_a_search_without_a_record_says_what_it_waits_for(house: House) -> None:
