@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge.errors import one_line
 
-_TYPE_TAGS = frozenset({"bool", "float", "int", "str", "dict", "constrained-str", "Condition"})
+_TYPE_TAGS = frozenset({"bool", "float", "int", "str", "dict", "Condition"})
 
 
 def written_parts(problem: Mapping[str, Any]) -> tuple[int | str, ...]:
@@ -20,9 +20,13 @@ def written_parts(problem: Mapping[str, Any]) -> tuple[int | str, ...]:
     unknown = location[-1:] if problem["type"] == "extra_forbidden" else ()
     known = location[: len(location) - len(unknown)]
     return (
-        *(p for p in known if isinstance(p, int) or not ("[" in p or p in _TYPE_TAGS)),
+        *(part for part in known if isinstance(part, int) or not _is_type(part)),
         *unknown,
     )
+
+
+def _is_type(part: str) -> bool:
+    return "[" in part or part in _TYPE_TAGS or part.startswith("constrained-")
 
 
 _LIST = "not a list; write [...]"
@@ -80,4 +84,10 @@ def problem_text(problem: Mapping[str, Any]) -> str:
     if kind.startswith(("date", "time")) and kind not in _PLAIN:
         return _TIME
     words = _PLAIN.get(kind, "not a value that can be used; look its form up in the documentation")
-    return words.format_map(problem.get("ctx", {})) if "{" in words else words
+    context = {name: _short(value) for name, value in problem.get("ctx", {}).items()}
+    return words.format_map(context) if "{" in words else words
+
+
+def _short(value: object) -> object:
+    """A limit as people write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
