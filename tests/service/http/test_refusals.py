@@ -66,7 +66,7 @@ def test_no_problem_is_without_a_mend(error: Any) -> None:
 def test_conflicts_say_what_can_be_done(house: House) -> None:
     ended = house.job(state="succeeded")
     for act in ("cancel", "pause", "resume", "retry", "restore", "move"):
-        document = {} if act == "move" else None
+        document: dict[str, Any] | None = {} if act == "move" else None
         answer = house.post(f"/jobs/{ended.id}/{act}", document)
         assert answer.status_code == 409
         assert not answer.json()["mend"].startswith("read the job first"), act

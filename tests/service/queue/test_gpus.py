@@ -44,6 +44,7 @@ def test_a_job_that_could_never_run_is_refused(
     database: Database, project: Project, tmp_path: Path
 ) -> None:
     settings = settings_in(tmp_path, limits=LIMITS)
+    compute: dict[str, Any]
     for compute, says in (({"workers": 3}, "takes 3 GPUs"), ({}, "every GPU")):
         new = new_job(project.id, request=on(**compute))
         with pytest.raises(Refusal, match=says) as caught:
