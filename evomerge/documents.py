@@ -13,7 +13,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,8 +30,6 @@ _DEEPEST = 64
 
 # The C loader reads the same documents some ten times faster, where PyYAML was built with it.
 _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-_TYPE_TAGS = frozenset({"bool", "float", "int", "str", "dict", "constrained-str", "Condition"})
 
 
 def load_text(path: Path, *, kind: str, error: type[InputError]) -> str:
@@ -314,50 +312,6 @@ _PlainLoader.yaml_constructors = {
     f"{_TAGS}null": _PlainLoader.yaml_constructors[f"{_TAGS}null"],
     **{name and f"{_TAGS}{name}": build for name, build in _BUILT_BY.items()},
 }
-
-
-def written_parts(problem: Mapping[str, Any]) -> tuple[int | str, ...]:
-    """The location of a problem in the user's document, without pydantic's names of union members.
-
-    problem: one of ValidationError.errors(). An unknown key is always kept, because the user wrote
-    it.
-    """
-    location: tuple[int | str, ...] = problem["loc"]
-    unknown = location[-1:] if problem["type"] == "extra_forbidden" else ()
-    known = location[: len(location) - len(unknown)]
-    return (
-        *(p for p in known if isinstance(p, int) or not ("[" in p or p in _TYPE_TAGS)),
-        *unknown,
-    )
-
-
-_PLAIN = {
-    "missing": "missing; add it",
-    "extra_forbidden": "no such key; check its spelling",
-    "dict_type": "not a mapping; write its keys",
-    "bool_type": "write true or false",
-    "bool_parsing": "write true or false",
-    "model_type": "not a mapping; write its keys",
-    "tuple_type": "not a list; write [...]",
-    "int_parsing": "not a whole number",
-    "int_from_float": "not a whole number",
-    "int_type": "not an integer; give a whole number",
-    "float_parsing": "not a number",
-    "float_type": "give a number",
-    "finite_number": "give a finite number",
-    "string_type": "not a text",
-}
-"""Our words for problems by pydantic's name, if its own words are about Python."""
-
-
-def problem_text(problem: Mapping[str, Any]) -> str:
-    """A problem of a validator (one of ValidationError.errors()) in one line."""
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "literal_error":
-        return f"write {problem['ctx']['expected']}"
-    if problem["loc"][-1:] == ("bool",):  # the first of the types that a value may have
-        return "not a number, a switch or a word"
-    return _PLAIN.get(problem["type"], one_line(message))
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

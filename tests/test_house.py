@@ -23,6 +23,7 @@ ORDER = (
     "registry",
     "startup",
     "documents",
+    "problem_words",
     "conditions",
     "recipe",
     "optimize",
@@ -107,7 +108,18 @@ def test_a_room_imports_no_room_below_it(path: Path) -> None:
         assert other == room or ORDER.index(other) < rank, f"{room} imports {other}"
 
 
-LIGHT = ("errors", "version", "registry", "startup", "documents", "recipe", "job", "grid", "api")
+LIGHT = (
+    "errors",
+    "version",
+    "registry",
+    "startup",
+    "documents",
+    "problem_words",
+    "recipe",
+    "job",
+    "grid",
+    "api",
+)
 """Rooms that a server may import: none of them imports torch before it is asked for something."""
 
 

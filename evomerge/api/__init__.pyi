@@ -32,7 +32,6 @@ from .searches import report as report
 from .searches import resume as resume
 from .searches import search as search
 from .series import coefficients_over_depth as coefficients_over_depth
-from .series import search_series as search_series
 from .tables import read_summary as read_summary
 from .tables import score_table as score_table
 from .tasks import describe_table as describe_table

@@ -29,12 +29,13 @@ class RecordView:
     status: as `evomerge status --json`. candidates: a row each, as `trials_dataframe` has them.
     outcome: None before the search has ended; else its kind (winner, front), verdict, better,
     headline, lines, gain, the models on the test items, and the winner or the points of the front.
-    job: the job as YAML.
+    series: values of the report's figure of the search and its population. job: as YAML.
     """
 
     status: Mapping[str, Any]
     candidates: tuple[Mapping[str, Any], ...]
     outcome: Mapping[str, Any] | None
+    series: Mapping[str, Any]
     job: str
 
 
@@ -43,13 +44,14 @@ def read_record(run_dir: str | Path) -> RecordView:
     where = read_folder(run_dir)
     refuse_grid(where)
     with read_study(where) as study:
-        from evomerge.report import status_of
+        from evomerge.report import series_of, status_of
 
         result = SearchResult(study)
         return RecordView(
             status=status_of(study).to_json(),
             candidates=tuple(row_of(trial) for trial in study.trials),
             outcome=None if result.outcome is None else _plain_outcome(result, result.outcome),
+            series=series_of(study),
             job=study.job.to_yaml(),
         )
 

@@ -1,4 +1,4 @@
-"""The values of a search's figures, for pages that draw them themselves."""
+"""Coefficients of a search's merges, for pages that draw them themselves."""
 
 from __future__ import annotations
 
@@ -7,19 +7,6 @@ from typing import Any
 
 from evomerge.api.arguments import read_folder
 from evomerge.study import read_study, refuse_grid
-
-
-def search_series(run_dir: str | Path) -> dict[str, Any]:
-    """Candidates, generations, baselines with intervals, and the population, as plain values.
-
-    They are those of the report's figure of the search. Raises RunError if there is no search.
-    """
-    where = read_folder(run_dir)
-    refuse_grid(where)
-    with read_study(where) as study:
-        from evomerge.report import series_of
-
-        return series_of(study)
 
 
 def coefficients_over_depth(run_dir: str | Path) -> list[dict[str, Any]]:

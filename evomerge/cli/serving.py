@@ -101,6 +101,10 @@ def serve(
     max_queued: Annotated[
         int | None, typer.Option(min=1, help="Jobs of a person that wait.")
     ] = None,
+    max_gpus: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="GPUs of a person's running jobs, as the jobs say."),
+    ] = None,
     max_hours: Annotated[
         float | None, typer.Option(min=0.0, help="Hours of a job's budget.")
     ] = None,
@@ -143,6 +147,7 @@ def serve(
             limits=Limits(
                 jobs_running=max_running,
                 jobs_queued=max_queued,
+                gpus=max_gpus,
                 hours=max_hours,
                 items=max_items,
                 duration_s=max_duration,
@@ -226,6 +231,7 @@ def list_tokens(
                 [
                     {
                         **vars(token),
+                        **{key: _iso(getattr(token, key)) for key in _TIMES},
                         "projects": token.projects
                         and [names.get(each, each) for each in token.projects],
                     }
@@ -300,6 +306,15 @@ def _opened(data: Path, database: str | None) -> Iterator[Database]:
 
     with open_existing(ServiceSettings(data=data.absolute(), database=database)) as opened:
         yield opened
+
+
+_TIMES = ("made", "expires", "revoked", "last_used")
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _until(expires: float | None) -> str:

@@ -20,8 +20,8 @@ from evomerge.conditions.condition import Condition
 from evomerge.conditions.form import FORMATS
 from evomerge.conditions.language import Language
 from evomerge.conditions.prose import Length
-from evomerge.documents import problem_text
 from evomerge.errors import TaskError
+from evomerge.problem_words import problem_text
 
 Settings = Mapping[str, object]
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evomerge.conversion.document import ConvertedJob
-from evomerge.documents import problem_text, written_parts
 from evomerge.errors import JobError
+from evomerge.problem_words import problem_text, written_parts
 from evomerge.recipe import Reference
 from evomerge.sources import open_source
 from evomerge.space import component_of, rule_of

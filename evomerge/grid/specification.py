@@ -37,6 +37,9 @@ _NOTHING_PROPOSED = BudgetSpec(hours=1.0)
 """A job must have a budget; a grid's own job proposes no candidates, so it spends none of it."""
 
 
+_MOST_SUBSETS = 10**6
+
+
 class TaskSpec(Section):
     """A metric of an lm-eval task, as an objective of a job names it."""
 
@@ -69,6 +72,8 @@ class ExpertsSpec(Section):
     def _some(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError(f"{value} is below 1; give a number of subsets, or `all`")
+        if isinstance(value, int) and value > _MOST_SUBSETS:
+            raise ValueError(f"{value} is above {_MOST_SUBSETS}; give that many or fewer, or `all`")
         return value
 
 

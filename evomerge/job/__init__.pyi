@@ -1,3 +1,4 @@
+from .bounds import Device as Device
 from .draft import JobDraft as JobDraft
 from .draws import DRAWS as DRAWS
 from .draws import DrawFacts as DrawFacts

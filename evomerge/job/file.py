@@ -9,17 +9,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from evomerge.documents import (
-    load_text,
-    nearest,
-    parse_mapping,
-    parse_value,
-    problem_text,
-    written_parts,
-)
+from evomerge.documents import load_text, nearest, parse_mapping, parse_value
 from evomerge.errors import JobError
 from evomerge.job.job import JobSpec
 from evomerge.job.sections import ANYWHERE, Section
+from evomerge.problem_words import problem_text, written_parts
 
 S = TypeVar("S", bound=Section)
 

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from evomerge.job.bounds import MOST, MOST_GPUS, MOST_ITEMS, MOST_WORKERS, Device, below_most
 from evomerge.job.draws import BUILT_IN, DrawFacts, Draws, draws_problem, load_draws
 from evomerge.optimize import ALGORITHMS
 from evomerge.recipe import DType, PlainName
@@ -162,7 +163,7 @@ class EvaluationSpec(Section):
     """Items of a candidate, over all objectives and constraints together, evenly by task. With
     `growing` or `racing` it is the most on average. `auto`: 64, or 32 from 48 genes on, and at
     least 8 for each task."""
-    items_for_baselines: int = Field(default=512, ge=1)
+    items_for_baselines: int = Field(default=512, ge=1, le=MOST)
     """Items of each baseline (with `anchors` all search items, also for the first generation)."""
     finalists: int = Field(default=3, ge=0, le=900)
     """How many of the best candidates reach validation; four times as many for a front."""
@@ -172,7 +173,7 @@ class EvaluationSpec(Section):
     task_folders: tuple[PlainName, ...] = ()
     """Folders with your own lm-eval task files. They are code, so only folders that you name are
     read. `resume` and `export` of a search that another user started need `--trust-code`."""
-    num_fewshot: int | None = Field(default=None, ge=0)
+    num_fewshot: int | None = Field(default=None, ge=0, le=1000)
     """As in lm-eval; items that are used as few-shot examples are not scored. Without it: the
     task's own number."""
     apply_chat_template: bool = False
@@ -231,13 +232,13 @@ class EvaluationSpec(Section):
         if isinstance(value, int) and value < 1:
             noun = "requests" if info.field_name == "batch_size" else "items"
             raise ValueError(f"{value} is below 1; give a number of {noun}, or `auto`")
-        return value
+        return below_most(value)
 
 
 def _at_least_four(value: int | str) -> int | str:
     if isinstance(value, int) and value < 4:
         raise ValueError(f"{value} is below 4; give 4 or more candidates, or `auto`")
-    return value
+    return below_most(value)
 
 
 _Population = Annotated[int | Literal["auto"], AfterValidator(_at_least_four)]
@@ -277,11 +278,11 @@ class BudgetSpec(Section):
     """When a search ends: at the first limit that it reaches. A generation that would not fit
     completely is not started. Give at least one limit."""
 
-    candidates: int | None = Field(default=None, ge=1)
+    candidates: int | None = Field(default=None, ge=1, le=MOST)
     """Genomes scored."""
-    hours: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    hours: float | None = Field(default=None, gt=0.0, le=1e6)
     """Worker time spent on the candidates."""
-    items: int | None = Field(default=None, ge=1)
+    items: int | None = Field(default=None, ge=1, le=MOST_ITEMS)
     """Items scored for the candidates."""
 
     @model_validator(mode="after")
@@ -323,12 +324,12 @@ class ComputeSpec(Section):
     engine: _Engine = "auto"
     """What runs the models. `auto` is always transformers. `vllm` must be named and installed; it
     has never been run on a GPU. Any other name is an engine of an installed package."""
-    device: str = "auto"
+    device: Device = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`."""
     workers: int | Literal["auto"] = "auto"
     """Processes that score candidates; two or more are Ray actors (extra `ray`). `auto`: one, or
     one for each GPU."""
-    gpus_per_worker: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = "auto"
+    gpus_per_worker: Annotated[float, Field(gt=0.0, le=MOST_GPUS)] | Literal["auto"] = "auto"
     """Share of a GPU that a worker takes. `auto`: 1 on a GPU."""
     dtype: DType | Literal["auto"] = "auto"
     """dtype of the merged model. `auto`: that of the base."""
@@ -344,7 +345,7 @@ class ComputeSpec(Section):
     def _some(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError(f"{value} is below 1; give a number of workers, or `auto`")
-        return value
+        return below_most(value, MOST_WORKERS)
 
 
 class StageOptimizerSpec(Section):

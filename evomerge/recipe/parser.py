@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evomerge.documents import load_text, parse_mappings, problem_text, written_parts
+from evomerge.documents import load_text, parse_mappings
 from evomerge.errors import RecipeError
+from evomerge.problem_words import problem_text, written_parts
 from evomerge.recipe.recipe import Recipe
 
 _OTHER_KINDS = {

@@ -15,14 +15,16 @@ LARGEST_UPLOAD_BYTES = 256 * 2**20
 class Limits:
     """What one person may take; None: no limit.
 
-    jobs_running, jobs_queued: of a person at once. hours, items: of one job's budget; a job must
-    then name a budget in that unit. duration_s: of one attempt; a job without its own
-    `max_duration_s` gets this one. retries: the most that a job may ask for. upload_bytes: of one
-    uploaded table. project_uploads_bytes: of all that a project keeps.
+    jobs_running, jobs_queued: of a person at once. gpus: of a person's running jobs together, as
+    the jobs declare them; a search must then give its number of workers. hours, items: of one job's
+    budget; a job must then name a budget in that unit. duration_s: of one attempt; a job without
+    its own `max_duration_s` gets this one. retries: the most that a job may ask for.
+    upload_bytes: of one uploaded table. project_uploads_bytes: of all that a project keeps.
     """
 
     jobs_running: int | None = None
     jobs_queued: int | None = None
+    gpus: float | None = None
     hours: float | None = None
     items: int | None = None
     duration_s: float | None = None

@@ -19,8 +19,8 @@ def scales(**keys) -> dict:
     ("keys", "message"),
     [
         ({"repeat": 2}, f"{AT}.repeat: unknown key; did you mean repeats?"),
-        ({"repeats": 0}, f"{AT}.repeats: 0: Input should be greater than or equal to 1"),
-        ({"repeats": 9}, f"{AT}.repeats: 9: Input should be less than or equal to 8"),
+        ({"repeats": 0}, f"{AT}.repeats: 0: below 1; give 1 or more"),
+        ({"repeats": 9}, f"{AT}.repeats: 9: above 8; give 8 or less"),
         ({"repeats": True}, f"{AT}.repeats: True: not an integer; give a whole number"),
         ({"repeats": 2.0}, f"{AT}.repeats: 2.0: not an integer; give a whole number"),
         ({"conditional": 1}, f"{AT}.conditional: 1: write true or false"),

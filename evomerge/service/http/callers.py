@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import math
@@ -32,6 +33,7 @@ from evomerge.service.store.people import BrowserSession, Role, Token
 
 API = "/api/v1"
 LOGIN = f"{API}/session"
+READY = "/ready"
 CSRF_HEADER = "X-CSRF-Token"
 
 _RANK: dict[Role, int] = {"viewer": 0, "runner": 1, "admin": 2}
@@ -102,6 +104,10 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request of someone who may call, or refuse it."""
         if scope["type"] != "http" or not _is_guarded(scope):
+            if scope["type"] == "http" and scope["path"] == READY:
+                # Anyone may ask; who has a token is told more.
+                with contextlib.suppress(Problem, EvomergeError):
+                    scope.setdefault("state", {})["caller"] = await self._caller(scope)
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})["authentication"] = self

@@ -155,6 +155,7 @@ def _no_such_range(header: str, size_bytes: int) -> Problem:
         f"Range: {header[:100]}: the file has {size_bytes:,} bytes",
         field="Range",
         value=header,
+        mend="ask for bytes that it has, or for all of it",
         headers={"Content-Range": f"bytes */{size_bytes}", "Accept-Ranges": "bytes"},
     )
 

@@ -17,7 +17,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from evomerge.grid import GridSpec
-from evomerge.job import JobSpec
+from evomerge.job import Device, JobSpec
 from evomerge.service.store.people import Role
 
 EXAMPLE_JOB: Mapping[str, Any] = {
@@ -197,7 +197,7 @@ class NewCalibration(_NewJob):
     seed: int = Field(default=0, ge=0, lt=2**32)
     batch: int = Field(default=4, ge=1, le=10**4)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = Field(default="auto", max_length=100, description="auto, cpu or cuda.")
+    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:1.")
     trust_remote_code: bool = False
 
 

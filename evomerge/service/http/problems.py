@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
-from evomerge.documents import problem_text, written_parts
 from evomerge.errors import EvomergeError, InputError, StorageError, hide_secrets, one_line
+from evomerge.problem_words import problem_text, written_parts
 from evomerge.service.http import logs
 from evomerge.service.store.job import Kind
 from evomerge.service.store.refusals import (
@@ -42,7 +42,7 @@ class ProblemDocument(BaseModel):
     status: int = Field(description="The status of the answer.", examples=[422])
     detail: str = Field(
         description="The problem in one line, as the command line says it.",
-        examples=["budget.candidates: 0: Input should be greater than 0"],
+        examples=["budget.candidates: 0: below 1; give 1 or more"],
     )
     field: str | None = Field(
         default=None,
@@ -52,9 +52,7 @@ class ProblemDocument(BaseModel):
     value: str | None = Field(
         default=None, description="The value that was refused, as text.", examples=["0"]
     )
-    mend: str | None = Field(
-        default=None, description="What to do.", examples=["give a whole number above 0"]
-    )
+    mend: str | None = Field(default=None, description="What to do.", examples=["give 1 or more"])
     request_id: str | None = Field(
         default=None, description="Names the request in the server's log.", examples=["7c1f0a52"]
     )
@@ -83,7 +81,7 @@ class Problem(Exception):
             detail=_line(detail),
             field=_short(_line(field)) if field else None,
             value=_shown(field, value),
-            mend=_line(mend) if mend else None,
+            mend=_line(mend or _MENDS.get(status, _MEND)),
         )
 
 
@@ -118,6 +116,17 @@ _TITLES = {
     503: "The server cannot do this now",
     507: "The server's disk is full",
 }
+
+
+_MENDS = {
+    404: "check its id, and the project of the token",
+    409: "read the job first; it may be in another state by now",
+    422: "change it, or leave it out; /openapi.json describes every field",
+    500: "tell the operator of the server the request_id",
+    503: "try again in some seconds",
+}
+_MEND = "look the route up in /openapi.json"
+"""Where nothing better is known: no problem is without a mend."""
 
 
 def answer(problem: Problem, request_id: str | None = None) -> JSONResponse:

@@ -37,7 +37,7 @@ class StatusView(View):
     """How far a search is, as `evomerge status --json` says it."""
 
     name: str
-    run_dir: str
+    run_dir: str = Field(description="The id of the job, which stands for its folder.")
     phase: str
     stage: dict[str, Any] | None
     generations: int
@@ -223,6 +223,9 @@ class FoundTask(View):
     )
     folder: str | None = Field(
         default=None, description="What evaluation.task_folders must name; null: nothing."
+    )
+    project: str | None = Field(
+        default=None, description="The project that it was made for; null: for all."
     )
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ from evomerge.service.webhooks.sender import Sender, Try
 OPERATOR = Who(name="operator")
 """Who acts on the machine itself: the first start, and the commands of the data folder."""
 
+_SWITCH_S = 0.001
+"""How long a thread may keep Python to itself while another one waits; by default it is 5 ms."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenServer:
@@ -53,6 +57,8 @@ class OpenServer:
 
         listening: called when requests are accepted.
         """
+        # Reading a record keeps a thread busy; answers must not wait long for their turn of it.
+        sys.setswitchinterval(_SWITCH_S)
         logs.log("started", url=self.url, database=self.database.shown, pid=os.getpid())
         _Server(self._config, listening).run(sockets=[self._socket])
         logs.log("stopped", url=self.url)

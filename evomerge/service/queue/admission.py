@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from evomerge.errors import JobError
 from evomerge.service.database.engine import Database
+from evomerge.service.queue.changes import changed
 from evomerge.service.queue.places import Places
 from evomerge.service.queue.requests import complete
 from evomerge.service.settings import ServiceSettings
@@ -25,7 +25,7 @@ def admit(db: Database, job: NewJob, settings: ServiceSettings, *, scope: Scope 
     it runs (or as a job of kind `check`). Raises Refusal, JobError, NotFound (a parent).
     """
     if scope is not None and job.project not in scope:
-        raise NotFound("no such project", field="project", value=job.project)
+        raise NotFound("no such project", field="project", value=job.project, mend="check its name")
     limits = settings.limits
     if job.retries > limits.retries:
         raise Refusal(
@@ -80,9 +80,17 @@ def check_request(
 def admit_and_submit(
     db: Database, job: NewJob, settings: ServiceSettings, *, who: Who, scope: Scope = None
 ) -> tuple[Job, bool]:
-    """`admit`, then `store.jobs.submit`; an idempotency key that is known gives its job."""
+    """`admit`, then `store.jobs.submit`; an idempotency key that is known gives its job.
+
+    It does so also where the job would not be admitted today.
+    """
+    if scope is None or job.project in scope:
+        before = jobs.earlier(db, job)
+        if before is not None:
+            return before, False
     admitted = admit(db, job, settings, scope=scope)
-    return jobs.submit(db, admitted, who=who, most_queued=settings.limits.jobs_queued)
+    most = settings.limits.jobs_queued
+    return jobs.submit(db, admitted, who=who, most_queued=most, asked=job)
 
 
 def clone(
@@ -140,28 +148,6 @@ def check_changes(
     together = {**job.changes, **changes}
     check_request(db, replace(job, changes=together), settings)
     return together
-
-
-def changed(request: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The request with other values under dotted keys. Raises JobError."""
-    document: dict[str, Any] = _copied(request)
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        target: Any = document
-        for parent in parents:
-            target = target.setdefault(parent, {}) if isinstance(target, dict) else None
-        if not isinstance(target, dict) or not last:
-            raise JobError(
-                f"set.{key}: {'.'.join(parents)} is not a mapping in the job; a list is given whole"
-            )
-        target[last] = value
-    return document
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copied(each) for key, each in value.items()}
-    return [_copied(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _check_parent(db: Database, job: NewJob, scope: Scope) -> None:

@@ -1,6 +1,7 @@
 """Claims: which job runs next, by priority, then a fair share between owners, then its place.
 
-An owner with fewer running jobs comes first; among equals the one whose jobs used less time in the
+With a limit of GPUs, a job that does not fit yet lets only jobs of its owner without GPUs pass. An
+owner with fewer running jobs comes first; among equals the one whose jobs used less time in the
 last day, then the one who had fewer attempts in it, then the job that waited longest.
 """
 
@@ -15,11 +16,17 @@ from sqlalchemy.orm import Session
 from evomerge.service.database.engine import Database, lock, now
 from evomerge.service.database.tables import JobRow
 from evomerge.service.queue import states
+from evomerge.service.queue.changes import changed
+from evomerge.service.queue.gpus import gpus_of
 from evomerge.service.runner.identity import ProcessIdentity
 from evomerge.service.settings import Limits
 from evomerge.service.store.job import Job, job_of
 
 _DAY_S = 86400.0
+_LOOKED_THROUGH = 200
+"""Waiting jobs of an owner among which one without GPUs is looked for."""
+_ROUNDING = 1e-9
+"""Of sums of shares of a GPU."""
 
 
 @dataclass(kw_only=True)
@@ -27,6 +34,7 @@ class _Share:
     """What an owner has and had of the machines."""
 
     running: int = 0
+    gpus: float = 0.0
     used_s: float = 0.0
     attempts: int = 0
 
@@ -89,19 +97,43 @@ def _in_order(session: Session, limits: Limits) -> list[JobRow]:
             continue
         order = (-found.priority, share.running, share.used_s, share.attempts, found.place)
         waiting.append((order, found.owner, found.priority))
+    _count_gpus(session, shares, limits)
+    blocked: set[str] = set()  # owners with a job that waits for GPUs
     for _, owner, priority in sorted(waiting):
         query = (
             select(JobRow)
             .where(*_can_run(at), JobRow.owner == owner, JobRow.priority == priority)
             .order_by(JobRow.place, JobRow.id)
-            .limit(1)
+            .limit(1 if limits.gpus is None else _LOOKED_THROUGH)
             # A job that someone edits or cancels at this moment is passed over this time.
             .with_for_update(skip_locked=True)
         )
-        row = session.scalars(query).one_or_none()
-        if row is not None:
-            return [row]
+        for row in session.scalars(query):
+            if limits.gpus is None:
+                return [row]
+            gpus = _gpus_of(row, limits.gpus)
+            if gpus == 0.0 or (
+                owner not in blocked and shares[owner].gpus + gpus <= limits.gpus + _ROUNDING
+            ):
+                return [row]
+            blocked.add(owner)
     return []
+
+
+def _count_gpus(session: Session, shares: defaultdict[str, _Share], limits: Limits) -> None:
+    """Add up the GPUs of running jobs, where they are limited."""
+    if limits.gpus is None:
+        return
+    running = select(JobRow).where(JobRow.state.in_(("starting", "running")))
+    for row in session.scalars(running):
+        shares[row.owner].gpus += _gpus_of(row, limits.gpus)
+
+
+def _gpus_of(row: JobRow, most: float) -> float:
+    """A job of before the limit, which says no number, is taken as one that uses all of it."""
+    job = job_of(row)
+    gpus = gpus_of(job.kind, changed(job.request, job.changes))
+    return most if gpus is None else gpus
 
 
 def _can_run(at: float) -> tuple[ColumnElement[bool], ...]:

@@ -52,7 +52,12 @@ def wish(
             _resume(session, row, together)
         else:
             if job_of(row).over:
-                raise Conflict(f"it has ended already ({row.state})", field="job", value=job_id)
+                raise Conflict(
+                    f"it has ended already ({row.state})",
+                    field="job",
+                    value=job_id,
+                    mend="leave it, or let it go on with resume or retry",
+                )
             states.ask(session, row, wanted)
         act = {"pause": "job.pause", "cancel": "job.cancel", "run": "job.resume"}[wanted]
         note(session, who, act, row.id, project=row.project, detail=dict(changes or {}))
@@ -158,7 +163,12 @@ def _place_before(session: Session, other: JobRow) -> float:
 
 def _refuse_unqueued(row: JobRow) -> None:
     if row.state != "queued" or row.deleted is not None:
-        raise Conflict(f"it is {row.state}, not queued", field="job", value=row.id)
+        raise Conflict(
+            f"it is {row.state}, not queued",
+            field="job",
+            value=row.id,
+            mend="only a job that waits has a place; resume it first",
+        )
 
 
 def _refuse_deleted(row: JobRow) -> None:

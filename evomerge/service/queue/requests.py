@@ -23,8 +23,17 @@ from pydantic import Field
 
 from evomerge.errors import JobError
 from evomerge.grid import GridSpec
-from evomerge.job import BudgetSpec, EvaluationSpec, JobSpec, ModelsSpec, Section, check_sections
+from evomerge.job import (
+    BudgetSpec,
+    Device,
+    EvaluationSpec,
+    JobSpec,
+    ModelsSpec,
+    Section,
+    check_sections,
+)
 from evomerge.recipe import read_recipe
+from evomerge.service.queue.gpus import check_gpus
 from evomerge.service.queue.places import Places
 from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store.job import Kind
@@ -66,7 +75,7 @@ class CalibrationRequest(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)
     batch: int = Field(default=4, ge=1, le=10**4)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = Field(default="auto", max_length=100)
+    device: Device = "auto"
     trust_remote_code: bool = False
 
 
@@ -91,6 +100,18 @@ def complete(
 
     Raises Refusal for what the operator does not allow, JobError for what no job may be.
     """
+    completed, name = _completed(kind, request, settings, places, own_output)
+    check_gpus(kind, completed, settings.limits.gpus)
+    return completed, name
+
+
+def _completed(
+    kind: Kind,
+    request: Mapping[str, Any],
+    settings: ServiceSettings,
+    places: Places,
+    own_output: OwnOutput,
+) -> tuple[dict[str, Any], str]:
     _check_size(request)
     checks = _Checks(settings=settings, places=places, own_output=own_output)
     if kind == "search":
@@ -108,6 +129,20 @@ def complete(
     if kind == "calibration":
         return checks.calibration(_read(CalibrationRequest, request))
     export = _read(ExportRequest, request)
+    if export.trial is not None and export.point is not None:
+        raise Refusal(
+            "`trial` names a candidate already",
+            field="point",
+            value=export.point,
+            mend="give one of the two",
+        )
+    if export.trial is not None and re.fullmatch(r"g-?\d{1,9}-i\d{1,9}", export.trial) is None:
+        raise Refusal(
+            "not a candidate",
+            field="trial",
+            value=export.trial,
+            mend="name one as /candidates lists them, like g0012-i003",
+        )
     if export.rank is not None and not export.as_adapter:
         raise Refusal(
             "it is the rank of an adapter", field="rank", value=export.rank, mend="set as_adapter"
@@ -352,7 +387,8 @@ def _read(kind: type[Any], document: Mapping[str, Any], inside: str = "") -> Any
     try:
         return check_sections(kind, document, where=inside)
     except RecursionError as error:
-        raise JobError(f"{inside or 'request'}: it is nested too deeply") from error
+        where = inside or "request"
+        raise JobError(f"{where}: it is nested too deeply; write it flatter") from error
 
 
 def _plain(section: Section) -> dict[str, Any]:

@@ -25,25 +25,38 @@ from evomerge.service.store.job import Wanted as Wanted
 from evomerge.service.store.job import job_of, new_id
 from evomerge.service.store.pages import Page, Scope, page_size, read_cursor
 from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
-from evomerge.service.store.texts import check_text
+from evomerge.service.store.texts import LATEST_S, LATEST_TEXT, check_text, time_text
 
 _ID = re.compile(r"j[a-z2-7]{15}")
+_LONGEST_S = 10 * 365 * 86400.0
 PRIORITIES = 1000
 """Priorities are from minus to plus this."""
 
-_LATEST_S = 4e9
-"""A time in the year 2096; a later one is milliseconds, or a slip."""
+
+def earlier(db: Database, job: NewJob) -> Job | None:
+    """The job that the idempotency key of this one made before from the same request, if any."""
+    if job.idempotency is None:
+        return None
+    with db.read() as session:
+        row = _of_key(session, job)
+        return None if row is None or row.request_sha256 != _digest(job) else job_of(row)
 
 
 def submit(
-    db: Database, job: NewJob, *, who: Who, most_queued: int | None = None
+    db: Database,
+    job: NewJob,
+    *,
+    who: Who,
+    most_queued: int | None = None,
+    asked: NewJob | None = None,
 ) -> tuple[Job, bool]:
     """Queue a job; or the one that its idempotency key made before, and False.
 
-    most_queued: how many jobs of its owner may wait. Raises Conflict if the key came with another
-    request, OverLimit, NotFound (project, parent), Refusal.
+    most_queued: how many jobs of its owner may wait. asked: as the client sent it, where the job
+    has been completed since; only this is compared under one key. Raises Conflict if the key came
+    with another request, OverLimit, NotFound (project, parent), Refusal.
     """
-    digest = _digest(job)
+    digest = _digest(asked or job)
     check_text(job.name, field="name", most=200)
     check_text(job.owner, field="owner", most=200)
     if job.idempotency is not None:
@@ -52,18 +65,21 @@ def submit(
     with db.write() as session:
         # Two submissions with one key, or beyond a limit, wait for each other.
         lock(session, "submissions")
-        earlier = _of_key(session, job)
-        if earlier is not None:
-            if earlier.request_sha256 != digest:
+        before = _of_key(session, job)
+        if before is not None:
+            # Earlier versions compared the completed job.
+            if before.request_sha256 not in (digest, _digest(job)):
                 raise Conflict(
                     "it came with another request before",
                     field="Idempotency-Key",
                     value=job.idempotency,
                     mend="use a new key for a new job",
                 )
-            return job_of(earlier), False
+            return job_of(before), False
         if not _is_id(job.project) or session.get(ProjectRow, job.project) is None:
-            raise NotFound("no such project", field="project", value=job.project)
+            raise NotFound(
+                "no such project", field="project", value=job.project, mend="check its name"
+            )
         if job.parent is not None:
             locked(session, job.parent)
         _check_waiting(session, job.owner, most_queued)
@@ -169,7 +185,10 @@ def edit(
         row.max_duration_s = changes.get("max_duration_s", row.max_duration_s)
         row.retries_left = changes.get("retries", row.retries_left)
         _check_numbers(row.priority, row.not_before, row.max_duration_s, row.retries_left)
-        note(session, who, "job.edit", row.id, project=row.project, detail=changes)
+        shown = dict(changes)
+        if isinstance(shown.get("not_before"), float):
+            shown["not_before"] = time_text(shown["not_before"])
+        note(session, who, "job.edit", row.id, project=row.project, detail=shown)
         session.flush()
         return job_of(row)
 
@@ -192,7 +211,9 @@ def restore(db: Database, job_id: str, *, who: Who, scope: Scope = None) -> Job:
     with db.write() as session:
         row = locked(session, job_id, scope=scope)
         if row.deleted is None:
-            raise Conflict("it is not deleted", field="job", value=job_id)
+            raise Conflict(
+                "it is not deleted", field="job", value=job_id, mend="there is nothing to restore"
+            )
         row.deleted = None
         note(session, who, "job.restore", row.id, project=row.project)
         session.flush()
@@ -216,7 +237,12 @@ def purge(db: Database, job_id: str, *, who: Who = SERVICE) -> None:
     with db.write() as session:
         row = locked(session, job_id)
         if row.deleted is None or not job_of(row).over:
-            raise Conflict("it is not deleted, or still runs", field="job", value=job_id)
+            raise Conflict(
+                "it is not deleted, or still runs",
+                field="job",
+                value=job_id,
+                mend="delete it, and wait for its end",
+            )
         session.execute(delete(EventRow).where(EventRow.job == job_id))
         session.execute(delete(DeliveryRow).where(DeliveryRow.job == job_id))
         note(session, who, "job.purge", row.id, project=row.project, detail={"name": row.name})
@@ -282,15 +308,21 @@ def _check_numbers(
     """Raise Refusal for a number that cannot be kept, or means nothing."""
     ranges: list[tuple[str, float | None, float, float]] = [
         ("priority", priority, -PRIORITIES, PRIORITIES),
-        ("not_before", not_before, 0.0, _LATEST_S),
-        ("max_duration_s", max_duration_s, 1.0, _LATEST_S),
+        ("max_duration_s", max_duration_s, 1.0, _LONGEST_S),
         ("retries", retries, 0, 100),
     ]
     for field, value, low, high in ranges:
         if value is not None and not low <= value <= high:
             raise Refusal(
-                f"outside {low:g} to {high:g}", field=field, value=value, mend="give another"
+                f"outside {low:.0f} to {high:.0f}", field=field, value=value, mend="give another"
             )
+    if not_before is not None and not 0.0 <= not_before <= LATEST_S:
+        raise Refusal(
+            f"outside {time_text(0.0)} to {LATEST_TEXT}",
+            field="not_before",
+            value=time_text(not_before),
+            mend="give another time, or none to start as soon as there is room",
+        )
 
 
 def _conditions(jobs: JobFilter, scope: Scope) -> list[ColumnElement[bool]]:

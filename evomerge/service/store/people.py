@@ -16,7 +16,7 @@ from evomerge.service.store.audit import Who, note
 from evomerge.service.store.job import new_id
 from evomerge.service.store.pages import Scope
 from evomerge.service.store.refusals import Conflict, NotFound, Refusal
-from evomerge.service.store.texts import check_text
+from evomerge.service.store.texts import LATEST_S, LATEST_TEXT, check_text, time_text
 
 Role = Literal["viewer", "runner", "admin"]
 
@@ -126,14 +126,14 @@ def make_token(
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     with db.write() as session:
         at = now(session)
-        if expires is not None and not at < expires < 4e9:
-            raise Refusal(
-                "not in the future", field="expires", value=expires, mend="give a later time"
-            )
+        if expires is not None:
+            _check_expiry(expires, at)
         for project in projects or ():
             check_text(project, field="projects", most=100)
             if session.get(ProjectRow, project) is None:
-                raise NotFound("no such project", field="projects", value=project)
+                raise NotFound(
+                    "no such project", field="projects", value=project, mend="check its name"
+                )
         row = TokenRow(
             id=new_id("t"),
             name=name,
@@ -207,7 +207,12 @@ def make_session(
         at = now(session)
         row = session.get(TokenRow, token.id, with_for_update=True)
         if row is None or not _usable(row, at):
-            raise NotFound("it cannot be used any more", field="token", value=token.id)
+            raise NotFound(
+                "it cannot be used any more",
+                field="token",
+                value=token.id,
+                mend="log in with another token",
+            )
         session.execute(delete(SessionRow).where(SessionRow.expires < at))
         expires = at + lasts_s if row.expires is None else min(at + lasts_s, row.expires)
         csrf = secrets.token_urlsafe(32)
@@ -237,6 +242,23 @@ def end_session(db: Database, secret: str, *, who: Who) -> None:
         if kept is not None:
             note(session, who, "session.end", kept.token_id)
             session.delete(kept)
+
+
+def _check_expiry(expires: float, at: float) -> None:
+    if expires <= at:
+        raise Refusal(
+            "not in the future",
+            field="expires",
+            value=time_text(expires),
+            mend="give a later time",
+        )
+    if expires > LATEST_S:
+        raise Refusal(
+            f"after {LATEST_TEXT}, the latest time here",
+            field="expires",
+            value=time_text(expires),
+            mend="give an earlier time, or none for a token without an end",
+        )
 
 
 def _hash(secret: str) -> str:

@@ -19,13 +19,13 @@ class Refusal(InputError):
     field: dotted path in the request; empty where it is about the whole. value: as text, short.
     """
 
-    def __init__(self, what: str, *, field: str = "", value: object = None, mend: str = "") -> None:
+    def __init__(self, what: str, *, mend: str, field: str = "", value: object = None) -> None:
         self.what = what
         self.field = field
         self.value = None if value is None else str(value)[:300]
         self.mend = mend
         parts = [part for part in (field, self.value, what) if part]
-        super().__init__(": ".join(parts) + (f"; {mend}" if mend else ""))
+        super().__init__(f"{': '.join(parts)}; {mend}")
 
 
 class NotFound(Refusal):

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from evomerge.service.store.refusals import Refusal
+
+LATEST_S = 4e9
+"""The latest time that is kept, in the year 2096; a later one is milliseconds, or a slip."""
+
+
+def time_text(seconds: float) -> str:
+    """A time for people, in UTC; seconds: since the epoch."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")[:-6] + "Z"
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g} s after 1970"
+
+
+LATEST_TEXT = time_text(LATEST_S)
 
 
 def check_text(text: object, *, field: str, most: int, least: int = 0) -> str:

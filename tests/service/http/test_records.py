@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import threading
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 import evomerge
@@ -110,6 +113,65 @@ def test_a_changed_record_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None
     assert kept.get("a", ((1, 2, 1),), read) == 1
     moment[0] += 1.0
     assert kept.get("a", ((1, 2, 1),), read) == 2
+
+
+def test_reading_changed_records_leaves_time_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [0.0]
+    monkeypatch.setattr(records.time, "monotonic", lambda: moment[0])
+    kept = records.Kept[str](turns=records.Turns())
+    reads: list[str] = []
+
+    def ask(key: str, change: int, *, settled: bool = False) -> str:
+        def read() -> str:
+            moment[0] += 0.1
+            reads.append(f"{key}{change}")
+            return reads[-1]
+
+        return kept.get(key, ((change, 0, 0),), read, settled=settled)
+
+    for key in "abc":  # nothing is kept of them, so all are read
+        assert ask(key, 1) == f"{key}1"
+    moment[0] += 5.0
+    assert [ask(key, 2) for key in "abc"] == ["a2", "b1", "c1"]
+    moment[0] += 0.2
+    assert ask("b", 2) == "b1"  # three times as long as the last reading has not passed
+    assert ask("b", 2, settled=True) == "b2"  # a search that has ended is shown as it is
+    moment[0] += 0.31
+    assert ask("c", 2) == "c2"
+
+
+def test_a_failed_reading_leaves_its_turn() -> None:
+    kept = records.Kept[int](turns=records.Turns())
+
+    def fail() -> int:
+        raise ValueError("damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        kept.get("a", (), fail)
+    assert kept.get("a", (), lambda: 1) == 1
+
+
+def test_reading_records_leaves_threads_for_other_requests(house: House) -> None:
+    at_work = threading.Semaphore(0)
+    may_end = threading.Event()
+
+    def read() -> None:
+        at_work.release()
+        may_end.wait()
+
+    async def play() -> str:
+        of = records.Records(house.settings)
+        reads = [asyncio.create_task(of.read(read)) for _ in range(50)]
+        try:
+            for _ in range(8):
+                await anyio.to_thread.run_sync(at_work.acquire)
+            # With 50 threads waiting, this one would wait for ever.
+            return await asyncio.wait_for(anyio.to_thread.run_sync(lambda: "answered"), 60)
+        finally:
+            may_end.set()
+            await asyncio.gather(*reads)
+
+    assert asyncio.run(play()) == "answered"
 
 
 def test_a_search_without_a_record_says_what_it_waits_for(house: House) -> None:

@@ -231,7 +231,7 @@ def test_a_job_that_is_purged_ends_its_streams(house: House) -> None:
         monkey = pytest.MonkeyPatch()
 
         def gone(*_args: object, **_kwargs: object) -> Job:
-            raise streams.NotFound("no such job")
+            raise streams.NotFound("no such job", mend="check its id")
 
         monkey.setattr(streams.jobs, "get", gone)
         try:

@@ -67,7 +67,13 @@ async def watch_events(
     job = await run_in_threadpool(found, here, caller, job_id)
     seq = int(last_event_id) if last_event_id else after
     if seq >= 2**53:
-        raise Problem(422, "Last-Event-ID: no number of an event", field="Last-Event-ID")
+        raise Problem(
+            422,
+            f"Last-Event-ID: {seq}: no number of an event",
+            field="Last-Event-ID",
+            value=seq,
+            mend="send the id of the last event that came, or none",
+        )
     if job.over and seq >= job.last_event and last_event_id:
         return Response(status_code=204)
     problem = here.places.problem(caller.token_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,20 +59,30 @@ def list_tasks(
     """Tasks, groups and tags that an objective may name, with their metrics."""
     from evomerge.api import found_tasks
 
-    projects = here.project_names() if caller.scope is None else caller.scope
-    made = [here.settings.made_tasks(project) for project in sorted(projects)]
-    folders = [folder.resolve() for folder in (*here.settings.task_folders, *made)]
-    folders = [folder for folder in folders if folder.is_dir()]
-    return [
-        FoundTask.model_validate({**task, "folder": _folder_of(task, folders)})
-        for task in found_tasks(folders, part=q, every=every)
-    ]
+    shared = [folder.resolve() for folder in here.settings.task_folders if folder.is_dir()]
+    # A task made for one project may have the name of one that was made for another.
+    made = []
+    for project, name in sorted(here.project_names().items(), key=lambda each: each[1]):
+        folder = here.settings.made_tasks(project)
+        if (caller.scope is None or project in caller.scope) and folder.is_dir():
+            listed = _in_folders(found_tasks([folder], part=q), [folder.resolve()])
+            made += [{**task, "project": name} for task in listed if task["folder"]]
+    found = _in_folders(found_tasks(shared, part=q, every=every), shared)
+    rest = [task for task in found if not task["folder"]]
+    listed = [*(task for task in found if task["folder"]), *made, *rest]
+    return [FoundTask.model_validate(task) for task in listed]
 
 
-def _folder_of(task: Mapping[str, Any], folders: Sequence[Path]) -> str | None:
-    """The operator's folder with a task's file; None for a task that is found without one."""
-    file = Path(task["file"]).resolve() if "file" in task else None
-    return next((str(each) for each in folders if file and file.is_relative_to(each)), None)
+def _in_folders(
+    tasks: Iterable[Mapping[str, Any]], folders: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """The tasks with the folder that has each one's file; None for one that is found without."""
+    listed = []
+    for task in tasks:
+        file = Path(task["file"]).resolve() if "file" in task else None
+        inside = (str(each) for each in folders if file and file.is_relative_to(each))
+        listed.append({**task, "folder": next(inside, None)})
+    return listed
 
 
 @router.get("/spaces", summary="Search spaces", responses=responses(401, 421, 429, 503))

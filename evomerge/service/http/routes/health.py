@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from evomerge.errors import EvomergeError
 from evomerge.service.database.schema import check_schema
 from evomerge.service.http import logs, metrics
-from evomerge.service.http.callers import Viewer
+from evomerge.service.http.callers import READY, Caller, Viewer
 from evomerge.service.http.here import Here, Service
 from evomerge.service.http.problems import Problem, responses
 from evomerge.service.http.record_models import Check, Health, Readiness
@@ -26,12 +26,15 @@ async def health() -> Health:
 
 
 @router.get(
-    "/ready",
+    READY,
     summary="Whether the server can do its work",
     responses={503: {"model": Readiness, "description": "It cannot"}, **responses(421)},
 )
-def ready(here: Here, response: Response) -> Readiness:
-    """The database is reached and has this version's tables, jobs are run, the disk has room."""
+def ready(here: Here, request: Request, response: Response) -> Readiness:
+    """The database is reached and has this version's tables, jobs are run, the disk has room.
+
+    What a failed check says is shown with a token for all projects, and is in the server's log.
+    """
     checks = [
         _check("database", lambda: check_schema(here.database)),
         _check("supervisor", lambda: _supervised(here)),
@@ -40,6 +43,9 @@ def ready(here: Here, response: Response) -> Readiness:
     whole = all(check.ok for check in checks)
     if not whole:
         response.status_code = 503
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None or caller.scope is not None:
+        checks = [Check(name=check.name, ok=check.ok) for check in checks]
     return Readiness(ready=whole, checks=checks)
 
 
@@ -47,6 +53,7 @@ def _check(name: str, look: Callable[[], object]) -> Check:
     try:
         look()
     except EvomergeError as error:
+        logs.log("not_ready", level="warning", check=name, says=str(error))
         return Check(name=name, ok=False, says=str(error))
     except Exception as error:
         logs.log_error("not_ready", error)

@@ -27,7 +27,7 @@ from evomerge.service.http.views import JobDetail, JobPage, JobView, Validation
 from evomerge.service.queue.admission import admit, admit_and_submit
 from evomerge.service.store import jobs
 from evomerge.service.store.jobs import Job, JobFilter, Kind, NewJob, State
-from evomerge.service.store.refusals import Refusal
+from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
 
 router = APIRouter(prefix=f"{API}/jobs", tags=["jobs"])
 
@@ -211,7 +211,7 @@ def _request(
         case NewCalibration():
             left_out = {"kind", *_SHARED}
             return new.model_dump(exclude=left_out)
-    raise JobError(f"kind: {new.kind}: no such kind")
+    raise AssertionError(f"{new.kind} is no kind of job")
 
 
 @contextlib.contextmanager
@@ -228,6 +228,8 @@ def _fields_inside(
     except (JobError, Refusal) as error:
         problem = problem_of(error)
         field = problem.document.field
+        if isinstance(error, Conflict | NotFound | OverLimit):
+            raise problem from error  # not about the document
         if part is not None and field is not None and field not in _SHARED:
             problem.document = problem.document.model_copy(update={"field": f"{part}.{field}"})
         raise problem from error

@@ -129,6 +129,8 @@ def export(
     """
     wanted = wanted or NewExport()
     search = found(here, caller, job_id)
+    if search.kind == "search" and search.attempts:
+        here.records.check_choice(search, wanted.trial, wanted.point)
     job, created = admit_and_submit(
         here.database,
         NewJob(

@@ -116,7 +116,9 @@ def revoke_token(
     """Revoke a token and end its browser sessions, at once and for good."""
     found = {each.id: each for each in people.tokens(here.database)}.get(token_id)
     if found is None or not _is_within(found, caller):
-        raise NotFound("there is no such token", field="token_id", value=token_id)
+        raise NotFound(
+            "there is no such token", field="token_id", value=token_id, mend="check its id"
+        )
     return TokenView.of(
         people.revoke(here.database, token_id, who=caller.who), here.project_names()
     )

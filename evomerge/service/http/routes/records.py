@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
-from evomerge.service.http.callers import API, Viewer
+from evomerge.service.http.callers import API, Caller, Viewer
 from evomerge.service.http.guards import REPORT_POLICY
-from evomerge.service.http.here import Here
+from evomerge.service.http.here import Here, Service
 from evomerge.service.http.problems import Problem, responses
 from evomerge.service.http.record_models import (
     AnswersView,
@@ -28,26 +29,26 @@ READING = responses(401, 404, 409, 421, 422, 429, 503)
 
 
 @router.get("/status", summary="How far a search is", responses=READING)
-def read_status(job_id: JobId, caller: Viewer, here: Here) -> StatusView:
+async def read_status(job_id: JobId, caller: Viewer, here: Here) -> StatusView:
     """As `evomerge status --json`, also while the search runs."""
-    view = here.records.view(found(here, caller, job_id))
+    view = await here.records.view(await _job(here, caller, job_id))
     return StatusView.model_validate(view.status)
 
 
 @router.get("/winner", summary="The outcome of a search", responses=READING)
-def read_winner(job_id: JobId, caller: Viewer, here: Here) -> OutcomeView:
+async def read_winner(job_id: JobId, caller: Viewer, here: Here) -> OutcomeView:
     """The winner or the front, what was gained over which parent, and the recipes."""
-    job = found(here, caller, job_id)
-    outcome = here.records.view(job).outcome
+    job = await _job(here, caller, job_id)
+    outcome = (await here.records.view(job)).outcome
     if outcome is None:
         raise _unfinished(job)
     return OutcomeView.model_validate(outcome)
 
 
 @router.get("/scores", summary="Test scores", responses=READING)
-def read_scores(job_id: JobId, caller: Viewer, here: Here) -> ScoresView:
+async def read_scores(job_id: JobId, caller: Viewer, here: Here) -> ScoresView:
     """The winner, its parents and baselines on the test items, with intervals."""
-    outcome = here.records.view(found(here, caller, job_id)).outcome
+    outcome = (await here.records.view(await _job(here, caller, job_id))).outcome
     return ScoresView.model_validate({"models": [] if outcome is None else outcome["models"]})
 
 
@@ -60,7 +61,7 @@ def read_scores(job_id: JobId, caller: Viewer, here: Here) -> ScoresView:
         **READING,
     },
 )
-def read_recipe(
+async def read_recipe(
     job_id: JobId,
     caller: Viewer,
     here: Here,
@@ -74,12 +75,17 @@ def read_recipe(
     """The recipe of the winner, of a point of the front, or of a candidate, as YAML."""
     from evomerge.api import recipe_text
 
-    folder = here.records.folder(found(here, caller, job_id))
-    return Response(recipe_text(folder, trial=trial, point=point), media_type="application/yaml")
+    job = await _job(here, caller, job_id)
+
+    def read() -> str:
+        with here.records.opened(job, trial=trial, point=point) as folder:
+            return recipe_text(folder, trial=trial, point=point)
+
+    return Response(await here.records.read(read), media_type="application/yaml")
 
 
 @router.get("/candidates", summary="Candidates", responses=READING)
-def read_candidates(
+async def read_candidates(
     job_id: JobId,
     caller: Viewer,
     here: Here,
@@ -87,14 +93,14 @@ def read_candidates(
     limit: Annotated[int, Query(ge=1, le=20_000)] = 20_000,
 ) -> CandidatesView:
     """A row for each candidate, as `trials_dataframe` has them."""
-    rows = here.records.view(found(here, caller, job_id)).candidates
+    rows = (await here.records.view(await _job(here, caller, job_id))).candidates
     return CandidatesView(
         items=[dict(row) for row in rows[offset : offset + limit]], total=len(rows)
     )
 
 
 @router.get("/answers", summary="What models answered", responses=READING)
-def read_answers(
+async def read_answers(
     job_id: JobId,
     caller: Viewer,
     here: Here,
@@ -118,32 +124,38 @@ def read_answers(
     """Answers side by side: lost items first, then gained ones."""
     from evomerge.api import answer_sheet
 
-    folder = here.records.folder(found(here, caller, job_id))
-    sheet = answer_sheet(
-        folder,
-        tuple(models or ()),
-        lost=change == "lost",
-        gained=change == "gained",
-        differ=change == "differ",
-        task=task,
-        item=item,
-        split=split,
-    )
-    document: dict[str, Any] = sheet.to_json()
+    job = await _job(here, caller, job_id)
+
+    def read() -> dict[str, Any]:
+        with here.records.opened(job) as folder:
+            sheet = answer_sheet(
+                folder,
+                tuple(models or ()),
+                lost=change == "lost",
+                gained=change == "gained",
+                differ=change == "differ",
+                task=task,
+                item=item,
+                split=split,
+            )
+        document: dict[str, Any] = sheet.to_json()
+        return document
+
+    document = await here.records.read(read)
     items = document["items"]
     document["items"] = items[offset : offset + limit]
     return AnswersView.model_validate({**document, "total": len(items)})
 
 
 @router.get("/figures", summary="The figures of the report", responses=READING)
-def read_figures(job_id: JobId, caller: Viewer, here: Here) -> FiguresView:
+async def read_figures(job_id: JobId, caller: Viewer, here: Here) -> FiguresView:
     """The report's figures as plotly takes them, also while the search runs.
 
     They are made by a process of its own, which takes seconds; until the record changes, the same
     figures are given again.
     """
     return FiguresView.model_validate(
-        {"figures": here.records.figures(found(here, caller, job_id))}
+        {"figures": await here.records.figures(await _job(here, caller, job_id))}
     )
 
 
@@ -156,12 +168,16 @@ def read_figures(job_id: JobId, caller: Viewer, here: Here) -> FiguresView:
         **READING,
     },
 )
-def read_report(job_id: JobId, caller: Viewer, here: Here) -> Response:
+async def read_report(job_id: JobId, caller: Viewer, here: Here) -> Response:
     """One HTML file that shows the whole search. Its scripts have no rights on this site."""
-    page = here.records.report(found(here, caller, job_id))
+    page = await here.records.report(await _job(here, caller, job_id))
     return Response(
         page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY}
     )
+
+
+async def _job(here: Service, caller: Caller, job_id: str) -> Job:
+    return await run_in_threadpool(found, here, caller, job_id)
 
 
 def _unfinished(job: Job) -> Problem:

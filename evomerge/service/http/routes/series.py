@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from evomerge.service.http.callers import API, Viewer
@@ -38,12 +39,14 @@ class DepthView(View):
 
 
 @router.get("/series", summary="The values of the figure of a search", responses=READING)
-def read_series(job_id: JobId, caller: Viewer, here: Here) -> SeriesView:
+async def read_series(job_id: JobId, caller: Viewer, here: Here) -> SeriesView:
     """Candidates in order, generations, baselines with intervals, the population; also live."""
-    return SeriesView.model_validate(here.records.series(found(here, caller, job_id)))
+    job = await run_in_threadpool(found, here, caller, job_id)
+    return SeriesView.model_validate((await here.records.view(job)).series)
 
 
 @router.get("/coefficients", summary="Coefficients over depth", responses=READING)
-def read_coefficients(job_id: JobId, caller: Viewer, here: Here) -> DepthView:
+async def read_coefficients(job_id: JobId, caller: Viewer, here: Here) -> DepthView:
     """Every numeric parameter by component, model and layer; made by a process of its own."""
-    return DepthView(merges=here.records.coefficients(found(here, caller, job_id)))
+    job = await run_in_threadpool(found, here, caller, job_id)
+    return DepthView(merges=await here.records.coefficients(job))
