@@ -88,7 +88,7 @@ def test_a_search_is_built_launched_watched_exported_and_downloaded(
         assert found.headline in page.inner_text("main")
         assert f"{CANDIDATES} candidates scored" in page.inner_text("main")
 
-        score = found.winner.scores.combined
+        score = found.winner.scores.score
         taken.go(f"job/{job[1]}/scores")
         page.locator(".figure").first.wait_for()
         assert f"{score.value:.3f}" in page.inner_text("main")
