@@ -93,7 +93,7 @@ def make(
     with db.write() as session:
         lock(session, "webhooks")
         if session.get(ProjectRow, project) is None:
-            raise NotFound("no such project", field="project", value=project)
+            raise NotFound("no such project", field="project", value=project, mend="check its name")
         count = session.scalar(select(func.count()).where(WebhookRow.project == project)) or 0
         if count >= MOST_WEBHOOKS:
             raise OverLimit(
