@@ -140,7 +140,7 @@ def send_test(webhook_id: WebhookId, caller: Runner, here: Here) -> DeliveryView
     delivery = deliveries.get(here.database, delivery_id)
     if delivery is None:
         raise NotFound(
-            "it was deleted meanwhile", field="webhook", value=webhook_id, mend="make it again"
+            "it was deleted meanwhile", field="webhook", value=webhook_id, mend="make it anew"
         )
     return DeliveryView.of(delivery)
 
