@@ -1,8 +1,8 @@
 """Tasks of real questions for measuring the speed of scoring on a real model.
 
 They come from a folder with GSM8K (`gsm8k/test.jsonl`, `gsm8k/train_400.jsonl`) and MGSM
-(`mgsm/mgsm_en.tsv`, `mgsm/mgsm_ja.tsv`), as their authors publish them. Multiple choice has choices
-of real length: the worked answer of the question and three of other questions.
+(`mgsm/mgsm_en.tsv`, `mgsm/mgsm_ja.tsv`), as their authors publish them. Multiple choice has long
+choices, the worked answer of the question and three of other questions, or short ones, numbers.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ REAL_TASKS = {
     "mgsm_ja_0_shot": RealTask(kind="answer", data="mgsm_ja", examples=0, until="問題:"),
     "choice_5_shot": RealTask(kind="choice", data="gsm8k", examples=5, until=""),
     "choice_0_shot": RealTask(kind="choice", data="gsm8k", examples=0, until=""),
+    "short_choice_5_shot": RealTask(kind="choice", data="mgsm_en", examples=5, until=""),
+    "short_choice_0_shot": RealTask(kind="choice", data="mgsm_en", examples=0, until=""),
     "choice_chat": RealTask(kind="choice", data="gsm8k", examples=0, until="", chat=True),
 }
 """By name; a number is of the examples before every item."""

@@ -63,19 +63,37 @@ def has_room(folder: str) -> bool:
     return not closed and shutil.disk_usage(folder).free >= ROOM
 
 
-LONG = (
-    *("test_ray_pool.py", "test_resume.py", "test_real_server.py", "test_whole_way.py"),
-    *("test_kills.py", "test_pareto.py", "test_cli.py", "test_notebook.py"),
+HEADS = (
+    ("service/page/",),  # they share a browser, a server and searches
+    ("test_ray_pool.py", "client/test_real_server.py", "test_notebook.py"),
+    ("runner/test_kills.py", "runner/test_supervisor.py", "search/test_pareto.py"),
+    ("search/test_resume.py", "tests/test_docs.py", "cli/test_cli.py", "grid/test_resume.py"),
 )
-"""Begun first, so that none is left for the end, or begun by several processes of pytest-xdist."""
+"""What takes long, mostly by waiting: what each process of pytest-xdist begins with."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; then what compiles the merge kernels, so that one process does it once."""
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(
-        key=lambda item: places.get(item.path.name, len(LONG) + ("merge" not in item.path.parts))
-    )
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the long tests to the processes, so that none of these has them all, or last.
+
+    Each process is given a run of the items, as equal in number as can be, and those that end
+    early take from the end of others' runs. The rest begins with what compiles the merge kernels,
+    so that few processes do it.
+    """
+    count = getattr(config, "workerinput", {}).get("workercount", 1)
+    heads: list[list[pytest.Item]] = [[] for _ in range(count)]
+    rest: list[pytest.Item] = []
+    for item in items:
+        path = item.path.as_posix()
+        head = next((n for n, names in enumerate(HEADS) if any(name in path for name in names)), -1)
+        (rest if head < 0 else heads[head % count]).append(item)
+    rest.sort(key=lambda item: "merge" not in item.path.parts)
+    dealt: list[pytest.Item] = []
+    for place, head_items in enumerate(heads):
+        share = (len(items) - len(dealt)) // (count - place)
+        taken = max(0, share - len(head_items))
+        dealt += head_items + rest[:taken]
+        del rest[:taken]
+    items[:] = dealt + rest
 
 
 @pytest.fixture
