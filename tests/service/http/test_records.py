@@ -166,7 +166,8 @@ def test_reading_records_leaves_threads_for_other_requests(house: House) -> None
             for _ in range(8):
                 await anyio.to_thread.run_sync(at_work.acquire)
             # With 50 threads waiting, this one would wait for ever.
-            return await asyncio.wait_for(anyio.to_thread.run_sync(lambda: "answered"), 60)
+            answer = anyio.to_thread.run_sync(lambda: "answered", abandon_on_cancel=True)
+            return await asyncio.wait_for(answer, 60)
         finally:
             may_end.set()
             await asyncio.gather(*reads)
