@@ -163,11 +163,11 @@ def test_reading_records_leaves_threads_for_other_requests(house: House) -> None
         of = records.Records(house.settings)
         reads = [asyncio.create_task(of.read(read)) for _ in range(50)]
         try:
-            for _ in range(8):
-                await anyio.to_thread.run_sync(at_work.acquire)
-            # With 50 threads waiting, this one would wait for ever.
-            answer = anyio.to_thread.run_sync(lambda: "answered", abandon_on_cancel=True)
-            return await asyncio.wait_for(answer, 60)
+            # With 50 threads waiting, this would wait for ever.
+            async with asyncio.timeout(30):
+                for _ in range(8):
+                    await anyio.to_thread.run_sync(at_work.acquire, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(lambda: "answered", abandon_on_cancel=True)
         finally:
             may_end.set()
             await asyncio.gather(*reads)
