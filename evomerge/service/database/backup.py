@@ -72,8 +72,7 @@ def restore(backup: Path, settings: ServiceSettings) -> Path | None:
         finally:
             found.close()
         if target.exists():
-            with _opened(target) as old:
-                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _close_off(target)
             os.replace(target, kept)
         for name in ("-wal", "-shm"):
             target.with_name(target.name + name).unlink(missing_ok=True)
@@ -93,6 +92,22 @@ def _refuse_in_use(settings: ServiceSettings) -> None:
                 )
     finally:
         database.close()
+
+
+def _close_off(target: Path) -> None:
+    """Put the log into the database. Raises InputError while another process has it open.
+
+    A server would go on in the file that is moved away, and what it is told would be lost.
+    """
+    try:
+        with _opened(target, wait_s=0) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")  # SQLite allows it to the last one
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_BUSY":
+            raise
+        raise InputError(
+            f"{target}: a server or a job still uses it; stop all of this folder and try again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -117,8 +132,8 @@ def _writing(out: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(file, timeout=60.0, isolation_level=None)
+def _opened(file: Path, *, wait_s: float = 60.0) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(file, timeout=wait_s, isolation_level=None)
     try:
         yield connection
     finally:

@@ -85,6 +85,23 @@ def test_a_restore_waits_for_jobs_that_run(
         restore(backup, settings)
 
 
+def test_a_restore_is_refused_while_a_server_has_the_database_open(
+    service: Database, settings: ServiceSettings, tmp_path: Path
+) -> None:
+    """A server would go on in the file that is moved away."""
+    backup = back_up(service, tmp_path / "backup.db")
+    people.make_project(service, "merges", who=ADMIN)
+    with pytest.raises(InputError, match="a server or a job still uses it; stop all"):
+        restore(backup, settings)
+    people.make_project(service, "more", who=ADMIN)
+    service.close()
+    again = open_database(settings.database_url)
+    assert {"merges", "more"} <= {project.name for project in people.projects(again)}
+    again.close()
+    assert os.listdir(settings.data) == ["evomerge.db"]
+    assert restore(backup, settings) is not None
+
+
 def test_what_is_no_backup_is_refused_and_nothing_is_overwritten(
     service: Database, settings: ServiceSettings, tmp_path: Path
 ) -> None:
