@@ -56,7 +56,7 @@ function Tokens() {
     <section>
       <h2>Tokens</h2>
       <div class="scroll" tabindex="0" role="region" aria-label="Tokens">
-        <table>
+        <table class="stack">
           <thead>
             <tr>
               ${["For", "Person", "Role", "Projects", "Made", "Expires", "Last used", ""].map(
@@ -69,12 +69,12 @@ function Tokens() {
               (token) =>
                 html`<tr key=${token.id}>
                   <td class="name">${token.name}<div class="small quiet">${token.id}</div></td>
-                  <td>${token.person}</td>
-                  <td>${token.role}</td>
-                  <td>${token.projects ? token.projects.join(", ") : "all"}</td>
-                  <td class="when">${moment(token.made)}</td>
-                  <td class="when">${token.expires ? moment(token.expires) : "never"}</td>
-                  <td class="when">${moment(token.last_used)}</td>
+                  <td data-label="person">${token.person}</td>
+                  <td data-label="role">${token.role}</td>
+                  <td data-label="projects">${token.projects ? token.projects.join(", ") : "all"}</td>
+                  <td class="when" data-label="made">${moment(token.made)}</td>
+                  <td class="when" data-label="expires">${token.expires ? moment(token.expires) : "never"}</td>
+                  <td class="when" data-label="last used">${moment(token.last_used)}</td>
                   <td>
                     ${token.revoked
                       ? html`<span class="quiet">revoked</span>`
@@ -215,7 +215,7 @@ function Audit() {
     </form>
     <${ProblemBox} problem=${problem} />
     <div class="scroll" tabindex="0" role="region" aria-label="Audit log">
-      <table>
+      <table class="stack">
         <thead>
           <tr>
             ${["When", "Who", "Act", "What", "From", "Detail"].map((label) => html`<th scope="col">${label}</th>`)}
@@ -233,7 +233,7 @@ function Audit() {
                     ? html`<a href=${hash(["job", entry.what])}>${entry.what}</a>`
                     : entry.what}
                 </td>
-                <td>${entry.address ?? "–"}</td>
+                <td data-label="from">${entry.address ?? "–"}</td>
                 <td class="small quiet name">${Object.keys(entry.detail).length ? JSON.stringify(entry.detail) : ""}</td>
               </tr>`,
           )}
@@ -246,6 +246,8 @@ function Audit() {
       ${value?.cursor && html`<button onClick=${() => setCursors([...cursors, value.cursor])}>Older</button>`}
     </div>`;
 }
+
+const CHECKS = { database: "database", supervisor: "jobs are started", disk: "room on the disk" };
 
 async function healthOf() {
   const ready = await fetch("/ready", { credentials: "same-origin" });
@@ -265,7 +267,7 @@ function HealthView() {
         ${value.checks.map(
           (check) =>
             html`<tr key=${check.name}>
-              <th scope="row">${check.name}</th>
+              <th scope="row">${CHECKS[check.name] ?? check.name}</th>
               <td><span class=${`state ${check.ok ? "succeeded" : "failed"}`}>${check.ok ? "well" : "not well"}</span></td>
               <td>${check.says}</td>
             </tr>`,

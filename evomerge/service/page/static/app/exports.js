@@ -145,7 +145,7 @@ function Files({ job }) {
       </a>
     </div>
     <div class="scroll" tabindex="0" role="region" aria-label="Files">
-      <table>
+      <table class="stack">
         <thead>
           <tr>
             <th scope="col">file</th>
@@ -219,7 +219,7 @@ function File({ job, file }) {
   return html`<tr>
     <td class="name">${file.path}</td>
     <td class="n">${bytes(file.size_bytes)}</td>
-    <td><code title=${file.sha256}>${file.sha256.slice(0, 16)}…</code></td>
+    <td data-label="sha256"><code title=${file.sha256}>${file.sha256.slice(0, 16)}…</code></td>
     <td>
       ${able
         ? html`<button class="icon" onClick=${checked} disabled=${done !== null} aria-label=${`Download ${file.path}`}>

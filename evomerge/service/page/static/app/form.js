@@ -259,7 +259,7 @@ function Parts({ job, set, wrong, models, tasks, spaces }) {
         : html`<${Field}
             id="job-search_space"
             label="Search space"
-            hint=${space ? space.says : "Empty: the default for these models."}
+            hint=${space ? space.says : "The default is one for these models."}
             wrong=${wrong("search_space")}
           >
             <select
@@ -351,7 +351,7 @@ function Sources({ job, set, models, wrong }) {
       ${listed.length === 0 && html`<p class="quiet small">No model is found in the allowed folders.</p>`}
     </div>
     <div class="row">
-      <input aria-label="Another source" placeholder="another: folder, hub id, job:ID" value=${typed} onInput=${(e) => setTyped(e.target.value)} />
+      <input aria-label="Another source" placeholder="folder, hub id, job:ID" value=${typed} onInput=${(e) => setTyped(e.target.value)} />
       <button type="button" onClick=${add} disabled=${!typed.trim()}>Add</button>
     </div>
     ${wrong && html`<p class="wrong">${wrong}</p>`}

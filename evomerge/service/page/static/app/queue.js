@@ -62,7 +62,7 @@ export function Queue() {
       ${running.length === 0 && html`<p class="quiet">Nothing runs now.</p>`}
       ${running.length > 0 &&
       html`<div class="scroll" tabindex="0" role="region" aria-label="Running jobs">
-        <table>
+        <table class="stack">
           <tbody>
             ${running.map(
               (job) =>
@@ -70,7 +70,7 @@ export function Queue() {
                   <td class="name"><a href=${hash(["job", job.id])}>${job.name}</a></td>
                   <td><${State} job=${job} /></td>
                   <td>${KINDS[job.kind]}</td>
-                  <td>${job.owner}</td>
+                  <td data-label="by">${job.owner}</td>
                   <td>since ${moment(job.started)}</td>
                 </tr>`,
             )}
@@ -87,7 +87,7 @@ export function Queue() {
       ${waiting.length === 0 && value && html`<p class="quiet">Nothing waits.</p>`}
       ${waiting.length > 0 &&
       html`<div class="scroll" tabindex="0" role="region" aria-label="Waiting jobs">
-        <table>
+        <table class="stack">
           <thead>
             <tr>
               <th scope="col" class="n">No.</th>
@@ -103,16 +103,16 @@ export function Queue() {
             ${waiting.map(
               (job, n) =>
                 html`<tr key=${job.id}>
-                  <td class="n">${n + 1}</td>
+                  <td class="n" data-label="No.">${n + 1}</td>
                   <td class="name">
                     <a href=${hash(["job", job.id])}>${job.name}</a>
                     ${job.not_before &&
                     html`<div class="small quiet">not before ${moment(job.not_before)}</div>`}
                   </td>
                   <td>${KINDS[job.kind]}</td>
-                  <td>${job.owner}</td>
-                  <td>${moment(job.queued)}</td>
-                  <td>
+                  <td data-label="by">${job.owner}</td>
+                  <td data-label="waits since">${moment(job.queued)}</td>
+                  <td data-label="priority">
                     <input
                       class="short"
                       type="number"

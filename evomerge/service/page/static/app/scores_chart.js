@@ -31,9 +31,13 @@ function cut(text, letters) {
   return text.length <= letters ? text : `${text.slice(0, letters - 1).trimEnd()}…`;
 }
 
+// The baselines from the best to the worst: a narrow chart numbers them so, and the list beneath
+// it says their names.
+export const ranked = (lines) => [...lines].sort((a, b) => b.score - a.score);
+
 export function scoresOption(series, stages, width, height) {
   const { dots, crosses, generations, shares } = series;
-  const lines = [...series.lines].sort((a, b) => b.score - a.score);
+  const lines = ranked(series.lines);
   const narrow = width < 560;
   const count = Math.max(1, dots.length + crosses.length);
   const drawn = (value) => (shares ? Math.min(1, Math.max(0, value)) : value);
@@ -47,7 +51,7 @@ export function scoresOption(series, stages, width, height) {
   low -= margin;
   high += margin;
   const strip = 10 + lines.length * STEP;
-  const right = narrow ? strip + 6 : strip + 158;
+  const right = strip + (narrow ? 24 : 158);
   const plot = height - TOP - BOTTOM;
   const places = apart(
     lines.map((line) => ((high - line.score) / (high - low)) * plot),
@@ -134,27 +138,25 @@ export function scoresOption(series, stages, width, height) {
               style: { stroke: paint, lineWidth: 2 },
             });
           }
-          if (!narrow) {
-            const at = box.y + places[dataIndex];
-            children.push(
-              {
-                type: "line",
-                shape: { x1: x + 4, y1: y, x2: edge + strip + 2, y2: at },
-                style: { stroke: colour("var(--grid)"), lineWidth: 1 },
+          const at = box.y + places[dataIndex];
+          children.push(
+            {
+              type: "line",
+              shape: { x1: x + 4, y1: y, x2: edge + strip + 2, y2: at },
+              style: { stroke: colour("var(--grid)"), lineWidth: 1 },
+            },
+            {
+              type: "text",
+              style: {
+                text: narrow ? String(dataIndex + 1) : cut(line.label, 22),
+                x: edge + strip + 5,
+                y: at,
+                verticalAlign: "middle",
+                font: `${line.alone ? 600 : 400} 12px system-ui, sans-serif`,
+                fill: colour(line.alone ? "var(--ink)" : "var(--ink-2)"),
               },
-              {
-                type: "text",
-                style: {
-                  text: cut(line.label, 22),
-                  x: edge + strip + 5,
-                  y: at,
-                  verticalAlign: "middle",
-                  font: `${line.alone ? 600 : 400} 12px system-ui, sans-serif`,
-                  fill: colour(line.alone ? "var(--ink)" : "var(--ink-2)"),
-                },
-              },
-            );
-          }
+            },
+          );
           return { type: "group", children };
         },
       },

@@ -1,7 +1,7 @@
 // The search as it runs: scores against the baselines, what failed, what was found.
 import { Chart } from "./chart.js";
 import { Waiting, useRecord } from "./record.js";
-import { scoresOption } from "./scores_chart.js";
+import { ranked, scoresOption } from "./scores_chart.js";
 import { html, useMemo } from "./view.js";
 import { counted, gain, interval, score } from "./words.js";
 
@@ -67,9 +67,21 @@ function Legend({ scored, failed }) {
   </ul>`;
 }
 
+// The names for the numbers in a narrow chart, which has no room for them; elsewhere not shown.
+function Names({ lines }) {
+  return html`<ol class="names" aria-label="Baselines in the chart">
+    ${ranked(lines).map(
+      (line) =>
+        html`<li key=${line.candidate} class=${line.alone ? "alone" : undefined}>
+          ${line.label} <span class="quiet">${score(line.score)}</span>
+        </li>`,
+    )}
+  </ol>`;
+}
+
 function Baselines({ series }) {
   const tasks = [...new Set(series.lines.flatMap((line) => Object.keys(line.means)))];
-  const lines = [...series.lines].sort((a, b) => b.score - a.score);
+  const lines = ranked(series.lines);
   return html`<details>
     <summary>Baselines in numbers</summary>
     <div class="scroll" tabindex="0" role="region" aria-label="Baselines in numbers">
@@ -159,6 +171,7 @@ export function Search({ job, status, beat }) {
           .map((line) => `${line.label} ${score(line.score)}`)
           .join(", ")}`}
       />
+      <${Names} lines=${found.lines} />
       <${Baselines} series=${found} />`}
     <${Failures} status=${status} />`;
 }

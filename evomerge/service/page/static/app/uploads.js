@@ -38,14 +38,14 @@ export function Kept({ round, onUse, onGone }) {
       row=${(each) =>
         html`<tr key=${each.id}>
           <td class="name">${each.name}<div class="small quiet">${each.id}</div></td>
-          <td>${each.project}</td>
-          <td>${each.rows.toLocaleString("en")}</td>
+          <td data-label="project">${each.project}</td>
+          <td data-label="rows">${each.rows.toLocaleString("en")}</td>
           <td>${bytes(each.size_bytes)}</td>
-          <td>${each.owner}</td>
-          <td class="when">${moment(each.made)}</td>
-          <td>${each.tasks.join(", ")}</td>
+          <td data-label="by">${each.owner}</td>
+          <td class="when" data-label="made">${moment(each.made)}</td>
+          <td data-label=${each.tasks.length ? "tasks" : undefined}>${each.tasks.join(", ")}</td>
           <td>
-            <button class="icon" aria-label=${`Use ${each.name}`} onClick=${() => onUse(each)}>Use</button>
+            <button class="icon" aria-label=${`Use ${each.name}`} onClick=${() => onUse(each)}>Use</button>${" "}
             <button
               class="icon danger"
               aria-label=${`Delete the upload ${each.name}`}
@@ -64,12 +64,12 @@ export function Kept({ round, onUse, onGone }) {
       row=${(each) =>
         html`<tr key=${`${each.project} ${each.name}`}>
           <td class="name">${each.name}${each.jobs.length > 0 && html`<div class="small quiet">${counted(each.jobs.length, "job")} with it</div>`}</td>
-          <td>${each.project}</td>
-          <td>${each.items?.toLocaleString("en")}</td>
-          <td>${each.metric}</td>
-          <td>${each.file}</td>
-          <td>${each.owner}</td>
-          <td class="when">${moment(each.made)}</td>
+          <td data-label="project">${each.project}</td>
+          <td data-label="items">${each.items?.toLocaleString("en")}</td>
+          <td data-label="metric">${each.metric}</td>
+          <td data-label="from">${each.file}</td>
+          <td data-label="by">${each.owner}</td>
+          <td class="when" data-label="made">${moment(each.made)}</td>
           <td>
             ${each.metric && html`<a href=${hash(["new"], { task: each.name, metric: each.metric, folder: each.folder })}>New search</a> `}
             <button
@@ -107,7 +107,7 @@ function List({ title, none, list, heads, row }) {
     ${list.known && !items.length && html`<p class="quiet">${none}</p>`}
     ${items.length > 0 &&
     html`<div class="scroll" tabindex="0" role="region" aria-label=${title}>
-      <table>
+      <table class="stack">
         <thead>
           <tr>
             ${heads.map((label, place) => html`<th scope="col">${place < heads.length - 1 ? label : html`<span class="unseen">${label}</span>`}</th>`)}
