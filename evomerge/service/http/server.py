@@ -263,8 +263,8 @@ def open_existing(settings: ServiceSettings) -> Iterator[Database]:
     """The database of a service that was started before. Raises EvomergeError."""
     if settings.database is None and not (settings.data / DATABASE_FILE).exists():
         raise InputError(
-            f"--data {settings.data}: holds no {DATABASE_FILE}; give the folder of `evomerge serve`; "
-            "a database on a server is named by --database, and backed up with pg_dump"
+            f"--data {settings.data}: holds no {DATABASE_FILE}; give the folder of `evomerge "
+            "serve`; a database on a server is named by --database, and backed up with pg_dump"
         )
     database = open_database(settings.database_url)
     try:

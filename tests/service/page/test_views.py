@@ -304,6 +304,10 @@ def test_the_scheme_is_switched_and_kept(desk: Seat) -> None:
     assert desk.page.evaluate(ground) == dark
 
 
+_CUT_TABLES = """[...document.querySelectorAll(".scroll")]
+  .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.ariaLabel)"""
+
+
 def test_nothing_is_wider_than_a_phone(chromium: Browser, site: Site) -> None:
     search = site.jobs["weights"]
     views = [
@@ -316,6 +320,7 @@ def test_nothing_is_wider_than_a_phone(chromium: Browser, site: Site) -> None:
         f"job/{site.jobs['export']}",
     ]
     views += [f"job/{search}/{tab}" for tab in ("search", "scores", "answers", "candidates")]
+    whole = ("jobs", "queue", "admin/tokens", f"job/{site.jobs['export']}")  # with what is moved by
     with seat(
         chromium, site.url, site.tokens["admin"], viewport={"width": 390, "height": 800}
     ) as phone:
@@ -325,3 +330,14 @@ def test_nothing_is_wider_than_a_phone(chromium: Browser, site: Site) -> None:
             phone.page.wait_for_load_state("networkidle")
             width = phone.page.evaluate("document.documentElement.scrollWidth")
             assert width <= 390, view
+            if view in whole:
+                phone.page.locator("table.stack tbody tr").first.wait_for()
+                assert phone.page.evaluate(_CUT_TABLES) == [], view
+        # The numbers in the chart have their names beneath it.
+        phone.go(f"job/{search}/search")
+        names = phone.page.get_by_role("list", name="Baselines in the chart")
+        names.wait_for()
+        lines = phone.fetch(f"jobs/{search}/series")["search"]["lines"]
+        best_first = [line["label"] for line in sorted(lines, key=lambda line: -line["score"])]
+        shown = names.get_by_role("listitem").all_inner_texts()
+        assert [text.rsplit(" ", 1)[0] for text in shown] == best_first
