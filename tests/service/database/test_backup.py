@@ -8,10 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from evomerge.errors import InputError, StorageError
 from evomerge.service.database.backup import back_up, restore
 from evomerge.service.database.engine import Database, open_database
+from evomerge.service.database.schema import check_schema
 from evomerge.service.queue import states
 from evomerge.service.queue.claim import claim
 from evomerge.service.settings import Limits, ServiceSettings
@@ -102,6 +104,50 @@ def test_what_is_no_backup_is_refused_and_nothing_is_overwritten(
     with pytest.raises(InputError, match="no such file"):
         restore(tmp_path / "missing", settings)
     assert (settings.data / "evomerge.db").read_bytes() == before
+
+
+def test_a_restore_waits_for_a_server_that_is_idle(
+    service: Database, settings: ServiceSettings, tmp_path: Path
+) -> None:
+    backup = back_up(service, tmp_path / "backup.db")
+    people.projects(service)
+    with pytest.raises(InputError, match="in use .*; stop the servers"):
+        restore(backup, settings)
+    assert list(settings.data.glob("*before*")) == []
+    people.make_project(service, "later", who=ADMIN)  # it still writes to the file that is there
+    service.close()
+    again = open_database(settings.database_url)
+    assert [each.name for each in people.projects(again)] == ["later"]
+    again.close()
+
+
+@pytest.mark.parametrize("damage", ["text", "pages", "newer"])
+def test_a_restore_mends_a_database_that_cannot_be_used(
+    service: Database, settings: ServiceSettings, tmp_path: Path, damage: str
+) -> None:
+    people.make_project(service, "merges", who=ADMIN)
+    backup = back_up(service, tmp_path / "backup.db")
+    file = settings.data / "evomerge.db"
+    if damage == "newer":
+        with service.write() as session:
+            session.execute(sqlalchemy.text("update alembic_version set version_num = '9999'"))
+    service.close()
+    content = bytearray(file.read_bytes())
+    if damage == "text":
+        content[:] = b"not a database" * 1000
+    elif damage == "pages":
+        content[200:] = b"\xff" * (len(content) - 200)
+    file.write_bytes(content)
+    broken = open_database(settings.database_url)
+    with pytest.raises(StorageError, match="restore"):
+        check_schema(broken)
+    broken.close()
+    kept = restore(backup, settings)
+    assert kept is not None
+    assert kept.read_bytes()[200:] == content[200:]
+    again = open_database(settings.database_url)
+    assert [each.name for each in people.projects(again)] == ["merges"]
+    again.close()
 
 
 @ON_A_SERVER
