@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import io
 import os
 import re
 import stat
@@ -59,7 +58,12 @@ def open_inside(folder: Path, path: str) -> BinaryIO:
 
 
 def _is_bad(part: str) -> bool:
-    return part in ("", ".", "..") or part.startswith(".") or "\0" in part or "\\" in part
+    return (
+        part.startswith(".")
+        or "\\" in part
+        or not part.isprintable()  # a control character, or bytes that are no UTF-8
+        or not part
+    )
 
 
 def _missing(path: str) -> Problem:
@@ -73,13 +77,16 @@ def _missing(path: str) -> Problem:
 
 
 def files_of(folder: Path) -> list[FoundFile]:
-    """The regular files of a folder, by path; hidden ones and links are left out."""
+    """The regular files of a folder, by path; without hidden ones, links and names of no text."""
     found = []
     for here, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not _is_bad(name))
         for name in names:
             whole = Path(here) / name
-            facts = whole.lstat()
+            try:
+                facts = whole.lstat()
+            except FileNotFoundError:  # deleted meanwhile
+                continue
             if stat.S_ISREG(facts.st_mode) and not _is_bad(name):
                 path = whole.relative_to(folder).as_posix()
                 found.append(FoundFile(path=path, size_bytes=facts.st_size))
@@ -237,28 +244,6 @@ def _head(root: str, file: FoundFile, *, mtime: int) -> bytes:
     facts = tarfile.TarInfo(f"{root}/{file.path}")
     facts.size, facts.mtime, facts.mode = file.size_bytes, mtime, 0o644
     return facts.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def tail(path: Path, *, after: int, limit_bytes: int) -> tuple[bytes, int]:
-    """Bytes of a growing text file after an offset, in whole lines, and the next offset.
-
-    after: negative counts from the end. A file that is not there yet is empty.
-    """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            begin = max(0, size + after) if after < 0 else min(after, size)
-            file.seek(begin)
-            text = file.read(limit_bytes)
-    except FileNotFoundError:
-        return b"", 0
-    if after < 0 and begin > 0 and b"\n" in text:
-        cut = text.index(b"\n") + 1
-        begin, text = begin + cut, text[cut:]
-    whole = text.rfind(b"\n") + 1
-    if whole and len(text) == limit_bytes:
-        text = text[:whole]
-    return text, begin + len(text)
 
 
 def archive_root(name: str, job_id: str) -> str:

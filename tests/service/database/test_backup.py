@@ -111,7 +111,7 @@ def test_a_restore_waits_for_a_server_that_is_idle(
 ) -> None:
     backup = back_up(service, tmp_path / "backup.db")
     people.projects(service)
-    with pytest.raises(InputError, match="in use .*; stop the servers"):
+    with pytest.raises(InputError, match=r"in use .*; stop the servers"):
         restore(backup, settings)
     assert list(settings.data.glob("*before*")) == []
     people.make_project(service, "later", who=ADMIN)  # it still writes to the file that is there

@@ -298,3 +298,14 @@ def test_a_range_of_a_huge_file_is_computed_exactly() -> None:
     assert span_of("bytes=9999999999-", 2**40) == Span(first=9999999999, last=2**40 - 1)
     with pytest.raises(Problem):
         span_of(f"bytes={2**62}-", 10)
+
+
+def test_names_that_no_address_has_are_in_no_list_and_no_archive(house: House) -> None:
+    job = house.exported({"a.txt": b"a"})
+    folder = house.settings.export_dir(job.id)
+    for name in (b"no\xffutf8", b"two\nlines", b"\x1b[2J"):
+        (folder / os.fsdecode(name)).write_bytes(b"x")
+    listed = house.get(f"/jobs/{job.id}/files").json()
+    assert [file["path"] for file in listed["files"]] == ["a.txt"]
+    with tarfile.open(fileobj=io.BytesIO(house.get(f"/jobs/{job.id}/archive").content)) as archive:
+        assert len(archive.getnames()) == 1
