@@ -13,12 +13,14 @@ import re
 import stat
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
+from evomerge.errors import StorageError
 from evomerge.service.http.problems import Problem
 
 CHUNK_BYTES = 256 * 1024
@@ -178,7 +180,7 @@ def is_named(header: str | None, etag: str) -> bool:
     return "*" in given or etag in given
 
 
-def chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
+def chunks(file: BinaryIO, span: Span) -> Generator[bytes]:
     """The bytes of a range; closes the file."""
     with file:
         file.seek(span.first)
@@ -189,6 +191,25 @@ def chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
                 return
             left -= len(chunk)
             yield chunk
+
+
+def while_allowed(
+    parts: Generator[bytes], allowed: Callable[[], bool], every_s: float
+) -> Iterator[bytes]:
+    """The parts of a download, while who asked for it may have it; closes `parts`.
+
+    allowed: asked as often as `every_s` says; it may ask the database. Raises OSError where it says
+    no: the answer then ends before its length, which a client sees.
+    """
+    due = time.monotonic() + every_s
+    with contextlib.closing(parts):
+        for part in parts:
+            if time.monotonic() >= due:
+                with contextlib.suppress(StorageError):  # it is asked again
+                    if not allowed():
+                        raise OSError("the token cannot be used any more")
+                due = time.monotonic() + every_s
+            yield part
 
 
 def digest_header(sha256: str) -> str:
@@ -213,15 +234,19 @@ def tar_bytes(files: list[FoundFile], root: str) -> int:
     return -(-(size + 2 * _BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def tar(folder: Path, files: list[FoundFile], root: str) -> Iterator[bytes]:
+def tar(folder: Path, files: list[FoundFile], root: str) -> Generator[bytes]:
     """A tar of the files, under a folder named `root`.
 
-    It is the same bytes for the same files. Raises OSError where a file became shorter: the answer
-    then ends before its length, which a client sees.
+    It is the same bytes for the same files. Raises OSError where a file became shorter or is gone:
+    the answer then ends before its length, which a client sees.
     """
     sent = 0
     for file in files:
-        with open_inside(folder, file.path) as opened:
+        try:
+            opened = open_inside(folder, file.path)
+        except Problem as problem:  # an answer that has begun cannot become another one
+            raise OSError(f"{file.path}: is gone") from problem
+        with opened:
             head = _head(root, file, mtime=0)
             sent += len(head)
             yield head
