@@ -281,6 +281,9 @@ def test_no_cut_through_the_log_shows_a_piece_of_a_secret(house: House) -> None:
     for after in (*range(len(text)), *range(-len(text), 0)):
         shown, _ = read(after)
         assert not [piece for piece in hidden if piece in shown], after
+    cut = {"after": text.index("hunter2") + 3, "limit": 1024}
+    asked = house.get(f"/jobs/{job.id}/logs", params=cut).json()
+    assert asked["text"].startswith("*** b evm_*** c whsec_*** d\n")
     parts, after = "", 0
     while (part := read(after))[0]:
         parts, after = parts + part[0], part[1]
