@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evomerge.errors import InputError, StorageError, one_line
-from evomerge.service.database.engine import Database, open_database
-from evomerge.service.database.schema import check_schema, migrate
+from evomerge.service.database.engine import Damaged, Database, open_database
+from evomerge.service.database.schema import head, migrate, revision_of
 from evomerge.service.queue.lost import active_jobs
 from evomerge.service.settings import DATABASE_FILE, ServiceSettings
 
@@ -71,42 +71,49 @@ def restore(backup: Path, settings: ServiceSettings) -> Path | None:
             migrate(found)
         finally:
             found.close()
-        if target.exists():
-            _close_off(target)
-            os.replace(target, kept)
-        for name in ("-wal", "-shm"):
-            target.with_name(target.name + name).unlink(missing_ok=True)
+        if there:
+            _put_aside(target, kept)
     return kept if there else None
 
 
+def _put_aside(target: Path, kept: Path) -> None:
+    """Give the database that is there another name, with what is not written into its file yet."""
+    with _opened(target) as old, contextlib.suppress(sqlite3.DatabaseError):  # it may be damaged
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.replace(target, kept)
+    for name in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(target.with_name(target.name + name), kept.with_name(kept.name + name))
+
+
 def _refuse_in_use(settings: ServiceSettings) -> None:
-    """Raise InputError while a job's process runs; it would write to a database that is gone."""
+    """Raise InputError while something uses the database; it would write to one that is gone.
+
+    One that is damaged, or of another version, can be replaced: often that is why a backup is put
+    in its place.
+    """
     database = open_database(settings.database_url)
     try:
-        check_schema(database)
-        for job in active_jobs(database):
-            if job.runner is None or not job.runner.is_here or job.runner.alive:
-                raise InputError(
-                    f"{settings.data}: job {job.id} is {job.state}; stop the servers, and pause or "
-                    "end the jobs that run"
-                )
+        if revision_of(database) == head():
+            for job in active_jobs(database):
+                if job.runner is None or not job.runner.is_here or job.runner.alive:
+                    raise InputError(
+                        f"{settings.data}: job {job.id} is {job.state}; stop the servers, and "
+                        "pause or end the jobs that run"
+                    )
+    except Damaged:
+        return
     finally:
         database.close()
-
-
-def _close_off(target: Path) -> None:
-    """Put the log into the database. Raises InputError while another process has it open.
-
-    A server would go on in the file that is moved away, and what it is told would be lost.
-    """
+    target = settings.data / DATABASE_FILE
     try:
-        with _opened(target, wait_s=0) as connection:
-            connection.execute("PRAGMA journal_mode=DELETE")  # SQLite allows it to the last one
+        with _opened(target, wait_s=2.0) as connection:
+            # Refused while anyone else has the file open, a server that is idle too.
+            connection.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorname != "SQLITE_BUSY":
-            raise
         raise InputError(
-            f"{target}: a server or a job still uses it; stop all of this folder and try again"
+            f"{target}: it is in use ({one_line(error)}); stop the servers, and pause or end the "
+            "jobs that run"
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,20 +71,39 @@ class Database:
             yield
 
 
+class NoAccess(StorageError):
+    """The database gives no access; the text names it, so it is for the operator alone."""
+
+
+class Damaged(NoAccess):
+    """The file of an embedded database is no database any more."""
+
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 @contextlib.contextmanager
 def storage_errors(shown: str) -> Iterator[None]:
-    """Raise StorageError in one line, without a password, where the database gives no access."""
+    """Raise NoAccess in one line, without a password, where the database gives no access."""
     try:
         yield
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
         raise _no_access(shown, error) from None
+    except sqlalchemy.exc.DatabaseError as error:
+        # The low byte is the kind of an error of SQLite; the others say more of it.
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+            raise
+        raise Damaged(
+            f"{shown}: the database is damaged ({one_line(error.orig)}); stop the servers, and "
+            "put a backup in its place with `evomerge backup restore`"
+        ) from None
     except sqlalchemy.exc.TimeoutError as error:
-        raise StorageError(
+        raise NoAccess(
             f"{shown}: all connections are in use ({one_line(error)[:80]}); try again"
         ) from None
 
 
-def _no_access(shown: str, error: sqlalchemy.exc.DBAPIError) -> StorageError:
+def _no_access(shown: str, error: sqlalchemy.exc.DBAPIError) -> NoAccess:
     reason = one_line(hide_secrets(str(error.orig)))
     mend = (
         "check the server and the name of the database; a password is read from PGPASSWORD or "
@@ -91,7 +111,7 @@ def _no_access(shown: str, error: sqlalchemy.exc.DBAPIError) -> StorageError:
         if shown.startswith("postgres")
         else "check the folder, its permissions and the room on the disk"
     )
-    return StorageError(f"{shown}: the database gives no access ({reason}); {mend}")
+    return NoAccess(f"{shown}: the database gives no access ({reason}); {mend}")
 
 
 def open_database(url: str) -> Database:

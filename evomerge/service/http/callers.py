@@ -149,6 +149,17 @@ class Authentication:
                         field=CSRF_HEADER,
                         mend="send the csrf value of GET /api/v1/session in this header",
                     )
+        self._count(token)
+        look = people.token_of if session is None else people.session_of
+        return Caller(
+            token=token,
+            address=address,
+            session=session,
+            is_usable=lambda: look(self._database, secret) is not None,
+        )
+
+    def _count(self, token: Token) -> None:
+        """Count a request with a token. Raises Problem (429) beyond its rate."""
         wait_s = self._buckets.wait_s(token.id)
         if wait_s:
             raise Problem(
@@ -157,13 +168,12 @@ class Authentication:
                 mend=f"wait {math.ceil(wait_s)} s",
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
-        look = people.token_of if session is None else people.session_of
-        return Caller(
-            token=token,
-            address=address,
-            session=session,
-            is_usable=lambda: look(self._database, secret) is not None,
-        )
+
+    async def log_in(self, secret: str, address: str | None) -> Token:
+        """The token of a new session, counted as a request with it. Raises Problem."""
+        token = await self.token_of(secret, address)
+        self._count(token)
+        return token
 
     async def token_of(self, secret: str, address: str | None) -> Token:
         """The token of a secret. Raises Problem (401, or 429 after many wrong ones)."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import io
 import os
 import re
 import stat
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
+from evomerge.errors import StorageError
 from evomerge.service.http.problems import Problem
 
 CHUNK_BYTES = 256 * 1024
@@ -59,7 +60,12 @@ def open_inside(folder: Path, path: str) -> BinaryIO:
 
 
 def _is_bad(part: str) -> bool:
-    return part in ("", ".", "..") or part.startswith(".") or "\0" in part or "\\" in part
+    return (
+        part.startswith(".")
+        or "\\" in part
+        or not part.isprintable()  # a control character, or bytes that are no UTF-8
+        or not part
+    )
 
 
 def _missing(path: str) -> Problem:
@@ -73,13 +79,16 @@ def _missing(path: str) -> Problem:
 
 
 def files_of(folder: Path) -> list[FoundFile]:
-    """The regular files of a folder, by path; hidden ones and links are left out."""
+    """The regular files of a folder, by path; without hidden ones, links and names of no text."""
     found = []
     for here, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not _is_bad(name))
         for name in names:
             whole = Path(here) / name
-            facts = whole.lstat()
+            try:
+                facts = whole.lstat()
+            except FileNotFoundError:  # deleted meanwhile
+                continue
             if stat.S_ISREG(facts.st_mode) and not _is_bad(name):
                 path = whole.relative_to(folder).as_posix()
                 found.append(FoundFile(path=path, size_bytes=facts.st_size))
@@ -171,7 +180,7 @@ def is_named(header: str | None, etag: str) -> bool:
     return "*" in given or etag in given
 
 
-def chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
+def chunks(file: BinaryIO, span: Span) -> Generator[bytes]:
     """The bytes of a range; closes the file."""
     with file:
         file.seek(span.first)
@@ -182,6 +191,25 @@ def chunks(file: BinaryIO, span: Span) -> Iterator[bytes]:
                 return
             left -= len(chunk)
             yield chunk
+
+
+def while_allowed(
+    parts: Generator[bytes], allowed: Callable[[], bool], every_s: float
+) -> Iterator[bytes]:
+    """The parts of a download, while who asked for it may have it; closes `parts`.
+
+    allowed: asked as often as `every_s` says; it may ask the database. Raises OSError where it says
+    no: the answer then ends before its length, which a client sees.
+    """
+    due = time.monotonic() + every_s
+    with contextlib.closing(parts):
+        for part in parts:
+            if time.monotonic() >= due:
+                with contextlib.suppress(StorageError):  # it is asked again
+                    if not allowed():
+                        raise OSError("the token cannot be used any more")
+                due = time.monotonic() + every_s
+            yield part
 
 
 def digest_header(sha256: str) -> str:
@@ -206,15 +234,19 @@ def tar_bytes(files: list[FoundFile], root: str) -> int:
     return -(-(size + 2 * _BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def tar(folder: Path, files: list[FoundFile], root: str) -> Iterator[bytes]:
+def tar(folder: Path, files: list[FoundFile], root: str) -> Generator[bytes]:
     """A tar of the files, under a folder named `root`.
 
-    It is the same bytes for the same files. Raises OSError where a file became shorter: the answer
-    then ends before its length, which a client sees.
+    It is the same bytes for the same files. Raises OSError where a file became shorter or is gone:
+    the answer then ends before its length, which a client sees.
     """
     sent = 0
     for file in files:
-        with open_inside(folder, file.path) as opened:
+        try:
+            opened = open_inside(folder, file.path)
+        except Problem as problem:  # an answer that has begun cannot become another one
+            raise OSError(f"{file.path}: is gone") from problem
+        with opened:
             head = _head(root, file, mtime=0)
             sent += len(head)
             yield head
@@ -237,28 +269,6 @@ def _head(root: str, file: FoundFile, *, mtime: int) -> bytes:
     facts = tarfile.TarInfo(f"{root}/{file.path}")
     facts.size, facts.mtime, facts.mode = file.size_bytes, mtime, 0o644
     return facts.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def tail(path: Path, *, after: int, limit_bytes: int) -> tuple[bytes, int]:
-    """Bytes of a growing text file after an offset, in whole lines, and the next offset.
-
-    after: negative counts from the end. A file that is not there yet is empty.
-    """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            begin = max(0, size + after) if after < 0 else min(after, size)
-            file.seek(begin)
-            text = file.read(limit_bytes)
-    except FileNotFoundError:
-        return b"", 0
-    if after < 0 and begin > 0 and b"\n" in text:
-        cut = text.index(b"\n") + 1
-        begin, text = begin + cut, text[cut:]
-    whole = text.rfind(b"\n") + 1
-    if whole and len(text) == limit_bytes:
-        text = text[:whole]
-    return text, begin + len(text)
 
 
 def archive_root(name: str, job_id: str) -> str:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from evomerge.errors import EvomergeError, InputError, StorageError, hide_secrets, one_line
 from evomerge.problem_words import problem_text, written_parts
+from evomerge.service.database.engine import NoAccess
 from evomerge.service.http import logs
 from evomerge.service.store.job import Kind
 from evomerge.service.store.refusals import (
@@ -158,6 +159,13 @@ def problem_of(error: EvomergeError) -> Problem:
         return Problem(507, line, field=field, value=value, mend=mend)
     if isinstance(error, InputError):
         return Problem(422, line, field=field, value=value, mend=mend)
+    if isinstance(error, NoAccess):  # its line names the database, which is the operator's
+        return Problem(
+            503,
+            "the server's database gives no access; its log has the reason",
+            mend="try again in some seconds; if it goes on, tell its operator the request_id",
+            headers={"Retry-After": "5"},
+        )
     if isinstance(error, StorageError):
         return Problem(503, line, mend=mend, headers={"Retry-After": "5"})
     return Problem(500, line, mend=mend)

@@ -34,7 +34,7 @@ class NewJob:
 
     request: of a search its JobSpec, of a grid its GridSpec; the other kinds are described in
     `queue/requests.py`. priority: higher runs first. not_before: seconds since the epoch.
-    idempotency: the same key of the same owner gives the job that it made before.
+    idempotency: the same key of an owner gives the job that it made before in this project.
     """
 
     kind: Kind
@@ -150,7 +150,7 @@ def job_of(row: JobRow) -> Job:
         ended=row.ended,
         deleted=row.deleted,
         used_s=row.used_s,
-        idempotency=row.idempotency,
+        idempotency=row.idempotency and row.idempotency.removeprefix(f"{row.project} "),
         parent=row.parent,
         last_event=row.last_event,
         result=row.result,

@@ -105,7 +105,7 @@ def submit(
             made=at,
             queued=at,
             used_s=0.0,
-            idempotency=job.idempotency,
+            idempotency=_kept_key(job),
             request_sha256=digest,
             parent=job.parent,
             last_event=0,
@@ -282,8 +282,20 @@ def _digest(job: NewJob) -> str:
 def _of_key(session: Session, job: NewJob) -> JobRow | None:
     if job.idempotency is None:
         return None
-    query = select(JobRow).where(JobRow.owner == job.owner, JobRow.idempotency == job.idempotency)
-    return session.scalars(query).one_or_none()
+    query = select(JobRow).where(
+        JobRow.owner == job.owner,
+        JobRow.project == job.project,
+        JobRow.idempotency.in_((_kept_key(job), job.idempotency)),
+    )
+    return session.scalars(query).first()
+
+
+def _kept_key(job: NewJob) -> str | None:
+    """The idempotency key as it is kept: with its project, so that nothing is told of another.
+
+    Earlier versions kept the key alone; a name of a person may come with tokens of many projects.
+    """
+    return None if job.idempotency is None else f"{job.project} {job.idempotency}"
 
 
 def _check_waiting(session: Session, owner: str, most: int | None) -> None:

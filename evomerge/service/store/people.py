@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Literal, cast, get_args
 
 from sqlalchemy import delete, or_, select
 
+from evomerge.errors import StorageError
 from evomerge.service.database.engine import Database, lock, now
 from evomerge.service.database.tables import ProjectRow, SessionRow, TokenRow
 from evomerge.service.store.audit import Who, note
@@ -159,7 +161,8 @@ def token_of(db: Database, secret: str) -> Token | None:
     if row is None or not _usable(row, at):
         return None
     if row.last_used is None or at - row.last_used > _NOTED_EVERY_S:
-        with db.write() as session:
+        # A full disk does not keep people from reading.
+        with contextlib.suppress(StorageError), db.write() as session:
             used = session.get(TokenRow, row.id, with_for_update=True)
             if used is not None:
                 used.last_used = at

@@ -8,10 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from evomerge.errors import InputError, StorageError
 from evomerge.service.database.backup import back_up, restore
 from evomerge.service.database.engine import Database, open_database
+from evomerge.service.database.schema import check_schema
 from evomerge.service.queue import states
 from evomerge.service.queue.claim import claim
 from evomerge.service.settings import Limits, ServiceSettings
@@ -91,7 +93,7 @@ def test_a_restore_is_refused_while_a_server_has_the_database_open(
     """A server would go on in the file that is moved away."""
     backup = back_up(service, tmp_path / "backup.db")
     people.make_project(service, "merges", who=ADMIN)
-    with pytest.raises(InputError, match="a server or a job still uses it; stop all"):
+    with pytest.raises(InputError, match=r"in use .*; stop the servers"):
         restore(backup, settings)
     people.make_project(service, "more", who=ADMIN)
     service.close()
@@ -119,6 +121,35 @@ def test_what_is_no_backup_is_refused_and_nothing_is_overwritten(
     with pytest.raises(InputError, match="no such file"):
         restore(tmp_path / "missing", settings)
     assert (settings.data / "evomerge.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["text", "pages", "newer"])
+def test_a_restore_mends_a_database_that_cannot_be_used(
+    service: Database, settings: ServiceSettings, tmp_path: Path, damage: str
+) -> None:
+    people.make_project(service, "merges", who=ADMIN)
+    backup = back_up(service, tmp_path / "backup.db")
+    file = settings.data / "evomerge.db"
+    if damage == "newer":
+        with service.write() as session:
+            session.execute(sqlalchemy.text("update alembic_version set version_num = '9999'"))
+    service.close()
+    content = bytearray(file.read_bytes())
+    if damage == "text":
+        content[:] = b"not a database" * 1000
+    elif damage == "pages":
+        content[200:] = b"\xff" * (len(content) - 200)
+    file.write_bytes(content)
+    broken = open_database(settings.database_url)
+    with pytest.raises(StorageError, match="restore"):
+        check_schema(broken)
+    broken.close()
+    kept = restore(backup, settings)
+    assert kept is not None
+    assert kept.read_bytes()[200:] == content[200:]
+    again = open_database(settings.database_url)
+    assert [each.name for each in people.projects(again)] == ["merges"]
+    again.close()
 
 
 @ON_A_SERVER

@@ -9,11 +9,13 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote
 
 import pytest
 from starlette.types import Message
 
+from evomerge.service.http import downloads
 from evomerge.service.http.downloads import (
     FoundFile,
     Span,
@@ -24,7 +26,9 @@ from evomerge.service.http.downloads import (
     tar_bytes,
 )
 from evomerge.service.http.problems import Problem
-from tests.service.http.house import API, House
+from evomerge.service.http.server import OPERATOR
+from evomerge.service.store import people
+from tests.service.http.house import API, House, open_house
 
 CONTENT = bytes(range(256)) * 40
 FILES = {
@@ -298,3 +302,42 @@ def test_a_range_of_a_huge_file_is_computed_exactly() -> None:
     assert span_of("bytes=9999999999-", 2**40) == Span(first=9999999999, last=2**40 - 1)
     with pytest.raises(Problem):
         span_of(f"bytes={2**62}-", 10)
+
+
+def test_names_that_no_address_has_are_in_no_list_and_no_archive(house: House) -> None:
+    job = house.exported({"a.txt": b"a"})
+    folder = house.settings.export_dir(job.id)
+    for name in (b"no\xffutf8", b"two\nlines", b"\x1b[2J"):
+        (folder / os.fsdecode(name)).write_bytes(b"x")
+    listed = house.get(f"/jobs/{job.id}/files").json()
+    assert [file["path"] for file in listed["files"]] == ["a.txt"]
+    with tarfile.open(fileobj=io.BytesIO(house.get(f"/jobs/{job.id}/archive").content)) as archive:
+        assert len(archive.getnames()) == 1
+
+
+@pytest.mark.parametrize("path", ["files/large.bin", "archive"])
+def test_a_download_ends_when_its_token_is_revoked(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    house = open_house(tmp_path / "data", template, heartbeat_s=0.0)
+    job = house.exported({"large.bin": b"x" * 5000})
+    monkeypatch.setattr(downloads, "CHUNK_BYTES", 1000)
+    assert len(house.get(f"/jobs/{job.id}/{path}").content) >= 5000
+    [viewer] = [each for each in people.tokens(house.database) if each.name == "viewer"]
+    read = downloads.open_inside
+
+    def revoked_meanwhile(folder: Path, name: str) -> BinaryIO:
+        people.revoke(house.database, viewer.id, who=OPERATOR)
+        return read(folder, name)
+
+    monkeypatch.setattr(downloads, "open_inside", revoked_meanwhile)
+    with pytest.raises(OSError, match="the token cannot be used any more"):
+        house.get(f"/jobs/{job.id}/{path}")
+    house.database.close()
+
+
+def test_an_archive_whose_file_is_deleted_meanwhile_breaks_off(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    files = [FoundFile(path="a", size_bytes=1), FoundFile(path="gone", size_bytes=1)]
+    with pytest.raises(OSError, match="gone: is gone"):
+        list(tar(tmp_path, files, "root"))

@@ -322,6 +322,9 @@ def test_a_token_has_a_rate(template: Path, tmp_path: Path) -> None:
     statuses = [house.get("/jobs").status_code for _ in range(4)]
     assert statuses == [200, 200, 200, 429]
     assert house.get("/jobs", "runner").status_code == 200
+    login = {"token": house.tokens["other"]}
+    statuses = [house.post("/session", login, None).status_code for _ in range(4)]
+    assert statuses == [201, 201, 201, 429]  # each is kept
     house.database.close()
 
 

@@ -192,6 +192,25 @@ def test_a_database_that_is_away_is_a_503_with_a_time(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_a_database_that_is_damaged_or_full_is_a_503_without_its_folder(house: House) -> None:
+    assert house.get("/jobs").status_code == 200
+    house.database.close()
+    file = house.settings.data / "evomerge.db"
+    content = file.read_bytes()
+    for name in ("-wal", "-shm"):
+        file.with_name(file.name + name).unlink(missing_ok=True)
+    file.write_bytes(content[:200] + b"\xff" * (len(content) - 200))
+    broken = house.get("/jobs")
+    house.database.close()
+    file.unlink()
+    file.mkdir()  # a file that cannot be opened
+    for answer in (broken, house.get("/jobs")):
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+        assert str(house.settings.data) not in answer.text
+        assert "log" in answer.json()["detail"]
+
+
 def test_metrics_count_requests_by_route_and_jobs_by_state(house: House) -> None:
     house.job(state="running")
     waiting = house.job()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from evomerge.service.http import streams
+from evomerge.service.http.job_logs import read_part
 from evomerge.service.http.streams import Feeds, watch
 from evomerge.service.store import jobs, people
 from evomerge.service.store.jobs import Job
@@ -260,3 +261,33 @@ def test_the_log_is_read_in_parts_without_secrets(house: House) -> None:
     end = house.get(path, params={"after": -12}).json()
     assert end["text"] in ("", "後の line\n")
     assert house.get(path, params={"after": later["next"] + 10**6}).json()["text"] == ""
+
+
+def test_no_cut_through_the_log_shows_a_piece_of_a_secret(house: House) -> None:
+    job = house.job(state="running")
+    file = house.settings.log_file(job.id)
+    secrets = ["hunter2hunter2", "evm_ABCDEFGHIJKLMNOP", "whsec_QRSTUVWXYZabcdef"]
+    line = "a postgresql://u:{}@db/x b {} c {} d\n".format(*secrets)
+    text = "x" * 1000 + line + "y" * 2000 + "?token=" + "z" * 100 + "\n" + "end"
+    file.write_text(text)
+    pieces = [
+        secret[at : at + 4] for secret in (*secrets, "z" * 99) for at in range(len(secret) - 3)
+    ]
+    hidden = [piece for piece in pieces if piece not in ("evm_", "whse", "hsec", "sec_")]
+
+    def read(after: int) -> tuple[str, int]:
+        return read_part(file, after=after, limit_bytes=1024, ended=False)
+
+    for after in (*range(len(text)), *range(-len(text), 0)):
+        shown, _ = read(after)
+        assert not [piece for piece in hidden if piece in shown], after
+    cut = {"after": text.index("hunter2") + 3, "limit": 1024}
+    asked = house.get(f"/jobs/{job.id}/logs", params=cut).json()
+    assert asked["text"].startswith("*** b evm_*** c whsec_*** d\n")
+    parts, after = "", 0
+    while (part := read(after))[0]:
+        parts, after = parts + part[0], part[1]
+    assert parts.startswith("x" * 1000 + "a postgresql://u:***@db/x b evm_*** c whsec_*** d\n")
+    assert parts.endswith("\n")  # the last word may grow
+    house.set_state(job.id, "failed")
+    assert house.get(f"/jobs/{job.id}/logs").json()["text"].endswith("\nend")

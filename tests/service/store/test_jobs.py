@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from evomerge.service.database.engine import Database
+from evomerge.service.database.tables import JobRow
 from evomerge.service.queue import states
 from evomerge.service.queue.claim import claim
 from evomerge.service.queue.limits import ahead, queue_state
@@ -62,6 +63,19 @@ def test_the_same_key_gives_the_same_job_also_at_once(database: Database, projec
     )
     assert created
     assert other.id != made[0][0]
+
+
+def test_a_key_tells_nothing_of_another_project(database: Database, project: Project) -> None:
+    elsewhere = make_project(database, "elsewhere", who=ADMIN)
+    first, _ = jobs.submit(database, new_job(project.id, idempotency="key"), who=ADMIN)
+    other, created = jobs.submit(database, new_job(elsewhere.id, idempotency="key"), who=ADMIN)
+    assert created
+    assert other.id != first.id
+    assert first.idempotency == other.idempotency == "key"
+    with database.write() as session:  # as earlier versions kept it
+        session.get_one(JobRow, first.id).idempotency = "key"
+    again, created = jobs.submit(database, new_job(project.id, idempotency="key"), who=ADMIN)
+    assert (again.id, created) == (first.id, False)
 
 
 def test_no_more_jobs_of_a_person_wait_than_may(database: Database, project: Project) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from evomerge.errors import hide_secrets
+from evomerge.errors import StorageError, hide_secrets
 from evomerge.service.database.engine import Database, now
 from evomerge.service.store import audit, people
 from evomerge.service.store.people import Project, Token
@@ -129,3 +129,17 @@ def test_every_act_is_in_the_audit_log(database: Database, project: Project) -> 
     assert rest.cursor is None
     assert audit.find(database, act="token.make", who="admin").total == 1
     assert audit.find(database, scope=frozenset({project.id})).total == 1
+
+
+def test_a_token_is_known_where_its_use_cannot_be_noted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, secret = token(database)
+
+    def full(_database: Database) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(Database, "write", full)
+    found = people.token_of(database, secret)
+    assert found is not None
+    assert (found.id, found.last_used) == (made.id, None)

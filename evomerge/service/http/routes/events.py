@@ -11,10 +11,9 @@ from fastapi.concurrency import run_in_threadpool
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 
-from evomerge.errors import hide_secrets
-from evomerge.service.http import downloads
 from evomerge.service.http.callers import API, Caller, Viewer
 from evomerge.service.http.here import Here, Service
+from evomerge.service.http.job_logs import read_part
 from evomerge.service.http.problems import Problem, responses
 from evomerge.service.http.record_models import LogView
 from evomerge.service.http.routes.jobs import READING, JobId, found
@@ -114,6 +113,7 @@ def read_log(
 ) -> LogView:
     """What the processes of the job printed. Passwords and tokens are hidden."""
     job = found(here, caller, job_id)
-    text, following = downloads.tail(here.settings.log_file(job.id), after=after, limit_bytes=limit)
-    lines = text.decode("utf-8", "replace").splitlines(keepends=True)
-    return LogView(text="".join(hide_secrets(line) for line in lines), next=following)
+    text, following = read_part(
+        here.settings.log_file(job.id), after=after, limit_bytes=limit, ended=job.over
+    )
+    return LogView(text=text, next=following)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from evomerge.service.http import downloads
-from evomerge.service.http.callers import API, Viewer
+from evomerge.service.http.callers import API, Caller, Viewer
 from evomerge.service.http.downloads import Span
 from evomerge.service.http.here import Here, Service
 from evomerge.service.http.problems import Problem, responses
@@ -94,7 +95,7 @@ def download(
         file.close()
         return Response(status_code=200, headers=headers, media_type="application/octet-stream")
     return StreamingResponse(
-        downloads.chunks(file, sent),
+        _allowed(downloads.chunks(file, sent), caller, here),
         status_code=200 if span is None else 206,
         headers=headers,
         media_type="application/octet-stream",
@@ -120,13 +121,18 @@ def archive(job_id: JobId, caller: Viewer, here: Here) -> Response:
     files = downloads.files_of(folder)
     root = downloads.archive_root(job.name, job.id)
     return StreamingResponse(
-        downloads.tar(folder, files, root),
+        _allowed(downloads.tar(folder, files, root), caller, here),
         headers={
             "Content-Length": str(downloads.tar_bytes(files, root)),
             "Content-Disposition": downloads.disposition(f"{root}.tar"),
         },
         media_type="application/x-tar",
     )
+
+
+def _allowed(parts: Generator[bytes], caller: Caller, here: Service) -> Iterator[bytes]:
+    """A download, which ends where the token is revoked meanwhile, as a stream of events does."""
+    return downloads.while_allowed(parts, caller.is_usable, here.web.heartbeat_s)
 
 
 def _folder(here: Service, job: Job) -> Path:

@@ -40,7 +40,7 @@ async def log_in(login: Login, request: Request, response: Response, here: Here)
     """
     gate = cast(Authentication, request.state.authentication)
     address = address_of(request.scope)
-    token = await gate.token_of(login.token, address)
+    token = await gate.log_in(login.token, address)
     session, secret = await anyio.to_thread.run_sync(
         lambda: people.make_session(
             here.database,
