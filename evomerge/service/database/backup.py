@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evomerge.errors import InputError, StorageError, one_line
-from evomerge.service.database.engine import Damaged, Database, open_database
+from evomerge.service.database.engine import DAMAGE, Damaged, Database, open_database
 from evomerge.service.database.schema import head, migrate, revision_of
 from evomerge.service.queue.lost import active_jobs
 from evomerge.service.settings import DATABASE_FILE, ServiceSettings
@@ -77,9 +77,15 @@ def restore(backup: Path, settings: ServiceSettings) -> Path | None:
 
 
 def _put_aside(target: Path, kept: Path) -> None:
-    """Give the database that is there another name, with what is not written into its file yet."""
-    with _opened(target) as old, contextlib.suppress(sqlite3.DatabaseError):  # it may be damaged
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    """Give the database that is there another name, with what is not in its file yet.
+
+    Raises InputError while another process has it open.
+    """
+    try:
+        _close_off(target)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in DAMAGE:
+            raise
     os.replace(target, kept)
     for name in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
@@ -87,7 +93,7 @@ def _put_aside(target: Path, kept: Path) -> None:
 
 
 def _refuse_in_use(settings: ServiceSettings) -> None:
-    """Raise InputError while something uses the database; it would write to one that is gone.
+    """Raise InputError while a job's process runs; it would write to a database that is gone.
 
     One that is damaged, or of another version, can be replaced: often that is why a backup is put
     in its place.
@@ -105,15 +111,21 @@ def _refuse_in_use(settings: ServiceSettings) -> None:
         return
     finally:
         database.close()
-    target = settings.data / DATABASE_FILE
+
+
+def _close_off(target: Path) -> None:
+    """Put the log into the database. Raises InputError while another process has it open.
+
+    A server would go on in the file that is moved away, and what it is told would be lost.
+    """
     try:
-        with _opened(target, wait_s=2.0) as connection:
-            # Refused while anyone else has the file open, a server that is idle too.
-            connection.execute("PRAGMA journal_mode=DELETE")
+        with _opened(target, wait_s=0) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")  # SQLite allows it to the last one
     except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_BUSY":
+            raise
         raise InputError(
-            f"{target}: it is in use ({one_line(error)}); stop the servers, and pause or end the "
-            "jobs that run"
+            f"{target}: a server or a job still uses it; stop all of this folder and try again"
         ) from error
 
 

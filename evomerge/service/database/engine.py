@@ -79,7 +79,7 @@ class Damaged(NoAccess):
     """The file of an embedded database is no database any more."""
 
 
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def storage_errors(shown: str) -> Iterator[None]:
         raise _no_access(shown, error) from None
     except sqlalchemy.exc.DatabaseError as error:
         # The low byte is the kind of an error of SQLite; the others say more of it.
-        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in DAMAGE:
             raise
         raise Damaged(
             f"{shown}: the database is damaged ({one_line(error.orig)}); stop the servers, and "
