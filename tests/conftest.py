@@ -19,6 +19,9 @@ MODULES = os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
 # Nothing that was kept before a change, and nothing of a test, is found again.
 CACHE = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
 
+# Ray's workers give way to everything else on the machine, here to the other tests.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+
 # Until the tests are collected; a third of that time went into looking for garbage.
 gc.set_threshold(100_000, 50, 100)
 
