@@ -109,4 +109,4 @@ def seat(browser: Browser, url: str, token: str, **options: Any) -> Iterator[Sea
     page.get_by_role("heading", name="Jobs", exact=True).wait_for()
     yield taken
     context.close()
-    assert taken.complaints == []
+    assert taken.complaints == [], taken.complaints

@@ -43,17 +43,31 @@ async function ask(method, where, { query, body, headers, signal: stop } = {}) {
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem({
-      status: 0,
-      title: "No answer",
-      detail: "the server does not answer",
-      mend: "it may be starting again; this page tries again by itself",
-    });
+    throw broken(error);
   }
   if (answer.status === 401 && where !== "session") session.value = null;
   if (!answer.ok) throw new Problem(await problemIn(answer));
   return answer;
+}
+
+// What a request or an answer ends with when the server is gone.
+function broken(error) {
+  if (error.name === "AbortError") return error;
+  return new Problem({
+    status: 0,
+    title: "No answer",
+    detail: "the server does not answer",
+    mend: "it may be starting again; this page tries again by itself",
+  });
+}
+
+// A server may end in the middle of an answer, too.
+async function body(answer, kind) {
+  try {
+    return await answer[kind]();
+  } catch (error) {
+    throw broken(error);
+  }
 }
 
 async function problemIn(answer) {
@@ -65,19 +79,19 @@ async function problemIn(answer) {
 }
 
 export async function get(where, query, stop) {
-  return (await ask("GET", where, { query, signal: stop })).json();
+  return body(await ask("GET", where, { query, signal: stop }), "json");
 }
 
 export async function getText(where, query) {
-  return (await ask("GET", where, { query, headers: { Accept: "*/*" } })).text();
+  return body(await ask("GET", where, { query, headers: { Accept: "*/*" } }), "text");
 }
 
-export async function send(method, where, body, headers) {
-  const answer = await ask(method, where, { body, headers });
-  return answer.status === 204 ? null : answer.json();
+export async function send(method, where, document, headers) {
+  const answer = await ask(method, where, { body: document, headers });
+  return answer.status === 204 ? null : body(answer, "json");
 }
 
-export const post = (where, body, headers) => send("POST", where, body, headers);
+export const post = (where, document, headers) => send("POST", where, document, headers);
 
 // Sends a file as it lies on the disk, which `fetch` cannot tell the progress of.
 // `watch` gets the share that is sent; `stop` is an AbortSignal.
