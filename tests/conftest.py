@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from evomerge.startup import begin_loading, end_loading
+
 # Code that models bring is copied there by the name of their folder, which tests that run at the
 # same time may share.
 MODULES = os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
@@ -23,7 +25,7 @@ CACHE = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 # Until the tests are collected; a third of that time went into looking for garbage.
-gc.set_threshold(100_000, 50, 100)
+begin_loading()
 
 # A busy machine may take seconds for what takes milliseconds; that is no failure of a property.
 settings.register_profile("evomerge", deadline=None)
@@ -146,5 +148,5 @@ def pytest_collection_finish() -> None:
     Else each collection looks through the million objects of the libraries, half a second.
     Collections are rarer than Python's own, too: they were a tenth of the tests' processor time.
     """
-    gc.freeze()
+    end_loading()
     gc.set_threshold(20_000, 20, 50)

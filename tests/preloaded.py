@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
+from evomerge.startup import begin_loading, end_loading
 
-gc.disable()
+begin_loading()
 
 import alembic.command  # noqa: E402, F401  # with the first record otherwise, in every process
 import torch  # noqa: E402
@@ -16,5 +16,4 @@ from tests.migrations import read_once  # noqa: E402
 read_once()
 # Threads do not survive a fork: nothing here may start any.
 torch.set_num_threads(1)
-gc.freeze()  # what every fork begins with is no garbage of any
-gc.enable()
+end_loading()  # what every fork begins with is no garbage of any

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from evomerge.service.database.engine import Database, lock, now
@@ -23,7 +23,7 @@ from evomerge.service.store.job import NewJob as NewJob
 from evomerge.service.store.job import State as State
 from evomerge.service.store.job import Wanted as Wanted
 from evomerge.service.store.job import job_of, new_id
-from evomerge.service.store.pages import Page, Scope, page_size, read_cursor
+from evomerge.service.store.pages import Page, Scope, newest_first
 from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
 from evomerge.service.store.texts import LATEST_S, LATEST_TEXT, check_text, time_text
 
@@ -137,19 +137,8 @@ def find(
     cursor: str | None = None,
 ) -> Page[Job]:
     """Jobs, newest first. Raises Refusal for a cursor that this did not give."""
-    size = page_size(limit)
     query = select(JobRow).where(*_conditions(jobs, scope))
-    with db.read() as session:
-        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-        if cursor is not None:
-            made, last = read_cursor(cursor, float, str)
-            check_text(last, field="cursor", most=50)
-            query = query.where(tuple_(JobRow.made, JobRow.id) < (made, last))
-        query = query.order_by(JobRow.made.desc(), JobRow.id.desc()).limit(size + 1)
-        rows = session.scalars(query).all()
-        found = tuple(job_of(row) for row in rows[:size])
-    more = f"{found[-1].made!r}~{found[-1].id}" if len(rows) > size else None
-    return Page(items=found, cursor=more, total=total)
+    return newest_first(db, query, JobRow, job_of, limit=limit, cursor=cursor)
 
 
 def edit(

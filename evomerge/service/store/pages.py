@@ -6,9 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from sqlalchemy import Select, func, select, tuple_
+
+from evomerge.service.database.engine import Database
+from evomerge.service.database.tables import DeliveryRow, JobRow, UploadRow
 from evomerge.service.store.refusals import Refusal
+from evomerge.service.store.texts import check_text
 
 T = TypeVar("T")
+Row = TypeVar("Row", JobRow, UploadRow, DeliveryRow)
 
 Scope: TypeAlias = "frozenset[str] | None"
 """Ids of the projects that the asker may see; None: all."""
@@ -45,3 +51,31 @@ def read_cursor(cursor: str, *kinds: Callable[[str], Any]) -> list[Any]:
             "not a cursor", field="cursor", value=cursor, mend="take it from the page before"
         )
     return values
+
+
+def newest_first(
+    db: Database,
+    query: Select[Row],
+    rows_of: type[Row],
+    entry: Callable[[Row], T],
+    *,
+    limit: int,
+    cursor: str | None,
+) -> Page[T]:
+    """A page of what a query finds, by the time at which it was made, then by id.
+
+    rows_of: the table of the query; entry: an entry of the page, made of a row. Raises Refusal for
+    a limit outside 1 to MOST, and for a cursor that no page gave.
+    """
+    size = page_size(limit)
+    with db.read() as session:
+        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+        if cursor is not None:
+            made, last = read_cursor(cursor, float, str)
+            check_text(last, field="cursor", most=50)
+            query = query.where(tuple_(rows_of.made, rows_of.id) < (made, last))
+        query = query.order_by(rows_of.made.desc(), rows_of.id.desc()).limit(size + 1)
+        rows = session.scalars(query).all()
+        shown = rows[:size]
+        more = f"{shown[-1].made!r}~{shown[-1].id}" if len(rows) > size else None
+        return Page(items=tuple(entry(row) for row in shown), cursor=more, total=total)

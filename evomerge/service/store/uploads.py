@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from evomerge.service.database.engine import Database, lock, now
@@ -16,7 +16,7 @@ from evomerge.service.database.tables import UploadRow
 from evomerge.service.store import upload_files
 from evomerge.service.store.audit import Who, note
 from evomerge.service.store.job import new_id
-from evomerge.service.store.pages import Page, Scope, page_size, read_cursor
+from evomerge.service.store.pages import Page, Scope, newest_first
 from evomerge.service.store.refusals import NotFound, Refusal, TooLarge
 from evomerge.service.store.texts import check_text
 
@@ -117,23 +117,12 @@ def find(
     cursor: str | None = None,
 ) -> Page[Upload]:
     """Uploads, newest first. Raises Refusal for a cursor that this did not give."""
-    size = page_size(limit)
     query = select(UploadRow)
     if scope is not None:
         query = query.where(UploadRow.project.in_(sorted(scope)))
     if project is not None:
         query = query.where(UploadRow.project == project)
-    with db.read() as session:
-        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-        if cursor is not None:
-            made, last = read_cursor(cursor, float, str)
-            check_text(last, field="cursor", most=50)
-            query = query.where(tuple_(UploadRow.made, UploadRow.id) < (made, last))
-        query = query.order_by(UploadRow.made.desc(), UploadRow.id.desc()).limit(size + 1)
-        rows = session.scalars(query).all()
-        found = tuple(_upload(row) for row in rows[:size])
-    more = f"{found[-1].made!r}~{found[-1].id}" if len(rows) > size else None
-    return Page(items=found, cursor=more, total=total)
+    return newest_first(db, query, UploadRow, _upload, limit=limit, cursor=cursor)
 
 
 def delete(db: Database, upload_id: str, *, data: Path, who: Who, scope: Scope = None) -> Upload:

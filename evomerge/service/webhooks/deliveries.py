@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from evomerge.service.database.engine import Database, now
 from evomerge.service.database.tables import DeliveryRow, WebhookRow
-from evomerge.service.store.pages import Page, page_size, read_cursor
-from evomerge.service.store.texts import check_text
+from evomerge.service.store.pages import Page, newest_first
 from evomerge.service.webhooks import schedule, subscriptions
 
 DeliveryState = Literal["waiting", "delivered", "failed"]
@@ -223,21 +222,10 @@ def find(
 
     Raises Refusal for a cursor that this did not give.
     """
-    size = page_size(limit)
     query = select(DeliveryRow).where(DeliveryRow.webhook == webhook_id)
     if states:
         query = query.where(DeliveryRow.state.in_(states))
-    with db.read() as session:
-        total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-        if cursor is not None:
-            made, last = read_cursor(cursor, float, str)
-            check_text(last, field="cursor", most=50)
-            query = query.where(tuple_(DeliveryRow.made, DeliveryRow.id) < (made, last))
-        query = query.order_by(DeliveryRow.made.desc(), DeliveryRow.id.desc()).limit(size + 1)
-        rows = session.scalars(query).all()
-        found = tuple(_delivery(row) for row in rows[:size])
-    more = f"{found[-1].made!r}~{found[-1].id}" if len(rows) > size else None
-    return Page(items=found, cursor=more, total=total)
+    return newest_first(db, query, DeliveryRow, _delivery, limit=limit, cursor=cursor)
 
 
 def get(db: Database, delivery_id: str) -> Delivery | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from evomerge.service.http.server import log_try
 from evomerge.service.webhooks import deliveries, subscriptions
 from evomerge.service.webhooks.deliveries import Answer
+from evomerge.service.webhooks.kinds import EVENT_KINDS
 from evomerge.service.webhooks.sender import Try
 from tests.service.http.house import URL, House
 
@@ -208,3 +210,9 @@ def test_numbers_and_lines_tell_how_deliveries_end(
     [line] = [line for line in lines if line["event"] == "webhook"]
     assert (line["delivery"], line["outcome"], line["next_s"]) == (mine.id, "retried", 11.0)
     assert line["level"] == "warning"
+
+
+def test_the_page_offers_the_events_that_there_are() -> None:
+    script = files("evomerge.service.page") / "static/app/webhooks.js"
+    listed = script.read_text(encoding="utf-8").partition("const EVENTS = [")[2].partition("]")[0]
+    assert re.findall(r'"([^"]+)"', listed) == list(EVENT_KINDS)
