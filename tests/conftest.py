@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from evomerge.startup import begin_loading, end_loading
-
-# Code that models bring is copied there by the name of their folder, which tests that run at the
-# same time may share.
-MODULES = os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
-# Nothing that was kept before a change, and nothing of a test, is found again.
-CACHE = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
+from tests.forkserver import ADDRESS
 
 # Ray's workers give way to everything else on the machine, here to the other tests.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
-
-# Until the tests are collected; a third of that time went into looking for garbage.
-begin_loading()
 
 # A busy machine may take seconds for what takes milliseconds; that is no failure of a property.
 settings.register_profile("evomerge", deadline=None)
@@ -51,11 +45,40 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
     if config.getoption("--faults"):
         config.option.timeout = 3600
+    begin_loading()  # until the tests are collected; a third of that was looking for garbage
+    _begin_caches(config)
 
 
-def pytest_unconfigure() -> None:
-    for folder in (MODULES, CACHE):
+_CACHES = pytest.StashKey[tuple[str, str]]()
+
+
+def _begin_caches(config: pytest.Config) -> None:
+    """Folders of this process for what libraries and commands keep, empty, and gone at its end."""
+    # Code that models bring is copied there by the name of their folder, which tests that run at
+    # the same time may share.
+    modules = os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
+    # Nothing that was kept before a change, and nothing of a test, is found again.
+    cache = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
+    config.stash[_CACHES] = (modules, cache)
+    if (loaded := sys.modules.get("transformers.dynamic_module_utils")) is not None:
+        loaded.HF_MODULES_CACHE = modules  # read before this process was forked
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for folder in config.stash.get(_CACHES, ()):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """The processes of pytest-xdist are forked from one that has collected the tests."""
+    import execnet
+
+    from tests.processes import ROOT, begin_forkserver
+
+    os.environ[ADDRESS] = begin_forkserver(config.args)
+    python = shlex.join((sys.executable, "-S", str(ROOT / "tests" / "forked_python.py")))
+    specs[:] = [execnet.XSpec(f"{spec}//python={python}") for spec in specs]
 
 
 def has_room(folder: str) -> bool:

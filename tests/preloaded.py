@@ -1,4 +1,4 @@
-"""What the process has loaded that the others are forked from; see processes.py."""
+"""What the process has loaded that the others are forked from; see forkserver.py."""
 
 from __future__ import annotations
 

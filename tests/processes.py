@@ -1,69 +1,89 @@
-"""Processes of the tests, forked from one that has loaded the libraries, which takes six seconds.
+"""Processes of the tests, forked from one that has loaded the libraries; see forkserver.py.
 
-That one is begun with the first of them, once for each process of pytest, and has no threads. What
-a process does is a function that pickle finds, or a command.
+What a process does is a function that pickle finds, or a command.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import pickle
 import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
+from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-import pytest
-
 from evomerge.cli import main
+from tests import forkserver
 
 ROOT = Path(__file__).parents[1]
+_WAIT_S = 600.0
 
-_FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["tests.preloaded"])
+_servers: list[subprocess.Popen[bytes]] = []
+"""Kept, because they end when nobody has their stdin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
     """A process that works. said: what it writes to stdout and stderr, line by line."""
 
-    process: ForkServerProcess
+    process: int
+    link: socket.socket
     said: TextIO
 
     def send(self, number: int) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        os.kill(self.process, number)
 
     def wait(self) -> int:
         """Its exit code, or the signal that ended it as a negative number."""
-        self.process.join(timeout=600)
-        assert self.process.exitcode is not None, "it does not end"
-        return self.process.exitcode
+        self.link.settimeout(_WAIT_S)
+        return forkserver.ended(self.link)
+
+
+def begin_forkserver(arguments: Sequence[str] = ()) -> str:
+    """Begin the process that others are forked from; it ends with this one. Its address."""
+    folder = tempfile.mkdtemp(prefix="forkserver-")
+    address = os.path.join(folder, "socket")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.forkserver", address, *arguments],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))},
+    )
+    _servers.append(server)
+    while not os.path.exists(address):
+        assert server.poll() is None, "the process that others are forked from has ended"
+        time.sleep(0.02)
+    return address
+
+
+@cache
+def _address() -> str:
+    return os.environ.get(forkserver.ADDRESS) or begin_forkserver()
 
 
 @contextmanager
 def begin(work: Callable[..., object], *arguments: object) -> Iterator[Begun]:
     """Begin a process that does this work; it is killed where it still runs at the end."""
-    reader, writer = _FORKING.Pipe(duplex=False)
-    process = _FORKING.Process(
-        target=_do, args=(writer, os.getcwd(), dict(os.environ), work, arguments)
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), *sys.path)))
-        process.start()
-    writer.close()
+    reader, writer = os.pipe()
+    with open(os.devnull, "rb") as nothing:
+        streams = (nothing.fileno(), writer, writer)
+        link, process = forkserver.order(_address(), pickle.dumps((work, arguments)), streams)
+    os.close(writer)
+    begun = Begun(process=process, link=link, said=os.fdopen(reader, encoding="utf-8"))
     try:
-        with os.fdopen(os.dup(reader.fileno()), encoding="utf-8") as said:
-            yield Begun(process=process, said=said)
+        with begun.said:
+            yield begun
     finally:
-        reader.close()
-        process.kill()
-        process.join()
+        if link.fileno() >= 0:  # else it has ended, and another process may have its id
+            begun.send(signal.SIGKILL)
+            begun.wait()
 
 
 def finish(work: Callable[..., object], *arguments: object) -> str:
@@ -78,25 +98,3 @@ def command(*arguments: str) -> None:
     """The work of `evomerge` with these arguments."""
     sys.argv = ["evomerge", *arguments]
     main()
-
-
-def _do(
-    writer: Connection,
-    folder: str,
-    environment: Mapping[str, str],
-    work: Callable[..., object],
-    arguments: tuple[object, ...],
-) -> None:
-    for place in (1, 2):
-        os.dup2(writer.fileno(), place)
-    writer.close()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    # As the shell begins a command, whatever is ignored or handled where the tests run.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    work(*arguments)
