@@ -139,7 +139,7 @@ def _read(path: Path, *, of: str | None = None) -> Scored | None:
         cost, of_file = texts[_COST], texts[_OF]
         if of not in (None, of_file):
             return None
-        tasks = _tasks_of(file.read().to_pydict())
+        tasks = _tasks_of(file.read(use_threads=False).to_pydict())
         seal = digest_text(digest_items(tasks), cost, of_file)
         if texts[_SEAL] != seal:
             return None

@@ -22,7 +22,7 @@ from tests.service.page.browser import Seat, browser, seat
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-__all__ = ["chromium", "desk", "house", "office", "site", "template"]
+__all__ = ["chromium", "desk", "house", "office", "own_desk", "site", "template"]
 
 
 REASON = "task sums: unknown; check the name"
@@ -63,9 +63,22 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Site(url=url, jobs=jobs, tokens=dict(made.tokens))
 
 
+@pytest.fixture(scope="package")
+def _shared_desk(chromium: Browser, site: Site) -> Iterator[Seat]:
+    with seat(chromium, site.url, site.tokens["runner"]) as taken:
+        yield taken
+
+
 @pytest.fixture
-def desk(chromium: Browser, site: Site) -> Iterator[Seat]:
-    """A page of a runner."""
+def desk(_shared_desk: Seat) -> Seat:
+    """A page of a runner, loaded anew, in a session that tests share: to sign in takes long."""
+    _shared_desk.begin()
+    return _shared_desk
+
+
+@pytest.fixture
+def own_desk(chromium: Browser, site: Site) -> Iterator[Seat]:
+    """A page of a runner with a session of its own, for what changes more than the page."""
     with seat(chromium, site.url, site.tokens["runner"]) as taken:
         yield taken
 

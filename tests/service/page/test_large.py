@@ -61,9 +61,9 @@ def series() -> dict[str, Any]:
     return {"search": search, "stages": [], "population": None}
 
 
-def test_ten_thousand_candidates_are_drawn_and_scrolled(desk: Seat, site: Site) -> None:
+def test_ten_thousand_candidates_are_drawn_and_scrolled(own_desk: Seat, site: Site) -> None:
     job = site.jobs["weights"]
-    page = desk.page
+    page = own_desk.page
     for what, body in (
         ("series", series()),
         ("candidates", {"items": rows(), "total": COUNT}),
@@ -75,10 +75,10 @@ def test_ten_thousand_candidates_are_drawn_and_scrolled(desk: Seat, site: Site) 
                 body=text, content_type="application/json"
             ),
         )
-    desk.go(f"job/{job}")
+    own_desk.go(f"job/{job}")
     page.get_by_text("10,000 candidates scored").wait_for()
-    desk.drawn()
-    desk.go(f"job/{job}/candidates")
+    own_desk.drawn()
+    own_desk.go(f"job/{job}/candidates")
     page.get_by_text("10,000 of 10,000").wait_for()
     box = page.get_by_role("region", name="Candidates")
     assert box.locator("tbody tr").count() < 100

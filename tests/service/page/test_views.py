@@ -28,15 +28,15 @@ def test_a_wrong_token_is_refused_with_a_reason(chromium: Browser, site: Site) -
     page.close()
 
 
-def test_a_session_outlives_a_reload_and_ends_when_the_person_leaves(desk: Seat) -> None:
-    desk.page.reload()
-    desk.page.get_by_role("heading", name="Jobs", exact=True).wait_for()
-    cookies = desk.page.context.cookies()
+def test_a_session_outlives_a_reload_and_ends_when_the_person_leaves(own_desk: Seat) -> None:
+    own_desk.page.reload()
+    own_desk.page.get_by_role("heading", name="Jobs", exact=True).wait_for()
+    cookies = own_desk.page.context.cookies()
     assert [(each["httpOnly"], each["sameSite"]) for each in cookies] == [(True, "Strict")]
-    assert desk.page.evaluate("document.cookie") == ""
-    desk.page.get_by_role("button", name="Sign out").click()
-    desk.page.get_by_label("Token").wait_for()
-    assert desk.page.context.cookies() == []
+    assert own_desk.page.evaluate("document.cookie") == ""
+    own_desk.page.get_by_role("button", name="Sign out").click()
+    own_desk.page.get_by_label("Token").wait_for()
+    assert own_desk.page.context.cookies() == []
 
 
 def test_jobs_are_listed_and_filtered(desk: Seat, site: Site) -> None:
@@ -291,17 +291,17 @@ def test_nothing_is_wrong_with_contrast_names_and_landmarks(
     assert faults == []
 
 
-def test_the_scheme_is_switched_and_kept(desk: Seat) -> None:
+def test_the_scheme_is_switched_and_kept(own_desk: Seat) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
-    light = desk.page.evaluate(ground)
-    button = desk.page.get_by_role("button", name=re.compile("Colours"))
+    light = own_desk.page.evaluate(ground)
+    button = own_desk.page.get_by_role("button", name=re.compile("Colours"))
     button.click()
     button.click()
-    dark = desk.page.evaluate(ground)
+    dark = own_desk.page.evaluate(ground)
     assert dark != light
-    desk.page.reload()
-    desk.page.get_by_role("heading", name="Jobs", exact=True).wait_for()
-    assert desk.page.evaluate(ground) == dark
+    own_desk.page.reload()
+    own_desk.page.get_by_role("heading", name="Jobs", exact=True).wait_for()
+    assert own_desk.page.evaluate(ground) == dark
 
 
 _CUT_TABLES = """[...document.querySelectorAll(".scroll")]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from evomerge.service.database.engine import Database
 from evomerge.service.queue import states
@@ -15,7 +15,9 @@ from evomerge.service.settings import Limits
 from evomerge.service.store import events, jobs
 from evomerge.service.store.job import Job, JobFilter
 from evomerge.service.store.people import Project
+from tests.processes import begin
 from tests.service.jobs import ADMIN, HERE, queued
+from tests.service.queue.claimer import claim_all
 
 NO_LIMITS = Limits()
 
@@ -40,28 +42,18 @@ def order(database: Database) -> list[str]:
 
 
 def test_no_job_is_claimed_twice_by_eight_claimers(
-    database: Database, url: str, project: Project, faults: bool
+    database: Database, url: str, project: Project, tmp_path: Path, faults: bool
 ) -> None:
     count = 2000 if faults else 200
     wanted = {queued(database, project.id, owner=f"owner{n % 5}").id for n in range(count)}
-    claimers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.service.queue.claimer", url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(8)
-    ]
-    for claimer in claimers:
-        assert claimer.stdout is not None
-        assert claimer.stdout.readline() == "ready\n"
-    for claimer in claimers:
-        assert claimer.stdin is not None
-        claimer.stdin.write("go\n")
-        claimer.stdin.flush()
-    said = [claimer.communicate(timeout=900)[0].split() for claimer in claimers]
-    assert [claimer.returncode for claimer in claimers] == [0] * 8
+    start = tmp_path / "start"
+    with ExitStack() as running:
+        claimers = [running.enter_context(begin(claim_all, url, start)) for _ in range(8)]
+        for claimer in claimers:
+            assert claimer.said.readline() == "ready\n"
+        start.touch()
+        said = [claimer.said.read().split() for claimer in claimers]
+        assert [claimer.wait() for claimer in claimers] == [0] * 8, said
     ran = [job for claimer in said for job in claimer]
     assert len(ran) == len(set(ran)) == count
     assert set(ran) == wanted
