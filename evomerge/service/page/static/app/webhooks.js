@@ -84,7 +84,7 @@ export function Webhooks() {
     <section>
       <h2>Webhooks</h2>
       <div class="scroll" tabindex="0" role="region" aria-label="Webhooks">
-        <table>
+        <table class="stack">
           <thead>
             <tr>
               ${["Name", "Project", "Told of", "State", "Waiting", "Last sent", ""].map(
@@ -97,15 +97,15 @@ export function Webhooks() {
               (hook) =>
                 html`<tr key=${hook.id}>
                   <td class="name">${hook.name}<div class="small quiet">${hook.url}</div></td>
-                  <td>${hook.project}</td>
-                  <td class="small">${hook.events.length === EVENTS.length ? "everything" : hook.events.join(", ")}</td>
+                  <td data-label="project">${hook.project}</td>
+                  <td class="small" data-label="told of">${hook.events.length === EVENTS.length ? "everything" : hook.events.join(", ")}</td>
                   <td>
                     <${Look} name=${hook.condition} />
                     ${hook.condition !== "active" &&
                     html`<div class="small quiet">${hook.disabled_why ?? hook.last_error}</div>`}
                   </td>
-                  <td>${hook.waiting}</td>
-                  <td class="when">${moment(hook.last_at)}</td>
+                  <td data-label="waiting">${hook.waiting}</td>
+                  <td class="when" data-label="last sent">${moment(hook.last_at)}</td>
                   <td>
                     <div class="row">
                       <${Act} label="Deliveries" of=${hook} onClick=${() => setSeen(hook)} />
@@ -218,7 +218,7 @@ function Deliveries({ hook }) {
     <h2>Deliveries to ${nameOf(hook)}</h2>
     <${ProblemBox} problem=${problem} />
     <div class="scroll" tabindex="0" role="region" aria-label="Deliveries">
-      <table>
+      <table class="stack">
         <thead>
           <tr>
             ${["When", "Event", "Job", "State", "Tries", "Answer", "Next try"].map(
@@ -232,11 +232,11 @@ function Deliveries({ hook }) {
               html`<tr key=${each.id}>
                 <td class="when">${moment(each.made)}</td>
                 <td>${each.event}</td>
-                <td>${each.job ? html`<a href=${`#/job/${each.job}`}>${each.job}</a>` : "–"}</td>
+                <td data-label="job">${each.job ? html`<a href=${`#/job/${each.job}`}>${each.job}</a>` : "–"}</td>
                 <td><${Look} name=${each.state} /></td>
-                <td>${each.attempts}</td>
-                <td class="small">${each.last_error ?? each.last_status ?? "–"}</td>
-                <td class="when">${moment(each.next_at)}</td>
+                <td data-label="tries">${each.attempts}</td>
+                <td class="small" data-label="answer">${each.last_error ?? each.last_status ?? "–"}</td>
+                <td class="when" data-label="next try">${moment(each.next_at)}</td>
               </tr>`,
           )}
         </tbody>
