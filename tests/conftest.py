@@ -30,6 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults", action="store_true", help="kill at many more instants than CI has time for"
     )
+    parser.addoption(
+        "--trackers", action="store_true", help="fail where a tracker is not installed"
+    )
 
 
 MEMORY = "/dev/shm"

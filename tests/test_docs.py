@@ -153,6 +153,16 @@ def test_figures_that_stand_twice_are_the_same() -> None:
     assert unrun in text_of(PAGES["limits.md"])
 
 
+@pytest.mark.parametrize(
+    ("language", "file"), [("nginx", "nginx.conf"), ("caddyfile", "Caddyfile")]
+)
+def test_a_proxy_on_a_page_is_the_one_in_deploy(language: str, file: str) -> None:
+    shown = text_of(PAGES["service.md"]).partition(f"```{language}\n")[2].partition("```")[0]
+    whole = [line.partition("#")[0].strip() for line in text_of(TOP / "deploy" / file).splitlines()]
+    assert len(shown.splitlines()) > 4
+    assert {line.strip() for line in shown.splitlines()} <= set(whole)
+
+
 @pytest.mark.parametrize("command", sorted(set(commands())))
 def test_a_command_is_one_that_the_command_line_takes(command: str) -> None:
     _, name, *arguments = shlex.split(command, comments=True)

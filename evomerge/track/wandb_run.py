@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import wandb
+from google.protobuf.message import DecodeError
+from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.lib import wbauth
 
 from evomerge.errors import InputError
 from evomerge.track.points import Ending, Point, Reached
 from evomerge.track.tracker import TrackedRun, Tracker
+from evomerge.track.wandb_files import records
 
 _NUMBER = {"candidate": "candidate/number", "generation": "generation/number"}
 
 INIT_S = 20.0
 """Seconds for a server to answer; the end of the process waits for them too."""
+
+FLUSH_S = 1.0
+"""Seconds until what was logged is in the run's file; wandb's own 15 are lost at a kill."""
+
+WRITTEN_S = 10.0
+"""Seconds to wait for the file of a run that has ended; a full disk must not hold it up."""
 
 
 class WandbRun(Tracker):
@@ -45,6 +58,7 @@ class WandbRun(Tracker):
         project, _, id = (run.id or "").rpartition("/")
         if project != self._place:
             id = ""
+        self._earlier = sorted((run.run_dir / "wandb").glob(f"*run-*-{id}/run-{id}.wandb"))
         self._run: Any = wandb.init(
             project=self._project,
             entity=self._entity,
@@ -66,6 +80,7 @@ class WandbRun(Tracker):
                 x_disable_stats=True,
                 x_disable_machine_info=True,
                 x_save_requirements=False,
+                x_transaction_log_flush_interval=FLUSH_S,
             ),
         )
         if self._run.resumed or id:
@@ -78,7 +93,12 @@ class WandbRun(Tracker):
         return f"{self._place}/{self._run.id}"
 
     def reached(self) -> Reached | None:
-        """See Tracker; only a server knows the run."""
+        """See Tracker; a server knows the run, and offline its files do.
+
+        The file counts and not what was logged: a kill takes what wandb had not written yet.
+        """
+        if self._mode == "offline":
+            return _reached(self._earlier)
         if not self._run.resumed:
             return None
         summary = self._run.summary
@@ -94,10 +114,22 @@ class WandbRun(Tracker):
     def finish(self, ending: Ending) -> None:
         """See Tracker."""
         self._run.summary.update({**ending.values, **ending.texts})
+        self._wait_for(lambda record: _holds(record, ending.texts))
 
     def close(self, *, ended: bool) -> None:
         """See Tracker."""
         self._run.finish(exit_code=0 if ended else 1)
+        # wandb's service closes the file a moment after that; whoever reads it now would miss rows.
+        self._wait_for(lambda record: bool(record.HasField("exit")))
+
+    def _wait_for(self, wanted: Callable[[Any], bool]) -> None:
+        """Wait until the file of an offline run has a record."""
+        if self._mode != "offline":
+            return
+        file = Path(self._run.settings.sync_file)
+        until = time.monotonic() + WRITTEN_S
+        while not any(wanted(record) for record in _read(file)) and time.monotonic() < until:
+            time.sleep(0.05)
 
     @property
     def _place(self) -> str:
@@ -111,3 +143,39 @@ def _logged_in() -> bool:
         host=host, source="evomerge", prompt=False, update_session=False
     )
     return found is not None
+
+
+def _read(file: Path) -> Iterator[Any]:
+    """The records that are in the file of a run, up to the first that cannot be read."""
+    try:
+        for content in records(file.read_bytes()):
+            yield Record.FromString(content)
+    except (OSError, DecodeError):
+        return
+
+
+def _values(items: Any) -> dict[str, str]:
+    """Name -> value as JSON of the items of a record."""
+    return {item.key or "/".join(item.nested_key): item.value_json for item in items}
+
+
+def _holds(record: Any, texts: Mapping[str, str]) -> bool:
+    """Whether a record of the summary has these texts."""
+    if not record.HasField("summary"):
+        return False
+    values = _values(record.summary.update)
+    return all(name in values and json.loads(values[name]) == texts[name] for name in texts)
+
+
+def _reached(files: list[Path]) -> Reached | None:
+    """The last steps in the files of a run; None where there are none, as after a clean-up."""
+    last = dict.fromkeys(_NUMBER.values(), 0)
+    for file in files:
+        for record in _read(file):
+            if record.HasField("history"):
+                values = _values(record.history.item)
+                for number in last.keys() & values.keys():
+                    last[number] = max(last[number], int(json.loads(values[number])))
+    if not files:
+        return None
+    return Reached(candidates=last[_NUMBER["candidate"]], generations=last[_NUMBER["generation"]])

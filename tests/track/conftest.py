@@ -1,7 +1,9 @@
-"""A small job whose candidates are scored at once."""
+"""A small job whose candidates are scored at once, and trackers that may not be installed."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,18 @@ import pytest
 
 from evomerge.search import run
 from tests.search.jobs import LightPool, job_document, write_models
+
+# Else trackio writes into the cache of whoever runs the tests, where HF_HOME says which that is.
+os.environ["TRACKIO_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "trackio")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        (package,) = mark.args
+        if importlib.util.find_spec(package) is None:
+            if item.config.getoption("--trackers"):
+                pytest.fail(f"{package} is not installed, and no tracker may be left out")
+            pytest.skip(f"{package} is large: scripts/test --trackers runs this")
 
 
 @pytest.fixture(scope="package")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from evomerge.track.wandb_files import records
 
 Row = Mapping[str, Any]
 
@@ -48,7 +50,7 @@ def wandb_rows(folder: Path) -> tuple[list[Row], Row, list[str]]:
     summary: dict[str, Any] = {}
     ids = []
     for path in sorted(folder.glob("offline-run-*/*.wandb")):
-        for record in _leveldb_records(path.read_bytes()):
+        for record in records(path.read_bytes()):
             found = wandb_internal_pb2.Record.FromString(record)
             if found.HasField("run"):
                 ids.append(found.run.run_id)
@@ -64,21 +66,3 @@ def wandb_rows(folder: Path) -> tuple[list[Row], Row, list[str]]:
 def name(item: Any) -> str:
     """The key of an item, which may be nested."""
     return item.key or "/".join(item.nested_key)
-
-
-def _leveldb_records(content: bytes) -> Iterator[bytes]:
-    """A LevelDB log: blocks of 32 KiB with chunks; a record is one chunk, or first to last."""
-    begun, place = b"", 7
-    while place + 7 <= len(content):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        length, kind = struct.unpack_from("<HB", content, place + 4)
-        chunk = content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind == 0:
-            place += -place % 32768
-            continue
-        begun = chunk if kind in (1, 2) else begun + chunk
-        if kind in (1, 4):
-            yield begun

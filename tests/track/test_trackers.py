@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -172,13 +171,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
 
 
-needs_wandb = pytest.mark.skipif(
-    importlib.util.find_spec("wandb") is None,
-    reason="wandb is 76 MB, and is not installed for the tests",
-)
-
-
-@needs_wandb
+@pytest.mark.needs("wandb")
 @pytest.mark.usefixtures("_offline")
 def test_wandb_shows_a_resumed_search_as_one(document: Any, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
@@ -194,14 +187,14 @@ def test_wandb_shows_a_resumed_search_as_one(document: Any, tmp_path: Path) -> N
     assert summary["outcome/gain_low"] == pytest.approx(result.gain.low)
 
 
-@needs_wandb
+@pytest.mark.needs("wandb")
 @pytest.mark.usefixtures("_offline")
 def test_wandb_goes_on_after_a_kill_without_a_step_twice(document: Any, tmp_path: Path) -> None:
     killed_and_resumed(document, tmp_path / "run", "wandb:mode=offline")
     check_rows(wandb_rows(tmp_path / "run" / "wandb")[0], tmp_path / "run")
 
 
-@needs_wandb
+@pytest.mark.needs("wandb")
 @pytest.mark.usefixtures("_offline")
 def test_wandb_without_a_key_is_refused_before_any_work(
     document: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -231,13 +224,7 @@ def mlflow_rows(uri: str) -> tuple[list[Row], Any]:
     return [rows[key] for key in sorted(rows)], run
 
 
-needs_mlflow = pytest.mark.skipif(
-    importlib.util.find_spec("mlflow") is None,
-    reason="mlflow-skinny is 87 MB, and is not installed for the tests",
-)
-
-
-@needs_mlflow
+@pytest.mark.needs("mlflow")
 def test_mlflow_shows_a_resumed_search_as_one(
     document: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +241,7 @@ def test_mlflow_shows_a_resumed_search_as_one(
     assert run.data.metrics["outcome/gain"] == pytest.approx(result.gain.value)
 
 
-@needs_mlflow
+@pytest.mark.needs("mlflow")
 def test_mlflow_goes_on_after_a_kill_without_a_step_twice(
     document: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,12 +251,6 @@ def test_mlflow_goes_on_after_a_kill_without_a_step_twice(
     check_rows(mlflow_rows(uri)[0], tmp_path / "run")
 
 
-needs_trackio = pytest.mark.skipif(
-    importlib.util.find_spec("trackio") is None,
-    reason="trackio is 35 MB, and is not installed for the tests",
-)
-
-
 def trackio_rows(project: str) -> list[Row]:
     from trackio.sqlite_storage import SQLiteStorage
 
@@ -277,7 +258,7 @@ def trackio_rows(project: str) -> list[Row]:
     return list(SQLiteStorage.get_logs(project, run_id=run["id"]))
 
 
-@needs_trackio
+@pytest.mark.needs("trackio")
 def test_trackio_shows_a_resumed_search_as_one(document: Any, tmp_path: Path) -> None:
     project = f"p{os.getpid()}-resumed"
     assert search_and_resume(document, tmp_path / "run", f"trackio:project={project}") == []
@@ -289,7 +270,7 @@ def test_trackio_shows_a_resumed_search_as_one(document: Any, tmp_path: Path) ->
     )
 
 
-@needs_trackio
+@pytest.mark.needs("trackio")
 def test_trackio_goes_on_after_a_kill_without_a_step_twice(document: Any, tmp_path: Path) -> None:
     project = f"p{os.getpid()}-killed"
     killed_and_resumed(document, tmp_path / "run", f"trackio:project={project}")

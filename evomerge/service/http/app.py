@@ -41,6 +41,7 @@ from evomerge.service.http.routes import (
 )
 from evomerge.service.http.streams import Feeds
 from evomerge.service.http.table_process import Tables
+from evomerge.service.http.unread import UnreadBodies
 from evomerge.service.http.web_settings import WebSettings
 from evomerge.service.runner.supervisor import Supervisor
 from evomerge.service.settings import ServiceSettings
@@ -147,7 +148,7 @@ def make_app(
     _describe(api)
     _serve_page(api)
     guarded = Authentication(api, database, settings, web)
-    return logs.RequestLog(Guard(guarded, settings, web), failed=_failed)
+    return logs.RequestLog(UnreadBodies(Guard(guarded, settings, web)), failed=_failed)
 
 
 def _failed(scope: Scope) -> ASGIApp:
