@@ -106,6 +106,7 @@ def make_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.records.start()
         if supervisor is not None:
             await run_in_threadpool(supervisor.start)
         if sender is not None:

@@ -74,6 +74,11 @@ class Reader:
             raise kind(end["text"])
         return parts
 
+    def start(self) -> None:
+        """Start the process and let it load its libraries; a later question says what is wrong."""
+        with contextlib.suppress(Problem, ReadingFailed):
+            self.ask("nothing", Path())
+
     def close(self) -> None:
         """End the process, also in the middle of an answer; the next question starts another."""
         process = self._process

@@ -64,6 +64,15 @@ def _record(folder: str, shown_as: str) -> Iterator[Any]:
         yield [dict(row) for row in view.candidates[begin : begin + ROWS]]
 
 
+def _nothing(folder: str) -> Iterator[Any]:
+    """Load what reading needs."""
+    from evomerge.api import read_record
+    from evomerge.report import series_of, status_of
+
+    _ = read_record, series_of, status_of
+    yield from ()
+
+
 def _recipe(folder: str, trial: str | None, point: str | None) -> Iterator[Any]:
     """A recipe as YAML."""
     from evomerge.api import recipe_text
@@ -83,6 +92,7 @@ def _answers(
 
 
 _READINGS: Mapping[str, Callable[..., Iterator[Any]]] = {
+    "nothing": _nothing,
     "record": _record,
     "recipe": _recipe,
     "answers": _answers,

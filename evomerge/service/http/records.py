@@ -143,6 +143,11 @@ class Records:
     async def _wait_for(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._drawers)
 
+    def start(self) -> None:
+        """Start the process that reads, so that the first who asks need not wait for that."""
+        for reader in self._own[:1]:
+            threading.Thread(target=reader.start, name="reader", daemon=True).start()
+
     def close(self) -> None:
         """End the processes that read."""
         for reader in self._own:
