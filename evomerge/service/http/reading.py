@@ -19,6 +19,7 @@ from typing import Any
 
 from evomerge.errors import EvomergeError
 from evomerge.service.http.drawing import plain
+from evomerge.startup import share_heaps
 
 PART, END = b"+", b"."
 """What a line of an answer begins with."""
@@ -29,6 +30,7 @@ ROWS = 500
 def main() -> None:
     """Answer until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this
+    share_heaps()  # the libraries that it loads read in threads
     # What a library prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -66,10 +68,9 @@ def _record(folder: str, shown_as: str) -> Iterator[Any]:
 
 def _nothing(folder: str) -> Iterator[Any]:
     """Load what reading needs."""
-    from evomerge.api import read_record
-    from evomerge.report import series_of, status_of
+    import evomerge.api
 
-    _ = read_record, series_of, status_of
+    _ = evomerge.api.read_record
     yield from ()
 
 
