@@ -38,6 +38,7 @@ class Reader:
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._said: IO[bytes] | None = None
+        self._closed: subprocess.Popen[bytes] | None = None
 
     def ask(self, what: str, folder: Path, **wanted: Any) -> list[bytes]:
         """The parts of an answer, each as JSON. Raises Problem, EvomergeError, ReadingFailed."""
@@ -81,7 +82,7 @@ class Reader:
 
     def close(self) -> None:
         """End the process, also in the middle of an answer; the next question starts another."""
-        process = self._process
+        process = self._closed = self._process
         if process is not None:
             process.kill()
             process.wait()
@@ -117,7 +118,8 @@ class Reader:
             size = said.seek(0, os.SEEK_END)
             said.seek(max(0, size - 2000))
             text = said.read().decode("utf-8", "replace")
-            logs.log("reader_ended", level="warning", code=code, late=late, said=text)
+            if process is not self._closed:
+                logs.log("reader_ended", level="warning", code=code, late=late, said=text)
             said.close()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:

@@ -56,7 +56,8 @@ def test_another_process_reads_after_one_that_ended(
     assert refused.value.document.status == 503
     assert "out of luck" in capsys.readouterr().err
     assert reader.ask("x", Path("/"), end={}) == [b'"/"', b"[1]"]
-    reader.close()  # it ends between two questions
+    reader.close()
+    assert not capsys.readouterr().err  # it was asked to
     assert reader.ask("x", Path("/"), end={}) == [b'"/"', b"[1]"]
 
 
