@@ -8,18 +8,20 @@ service_load_runners.py; queue, claims, events, database and HTTP are real. Watc
 are in one more process, see service_load_client.py. All of it is bound to two cores.
 
 It checks that every watcher saw every event of its jobs once, in order and as the database keeps
-it, and ends with exit code 1 if one did not. `--minutes 60` is the run for a leak. A PostgreSQL
-database of `--database` must be empty; nothing is removed from it.
+it, and ends with exit code 1 if one did not. A PostgreSQL database of `--database` must be empty;
+nothing is removed from it.
+
+`--minutes 60` is the run for a leak: jobs come and end all the time, the memory of the server and
+of the process that reads records for it is printed over time, and whether it is flat. The records
+of its jobs take some 700 MB of TMPDIR; the memory of the benchmark itself does not grow with time.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -32,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from service_load_tables import Sample, print_tables
 
 from evomerge.service.database.engine import Database, open_database
 from evomerge.service.settings import ServiceSettings
@@ -43,22 +46,10 @@ MODELS = ROOT / "examples" / "kana" / "models"
 RECORD = ROOT / "tests" / "fixtures" / "records_0_1" / "weights.tar.xz"
 PEOPLE = ("ana", "ben", "chi", "dai")
 CORES = 2
-SAMPLE_S = 1.0
-AIM_MEDIAN_MS, AIM_P99_MS = 50.0, 250.0
-PAGE_ROUTES = ("list", "job", "status", "candidates", "series")
-"""Requests of the fixed rate, by the routes that the page asks."""
+SAMPLE_S = 2.0
 START_S = 60.0
 EXTRA_S = 600.0
 """Longer than the watchers may take to see the end."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """The server at one moment. at_s: since the load began."""
-
-    at_s: float
-    rss_mib: float
-    files: int
 
 
 def main() -> None:
@@ -127,7 +118,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
         said, _ = load.communicate(timeout=EXTRA_S)
         seen = json.loads(said)
         different = _different(database, seen["whole"])
-    _print_tables(options, seen, different, samples, shares)
+    print_tables(options, seen, different, samples, shares)
     return int(bool(seen["lost"] + seen["doubled"] + seen["disordered"] + different))
 
 
@@ -222,13 +213,25 @@ def _watch_processes(
     """Samples of the server, and which share of the cores each process took, and all others."""
     watched = {name: psutil.Process(process.pid) for name, process in processes.items()}
     server = watched["server"]
+    reader: psutil.Process | None = None
     began = time.monotonic()
     before = {name: _work_s(process) for name, process in watched.items()}
     machine = _busy_s()
     samples = []
     while (at_s := time.monotonic() - began) < seconds:
-        memory = server.memory_info().rss / 2**20
-        samples.append(Sample(at_s=at_s, rss_mib=memory, files=server.num_fds()))
+        reader = _reader_of(server, reader)
+        rss, pss, private = _memory_mib(server)
+        reading = 0.0 if reader is None else _memory_mib(reader)[2]
+        samples.append(
+            Sample(
+                at_s=at_s,
+                rss_mib=rss,
+                pss_mib=pss,
+                private_mib=private,
+                reader_mib=reading,
+                files=server.num_fds(),
+            )
+        )
         time.sleep(min(SAMPLE_S, max(0.01, seconds - at_s)))
     whole_s = CORES * (time.monotonic() - began)
     spent = {name: _work_s(process) - before[name] for name, process in watched.items()}
@@ -236,10 +239,36 @@ def _watch_processes(
     return samples, {name: work_s / whole_s for name, work_s in spent.items()}
 
 
+def _reader_of(server: psutil.Process, known: psutil.Process | None) -> psutil.Process | None:
+    """The process that reads records for the server, once there is one."""
+    if known is not None and known.is_running():
+        return known
+    for child in server.children():
+        with contextlib.suppress(psutil.Error):
+            if "evomerge.service.http.reading" in child.cmdline():
+                return child
+    return None
+
+
+def _memory_mib(process: psutil.Process) -> tuple[float, float, float]:
+    """Memory of a process: all, its share of it, and what is its alone; 0 once it has ended."""
+    try:
+        whole = process.memory_full_info()
+    except psutil.Error:
+        return 0.0, 0.0, 0.0
+    pss = getattr(whole, "pss", whole.uss)  # Linux alone says it
+    return whole.rss / 2**20, pss / 2**20, whole.uss / 2**20
+
+
 def _work_s(process: psutil.Process) -> float:
-    """Processor time of a process and of its children that have ended."""
+    """Processor time of a process, of its children that have ended, and of one that reads."""
     times = process.cpu_times()
-    return float(times.user + times.system + times.children_user + times.children_system)
+    own = float(times.user + times.system + times.children_user + times.children_system)
+    reader = _reader_of(process, None)
+    with contextlib.suppress(psutil.Error):
+        if reader is not None:
+            own += reader.cpu_times().user + reader.cpu_times().system
+    return own
 
 
 def _busy_s() -> float:
@@ -263,71 +292,6 @@ def _different(database: Database, whole: Sequence[tuple[str, int, int]]) -> int
                 last, check = event.seq, zlib.crc32(text.encode(), check)
         kept[job] = last, check
     return sum(kept[job] != (last, check) for job, last, check in whole)
-
-
-def slope(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Slope by least squares and its standard error, which takes samples as independent."""
-    times, values = zip(*samples, strict=True)
-    fit = statistics.linear_regression(times, values)
-    middle = statistics.fmean(times)
-    spread = sum((each - middle) ** 2 for each in times)
-    rest = sum((v - fit.intercept - fit.slope * t) ** 2 for t, v in samples)
-    return fit.slope, (rest / max(1, len(times) - 2) / spread) ** 0.5
-
-
-def _of(values: Sequence[float], share: float) -> float:
-    """A quantile, by the nearest rank."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
-
-
-def _print_tables(
-    options: argparse.Namespace,
-    seen: dict[str, Any],
-    different: int,
-    samples: Sequence[Sample],
-    shares: dict[str, float],
-) -> None:
-    kind = "SQLite" if options.database is None else "PostgreSQL"
-    jobs = len({job for job, _, _ in seen["whole"]})
-    print(
-        f"{kind}; {options.jobs} jobs in the queue, {options.running} of them running (simulated, "
-        f"{options.events_per_s:g} events/s each); {options.watchers} watchers; "
-        f"{options.requests_per_s:g} requests/s; {options.minutes:g} minutes\n"
-    )
-    print("| watchers | |\n|---|---:|")
-    print(f"| jobs that were watched to their end | {jobs:,} by {len(seen['whole']):,} views |")
-    print(f"| events received | {seen['events']:,} |")
-    print(f"| connections cut and resumed | {seen['cut']:,} |")
-    for name in ("lost", "doubled", "disordered"):
-        print(f"| {name} events | {seen[name]} |")
-    print(f"| views that differ from the database | {different} |")
-    print(f"| watchers that saw no end in time | {seen['unfinished']} |")
-    delays = [1000 * each for each in seen["delays_s"]]
-    print(f"| from kept to received, median | {_of(delays, 0.5):.0f} ms |")
-    print(f"| from kept to received, p99 | {_of(delays, 0.99):.0f} ms |")
-    print("\n| request | answers | median ms | p99 ms | most ms |\n|---|---:|---:|---:|---:|")
-    answers: dict[str, list[float]] = seen["answers_s"]
-    page = [each for name in PAGE_ROUTES for each in answers.get(name, ())]
-    for name, times in [*sorted(answers.items()), ("of the page, together", page)]:
-        row = [1000 * _of(times, share) for share in (0.5, 0.99, 1.0)]
-        print(f"| {name} | {len(times):,} | " + " | ".join(f"{each:.0f}" for each in row) + " |")
-    median, p99 = (1000 * _of(page, share) for share in (0.5, 0.99))
-    holds = "met" if median < AIM_MEDIAN_MS and p99 < AIM_P99_MS else "missed"
-    print(f"\nAim (median below {AIM_MEDIAN_MS:g} ms, p99 below {AIM_P99_MS:g} ms): {holds}.")
-    for name, count in sorted(seen["refused"].items()):
-        print(f"Refused: {name}: {count}.")
-    print("\n| share of the two cores | |\n|---|---:|")
-    for name, share in shares.items():
-        print(f"| {name} | {share:.0%} |")
-    print("\n| server | at first | at the end | most | slope an hour |\n|---|---:|---:|---:|---:|")
-    later = [each for each in samples if each.at_s > samples[-1].at_s / 2]
-    for name, column in (("memory, MiB", "rss_mib"), ("open files", "files")):
-        values = [getattr(each, column) for each in samples]
-        a, error = slope([(each.at_s / 3600, getattr(each, column)) for each in later])
-        ends = f"{values[0]:.0f} | {values[-1]:.0f} | {max(values):.0f}"
-        print(f"| {name} | {ends} | {a:+.0f} ± {1.96 * error:.0f} |")
-    print("\nThe slope is that of the second half, by least squares.")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import random
 import sys
 import time
 import zlib
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ ALIVE = "state=queued&state=starting&state=running"
 CONNECTIONS = 100
 """Requests under way at once; with more a request waits, which is part of its time."""
 DRAIN_S = 120.0
+MOST_DELAYS = 100_000
+"""Delays of events that are kept, drawn from all of them, so that a long run needs no more."""
 JOB = {
     "name": "simulated",
     "models": {"base": "base", "sources": ["arithmetic", "counting"]},
@@ -41,27 +44,42 @@ class Server:
         self._port = port
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._places = asyncio.Semaphore(CONNECTIONS)
+        self.closed = 0
 
     async def ask(
         self, method: str, path: str, token: str, document: object = None, key: str = ""
     ) -> tuple[int, bytes]:
         """Status and body of an answer, over a connection that is kept."""
         async with self._places:
-            reader, writer = await self._connection()
             body = b"" if document is None else json.dumps(document).encode()
             more = f"Idempotency-Key: {key}\r\n" if key else ""
             head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{more}"
-            writer.write(self._head(method, path, token, head) + body)
-            status, headers = await _answer_head(reader)
-            if "content-length" in headers:
-                content = await reader.readexactly(int(headers["content-length"]))
-            else:
-                content = b"".join([part async for part in _chunks(reader)])
-            if headers.get("connection") == "close":
-                writer.close()
-            else:
-                self._free.append((reader, writer))
-            return status, content
+            sent = self._head(method, path, token, head) + body
+            while True:
+                is_kept, (reader, writer) = await self._connection()
+                try:
+                    return await self._exchange(reader, writer, sent)
+                except (ConnectionError, asyncio.IncompleteReadError):
+                    writer.close()
+                    if not is_kept:
+                        raise
+                    # The server closed it while it was quiet; asked again, as a browser does.
+                    self.closed += 1
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes
+    ) -> tuple[int, bytes]:
+        writer.write(sent)
+        status, headers = await _answer_head(reader)
+        if "content-length" in headers:
+            content = await reader.readexactly(int(headers["content-length"]))
+        else:
+            content = b"".join([part async for part in _chunks(reader)])
+        if headers.get("connection") == "close":
+            writer.close()
+        else:
+            self._free.append((reader, writer))
+        return status, content
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, token: str, last: int) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -72,18 +90,19 @@ class Server:
             writer.write(self._head("GET", path, token, head))
             status, _ = await _answer_head(reader)
             if status not in (200, 204):
-                raise ConnectionError(f"{path}: {status}")
+                raise RuntimeError(f"{path}: {status}")
             yield _lines(_chunks(reader)) if status == 200 else _nothing()
         finally:
             writer.transport.abort()
 
-    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connection(self) -> tuple[bool, tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection, and whether it was used before."""
         while self._free:
             reader, writer = self._free.pop()
             if not reader.at_eof():  # the server closes quiet ones
-                return reader, writer
+                return True, (reader, writer)
             writer.close()
-        return await self._open()
+        return False, await self._open()
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._port)
@@ -123,18 +142,26 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 @dataclass
 class Seen:
-    """What was seen. whole: job, last number and checksum of each job that was seen to its end."""
+    """What was seen. whole: job, last number and checksum of each job that was seen to its end.
+
+    answers: name -> when each request began, since the load did, and how long it took, in turn.
+    jobs: that were submitted. closed: kept connections that the server had closed.
+    """
 
     events: int = 0
     lost: int = 0
     doubled: int = 0
     disordered: int = 0
     cut: int = 0
+    closed: int = 0
+    jobs: int = 0
     unfinished: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     whole: list[tuple[str, int, int]] = field(default_factory=list)
     delays_s: list[float] = field(default_factory=list)
-    answers_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    answers: defaultdict[str, array[float]] = field(
+        default_factory=lambda: defaultdict(lambda: array("f"))
+    )
 
 
 class Load:
@@ -150,12 +177,15 @@ class Load:
         self._ended = asyncio.Event()
         self._random = random.Random(orders["seed"])
         self._submitted = 0
+        self._delays = 0
+        self._began = 0.0
 
     async def run(self) -> None:
         """Fill the queue, watch and ask for so many seconds, then let every watcher see the end."""
         await self._fill()
         if not self._alive:
             sys.exit(f"no job could be submitted: {dict(self.seen.refused)}")
+        self._began = asyncio.get_running_loop().time()
         tasks = [asyncio.create_task(self._keep_full())]
         tasks += [asyncio.create_task(self._watch(n)) for n in range(self._orders["watchers"])]
         tasks.append(asyncio.create_task(self._ask_steadily()))
@@ -167,6 +197,7 @@ class Load:
             await self._ask("cancel", "POST", f"/jobs/{job['id']}/cancel")
         _, pending = await asyncio.wait(tasks, timeout=DRAIN_S)
         self.seen.unfinished = len(pending)
+        self.seen.jobs, self.seen.closed = self._submitted, self._server.closed
         for task in pending:
             task.cancel()
         for task in tasks:
@@ -244,7 +275,8 @@ class Load:
         begun = clock() if due is None else due
         token = self._random.choice(self._tokens)
         status, content = await self._server.ask(method, path, token, document, key)
-        self.seen.answers_s[name].append(clock() - begun)
+        if self._began:
+            self.seen.answers[name].extend((begun - self._began, clock() - begun))
         if status < 400:
             return content
         # A job may have ended since it was listed, or not have its record yet.
@@ -263,7 +295,9 @@ class Load:
             missing: set[int] = set()
             while not is_over:
                 limit_s = chance.expovariate(1 / self._orders["cut_s"]) if is_cut else None
-                with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError):
+                with contextlib.suppress(
+                    TimeoutError, asyncio.IncompleteReadError, ConnectionError
+                ):
                     async with asyncio.timeout(limit_s):
                         async for seq, data in self._events(job, token, last):
                             if seq is None:
@@ -285,6 +319,14 @@ class Load:
         elif seq <= last:
             self.seen.doubled += 1
 
+    def _note_delay(self, delay_s: float) -> None:
+        """Keep a delay; once there are many, each that came has the same chance to be kept."""
+        self._delays += 1
+        if len(self.seen.delays_s) < MOST_DELAYS:
+            self.seen.delays_s.append(delay_s)
+        elif (place := self._random.randrange(self._delays)) < MOST_DELAYS:
+            self.seen.delays_s[place] = delay_s
+
     async def _events(
         self, job: str, token: str, last: int
     ) -> AsyncIterator[tuple[int | None, bytes]]:
@@ -303,7 +345,7 @@ class Load:
                     data = fields["data"]
                     kept_at = json.loads(data)["at"]
                     if kept_at > begun:
-                        self.seen.delays_s.append(time.time() - kept_at)
+                        self._note_delay(time.time() - kept_at)
                     yield int(fields["id"]), data
                 fields = {}
 
@@ -313,7 +355,7 @@ def main() -> None:
     orders = json.loads(sys.stdin.readline())
     load = Load(orders)
     asyncio.run(load.run())
-    print(json.dumps({**vars(load.seen)}), flush=True)
+    print(json.dumps({**vars(load.seen)}, default=list), flush=True)
 
 
 if __name__ == "__main__":

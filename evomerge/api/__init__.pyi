@@ -18,7 +18,6 @@ from .grids import grid as grid
 from .models import calibrate as calibrate
 from .models import evaluate as evaluate
 from .models import merge as merge
-from .records import RecordView as RecordView
 from .records import figures_of as figures_of
 from .records import read_record as read_record
 from .records import read_winner as read_winner

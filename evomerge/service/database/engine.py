@@ -147,6 +147,8 @@ def open_database(url: str) -> Database:
             hide_parameters=True,
             pool_size=_POOLED,
             max_overflow=0,
+            # Each connection keeps pages of its own, so a few are used for all but the rare rush.
+            pool_use_lifo=True,
         )
         _let_sqlite_begin_as_asked(engine)
     else:

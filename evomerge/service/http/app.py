@@ -23,6 +23,7 @@ from evomerge.service.http.here import Service
 from evomerge.service.http.models import describe_documents
 from evomerge.service.http.problems import ProblemDocument
 from evomerge.service.http.rates import Places
+from evomerge.service.http.reader import Reader
 from evomerge.service.http.records import Records
 from evomerge.service.http.routes import (
     events,
@@ -82,11 +83,13 @@ def make_app(
     web: WebSettings | None = None,
     supervisor: Supervisor | None = None,
     sender: Sender | None = None,
+    reader: Reader | None = None,
 ) -> ASGIApp:
     """The application of one server process.
 
     supervisor, sender: started and stopped with the application; None where this process runs no
-    jobs, or sends nothing to webhooks.
+    jobs, or sends nothing to webhooks. reader: reads records, and is left open; the application
+    starts its own when it needs one.
     """
     web = web or WebSettings()
     service = Service(
@@ -95,7 +98,7 @@ def make_app(
         database=database,
         feeds=Feeds(database, web.poll_s),
         places=Places(web.streams, web.streams_per_token),
-        records=Records(settings),
+        records=Records(settings, reader),
         digests=Digests(),
         tables=Tables(),
         uploading=Places(web.uploads, web.uploads_per_token, noun="uploads that come in"),
@@ -104,6 +107,7 @@ def make_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.records.start()
         if supervisor is not None:
             await run_in_threadpool(supervisor.start)
         if sender is not None:
@@ -115,6 +119,7 @@ def make_app(
                 await run_in_threadpool(sender.stop)
             if supervisor is not None:
                 await run_in_threadpool(supervisor.stop)
+            await run_in_threadpool(service.records.close)
 
     api = FastAPI(
         title="evomerge",

@@ -20,7 +20,7 @@ def main(what: str, run_dir: Path) -> None:
     if what == "figures":
         from evomerge.api import figures_of
 
-        text = json.dumps(figures_of(run_dir), ensure_ascii=False, default=_plain).encode()
+        text = json.dumps(figures_of(run_dir), ensure_ascii=False, default=plain).encode()
     elif what == "coefficients":
         from evomerge.api import coefficients_over_depth
 
@@ -33,7 +33,7 @@ def main(what: str, run_dir: Path) -> None:
     sys.stdout.buffer.write(text)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Numbers and arrays of numpy as JSON has them."""
     tolist = getattr(value, "tolist", None)
     if tolist is None:

@@ -1,8 +1,8 @@
 """Reading the records of searches for the routes: once for each change, however many ask.
 
 Reading a record is work of some hundred milliseconds, so it is kept until the record's files
-change. What needs the large libraries (figures, the report) is made by a process of its own, so
-that they are never loaded into the server.
+change, as JSON. A process of its own reads it, and another makes what needs the large libraries
+(figures, the report), so that neither their work nor their memory is the server's.
 """
 
 from __future__ import annotations
@@ -13,145 +13,96 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from evomerge.errors import RunError
+from evomerge.service.http.kept import Kept, Mark, Turns
 from evomerge.service.http.problems import Problem
+from evomerge.service.http.reader import Reader
+from evomerge.service.http.reading import ROWS
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store.jobs import Job
 
-if TYPE_CHECKING:
-    from evomerge.api import RecordView
-
 T = TypeVar("T")
 
-_KEPT = 64
-"""Records that are kept in memory; the one that was asked for longest ago is left first."""
 _DRAWING_S = 120.0
 """Seconds that a process may take for figures or a report."""
 _READERS, _DRAWERS = 8, 2
 """Threads for reading records, and for waiting until figures are made. A server has 40; the others
 are for requests that take milliseconds."""
-_SHARE = 0.25
-"""Share of the time for reading records again that have changed; the rest is for other requests."""
-
-_Mark = tuple[tuple[int, int, int], ...]
 
 
-class Turns:
-    """Whose turn it is to read: one reader at a time, and changed records in a share of the time.
+@dataclass(frozen=True, kw_only=True)
+class RecordText:
+    """What a record held at one moment, as JSON. rows: of candidates, so many in each part.
 
-    Reading keeps Python busy, so each reader delays every other request.
+    As text it takes a third of the memory of its values, and only what is asked for is decoded.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._free_at = 0.0
+    _status: bytes
+    _outcome: bytes
+    _series: bytes
+    _rows: Sequence[bytes]
+    total: int
 
-    def wait(self) -> None:
-        """Take a turn as soon as there is one."""
-        self._lock.acquire()
+    @classmethod
+    def of(cls, parts: Sequence[bytes]) -> RecordText:
+        """The record in the parts of an answer."""
+        status, outcome, series, total, *rows = parts
+        return cls(_status=status, _outcome=outcome, _series=series, _rows=rows, total=int(total))
 
-    def take(self) -> bool:
-        """Take a turn if there is one now, after the pause that the last one costs."""
-        return time.monotonic() >= self._free_at and self._lock.acquire(blocking=False)
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return sum(map(len, (self._status, self._outcome, self._series, *self._rows)))
 
-    def leave(self, cost_s: float) -> None:
-        """End a turn that took so long."""
-        self._free_at = time.monotonic() + cost_s * (1.0 / _SHARE - 1.0)
-        self._lock.release()
+    @property
+    def status(self) -> dict[str, Any]:
+        """As `evomerge status --json`."""
+        return _decoded(self._status)
 
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """The outcome of a search that has ended."""
+        return None if self._outcome == b"null" else _decoded(self._outcome)
 
-@dataclass
-class _Entry(Generic[T]):
-    """A value and the state of the files that it was read from. cost_s: of reading it."""
+    @property
+    def series(self) -> dict[str, Any]:
+        """The values of the figure of the search."""
+        return _decoded(self._series)
 
-    lock: threading.Lock
-    mark: _Mark = ()
-    at: float = 0.0
-    cost_s: float = 0.0
-    value: T | None = None
-
-
-class Kept(Generic[T]):
-    """Values by job, read again when the files that they come from have changed.
-
-    A search that runs changes its record all the time. Then a value is read again after ten times
-    as long as reading it took, and only where that delays nobody: until then the kept one is given.
-    A search that does not run is `settled`: its value is always that of its files.
-    """
-
-    def __init__(self, *, most: int = _KEPT, turns: Turns | None = None) -> None:
-        """turns: shared by values that are read in this process; without it each is for itself."""
-        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
-        self._lock = threading.Lock()
-        self._most = most
-        self._turns = turns
-
-    def get(self, key: str, mark: _Mark, read: Callable[[], T], *, settled: bool = False) -> T:
-        """The value; `read` makes it, in one thread at a time for a key."""
-        with self._lock:
-            entry = self._entries.pop(key, None) or _Entry(lock=threading.Lock())
-            self._entries[key] = entry
-            while len(self._entries) > self._most:
-                self._entries.popitem(last=False)
-        value = entry.value
-        if value is not None and not settled:
-            if _is_fresh(entry, mark) or not entry.lock.acquire(blocking=False):
-                return value
-        else:
-            entry.lock.acquire()
-        try:
-            if entry.value is not None and (
-                entry.mark == mark
-                if settled
-                else _is_fresh(entry, mark) or not self._may_read_again()
-            ):
-                return entry.value
-            if self._turns is not None and (settled or entry.value is None):
-                self._turns.wait()
-            return self._read(entry, mark, read)
-        finally:
-            entry.lock.release()
-
-    def _may_read_again(self) -> bool:
-        return self._turns is None or self._turns.take()
-
-    def _read(self, entry: _Entry[T], mark: _Mark, read: Callable[[], T]) -> T:
-        """Read a value, in a turn that this thread has."""
-        begun = time.monotonic()
-        try:
-            value = entry.value = read()
-        finally:
-            entry.at = time.monotonic()
-            entry.cost_s = entry.at - begun
-            if self._turns is not None:
-                self._turns.leave(entry.cost_s)
-        entry.mark = mark
-        return value
+    def candidates(self, offset: int, limit: int) -> list[dict[str, Any]]:
+        """Rows of candidates."""
+        first = offset // ROWS
+        parts = self._rows[first : -(-(offset + limit) // ROWS)]
+        rows = [row for part in parts for row in json.loads(part)]
+        return rows[offset - first * ROWS :][:limit]
 
 
-def _is_fresh(entry: _Entry[T], mark: _Mark) -> bool:
-    return entry.mark == mark or time.monotonic() - entry.at < 10 * entry.cost_s
+def _decoded(text: bytes) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(text)
+    return values
 
 
 class Records:
     """The records of a server's searches."""
 
-    def __init__(self, settings: ServiceSettings) -> None:
+    def __init__(self, settings: ServiceSettings, reader: Reader | None = None) -> None:
+        """reader: one that others use too; it is left open."""
         self._settings = settings
-        self._views: Kept[RecordView] = Kept(turns=Turns())
-        self._figures: Kept[dict[str, Any]] = Kept()
-        self._reports: Kept[bytes] = Kept(most=8)  # some megabytes each
-        self._coefficients: Kept[list[dict[str, Any]]] = Kept()
+        # What a person asks for now and then must not delay what the page asks for all the time.
+        self._reader, self._other_reader = (reader or Reader(), reader or Reader())
+        self._own = () if reader else (self._reader, self._other_reader)
+        self._views: Kept[RecordText] = Kept(size_of=lambda view: view.size, turns=Turns())
+        self._figures: Kept[bytes] = Kept(size_of=len)
+        self._reports: Kept[bytes] = Kept(size_of=len)
+        self._coefficients: Kept[bytes] = Kept(size_of=len)
         self._drawing = threading.Semaphore(1)
         self._readers = anyio.CapacityLimiter(_READERS)
         self._drawers = anyio.CapacityLimiter(_DRAWERS)
@@ -192,37 +143,66 @@ class Records:
     async def _wait_for(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._drawers)
 
-    async def view(self, job: Job) -> RecordView:
+    def start(self) -> None:
+        """Start the process that reads, so that the first who asks need not wait for that."""
+        for reader in self._own[:1]:
+            threading.Thread(target=reader.start, name="reader", daemon=True).start()
+
+    def close(self) -> None:
+        """End the processes that read."""
+        for reader in self._own:
+            reader.close()
+
+    async def view(self, job: Job) -> RecordText:
         """What the record holds now. Raises Problem."""
         return await self.read(lambda: self._view(job))
 
+    async def recipe(self, job: Job, trial: str | None, point: str | None) -> str:
+        """The recipe of the winner, of a candidate or of a point of the front. Raises Problem."""
+        return await self.read(lambda: self._recipe(job, trial, point))
+
+    async def answers(self, job: Job, **wanted: Any) -> dict[str, Any]:
+        """Answers side by side; `wanted` as the process that reads takes it. Raises Problem."""
+
+        def read() -> dict[str, Any]:
+            with self._opened(job) as folder:
+                (answers,) = self._other_reader.ask("answers", folder, **wanted)
+            return _decoded(answers)
+
+        return await self.read(read)
+
     async def figures(self, job: Job) -> dict[str, Any]:
         """The figures of the report. Raises Problem."""
-        return await self._wait_for(lambda: self._drawn_values(self._figures, "figures", job))
+        figures = await self._wait_for(lambda: self._drawn(self._figures, "figures", job))
+        return _decoded(figures)
 
     async def coefficients(self, job: Job) -> list[dict[str, Any]]:
         """Coefficients over depth of the merges so far. Raises Problem."""
-        return await self._wait_for(
-            lambda: self._drawn_values(self._coefficients, "coefficients", job)
-        )
+        text = await self._wait_for(lambda: self._drawn(self._coefficients, "coefficients", job))
+        merges: list[dict[str, Any]] = json.loads(text)
+        return merges
 
     async def report(self, job: Job) -> bytes:
         """The report as HTML. Raises Problem."""
-        return await self._wait_for(lambda: self._report(job))
+        return await self._wait_for(lambda: self._drawn(self._reports, "report", job))
 
-    def _view(self, job: Job) -> RecordView:
+    def _view(self, job: Job) -> RecordText:
         folder = self.folder(job)
 
-        def read() -> RecordView:
-            from evomerge.api import read_record
-
-            with self.opened(job):
-                return _without_folder(read_record(folder), folder, job)
+        def read() -> RecordText:
+            with self._opened(job):
+                return RecordText.of(self._reader.ask("record", folder, shown_as=job.id))
 
         return self._views.get(job.id, mark_of(folder), read, settled=_is_settled(job))
 
+    def _recipe(self, job: Job, trial: str | None, point: str | None) -> str:
+        with self._opened(job, trial=trial, point=point) as folder:
+            (text,) = self._other_reader.ask("recipe", folder, trial=trial, point=point)
+        recipe: str = json.loads(text)
+        return recipe
+
     @contextlib.contextmanager
-    def opened(self, job: Job, **fields: str | None) -> Iterator[Path]:
+    def _opened(self, job: Job, **fields: str | None) -> Iterator[Path]:
         """The run folder of a search. What is wrong with it is told in the words of the API.
 
         fields: of the request, by name; an error names the first that was given, and the job in
@@ -251,27 +231,12 @@ class Records:
         """
         if (trial is None) == (point is None) or not job.over:
             return
-        from evomerge.api import recipe_text
+        self._recipe(job, trial, point)
 
-        with self.opened(job, trial=trial, point=point) as folder:
-            recipe_text(folder, trial=trial, point=point)
-
-    def _drawn_values(self, kept: Kept[T], what: str, job: Job) -> T:
+    def _drawn(self, kept: Kept[bytes], what: str, job: Job) -> bytes:
         folder = self.folder(job)
-
-        def read() -> T:
-            values: T = json.loads(self._draw(what, folder))
-            return values
-
-        return kept.get(job.id, mark_of(folder), read, settled=_is_settled(job))
-
-    def _report(self, job: Job) -> bytes:
-        folder = self.folder(job)
-        return self._reports.get(
-            job.id,
-            mark_of(folder),
-            lambda: self._draw("report", folder),
-            settled=_is_settled(job),
+        return kept.get(
+            job.id, mark_of(folder), lambda: self._draw(what, folder), settled=_is_settled(job)
         )
 
     def _draw(self, what: str, folder: Path) -> bytes:
@@ -303,21 +268,12 @@ class Records:
         return done.stdout
 
 
-def _without_folder(view: RecordView, folder: Path, job: Job) -> RecordView:
-    """The view with the job's id where it names the folder, which is nothing to its readers."""
-    status = {
-        key: value.replace(str(folder), job.id) if key in ("run_dir", "export") and value else value
-        for key, value in view.status.items()
-    }
-    return replace(view, status=status)
-
-
 def _is_settled(job: Job) -> bool:
     """Whether nothing writes the record of a job."""
     return job.state not in ("starting", "running")
 
 
-def mark_of(folder: Path) -> _Mark:
+def mark_of(folder: Path) -> Mark:
     """The state of the files that a record is read from."""
     names = ("study.db", "study.db-wal", "job.yaml", "items", "answers")
     marks = []

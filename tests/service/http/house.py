@@ -17,6 +17,7 @@ from evomerge.service.database.engine import Database, open_database
 from evomerge.service.database.schema import migrate
 from evomerge.service.database.tables import JobRow
 from evomerge.service.http.app import make_app
+from evomerge.service.http.reader import Reader
 from evomerge.service.http.server import OPERATOR
 from evomerge.service.http.web_settings import WebSettings
 from evomerge.service.settings import Limits, ServiceSettings
@@ -39,6 +40,9 @@ JOB: dict[str, Any] = {
 
 WEB = WebSettings(requests_per_s=1e6, burst=10**6, heartbeat_s=0.2, poll_s=0.01)
 """Limits that no test meets by chance."""
+
+_READER = Reader()
+"""One process that reads for all tests; it is started by the first that needs it."""
 
 
 @dataclass(kw_only=True)
@@ -147,7 +151,9 @@ def open_house(data: Path, template: Path, *, limits: Limits | None = None, **we
     database = open_database(settings.database_url)
     reach = WebSettings(**{**vars(WEB), **web})
     client = TestClient(
-        make_app(settings, database, web=reach), base_url=URL, raise_server_exceptions=True
+        make_app(settings, database, web=reach, reader=_READER),
+        base_url=URL,
+        raise_server_exceptions=True,
     )
     names = (data / "tokens").read_text().split()
     projects = {each.name: each.id for each in people.projects(database)}

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import json
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import pytest
 
 import evomerge
+from evomerge.service.http import kept as kept_values
 from evomerge.service.http import records
+from evomerge.service.http.reader import Reader
+from evomerge.service.http.reading import ROWS
 from tests.service.http.house import ROOT, House
 
 
@@ -81,17 +86,17 @@ def test_a_record_is_read_once_until_it_changes(
 ) -> None:
     job = house.searched()
     reads = []
-    read = evomerge.api.read_record  # type: ignore[attr-defined]
+    ask = Reader.ask
 
-    def counted(folder: Any) -> Any:
-        reads.append(folder)
-        return read(folder)
+    def counted(self: Reader, what: str, folder: Path, **wanted: Any) -> list[bytes]:
+        reads.append(what)
+        return ask(self, what, folder, **wanted)
 
-    monkeypatch.setattr("evomerge.api.read_record", counted)
+    monkeypatch.setattr(Reader, "ask", counted)
     for path in ("status", "winner", "scores", "candidates", "status"):
         assert house.get(f"/jobs/{job.id}/{path}").status_code == 200
-    assert len(reads) == 1
-    kept = records.Kept[int]()
+    assert reads == ["record"]
+    kept = kept_values.Kept[int]()
     values = iter([1, 2, 3])
     assert kept.get("a", ((1, 1, 1),), lambda: next(values)) == 1
     assert kept.get("a", ((1, 1, 1),), lambda: next(values)) == 1
@@ -100,8 +105,8 @@ def test_a_record_is_read_once_until_it_changes(
 
 def test_a_changed_record_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [0.0]
-    monkeypatch.setattr(records.time, "monotonic", lambda: moment[0])
-    kept = records.Kept[int]()
+    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
+    kept = kept_values.Kept[int]()
     values = iter([1, 2])
 
     def read() -> int:
@@ -117,8 +122,8 @@ def test_a_changed_record_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_reading_changed_records_leaves_time_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     moment = [0.0]
-    monkeypatch.setattr(records.time, "monotonic", lambda: moment[0])
-    kept = records.Kept[str](turns=records.Turns())
+    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
+    kept = kept_values.Kept[str](turns=kept_values.Turns())
     reads: list[str] = []
 
     def ask(key: str, change: int, *, settled: bool = False) -> str:
@@ -140,8 +145,39 @@ def test_reading_changed_records_leaves_time_for_others(monkeypatch: pytest.Monk
     assert ask("c", 2) == "c2"
 
 
+def test_kept_values_leave_when_they_grow_too_large_together() -> None:
+    kept = kept_values.Kept[bytes](most_bytes=10, size_of=len)
+    reads: list[str] = []
+
+    def ask(key: str, size: int) -> bytes:
+        def read() -> bytes:
+            reads.append(key)
+            return bytes(size)
+
+        return kept.get(key, (), read, settled=True)
+
+    for key, size in (("a", 4), ("b", 4), ("a", 4), ("c", 4), ("a", 4), ("b", 4)):
+        assert len(ask(key, size)) == size
+    assert reads == ["a", "b", "c", "b"]  # b was asked for longest ago when c came
+    ask("large", 40)
+    ask("large", 40)  # alone it may be larger
+    ask("a", 4)
+    assert reads[4:] == ["large", "a"]
+
+
+def test_rows_of_candidates_are_taken_from_their_parts() -> None:
+    rows = [{"candidate": number} for number in range(2 * ROWS + 7)]
+    parts = [json.dumps(rows[begin : begin + ROWS]).encode() for begin in range(0, len(rows), ROWS)]
+    record = records.RecordText.of([b"{}", b"null", b"{}", str(len(rows)).encode(), *parts])
+    assert record.total == len(rows)
+    assert record.outcome is None
+    for offset in (0, 3, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, len(rows) - 1, len(rows), 5 * ROWS):
+        for limit in (1, 2, ROWS, 20_000):
+            assert record.candidates(offset, limit) == rows[offset : offset + limit]
+
+
 def test_a_failed_reading_leaves_its_turn() -> None:
-    kept = records.Kept[int](turns=records.Turns())
+    kept = kept_values.Kept[int](turns=kept_values.Turns())
 
     def fail() -> int:
         raise ValueError("damaged")
@@ -209,12 +245,3 @@ def test_a_report_has_no_rights_on_the_site(house: House, monkeypatch: pytest.Mo
     assert policy.startswith("sandbox allow-scripts; default-src 'none';")
     assert "allow-same-origin" not in policy
     assert report.text.startswith("<!doctype html>")
-
-
-def test_reading_a_record_needs_no_large_library(house: House) -> None:
-    if "torch" in sys.modules:
-        pytest.skip("another test has loaded it")
-    job = house.searched()
-    for path in ("status", "winner", "scores", "candidates", "recipe"):
-        assert house.get(f"/jobs/{job.id}/{path}").status_code == 200
-    assert "torch" not in sys.modules

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
@@ -73,15 +73,8 @@ async def read_recipe(
     ] = None,
 ) -> Response:
     """The recipe of the winner, of a point of the front, or of a candidate, as YAML."""
-    from evomerge.api import recipe_text
-
-    job = await _job(here, caller, job_id)
-
-    def read() -> str:
-        with here.records.opened(job, trial=trial, point=point) as folder:
-            return recipe_text(folder, trial=trial, point=point)
-
-    return Response(await here.records.read(read), media_type="application/yaml")
+    recipe = await here.records.recipe(await _job(here, caller, job_id), trial, point)
+    return Response(recipe, media_type="application/yaml")
 
 
 @router.get("/candidates", summary="Candidates", responses=READING)
@@ -93,10 +86,8 @@ async def read_candidates(
     limit: Annotated[int, Query(ge=1, le=20_000)] = 20_000,
 ) -> CandidatesView:
     """A row for each candidate, as `trials_dataframe` has them."""
-    rows = (await here.records.view(await _job(here, caller, job_id))).candidates
-    return CandidatesView(
-        items=[dict(row) for row in rows[offset : offset + limit]], total=len(rows)
-    )
+    record = await here.records.view(await _job(here, caller, job_id))
+    return CandidatesView(items=record.candidates(offset, limit), total=record.total)
 
 
 @router.get("/answers", summary="What models answered", responses=READING)
@@ -122,29 +113,21 @@ async def read_answers(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> AnswersView:
     """Answers side by side: lost items first, then gained ones."""
-    from evomerge.api import answer_sheet
-
-    job = await _job(here, caller, job_id)
-
-    def read() -> dict[str, Any]:
-        with here.records.opened(job) as folder:
-            sheet = answer_sheet(
-                folder,
-                tuple(models or ()),
-                lost=change == "lost",
-                gained=change == "gained",
-                differ=change == "differ",
-                task=task,
-                item=item,
-                split=split,
-            )
-        document: dict[str, Any] = sheet.to_json()
-        return document
-
-    document = await here.records.read(read)
-    items = document["items"]
-    document["items"] = items[offset : offset + limit]
-    return AnswersView.model_validate({**document, "total": len(items)})
+    document = await here.records.answers(
+        await _job(here, caller, job_id),
+        models=models or [],
+        wanted={
+            "lost": change == "lost",
+            "gained": change == "gained",
+            "differ": change == "differ",
+            "task": task,
+            "item": item,
+            "split": split,
+        },
+        offset=offset,
+        limit=limit,
+    )
+    return AnswersView.model_validate(document)
 
 
 @router.get("/figures", summary="The figures of the report", responses=READING)
