@@ -166,7 +166,7 @@ def _read_weights(path: Path, named: str) -> _Reading:
                 stream, sum(entry.size_bytes for entry in run), block, path, named
             ):
                 digest.update(piece)
-                suspect = suspect or _non_finite(piece, dtype) is not None
+                suspect = suspect or not_finite_bytes(piece, dtype) is not None
         found = _name_non_finite(stream, entries, block, path, named) if suspect else {}
     return _Reading(sha256=digest.hexdigest(), non_finite=found)
 
@@ -178,7 +178,7 @@ def _name_non_finite(
     for name, entry in entries.items():
         stream.seek(entry.start)
         for piece in _pieces(stream, entry.size_bytes, block, path, named):
-            what = _non_finite(piece, entry.dtype)
+            what = not_finite_bytes(piece, entry.dtype)
             if what is not None:
                 found.setdefault(name, what)
     return found
@@ -196,7 +196,7 @@ def _pieces(
         left -= len(piece)
 
 
-def _non_finite(piece: memoryview, dtype: str) -> str | None:
+def not_finite_bytes(piece: memoryview, dtype: str) -> str | None:
     """ "NaN" or "infinity" if numbers of a dtype contain one, else None.
 
     By their bits: without its sign, an infinity is larger than every finite number, a NaN larger

@@ -7,14 +7,18 @@ then looked up.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels import portable
 from evomerge.merge.kernels.masks import DRAW_BITS, LIMIT_BITS, draw_limit, draw_of
 from evomerge.merge.kernels.storage import BLOCK, Flat, operands, value_of
+
+if TYPE_CHECKING:
+    import torch
 
 _BINS = 2**LIMIT_BITS
 

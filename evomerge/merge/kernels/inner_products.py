@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
+from evomerge.deferred import deferred
 from evomerge.merge.kernels import portable
 from evomerge.merge.kernels.storage import Flat, operands, value_of
 from evomerge.merge.kernels.threads import over_ranges
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 _UNIT = 2**16
 _LANES = 32

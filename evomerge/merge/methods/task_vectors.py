@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from evomerge.errors import EvomergeError
 from evomerge.merge.kernels import (
@@ -30,6 +30,9 @@ from evomerge.merge.kernels import (
     sums_by_draw,
 )
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
+
+if TYPE_CHECKING:
+    import torch
 
 Sparsify = Callable[[Inputs, int, float], Mask | None]
 """(inputs, member, density in (0, 1)) -> what to keep of its task vector; None for nothing."""
@@ -289,6 +292,7 @@ def _method(
         weighs_base=False,
         ignored=ignored,
         on_device=True,
+        compiled=sparsify is not keep_by_rank,
         random=sparsify in (keep_random, keep_by_rank),
         sums="elected" if elect else "any",
         coefficients=_elected if elect else partial(whole_vectors, thinned=sparsify is not None),
