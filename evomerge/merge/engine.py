@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from evomerge.deferred import deferred
@@ -102,12 +103,19 @@ class MergeEngine:
         self._structures = {name: source.structure for name, source in sources.items()}
         self._cache = TensorCache() if cache is None else cache
         self._statistics: dict[str, Statistics] = {}
-        self._cpu_cache = DeviceCache(torch.device("cpu"))
-        self._device_cache = DeviceCache(torch.device(device))
+        self._device = device
         self._read = False
         # Sources that the page cache holds are read from disk once; larger ones each time.
         size_bytes = sum(_size_bytes(structure) for structure in self._structures.values())
         self._stream_from_disk = size_bytes > _CACHED_SHARE * _memory_bytes()
+
+    @cached_property
+    def _cpu_cache(self) -> DeviceCache:
+        return DeviceCache(torch.device("cpu"))
+
+    @cached_property
+    def _device_cache(self) -> DeviceCache:
+        return DeviceCache(torch.device(self._device))
 
     def plan(self, recipe: Recipe) -> Plan:
         """How the recipe is executed on these sources. Raises RecipeError in one line."""
