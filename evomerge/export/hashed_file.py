@@ -27,24 +27,23 @@ _BLOCK_BYTES = 4096
 _STEP_BYTES = 2**23
 """Bytes that are worth waking the threads for."""
 
-_LEAST_BYTES = 2**25
-_TWO_UP_TO_BYTES = 2**28
-"""Of larger pieces, one is in memory at a time."""
+_WINDOW_BYTES = 2**24
+"""Of the second window, and where the first is left for it if it is larger: pages that were never
+written to are slow the first time, so few are."""
 
 
 class HashedFile:
     """A file that is written in order; to be used as a context, which closes it.
 
-    The bytes are made in windows of memory: while those of one are written, the next is filled.
+    The bytes are made in two windows of memory: one is filled while those of the other are written.
+    The first is large enough for every piece.
     """
 
     def __init__(self, path: Path, *, largest_bytes: int) -> None:
         """path: of the new file. largest_bytes: of a piece. Raises OSError."""
-        size_bytes = max(largest_bytes + _BLOCK_BYTES, _LEAST_BYTES)
-        self._windows = [_aligned(size_bytes)]
-        if size_bytes <= _TWO_UP_TO_BYTES:
-            self._windows.append(_aligned(size_bytes))
-        self._under_way: list[list[Future[None]]] = [[] for _ in self._windows]
+        largest = _aligned(max(largest_bytes + _BLOCK_BYTES, _WINDOW_BYTES))
+        self._windows = (largest, _aligned(_WINDOW_BYTES))
+        self._under_way: tuple[list[Future[None]], list[Future[None]]] = ([], [])
         self._now = 0  # the window that is filled
         # In that window: what is before `_begun` was handed over; what is before `_end` was made.
         self._begun = self._end = 0
@@ -69,16 +68,12 @@ class HashedFile:
 
     def room(self, size_bytes: int) -> Bytes:
         """Memory for the next bytes of the file; the same until `write`. Raises OSError."""
-        window = self._windows[self._now]
-        if self._end + size_bytes > window.size:
-            self._hand_over()
-            rest = window[self._begun : self._end]
-            self._now = (self._now + 1) % len(self._windows)
-            self._wait(self._now)
-            window = self._windows[self._now]
-            window[: rest.size] = rest
-            self._begun, self._end = 0, rest.size
-        return window[self._end : self._end + size_bytes]
+        end = self._end + size_bytes
+        if end > self._windows[self._now].size or (
+            self._end >= _BLOCK_BYTES and end > _WINDOW_BYTES
+        ):
+            self._move(0 if self._now or size_bytes + _BLOCK_BYTES > _WINDOW_BYTES else 1)
+        return self._windows[self._now][self._end : self._end + size_bytes]
 
     def write(self, data: Bytes) -> None:
         """Write the next bytes: those made in `room`, or a copy of others. Raises OSError."""
@@ -94,9 +89,17 @@ class HashedFile:
         self._hand_over()
         rest = self._windows[self._now][self._begun : self._end]
         self._submit(rest, self._output.write_rest)
-        for number in range(len(self._windows)):
-            self._wait(number)
+        self._wait(0)
+        self._wait(1)
         return self._digest.hexdigest()
+
+    def _move(self, number: int) -> None:
+        """Go on at the start of a window, with what is less than a block."""
+        self._hand_over()
+        rest = self._windows[self._now][self._begun : self._end]
+        self._wait(number)
+        self._windows[number][: rest.size] = rest
+        self._now, self._begun, self._end = number, 0, rest.size
 
     def _hand_over(self) -> None:
         """Hand whole blocks to the threads."""
@@ -108,10 +111,12 @@ class HashedFile:
             self._place += size_bytes
 
     def _submit(self, made: Bytes, write: Callable[[Bytes, int], None]) -> None:
-        self._under_way[self._now] += [
-            self._hasher.submit(self._digest.update, made.data),
-            self._writer.submit(write, made, self._place),
-        ]
+        self._under_way[self._now].extend(
+            (
+                self._hasher.submit(self._digest.update, made.data),
+                self._writer.submit(write, made, self._place),
+            )
+        )
 
     def _wait(self, number: int) -> None:
         """Until a window may be filled again. Raises the error of a thread."""
