@@ -18,11 +18,13 @@ from evomerge.merge import ELEMENT_TYPES, Elements, compiled_merge
 from evomerge.merge.compiled import CompiledMerge
 from evomerge.merge.engine import MergeEngine
 from evomerge.merge.kernels import threads
+from evomerge.merge.methods.base import Value
 from evomerge.merge.methods.registry import BUILT_IN
 from evomerge.sources import open_source
 from tests.checkpoints import load_tensors, replace_tensors, save_fine_tuned, save_tiny_llama
 from tests.merge.conftest import Document, Family, as_recipe, make_family, open_family
 from tests.merge.parity_cases import CASES, DENSITIES, NAMES, WEIGHTS, experts
+from tests.merge.tensor_inputs import TensorInputs
 
 COMPILED = {name for name, method in BUILT_IN.items() if method.compiled}
 RANDOM = sorted(name for name in COMPILED if BUILT_IN[name].random)
@@ -93,9 +95,10 @@ def test_other_merges_are_left_to_the_engine(bfloat16_family: Family, tmp_path: 
     name = "model.norm.weight"
     replace_tensors(other, {name: load_tensors(other)[name].float()})
     mixed = open_family(Path(family.base), other)
-    document = {"merge_method": "linear", "models": experts(mixed, 1, weight=0.5)}
-    document["models"].append({"model": mixed.base, "parameters": {"weight": 0.5}})
-    assert compiled(mixed, document) is None  # two dtypes of one tensor
+    listed = [{"model": each, "parameters": {"weight": 0.5}} for each in mixed.sources]
+    assert (
+        compiled(mixed, {"merge_method": "linear", "models": listed}) is None
+    )  # two dtypes of one tensor
 
 
 def test_no_torch_is_needed_once_transformers_has_answered(
@@ -174,3 +177,30 @@ def test_a_result_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     said.append(str(raised.value).partition(":")[2])
     assert said[0] == said[1]
     assert "the merge makes infinity" in said[0]
+
+
+class Drawing(TensorInputs):
+    """Weights are densities too; nothing is kept unless a test says so."""
+
+    kept = False
+
+    def draw_key(self, member: int) -> int:
+        return 2**40 + member
+
+    def keeps(self, kind: str, members: tuple[int, ...], size_bytes: int) -> bool:
+        return self.kept
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_whether_a_table_is_kept_changes_no_bit(dtype: torch.dtype) -> None:
+    base = torch.randn(150_000, generator=torch.Generator().manual_seed(0))
+    expert = base + 0.1 * torch.randn(150_000, generator=torch.Generator().manual_seed(1))
+    values: dict[str, Value] = {"normalize": False, "lambda": 1.0, "rescale": "l1"}
+    found = []
+    for Drawing.kept in (False, True):
+        inputs = Drawing([base.to(dtype), expert.to(dtype)], values, [0.0, 0.43], base=0)
+        found.append(torch.empty(150_000))
+        BUILT_IN["dare_linear"].merge(inputs, found[-1])
+        # A table of 16-bit numbers is made where it is kept; of 32 bits each time.
+        assert inputs.facts_made == int(Drawing.kept or dtype == torch.float32)
+    assert torch.equal(found[0], found[1])
