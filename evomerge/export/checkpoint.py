@@ -6,24 +6,26 @@ tokenizer are written beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from evomerge.deferred import deferred
 from evomerge.export.companions import Beside, find_beside
 from evomerge.export.folder import copy_files, copy_into, write_json
-from evomerge.export.shards import SHARD_BYTES, Form, Weights, write_weights
+from evomerge.export.shards import SHARD_BYTES, Form, Room, Weights, write_weights
 from evomerge.merge import (
+    ELEMENT_TYPES,
     Destination,
+    Elements,
     MergeEngine,
     Plan,
     TensorCache,
     changed_generation,
     check_finite,
     check_loadable,
+    compiled_merge,
     merged_config,
     merged_dtype,
     merged_generation,
@@ -38,6 +40,11 @@ from evomerge.vocabulary import (
     settings_of,
     tokenizer_folder,
 )
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 # The tokenizer of a merged checkpoint, with its chat templates and its generation settings.
 
@@ -129,6 +136,7 @@ def write_checkpoint(
     # Only one model is merged here, so the engine has no use for a cache.
     engine = MergeEngine(sources, cache=TensorCache(limit_bytes=0))
     plan = engine.plan(recipe)
+    compiled = compiled_merge(recipe, plan, sources)
     beside = beside_weights(recipe, sources, tokenizer_source, trust_remote_code=trust_remote_code)
     check_tokenizer(tokenizer_source)
     forms = _forms(recipe, plan, sources)
@@ -136,8 +144,14 @@ def write_checkpoint(
     shapes = {name: form.shape for name, form in forms.items()}
     loadable = check_loadable(merged_config(recipe, plan, sources), shapes, code=code)
     written = {name: form for name, form in forms.items() if name not in loadable.left_out}
-    stream = _finite(engine.execute(recipe, into=_scratch(forms)), written, plan, sources)
-    weights = write_weights(stream, written, folder, shard_bytes=shard_bytes)
+
+    def make(order: Sequence[str], room: Room) -> Iterator[tuple[str, torch.Tensor | Elements]]:
+        if compiled is not None:
+            return _finite(compiled.execute(_elements(forms, room), order), plan, sources)
+        stream = engine.execute(recipe, into=_tensors(forms, room), order=order)
+        return _finite(stream, plan, sources)
+
+    weights = write_weights(make, written, folder, shard_bytes=shard_bytes)
     write_configs(recipe, plan, sources, folder, with_code=beside.code)
     copy_into(folder, beside.files)
     copy_tokenizer(tokenizer_source, folder)
@@ -146,16 +160,14 @@ def write_checkpoint(
 
 
 def _finite(
-    stream: Iterable[tuple[str, torch.Tensor]],
-    written: Mapping[str, Form],
+    stream: Iterable[tuple[str, torch.Tensor | Elements]],
     plan: Plan,
     sources: Mapping[str, Source],
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors that are written. Raises MergeError for one that is not finite."""
+) -> Iterator[tuple[str, torch.Tensor | Elements]]:
+    """The tensors. Raises MergeError for one that is not finite."""
     for name, tensor in stream:
-        if name in written:
-            check_finite(name, tensor, plan, sources)
-            yield name, tensor
+        check_finite(name, tensor, plan, sources)
+        yield name, tensor
 
 
 def _check_written(folder: Path, *, code: Path | None) -> None:
@@ -195,15 +207,22 @@ def _forms(recipe: Recipe, plan: Plan, sources: Mapping[str, Source]) -> dict[st
     }
 
 
-def _scratch(forms: Mapping[str, Form]) -> Destination:
-    """One piece of memory that all tensors use in turn; each is written before the next is made.
+def _elements(forms: Mapping[str, Form], room: Room) -> Callable[[str], Elements]:
+    """Gives the memory that a tensor is written from, without torch."""
 
-    Memory allocated and freed for each tensor would leave gaps that add up to gigabytes.
-    """
-    memory = torch.empty(max(form.size_bytes for form in forms.values()), dtype=torch.uint8)
+    def give(name: str) -> Elements:
+        form = forms[name]
+        return Elements(room(name).view(ELEMENT_TYPES[form.dtype]), form.dtype, form.shape)
+
+    return give
+
+
+def _tensors(forms: Mapping[str, Form], room: Room) -> Destination:
+    """Gives the memory that a tensor is written from."""
 
     def give(name: str) -> torch.Tensor:
         form = forms[name]
-        return memory[: form.size_bytes].view(form.dtype).view(form.shape)
+        dtype: torch.dtype = getattr(torch, form.dtype)
+        return torch.from_numpy(room(name)).view(dtype).view(form.shape)
 
     return give

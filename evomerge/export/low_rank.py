@@ -8,10 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
+from evomerge.deferred import deferred
 from evomerge.merge import one_thread
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 _WHOLE_SVD = 1024
 """The smaller side up to which a matrix is decomposed in full; larger ones by subspace iteration.

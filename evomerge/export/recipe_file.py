@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RecipeError
-from evomerge.export.adapter_delivery import export_adapter
-from evomerge.export.adapter_plan import plan_adapter
 from evomerge.export.card import Story
 from evomerge.export.delivery import export_checkpoint
 from evomerge.export.folder import check_free
@@ -54,9 +52,11 @@ def merge_recipe(
     settings = shared_settings(recipe, opened, alignment)
     recipe = settings.complete(recipe, alignment.sources)
     sources = open_stages(recipe, alignment.sources)
-    adapter = (
-        plan_adapter(recipe, sources, base=_adapter_base(recipe), rank=rank) if as_adapter else None
-    )
+    adapter = None
+    if as_adapter:
+        from evomerge.export.adapter_plan import plan_adapter
+
+        adapter = plan_adapter(recipe, sources, base=_adapter_base(recipe), rank=rank)
     models = tuple(opened.values()) if adapter is None else adapter.traced(opened.values())
     names = public_names(models)
     origins = trace(models, names)
@@ -66,6 +66,8 @@ def merge_recipe(
         say(note)
     story = Story(title=_title(recipe, names), opening=_OPENING, names=names, notes=notes)
     if adapter is not None:
+        from evomerge.export.adapter_delivery import export_adapter
+
         return export_adapter(
             adapter, alignment.tokenizer_source, out, origins=origins, story=story
         )

@@ -1,65 +1,60 @@
 """Weights on disk: writes a stream of tensors into safetensors shards with their index.
 
-A shard's header is written first, and each tensor is then written to its place in the file. So only
-one tensor is in memory at a time. (The format's own library writes whole files from memory.)
+A shard's header is written first, and the tensors follow in the order of the file. So only a few of
+them are in memory at a time. (The format's own library writes whole files from memory.)
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
+from evomerge.deferred import deferred
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.folder import inside, write_json
-from evomerge.export.running_hash import RunningHash
+from evomerge.export.hashed_file import Bytes, HashedFile
+from evomerge.merge import Elements
+from evomerge.sources import FORMAT_NAMES, ITEM_BYTES
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 SHARD_BYTES = 5 * 10**9
 """Largest shard, unless one tensor alone is larger; what the Hugging Face hub recommends."""
 
 _INDEX = "model.safetensors.index.json"
-_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""The format's names of the dtypes in checkpoints."""
+Make = Callable[[Sequence[str], "Room"], Iterable[tuple[str, "torch.Tensor | Elements"]]]
+"""(names in the order of the files, memory for each) -> the tensors, by name and in that order."""
+
+Room = Callable[[str], Bytes]
+"""tensor name -> memory for its bytes, from where they are written without a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Shape and dtype of a tensor, known before it is made."""
+    """Shape and dtype (torch's name) of a tensor, known before it is made."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: str
 
     @property
     def elements(self) -> int:
         """Number of values."""
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the values."""
-        return self.elements * self.dtype.itemsize
+        return self.elements * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,54 +75,41 @@ class Weights:
 
 
 def write_weights(
-    stream: Iterable[tuple[str, torch.Tensor]],
-    forms: Mapping[str, Form],
-    folder: Path,
-    *,
-    shard_bytes: int,
+    make: Make, forms: Mapping[str, Form], folder: Path, *, shard_bytes: int
 ) -> Weights:
-    """Write a stream of tensors of these forms, and the index if there are several shards."""
+    """Write tensors of these forms, and the index if there are several shards.
+
+    make: makes them one after another, in the order of the files.
+    """
     weight_map = shard_names({name: form.size_bytes for name, form in forms.items()}, shard_bytes)
-    files = tuple(dict.fromkeys(weight_map.values()))
-    with contextlib.ExitStack() as open_files:
-        shards: dict[str, _Shard] = {}
-        for name, tensor in stream:
-            file = weight_map[name]
-            if file not in shards:
-                own = {
-                    tensor_name: forms[tensor_name]
-                    for tensor_name in forms
-                    if weight_map[tensor_name] == file
-                }
-                handle = open_files.enter_context(inside(folder, file).open("wb"))
-                shards[file] = _Shard(handle, own, RunningHash(inside(folder, file)))
-                open_files.callback(shards[file].hash.stop)
-            shards[file].write(name, tensor)
-        assert all(shard.complete for shard in shards.values()), "a tensor is missing"
-        digests = {file: shard.hash.hexdigest() for file, shard in shards.items()}
+    files: dict[str, dict[str, Form]] = {}
+    for name, file in weight_map.items():
+        files.setdefault(file, {})[name] = forms[name]
+    digests = _write(make, files, folder)
     total_bytes = sum(form.size_bytes for form in forms.values())
     if len(files) > 1:
         counts = sum(form.elements for form in forms.values())
         metadata = {"total_parameters": counts, "total_size": total_bytes}
         write_json(folder, _INDEX, {"metadata": metadata, "weight_map": weight_map}, sort=True)
-    return Weights(files=files, tensors=len(weight_map), size_bytes=total_bytes, sha256=digests)
+    return Weights(
+        files=tuple(files), tensors=len(weight_map), size_bytes=total_bytes, sha256=digests
+    )
 
 
 def write_file(folder: Path, name: str, tensors: Mapping[str, torch.Tensor]) -> Weights:
     """Write tensors into one file, without another copy of them in memory."""
-    forms = {key: Form(tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
-    path = inside(folder, name)
-    with path.open("wb") as handle, contextlib.ExitStack() as hashing:
-        file = _Shard(handle, forms, RunningHash(path))
-        hashing.callback(file.hash.stop)
-        for key, tensor in tensors.items():
-            file.write(key, tensor)
-        digest = file.hash.hexdigest()
+    forms = {
+        key: Form(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for key, tensor in tensors.items()
+    }
+    digests = _write(
+        lambda order, room: ((key, tensors[key]) for key in order), {name: forms}, folder
+    )
     return Weights(
         files=(name,),
         tensors=len(forms),
         size_bytes=sum(form.size_bytes for form in forms.values()),
-        sha256={name: digest},
+        sha256=digests,
     )
 
 
@@ -154,49 +136,59 @@ def shard_names(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, str]:
     }
 
 
-class _Shard:
-    """One safetensors file: 8 bytes of header length, JSON, then the tensors without gaps."""
+def _write(make: Make, files: Mapping[str, Mapping[str, Form]], folder: Path) -> dict[str, str]:
+    """Write each file with its tensors; returns the sha256 of each."""
+    layouts = {file: _Layout(forms) for file, forms in files.items()}
+    order = [name for layout in layouts.values() for name in layout.names]
+    now: HashedFile
 
-    def __init__(self, handle: BinaryIO, forms: Mapping[str, Form], running: RunningHash) -> None:
-        self.hash = running
-        self._handle = handle
-        self._forms = forms
-        self._missing = set(forms)
-        # Wide values first, as the format's library orders them, so that all are aligned.
-        ordered = sorted(forms, key=lambda name: (-forms[name].dtype.itemsize, name))
-        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-        offsets: dict[str, int] = {}
+    def room(name: str) -> Bytes:
+        return now.room(forms[name].size_bytes)
+
+    stream = iter(make(order, room))
+    digests: dict[str, str] = {}
+    for file, layout in layouts.items():
+        forms = files[file]
+        largest = max(len(layout.header), *(form.size_bytes for form in forms.values()))
+        with HashedFile(inside(folder, file), largest_bytes=largest) as now:
+            now.write(np.frombuffer(layout.header, np.uint8))
+            for name in layout.names:
+                made, tensor = next(stream, ("", None))
+                assert made == name and tensor is not None, f"{name} is missing"
+                now.write(_bytes_of(tensor, forms[name]))
+            digests[file] = now.finish()
+    return digests
+
+
+class _Layout:
+    """A safetensors file: 8 bytes of header length, JSON, then the tensors without gaps.
+
+    names: of the tensors, in order. Wide values come first, as the format's library orders them, so
+    that all are aligned.
+    """
+
+    def __init__(self, forms: Mapping[str, Form]) -> None:
+        self.names = sorted(forms, key=lambda name: (-ITEM_BYTES[forms[name].dtype], name))
+        fields: dict[str, object] = {"__metadata__": {"format": "pt"}}
         end = 0
-        for name in ordered:
-            form, offsets[name] = forms[name], end
+        for name in self.names:
+            form, start = forms[name], end
             end += form.size_bytes
-            header[name] = {
-                "dtype": _NAMES[form.dtype],
+            fields[name] = {
+                "dtype": FORMAT_NAMES[form.dtype],
                 "shape": list(form.shape),
-                "data_offsets": [offsets[name], end],
+                "data_offsets": [start, end],
             }
-        text = json.dumps(header, separators=(",", ":")).encode()
+        text = json.dumps(fields, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        handle.write(struct.pack("<Q", len(text)) + text)
-        self._places = {name: 8 + len(text) + offset for name, offset in offsets.items()}
-        self._ends = [self._places[name] + forms[name].size_bytes for name in ordered]
-        self._in_order = ordered
-        self._done = 0  # tensors from the start of the file without a gap
+        self.header = struct.pack("<Q", len(text)) + text
 
-    @property
-    def complete(self) -> bool:
-        """Whether every tensor was written."""
-        return not self._missing
 
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        form = self._forms[name]
-        assert tensor.shape == form.shape and tensor.dtype == form.dtype, name
-        self._handle.seek(self._places[name])
-        self._handle.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-        self._missing.remove(name)
-        before = self._done
-        while self._done < len(self._in_order) and self._in_order[self._done] not in self._missing:
-            self._done += 1
-        if self._done > before:
-            self._handle.flush()
-            self.hash.reach(self._ends[self._done - 1])
+def _bytes_of(tensor: torch.Tensor | Elements, form: Form) -> Bytes:
+    """The bytes of a tensor, which share its memory if it is contiguous."""
+    if isinstance(tensor, Elements):
+        assert (tensor.shape, tensor.dtype) == (form.shape, form.dtype)
+        return tensor.array.view(np.uint8)
+    assert tensor.shape == form.shape and str(tensor.dtype) == f"torch.{form.dtype}"
+    found: Bytes = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+    return found

@@ -1,7 +1,10 @@
+from .compiled import compiled_merge as compiled_merge
 from .engine import Destination as Destination
 from .engine import MergeEngine as MergeEngine
 from .engine import merged_dtype as merged_dtype
 from .kernels.inner_products import one_thread as one_thread
+from .kernels.storage import ELEMENT_TYPES as ELEMENT_TYPES
+from .kernels.storage import Elements as Elements
 from .merged_source import MergedSource as MergedSource
 from .merged_source import open_stages as open_stages
 from .methods.base import Inputs as Inputs

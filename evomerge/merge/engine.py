@@ -11,22 +11,26 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
-import torch
-from numpy.typing import NDArray
-
+from evomerge.deferred import deferred
 from evomerge.errors import MergeError, RecipeError
-from evomerge.merge.kernels.masks import draw_key
+from evomerge.merge.inputs import TensorInputs
 from evomerge.merge.methods.base import Inputs, Method
 from evomerge.merge.methods.registry import BUILT_IN
 from evomerge.merge.plan.plan import Plan, TensorPlan, plan_merge
 from evomerge.merge.soundness import why_not_finite
 from evomerge.merge.statistics import Statistics
 from evomerge.merge.tensor_cache import TensorCache
-from evomerge.recipe import Recipe
+from evomerge.recipe import DType, Recipe
 from evomerge.registry import package_errors
 from evomerge.sources import Source, Structure, not_finite
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 # Where the sources' tensors are during a merge: in mapped files, or in copies on a device.
 
@@ -73,16 +77,10 @@ def _free_share(device: torch.device) -> int:
     return int(_SHARE * free_bytes)
 
 
-_TORCH_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
 _CACHED_SHARE = 0.7
 """The share of the machine's memory that is assumed to cache the sources' files."""
 
-Destination = Callable[[str], torch.Tensor | None]
+Destination: TypeAlias = "Callable[[str], torch.Tensor | None]"
 """tensor name -> memory to write the merged tensor into, or None."""
 
 
@@ -105,21 +103,34 @@ class MergeEngine:
         self._structures = {name: source.structure for name, source in sources.items()}
         self._cache = TensorCache() if cache is None else cache
         self._statistics: dict[str, Statistics] = {}
-        self._cpu_cache = DeviceCache(torch.device("cpu"))
-        self._device_cache = DeviceCache(torch.device(device))
+        self._device = device
         self._read = False
         # Sources that the page cache holds are read from disk once; larger ones each time.
         size_bytes = sum(_size_bytes(structure) for structure in self._structures.values())
         self._stream_from_disk = size_bytes > _CACHED_SHARE * _memory_bytes()
+
+    @cached_property
+    def _cpu_cache(self) -> DeviceCache:
+        return DeviceCache(torch.device("cpu"))
+
+    @cached_property
+    def _device_cache(self) -> DeviceCache:
+        return DeviceCache(torch.device(self._device))
 
     def plan(self, recipe: Recipe) -> Plan:
         """How the recipe is executed on these sources. Raises RecipeError in one line."""
         return plan_merge(recipe, self._structures)
 
     def execute(
-        self, recipe: Recipe, *, into: Destination | None = None
+        self,
+        recipe: Recipe,
+        *,
+        into: Destination | None = None,
+        order: Sequence[str] | None = None,
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Merge a recipe: yields (checkpoint tensor name, tensor) in the order of the plan.
+
+        order: the names of the tensors to merge, in an order of their own.
 
         Tensors are in `out_dtype`, or in the leading model's storage dtype where it is None;
         tensors that are not floating point are copied from that model. A tensor is written into the
@@ -127,9 +138,12 @@ class MergeEngine:
         and device; otherwise into new memory. Raises RecipeError at once, before any tensor is
         read.
         """
-        plan = self.plan(recipe)
-        statistics = self._statistics_of(recipe, plan.tensors)
-        return self._stream(recipe, plan, statistics, into or _nowhere)
+        tensors = self.plan(recipe).tensors
+        if order is not None:
+            planned = {tensor.name: tensor for tensor in tensors}
+            tensors = tuple(planned[name] for name in order)
+        statistics = self._statistics_of(recipe, tensors)
+        return self._stream(recipe, tensors, statistics, into or _nowhere)
 
     def merge_tensor(self, recipe: Recipe, tensor: TensorPlan) -> torch.Tensor:
         """Merge one tensor of the recipe's plan into new memory, as `execute` does."""
@@ -138,28 +152,32 @@ class MergeEngine:
 
     def coefficients(self, recipe: Recipe, tensor: TensorPlan) -> tuple[float, ...] | None:
         """What each member of a tensor of the plan counts with; None if it is no sum of them."""
-        inputs = _TensorInputs(
-            self._sources, tensor, recipe.seed, self._cache, None, self._cpu_cache
+        inputs = TensorInputs(
+            self._sources, tensor, recipe.seed, self._cache, None, self._cpu_cache.place
         )
         return tensor.method.coefficients(inputs)
 
     def _stream(
-        self, recipe: Recipe, plan: Plan, statistics: Statistics | None, into: Destination
+        self,
+        recipe: Recipe,
+        tensors: Sequence[TensorPlan],
+        statistics: Statistics | None,
+        into: Destination,
     ) -> Iterator[tuple[str, torch.Tensor]]:
         read_ahead, self._read = self._stream_from_disk or not self._read, True
-        for place, tensor in enumerate(plan.tensors):
+        for place, tensor in enumerate(tensors):
             if read_ahead:
-                self.prefetch(plan.tensors[place + 1 : place + 2])
+                self.prefetch(tensors[place + 1 : place + 2])
             yield tensor.name, self._merged(recipe, tensor, statistics, into)
 
     def _merged(
         self, recipe: Recipe, tensor: TensorPlan, statistics: Statistics | None, into: Destination
     ) -> torch.Tensor:
         device_cache = self._device_cache if tensor.method.on_device else self._cpu_cache
-        inputs = _TensorInputs(
-            self._sources, tensor, recipe.seed, self._cache, statistics, device_cache
+        inputs = TensorInputs(
+            self._sources, tensor, recipe.seed, self._cache, statistics, device_cache.place
         )
-        dtype = merged_dtype(tensor, recipe, self._structures)
+        dtype: torch.dtype = getattr(torch, merged_dtype(tensor, recipe, self._structures))
         out = _memory(into(tensor.name), tensor.shape, dtype, device_cache.device)
         if dtype.is_floating_point:
             _merge(tensor.method, inputs, out)
@@ -202,7 +220,7 @@ class MergeEngine:
 
 def _merge(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
     """Merge into `out`, through float32 where kernels cannot write its dtype."""
-    direct = out.dtype in _TORCH_DTYPES.values()
+    direct = str(out.dtype).removeprefix("torch.") in get_args(DType)
     work = out if direct else torch.empty(out.shape, device=out.device)
     if method.name in BUILT_IN:
         method.merge(inputs, work)
@@ -223,23 +241,26 @@ def _merge_by_package(method: Method, inputs: Inputs, out: torch.Tensor) -> None
         method.merge(inputs, out)
 
 
-def merged_dtype(
-    tensor: TensorPlan, recipe: Recipe, structures: Mapping[str, Structure]
-) -> torch.dtype:
-    """The storage dtype of a merged tensor: the recipe's, else that of its base or first model.
+def merged_dtype(tensor: TensorPlan, recipe: Recipe, structures: Mapping[str, Structure]) -> str:
+    """torch's name of a merged tensor's dtype: the recipe's, else that of its base or first model.
 
     Tensors that are not floating point keep their dtype.
     """
     leading = tensor.members[tensor.base or 0]
-    stored: torch.dtype = getattr(torch, structures[leading.reference].dtypes[leading.tensor])
-    if recipe.out_dtype is None or not stored.is_floating_point:
+    stored = structures[leading.reference].dtypes[leading.tensor]
+    if recipe.out_dtype is None or not is_floating_point(stored):
         return stored
-    return _TORCH_DTYPES[recipe.out_dtype]
+    return recipe.out_dtype
+
+
+def is_floating_point(dtype: str) -> bool:
+    """Whether torch's dtype of that name is of floating point numbers."""
+    return dtype.startswith(("float", "bfloat"))
 
 
 def _size_bytes(structure: Structure) -> int:
     elements = sum(math.prod(shape) for shape in structure.shapes.values())
-    return elements * _TORCH_DTYPES[structure.dtype].itemsize
+    return elements * (4 if structure.dtype == "float32" else 2)
 
 
 def _memory_bytes() -> int:
@@ -264,84 +285,3 @@ def _memory(
     if fits and offered is not None:
         return offered
     return torch.empty(tuple(shape), dtype=dtype, device=device)
-
-
-class _TensorInputs:
-    """One tensor of every member, with its parameters; implements `Inputs`."""
-
-    def __init__(
-        self,
-        sources: Mapping[str, Source],
-        plan: TensorPlan,
-        seed: int,
-        cache: TensorCache,
-        statistics: Statistics | None,
-        device_cache: DeviceCache,
-    ) -> None:
-        self.name = plan.name
-        self.shape = plan.shape
-        self.base = plan.base
-        self.members = range(len(plan.members))
-        self.experts = tuple(member for member in self.members if member != plan.base)
-        self._sources = sources
-        self._plan = plan
-        self._seed = seed
-        self._cache = cache
-        self._statistics = statistics
-        self._device_cache = device_cache
-
-    def number(self, parameter: str, member: int | None = None) -> float:
-        plan = self._plan
-        values = plan.recipe_values if member is None else plan.member_values[member]
-        value = values[parameter]
-        assert isinstance(value, float)
-        return value
-
-    def switch(self, parameter: str) -> bool:
-        value = self._plan.recipe_values[parameter]
-        assert isinstance(value, bool)
-        return value
-
-    def choice(self, parameter: str) -> str:
-        value = self._plan.recipe_values[parameter]
-        assert isinstance(value, str)
-        return value
-
-    def stored(self, member: int) -> torch.Tensor:
-        source_tensor = self._plan.members[member]
-        stored = self._sources[source_tensor.reference].tensor(source_tensor.tensor)
-        if self._plan.method.name not in BUILT_IN:
-            stored = stored.clone()  # a package's method may write to it
-        return self._device_cache.place(source_tensor.reference, source_tensor.tensor, stored)
-
-    def tensor(self, member: int) -> torch.Tensor:
-        return self.stored(member).float()
-
-    def task_vector(self, member: int) -> torch.Tensor:
-        assert self.base is not None
-        return self.tensor(member) - self.tensor(self.base)
-
-    def draw_key(self, member: int) -> int:
-        # Count experts only, so that listing the base or not does not change the draws.
-        place = self.experts.index(member)
-        return draw_key(seed=self._seed, place=place, tensor_name=self.name)
-
-    def cached(
-        self, kind: str, members: tuple[int, ...], make: Callable[[], NDArray[Any]]
-    ) -> NDArray[Any]:
-        return self._cache.get(self._key(kind, members), make)
-
-    def keeps(self, kind: str, members: tuple[int, ...], size_bytes: int) -> bool:
-        return self._cache.keeps(self._key(kind, members), size_bytes)
-
-    def _key(self, kind: str, members: tuple[int, ...]) -> tuple[str, ...]:
-        source_tensors = [self._plan.members[member] for member in members]
-        return (
-            kind,
-            *(part for member in source_tensors for part in (member.reference, member.tensor)),
-        )
-
-    def statistic(self, member: int, kind: str) -> torch.Tensor | None:
-        assert self._statistics is not None, "the method did not say that it needs them"
-        source_tensor = self._plan.members[member]
-        return self._statistics.get(source_tensor.reference, kind, source_tensor.tensor)

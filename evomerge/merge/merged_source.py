@@ -9,9 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from evomerge.errors import RecipeError
 from evomerge.merge.engine import MergeEngine, merged_dtype
@@ -20,8 +18,11 @@ from evomerge.merge.plan.plan import Plan
 from evomerge.merge.settings.config import merged_config
 from evomerge.merge.tensor_cache import TensorCache
 from evomerge.recipe import DType, Recipe
-from evomerge.sources import Source, Structure, find_stacks
+from evomerge.sources import ITEM_BYTES, Source, Structure, find_stacks
 from evomerge.vocabulary import AlignedSource, TokenSettings, settings_of, tokenizer_folder
+
+if TYPE_CHECKING:
+    import torch
 
 
 class MergedSource:
@@ -122,15 +123,12 @@ def _structure(
     dtypes = {tensor.name: merged_dtype(tensor, recipe, structures) for tensor in plan.tensors}
     shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
     sizes = {
-        tensor_name: math.prod(shapes[tensor_name]) * dtypes[tensor_name].itemsize
+        tensor_name: math.prod(shapes[tensor_name]) * ITEM_BYTES[dtypes[tensor_name]]
         for tensor_name in shapes
-    }
-    names = {
-        tensor_name: str(dtype).removeprefix("torch.") for tensor_name, dtype in dtypes.items()
     }
     bytes_of: dict[str, int] = defaultdict(int)
     for tensor_name, size_bytes in sizes.items():
-        bytes_of[names[tensor_name]] += size_bytes
+        bytes_of[dtypes[tensor_name]] += size_bytes
     storage_dtype = max(bytes_of, key=lambda dtype: bytes_of[dtype])
     assert storage_dtype in get_args(DType), storage_dtype
     lead = structures[plan.lead]
@@ -140,7 +138,7 @@ def _structure(
         dtype=cast(DType, storage_dtype),
         tied=lead.tied,
         stacks=find_stacks(config, shapes, sizes, name),
-        dtypes=names,
+        dtypes=dtypes,
         ignored=lead.ignored & shapes.keys(),
         parameters={
             tensor_name: own

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from evomerge.deferred import deferred
 from evomerge.errors import MergeError, RecipeError
+from evomerge.merge.kernels.storage import Elements
 from evomerge.merge.plan.plan import Plan, TensorPlan
 from evomerge.sources import (
     Source,
@@ -18,8 +18,14 @@ from evomerge.sources import (
     ask,
     meta_model,
     not_finite,
+    not_finite_bytes,
     short,
 )
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +102,17 @@ def _load(
 
 
 def check_finite(
-    name: str, tensor: torch.Tensor, plan: Plan, sources: Mapping[str, Source]
+    name: str, tensor: torch.Tensor | Elements, plan: Plan, sources: Mapping[str, Source]
 ) -> None:
     """Raise MergeError, with the cause, for a merged tensor that holds a NaN or an infinity."""
-    non_finite = not_finite(tensor)
+    if isinstance(tensor, Elements):
+        non_finite = not_finite_bytes(tensor.array.data.cast("B"), tensor.dtype)
+    else:
+        non_finite = not_finite(tensor)
     if non_finite:
         tensor_plan = next(planned for planned in plan.tensors if planned.name == name)
-        raise MergeError(why_not_finite(tensor_plan, non_finite, tensor.dtype, sources))
+        dtype = getattr(torch, str(tensor.dtype).removeprefix("torch."))
+        raise MergeError(why_not_finite(tensor_plan, non_finite, dtype, sources))
 
 
 def why_not_finite(

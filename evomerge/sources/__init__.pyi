@@ -13,9 +13,12 @@ from .correspondence import left_over as left_over
 from .correspondence import only_weights as only_weights
 from .digests import begin_reading as begin_reading
 from .digests import not_finite as not_finite
+from .digests import not_finite_bytes as not_finite_bytes
 from .files import locate as locate
 from .files import read_json as read_json
 from .files import read_weights as read_weights
+from .header import FORMAT_NAMES as FORMAT_NAMES
+from .header import ITEM_BYTES as ITEM_BYTES
 from .layers import context_tokens as context_tokens
 from .layers import find_stacks as find_stacks
 from .layers import setting as setting

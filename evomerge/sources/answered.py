@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import sys
+import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,14 +76,8 @@ class Question:
         _remembered[self.text] = json.dumps(answer)
         if self.file is None:
             return
-        partial = self.file.with_suffix(f".{os.getpid()}.partial")
         with contextlib.suppress(OSError):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                partial.write_text(text, encoding="utf-8")
-                os.replace(partial, self.file)
-            finally:
-                partial.unlink(missing_ok=True)
+            replace_file(self.file, text)
 
 
 def _hash(answer: Any) -> str:
@@ -95,7 +90,7 @@ def ask(kind: str, *given: Any) -> Question:
         text = json.dumps([kind, *given])
     except (TypeError, ValueError):
         return Question(None, None)
-    folder = _folder() if _is_open() else None
+    folder = kept_folder("transformers") if _is_open() else None
     if folder is None:
         return Question(text, None)
     whole = json.dumps(_installed()) + text
@@ -108,12 +103,24 @@ def _is_open() -> bool:
     return _SLOW not in sys.modules
 
 
-def _folder() -> Path | None:
+def kept_folder(name: str) -> Path | None:
+    """Where this user's processes keep what they found, in a folder of that name."""
     kept = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(kept) if kept else Path.home() / ".cache") / "evomerge" / "transformers"
+        return (Path(kept) if kept else Path.home() / ".cache") / "evomerge" / name
     except RuntimeError:  # a user without a home
         return None
+
+
+def replace_file(file: Path, text: str) -> None:
+    """Write a file in one step, with its folder. Raises OSError."""
+    partial = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import safe_open
 
+from evomerge.deferred import deferred
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
 from evomerge.sources.companions import find_companions
 from evomerge.sources.digests import Digests, not_finite
 from evomerge.sources.files import read_json, read_weights
-from evomerge.sources.header import Entry, read_ahead
+from evomerge.sources.header import ITEM_BYTES, Entry, read_ahead
 from evomerge.sources.layers import (
     DEPTH_KEYS,
     DRAFT_KEY,
@@ -28,6 +30,11 @@ from evomerge.sources.layers import (
 from evomerge.sources.quantised import Packed, unpacked
 from evomerge.sources.source import Structure
 from evomerge.sources.unread import Unread, find_unread
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 # A model's config.json: read, with type checks of the settings that this package uses.
 
@@ -125,6 +132,7 @@ class Checkpoint:
         self._companions = find_companions(folder, named)
         self._handles: dict[Path, Any] = {}
         self._views: dict[str, torch.Tensor] = {}
+        self._maps: dict[Path, NDArray[np.uint8]] = {}
         config = read_config(folder, named)
         self._stored = read_weights(folder, named)
         plain = unpacked(folder, config, self._stored, named)
@@ -184,6 +192,18 @@ class Checkpoint:
             )
         return made
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every tensor is stored as it is used, so that `mapped` gives its bytes."""
+        return not self._packed
+
+    def mapped(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a stored tensor: a view of the file, copied where it is written to."""
+        entry = self._stored[name]
+        if entry.file not in self._maps:
+            self._maps[entry.file] = np.memmap(entry.file, np.uint8, "c").view(np.ndarray)
+        return self._maps[entry.file][entry.start : entry.start + entry.size_bytes]
+
     def _view(self, name: str) -> torch.Tensor:
         """A stored tensor: a view of its file."""
         view = self._views.get(name)
@@ -223,7 +243,7 @@ class Checkpoint:
 
     def _shapes(self, named: str) -> dict[str, tuple[int, ...]]:
         for name, entry in self._entries.items():
-            if not isinstance(getattr(torch, entry.dtype, None), torch.dtype):
+            if entry.dtype not in ITEM_BYTES:
                 raise SourceError(
                     f"{named}: {name} is stored as {entry.dtype}; give the unconverted model"
                 )
@@ -231,10 +251,13 @@ class Checkpoint:
 
     def _equal(self, a: str, b: str) -> bool:
         """Whether two tensors hold the same bytes."""
-        first, second = self.tensor(a).contiguous(), self.tensor(b).contiguous()
-        return first.dtype == second.dtype and torch.equal(
-            first.view(-1).view(torch.uint8), second.view(-1).view(torch.uint8)
-        )
+        if self._packed:
+            first, second = self.tensor(a).contiguous(), self.tensor(b).contiguous()
+            return first.dtype == second.dtype and torch.equal(
+                first.view(-1).view(torch.uint8), second.view(-1).view(torch.uint8)
+            )
+        same = self._stored[a].dtype == self._stored[b].dtype
+        return same and np.array_equal(self.mapped(a), self.mapped(b))
 
 
 def _structure(

@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -25,6 +24,7 @@ import numpy as np
 from evomerge.errors import EvomergeError, SourceError
 from evomerge.sources.files import weight_files
 from evomerge.sources.header import Entry, read_entries
+from evomerge.sources.kept_readings import Reading, keep_reading, kept_reading, now_s
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +37,6 @@ _EXPONENTS = {"float64": 11, "float32": 8, "bfloat16": 8, "float16": 5}
 _BYTES_WITH_NAN = {"float8_e4m3fn": 0x7F, "float8_e8m0fnu": 0xFF}
 """dtype of one byte -> the bits of its NaN, without a sign where it has one; it has no infinity."""
 _Key = tuple[Path, int, int]
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """A file that was read. non_finite: the tensors that hold "NaN" or "infinity", in order."""
-
-    sha256: str
-    non_finite: Mapping[str, str]
 
 
 class Digests:
@@ -88,7 +80,7 @@ class Digests:
             raise SourceError(self._faults[key])
         return self._known[key]
 
-    def _fault(self, path: Path, reading: _Reading) -> str | None:
+    def _fault(self, path: Path, reading: Reading) -> str | None:
         """A message about the first tensor that is not finite and should be; None if all are."""
         for name, what in reading.non_finite.items():
             if name not in self._computed:
@@ -102,7 +94,7 @@ class Digests:
 # Readings that begin early.
 
 
-_readings: dict[_Key, Future[_Reading]] = {}
+_readings: dict[_Key, Future[Reading]] = {}
 
 
 def begin_reading(folders: Sequence[Path]) -> None:
@@ -111,7 +103,7 @@ def begin_reading(folders: Sequence[Path]) -> None:
     The next `Digests` of the same unchanged files takes the results. What cannot be read is left to
     it.
     """
-    waiting: SimpleQueue[tuple[Path, Future[_Reading]]] = SimpleQueue()
+    waiting: SimpleQueue[tuple[Path, Future[Reading]]] = SimpleQueue()
     for folder in dict.fromkeys(folders):
         with contextlib.suppress(EvomergeError, OSError):
             for path in weight_files(folder, str(folder)):
@@ -123,7 +115,7 @@ def begin_reading(folders: Sequence[Path]) -> None:
         threading.Thread(target=_work, args=(waiting,), daemon=True).start()
 
 
-def _work(waiting: SimpleQueue[tuple[Path, Future[_Reading]]]) -> None:
+def _work(waiting: SimpleQueue[tuple[Path, Future[Reading]]]) -> None:
     while True:
         try:
             path, future = waiting.get_nowait()
@@ -135,7 +127,7 @@ def _work(waiting: SimpleQueue[tuple[Path, Future[_Reading]]]) -> None:
             future.set_exception(error)
 
 
-def _begun(key: _Key) -> _Reading | None:
+def _begun(key: _Key) -> Reading | None:
     future = _readings.pop(key, None)
     if future is None:
         return None
@@ -150,7 +142,17 @@ def _key(path: Path) -> _Key:
     return path, facts.st_size, facts.st_mtime_ns
 
 
-def _read_weights(path: Path, named: str) -> _Reading:
+def _read_weights(path: Path, named: str) -> Reading:
+    """A safetensors file read by this process, or by an earlier one."""
+    facts, began_s = path.stat(), now_s()
+    reading = kept_reading(path, facts)
+    if reading is None:
+        reading = _read(path, named)
+        keep_reading(path, facts, began_s, reading)
+    return reading
+
+
+def _read(path: Path, named: str) -> Reading:
     """Read a safetensors file once; a second time to name tensors that are not finite."""
     entries = read_entries(path, named)
     digest = hashlib.sha256()
@@ -166,9 +168,9 @@ def _read_weights(path: Path, named: str) -> _Reading:
                 stream, sum(entry.size_bytes for entry in run), block, path, named
             ):
                 digest.update(piece)
-                suspect = suspect or _non_finite(piece, dtype) is not None
+                suspect = suspect or not_finite_bytes(piece, dtype) is not None
         found = _name_non_finite(stream, entries, block, path, named) if suspect else {}
-    return _Reading(sha256=digest.hexdigest(), non_finite=found)
+    return Reading(sha256=digest.hexdigest(), non_finite=found)
 
 
 def _name_non_finite(
@@ -178,7 +180,7 @@ def _name_non_finite(
     for name, entry in entries.items():
         stream.seek(entry.start)
         for piece in _pieces(stream, entry.size_bytes, block, path, named):
-            what = _non_finite(piece, entry.dtype)
+            what = not_finite_bytes(piece, entry.dtype)
             if what is not None:
                 found.setdefault(name, what)
     return found
@@ -196,7 +198,7 @@ def _pieces(
         left -= len(piece)
 
 
-def _non_finite(piece: memoryview, dtype: str) -> str | None:
+def not_finite_bytes(piece: memoryview, dtype: str) -> str | None:
     """ "NaN" or "infinity" if numbers of a dtype contain one, else None.
 
     By their bits: without its sign, an infinity is larger than every finite number, a NaN larger

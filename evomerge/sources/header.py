@@ -36,6 +36,12 @@ _DTYPES: Mapping[str, tuple[str, int]] = {
 }
 """The format's dtype names -> (torch's name, bits of a value). Newer dtypes keep their names."""
 
+FORMAT_NAMES: Mapping[str, str] = {name: written for written, (name, _) in _DTYPES.items()}
+"""torch's names of dtypes -> the format's."""
+
+ITEM_BYTES: Mapping[str, int] = {name: bits // 8 for name, bits in _DTYPES.values()}
+"""torch's names of dtypes -> bytes of a value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from evomerge.deferred import deferred
 from evomerge.errors import one_line
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedConfig, PreTrainedModel
+else:
+    torch = deferred("torch")
 
 _DEEPEST = 10_000
 """The most layers of a model; a larger number counts as a mistake, and no model is built."""

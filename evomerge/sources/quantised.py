@@ -15,15 +15,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-import torch
-from torch.nn.functional import pad
-
+from evomerge.deferred import deferred
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
 from evomerge.sources.header import Entry
 from evomerge.sources.layers import setting
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 _SETTINGS = ("quantization_config", "compression_config", "quantization")
 _FILES = (
@@ -305,7 +308,7 @@ class _Fp8:
         """With zeros up to whole blocks."""
         stored = weight.view(torch.uint8)
         columns = columns // 2 if self._in_half(weight) else columns
-        return pad(stored, (0, columns, 0, rows)).view(weight.dtype)
+        return torch.nn.functional.pad(stored, (0, columns, 0, rows)).view(weight.dtype)
 
 
 # MXFP4: 32 numbers of four bits in the 16 bytes of a block, and an exponent for each block.

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from evomerge.errors import RecipeError, one_line
 
 if TYPE_CHECKING:
@@ -107,6 +105,7 @@ def chosen_template(
             f"chat_template: {wanted}: no such template; write auto, one of "
             f"{', '.join(CHAT_TEMPLATES)}, or a Jinja text"
         )
+    from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:

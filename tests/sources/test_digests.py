@@ -26,7 +26,7 @@ def test_numbers_that_are_not_finite_are_told_by_their_bits(dtype: torch.dtype) 
             values = torch.cat([some, torch.tensor(more)]).to(dtype)
             piece = memoryview(values.view(torch.uint8).numpy()) if len(values) else memoryview(b"")
             named = str(dtype).removeprefix("torch.")
-            assert digests._non_finite(piece, named) == not_finite(values)
+            assert digests.not_finite_bytes(piece, named) == not_finite(values)
 
 
 def test_a_file_over_several_blocks_of_several_dtypes_is_hashed_whole(

@@ -1,7 +1,7 @@
 """Compiled passes over memory that merge methods are built from; they use all CPU threads."""
 
 from evomerge.merge.kernels.averaging import weighted_sum
-from evomerge.merge.kernels.draws import sum_below, sums_by_draw
+from evomerge.merge.kernels.draws import TABLE_BYTES, exact_sums, sum_below, sums_by_draw
 from evomerge.merge.kernels.inner_products import gram, row_gram
 from evomerge.merge.kernels.magnitudes import (
     Counts,
@@ -19,12 +19,14 @@ __all__ = [
     "KEEP_BAND",
     "KEEP_RANDOM",
     "KEEP_RANKED",
+    "TABLE_BYTES",
     "Counts",
     "Mask",
     "absolute_sums",
     "blockwise",
     "combine_task_vectors",
     "count_magnitudes",
+    "exact_sums",
     "gram",
     "low_bits_in_order",
     "magnitude_at",

@@ -6,9 +6,9 @@ Reads every member once and writes the result once, without temporary tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
@@ -24,6 +24,9 @@ from evomerge.merge.kernels.storage import (
     write_block,
 )
 from evomerge.merge.kernels.threads import over_ranges
+
+if TYPE_CHECKING:
+    import torch
 
 
 def weighted_sum(

@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
+from evomerge.deferred import deferred
 from evomerge.merge.kernels import portable
-from evomerge.merge.kernels.storage import Flat, operands, value_of
+from evomerge.merge.kernels.storage import (
+    BLOCK,
+    Flat,
+    addresses,
+    elements_at,
+    operands,
+    value_of,
+)
 from evomerge.merge.kernels.threads import over_ranges
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 _UNIT = 2**16
 _LANES = 32
@@ -30,25 +43,18 @@ def gram(tensors: Sequence[torch.Tensor], base: torch.Tensor | None = None) -> N
     """
     if not portable.runs_here(tensors[0]):
         return portable.gram(tensors, base)
-    arrays = operands([*tensors, *([] if base is None else [base])])
-    vectors, origin = arrays[: len(tensors)], arrays[-1]
-    count = vectors[0].size
-    products = np.zeros((len(tensors), len(tensors)))
-    for row, first in enumerate(vectors):
-        for column, second in enumerate(vectors[: row + 1]):
-            sums = np.zeros(-(-count // _UNIT))
+    vectors = operands(tensors if base is None else [*tensors, base])
+    count, members = vectors[0].size, len(tensors)
+    places = addresses(vectors)
+    sums = np.zeros((members * (members + 1) // 2, -(-count // _UNIT)))
 
-            def work(
-                start: int,
-                stop: int,
-                a: Flat = first,
-                b: Flat = second,
-                into: NDArray[np.float64] = sums,
-            ) -> None:
-                _dots(a, b, origin, base is not None, start, stop, into)
+    def work(start: int, stop: int) -> None:
+        _dots(vectors[0], places, members, base is not None, start, stop, sums)
 
-            over_ranges(work, count, unit=_UNIT)
-            products[row, column] = products[column, row] = np.add.reduce(sums)
+    over_ranges(work, count, unit=_UNIT)
+    products = np.zeros((members, members))
+    for pair, (row, column) in enumerate(zip(*np.tril_indices(members), strict=True)):
+        products[row, column] = products[column, row] = np.add.reduce(sums[pair])
     return products
 
 
@@ -83,38 +89,74 @@ def _float64(block: torch.Tensor, origin: torch.Tensor | None) -> NDArray[np.flo
 
 @njit(nogil=True, cache=True)
 def _dots(
-    a: Flat,
-    b: Flat,
-    base: Flat,
+    like: Flat,
+    vectors: NDArray[np.int64],
+    members: int,
     differences: bool,
     start: int,
     stop: int,
     sums: NDArray[np.float64],
 ) -> None:
-    """sums[unit] = Σ a·b of each unit in [start, stop)."""
-    lanes = np.empty(_LANES, np.float64)
+    """sums[pair, unit] = Σ a·b of each unit in [start, stop), for the pairs of the lower triangle.
+
+    vectors: addresses of the members, and of the base if it is subtracted. Each member is read
+    once for all its pairs.
+    """
+    pairs = len(sums)
+    lanes = np.empty((pairs, _LANES), np.float64)
+    origin = np.zeros(BLOCK, np.float32)
+    values = np.empty((members, BLOCK), np.float64)
     for unit in range(start // _UNIT, -(-stop // _UNIT)):
         lanes[:] = 0.0
-        first, last = unit * _UNIT, min((unit + 1) * _UNIT, stop)
-        whole = first + (last - first) // _LANES * _LANES
-        if differences:
-            for position in range(first, whole, _LANES):
-                for lane in range(_LANES):
-                    origin = value_of(base[position + lane])
-                    x = value_of(a[position + lane]) - origin
-                    y = value_of(b[position + lane]) - origin
-                    lanes[lane] += np.float64(x) * np.float64(y)
-        else:
-            for position in range(first, whole, _LANES):
-                for lane in range(_LANES):
-                    x = value_of(a[position + lane])
-                    y = value_of(b[position + lane])
-                    lanes[lane] += np.float64(x) * np.float64(y)
-        for position in range(whole, last):
-            origin = value_of(base[position]) if differences else np.float32(0.0)
-            x, y = value_of(a[position]) - origin, value_of(b[position]) - origin
-            lanes[position - whole] += np.float64(x) * np.float64(y)
-        sums[unit] = np.sum(lanes)
+        last = min((unit + 1) * _UNIT, stop)
+        for position in range(unit * _UNIT, last, BLOCK):
+            end = min(position + BLOCK, last)
+            if differences:
+                _read(elements_at(vectors[members], like, position, end), origin)
+            for member in range(members):
+                part = elements_at(vectors[member], like, position, end)
+                _read_wide(part, origin, differences, values[member])
+            pair = 0
+            for row in range(members):
+                for column in range(row + 1):
+                    _add_products(values[row], values[column], end - position, lanes[pair])
+                    pair += 1
+        for pair in range(pairs):
+            sums[pair, unit] = np.sum(lanes[pair])
+
+
+@njit(nogil=True, cache=True)
+def _read(part: Flat, block: NDArray[np.float32]) -> None:
+    for j in range(part.size):
+        block[j] = value_of(part[j])
+
+
+@njit(nogil=True, cache=True)
+def _read_wide(
+    part: Flat, origin: NDArray[np.float32], differences: bool, block: NDArray[np.float64]
+) -> None:
+    """block = part, or the float32 difference from the origin, in float64."""
+    if differences:
+        for j in range(part.size):
+            block[j] = np.float64(value_of(part[j]) - origin[j])
+    else:
+        for j in range(part.size):
+            block[j] = np.float64(value_of(part[j]))
+
+
+@njit(nogil=True, cache=True)
+def _add_products(
+    a: NDArray[np.float64], b: NDArray[np.float64], count: int, lanes: NDArray[np.float64]
+) -> None:
+    """Add a·b to the lanes, one after another in turns; `count` elements of a block."""
+    whole = count // _LANES * _LANES
+    for position in range(0, whole, _LANES):
+        # Slices, whose places need no check for negative numbers, are added several at once.
+        left, right = a[position : position + _LANES], b[position : position + _LANES]
+        for lane in range(_LANES):
+            lanes[lane] += left[lane] * right[lane]
+    for position in range(whole, count):
+        lanes[position - whole] += a[position] * b[position]
 
 
 # Decompositions and products of matrices that do not depend on the number of threads.

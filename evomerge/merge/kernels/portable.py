@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from evomerge.deferred import deferred
 from evomerge.merge.kernels.masks import (
     DRAW_BITS,
     KEEP_BAND,
@@ -24,13 +24,19 @@ from evomerge.merge.kernels.masks import (
     Mask,
     draw_at,
 )
+from evomerge.merge.kernels.storage import Elements
 
-Pass = Callable[..., torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
+
+Pass: TypeAlias = "Callable[..., torch.Tensor]"
 
 
-def runs_here(tensor: torch.Tensor) -> bool:
+def runs_here(tensor: torch.Tensor | Elements) -> bool:
     """Whether compiled CPU code can read the tensor."""
-    return tensor.device.type == "cpu"
+    return isinstance(tensor, Elements) or tensor.device.type == "cpu"
 
 
 def weighted_sum(
@@ -109,7 +115,7 @@ def _difference(tensor: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor
     return tensor.float() if base is None else tensor.float() - base.float()
 
 
-Keep = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]
+Keep: TypeAlias = "tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]"
 """kind; two float32 numbers (the band, or probability and slope); the key's halves and the limit,
 int64; ranks, float32. They are tensors because a compiled pass would be compiled again for every
 new number.

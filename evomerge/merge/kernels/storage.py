@@ -11,13 +11,19 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
+
+from evomerge.deferred import deferred
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 # Cached compiled code must match the current source files.
 #
@@ -52,20 +58,57 @@ BLOCK = 1024
 Flat = NDArray[Any]
 """A tensor's elements in order, shape (n,): float32, or the bits of bfloat16 or float16."""
 
-_BITS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16, torch.float32: torch.float32}
+ELEMENT_TYPES = {"bfloat16": np.uint16, "float16": np.int16, "float32": np.float32}
+"""torch's name of each dtype that kernels know -> the type of its elements here."""
 
 
-def flat(tensor: torch.Tensor) -> Flat:
+class Elements:
+    """A tensor of a dtype that kernels know, without torch: what a process has that needs no more.
+
+    It has those methods of a tensor that methods use which merge by kernels alone. dtype: torch's
+    name. array: (n,), of its type in `ELEMENT_TYPES`.
+    """
+
+    __slots__ = ("array", "dtype", "shape")
+
+    def __init__(self, array: Flat, dtype: str, shape: tuple[int, ...]) -> None:
+        assert array.dtype == ELEMENT_TYPES[dtype]
+        self.array = array
+        self.dtype = dtype
+        self.shape = shape
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.array.size
+
+    def copy_(self, other: Elements) -> None:
+        """Take over the elements of another, rounded to this dtype."""
+        if self.dtype == other.dtype:
+            self.array[:] = other.array
+        else:
+            _convert(other.array, self.array)
+
+    def zero_(self) -> None:
+        """Set all elements to zero."""
+        self.array[:] = 0
+
+
+def flat(tensor: torch.Tensor | Elements) -> Flat:
     """The elements of a contiguous CPU tensor of a dtype that kernels know; shares its memory."""
+    if isinstance(tensor, Elements):
+        return tensor.array
     assert tensor.is_contiguous(), "kernels read tensors without gaps"
-    array: Flat = tensor.view(-1).view(_BITS[tensor.dtype]).numpy()
+    kind = ELEMENT_TYPES[str(tensor.dtype).removeprefix("torch.")]
+    array: Flat = tensor.view(-1).view(getattr(torch, kind.__name__)).numpy()
     return array
 
 
 def operands(tensors: Sequence[torch.Tensor]) -> tuple[Flat, ...]:
     """The elements of several tensors in one dtype: float32 where they are stored in several."""
+    if isinstance(tensors[0], Elements):  # of one dtype each time; see `compiled.py`
+        return tuple(flat(tensor) for tensor in tensors)
     dtypes = {tensor.dtype for tensor in tensors}
-    if len(dtypes) > 1 or not dtypes <= set(_BITS):
+    if len(dtypes) > 1 or str(tensors[0].dtype).removeprefix("torch.") not in ELEMENT_TYPES:
         tensors = [tensor.float() for tensor in tensors]
     return tuple(flat(tensor.contiguous()) for tensor in tensors)
 
@@ -167,6 +210,13 @@ def _to_float16(array: Any, value: Any) -> Any:
     half = np.uint32(0x7C00) if magnitude >= np.uint32(0x477FF000) else half
     half = np.uint32(0x7E00) if magnitude > np.uint32(0x7F800000) else half
     return np.int16(np.uint16(((bits >> np.uint32(16)) & np.uint32(0x8000)) | half))
+
+
+@njit(nogil=True, cache=True)
+def _convert(source: Flat, out: Flat) -> None:
+    """out = source, rounded to the stored dtype."""
+    for j in range(out.size):
+        out[j] = stored_as(out, value_of(source[j]))
 
 
 @njit(nogil=True, cache=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.storage import BLOCK, Flat, flat, operands, stored_as, value_of
 from evomerge.merge.kernels.threads import over_ranges
+
+if TYPE_CHECKING:
+    import torch
 
 
 def swap_near(

@@ -7,10 +7,9 @@ first, in a pass of their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
 
@@ -28,6 +27,9 @@ from evomerge.merge.kernels.storage import (
     value_of,
 )
 from evomerge.merge.kernels.threads import over_ranges
+
+if TYPE_CHECKING:
+    import torch
 
 SUM_UNIT = 2**16
 """Elements that are summed together; the sums of units are added in order."""

@@ -6,12 +6,19 @@ The result never depends on where the ranges are cut.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import torch
+from evomerge.deferred import deferred
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 _LEAST = 2**16
 """Elements that are worth waking another thread for."""
@@ -23,7 +30,7 @@ def over_ranges(work: Callable[[int, int], None], count: int, *, unit: int) -> N
     As many threads as torch uses take part, this one included. All of them have ended when this
     returns or raises: they work in memory that the caller may then free.
     """
-    threads = min(torch.get_num_threads(), max(1, count // max(_LEAST, unit)))
+    threads = min(threads_here(), max(1, count // max(_LEAST, unit)))
     if threads == 1:
         work(0, count)
         return
@@ -38,6 +45,18 @@ def over_ranges(work: Callable[[int, int], None], count: int, *, unit: int) -> N
         wait(parts)
     for part in parts:
         part.result()
+
+
+def threads_here() -> int:
+    """As many as torch uses, or would use if it were imported."""
+    if "torch" in sys.modules:
+        return torch.get_num_threads()
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    if stated.isdecimal() and int(stated):
+        return int(stated)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @cache

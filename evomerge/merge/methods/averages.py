@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from evomerge.deferred import deferred
 from evomerge.errors import EvomergeError
 from evomerge.merge.kernels import weighted_sum
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 
 def merge_linear(inputs: Inputs, out: torch.Tensor) -> None:
@@ -44,6 +51,7 @@ LINEAR = Method(
     needs_base=False,
     weighs_base=True,
     on_device=True,
+    compiled=True,
     sums="any",
     coefficients=linear_coefficients,
     mergekit=True,
@@ -100,6 +108,7 @@ COPY = Method(
     needs_base=False,
     weighs_base=True,
     max_models=1,
+    compiled=True,
     coefficients=lambda inputs: (1.0,),
 )
 """For tensors that only one model has, and for modules that a recipe does not name."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import torch
 from numpy.typing import NDArray
 
 from evomerge.errors import RecipeError
 from evomerge.recipe import Scalar
+
+if TYPE_CHECKING:
+    import torch
 
 Value = float | bool | str
 """A parameter as a method sees it: a number, a switch or a choice."""
@@ -153,8 +155,9 @@ class Method:
     per-model parameters as any other model does. min_models, max_models: the base counted. experts:
     the number of models besides a base, if it is fixed. ignored: parameters that mergekit's recipes
     may contain and that change nothing. on_device: whether it uses kernels alone and merges on the
-    device of the sources; other methods get tensors on the CPU. random: whether its masks are
-    random, so that the recipe's seed matters. statistics: the kind of statistics that its models
+    device of the sources; other methods get tensors on the CPU. compiled: whether it only gives
+    tensors to kernels or copies one, so that it merges `Elements` too. random: whether its masks
+    are random, so that the recipe's seed matters. statistics: the kind of statistics its models
     need. sums: which weighted sums of models its weights can give where nothing is dropped. any:
     every sum; elected: sums of one model and the base; single: one model alone; none: none that is
     known. coefficients: (inputs) -> the number that each member's tensor counts with, where the
@@ -173,6 +176,7 @@ class Method:
     experts: int | None = None
     ignored: frozenset[str] = field(default_factory=frozenset)
     on_device: bool = False
+    compiled: bool = False
     random: bool = False
     statistics: Literal["fisher", "inputs"] | None = None
     sums: Sums = "none"

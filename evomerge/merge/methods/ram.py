@@ -6,11 +6,13 @@ A model is active in an element where it differs from the base by more than epsi
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from evomerge.merge.kernels.across_models import add_active, count_active
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
+
+if TYPE_CHECKING:
+    import torch
 
 _SMALLEST_COUNT = 1e-30  # replaces a count of 0 where epsilon is 0
 

@@ -5,16 +5,23 @@ Both treat the task vector of a weight matrix as a matrix; tensors of other dime
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeAlias
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from evomerge.deferred import deferred
 from evomerge.errors import EvomergeError
 from evomerge.merge.kernels import weighted_sum
 from evomerge.merge.kernels.inner_products import one_thread
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
 
-Decomposition = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
+
+Decomposition: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor]"
 """U (rows, r), s (r,) descending, V transposed (r, columns), float32."""
 
 

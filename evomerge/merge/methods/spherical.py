@@ -7,14 +7,17 @@ the functions that compute them are pure.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from evomerge.errors import EvomergeError
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
 from evomerge.merge.methods.geometry import Vectors, inner_products, write_sum
+
+if TYPE_CHECKING:
+    import torch
 
 Array = NDArray[np.float64]
 
@@ -182,6 +185,7 @@ SLERP = Method(
     min_models=2,
     max_models=2,
     on_device=True,
+    compiled=True,
     sums="single",
     mergekit=True,
 )
@@ -222,6 +226,7 @@ MULTISLERP = Method(
     needs_base=False,
     weighs_base=False,
     on_device=True,
+    compiled=True,
     sums="single",
     mergekit=True,
 )
@@ -249,5 +254,6 @@ KARCHER = Method(
     needs_base=False,
     weighs_base=True,
     on_device=True,
+    compiled=True,
     mergekit=True,
 )

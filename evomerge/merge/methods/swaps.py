@@ -5,12 +5,16 @@ Arcee Fusion has no parameter, so all of its passes but the last are computed on
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from evomerge.merge.kernels.swaps import swap_important, swap_near
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
+
+if TYPE_CHECKING:
+    import torch
 
 _EPSILON = 1e-8
 _BLOCK_ELEMENTS = 2**17

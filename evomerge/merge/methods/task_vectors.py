@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from evomerge.errors import EvomergeError
 from evomerge.merge.kernels import (
@@ -19,10 +19,12 @@ from evomerge.merge.kernels import (
     KEEP_BAND,
     KEEP_RANDOM,
     KEEP_RANKED,
+    TABLE_BYTES,
     Mask,
     absolute_sums,
     combine_task_vectors,
     count_magnitudes,
+    exact_sums,
     low_bits_in_order,
     magnitude_at,
     row_ranks,
@@ -30,6 +32,9 @@ from evomerge.merge.kernels import (
     sums_by_draw,
 )
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
+
+if TYPE_CHECKING:
+    import torch
 
 Sparsify = Callable[[Inputs, int, float], Mask | None]
 """(inputs, member, density in (0, 1)) -> what to keep of its task vector; None for nothing."""
@@ -208,9 +213,13 @@ def _magnitudes(inputs: Inputs, member: int, mask: Mask) -> tuple[float, float]:
     base, expert = inputs.stored(inputs.base), inputs.stored(member)
     # Decide by the shape alone: whether a table is kept must not change the last bit.
     if mask.kind == KEEP_RANDOM and base.numel() >= _TABLED:
-        table = inputs.cached(
-            f"magnitudes by draw of {mask.key}", pair, lambda: sums_by_draw(base, expert, mask.key)
-        )
+        kind = f"magnitudes by draw of {mask.key}"
+        # The same sums, where they are found: a table that is not kept is not worth making.
+        if not inputs.keeps(kind, pair, TABLE_BYTES):
+            found = exact_sums(base, expert, mask.key, mask.probability)
+            if found is not None:
+                return found
+        table = inputs.cached(kind, pair, lambda: sums_by_draw(base, expert, mask.key))
         return float(table[-1]), sum_below(table, mask.probability)
     before = inputs.cached(
         "sum of magnitudes", pair, lambda: absolute_sums(base, [expert], [Mask()])
@@ -289,6 +298,7 @@ def _method(
         weighs_base=False,
         ignored=ignored,
         on_device=True,
+        compiled=sparsify is not keep_by_rank,
         random=sparsify in (keep_random, keep_by_rank),
         sums="elected" if elect else "any",
         coefficients=_elected if elect else partial(whole_vectors, thinned=sparsify is not None),

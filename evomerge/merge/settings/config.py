@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RecipeError
 from evomerge.merge.plan.pieces import Layer
@@ -24,6 +22,9 @@ from evomerge.sources import (
     short,
     split_at_number,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 # Checks that every layer of a rebuilt stack keeps the kind that it has in its own model.
 #
