@@ -1,4 +1,4 @@
-"""How a process of ours uses memory: fewer garbage collections while it loads, fewer heaps.
+"""How a process of ours uses memory: fewer garbage collections while it loads, one heap.
 
 The libraries make some million objects that live as long as the process. Python's collector looks
 through them again and again while they are made, a fifth of the time that loading takes.
@@ -13,8 +13,8 @@ import sys
 _RARE = (100_000, 50, 100)
 """Still collected, so that a command that never says that it has loaded cannot grow for ever."""
 
-_ARENA_MAX, _ARENAS = -8, 2
-"""glibc's number of the setting (M_ARENA_MAX), and how many heaps a process may have."""
+_ARENA_MAX = -8
+"""glibc's number of the setting (M_ARENA_MAX): how many heaps a process may have."""
 
 _usual: tuple[int, int, int] | None = None
 
@@ -39,13 +39,14 @@ def end_loading() -> None:
         _usual = None
 
 
-def share_heaps() -> None:
-    """Let the threads of a process that runs for long share few heaps; call it before they begin.
+def share_heap() -> None:
+    """Let the threads of a process that runs for long share one heap; call it before they begin.
 
     glibc gives many threads a heap each, and what one thread has freed no other can use: a server
-    grows without holding more. Does nothing where the C library is another.
+    grows without holding more. Threads of Python seldom allocate at the same time, so one heap
+    delays none. Does nothing where the C library is another.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
-            mallopt(_ARENA_MAX, _ARENAS)
+            mallopt(_ARENA_MAX, 1)

@@ -14,7 +14,7 @@ import typer
 
 from evomerge.cli.endings import answering, leave_quickly, say, say_error, say_json
 from evomerge.errors import InputError
-from evomerge.startup import end_loading, share_heaps
+from evomerge.startup import end_loading, share_heap
 
 if TYPE_CHECKING:
     from evomerge.service import Database
@@ -168,7 +168,7 @@ def serve(
         )
         if trusted_proxy:
             web = replace(web, trusted_proxies=tuple(trusted_proxy))
-        share_heaps()
+        share_heap()
         opened = open_server(settings, web)
         server = opened.__enter__()
     # Signals are the server's own from here: the first stops it, and it ends by itself.

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +25,7 @@ from evomerge.service.http.problems import Problem
 from evomerge.service.http.reading import END
 
 _LONGEST_S = 120.0
+_READ_BYTES = 2**16
 _COMMAND = (sys.executable, "-m", "evomerge.service.http.reading")
 
 
@@ -45,25 +48,18 @@ class Reader:
         question = json.dumps({"what": what, "folder": str(folder), **wanted}).encode() + b"\n"
         with self._turn:
             process = self._started()
-            late = threading.Event()
-
-            def end_late() -> None:
-                late.set()
-                process.kill()
-
-            timer = threading.Timer(self._longest_s, end_late)
-            timer.daemon = True
-            timer.start()
+            late = False
             try:
-                found = _answer(process, question)
-            finally:
-                timer.cancel()
+                found = _answer(process, question, time.monotonic() + self._longest_s)
+            except TimeoutError:
+                found, late = None, True
             if found is None:
-                self._forget(process, late=late.is_set())
+                process.kill()
+                self._forget(process, late=late)
                 raise Problem(
                     503,
                     f"reading the record took more than {self._longest_s:g} s"
-                    if late.is_set()
+                    if late
                     else "the process that reads records has ended",
                     mend="ask again; if it happens often, tell the operator",
                 )
@@ -128,23 +124,40 @@ class Reader:
 
 
 def _answer(
-    process: subprocess.Popen[bytes], question: bytes
+    process: subprocess.Popen[bytes], question: bytes, until: float
 ) -> tuple[list[bytes], dict[str, str]] | None:
-    """The parts and the end of an answer; None if the process ended before that."""
+    """The parts and the end of an answer; None if the process ended before that.
+
+    until: by the monotonic clock. Raises TimeoutError when that has passed.
+    """
     assert process.stdin is not None
-    assert process.stdout is not None
     parts: list[bytes] = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(BrokenPipeError):
         process.stdin.write(question)
         process.stdin.flush()
-        for line in process.stdout:
-            if line.startswith(END) and line.endswith(b"\n"):
+        for line in _lines(process, until):
+            if line.startswith(END):
                 end: dict[str, str] = json.loads(line[1:])
                 return parts, end
-            parts.append(line[1:-1])
-    # It closed its pipe, so it ends; it must not stay if it does not.
-    process.kill()
+            parts.append(line[1:])
     return None
+
+
+def _lines(process: subprocess.Popen[bytes], until: float) -> Iterator[bytes]:
+    """Whole lines of what a process says. Raises TimeoutError."""
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    said = select.poll()
+    said.register(pipe, select.POLLIN)
+    rest = b""
+    while True:
+        if not said.poll(max(0.0, 1000.0 * (until - time.monotonic()))):
+            raise TimeoutError
+        got = os.read(pipe, _READ_BYTES)
+        if not got:
+            return
+        *lines, rest = (rest + got).split(b"\n")
+        yield from lines
 
 
 def _close(pipe: IO[bytes]) -> None:

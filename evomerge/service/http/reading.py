@@ -19,7 +19,7 @@ from typing import Any
 
 from evomerge.errors import EvomergeError
 from evomerge.service.http.drawing import plain
-from evomerge.startup import share_heaps
+from evomerge.startup import share_heap
 
 PART, END = b"+", b"."
 """What a line of an answer begins with."""
@@ -30,7 +30,7 @@ ROWS = 500
 def main() -> None:
     """Answer until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this
-    share_heaps()  # the libraries that it loads read in threads
+    share_heap()  # the libraries that it loads read in threads
     # What a library prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
