@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -132,7 +133,7 @@ class Checkpoint:
         self._companions = find_companions(folder, named)
         self._handles: dict[Path, Any] = {}
         self._views: dict[str, torch.Tensor] = {}
-        self._maps: dict[Path, NDArray[np.uint8]] = {}
+        self._maps: dict[Path, mmap.mmap] = {}
         config = read_config(folder, named)
         self._stored = read_weights(folder, named)
         plain = unpacked(folder, config, self._stored, named)
@@ -201,8 +202,9 @@ class Checkpoint:
         """The bytes of a stored tensor: a view of the file, copied where it is written to."""
         entry = self._stored[name]
         if entry.file not in self._maps:
-            self._maps[entry.file] = np.memmap(entry.file, np.uint8, "c").view(np.ndarray)
-        return self._maps[entry.file][entry.start : entry.start + entry.size_bytes]
+            with entry.file.open("rb") as stream:
+                self._maps[entry.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        return np.frombuffer(self._maps[entry.file], np.uint8, entry.size_bytes, entry.start)
 
     def _view(self, name: str) -> torch.Tensor:
         """A stored tensor: a view of its file."""
@@ -222,7 +224,8 @@ class Checkpoint:
         """Ask the system to read a tensor's bytes ahead; returns at once."""
         packed = self._packed.get(name)
         for part in (name,) if packed is None else packed.parts:
-            read_ahead(self._stored[part])
+            entry = self._stored[part]
+            read_ahead(entry, self._maps.get(entry.file))
 
     def sha256(self) -> Mapping[str, str]:
         """Hex digest of each of `files`; reads every byte of those that changed.

@@ -29,7 +29,7 @@ from evomerge.sources.kept_readings import Reading, keep_reading, kept_reading, 
 if TYPE_CHECKING:
     import torch
 
-_BLOCK_BYTES = 2**25
+_BLOCK_BYTES = 2**20
 _BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
 """The dtypes that have NaN and infinity."""
 

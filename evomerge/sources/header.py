@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import struct
 from collections.abc import Mapping
@@ -99,8 +100,15 @@ def read_entries(file: Path, named: str) -> dict[str, Entry]:
     return dict(found)
 
 
-def read_ahead(entry: Entry) -> None:
-    """Ask the system to read a tensor's bytes into its cache; returns at once."""
+def read_ahead(entry: Entry, mapped: mmap.mmap | None = None) -> None:
+    """Ask the system to read a tensor's bytes into its cache; returns at once.
+
+    mapped: the file, if it is mapped; it need not be opened then.
+    """
+    if mapped is not None and hasattr(mmap, "MADV_WILLNEED"):
+        first = entry.start - entry.start % mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_WILLNEED, first, entry.start + entry.size_bytes - first)
+        return
     if not hasattr(os, "posix_fadvise"):  # macOS has no such call and reads ahead by itself
         return
     descriptor = os.open(entry.file, os.O_RDONLY)

@@ -80,6 +80,10 @@ def _read_draws(
 # The table adds numbers up in an order of its own. If all of them are multiples of one power of
 # two, and their sum is less than 2**53 times that, every order gives the exact sum. So it is with
 # most tensors of 16 bits, and then no table is needed.
+#
+# x = θ - base is a multiple of the last digit of the smaller of the two, as both are; and being
+# rounded to float32, it is a multiple of its own last digit there. The larger of these counts.
+
 
 _DIGITS = {np.dtype(np.uint16): 7, np.dtype(np.int16): 10, np.dtype(np.float32): 23}
 """Of the numbers of each type of elements: binary digits after the first."""
@@ -96,60 +100,70 @@ def exact_sums(
         return None
     ours, theirs = operands([base, expert])
     low, high = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
-    limit = np.uint32(draw_limit(probability))
+    limit, digits = np.uint32(draw_limit(probability)), _DIGITS[ours.dtype]
     parts: list[tuple[Any, Any, Any]] = []
 
     def work(start: int, stop: int) -> None:
-        parts.append(_sum_magnitudes(ours, theirs, low, high, limit, start, stop))
+        parts.append(_sum_magnitudes(ours, theirs, digits, low, high, limit, start, stop))
 
     over_ranges(work, ours.size, unit=BLOCK)
     whole, kept = (float(sum(part[place] for part in parts)) for place in range(2))
-    # Every number of the tensors is a multiple of the last digit of the smallest, and so are their
-    # differences, also rounded to float32.
-    smallest = np.array([part[2] for part in parts], np.uint32).min(keepdims=True) + np.uint32(1)
-    _, exponent = math.frexp(float(smallest.view(np.float32)[0]))
-    last_digit = max(exponent - 1 - _DIGITS[ours.dtype], _LAST_DIGIT)
+    last_digit = (min(int(part[2]) for part in parts) >> _EXPONENT_SHIFT) - _EXPONENT_BIAS
+    # A sum that was rounded on the way is not less: numbers up to the limit are not rounded, and
+    # nothing is subtracted.
     return (whole, kept) if whole < math.ldexp(1.0, _BITS_OF_SUM + last_digit) else None
 
 
-_LAST_DIGIT = -149  # of float32's smallest numbers
-_BITS_OF_SUM = 52
-"""One less than float64 has: a larger sum, though rounded, is not less than this many."""
+_EXPONENT_SHIFT, _EXPONENT_BIAS = 23, 127  # of float32
+_BITS_OF_SUM = 53
+_NOTHING = 2**31 - 1
+"""For zeros, which are multiples of everything; as the bits of a magnitude it would be a NaN."""
 
 
 @njit(nogil=True, cache=True)
 def _sum_magnitudes(
     base: Flat,
     expert: Flat,
+    digits: int,
     k0: np.uint32,
     k1: np.uint32,
     limit: np.uint32,
     start: int,
     stop: int,
 ) -> tuple[Any, Any, Any]:
-    """The two sums, and the `_smallest` of both tensors."""
+    """The two sums, and the bits of a float32 whose exponent is the smallest last digit."""
     # A sum for each place in a block: no addition waits for another.
     whole = np.zeros(BLOCK, np.float64)
     kept = np.zeros(BLOCK, np.float64)
-    smallest = np.uint32(0xFFFFFFFF)
+    last_digits = np.full(BLOCK, _NOTHING, np.int32)
     for position in range(start, stop, BLOCK):
         end = min(position + BLOCK, stop)
         low = (np.int64(k0) + (position >> 32) * 0x9E3779B9) & 0xFFFFFFFF
         first = np.uint32(position & 0xFFFFFFFF)
         ours, theirs = base[position:end], expert[position:end]
-        smallest = min(smallest, _smallest(ours), _smallest(theirs))
+        _lower_last_digits(ours, theirs, np.int32(digits << _EXPONENT_SHIFT), last_digits)
         _add_magnitudes(ours, theirs, np.uint32(low), k1, limit, first, whole, kept)
-    return np.sum(whole), np.sum(kept), smallest
+    return np.sum(whole), np.sum(kept), last_digits.min()
 
 
 @njit(nogil=True, cache=True)
-def _smallest(part: Flat) -> np.uint32:
-    """The bits, less one, of the smallest magnitude that is not zero: zero wraps to the largest."""
-    smallest = np.uint32(0xFFFFFFFF)
-    for j in range(part.size):
-        bits = np.uint32(np.float32(abs(value_of(part[j]))).view(np.uint32) - np.uint32(1))
-        smallest = bits if bits < smallest else smallest
-    return smallest
+def _lower_last_digits(
+    base: Flat, expert: Flat, digits: np.int32, last_digits: NDArray[np.int32]
+) -> None:
+    """Lower each to its difference's last digit: bits whose exponent it is, or a smaller one."""
+    nothing, digits_of_float32 = np.int32(_NOTHING), np.int32(23 << _EXPONENT_SHIFT)
+    for j in range(base.size):
+        ours, theirs = value_of(base[j]), value_of(expert[j])
+        a = np.float32(abs(ours)).view(np.int32)
+        b = np.float32(abs(theirs)).view(np.int32)
+        x = np.float32(abs(theirs - ours)).view(np.int32)
+        a_counts = a if a != 0 else nothing
+        b_counts = b if b != 0 else nothing
+        smaller = a_counts if a_counts < b_counts else b_counts
+        given, own = np.int32(smaller - digits), np.int32(x - digits_of_float32)
+        larger = given if given > own else own
+        last = larger if x != 0 else nothing
+        last_digits[j] = last if last < last_digits[j] else last_digits[j]
 
 
 @njit(nogil=True, cache=True)
