@@ -57,7 +57,7 @@ class Question:
         try:
             kept = json.loads(self.file.read_text(encoding="utf-8"))
             return kept["answer"] if kept["sha256"] == _hash(kept["answer"]) else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def keep(self, answer: Any) -> None:

@@ -105,6 +105,8 @@ def read_ahead(entry: Entry, mapped: mmap.mmap | None = None) -> None:
 
     mapped: the file, if it is mapped; it need not be opened then.
     """
+    if not entry.size_bytes:  # at the end of a file it has no page, and no advice on one is taken
+        return
     if mapped is not None and hasattr(mmap, "MADV_WILLNEED"):
         first = entry.start - entry.start % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, first, entry.start + entry.size_bytes - first)

@@ -48,7 +48,7 @@ def kept_reading(path: Path, facts: os.stat_result) -> Reading | None:
         kept = json.loads(file.read_text(encoding="utf-8"))
         reading = Reading(str(kept["sha256"]), dict(kept["non_finite"]))
         return reading if kept == _document(path, facts, reading) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
