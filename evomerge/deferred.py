@@ -1,13 +1,13 @@
 """Libraries that are imported when they are first used.
 
 To import torch takes longer than to merge a small model. Modules that need it for some of their
-work only name it by `deferred`; for type checkers they import it.
+work only import it from here; for type checkers it is the library itself.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class _Deferred:
@@ -20,6 +20,7 @@ class _Deferred:
         return getattr(importlib.import_module(self._name), name)
 
 
-def deferred(name: str) -> Any:
-    """The module of that name, imported at its first use."""
-    return _Deferred(name)
+if TYPE_CHECKING:
+    import torch as torch
+else:
+    torch = _Deferred("torch")

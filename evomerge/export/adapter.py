@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import MergeError, RecipeError
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.adapter_plan import AdapterPlan, Row, not_held
@@ -23,11 +23,6 @@ from evomerge.export.peft_modules import Place
 from evomerge.export.shards import Weights, write_file
 from evomerge.merge import TensorPlan, check_finite
 from evomerge.sources import ADAPTER_CONFIG, not_finite
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."

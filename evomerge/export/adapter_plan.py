@@ -10,20 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import RecipeError
 from evomerge.export.peft_modules import PeftModules, Place
 from evomerge.merge import MergedSource, MergeEngine, Plan, TensorCache, TensorPlan, merged_config
 from evomerge.recipe import Recipe
 from evomerge.sources import Adapter, Change, Source
 from evomerge.vocabulary import AlignedSource
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _SMALLEST_REST = 1e-9
 """Largest share of the base that may be left over by rounding of the weights."""

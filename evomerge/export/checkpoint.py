@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.export.companions import Beside, find_beside
 from evomerge.export.folder import copy_files, copy_into, write_json
 from evomerge.export.shards import SHARD_BYTES, Form, Room, Weights, write_weights
@@ -40,11 +40,6 @@ from evomerge.vocabulary import (
     settings_of,
     tokenizer_folder,
 )
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 # The tokenizer of a merged checkpoint, with its chat templates and its generation settings.
 

@@ -8,15 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.merge import one_thread
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _WHOLE_SVD = 1024
 """The smaller side up to which a matrix is decomposed in full; larger ones by subspace iteration.

@@ -12,21 +12,15 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.export.adapter_facts import AdapterFacts
 from evomerge.export.folder import inside, write_json
 from evomerge.export.hashed_file import Bytes, HashedFile
 from evomerge.merge import Elements
 from evomerge.sources import FORMAT_NAMES, ITEM_BYTES
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 SHARD_BYTES = 5 * 10**9
 """Largest shard, unless one tensor alone is larger; what the Hugging Face hub recommends."""

@@ -12,9 +12,9 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.inputs import TensorInputs
 from evomerge.merge.methods.base import Inputs, Method
@@ -26,11 +26,6 @@ from evomerge.merge.tensor_cache import TensorCache
 from evomerge.recipe import DType, Recipe
 from evomerge.registry import package_errors
 from evomerge.sources import Source, Structure, not_finite
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 # Where the sources' tensors are during a merge: in mapped files, or in copies on a device.
 

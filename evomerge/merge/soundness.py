@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.kernels.storage import Elements
 from evomerge.merge.plan.plan import Plan, TensorPlan
@@ -21,11 +21,6 @@ from evomerge.sources import (
     not_finite_bytes,
     short,
 )
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,18 +13,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import RecipeError, SourceError
 from evomerge.sources import Source
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 FileKind = Literal["fisher", "inputs"]
 """What a file holds. fisher: the diagonal of the empirical Fisher information, in each tensor's

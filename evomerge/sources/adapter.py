@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import safe_open
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import SourceError
 from evomerge.sources.companions import check_file, find_companions
 from evomerge.sources.correspondence import place_names, prefixes_of
@@ -22,11 +22,6 @@ from evomerge.sources.header import read_entries
 from evomerge.sources.layers import vocabulary_size, with_setting
 from evomerge.sources.lora import AdapterConfig, Change, Parts, change_of, named_parts
 from evomerge.sources.source import Source, Structure
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"

@@ -6,13 +6,13 @@ import mmap
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
 from evomerge.sources.companions import find_companions
@@ -31,11 +31,6 @@ from evomerge.sources.layers import (
 from evomerge.sources.quantised import Packed, unpacked
 from evomerge.sources.source import Structure
 from evomerge.sources.unread import Unread, find_unread
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 # A model's config.json: read, with type checks of the settings that this package uses.
 

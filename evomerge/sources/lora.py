@@ -7,17 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import SourceError
 from evomerge.sources.files import read_json
 from evomerge.sources.source import Structure
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 # The configuration of a PEFT adapter: its kind, its base, how its matrices are scaled.
 

@@ -17,14 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import one_line
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedConfig, PreTrainedModel
-else:
-    torch = deferred("torch")
 
 _DEEPEST = 10_000
 """The most layers of a model; a larger number counts as a mistake, and no model is built."""

@@ -15,18 +15,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import SourceError
 from evomerge.recipe import DType
 from evomerge.sources.header import Entry
 from evomerge.sources.layers import setting
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _SETTINGS = ("quantization_config", "compression_config", "quantization")
 _FILES = (

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.sources import Adapter, Source, Structure, read_json
 from evomerge.vocabulary.rows import ABSENT, RowPlan
 from evomerge.vocabulary.settings import TokenSettings, generation_file, with_settings
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
-else:
-    torch = deferred("torch")
 
 _BLOCK_ROWS = 4096
 """Rows that are summed at a time for a mean."""

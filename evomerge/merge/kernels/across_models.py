@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.merge.kernels.storage import BLOCK, Flat, flat, operands, stored_as, value_of
 from evomerge.merge.kernels.threads import over_ranges
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _UNIT = 2**16
 """Elements that are summed together; the sums of units are added in order."""

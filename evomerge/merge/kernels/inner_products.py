@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.merge.kernels import portable
 from evomerge.merge.kernels.storage import (
     BLOCK,
@@ -25,11 +24,6 @@ from evomerge.merge.kernels.storage import (
     value_of,
 )
 from evomerge.merge.kernels.threads import over_ranges
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _UNIT = 2**16
 _LANES = 32

@@ -8,21 +8,14 @@ element), they are looked up; otherwise one pass counts them in the tensors, as 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.merge.kernels import portable
 from evomerge.merge.kernels.storage import BLOCK, Flat, operands, value_of
 from evomerge.merge.kernels.threads import over_ranges
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _LOW_BITS = 15
 _BINS = 2**16

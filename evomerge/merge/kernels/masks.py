@@ -9,19 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.merge.kernels.storage import Flat, elements_at, value_of
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 # Random numbers for masks: a hash of the element's identity, not a stream.
 #

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.merge.kernels.masks import (
     DRAW_BITS,
     KEEP_BAND,
@@ -25,11 +25,6 @@ from evomerge.merge.kernels.masks import (
     draw_at,
 )
 from evomerge.merge.kernels.storage import Elements
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 Pass: TypeAlias = "Callable[..., torch.Tensor]"
 

@@ -11,19 +11,14 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
+from evomerge.deferred import torch
 
 # Cached compiled code must match the current source files.
 #

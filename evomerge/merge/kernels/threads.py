@@ -11,14 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-from evomerge.deferred import deferred
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
+from evomerge.deferred import torch
 
 _LEAST = 2**16
 """Elements that are worth waking another thread for."""

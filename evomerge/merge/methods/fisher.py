@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import EvomergeError
 from evomerge.merge.kernels import blockwise, weighted_sum
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 FLOOR = 1e-6
 """Smallest Fisher information of an element, as a share of its tensor's mean."""

@@ -9,19 +9,14 @@ nearly parallel vectors are exact down to 1e-7.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.merge.kernels import gram, row_gram, weighted_sum
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 Vectors = Literal["whole", "rows", "columns"]
 """Which part of a tensor is one vector: the whole, or each line along its last or first dimension.

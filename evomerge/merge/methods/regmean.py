@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import EvomergeError
 from evomerge.merge.kernels import weighted_sum
 from evomerge.merge.kernels.inner_products import one_thread
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _NEARLY_SINGULAR = 1e-3
 """1 - alpha under which the equations may have no single solution; see `_solve`."""

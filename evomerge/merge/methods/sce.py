@@ -6,19 +6,13 @@ The order of the elements by variance is the same for every candidate, so it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.merge.kernels import count_magnitudes, low_bits_in_order, magnitude_at
 from evomerge.merge.kernels.across_models import add_selected, selected_squares, variances
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 _SMALLEST_WEIGHT = 1e-6
 

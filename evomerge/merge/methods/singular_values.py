@@ -5,21 +5,16 @@ Both treat the task vector of a weight matrix as a matrix; tensors of other dime
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.deferred import deferred
+from evomerge.deferred import torch
 from evomerge.errors import EvomergeError
 from evomerge.merge.kernels import weighted_sum
 from evomerge.merge.kernels.inner_products import one_thread
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")
 
 Decomposition: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor]"
 """U (rows, r), s (r,) descending, V transposed (r, columns), float32."""
