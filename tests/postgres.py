@@ -11,7 +11,6 @@ import importlib.util
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+
+from tests.ports import free_port
 
 USER, PASSWORD = "evomerge", "a secret/of:the@tests"
 
@@ -80,9 +81,7 @@ def serve() -> Iterator[Server]:
             *("--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"),
             *(f"--username={USER}", f"--pwfile={home / 'password'}", f"--pgdata={data}"),
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         settings = {
             "port": port,
             "listen_addresses": "'127.0.0.1'",

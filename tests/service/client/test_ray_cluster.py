@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import evomerge
+from tests.ports import free_port
 from tests.search.jobs import TASKS, job_document, write_models
 from tests.service.client.test_real_server import served
 
@@ -28,9 +29,7 @@ ALIKE = ("candidate", "generation", "score")
 @contextmanager
 def cluster(folder: Path, token: Path) -> Iterator[str]:
     """The address of a cluster of one node, with a token, on the loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     scripts = "from ray.scripts.scripts import main; main()"
     command = [sys.executable, "-c", scripts, "start", "--head", "--block", f"--port={port}"]
     command += ["--node-ip-address=127.0.0.1", "--num-cpus=2", "--include-dashboard=false"]

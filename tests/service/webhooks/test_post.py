@@ -18,6 +18,7 @@ from evomerge.service.webhooks.deliveries import Answer, Claimed
 from evomerge.service.webhooks.destinations import Destinations
 from evomerge.service.webhooks.post import Post
 from evomerge.service.webhooks.signature import new_secret, signed_headers
+from tests.ports import free_port
 from tests.service.http.house import ROOT
 from tests.service.webhooks.receiver import LOCAL, OK, Receiver, answer, is_signed
 
@@ -184,9 +185,7 @@ def test_no_try_lasts_longer_than_it_may(given: bytes | Callable[[], bytes] | No
 
 
 def test_what_cannot_be_reached_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     async def send(url: str) -> Answer:
         async with Post(LOCAL) as post:
