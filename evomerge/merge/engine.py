@@ -25,7 +25,7 @@ from evomerge.merge.statistics import Statistics
 from evomerge.merge.tensor_cache import TensorCache
 from evomerge.recipe import DType, Recipe
 from evomerge.registry import package_errors
-from evomerge.sources import Source, Structure, not_finite
+from evomerge.sources import ITEM_BYTES, Source, Structure, not_finite
 
 # Where the sources' tensors are during a merge: in mapped files, or in copies on a device.
 
@@ -255,7 +255,7 @@ def is_floating_point(dtype: str) -> bool:
 
 def _size_bytes(structure: Structure) -> int:
     elements = sum(math.prod(shape) for shape in structure.shapes.values())
-    return elements * (4 if structure.dtype == "float32" else 2)
+    return elements * ITEM_BYTES[structure.dtype]
 
 
 def _memory_bytes() -> int:

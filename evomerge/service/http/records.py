@@ -145,8 +145,8 @@ class Records:
 
     def start(self) -> None:
         """Start the process that reads, so that the first who asks need not wait for that."""
-        for reader in self._own[:1]:
-            threading.Thread(target=reader.start, name="reader", daemon=True).start()
+        if self._own:
+            threading.Thread(target=self._reader.start, name="reader", daemon=True).start()
 
     def close(self) -> None:
         """End the processes that read."""
