@@ -3,12 +3,9 @@
 # whether they can be raised. torch keeps its pin unless NEWEST_TORCH=1 asks otherwise: a newer build
 # brings gigabytes of CUDA with it. Looks for newer releases at every call.
 
-. scripts/choose_python.sh
+. scripts/make_venv.sh
 NEWEST_PYTHON=.venv-newest/bin/python
-if [ ! -x "$NEWEST_PYTHON" ]; then
-  choose_python
-  "$PYTHON" -m venv .venv-newest
-fi
+make_venv .venv-newest
 echo "Installing the newest releases into .venv-newest (some minutes the first time) ..." >&2
 NEWEST_TORCH=${NEWEST_TORCH-} "$NEWEST_PYTHON" - >.venv-newest/requirements.txt <<'PYTHON'
 import os

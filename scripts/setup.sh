@@ -3,16 +3,13 @@
 #
 # usage: . scripts/setup.sh EXTRAS     (for instance `test`, or nothing)
 
-. scripts/choose_python.sh
+. scripts/make_venv.sh
 EXTRAS=${1-}
 WANTED=$(cat pyproject.toml constraints.txt | cksum)
 STAMP=.venv/.installed-${EXTRAS:-plain}
 if [ "$(cat "$STAMP" 2>/dev/null)" != "$WANTED" ]; then
   echo "Installing evomerge into .venv (once; some minutes) ..." >&2
-  if [ ! -x .venv/bin/python ]; then
-    choose_python
-    "$PYTHON" -m venv .venv
-  fi
+  make_venv .venv
   # torch first and alone: its pin is what keeps CPU machines from pulling CUDA.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \

@@ -2,16 +2,13 @@
 # and every tracker into it with the pinned versions. It is an environment of its own, as the trackers
 # bring 200 MB of other libraries. Installs again only when what it installs from has changed.
 
-. scripts/choose_python.sh
+. scripts/make_venv.sh
 TRACKERS_PYTHON=.venv-trackers/bin/python
 TRACKERS_WANTED=$(cat pyproject.toml constraints.txt constraints-trackers.txt | cksum)
 TRACKERS_STAMP=.venv-trackers/.installed
 if [ "$(cat "$TRACKERS_STAMP" 2>/dev/null)" != "$TRACKERS_WANTED" ]; then
   echo "Installing evomerge and the trackers into .venv-trackers (once; some minutes) ..." >&2
-  if [ ! -x "$TRACKERS_PYTHON" ]; then
-    choose_python
-    "$PYTHON" -m venv .venv-trackers
-  fi
+  make_venv .venv-trackers
   install() {
     "$TRACKERS_PYTHON" -m pip install --quiet --disable-pip-version-check \
       -c constraints.txt -c constraints-trackers.txt "$@"

@@ -1,4 +1,5 @@
-# Sourced by the set-up scripts: choose_python names in $PYTHON an interpreter that evomerge runs on.
+# Sourced by the set-up scripts: make_venv FOLDER makes an environment, if there is none, of an
+# interpreter that evomerge runs on.
 
 choose_python() {
   for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
@@ -10,4 +11,11 @@ choose_python() {
   done
   echo "evomerge needs Python 3.11 to 3.14; install one, or name it: PYTHON=/path/to/python $0" >&2
   exit 2
+}
+
+make_venv() {
+  if [ ! -x "$1/bin/python" ]; then
+    choose_python
+    "$PYTHON" -m venv "$1"
+  fi
 }
