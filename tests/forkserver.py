@@ -219,7 +219,8 @@ if __name__ == "__main__":
 
     address, *rest = sys.argv[1:]
     forkserver._load(rest)
-    assert forkserver._threads() == [], "what is forked would miss them"
+    missed = forkserver._threads()
+    assert missed == [], f"what is forked would miss these threads: {missed}"
     found = forkserver.Server(address).serve()
     if found is not None:
         forkserver._end(found)

@@ -54,7 +54,11 @@ def begin_forkserver(arguments: Sequence[str] = ()) -> str:
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.forkserver", address, *arguments],
         stdin=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path)),
+            "OMP_NUM_THREADS": "1",  # threads do not survive a fork
+        },
     )
     _servers.append(server)
     while not os.path.exists(address):

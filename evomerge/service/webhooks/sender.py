@@ -68,6 +68,7 @@ class Sender:
         self._keep_s = keep_s
         self._busy: Counter[str] = Counter()
         self._tries: set[asyncio.Task[None]] = set()
+        self._unanswered: dict[str, Claimed] = {}
         self._cleared = -_CLEAR_EVERY_S
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = threading.Event()
@@ -110,9 +111,7 @@ class Sender:
                         await self._wake.wait()
                 if not self._ended.is_set():
                     self._wake.clear()
-            for task in self._tries:
-                task.cancel()
-            await asyncio.gather(*self._tries, return_exceptions=True)
+            await self.give_back()
 
     async def begin(self, post: Post) -> set[asyncio.Task[None]]:
         """Begin a try of what is due, as far as there is room; the tries that are under way."""
@@ -124,22 +123,30 @@ class Sender:
             busy=dict(self._busy),
         )
         for each in claimed:
+            self._unanswered[each.id] = each
             self._busy[each.webhook] += 1
             task = asyncio.create_task(self._try(post, each))
             self._tries.add(task)
             task.add_done_callback(self._tries.discard)
         return set(self._tries)
 
+    async def give_back(self) -> None:
+        """End all tries; the next server tries at once what no receiver has answered."""
+        for task in self._tries:
+            task.cancel()
+        await asyncio.gather(*self._tries, return_exceptions=True)
+        # Not by the tries themselves: one that is cancelled before its first step does nothing.
+        with contextlib.suppress(EvomergeError):
+            for claimed in self._unanswered.values():
+                await asyncio.to_thread(deliveries.release, self._database, claimed)
+
     async def _try(self, post: Post, claimed: Claimed) -> None:
         began = time.monotonic()
         try:
             answer = await post.send(claimed)
-        except asyncio.CancelledError:
-            with contextlib.suppress(EvomergeError):
-                deliveries.release(self._database, claimed)
-            raise
         finally:
             self._busy[claimed.webhook] -= 1
+        del self._unanswered[claimed.id]
         try:
             await asyncio.to_thread(self._settle, claimed, answer, time.monotonic() - began)
         except EvomergeError as error:  # its claim runs out, and it is tried again

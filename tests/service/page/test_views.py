@@ -81,6 +81,13 @@ def test_a_search_is_drawn_with_its_baselines_and_their_intervals(desk: Seat, si
     assert headline in text_of(desk.page)
 
 
+def test_charts_are_drawn_once_there_is_a_server_again(desk: Seat, site: Site) -> None:
+    desk.page.route("**/vendor/echarts.js*", lambda route: route.abort(), times=2)
+    desk.go(f"job/{site.jobs['weights']}")
+    desk.page.locator(".chart").wait_for()
+    desk.drawn()
+
+
 def test_the_population_moves_over_the_generations(desk: Seat, site: Site) -> None:
     desk.go(f"job/{site.jobs['weights']}/population")
     desk.page.get_by_role("heading", name="Genes over the generations").wait_for()

@@ -70,7 +70,8 @@ def test_a_slow_receiver_delays_no_other(database: Database, project: Project) -
     sender = Sender(database, lambda: Post(LOCAL))
 
     async def serve() -> None:
-        async with slow.listening(), quick.listening(), Post(LOCAL) as post:
+        post = Post(LOCAL, timeout_s=3600.0)  # however slow this machine is at this moment
+        async with slow.listening(), quick.listening(), post:
             for receiver in (slow, quick):
                 hooked(database, project.id, url=receiver.url, kinds=["job.queued"])
             for _ in range(6):
@@ -80,12 +81,24 @@ def test_a_slow_receiver_delays_no_other(database: Database, project: Project) -
             while len(tries := await sender.begin(post)) > 4:
                 await asyncio.wait(tries, return_when=asyncio.FIRST_COMPLETED)
             assert len(slow.received) == len(tries) == 4
-            for task in tries:
-                task.cancel()
-            await asyncio.gather(*tries, return_exceptions=True)
+            await sender.give_back()
 
     asyncio.run(serve())
     assert len(claimed(database)) == 6  # given back at once
+
+
+def test_a_try_that_has_not_begun_is_given_back(database: Database, project: Project) -> None:
+    hooked(database, project.id, kinds=["job.queued"])
+    queued(database, project.id)
+    sender = Sender(database, lambda: Post(LOCAL))
+
+    async def serve() -> None:
+        async with Post(LOCAL) as post:
+            assert len(await sender.begin(post)) == 1
+            await sender.give_back()  # before the loop has given the try its first step
+
+    asyncio.run(serve())
+    assert [each.attempt for each in claimed(database)] == [2]
 
 
 def test_a_server_stops_while_a_receiver_is_silent(database: Database, project: Project) -> None:

@@ -2,11 +2,24 @@
 import { colour, colours } from "./theme.js";
 import { html, useEffect, useRef } from "./view.js";
 
+// The library, fetched at the first chart, and until there is a server that gives it.
 let library;
 
 function load() {
-  library ??= import("../vendor/echarts.js");
+  library ??= fetched();
   return library;
+}
+
+async function fetched() {
+  for (let failed = 0; ; failed += 1) {
+    try {
+      // Some browsers never ask again for an address that failed once.
+      return await import(`../vendor/echarts.js${failed ? `?again=${failed}` : ""}`);
+    } catch (error) {
+      console.warn(`the charts are not there yet: ${error}`);
+      await new Promise((done) => setTimeout(done, Math.min(500 * 2 ** failed, 8000)));
+    }
+  }
 }
 
 // A tooltip as an element, so that no style is written into markup and no text is read as markup.
