@@ -16,8 +16,13 @@ from pip._vendor.packaging.requirements import Requirement
 
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
-for line in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+lines = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+for line in lines:
     wanted = Requirement(line)
+    if wanted.name == project["name"]:  # with others of its own extras
+        for extra in wanted.extras:
+            lines += project["optional-dependencies"][extra]
+        continue
     extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
     lower = [str(part) for part in wanted.specifier if part.operator == ">="]
     if wanted.name == "torch" and not os.environ["NEWEST_TORCH"]:
