@@ -49,7 +49,7 @@ def wait(found: Callable[[], Any]) -> Any:
         answer = found()
         if answer:
             return answer
-        time.sleep(0.02)
+        time.sleep(0.05)
     raise AssertionError("it was waited for in vain")
 
 
@@ -75,7 +75,7 @@ def main() -> None:
         source_folders=(Path(models),),
         task_folders=(TASKS,),
         slots=int(slots),
-        poll_s=0.02,
+        poll_s=0.1,
         backoff_s=0.0,
         least_disk_bytes=0,
         least_memory_bytes=0,
