@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from evomerge.errors import EvomergeError, one_line
+from evomerge.errors import one_line
 from evomerge.service.database.engine import Database
+from evomerge.service.outage import Outage
 from evomerge.service.queue import states
 from evomerge.service.queue.claim import claim
 from evomerge.service.queue.lost import Lost, lost_jobs
@@ -78,14 +79,15 @@ class Supervisor:
         return self._thread.is_alive() and time.monotonic() - self._turned < 60.0
 
     def _work(self) -> None:
+        outage = Outage(_log, "the queue cannot be looked at")
         while not self._ended.is_set():
             try:
                 self.turn()
+            except Exception as error:
+                outage.failed(error)
+            else:
                 self._turned = time.monotonic()
-            except EvomergeError as error:
-                _log.warning("the queue could not be looked at: %s", error)
-            except Exception:
-                _log.exception("the queue could not be looked at")
+                outage.worked()
             self._ended.wait(self._settings.poll_s)
 
     def turn(self) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from evomerge.errors import EvomergeError
 from evomerge.service.database.engine import Database
+from evomerge.service.outage import Outage
 from evomerge.service.webhooks import deliveries
 from evomerge.service.webhooks.deliveries import Answer, Claimed, Outcome
 from evomerge.service.webhooks.post import Post
@@ -95,6 +96,7 @@ class Sender:
             _log.exception("webhooks are not sent any more by this server")
 
     async def _work(self) -> None:
+        outage = Outage(_log, "webhooks cannot be sent")
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         async with self._make_post() as post:
@@ -102,10 +104,10 @@ class Sender:
                 try:
                     await self.begin(post)
                     await asyncio.to_thread(self._clear)
-                except EvomergeError as error:
-                    _log.warning("webhooks cannot be sent now: %s", error)
-                except Exception:
-                    _log.exception("webhooks cannot be sent now")
+                except Exception as error:
+                    outage.failed(error)
+                else:
+                    outage.worked()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._poll_s):
                         await self._wake.wait()
