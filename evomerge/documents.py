@@ -13,7 +13,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,8 +25,9 @@ _LARGEST_BYTES = 2 * 2**20
 _LARGEST_TEXT = f"{_LARGEST_BYTES // 2**20} MiB"
 _MOST_VALUES = 100_000
 """Values of a document, counting each as often as aliases repeat it."""
-_DEEPEST = 64
+DEEPEST = 64
 """Levels of nested lists and mappings, also through aliases."""
+_TOO_DEEP = f"lists and mappings are nested more than {DEEPEST} levels deep; write it flatter"
 
 # The C loader reads the same documents some ten times faster, where PyYAML was built with it.
 _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -135,7 +136,7 @@ def _check_bounds(text: str, where: str, error: type[InputError]) -> None:
     outer: list[tuple[str | None, int, int]] = []
     anchored: dict[str, tuple[int, int]] = {}
     values = depth = 0
-    for event in yaml.parse(text, _BaseLoader):
+    for event in _events(text, where, error):
         if isinstance(event, yaml.CollectionStartEvent):
             outer.append((event.anchor, values, 0))
             values += 1
@@ -160,16 +161,42 @@ def _check_bounds(text: str, where: str, error: type[InputError]) -> None:
                 anchored[event.anchor] = 1, 0
         elif isinstance(event, yaml.DocumentStartEvent):
             values += 1
-        if depth > _DEEPEST:
-            raise error(
-                f"{where}: line {_line(event)}: lists and mappings are nested more than {_DEEPEST} "
-                "levels deep; write it flatter"
-            )
+        if depth > DEEPEST:
+            raise error(f"{where}: line {_line(event)}: {_TOO_DEEP}")
         if values > _MOST_VALUES:
             raise error(
                 f"{where}: line {_line(event)}: more than {_MOST_VALUES:,} values, with those that "
                 "aliases repeat; write less"
             )
+
+
+def _events(text: str, where: str, error: type[InputError]) -> Iterator[yaml.Event]:
+    try:
+        yield from yaml.parse(text, _BaseLoader)
+    except yaml.MarkedYAMLError as cause:
+        # The C parser has a limit of its own, and looks further ahead than it tells.
+        if "nesting depth" not in f"{cause.context} {cause.problem}":
+            raise
+        mark = cause.problem_mark or cause.context_mark
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        raise error(f"{where}: {line}{_TOO_DEEP}") from cause
+
+
+def is_deeper(value: object, levels: int = DEEPEST) -> bool:
+    """Whether lists and mappings are nested more than so many levels deep in a value of JSON.
+
+    What reads JSON takes many more levels than Python's own functions can follow.
+    """
+    waiting = [(value, 1)]
+    while waiting:
+        part, level = waiting.pop()
+        if isinstance(part, Mapping):
+            part = list(part.values())
+        if isinstance(part, list | tuple):
+            if level > levels:
+                return True
+            waiting.extend((each, level + 1) for each in part)
+    return False
 
 
 def _raise_height(outer: list[tuple[str | None, int, int]], height: int) -> int:

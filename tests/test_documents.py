@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from evomerge.documents import check_bounds, load_bytes, load_text, parse_mapping, parse_value
+from evomerge.documents import (
+    check_bounds,
+    is_deeper,
+    load_bytes,
+    load_text,
+    parse_mapping,
+    parse_value,
+)
 from evomerge.errors import JobError
 
 
@@ -35,6 +42,16 @@ def laughs(levels: int) -> str:
 @pytest.mark.parametrize("text", ["a: " + "[" * 200_000, "{a: " * 100_000, "- " * 100_000])
 def test_what_is_too_deep_is_refused_before_it_is_built(text: str) -> None:
     assert "nested more than 64 levels deep" in refusal(text)
+
+
+def test_the_depth_of_a_value_is_bounded_too() -> None:
+    value: Any = []
+    for _ in range(63):
+        value = [1, {"a": value}] if isinstance(value, list) else (value,)
+    assert not is_deeper(value, 127)
+    assert is_deeper(value, 126)
+    assert not is_deeper([[1], {"a": "text"}], 2)
+    assert not is_deeper("text", 0)
 
 
 def test_depth_counts_through_aliases() -> None:

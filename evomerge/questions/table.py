@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from evomerge.documents import load_bytes
+from evomerge.documents import is_deeper, load_bytes
 from evomerge.errors import TaskError, one_line
 
 Format: TypeAlias = Literal["csv", "json", "parquet"]
@@ -29,8 +29,6 @@ MOST_ROWS = 200_000
 MOST_COLUMNS = 1_000
 LONGEST_CELL = 2**20
 """Characters of a cell."""
-DEEPEST = 64
-"""Levels of lists and mappings in a cell."""
 
 _SHOWN_CHARACTERS = 40
 _JSON_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
@@ -190,7 +188,7 @@ def _checked(path: Path, found: Rows, format_: Format, sha256: str) -> Table:
 def _check_cell(cell: Cell, where: str) -> None:
     if cell is None:
         return
-    if isinstance(cell, list | dict) and _depth(cell) > DEEPEST:
+    if is_deeper(cell):
         raise TaskError(f"{where}: nested too deep; write it flatter")
     text = str(cell)
     if len(text) > LONGEST_CELL:
@@ -199,23 +197,6 @@ def _check_cell(cell: Cell, where: str) -> None:
         raise TaskError(f"{where}: has a NUL character; remove it")
     if not text.isascii() and any(0xD800 <= ord(sign) <= 0xDFFF for sign in text):
         raise TaskError(f"{where}: has half of a character (a lone surrogate); write it again")
-
-
-def _depth(cell: Cell) -> int:
-    """How many lists and mappings lie within one another, counted to a little over the limit."""
-    level: list[Cell] = [cell]
-    depth = 0
-    while level and depth <= DEEPEST:
-        depth += 1
-        inner = [list(part.values()) if isinstance(part, dict) else part for part in level]
-        level = [
-            each
-            for part in inner
-            if isinstance(part, list | tuple)
-            for each in part
-            if isinstance(each, list | tuple | dict)
-        ]
-    return depth
 
 
 def check_row_count(count: int, where: str) -> None:

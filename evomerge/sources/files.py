@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evomerge.documents import DEEPEST, is_deeper
 from evomerge.errors import SourceError, one_line
 from evomerge.sources.companions import NOT_FETCHED, check_file
 from evomerge.sources.header import Entry, read_entries
@@ -68,6 +69,10 @@ def read_json(file: Path, named: str) -> Mapping[str, Any]:
         raise SourceError(f"{named}: {file.name} cannot be read; get the file again") from error
     if not isinstance(document, dict):
         raise SourceError(f"{named}: {file.name} is not a JSON object; get the file again")
+    if is_deeper(document):
+        raise SourceError(
+            f"{named}: {file.name} is nested more than {DEEPEST} levels deep; get the file again"
+        )
     return document
 
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
+from evomerge.documents import is_deeper
 from evomerge.errors import SourceError
 
 _LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -142,8 +143,9 @@ def _entry(file: Path, name: str, fields: object, first: int, where: str) -> tup
 
     def refuse(field: str) -> NoReturn:
         value = fields.get(field) if isinstance(fields, dict) else fields
+        said = "deeply nested" if is_deeper(value) else str(value)[:60]
         raise SourceError(
-            f"{where}: {field} of {name} is {str(value)[:60]}, which is impossible; get it again"
+            f"{where}: {field} of {name} is {said}, which is impossible; get it again"
         )
 
     if not isinstance(fields, dict) or isinstance(fields, _Twice):

@@ -8,6 +8,7 @@ import os
 import random
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_a_file_system_that_takes_nothing_past_the_page_cache_gets_it_by_that(
         return real(*given)  # type: ignore[operator,no-any-return]
 
     if refused_at == "open":
-        monkeypatch.setattr(os, "open", lambda *a: refuse(real_open, a[1], *a))
+        monkeypatch.setattr(os, "open", lambda *a, **k: refuse(partial(real_open, **k), a[1], *a))
     else:
         import fcntl
 

@@ -92,6 +92,27 @@ def test_a_header_nested_without_end_is_refused(saved: Path) -> None:
     assert "model.safetensors is empty, cut short or damaged" in refused(saved)
 
 
+def deep(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+def test_values_nested_deeper_than_python_can_follow_are_refused(saved: Path) -> None:
+    file = saved / "model.safetensors"
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    text = content[8 : 8 + length].decode().replace('"shape":[', f'"shape":[{deep(3000)},', 1)
+    file.write_bytes(struct.pack("<Q", len(text)) + text.encode() + content[8 + length :])
+    said = refused(saved)  # the reader of JSON, or what looks at its values, says so
+    assert "is deeply nested, which is impossible" in said or "damaged" in said
+    file.write_bytes(content)
+    config = (saved / "config.json").read_text(encoding="utf-8").rstrip().removesuffix("}")
+    (saved / "config.json").write_text(f'{config}, "x": {deep(100)}}}', encoding="utf-8")
+    assert "config.json is nested more than 64 levels deep" in refused(saved)
+    (saved / "config.json").write_text(f'{config}, "x": {deep(5000)}}}', encoding="utf-8")
+    said = refused(saved)
+    assert "config.json cannot be read" in said or "nested more than 64 levels" in said
+
+
 @pytest.mark.parametrize(
     "changes",
     [

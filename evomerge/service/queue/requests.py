@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from evomerge.documents import DEEPEST, is_deeper
 from evomerge.errors import JobError
 from evomerge.grid import GridSpec
 from evomerge.job import (
@@ -364,6 +365,10 @@ def _check_budget(budget: BudgetSpec, limits: Limits, field: str) -> None:
 
 
 def _check_size(request: Mapping[str, Any]) -> None:
+    if is_deeper(request):
+        raise Refusal(
+            f"nested more than {DEEPEST} levels deep", field="request", mend="write it flatter"
+        )
     try:
         size = len(json.dumps(request, allow_nan=False))
     except (ValueError, TypeError, RecursionError) as error:

@@ -303,7 +303,7 @@ def test_a_deep_document_is_refused(
     deep: dict[str, Any] = {}
     for _ in range(5000):
         deep = {"a": deep}
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="nested more than 64 levels deep"):
         admit(database, new_job(project.id, request=deep), settings)
 
 
