@@ -240,7 +240,7 @@ def _of_validation(error: RequestValidationError) -> Problem:
             mend="add it: search, check, grid, evaluation or calibration",
         )
     if first["type"] == "union_tag_invalid":
-        tag, known = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+        tag, known = _shown("kind", first["ctx"]["tag"]), first["ctx"]["expected_tags"]
         return Problem(
             422,
             f"kind: {tag}: no such kind of job; write one of {known}",

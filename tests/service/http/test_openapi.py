@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,41 @@ def test_every_route_says_what_it_does_and_how_it_refuses(shared: House) -> None
     job = schemas["NewSearch"]["properties"]["job"]
     assert {"$ref": "#/components/schemas/JobSpec"} in job["anyOf"]
     assert job["examples"]
+
+
+def fields_of(house: House, operation: dict[str, Any]) -> set[str]:
+    """The fields that a body of JSON may have, also where it is one of several documents."""
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    schemas = document(house)["components"]["schemas"]
+    waiting, found = [content.get("schema", {})], set()
+    while waiting:
+        schema = waiting.pop()
+        if "$ref" in schema:
+            schema = schemas[schema["$ref"].rpartition("/")[2]]
+        waiting += [*schema.get("oneOf", ()), *schema.get("anyOf", ()), *schema.get("allOf", ())]
+        found |= set(schema.get("properties", ()))
+    return found
+
+
+@pytest.mark.parametrize("levels", [90, 900, 5000])
+def test_no_body_is_nested_too_deep_for_the_server(shared: House, levels: int) -> None:
+    lists, mappings = "[" * levels + "]" * levels, '{"a": ' * levels + "1" + "}" * levels
+    headers = {**shared.as_("admin"), "content-type": "application/json"}
+    tried = 0
+    for method, path, operation in operations(shared):
+        usual = '"kind": "search"' if path == "/api/v1/jobs" else '"x": 1'
+        bodies = [
+            f'{{{usual}, "{field}": {deep}}}'
+            for field in sorted(fields_of(shared, operation))
+            for deep in (lists, mappings)
+        ]
+        for body in bodies and [lists, mappings, *bodies]:
+            sent = re.sub(r"{[^}]+}", "jaaaaaaaaaaaaaaa", path)
+            answer = shared.client.request(method, sent, headers=headers, content=body)
+            assert 400 <= answer.status_code < 500, (method, path, body[:60], answer.text[:300])
+            assert len(answer.text) < 3000
+            tried += 1
+    assert tried > 100
 
 
 def test_the_examples_are_accepted(shared: House) -> None:
