@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
@@ -229,7 +230,8 @@ def _receiving_signals() -> Iterator[None]:
         Interrupt.expected = False
 
 
-# The end of the process. To free what large libraries hold takes longer than to import some.
+# The end of the process. To free what large libraries hold takes longer than to import some. And
+# what was loaded is not collected any more, see startup.py, which some libraries would call leaks.
 
 
 _quickly = False
@@ -242,18 +244,31 @@ def leave_quickly() -> None:
 
 
 def run(app: typer.Typer) -> None:
-    """Run the command line, and end the process here if its command is done and said so."""
+    """Run the command line and end the process, but for the interpreter's own taking down."""
     global _quickly
     _quickly = False
     try:
         app()
     except SystemExit as ending:
-        if _quickly and not ending.code:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(0)
+        code = ending.code or 0
+        if not isinstance(code, int) or _is_watched():
+            raise
+        if code or not _quickly:
+            with contextlib.suppress(KeyboardInterrupt):
+                threading._shutdown()  # type: ignore[attr-defined]
+                atexit._run_exitfuncs()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
         raise
+
+
+def _is_watched() -> bool:
+    """Whether a profiler, a debugger or the like waits for the end of the program."""
+    monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    tools = () if monitoring is None else map(monitoring.get_tool, range(6))
+    return any(each is not None for each in (sys.getprofile(), sys.gettrace(), *tools))
 
 
 def _leave_child() -> None:

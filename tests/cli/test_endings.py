@@ -12,8 +12,7 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from evomerge.cli.endings import answering, interruptible, leave_quickly
-from evomerge.cli.endings import run as run_commands
+from evomerge.cli.endings import answering, interruptible
 from evomerge.errors import JobError, StorageError, WorkerError
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -186,21 +185,47 @@ def test_a_reader_that_has_gone_is_no_fault_of_the_machine_or_a_task(show: str) 
 @pytest.mark.parametrize(
     ("says", "code", "quickly"), [(True, 0, True), (True, 2, False), (False, 0, False)]
 )
-def test_a_process_ends_at_once_only_where_its_command_is_done_and_says_so(
-    says: bool, code: int, quickly: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_process_ends_by_itself_after_what_is_registered_for_its_end(
+    says: bool, code: int, quickly: bool
 ) -> None:
-    ended = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-    monkeypatch.setattr(sys, "argv", ["evomerge"])
-    app = typer.Typer(add_completion=False)
+    program = (
+        "import atexit, os, sys, threading, time, typer\n"
+        "from evomerge.cli.endings import leave_quickly, run\n"
+        "app = typer.Typer(add_completion=False)\n"
+        "class Held:\n"
+        "    def __del__(self): os.write(1, b'taken down\\n')\n"
+        "held = Held()\n"
+        "def last():\n"
+        "    time.sleep(0.2)\n"
+        "    print('thread')\n"
+        "@app.command()\n"
+        "def work():\n"
+        "    atexit.register(print, 'registered')\n"
+        f"    if {says}: leave_quickly()\n"
+        "    threading.Thread(target=last).start()\n"
+        f"    raise typer.Exit({code})\n"
+        "run(app)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=600
+    )
+    said = "" if quickly else "thread\nregistered\n"
+    assert (ended.stdout, ended.stderr, ended.returncode) == (said, "", code)
 
-    @app.command()
-    def work() -> None:
-        if says:
-            leave_quickly()
-        raise typer.Exit(code)
 
-    with pytest.raises(SystemExit) as info:
-        run_commands(app)
-    assert info.value.code == code
-    assert ended == ([0] if quickly else [])
+def test_what_is_profiled_is_taken_down_as_usual() -> None:
+    program = (
+        "import sys, typer\n"
+        "from evomerge.cli.endings import run\n"
+        "app = typer.Typer(add_completion=False)\n"
+        "app.command()(lambda: None)\n"
+        "run(app)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "cProfile", "/dev/stdin"],
+        input=program,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert "function calls" in ended.stdout
