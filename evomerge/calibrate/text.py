@@ -53,7 +53,7 @@ def read_text(file: Path) -> Text:
 def _document(line: str, where: str) -> str:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON; write one object a line") from error
     text = record.get("text") if isinstance(record, dict) else None
     if not isinstance(text, str):

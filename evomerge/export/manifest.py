@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         names = list(document["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(
             f"{path}: cannot be read, so the folder cannot be verified; export it again"
         ) from error

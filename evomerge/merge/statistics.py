@@ -97,15 +97,18 @@ def read_header(file: Path) -> Header | None:
     kind = metadata.get("evomerge_statistics")
     if kind not in ("fisher", "inputs"):
         return None
-    return Header(
-        kind="fisher" if kind == "fisher" else "inputs",
-        model=metadata["model"],
-        weights_sha256=metadata["weights_sha256"],
-        text_sha256=metadata["text_sha256"],
-        settings=metadata["settings"],
-        shared=json.loads(metadata["shared"]),
-        transposed=frozenset(json.loads(metadata["transposed"])),
-    )
+    try:
+        return Header(
+            kind="fisher" if kind == "fisher" else "inputs",
+            model=metadata["model"],
+            weights_sha256=metadata["weights_sha256"],
+            text_sha256=metadata["text_sha256"],
+            settings=metadata["settings"],
+            shared=json.loads(metadata["shared"]),
+            transposed=frozenset(json.loads(metadata["transposed"])),
+        )
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return None
 
 
 def model_name(source: Source) -> str:

@@ -127,6 +127,11 @@ def test_other_and_damaged_files_are_passed_over(statistics: Statistics, tmp_pat
     damaged = tmp_path / "statistics" / "damaged.safetensors"
     damaged.write_bytes(b"\x00" * 5)
     assert read_header(damaged) is None
+    whole = header_of(opened(tmp_path / "model"), "inputs").to_metadata()
+    for changes in ({"shared": "[" * 100_000}, {"transposed": "7"}, {"model": None}):
+        metadata = {name: text for name, text in {**whole, **changes}.items() if text is not None}
+        save_file({QUERIES: torch.eye(2)}, damaged, metadata=metadata)
+        assert read_header(damaged) is None
     source = opened(tmp_path / "model")
     again = Statistics.open(tmp_path / "statistics", {"m": source})
     assert again.get("m", "fisher", QUERIES) is not None

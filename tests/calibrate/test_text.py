@@ -52,8 +52,9 @@ def test_what_cannot_be_read_is_said_in_a_line(tmp_path: Path) -> None:
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "one"}\n{"body": "two"}\n')
     assert ":2: has no text" in refused(lines)
-    lines.write_text("one\n")
-    assert ":1: not JSON" in refused(lines)
+    for text in ("one\n", "[" * 100_000):
+        lines.write_text(text)
+        assert ":1: not JSON" in refused(lines)
 
 
 def test_sequences_run_on_from_document_to_document() -> None:

@@ -70,7 +70,7 @@ def test_a_missing_file_is_caught(exported: Path) -> None:
     assert changed_files(exported) == ("config.json",)
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"files": 3}'])
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"files": 3}', "[" * 100_000])
 def test_a_manifest_that_cannot_be_read_is_one_line(exported: Path, text: str | None) -> None:
     path = exported / "manifest.json"
     path.unlink()

@@ -12,8 +12,10 @@ import pytest
 from evomerge.search import run
 from tests.search.jobs import LightPool, job_document, write_models
 
-# Else trackio writes into the cache of whoever runs the tests, where HF_HOME says which that is.
-os.environ["TRACKIO_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "trackio")
+
+def pytest_configure() -> None:
+    # Else trackio writes into the cache of whoever runs the tests, wherever HF_HOME says it is.
+    os.environ["TRACKIO_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "trackio")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

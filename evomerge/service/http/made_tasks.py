@@ -78,6 +78,6 @@ def _note(file: Path) -> dict[str, Any]:
     try:
         with file.open(encoding="utf-8") as opened:
             note = json.loads(opened.read(_MOST_BYTES))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}

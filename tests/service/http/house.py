@@ -138,13 +138,15 @@ class House:
         return job
 
 
-def open_house(data: Path, template: Path, *, limits: Limits | None = None, **web: Any) -> House:
-    """A service on a copy of a prepared database."""
+def open_house(
+    data: Path, template: Path, *, limits: Limits | None = None, models: Path = MODELS, **web: Any
+) -> House:
+    """A service on a copy of a prepared database. models: the folder of sources that it allows."""
     shutil.copytree(template, data, dirs_exist_ok=True)
     settings = ServiceSettings(
         data=data,
         slots=0,
-        source_folders=(MODELS,),
+        source_folders=(models,),
         limits=limits or Limits(),
         least_disk_bytes=0,
     )

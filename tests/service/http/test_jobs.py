@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.service.http.house import JOB, House
+from tests.service.http.house import JOB, House, open_house
 
 NEW: dict[str, Any] = {"kind": "search", "job": JOB}
 
@@ -249,6 +250,22 @@ def test_what_a_job_may_name_is_listed(house: House) -> None:
     assert "one_weight_per_model" in spaces
     methods = {method["name"] for method in house.get("/methods").json()}
     assert {"task_arithmetic", "ties"} <= methods
+
+
+@pytest.mark.parametrize("config", ["{", "[" * 100_000, '{"architectures": [[]]}', "[]"])
+def test_a_broken_model_is_listed_beside_the_others(
+    template: Path, tmp_path: Path, config: str
+) -> None:
+    for name, text in (("broken", config), ("whole", '{"architectures": ["Whole"]}')):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.json").write_text(text)
+        (tmp_path / "models" / name / "model.safetensors").write_bytes(b"")
+    house = open_house(tmp_path / "data", template, models=tmp_path / "models")
+    with house.client:
+        listed = {each["reference"]: each for each in house.get("/models").json()}
+    house.database.close()
+    assert set(listed) == {"broken", "whole"}
+    assert listed["whole"]["architecture"] == "Whole"
 
 
 def test_a_job_names_models_as_they_are_listed(house: House) -> None:

@@ -123,7 +123,7 @@ def _described(folder: Path, names: dict[str, os.DirEntry[str]]) -> FoundModel:
         try:
             if names["config.json"].stat().st_size <= _CONFIG_BYTES:
                 config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             config = None
     listed = config.get("architectures") if isinstance(config, dict) else None
     weights = [entry for name, entry in names.items() if name.endswith(".safetensors")]
