@@ -10,6 +10,7 @@ from .drafts import plain_job_name as plain_job_name
 from .drafts import refuse_written as refuse_written
 from .drafts import write_job as write_job
 from .events import read_event as read_event
+from .exports import export_commands as export_commands
 from .found import found_methods as found_methods
 from .found import found_spaces as found_spaces
 from .found import found_tasks as found_tasks

@@ -1,3 +1,5 @@
+from .commands import Command as Command
+from .commands import commands_of as commands_of
 from .delivery import export_checkpoint as export_checkpoint
 from .folder import check_free as check_free
 from .folder import whole_folder as whole_folder

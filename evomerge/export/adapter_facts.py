@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.documents import plain
+from evomerge.export.commands import adapter_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +66,7 @@ class AdapterFacts:
             "## The adapter",
             f"Rank {self.rank} in {self.modules} modules, float32, every scale 1; "
             f"{plain(self.fidelity)}.",
-            "```python\nfrom peft import PeftModel\n"
-            f"from transformers import {loader.partition('.')[0]}\n\n"
-            f"model = PeftModel.from_pretrained({loader}(BASE), FOLDER)\n```",
+            f"```python\n{adapter_code(loader, 'BASE', 'FOLDER')}\n```",
         )
 
     def to_json(self) -> dict[str, Any]:

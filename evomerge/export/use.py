@@ -58,6 +58,16 @@ def use_of(config: Mapping[str, Any], beside: Collection[str]) -> Use:
     return Use(loader=loader, task=task)
 
 
+def use_stated(task: object) -> Use | None:
+    """The use that a model card states by the hub's name of its task; None for no task of ours."""
+    if task == _SENTENCES.task:
+        return _SENTENCES
+    for _, loader, named in _KINDS:
+        if named == task:
+            return Use(loader=f"{loader}.from_pretrained", task=named)
+    return None
+
+
 def _listed_use(named: str) -> Use:
     """The use of a class, by the lists of transformers."""
     from transformers.models.auto import modeling_auto

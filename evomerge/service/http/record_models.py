@@ -189,11 +189,28 @@ class FileView(View):
     sha256: str
 
 
+class CommandView(View):
+    """How a stock tool loads the folder of an export."""
+
+    tool: str = Field(description="What runs it.", examples=["transformers"])
+    text: str = Field(
+        description="Lines of Python or of a shell, to be run beside the unpacked folder.",
+        examples=["vllm serve export-jx3k5q7n2a4b6c8d"],
+    )
+
+
 class FilesView(View):
     """The files of an export."""
 
     files: list[FileView]
     size_bytes: int
+    folder: str = Field(
+        description="The folder that the archive unpacks into.",
+        examples=["export-jx3k5q7n2a4b6c8d"],
+    )
+    commands: list[CommandView] = Field(
+        description="For its kind of model or adapter; none where its card does not say the kind."
+    )
 
 
 class FoundModel(View):

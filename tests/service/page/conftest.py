@@ -55,7 +55,8 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     jobs["paused"] = made.job(name="paused").id
     jobs["moved"] = made.job(name="moved").id
     jobs["failed"] = _failed(made)
-    files = {"model.safetensors": bytes(5000), "recipe.yaml": b"merge: 1\n"}
+    card = b"---\npipeline_tag: text-generation\n---\n"
+    files = {"model.safetensors": bytes(5000), "recipe.yaml": b"merge: 1\n", "README.md": card}
     jobs["export"] = made.exported(files).id
     made.database.close()
     with served(data, "--port", "0", "--slots", "0", "--allow-source", str(MODELS)) as (_, lines):

@@ -9,12 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
+from evomerge.api import export_commands
 from evomerge.service.http import downloads
 from evomerge.service.http.callers import API, Caller, Viewer
 from evomerge.service.http.downloads import Span
 from evomerge.service.http.here import Here, Service
 from evomerge.service.http.problems import Problem, responses
-from evomerge.service.http.record_models import FilesView, FileView
+from evomerge.service.http.record_models import CommandView, FilesView, FileView
 from evomerge.service.http.routes.jobs import JobId, found
 from evomerge.service.store.jobs import Job
 
@@ -30,14 +31,22 @@ _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "
     responses=responses(401, 404, 409, 421, 422, 429, 503),
 )
 def list_files(job_id: JobId, caller: Viewer, here: Here) -> FilesView:
-    """Path, size and sha256 of every file."""
-    folder = _folder(here, found(here, caller, job_id))
+    """Path, size and sha256 of every file, and commands that load an exported model."""
+    job = found(here, caller, job_id)
+    folder = _folder(here, job)
     files = []
     for file in downloads.files_of(folder):
         with downloads.open_inside(folder, file.path) as opened:
             sha256 = here.digests.of(opened)
         files.append(FileView(path=file.path, size_bytes=file.size_bytes, sha256=sha256))
-    return FilesView(files=files, size_bytes=sum(file.size_bytes for file in files))
+    root = downloads.archive_root(job.name, job.id)
+    commands = export_commands(folder, root) if job.kind == "export" else ()
+    return FilesView(
+        files=files,
+        size_bytes=sum(file.size_bytes for file in files),
+        folder=root,
+        commands=[CommandView(tool=each.tool, text=each.text) for each in commands],
+    )
 
 
 @router.head("/files/{path:path}", include_in_schema=False)

@@ -5,21 +5,6 @@ import { hash, place } from "./place.js";
 import { html, useState } from "./view.js";
 import { bytes, moment } from "./words.js";
 
-export function commandsFor(folder) {
-  const quoted = /^[\w./-]+$/.test(folder) ? folder : `'${folder.replaceAll("'", "'\\''")}'`;
-  return {
-    transformers: `from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("${folder}")
-tokenizer = AutoTokenizer.from_pretrained("${folder}")
-inputs = tokenizer("Hello", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))`,
-    vLLM: `vllm serve ${quoted}`,
-    "llama.cpp": `python convert_hf_to_gguf.py ${quoted} --outfile merge.gguf
-llama-cli -m merge.gguf -p "Hello"`,
-  };
-}
-
 export function Exports({ job, status }) {
   return job.kind === "export"
     ? html`<${Files} job=${job} />`
@@ -137,7 +122,7 @@ function Files({ job }) {
   if (!found.value) {
     return found.problem ? html`<${ProblemBox} problem=${found.problem} />` : html`<p class="quiet">Checksums are computed …</p>`;
   }
-  const folder = `${job.name ? `${job.name}-` : ""}${job.id}`;
+  const { folder, commands } = found.value;
   return html`<div>
     <div class="row">
       <a class="button main" href=${linkTo(path("jobs", job.id, "archive"))} download>
@@ -159,14 +144,15 @@ function Files({ job }) {
         </tbody>
       </table>
     </div>
-    <section>
+    ${commands.length > 0 &&
+    html`<section>
       <h2>Use it</h2>
       <p class="caption">After <code>tar xf ${folder}.tar</code>:</p>
-      ${Object.entries(commandsFor(folder)).map(
-        ([name, text]) => html`<h3>${name}</h3>
-          <${Block} text=${text} label=${`Use with ${name}`} />`,
+      ${commands.map(
+        ({ tool, text }) => html`<h3>${tool}</h3>
+          <${Block} text=${text} label=${`Use with ${tool}`} />`,
       )}
-    </section>
+    </section>`}
   </div>`;
 }
 
