@@ -241,10 +241,32 @@ class Resumption(Request):
 
 
 class CloneRequest(Request):
-    """A copy of a job, with changes."""
+    """A copy of a job, with changes; what is not given is as in the job that is copied."""
 
     name: str | None = Field(default=None, max_length=200)
     set: Changes = {}
+    priority: int | None = Field(
+        default=None, ge=-100, le=100, description="Higher ones run first; null: the same."
+    )
+    not_before: AwareDatetime | None = Field(
+        default=None,
+        description="Do not start before this; null: at once. Not given: the same, if it is still "
+        "to come.",
+    )
+    max_duration_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="The most seconds of one attempt; null: the most of this service. Not given: "
+        "the same.",
+    )
+    retries: int | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="How often it is tried again after a failure; null: as often as the copied "
+        "job has left.",
+    )
 
 
 class MoveRequest(Request):

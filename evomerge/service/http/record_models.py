@@ -195,7 +195,7 @@ class CommandView(View):
     tool: str = Field(description="What runs it.", examples=["transformers"])
     text: str = Field(
         description="Lines of Python or of a shell, to be run beside the unpacked folder.",
-        examples=["vllm serve export-jx3k5q7n2a4b6c8d"],
+        examples=['model = AutoModel.from_pretrained("export-jx3k5q7n2a4b6c8d")'],
     )
 
 

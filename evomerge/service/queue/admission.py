@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from evomerge.service.database.engine import Database
+from evomerge.service.database.engine import Database, now
 from evomerge.service.queue.changes import changed
 from evomerge.service.queue.places import Places
 from evomerge.service.queue.requests import complete
@@ -102,9 +102,11 @@ def clone(
     scope: Scope = None,
     changes: Mapping[str, Any] | None = None,
     name: str | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> Job:
     """A new job with the request of another, and changes of it by dotted keys.
 
+    run: priority, not_before, max_duration_s and retries, where they are not those of the other.
     An export is cloned as another export of the same search. Raises NotFound, Refusal, OverLimit.
     """
     source = jobs.get(db, job_id, scope=scope)
@@ -116,12 +118,22 @@ def clone(
         owner=who.name,
         name=name or "",
         priority=source.priority,
+        not_before=_start_to_come(db, source),
         max_duration_s=source.max_duration_s,
-        retries=min(settings.limits.retries, 3),
+        retries=min(settings.limits.retries, source.retries_left),
         parent=source.parent if source.kind == "export" else source.id,
     )
+    new = replace(new, **(run or {}))
     cloned, _ = admit_and_submit(db, new, settings, who=who, scope=scope)
     return cloned
+
+
+def _start_to_come(db: Database, job: Job) -> float | None:
+    """The start that a job was given, if it is still to come."""
+    if job.not_before is None or job.setbacks:  # it waits to be tried again; nobody asked for that
+        return None
+    with db.read() as session:
+        return job.not_before if job.not_before > now(session) else None
 
 
 def check_changes(

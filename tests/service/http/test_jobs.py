@@ -217,6 +217,42 @@ def test_a_job_is_changed_moved_deleted_and_restored(house: House) -> None:
     assert house.post(f"/jobs/{first}/restore").json()["deleted"] is None
 
 
+def test_a_copy_is_changed_in_all_that_a_job_is_asked_for(house: House) -> None:
+    start = "2040-01-01T00:00:00Z"
+    given = {"priority": 3, "not_before": start, "max_duration_s": 99.5, "retries": 2}
+    first = house.post("/jobs", {**NEW, **given}).json()
+    clone = f"/jobs/{first['id']}/clone"
+
+    def run_of(job: dict[str, Any]) -> list[Any]:
+        return [job[key] for key in ("priority", "not_before", "max_duration_s", "retries_left")]
+
+    nulls = {"priority": None, "retries": None}
+    for same in ({}, nulls):
+        assert run_of(house.post(clone, same).json()) == [3, start, 99.5, 2]
+    cleared = house.post(clone, {"not_before": None, "max_duration_s": None}).json()
+    assert run_of(cleared) == [3, None, None, 2]
+    other = {
+        "priority": -1,
+        "not_before": "2041-01-01T00:00:00Z",
+        "max_duration_s": 5,
+        "retries": 0,
+    }
+    assert run_of(house.post(clone, other).json()) == list(other.values())
+    for wrong in ({"priority": 101}, {"retries": -1}, {"max_duration_s": 0}, {"not_before": "x"}):
+        answer = house.post(clone, wrong)
+        assert (answer.status_code, answer.json()["field"]) == (422, next(iter(wrong)))
+
+
+def test_a_copy_can_be_given_a_whole_job(house: House) -> None:
+    """As the page does, so that the copy is what its form or its YAML shows."""
+    first = house.post("/jobs", {**NEW, "set": {"optimizer.seed": 4}}).json()
+    text = yaml.safe_dump({**JOB, "name": "by-hand", "budget": {"items": 7000}})
+    wanted = house.post("/jobs/validate", {"kind": "search", "job": text}).json()["request"]
+    copy = house.post(f"/jobs/{first['id']}/clone", {"set": wanted}).json()
+    assert (copy["parent"], copy["name"]) == (first["id"], "by-hand")
+    assert copy["request"] == wanted
+
+
 def test_an_export_is_a_job_of_its_own(house: House) -> None:
     search = house.searched()
     answer = house.post(f"/jobs/{search.id}/exports", {"verify": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from evomerge.errors import InputError, JobError
 from evomerge.service.database.engine import Database
+from evomerge.service.database.tables import JobRow
 from evomerge.service.queue import states
 from evomerge.service.queue.admission import (
     admit,
@@ -414,6 +416,28 @@ def test_a_clone_has_the_request_and_its_changes(
         clone(database, job.id, settings, who=ADMIN, changes={"name.x": 1})
     with pytest.raises(Refusal):
         clone(database, job.id, settings, who=ADMIN, changes={"models.base": "/etc"})
+
+
+def test_a_clone_runs_as_the_other_unless_it_is_changed(
+    database: Database, project: Project, settings: ServiceSettings
+) -> None:
+    later = time.time() + 3600
+    asked = new_job(project.id, retries=1, not_before=later, max_duration_s=77.0)
+    job, _ = admit_and_submit(database, asked, settings, who=ADMIN)
+    copy = clone(database, job.id, settings, who=ADMIN)
+    assert (copy.retries_left, copy.not_before, copy.max_duration_s) == (1, later, 77.0)
+    run = {"priority": 9, "retries": 0, "not_before": None, "max_duration_s": 5.0}
+    other = clone(database, job.id, settings, who=ADMIN, run=run)
+    assert (other.priority, other.retries_left, other.not_before) == (9, 0, None)
+    assert (other.max_duration_s, other.parent) == (5.0, job.id)
+    with pytest.raises(Refusal, match="the most on this service"):
+        clone(database, job.id, settings, who=ADMIN, run={"retries": settings.limits.retries + 1})
+    for column, value in (("setbacks", 1), ("not_before", time.time() - 1)):
+        with database.write() as session:
+            row = session.get_one(JobRow, job.id)
+            row.setbacks = 0
+            setattr(row, column, value)
+        assert clone(database, job.id, settings, who=ADMIN).not_before is None, column
 
 
 def test_a_resumed_search_changes_its_budget_and_compute_alone(

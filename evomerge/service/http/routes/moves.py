@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Response
 
@@ -81,6 +81,15 @@ def clone(
 ) -> JobDetail:
     """Queue a new job with the request of this one, and changes of it."""
     wanted = wanted or CloneRequest()
+    run: dict[str, Any] = {}
+    for key in ("priority", "retries"):
+        if getattr(wanted, key) is not None:
+            run[key] = getattr(wanted, key)
+    for key in ("not_before", "max_duration_s"):  # null is a value of these
+        if key in wanted.model_fields_set:
+            run[key] = getattr(wanted, key)
+    if wanted.not_before is not None:
+        run["not_before"] = wanted.not_before.timestamp()
     job = admission.clone(
         here.database,
         job_id,
@@ -89,6 +98,7 @@ def clone(
         scope=caller.scope,
         changes=wanted.set or None,
         name=wanted.name,
+        run=run,
     )
     metrics.submitted.labels(job.kind).inc()
     response.headers["Location"] = f"{API}/jobs/{job.id}"

@@ -44,20 +44,13 @@ function sent(document) {
   );
 }
 
-// What a copy changes, by dotted keys.
-function differences(before, after) {
-  const set = {};
-  for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) {
-    const [old, now] = [before[key], after[key] ?? null];
-    if (JSON.stringify(old) === JSON.stringify(now) || key === "name") continue;
-    const plain = (value) => value && typeof value === "object" && !Array.isArray(value);
-    if (plain(old) && plain(now)) {
-      for (const inner of new Set([...Object.keys(old), ...Object.keys(now)])) {
-        if (JSON.stringify(old[inner]) !== JSON.stringify(now[inner])) set[`${key}.${inner}`] = now[inner] ?? null;
-      }
-    } else set[key] = now;
-  }
-  return set;
+// When and where a copy runs: as the job that is copied, unless it is changed here.
+function runOf(original) {
+  if (!original) return { project: "", priority: 0, hours: "", not_before: "" };
+  const start = original.not_before && new Date(original.not_before);
+  const local = start > new Date() ? new Date(start - start.getTimezoneOffset() * 60_000).toISOString().slice(0, 16) : "";
+  const hours = original.max_duration_s ? String(original.max_duration_s / 3600) : "";
+  return { project: original.project, priority: original.priority, hours, not_before: local };
 }
 
 // The part of a job's address to which a problem belongs: job.budget.candidates -> budget.candidates.
@@ -81,7 +74,8 @@ function startOf(original) {
 
 function Form({ original }) {
   const [job, setJob] = useState(() => startOf(original));
-  const [run, setRun] = useState({ project: original?.project ?? "", priority: 0, hours: "", not_before: "" });
+  const [run, setRun] = useState(() => runOf(original));
+  const [asCopied] = useState(run);
   const [text, setText] = useState(null); // the job as YAML, where it is edited so
   const [checked, setChecked] = useState({ yaml: "", problem: null, busy: true });
   const [touched, setTouched] = useState(Boolean(original));
@@ -128,18 +122,25 @@ function Form({ original }) {
     const mine = where !== undefined && places.some((each) => where === each || where.startsWith(`${each}.`));
     return touched && mine ? checked.problem.message : null;
   };
+  // A job of another project is no copy: whoever sees it there may not see the one that is copied.
+  const copies = original && (!run.project || run.project === original.project);
+  const copy = async () => {
+    // The whole job as the server completes it, so that the copy is what is shown here, whatever
+    // was changed when the other was resumed.
+    const { request } = await post("jobs/validate", { kind: "search", ...order() });
+    const wanted = order();
+    const changes = { name: request.name, set: request, priority: wanted.priority };
+    // These two are shown rounded; where nobody changed them they stay to the second.
+    if (run.hours !== asCopied.hours) changes.max_duration_s = wanted.max_duration_s ?? null;
+    if (run.not_before !== asCopied.not_before) changes.not_before = wanted.not_before ?? null;
+    return post(`${path("jobs", original.id)}/clone`, changes);
+  };
   const launch = async (event) => {
     event.preventDefault();
     setBusy(true);
     setRefused(null);
     try {
-      const made =
-        original && text === null && !run.hours && !run.not_before && !Number(run.priority) && run.project === original.project
-          ? await post(`${path("jobs", original.id)}/clone`, {
-              name: job.name,
-              set: { ...differences(original.request, sent(job)), name: job.name },
-            })
-          : await post("jobs", { kind: "search", ...order() }, { "Idempotency-Key": key.current });
+      const made = copies ? await copy() : await post("jobs", { kind: "search", ...order() }, { "Idempotency-Key": key.current });
       tell(`${made.name} is queued.`);
       go("job", made.id);
     } catch (problem) {
@@ -190,6 +191,7 @@ function Form({ original }) {
         <p class="caption" role="status" aria-live="polite">
           ${checked.busy ? "It is checked …" : checked.problem ? "Not yet a job that the server accepts." : "The server would accept this job."}
         </p>
+        ${original && !copies && html`<p class="caption">In another project it is a new job, without a link to the one it copies.</p>`}
         <${ProblemBox} problem=${shownProblem} />
         <div class="row">
           <button class="main" disabled=${busy || !ready}>Launch</button>
@@ -456,7 +458,7 @@ function Running({ run, setRun, projects }) {
       ${projects.length > 1 &&
       html`<${Field} id="run-project" label="Project">
         <select id="run-project" value=${run.project} onChange=${change("project")}>
-          <option value="">default</option>
+          ${!run.project && html`<option value="">default</option>`}
           ${projects.map((each) => html`<option value=${each.name}>${each.name}</option>`)}
         </select>
       <//>`}
