@@ -124,7 +124,9 @@ def _of_adapter(
     base = _Base(name=str(name), revision=str(revision) if revision else None)
     given = _python(base.model) + (f", revision={_python(base.revision)}" if base.revision else "")
     loading = adapter_code(use.loader, given, _python(called))
-    after = _transformers(use, _python(called), with_model=False)
+    # An adapter's folder has a tokenizer, and no processor of images or sound.
+    reads = use.task in _READS_TEXT
+    after = _transformers(use, _python(called), with_model=False) if reads else ""
     yield Command(tool="PEFT", text=f"{base.remark}{loading}\n{after}".rstrip("\n"))
     quoted, below = shlex.quote(called), shlex.quote(base.model)
     rank = next((each for each in _VLLM_RANKS if each >= config.get("r", 0)), None)
