@@ -110,7 +110,11 @@ def serve(
     ] = None,
     max_items: Annotated[int | None, typer.Option(min=1, help="Items of a job's budget.")] = None,
     max_duration: Annotated[
-        float | None, typer.Option(min=1.0, help="Seconds that a job may run, over all attempts.")
+        float | None,
+        typer.Option(
+            min=1.0,
+            help="Seconds that a job may run, over all attempts; a person's retry counts anew.",
+        ),
     ] = None,
     max_upload: Annotated[
         int, typer.Option(min=1, max=256, metavar="MIB", help="MiB of an uploaded table.")

@@ -17,8 +17,9 @@ class Limits:
 
     jobs_running, jobs_queued: of a person at once. gpus: of a person's running jobs together, as
     the jobs declare them; a search must then give its number of workers. hours, items: of one job's
-    budget; a job must then name a budget in that unit. duration_s: of one attempt; a job without
-    its own `max_duration_s` gets this one. retries: the most that a job may ask for.
+    budget; a job must then name a budget in that unit. duration_s: of all attempts of a job since a
+    person queued it; one without its own `max_duration_s` gets this. retries: the most that a job
+    may ask for.
     upload_bytes: of one uploaded table. project_uploads_bytes: of all that a project keeps.
     """
 

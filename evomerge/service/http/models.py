@@ -119,7 +119,11 @@ class _NewJob(Request):
     priority: int = Field(default=0, ge=-100, le=100, description="Higher ones run first.")
     not_before: AwareDatetime | None = Field(default=None, description="Do not start before this.")
     max_duration_s: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="The most seconds of one attempt."
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="The most seconds that it may run, over all attempts; they count anew when "
+        "a person retries or resumes it.",
     )
     retries: int = Field(
         default=3, ge=0, le=100, description="How often it is tried again after a failure."
@@ -230,7 +234,13 @@ class JobChanges(Request):
     name: str | None = Field(default=None, min_length=1, max_length=200)
     priority: int | None = Field(default=None, ge=-100, le=100)
     not_before: AwareDatetime | None = None
-    max_duration_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_duration_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="The most seconds that it may run since a person last queued it; it stops "
+        "within seconds if it ran for longer already.",
+    )
     retries: int | None = Field(default=None, ge=0, le=100)
 
 

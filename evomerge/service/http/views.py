@@ -37,7 +37,10 @@ class JobView(View):
     priority: int
     place: float = Field(description="Order in the queue among equal priorities.")
     not_before: datetime | None
-    max_duration_s: float | None
+    max_duration_s: float | None = Field(
+        description="The most seconds over all attempts since a person submitted, retried or "
+        "resumed it."
+    )
     retries_left: int
     attempts: int
     cause: Cause | None = Field(description="Why the last attempt failed.")
@@ -48,7 +51,7 @@ class JobView(View):
     started: datetime | None
     ended: datetime | None
     deleted: datetime | None
-    used_s: float = Field(description="Seconds of its runners so far.")
+    used_s: float = Field(description="Seconds of all its attempts so far.")
     parent: str | None = Field(description="The job that it is an export or a clone of.")
     last_event: int = Field(description="Number of its last event.")
     result: dict[str, Any] | None

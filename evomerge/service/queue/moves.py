@@ -48,6 +48,7 @@ def wish(
         lock(session, "submissions")
         row = locked(session, job_id, scope=scope)
         _refuse_deleted(row)
+        before = row.state
         if wanted == "run":
             _resume(session, row, together)
         else:
@@ -60,7 +61,8 @@ def wish(
                 )
             states.ask(session, row, wanted)
         act = {"pause": "job.pause", "cancel": "job.cancel", "run": "job.resume"}[wanted]
-        note(session, who, act, row.id, project=row.project, detail=dict(changes or {}))
+        detail = {**(changes or {}), **(_limit(row, before) if wanted == "run" else {})}
+        note(session, who, act, row.id, project=row.project, detail=detail)
         session.flush()
         return job_of(row)
 
@@ -90,7 +92,7 @@ def _resume(session: Session, row: JobRow, changes: Mapping[str, Any] | None) ->
 def retry(db: Database, job_id: str, *, who: Who, scope: Scope = None) -> Job:
     """Queue a failed or cancelled job again; a search goes on from its record.
 
-    Raises NotFound, Conflict.
+    The time that it may run counts anew. Raises NotFound, Conflict.
     """
     with db.write() as session:
         lock(session, "submissions")
@@ -107,10 +109,19 @@ def retry(db: Database, job_id: str, *, who: Who, scope: Scope = None) -> Job:
         row.not_before = None
         row.setbacks = 0
         row.retries_left = max(row.retries_left, 1)
+        before = row.state
         states.move(session, row, "queued")
-        note(session, who, "job.retry", row.id, project=row.project)
+        detail = _limit(row, before)
+        note(session, who, "job.retry", row.id, project=row.project, detail=detail)
         session.flush()
         return job_of(row)
+
+
+def _limit(row: JobRow, before: str) -> dict[str, float]:
+    """For the audit log: the time that a job has again, where it had a limit and was launched."""
+    if row.max_duration_s is None or row.state == before or row.state != "queued":
+        return {}
+    return {"max_duration_s": row.max_duration_s, "used_before_s": round(row.used_s, 3)}
 
 
 def reorder(

@@ -86,7 +86,21 @@ def tell(session: Session, row: JobRow, before: State | None) -> None:
 def state_event(row: JobRow) -> NewEvent:
     """The event of a job's state as it is now."""
     body = {"state": row.state, "cause": row.cause, "message": row.message}
-    return NewEvent(name="state", body={**body, "attempt": row.attempts})
+    return NewEvent(name="state", body={**body, "attempt": row.attempts, "used_s": row.used_s})
+
+
+def used_before_launch_s(db: Database, job_id: str) -> float:
+    """The seconds that a job had used when a person queued it last; its limit counts from there.
+
+    A person's move to the queue has no cause; that of another attempt by itself always has one.
+    """
+    launches = [
+        body
+        for _, body in events.bodies(db, job_id, ["state"])
+        if body["state"] == "queued" and body["cause"] is None
+    ]
+    # Events of earlier versions do not say it.
+    return float(launches[-1].get("used_s", 0.0)) if launches else 0.0
 
 
 def ask(session: Session, row: JobRow, wanted: Wanted) -> None:

@@ -52,6 +52,7 @@ class Reporter:
         self._interrupt = interrupt or _interrupt_main
         self._began = self._renewed = time.monotonic()
         self._looked = 0.0
+        self._before_launch_s: float | None = None
         self._last = job.last_event
         self._waiting: list[NewEvent] = []
         self._lock = threading.Lock()
@@ -62,6 +63,13 @@ class Reporter:
     def used_s(self) -> float:
         """Seconds that the job has run, in this attempt and before."""
         return self._job.used_s + time.monotonic() - self._began
+
+    @property
+    def launch_s(self) -> float:
+        """Seconds that the job has run since a person submitted, retried or resumed it."""
+        if self._before_launch_s is None:
+            self._before_launch_s = states.used_before_launch_s(self._database, self._job.id)
+        return self.used_s - self._before_launch_s
 
     def start(self) -> None:
         """Begin to report."""
@@ -148,8 +156,9 @@ class Reporter:
             self._renewed = begun
         if found.wanted != "run":
             self._ask_to_stop(None, None)
-        elif found.max_duration_s is not None and self.used_s > found.max_duration_s:
-            self._ask_to_stop("max_duration", f"it ran for {found.max_duration_s:g} s, its longest")
+        elif found.max_duration_s is not None and self.launch_s > found.max_duration_s:
+            longest = f"it ran for {found.max_duration_s:g} s, its longest; "
+            self._ask_to_stop("max_duration", longest + "a retry gives it as long again")
         elif (short := self._short()) is not None:
             self._ask_to_stop(*short)
 

@@ -30,7 +30,7 @@ from evomerge.service.runner import reporter as reporter_module
 from evomerge.service.runner.attempt import Failure, cause_of, orders, run
 from evomerge.service.runner.reporter import Reporter
 from evomerge.service.settings import Limits, ServiceSettings
-from evomerge.service.store import events, jobs
+from evomerge.service.store import audit, events, jobs
 from evomerge.service.store.events import NewEvent
 from evomerge.service.store.job import Cause, Job
 from evomerge.service.store.people import Project
@@ -227,3 +227,48 @@ def test_settings_reach_a_runner_as_they_are(tmp_path: Path) -> None:
     )
     sent = json.loads(json.dumps(settings.to_json()))
     assert ServiceSettings.from_json(sent) == settings
+
+
+def begun(database: Database) -> Job:
+    claimed = claim(database, HERE, Limits())
+    assert claimed is not None
+    job = states.begin(database, claimed.id, claimed.claim, HERE)
+    assert job is not None
+    return job
+
+
+def runs_out(database: Database, settings: ServiceSettings, job: Job) -> Job:
+    """The job after an attempt that runs until its time is over."""
+    reporter, interrupted = reporter_of(database, settings, job)
+    reporter.start()
+    interrupted.wait()
+    assert reporter.stop is not None
+    reporter.close(reporter.stop)
+    return jobs.get(database, job.id)
+
+
+@EMBEDDED
+def test_the_time_of_a_job_is_for_all_attempts_and_a_person_gives_it_anew(
+    database: Database, settings: ServiceSettings, project: Project
+) -> None:
+    queued(database, project.id, max_duration_s=1.0)
+    job = begun(database)
+    ending = Ending(outcome="failed", cause="worker", used_s=50.0)
+    states.finish(database, job.id, job.claim, ending, backoff_s=0.0)
+    again = runs_out(database, settings, begun(database))  # it had no time left
+    assert (again.state, again.cause) == ("failed", "max_duration")
+    assert again.used_s > 50.0
+    moves.retry(database, job.id, who=ADMIN)
+    retried = runs_out(database, settings, begun(database))
+    assert retried.cause == "max_duration"
+    assert retried.used_s > again.used_s + 1.0
+    moves.wish(database, job.id, "run", settings=settings, who=ADMIN)
+    resumed = begun(database)
+    states.lose(database, job.id, resumed.claim, "killed", backoff_s=0.0)
+    reporter, _ = reporter_of(database, settings, begun(database))
+    assert reporter.launch_s < 1.0
+    given = [entry.detail for entry in audit.find(database, what=job.id).items[:2]]
+    assert given == [
+        {"max_duration_s": 1.0, "used_before_s": round(used, 3)}
+        for used in (retried.used_s, again.used_s)
+    ]

@@ -50,7 +50,10 @@ def resume(
     here: Here,
     changes: Annotated[Resumption | None, Body()] = None,
 ) -> JobDetail:
-    """Go on with a paused search, or with an ended one and a larger budget."""
+    """Go on with a paused search, or with an ended one and a larger budget.
+
+    Its `max_duration_s` counts anew, but not that of a job that runs or waits for an attempt.
+    """
     job = moves.wish(
         here.database,
         job_id,
@@ -65,7 +68,10 @@ def resume(
 
 @router.post("/retry", summary="Try a job again", responses=responses(*CHANGING))
 def retry(job_id: JobId, caller: Runner, here: Here) -> JobDetail:
-    """Queue a failed or cancelled job again; a search goes on from its record."""
+    """Queue a failed or cancelled job again; a search goes on from its record.
+
+    Its `max_duration_s` counts anew.
+    """
     return shown(here, moves.retry(here.database, job_id, who=caller.who, scope=caller.scope))
 
 

@@ -465,7 +465,7 @@ function Running({ run, setRun, projects }) {
       <${Field} id="run-priority" label="Priority" hint="higher ones run first">
         <input id="run-priority" class="short" type="number" min="-100" max="100" value=${run.priority} onInput=${change("priority")} />
       <//>
-      <${Field} id="run-hours" label="Hours of one attempt at most" hint="empty: no limit">
+      <${Field} id="run-hours" label="Hours it may run at most" hint="over all attempts; a retry or resume by you counts anew; empty: no limit">
         <input id="run-hours" class="short" type="number" min="0" step="any" value=${run.hours} onInput=${change("hours")} />
       <//>
       <${Field} id="run-not-before" label="Not before" hint="empty: at once">

@@ -36,7 +36,7 @@ export function Request({ job }) {
     <dl class="tiles">
       <div><dt>Priority</dt><dd>${job.priority}</dd></div>
       <div><dt>Attempts</dt><dd>${job.attempts}<small>${job.retries_left} retries left</small></dd></div>
-      <div><dt>Longest attempt</dt><dd>${job.max_duration_s ? duration(job.max_duration_s) : "no limit"}</dd></div>
+      <div><dt>Runs at most</dt><dd>${job.max_duration_s ? duration(job.max_duration_s) : "no limit"}</dd></div>
       <div><dt>Made</dt><dd>${moment(job.made)}</dd></div>
     </dl>
     ${yaml.value && html`<${Block} text=${yaml.value} label="Job file" />`}
