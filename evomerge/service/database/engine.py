@@ -7,7 +7,7 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,25 @@ _BUSY_S = 60
 
 _CONNECT_S = 10
 _LOCK_S = 60
+_TOLD = "told"
+"""In the `info` of a session: what its listeners are told at its commit."""
+
 _POOLED = 20
 """Connections of a process at most; a server's threads wait for a free one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
-    """An open database. shown: its URL without a password."""
+    """An open database. shown: its URL without a password.
+
+    listeners: called with what `tell_when_kept` was given, once its transaction is committed.
+    """
 
     engine: sqlalchemy.Engine = field(repr=False)  # its URL may have a password in its query
     shown: str
+    listeners: list[Callable[[Any], object]] = field(
+        default_factory=list, repr=False, compare=False
+    )
 
     @property
     def url(self) -> str:
@@ -60,6 +69,9 @@ class Database:
         with self._errors(), Session(engine, expire_on_commit=False) as session, session.begin():
             session.connection()  # begins now, and not with the first statement
             yield session
+        for what in session.info.get(_TOLD, ()):
+            for listener in self.listeners:
+                listener(what)
 
     def close(self) -> None:
         """Close all connections."""
@@ -69,6 +81,11 @@ class Database:
     def _errors(self) -> Iterator[None]:
         with storage_errors(self.shown):
             yield
+
+
+def tell_when_kept(session: Session, what: object) -> None:
+    """Tell the listeners of the database once the transaction is committed; else never."""
+    session.info.setdefault(_TOLD, []).append(what)
 
 
 class NoAccess(StorageError):

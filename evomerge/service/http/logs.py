@@ -8,9 +8,10 @@ import logging
 import re
 import secrets
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -36,9 +37,10 @@ def log(event: str, *, level: str = "info", **facts: Any) -> None:
         sys.stderr.flush()
 
 
-def log_error(event: str, error: BaseException, scope: Scope | None = None) -> None:
+def log_error(event: str, error: BaseException, scope: Scope | None = None, **facts: Any) -> None:
     """Log a failure of the server with its trace."""
-    facts = {} if scope is None else {"request_id": request_id_of(scope), "path": scope["path"]}
+    if scope is not None:
+        facts |= {"request_id": request_id_of(scope), "path": scope["path"]}
     trace = "".join(traceback.format_exception(error))
     log(event, level="error", error=f"{type(error).__name__}: {error}", trace=trace, **facts)
 
@@ -62,6 +64,32 @@ def take_library_logs() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
         logger.setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def taking_strays() -> Iterator[None]:
+    """Log what Python itself writes to stderr: its warnings, and errors that nothing catches."""
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook, sys.unraisablehook = _thread_failed, _not_raised
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        threading.excepthook, sys.unraisablehook = before
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is None or isinstance(failed.exc_value, SystemExit):
+        return
+    name = None if failed.thread is None else failed.thread.name
+    log_error("thread_failed", failed.exc_value, thread=name)
+
+
+def _not_raised(failed: sys.UnraisableHookArgs) -> None:
+    """Of an error where none can be raised, such as at the end of an object."""
+    if failed.exc_value is not None:
+        log_error("not_raised", failed.exc_value, where=failed.err_msg)
 
 
 def request_id_of(scope: Scope) -> str | None:

@@ -28,6 +28,7 @@ from evomerge.service.http.app import make_app
 from evomerge.service.http.guards import is_loopback
 from evomerge.service.http.here import DEFAULT_PROJECT
 from evomerge.service.http.web_settings import WebSettings
+from evomerge.service.queue.steps import Step
 from evomerge.service.runner.supervisor import Supervisor
 from evomerge.service.settings import DATABASE_FILE, ServiceSettings
 from evomerge.service.store import people
@@ -77,7 +78,8 @@ def open_server(settings: ServiceSettings, web: WebSettings) -> Iterator[OpenSer
         close.callback(database.close)
         migrate(database)
         first = first_token(database)
-        supervisor = Supervisor(database, settings) if settings.slots else None
+        database.listeners.append(log_step)
+        supervisor = Supervisor(database, settings, told=log_step) if settings.slots else None
         sender = Sender(
             database,
             lambda: Post(web.webhooks, public_url=web.public_url),
@@ -85,6 +87,7 @@ def open_server(settings: ServiceSettings, web: WebSettings) -> Iterator[OpenSer
             keep_s=settings.purge_after_s,
         )
         logs.take_library_logs()
+        close.enter_context(logs.taking_strays())
         config = uvicorn.Config(
             make_app(settings, database, web=web, supervisor=supervisor, sender=sender),
             log_config=None,
@@ -161,6 +164,16 @@ def log_try(ended: Try) -> None:
     arrived = ended.outcome == "delivered"
     facts = {**vars(ended), "seconds": round(ended.seconds, 3)}
     logs.log("webhook", level="info" if arrived else "warning", **facts)
+
+
+def log_step(step: Step) -> None:
+    """Log a step of a job's life; what is not known of it stays out."""
+    facts = {name: value for name, value in vars(step).items() if value is not None}
+    what = facts.pop("what")
+    if step.seconds is not None:
+        facts["seconds"] = round(step.seconds, 3)
+    bad = what in ("failed", "retried", "lost")
+    logs.log(f"job_{what}", level="warning" if bad else "info", **facts)
 
 
 def _certificate(settings: ServiceSettings) -> ssl.SSLContext | None:

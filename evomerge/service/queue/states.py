@@ -22,9 +22,10 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from evomerge.errors import hide_secrets, one_line
-from evomerge.service.database.engine import Database, now
+from evomerge.service.database.engine import Database, now, tell_when_kept
 from evomerge.service.database.tables import JobRow
 from evomerge.service.queue import retries
+from evomerge.service.queue.steps import step_of
 from evomerge.service.runner.identity import ProcessIdentity
 from evomerge.service.store import events
 from evomerge.service.store.events import Fenced, NewEvent
@@ -40,6 +41,9 @@ MOVES: Mapping[State, frozenset[State]] = {
     "failed": frozenset({"queued"}),
     "cancelled": frozenset({"queued"}),
 }
+
+ATTEMPTED = ("starting", "running")
+"""The states of a job that an attempt has."""
 
 _ENDED = ("succeeded", "failed", "cancelled")
 _LONGEST_MESSAGE = 2000
@@ -79,8 +83,12 @@ def move(
 
 def tell(session: Session, row: JobRow, before: State | None) -> None:
     """Write the event of a job's state, and what webhooks are told; before: None if it is new."""
-    events.add(session, row, [state_event(row)])
+    event = state_event(row)
+    events.add(session, row, [event])
     outbox.announce(session, row, before)
+    # A move of a claimed job may be made by its runner; supervisors read it from its events.
+    if before not in ATTEMPTED:
+        tell_when_kept(session, step_of(job_of(row), dict(event.body)))
 
 
 def state_event(row: JobRow) -> NewEvent:

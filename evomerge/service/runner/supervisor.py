@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evomerge.errors import one_line
 from evomerge.service.database.engine import Database
@@ -19,8 +19,10 @@ from evomerge.service.outage import Outage
 from evomerge.service.queue import states
 from evomerge.service.queue.claim import claim
 from evomerge.service.queue.lost import Lost, lost_jobs
+from evomerge.service.queue.steps import Step
 from evomerge.service.runner.attempt import orders
 from evomerge.service.runner.identity import marked, own_identity
+from evomerge.service.runner.life import Life
 from evomerge.service.runner.resources import Shortage, shortage
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import jobs, people, uploads
@@ -46,14 +48,24 @@ class Supervisor:
     """A thread of a server; `start` it once, `stop` it at the end: runners go on without it."""
 
     def __init__(
-        self, database: Database, settings: ServiceSettings, *, runner: Sequence[str] = RUNNER
+        self,
+        database: Database,
+        settings: ServiceSettings,
+        *,
+        runner: Sequence[str] = RUNNER,
+        told: Callable[[Step], object] = lambda _: None,
     ) -> None:
-        """runner: the command that runs one attempt."""
+        """runner: the command that runs one attempt. told: called with each step of its jobs.
+
+        Steps that the database's listeners are told are not among them.
+        """
         self.held: Shortage | None = None
         self._database = database
         self._settings = settings
         self._runner = tuple(runner)
         self._server = own_identity()
+        self._told = told
+        self._life = Life(database, told)
         self._children: dict[tuple[str, int], subprocess.Popen[str]] = {}
         self._next = {"lost": 0.0, "purge": 0.0}
         self._turned = time.monotonic()
@@ -80,8 +92,12 @@ class Supervisor:
 
     def _work(self) -> None:
         outage = Outage(_log, "the queue cannot be looked at")
+        found = False
         while not self._ended.is_set():
             try:
+                if not found:
+                    self._life.find()
+                    found = True
                 self.turn()
             except Exception as error:
                 outage.failed(error)
@@ -96,6 +112,7 @@ class Supervisor:
         if self._due("lost", _LOST_EVERY_S):
             for lost in lost_jobs(self._database, lease_s=self._settings.lease_s):
                 self._take_back(lost)
+        self._life.look()
         while not self._ended.is_set() and self._start_next():
             pass
         if self._due("purge", _PURGE_EVERY_S):
@@ -130,14 +147,13 @@ class Supervisor:
             return  # it is reaped, which says more
         if lost.hangs and job.runner is not None:
             job.runner.send(signal.SIGKILL)
+        self._life.follow(job)
         self._lose(job.id, job.claim, lost.why)
 
     def _lose(self, job_id: str, number: int, why: str) -> None:
         self._end_leftovers(job_id, number)
         backoff_s = self._settings.backoff_s
-        job = states.lose(self._database, job_id, number, why, backoff_s=backoff_s)
-        if job is not None:
-            _log.warning("job %s: attempt lost: %s; now %s", job_id, why, job.state)
+        states.lose(self._database, job_id, number, why, backoff_s=backoff_s)
 
     def _end_leftovers(self, job_id: str, number: int) -> None:
         """End what a runner has started and left behind, so that it disturbs no other attempt."""
@@ -159,6 +175,7 @@ class Supervisor:
         job = claim(self._database, self._server, settings.limits, slots=settings.slots)
         if job is None:
             return False
+        self._life.follow(job)
         try:
             self._children[job.id, job.claim] = self._spawn(job)
         except OSError as error:
@@ -207,7 +224,16 @@ class Supervisor:
                 shutil.rmtree(folder, ignore_errors=True)
             settings.log_file(job.id).unlink(missing_ok=True)
             jobs.purge(self._database, job.id)
-            _log.info("job %s: purged", job.id)
+            self._told(
+                Step(
+                    what="purged",
+                    job=job.id,
+                    project=job.project,
+                    kind=job.kind,
+                    state=job.state,
+                    attempt=job.attempts,
+                )
+            )
         for project in people.projects(self._database):
             uploads.sweep(self._database, project.id, data=settings.data)
         for left in (*settings.data.glob(".making-*"), *settings.data.glob(".going-*")):

@@ -37,14 +37,21 @@ class NewEvent:
     at: float | None = None
 
 
-def read(db: Database, job: str, *, after: int = 0, limit: int = 1000) -> tuple[StoredEvent, ...]:
-    """Events with a higher number than `after`, in order. The asker's right is checked by `get`."""
+def read(
+    db: Database, job: str, *, after: int = 0, limit: int = 1000, name: str | None = None
+) -> tuple[StoredEvent, ...]:
+    """Events with a higher number than `after`, in order. The asker's right is checked by `get`.
+
+    name: only those with this one.
+    """
     query = (
         select(EventRow)
         .where(EventRow.job == job, EventRow.seq > after)
         .order_by(EventRow.seq)
         .limit(limit)
     )
+    if name is not None:
+        query = query.where(EventRow.name == name)
     with db.read() as session:
         rows = session.scalars(query).all()
     return tuple(

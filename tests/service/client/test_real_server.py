@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,9 @@ import pytest
 import evomerge
 from evomerge.search import CandidateDone, Finished, GenerationDone
 from evomerge.service.client.job import StateChanged
+from evomerge.service.http.server import open_existing
+from evomerge.service.settings import ServiceSettings
+from evomerge.service.store import jobs
 from tests.search.jobs import TASKS, job_document, write_models
 from tests.service.runner.servers import wait
 from tests.service.webhooks.receiver import Receiver, in_a_thread, is_signed
@@ -133,9 +137,20 @@ def test_a_search_is_watched_told_exported_and_downloaded_over_a_restart(
         assert done["data"]["result"]["gain"] == vars(result.gain)
         assert done["data"]["result"]["headline"] == result.headline
         server.close()
+    with open_existing(ServiceSettings(data=data)) as database:
+        project = jobs.get(database, job.id).project
     log = (tmp_path / "server.log").read_text()
     assert secret not in log
     assert webhook.secret not in log
+    told = [json.loads(line) for line in log.splitlines()]
+    assert {("started", None), ("stopped", None)} <= {(e["event"], e.get("job")) for e in told}
+    for each, kind in ((job, "search"), (export, "export")):
+        life = [line for line in told if line["event"][:4] == "job_" and line["job"] == each.id]
+        names = [line["event"].removeprefix("job_") for line in life]
+        assert names == ["queued", "claimed", "begun", "succeeded"]
+        assert {(line["kind"], line["project"]) for line in life} == {(kind, project)}
+        assert life[-1]["attempt"] == 1
+        assert life[-1]["seconds"] > 0.0
 
 
 @pytest.mark.parametrize(
