@@ -142,12 +142,12 @@ def test_a_search_is_watched_told_exported_and_downloaded_over_a_restart(
     log = (tmp_path / "server.log").read_text()
     assert secret not in log
     assert webhook.secret not in log
-    told = [json.loads(line) for line in log.splitlines()]
-    assert {("started", None), ("stopped", None)} <= {(e["event"], e.get("job")) for e in told}
+    logged = [json.loads(line) for line in log.splitlines()]
+    assert {("started", None), ("stopped", None)} <= {(e["event"], e.get("job")) for e in logged}
     for each, kind in ((job, "search"), (export, "export")):
-        life = [line for line in told if line["event"][:4] == "job_" and line["job"] == each.id]
-        names = [line["event"].removeprefix("job_") for line in life]
-        assert names == ["queued", "claimed", "begun", "succeeded"]
+        life = [line for line in logged if line["event"][:4] == "job_" and line["job"] == each.id]
+        steps = [line["event"].removeprefix("job_") for line in life]
+        assert steps == ["queued", "claimed", "begun", "succeeded"]
         assert {(line["kind"], line["project"]) for line in life} == {(kind, project)}
         assert life[-1]["attempt"] == 1
         assert life[-1]["seconds"] > 0.0
