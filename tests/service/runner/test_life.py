@@ -89,9 +89,14 @@ def test_what_does_not_happen_is_not_told(
 ) -> None:
     job = queued(database, project.id)
     told.clear()
-    with pytest.raises(KeyError), database.write() as session:
-        states.move(session, jobs.locked(session, job.id), "cancelled")
-        raise KeyError
+
+    def fails() -> None:
+        with database.write() as session:
+            states.move(session, jobs.locked(session, job.id), "cancelled")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
     assert told == []
 
 
