@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from evomerge.errors import one_line
+from evomerge.errors import StorageError, one_line
 from evomerge.service.database.engine import Database
 from evomerge.service.outage import Outage
 from evomerge.service.queue import states
@@ -105,6 +105,8 @@ class Supervisor:
                 self._turned = time.monotonic()
                 outage.worked()
             self._ended.wait(self._settings.poll_s)
+        with contextlib.suppress(StorageError):
+            self._life.look()  # what ended since the last turn
 
     def turn(self) -> None:
         """One look at everything."""
