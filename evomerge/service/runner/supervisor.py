@@ -114,11 +114,11 @@ class Supervisor:
         if self._due("lost", _LOST_EVERY_S):
             for lost in lost_jobs(self._database, lease_s=self._settings.lease_s):
                 self._take_back(lost)
-        self._life.look()
         while not self._ended.is_set() and self._start_next():
             pass
         if self._due("purge", _PURGE_EVERY_S):
             self._purge()
+        self._life.look()  # last: what is only told must hold up nothing
 
     def _due(self, what: str, every_s: float) -> bool:
         if time.monotonic() < self._next[what]:
