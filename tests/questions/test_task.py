@@ -25,6 +25,8 @@ from tests.checkpoints import load_tensors, save_tiny_llama, word_tokenizer
 from tests.evals.scripted import score_by_both
 from tests.questions.tables import CHOICES, GENERATED, write_rows
 
+SHIPPED = Path(evomerge.__file__).parent / "questions" / "shipped"
+
 
 @pytest.mark.parametrize("kind", GENERATED)
 def test_generated_answers_score_alike_in_stock_lm_eval(tmp_path: Path, kind: str) -> None:
@@ -32,6 +34,7 @@ def test_generated_answers_score_alike_in_stock_lm_eval(tmp_path: Path, kind: st
     path = write_rows(tmp_path / "mine.jsonl", example.rows())
     report = evomerge.task_from_file(path, tmp_path / "made", kind=kind)
     assert report.kind == kind and report.items == len(example.right)
+    assert_code_is_shipped(report.folder)
     answers = dict(enumerate(example.said))
     stock, ours = score_by_both("mine", answers, folders=[report.folder])
     assert ours == stock
@@ -112,6 +115,15 @@ def test_texts_of_the_table_are_never_templates_lists_or_numbers(tmp_path: Path)
     assert [suite.prompt("mine", item) for item in range(6)] == hostile
     lines = (report.folder / "items.jsonl").read_text(encoding="utf-8").split("\n")
     assert json.loads(lines[0])["choices"] == ["{{ 7 * 7 }}", "1945"]
+    assert_code_is_shipped(report.folder)
+
+
+def assert_code_is_shipped(folder: Path) -> None:
+    """Nothing of a table is in the code of its task: each Python file is one of evomerge's own."""
+    shipped = {file.read_bytes() for file in SHIPPED.glob("*.py")}
+    code = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.py")}
+    assert "dataset.py" in code and set(code) <= {"dataset.py", "scoring.py"}
+    assert set(code.values()) <= shipped
 
 
 def test_a_context_is_a_part_of_the_prompt_where_a_row_has_one(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from evomerge.service.database.engine import Database
 from evomerge.service.http import logs, problems
 from evomerge.service.http.callers import Authentication
 from evomerge.service.http.downloads import Digests
-from evomerge.service.http.guards import Guard
+from evomerge.service.http.guards import Guard, SecurityHeaders
 from evomerge.service.http.here import Service
 from evomerge.service.http.models import describe_documents
 from evomerge.service.http.problems import ProblemDocument
@@ -153,7 +153,8 @@ def make_app(
     _describe(api)
     _serve_page(api)
     guarded = Authentication(api, database, settings, web)
-    return logs.RequestLog(UnreadBodies(Guard(guarded, settings, web)), failed=_failed)
+    named = logs.RequestLog(UnreadBodies(Guard(guarded, settings, web)), failed=_failed)
+    return SecurityHeaders(named, settings)
 
 
 def _failed(scope: Scope) -> ASGIApp:

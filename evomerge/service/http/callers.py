@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from evomerge.errors import EvomergeError
 from evomerge.service.database.engine import Database
 from evomerge.service.http import logs, metrics
-from evomerge.service.http.guards import UNSAFE
+from evomerge.service.http.guards import UNSAFE, is_secure
 from evomerge.service.http.problems import Problem, answer, problem_of
 from evomerge.service.http.rates import Buckets, Failures
 from evomerge.service.http.web_settings import WebSettings
@@ -81,11 +81,6 @@ class Caller:
 def cookie_name(settings: ServiceSettings) -> str:
     """Name of the session's cookie; browsers keep the prefix for cookies of this host over TLS."""
     return "__Host-evomerge" if is_secure(settings) else "evomerge_session"
-
-
-def is_secure(settings: ServiceSettings) -> bool:
-    """Whether browsers reach the server over TLS."""
-    return settings.behind_proxy or settings.tls_certificate is not None
 
 
 class Authentication:

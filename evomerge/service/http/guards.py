@@ -47,14 +47,44 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+class SecurityHeaders:
+    """Adds the headers of security to every answer; this stands outside all that may answer."""
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
+        self._app = app
+        self._secure = is_secure(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._add(MutableHeaders(scope=message))
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+    def _add(self, headers: MutableHeaders) -> None:
+        headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["X-Frame-Options"] = "DENY"
+        headers["Referrer-Policy"] = "no-referrer"
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
+        headers.setdefault("Cache-Control", "no-store")
+        if self._secure:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+
+
 class Guard:
-    """Refuses foreign names, foreign origins and large bodies; adds the headers of security."""
+    """Refuses foreign names, foreign origins and large bodies."""
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, web: WebSettings) -> None:
         self._app = app
         self._web = web
         self._upload_bytes = settings.limits.upload_bytes
-        self._secure = settings.behind_proxy or settings.tls_certificate is not None
+        self._secure = is_secure(settings)
         self._public = not is_loopback(settings.host) or settings.behind_proxy
         self._names = _names(settings.host, web.hosts, public=self._public)
 
@@ -64,22 +94,15 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._add_headers(MutableHeaders(scope=message))
-            await send(message)
-
-        problem = self._problem(scope, headers)
+        problem = self._problem(scope, Headers(scope=scope))
         if problem is not None:
-            await answer(problem, request_id_of(scope))(scope, receive, sending)
+            await answer(problem, request_id_of(scope))(scope, receive, send)
             return
         if _is_upload(scope):  # the route counts its bytes as they come
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send)
             return
         body = _Body(receive, self._web.body_bytes)
-        await self._app(scope, body.receive, sending)
+        await self._app(scope, body.receive, send)
 
     def _problem(self, scope: Scope, headers: Headers) -> Problem | None:
         hosts = headers.getlist("host")
@@ -142,17 +165,10 @@ class Guard:
         # A number is no name that someone else's DNS can point here.
         return address.is_loopback or self._public
 
-    def _add_headers(self, headers: MutableHeaders) -> None:
-        headers.setdefault("Content-Security-Policy", PAGE_POLICY)
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["X-Frame-Options"] = "DENY"
-        headers["Referrer-Policy"] = "no-referrer"
-        headers["Cross-Origin-Opener-Policy"] = "same-origin"
-        headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
-        headers.setdefault("Cache-Control", "no-store")
-        if self._secure:
-            headers["Strict-Transport-Security"] = "max-age=31536000"
+
+def is_secure(settings: ServiceSettings) -> bool:
+    """Whether browsers reach the server over TLS."""
+    return settings.behind_proxy or settings.tls_certificate is not None
 
 
 def _names(host: str, given: Iterable[str], *, public: bool) -> frozenset[str]:

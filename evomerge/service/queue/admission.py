@@ -16,6 +16,7 @@ from evomerge.service.store.audit import Who
 from evomerge.service.store.job import Job, NewJob
 from evomerge.service.store.pages import Scope
 from evomerge.service.store.refusals import Conflict, NotFound, Refusal
+from evomerge.service.store.texts import check_name
 
 
 def admit(db: Database, job: NewJob, settings: ServiceSettings, *, scope: Scope = None) -> NewJob:
@@ -40,7 +41,7 @@ def admit(db: Database, job: NewJob, settings: ServiceSettings, *, scope: Scope 
     return replace(
         job,
         request=request,
-        name=job.name or name,
+        name=check_name(job.name or name, field="name", most=200),
         max_duration_s=_duration(job.max_duration_s, limits.duration_s),
     )
 

@@ -25,7 +25,7 @@ from evomerge.service.store.job import Wanted as Wanted
 from evomerge.service.store.job import job_of, new_id
 from evomerge.service.store.pages import Page, Scope, newest_first
 from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
-from evomerge.service.store.texts import LATEST_S, LATEST_TEXT, check_text, time_text
+from evomerge.service.store.texts import LATEST_S, LATEST_TEXT, check_name, check_text, time_text
 
 _ID = re.compile(r"j[a-z2-7]{15}")
 _LONGEST_S = 10 * 365 * 86400.0
@@ -57,7 +57,7 @@ def submit(
     with another request, OverLimit, NotFound (project, parent), Refusal.
     """
     digest = _digest(asked or job)
-    check_text(job.name, field="name", most=200)
+    check_name(job.name, field="name", most=200)
     check_text(job.owner, field="owner", most=200)
     if job.idempotency is not None:
         check_text(job.idempotency, field="Idempotency-Key", most=200)
@@ -167,7 +167,7 @@ def edit(
                 mend="resume or retry it first",
             )
         if "name" in changes:
-            check_text(changes["name"], field="name", most=200)
+            check_name(changes["name"], field="name", most=200)
             row.name = changes["name"]
         row.priority = changes.get("priority", row.priority)
         row.not_before = changes.get("not_before", row.not_before)

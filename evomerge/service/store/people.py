@@ -18,7 +18,7 @@ from evomerge.service.store.audit import Who, note
 from evomerge.service.store.job import new_id
 from evomerge.service.store.pages import Scope
 from evomerge.service.store.refusals import Conflict, NotFound, Refusal
-from evomerge.service.store.texts import LATEST_S, LATEST_TEXT, check_text, time_text
+from evomerge.service.store.texts import LATEST_S, LATEST_TEXT, check_name, check_text, time_text
 
 Role = Literal["viewer", "runner", "admin"]
 
@@ -70,7 +70,7 @@ class BrowserSession:
 
 def make_project(db: Database, name: str, *, who: Who) -> Project:
     """A new project. Raises Refusal for a bad name, Conflict for one that is taken."""
-    check_text(name, field="name", least=1, most=100)
+    check_name(name, field="name", least=1, most=100)
     if name != name.strip():
         raise Refusal("begins or ends with a space", field="name", value=name, mend="leave it out")
     with db.write() as session:
@@ -119,8 +119,8 @@ def make_token(
 
     projects: ids; None: all. expires: seconds since the epoch. Raises Refusal, NotFound.
     """
-    check_text(name, field="name", least=1, most=100)
-    check_text(person, field="person", least=1, most=100)
+    check_name(name, field="name", least=1, most=100)
+    check_name(person, field="person", least=1, most=100)
     if role not in get_args(Role):
         raise Refusal(
             "not a role", field="role", value=role, mend=f"give {', '.join(get_args(Role))}"

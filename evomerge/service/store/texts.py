@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime
 
 from evomerge.service.store.refusals import Refusal
+
+_TURNED = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Classes of characters that turn the direction of writing."""
 
 LATEST_S = 4e9
 """The latest time that is kept, in the year 2096; a later one is milliseconds, or a slip."""
@@ -38,6 +42,23 @@ def check_text(text: object, *, field: str, most: int, least: int = 0) -> str:
             mend="leave them out",
         )
     return text
+
+
+def check_name(text: object, *, field: str, most: int, least: int = 0) -> str:
+    """The text, if it also shows what it says: names are read beside others. Raises Refusal."""
+    name = check_text(text, field=field, most=most, least=least)
+    if any(_turns(sign) for sign in name):
+        raise Refusal(
+            "has characters that turn the direction of writing or end a line",
+            field=field,
+            value=name.encode("unicode_escape").decode(),
+            mend="leave them out",
+        )
+    return name
+
+
+def _turns(sign: str) -> bool:
+    return unicodedata.bidirectional(sign) in _TURNED or unicodedata.category(sign) in ("Zl", "Zp")
 
 
 def _can_encode(text: str) -> bool:

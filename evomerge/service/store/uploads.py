@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -17,12 +16,10 @@ from evomerge.service.store import upload_files
 from evomerge.service.store.audit import Who, note
 from evomerge.service.store.job import new_id
 from evomerge.service.store.pages import Page, Scope, newest_first
-from evomerge.service.store.refusals import NotFound, Refusal, TooLarge
-from evomerge.service.store.texts import check_text
+from evomerge.service.store.refusals import NotFound, TooLarge
 
 Format = Literal["csv", "json", "parquet"]
 
-_TURNED = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 _MEND = "delete uploads that are not needed; a few thousand rows are enough for any score"
 
 
@@ -57,19 +54,6 @@ class Upload(NewUpload):
 def next_id() -> str:
     """The id of a new upload."""
     return new_id("u")
-
-
-def check_name(name: str) -> str:
-    """A file's name that can be shown. Raises Refusal."""
-    check_text(name, field="name", least=1, most=200)
-    if any(unicodedata.bidirectional(sign) in _TURNED for sign in name):
-        raise Refusal(
-            "has characters that turn the direction of writing",
-            field="name",
-            value=name.encode("unicode_escape").decode(),
-            mend="leave them out",
-        )
-    return name
 
 
 def used_bytes(db: Database, project: str) -> int:

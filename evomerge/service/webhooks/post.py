@@ -204,5 +204,7 @@ def _seconds(given: bytes) -> float | None:
 
 def _said(error: Exception) -> str:
     """Why there was no answer, in one short line."""
+    if isinstance(error, httpcore2.RemoteProtocolError):  # its text has parts of the answer
+        return "cannot be reached (it hung up, or what it answers is no HTTP)"
     reason = one_line(hide_secrets(str(error))) or type(error).__name__
     return f"cannot be reached ({reason})"[:_LONGEST_ERROR]

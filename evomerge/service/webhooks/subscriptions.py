@@ -15,7 +15,7 @@ from evomerge.service.store.audit import Who, note
 from evomerge.service.store.job import new_id
 from evomerge.service.store.pages import Scope
 from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
-from evomerge.service.store.texts import check_text
+from evomerge.service.store.texts import check_name, check_text
 from evomerge.service.webhooks import outbox
 from evomerge.service.webhooks.destinations import Destinations, Target
 from evomerge.service.webhooks.kinds import EVENT_KINDS, TEST
@@ -86,7 +86,7 @@ def make(
 
     Raises Refusal, NotFound (project), OverLimit.
     """
-    check_text(name, field="name", most=200)
+    check_name(name, field="name", most=200)
     target = destinations.read_url(url)
     wanted = _checked(kinds)
     secret = new_secret()
@@ -154,7 +154,7 @@ def edit(
     Raises NotFound, Refusal.
     """
     if changes.name is not None:
-        check_text(changes.name, field="name", most=200)
+        check_name(changes.name, field="name", most=200)
     with db.write() as session:
         row = _locked(session, webhook_id, scope)
         if changes.name is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -201,3 +202,22 @@ def prepare(data: Path) -> Path:
         connection.exec_driver_sql("pragma wal_checkpoint(truncate)")
     database.close()
     return data
+
+
+def routes(house: House) -> list[tuple[str, str]]:
+    """Every method and path of the API, with a real job where one is wanted."""
+    job = house.job().id
+    document = house.client.get("/openapi.json").json()
+    return [
+        (method.upper(), re.sub(r"{[^}]+}", job, path))
+        for path, methods in document["paths"].items()
+        for method in methods
+        if path not in ("/health", "/ready")
+    ]
+
+
+def log_in(house: House, who: str = "runner") -> str:
+    """Log a browser in, which keeps the cookie; the session's CSRF value."""
+    answer = house.post("/session", {"token": house.tokens[who]}, None)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["csrf"])

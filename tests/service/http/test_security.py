@@ -16,21 +16,9 @@ from evomerge.service.http.server import OPERATOR
 from evomerge.service.http.web_settings import WebSettings
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import people
-from tests.service.http.house import API, JOB, URL, House, open_house
+from tests.service.http.house import API, JOB, URL, House, log_in, open_house, routes
 
 NEW = {"kind": "search", "job": JOB}
-
-
-def routes(house: House) -> list[tuple[str, str]]:
-    """Every method and path of the API, with a real job where one is wanted."""
-    job = house.job().id
-    document = house.client.get("/openapi.json").json()
-    return [
-        (method.upper(), re.sub(r"{[^}]+}", job, path))
-        for path, methods in document["paths"].items()
-        for method in methods
-        if path not in ("/health", "/ready")
-    ]
 
 
 # Tokens.
@@ -174,12 +162,6 @@ def test_an_admin_of_one_project_gives_no_rights_beyond_it(house: House) -> None
 
 
 # Browser sessions.
-
-
-def log_in(house: House, who: str = "runner") -> str:
-    answer = house.post("/session", {"token": house.tokens[who]}, None)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["csrf"])
 
 
 def test_a_browser_logs_in_with_a_cookie_that_scripts_cannot_read(house: House) -> None:
@@ -354,10 +336,20 @@ def test_documents_that_are_too_deep_or_repeat_themselves_are_refused(house: Hou
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)
     )
-    for job in ({**JOB, "search_space": deep}, bomb, "!!python/object/apply:os.system [id]"):
+    for job in (
+        {**JOB, "search_space": deep},
+        bomb,
+        "!!python/object/apply:os.system [id]",
+        "a: &a [*a]",
+        "a: " + "[" * 5000,
+    ):
         answer = house.post("/jobs", {"kind": "search", "job": job})
         assert answer.status_code == 422, answer.text[:300]
         assert len(answer.text) < 2000
+    broken = '{"kind": "search", "job": ' + "[" * 100_000  # the reader of JSON itself gives up
+    answer = house.post("/jobs", content=broken, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.json()["mend"].startswith("send one JSON")
 
 
 # What is told and what is not.
@@ -394,20 +386,28 @@ def test_no_secret_is_in_a_log_an_error_or_the_audit(
 
 def test_every_act_is_in_the_audit_log_with_its_address(house: House) -> None:
     job = house.post("/jobs", NEW).json()["id"]
+    house.post(f"/jobs/{job}/move", {"before": None})
     house.post(f"/jobs/{job}/pause")
     house.ask("DELETE", f"/jobs/{job}")
+    house.post(f"/jobs/{job}/restore")
+    failed = house.job(state="failed").id
+    house.post(f"/jobs/{failed}/retry")
     house.post("/tokens", {"name": "n", "person": "p", "role": "viewer"}, "admin")
     house.post("/projects", {"name": "third"}, "admin")
     log_in(house, "viewer")
     acts = house.get("/audit", "admin").json()["items"]
     mine = [act for act in acts if act["address"] == "testclient"]
     assert {act["who"] for act in mine} == {"runner", "admin", "viewer"}
-    named = {act["act"] for act in mine}
-    assert {"job.submit", "job.pause", "job.delete"} <= named
-    assert len(named) >= 6
+    tokens = {each["name"]: each["id"] for each in house.get("/tokens", "admin").json()}
+    assert [act["token"] for act in mine] == [tokens[act["who"]] for act in mine]
+    assert {act["act"] for act in mine if act["what"] == failed} == {"job.retry"}
+    assert {act["act"] for act in mine if act["what"] != failed} == {
+        *(f"job.{act}" for act in ("submit", "pause", "reorder", "delete", "restore")),
+        *("token.make", "project.make", "session.begin"),
+    }
     assert [act["what"] for act in mine if act["act"] == "job.pause"] == [job]
     some = house.get("/audit", "admin", params={"what": job, "limit": 2}).json()
-    assert some["total"] == 3
+    assert some["total"] == 5
     assert len(some["items"]) == 2
 
 

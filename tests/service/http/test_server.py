@@ -32,8 +32,20 @@ def settings(data: Path, **changes: Any) -> ServiceSettings:
 
 def test_the_first_start_makes_a_project_and_one_admin_token(tmp_path: Path) -> None:
     data = tmp_path / "data"
+    before = os.umask(0o022)  # others may read
+    try:
+        _start_twice(data)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert {"runs", "exports", "logs"} <= {each.name for each in data.iterdir()}
+
+
+def _start_twice(data: Path) -> None:
     with open_server(settings(data), WEB) as first:
         assert first.first_token is not None
+        kept = list(data.glob("evomerge.db*"))
+        assert kept and {stat.S_IMODE(file.stat().st_mode) for file in kept} == {0o600}
         token = people.token_of(first.database, first.first_token)
         assert token is not None
         assert (token.role, token.projects) == ("admin", None)
@@ -41,8 +53,6 @@ def test_the_first_start_makes_a_project_and_one_admin_token(tmp_path: Path) -> 
         assert first.url.startswith("http://127.0.0.1:")
     with open_server(settings(data), WEB) as again:
         assert again.first_token is None
-    assert stat.S_IMODE(data.stat().st_mode) == 0o700
-    assert {"runs", "exports", "logs"} <= {each.name for each in data.iterdir()}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.3.2.1"])

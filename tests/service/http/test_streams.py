@@ -208,12 +208,17 @@ def test_a_stream_ends_when_its_token_is_revoked(house: House) -> None:
     assert parsed("\n".join(lines))[-1]["event"] == "state"
 
 
-def test_open_streams_of_a_token_are_limited(template: Path, tmp_path: Path) -> None:
-    house = open_house(tmp_path / "data", template, streams_per_token=1)
-    job = house.job(state="running")
+@pytest.mark.parametrize(
+    ("limit", "other"), [({"streams_per_token": 1}, "viewer"), ({"streams": 1}, "admin")]
+)
+def test_open_streams_of_a_token_and_of_the_server_are_limited(
+    template: Path, tmp_path: Path, limit: dict[str, Any], other: str
+) -> None:
+    house = open_house(tmp_path / "data", template, **limit)
+    job, ended = house.job(state="running"), house.job(state="succeeded")
     with house.client, open_stream(house, job) as stream:
         assert next(stream).startswith(":")
-        refused = house.get(f"/jobs/{job.id}/events")
+        refused = house.get(f"/jobs/{ended.id}/events", other)
         assert refused.status_code == 429
         assert "close one first" in refused.json()["mend"]
         house.set_state(job.id, "succeeded")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evomerge.service.http import table_process
 from evomerge.service.http.problems import Problem
-from evomerge.service.http.table_process import READING_BYTES, problem_of_line, run
+from evomerge.service.http.table_process import READING_BYTES, Tables, problem_of_line, run
 
 OPTIONS = {"shown_as": "ours.csv", "encoding": None, "delimiter": None, "header": True}
 
@@ -58,6 +62,7 @@ def test_the_process_gets_no_secret_of_the_server(
 ) -> None:
     for name in ("PGPASSWORD", "EVOMERGE_DATABASE", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "hidden")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     given: dict[str, str] = {}
 
     def start(_command: list[str], **options: Any) -> None:
@@ -69,6 +74,66 @@ def test_the_process_gets_no_secret_of_the_server(
         run(file, None, OPTIONS, READING_BYTES)
     assert "PATH" in given
     assert "hidden" not in given.values()
+    assert given["HF_HUB_OFFLINE"] == "1"  # it asks no hub
+
+
+def test_a_table_that_takes_too_long_is_refused_and_its_process_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+    start = subprocess.Popen
+
+    def kept(*args: Any, **options: Any) -> subprocess.Popen[str]:
+        started.append(start(*args, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", kept)
+    monkeypatch.setattr(table_process, "_LONGEST_S", 0.0)
+    with (tmp_path / "u1").open("wb+") as file, pytest.raises(Problem) as refused:
+        run(file, None, OPTIONS, READING_BYTES)
+    said = refused.value.document
+    assert (said.status, said.field) == (422, "upload")
+    assert "cannot be read within the limits" in said.detail
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
+
+
+def test_one_process_of_each_kind_runs_at_a_time_and_few_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Path | None] = []
+    most, go = 0, threading.Event()
+
+    def slow(_file: object, out: Path | None, *_: object) -> dict[str, Any]:
+        nonlocal most
+        runs.append(out)
+        most = max(most, runs.count(out))
+        assert go.wait(60)
+        runs.remove(out)
+        return {}
+
+    monkeypatch.setattr(table_process, "run", slow)
+
+    async def ask() -> Problem:
+        tables, file = Tables(), io.BytesIO()
+        asked = []
+        for _ in range(9):  # one that runs, and eight that wait for it
+            asked.append(asyncio.create_task(tables.describe(file, OPTIONS)))
+            for _ in range(5):  # until it waits
+                await asyncio.sleep(0)
+        asked.append(asyncio.create_task(tables.make(file, tmp_path, OPTIONS)))
+        try:
+            while len(set(runs)) < 2:
+                await asyncio.sleep(0.001)  # until one of each kind runs
+            with pytest.raises(Problem) as refused:
+                await asyncio.wait_for(tables.describe(file, OPTIONS), 10)
+        finally:
+            go.set()
+        await asyncio.gather(*asked)
+        return refused.value
+
+    said = asyncio.run(ask())
+    assert (said.document.status, most, runs) == (503, 1, [])
+    assert said.headers["Retry-After"]
 
 
 @pytest.mark.parametrize(

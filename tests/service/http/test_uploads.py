@@ -15,6 +15,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from evomerge.service.database.tables import UploadRow
+from evomerge.service.http import table_process
 from evomerge.service.http.downloads import digest_header
 from evomerge.service.settings import Limits
 from evomerge.service.store import audit, upload_files, uploads
@@ -78,7 +79,9 @@ def test_a_name_is_only_shown(house: House, process: Process, name: str) -> None
     assert [file.name for file in files(house)] == [facts["id"]]
 
 
-@pytest.mark.parametrize("name", ["", "a\0.csv", "a\n.csv", "x" * 300, "\u202evsc.exe"])
+@pytest.mark.parametrize(
+    "name", ["", "a\0.csv", "a\n.csv", "x" * 300, "\u202evsc.exe", "a\u2029.csv"]
+)
 def test_a_name_that_cannot_be_shown_is_refused(house: House, process: Process, name: str) -> None:
     answer = send(house, name=name)
     assert (answer.status_code, answer.json()["field"]) == (422, "name")
@@ -106,6 +109,18 @@ def test_what_cannot_be_taken_is_refused_and_leaves_nothing(
     assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.json()
     assert answer.json()["mend"]
     assert files(house) == []
+
+
+def test_a_table_that_cannot_be_read_is_not_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise table_process.problem_of_line("t.csv: no rows; give at least one")
+
+    monkeypatch.setattr(table_process, "run", refuse)
+    answer = send(house)
+    assert (answer.status_code, answer.json()["field"]) == (422, "upload")
+    assert (files(house), house.get("/uploads").json()["items"]) == ([], [])
 
 
 def test_limits_of_a_file_and_of_a_project_hold(

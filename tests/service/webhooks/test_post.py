@@ -7,10 +7,11 @@ import re
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -23,6 +24,7 @@ from tests.service.http.house import ROOT
 from tests.service.webhooks.receiver import LOCAL, OK, Receiver, answer, is_signed
 
 SECRET = new_secret()
+NO_HTTP = Answer(error="cannot be reached (it hung up, or what it answers is no HTTP)")
 
 
 def claimed(url: str, **changes: Any) -> Claimed:
@@ -151,10 +153,33 @@ def test_the_page_says_how_to_verify(monkeypatch: pytest.MonkeyPatch) -> None:
             Answer(status=200),
         ),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", Answer(status=200)),
+        # Nothing that it says is kept.
+        (
+            b"HTTP/1.1 500 hunter2\r\nContent-Length: 7\r\n\r\nhunter2",
+            Answer(status=500, error="answered 500"),
+        ),
+        (b"hunter2\r\n\r\n", NO_HTTP),
+        (b"HTTP/1.1 200 OK\r\nhunter2\r\n\r\n", NO_HTTP),
+        (b"HTTP/1.1 9999 hunter2\r\n\r\n", NO_HTTP),
     ],
 )
 def test_the_status_decides(given: bytes, expected: Answer) -> None:
     assert asyncio.run(sent(Receiver([given]))) == [expected]
+
+
+def test_little_of_a_long_answer_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[int] = []
+    read = httpcore2.Response.aiter_stream
+
+    async def counted(answer: httpcore2.Response) -> AsyncIterator[bytes]:
+        async for part in read(answer):
+            came.append(len(part))
+            yield part
+
+    monkeypatch.setattr(httpcore2.Response, "aiter_stream", counted)
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n" + b"x" * 999_999
+    assert asyncio.run(sent(Receiver([long]))) == [Answer(status=200)]
+    assert sum(came[:-1]) < 2**14
 
 
 def test_a_redirect_is_not_followed() -> None:
@@ -226,6 +251,21 @@ def test_a_name_that_leads_inside_is_not_called(monkeypatch: pytest.MonkeyPatch)
         )
         assert barred.error == "not sent: its name leads to an address that is not allowed"
         assert address not in barred.error
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_every_address_of_a_name_is_checked(monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    addresses = ["127.0.0.1"]  # which is allowed
+    addresses.insert(place, "10.0.0.7")
+
+    def getaddrinfo(_host: str, port: int, **_: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    receiver = Receiver()
+    [barred] = asyncio.run(sent(receiver, url="http://hooks.example:PORT/"))
+    assert barred.error == "not sent: its name leads to an address that is not allowed"
     assert receiver.received == []
 
 

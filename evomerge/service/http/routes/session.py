@@ -13,8 +13,8 @@ from evomerge.service.http.callers import (
     Viewer,
     address_of,
     cookie_name,
-    is_secure,
 )
+from evomerge.service.http.guards import is_secure
 from evomerge.service.http.here import Here, Service
 from evomerge.service.http.models import Login
 from evomerge.service.http.problems import Problem, responses

@@ -24,6 +24,7 @@ from evomerge.service.http.made_tasks import origins
 from evomerge.service.http.problems import Problem, responses
 from evomerge.service.http.views import View, moment
 from evomerge.service.store import upload_files, uploads
+from evomerge.service.store.texts import check_name
 from evomerge.service.store.upload_files import Incoming
 from evomerge.service.store.uploads import NewUpload, Upload
 
@@ -139,7 +140,7 @@ async def upload(
 
     It is read once, to say what it has; one that cannot be read is refused and not kept.
     """
-    uploads.check_name(name)
+    check_name(name, field="name", least=1, most=200)
     expected = _expected(repr_digest)
     _refuse_form(request)
     reading = {"encoding": encoding, "delimiter": delimiter, "header": header}
