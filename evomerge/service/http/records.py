@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,11 @@ _DRAWING_S = 120.0
 _READERS, _DRAWERS = 8, 2
 """Threads for reading records, and for waiting until figures are made. A server has 40; the others
 are for requests that take milliseconds."""
+
+
+_OPTION = re.compile(r"(?<![^\s(])--(trial|point|models|task|item|split)\b")
+_CHANGE = re.compile(r"^--(lost|gained|differ)\b")
+"""What the command line calls the fields of requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,12 +167,30 @@ class Records:
         """The recipe of the winner, of a candidate or of a point of the front. Raises Problem."""
         return await self.read(lambda: self._recipe(job, trial, point))
 
-    async def answers(self, job: Job, **wanted: Any) -> dict[str, Any]:
-        """Answers side by side; `wanted` as the process that reads takes it. Raises Problem."""
+    async def answers(
+        self,
+        job: Job,
+        *,
+        models: Sequence[str],
+        change: str | None,
+        offset: int,
+        limit: int,
+        **wanted: str | int | None,
+    ) -> dict[str, Any]:
+        """Answers side by side. wanted: task, item, split. Raises Problem."""
+
+        fields = {"models": ", ".join(models) or None, "change": change, **wanted}
 
         def read() -> dict[str, Any]:
-            with self._opened(job) as folder:
-                (answers,) = self._other_reader.ask("answers", folder, **wanted)
+            with self._opened(job, **fields) as folder:
+                (answers,) = self._other_reader.ask(
+                    "answers",
+                    folder,
+                    models=models,
+                    wanted={**wanted, **({change: True} if change else {})},
+                    offset=offset,
+                    limit=limit,
+                )
             return _decoded(answers)
 
         return await self.read(read)
@@ -202,10 +226,10 @@ class Records:
         return recipe
 
     @contextlib.contextmanager
-    def _opened(self, job: Job, **fields: str | None) -> Iterator[Path]:
+    def _opened(self, job: Job, **fields: object) -> Iterator[Path]:
         """The run folder of a search. What is wrong with it is told in the words of the API.
 
-        fields: of the request, by name; an error names the first that was given, and the job in
+        fields: of the request, by name. An error names the one that it is about, and the job in
         place of the server's folder. Raises Problem, EvomergeError.
         """
         folder = self.folder(job)
@@ -213,9 +237,8 @@ class Records:
             yield folder
         except RunError as error:
             text = str(error).replace(str(folder), job.id)
-            text = text.replace("--point", "point").replace("--trial", "trial")
-            given = [(name, value) for name, value in fields.items() if value is not None]
-            field, value = given[0] if given else (None, None)
+            text = _CHANGE.sub("change", _OPTION.sub(r"\1", text))
+            field, value = _field_of(text, fields)
             raise Problem(
                 422,
                 text,
@@ -266,6 +289,15 @@ class Records:
                 mend=line.partition("; ")[2] or "see the log of the job; tell the operator",
             )
         return done.stdout
+
+
+def _field_of(text: str, fields: Mapping[str, object]) -> tuple[str | None, object]:
+    """The field that an error is about, with its value: it begins with the name, or quotes it."""
+    first = re.match(r"(\w+)[ :]", text)
+    if first and first[1] in fields:
+        return first[1], fields[first[1]]
+    quoted = ((name, value) for name, value in fields.items() if isinstance(value, str))
+    return next((each for each in quoted if each[1] in text), (None, None))
 
 
 def _is_settled(job: Job) -> bool:

@@ -25,6 +25,7 @@ from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store import events, jobs, people
 from evomerge.service.store.events import NewEvent
 from evomerge.service.store.jobs import Job, NewJob
+from tests.search import answered as answered_search
 
 ROOT = Path(evomerge.__file__).parents[1]
 MODELS = ROOT / "examples" / "kana" / "models"
@@ -128,6 +129,14 @@ class House:
             archive.extractall(folder.parent, filter="data")
         shutil.move(folder.parent / kind, folder)
         return job
+
+    def answered(self) -> Job:
+        """A search that has succeeded and kept what its models answered; see `answered_search`."""
+        tasks = answered_search.make_job().objectives
+        objectives = [{"task": each.task, "metric": each.metric} for each in tasks]
+        job = self.job(state="succeeded", request={**JOB, "objectives": objectives})
+        with answered_search.answered(self.settings.run_dir(job.id)):
+            return job
 
     def exported(self, files: Mapping[str, bytes], *, project: str = "default") -> Job:
         """An export that has succeeded, with files."""

@@ -50,6 +50,7 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     data = prepare(tmp_path_factory.mktemp("page") / "data")
     made = _house(data)
     jobs = {"weights": made.searched().id, "front": made.searched(kind="front").id}
+    jobs["answered"] = made.answered().id
     jobs["waiting"] = made.job(name="waiting").id
     jobs["second"] = made.job(name="second").id
     jobs["paused"] = made.job(name="paused").id

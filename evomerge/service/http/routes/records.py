@@ -116,14 +116,10 @@ async def read_answers(
     document = await here.records.answers(
         await _job(here, caller, job_id),
         models=models or [],
-        wanted={
-            "lost": change == "lost",
-            "gained": change == "gained",
-            "differ": change == "differ",
-            "task": task,
-            "item": item,
-            "split": split,
-        },
+        change=change,
+        task=task,
+        item=item,
+        split=split,
         offset=offset,
         limit=limit,
     )
