@@ -162,6 +162,11 @@ def test_answers_are_shown_beside_the_parents_lost_ones_first(desk: Seat, site: 
     desk.page.get_by_text("1 to 4 of 4").wait_for()
     desk.page.get_by_label("Task").select_option("kana_chosen")
     desk.page.get_by_text("No item is like that").wait_for()
+    desk.page.get_by_label("Show").select_option("")
+    desk.wait_count(items, 10)
+    desk.page.get_by_label("Items").select_option("validation")
+    desk.page.get_by_text("no answers to validation items can be shown").wait_for()
+    assert items.count() == 0  # not those of the choice before
 
 
 def test_a_record_without_answers_says_so(desk: Seat, site: Site) -> None:

@@ -1,5 +1,7 @@
 // Show me: what the winner answered beside its parents, item by item, lost and gained items first.
-import { Waiting, useRecord } from "./record.js";
+import { get, path } from "./api.js";
+import { useFetched } from "./parts.js";
+import { Waiting } from "./record.js";
 import { html, useState } from "./view.js";
 import { counted, number } from "./words.js";
 
@@ -11,13 +13,15 @@ export function Answers({ job, status }) {
   const [task, setTask] = useState("");
   const [split, setSplit] = useState("");
   const [offset, setOffset] = useState(0);
-  const found = useRecord(job, "answers", { change, task, split, offset, limit: PAGE }, [
-    change,
-    task,
-    split,
-    offset,
-    status?.finished,
-  ]);
+  // The place of a page comes with its items: until others are here, these stay on screen.
+  const found = useFetched(
+    (stop) =>
+      get(path("jobs", job.id, "answers"), { change, task, split, offset, limit: PAGE }, stop).then((sheet) => ({
+        ...sheet,
+        offset,
+      })),
+    [job.id, job.state, change, task, split, offset, status?.finished],
+  );
   const tasks = [
     ...new Set((job.request.objectives ?? []).flatMap((each) => (each.members?.length ? each.members.map((m) => m.task ?? m) : [each.task]))),
     ...(job.request.report ?? []),
@@ -26,7 +30,8 @@ export function Answers({ job, status }) {
     act(event.target.value);
     setOffset(0);
   };
-  const it = found.value;
+  // What is refused has no answers: those of the choice before would pass for its own.
+  const it = [409, 422].includes(found.problem?.status) ? null : found.value;
   return html`<h2>Answers, item by item</h2>
     <form class="filters" onSubmit=${(event) => event.preventDefault()}>
       <label
@@ -52,7 +57,7 @@ export function Answers({ job, status }) {
         </select></label
       >
     </form>
-    <${Waiting} it=${found} words=${found.problem?.message ?? "No answers are kept yet."} />
+    <${Waiting} it=${{ ...found, value: it }} words=${found.problem?.message ?? "No answers are kept yet."} />
     ${it &&
     html`<p class="caption" role="status">
         ${counted(it.total, "item")} of the ${it.split} split${it.against && it.counts
@@ -62,7 +67,7 @@ export function Answers({ job, status }) {
       ${it.items.length === 0 && html`<p class="empty">No item is like that.</p>`}
       ${it.items.map((item) => html`<${Item} key=${`${item.task} ${item.item} ${item.metric}`} item=${item} />`)}
       <div class="pages">
-        <span>${it.total ? `${offset + 1} to ${Math.min(offset + PAGE, it.total)} of ${it.total.toLocaleString("en")}` : ""}</span>
+        <span>${it.total ? `${it.offset + 1} to ${it.offset + it.items.length} of ${it.total.toLocaleString("en")}` : ""}</span>
         <button disabled=${offset === 0} onClick=${() => setOffset(Math.max(0, offset - PAGE))}>Before</button>
         <button disabled=${offset + PAGE >= it.total} onClick=${() => setOffset(offset + PAGE)}>After</button>
       </div>`}`;
