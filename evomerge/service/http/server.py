@@ -77,7 +77,7 @@ def open_server(settings: ServiceSettings, web: WebSettings) -> Iterator[OpenSer
         database = open_database(settings.database_url)
         close.callback(database.close)
         migrate(database)
-        first = first_token(database)
+        first = people.make_first_admin(database, project=DEFAULT_PROJECT, who=OPERATOR)
         database.listeners.append(log_step)
         supervisor = Supervisor(database, settings, told=log_step) if settings.slots else None
         sender = Sender(
@@ -144,18 +144,6 @@ def make_folders(settings: ServiceSettings) -> None:
             f"{data}: the folder cannot be written ({error.strerror}); give another, or change its "
             "owner"
         ) from error
-
-
-def first_token(database: Database) -> str | None:
-    """On an empty database a project and an admin's token, whose secret is returned."""
-    if people.has_admin(database):
-        return None
-    if not people.projects(database):
-        people.make_project(database, DEFAULT_PROJECT, who=OPERATOR)
-    _, secret = people.make_token(
-        database, name="first start", person="admin", role="admin", who=OPERATOR
-    )
-    return secret
 
 
 def log_try(ended: Try) -> None:

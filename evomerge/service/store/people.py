@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
 
 from evomerge.errors import StorageError
 from evomerge.service.database.engine import Database, lock, now
@@ -77,11 +78,7 @@ def make_project(db: Database, name: str, *, who: Who) -> Project:
         lock(session, "projects")
         if session.scalars(select(ProjectRow).where(ProjectRow.name == name)).first() is not None:
             raise Conflict("there is one already", field="name", value=name, mend="use another")
-        row = ProjectRow(id=new_id("p"), name=name, made=now(session))
-        session.add(row)
-        note(session, who, "project.make", row.id, project=row.id, detail={"name": name})
-        session.flush()
-        return _project(row)
+        return _project(_add_project(session, name, who))
 
 
 def projects(db: Database, *, scope: Scope = None) -> tuple[Project, ...]:
@@ -125,7 +122,6 @@ def make_token(
         raise Refusal(
             "not a role", field="role", value=role, mend=f"give {', '.join(get_args(Role))}"
         )
-    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     with db.write() as session:
         at = now(session)
         if expires is not None:
@@ -136,21 +132,30 @@ def make_token(
                 raise NotFound(
                     "no such project", field="projects", value=project, mend="check its name"
                 )
-        row = TokenRow(
-            id=new_id("t"),
-            name=name,
-            person=person,
-            role=role,
-            projects=None if projects is None else sorted(set(projects)),
-            hash=_hash(secret),
-            made=at,
-            expires=expires,
+        scope = None if projects is None else sorted(set(projects))
+        row, secret = _add_token(
+            session,
+            TokenRow(name=name, person=person, role=role, projects=scope, made=at, expires=expires),
+            who,
         )
-        session.add(row)
-        detail = {"name": name, "person": person, "role": role, "projects": row.projects}
-        note(session, who, "token.make", row.id, detail=detail)
-        session.flush()
         return _token(row), secret
+
+
+def make_first_admin(db: Database, *, project: str, who: Who) -> str | None:
+    """Where no admin's token can be used, a new one's secret; and a project where there is none.
+
+    Of several servers that start at once, one makes them and the others return None.
+    """
+    if has_admin(db):
+        return None
+    with db.write() as session:
+        lock(session, "projects")
+        if _has_admin(session):
+            return None
+        if session.scalars(select(ProjectRow)).first() is None:
+            _add_project(session, project, who)
+        row = TokenRow(name="first start", person="admin", role="admin", made=now(session))
+        return _add_token(session, row, who)[1]
 
 
 def token_of(db: Database, secret: str) -> Token | None:
@@ -182,8 +187,7 @@ def tokens(db: Database, *, person: str | None = None) -> tuple[Token, ...]:
 def has_admin(db: Database) -> bool:
     """Whether an admin's token can be used: neither revoked nor expired."""
     with db.read() as session:
-        rows = session.scalars(select(TokenRow).where(TokenRow.role == "admin")).all()
-        return any(_usable(row, now(session)) for row in rows)
+        return _has_admin(session)
 
 
 def revoke(db: Database, token_id: str, *, who: Who) -> Token:
@@ -271,6 +275,30 @@ def _hash(secret: str) -> str:
 
 def _usable(row: TokenRow, at: float) -> bool:
     return row.revoked is None and (row.expires is None or row.expires > at)
+
+
+def _has_admin(session: Session) -> bool:
+    rows = session.scalars(select(TokenRow).where(TokenRow.role == "admin")).all()
+    return any(_usable(row, now(session)) for row in rows)
+
+
+def _add_project(session: Session, name: str, who: Who) -> ProjectRow:
+    row = ProjectRow(id=new_id("p"), name=name, made=now(session))
+    session.add(row)
+    note(session, who, "project.make", row.id, project=row.id, detail={"name": name})
+    session.flush()
+    return row
+
+
+def _add_token(session: Session, row: TokenRow, who: Who) -> tuple[TokenRow, str]:
+    """Keep a token, with an id and the hash of a new secret; returns the secret too."""
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    row.id, row.hash = new_id("t"), _hash(secret)
+    session.add(row)
+    detail = {"name": row.name, "person": row.person, "role": row.role, "projects": row.projects}
+    note(session, who, "token.make", row.id, detail=detail)
+    session.flush()
+    return row, secret
 
 
 def _project(row: ProjectRow) -> Project:

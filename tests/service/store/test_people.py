@@ -88,6 +88,18 @@ def test_an_admin_is_missing_until_one_can_be_used(database: Database) -> None:
     assert not people.has_admin(database)
 
 
+def test_of_servers_that_start_at_once_one_makes_the_first_admin(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = people.make_first_admin(database, project="default", who=ADMIN)
+    assert secret is not None and people.token_of(database, secret) is not None
+    # The other looked before there was one.
+    monkeypatch.setattr(people, "has_admin", lambda _db: False)
+    assert people.make_first_admin(database, project="default", who=ADMIN) is None
+    assert [each.name for each in people.projects(database)] == ["default"]
+    assert len(people.tokens(database)) == 1
+
+
 def test_projects_have_one_name_each_and_are_seen_by_who_may(database: Database) -> None:
     first, second = (people.make_project(database, name, who=ADMIN) for name in ("b", "a"))
     assert [each.name for each in people.projects(database)] == ["a", "b"]
