@@ -34,6 +34,11 @@ EXAMPLE_JOB: Mapping[str, Any] = {
 }
 
 
+Priority: TypeAlias = Annotated[int, Field(ge=-100, le=100)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Retries: TypeAlias = Annotated[int, Field(ge=0, le=100)]
+
+
 class _Document:
     """A document that evomerge checks itself, with the messages of the command line.
 
@@ -116,18 +121,14 @@ class _NewJob(Request):
         examples=["default"],
     )
     name: str | None = Field(default=None, max_length=200, description="Shown in lists.")
-    priority: int = Field(default=0, ge=-100, le=100, description="Higher ones run first.")
+    priority: Priority = Field(default=0, description="Higher ones run first.")
     not_before: AwareDatetime | None = Field(default=None, description="Do not start before this.")
-    max_duration_s: float | None = Field(
+    max_duration_s: Seconds | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
         description="The most seconds that it may run, over all attempts; they count anew when "
         "a person retries or resumes it.",
     )
-    retries: int = Field(
-        default=3, ge=0, le=100, description="How often it is tried again after a failure."
-    )
+    retries: Retries = Field(default=3, description="How often it is tried again after a failure.")
 
 
 Changes: TypeAlias = Annotated[
@@ -225,23 +226,21 @@ class NewExport(Request):
     as_adapter: bool = Field(default=False, description="One PEFT LoRA adapter over the base.")
     rank: int | None = Field(default=None, ge=1, le=100_000, description="Of that adapter.")
     name: str | None = Field(default=None, max_length=200)
-    priority: int = Field(default=0, ge=-100, le=100)
+    priority: Priority = 0
 
 
 class JobChanges(Request):
     """Changes of a job that has not ended; its name can always be changed."""
 
     name: str | None = Field(default=None, min_length=1, max_length=200)
-    priority: int | None = Field(default=None, ge=-100, le=100)
+    priority: Priority | None = None
     not_before: AwareDatetime | None = None
-    max_duration_s: float | None = Field(
+    max_duration_s: Seconds | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
         description="The most seconds that it may run since a person last queued it; it stops "
         "within seconds if it ran for longer already.",
     )
-    retries: int | None = Field(default=None, ge=0, le=100)
+    retries: Retries | None = None
 
 
 class Resumption(Request):
@@ -255,25 +254,21 @@ class CloneRequest(Request):
 
     name: str | None = Field(default=None, max_length=200)
     set: Changes = {}
-    priority: int | None = Field(
-        default=None, ge=-100, le=100, description="Higher ones run first; null: the same."
+    priority: Priority | None = Field(
+        default=None, description="Higher ones run first; null: the same."
     )
     not_before: AwareDatetime | None = Field(
         default=None,
         description="Do not start before this; null: at once. Not given: the same, if it is still "
         "to come.",
     )
-    max_duration_s: float | None = Field(
+    max_duration_s: Seconds | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="The most seconds of one attempt; null: the most of this service. Not given: "
-        "the same.",
+        description="The most seconds that it may run, over all attempts; null: the most of this "
+        "service. Not given: the same.",
     )
-    retries: int | None = Field(
+    retries: Retries | None = Field(
         default=None,
-        ge=0,
-        le=100,
         description="How often it is tried again after a failure; null: as often as the copied "
         "job has left.",
     )

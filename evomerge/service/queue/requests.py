@@ -22,7 +22,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from evomerge.documents import DEEPEST, is_deeper
-from evomerge.errors import JobError
 from evomerge.grid import GridSpec
 from evomerge.job import (
     BudgetSpec,
@@ -371,7 +370,7 @@ def _check_size(request: Mapping[str, Any]) -> None:
         )
     try:
         size = len(json.dumps(request, allow_nan=False))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise Refusal(
             "not plain values", field="request", mend="give finite numbers, texts, lists, mappings"
         ) from error
@@ -389,11 +388,7 @@ def _check_size(request: Mapping[str, Any]) -> None:
 
 def _read(kind: type[Any], document: Mapping[str, Any], inside: str = "") -> Any:
     """Raises JobError in one line: field, value, what, and the mend."""
-    try:
-        return check_sections(kind, document, where=inside)
-    except RecursionError as error:
-        where = inside or "request"
-        raise JobError(f"{where}: it is nested too deeply; write it flatter") from error
+    return check_sections(kind, document, where=inside)
 
 
 def _plain(section: Section) -> dict[str, Any]:
