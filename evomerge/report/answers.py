@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from evomerge.errors import RunError, visible
 from evomerge.evaluate import ItemAnswer, end_of, shorten
@@ -228,11 +229,12 @@ def _cut_text(entry: CutShare | None) -> str:
 
 def answers_part(study: Study) -> AnswersPart | None:
     """What the report shows of answers; None where none were kept."""
-    cut = cut_answers(study)
+    read = cache(study.answers_of)  # most of the report's time otherwise: both read the same files
+    cut = cut_answers(study, read=read)
     if not any(trial.answers is not None for trial in study.trials):
         return None
     try:
-        sheet = compare_answers(study)
+        sheet = compare_answers(study, read=read)
     except RunError as error:
         return AnswersPart(
             models=(), items=(), more=0, summary=None, remarks=(f"{error}.",), cut=cut

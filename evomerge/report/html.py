@@ -108,12 +108,15 @@ def render_report(study: Study, *, structure: Structure | None) -> str:
     }
     template = environment.get_template("report.html.j2")
     return template.render(
-        plotly_js=get_plotlyjs(), version=__version__, **parts_of(study, structure=structure)
+        plotly_js=get_plotlyjs(),
+        version=__version__,
+        answers=answers_part(study),
+        **parts_of(study, structure=structure),
     )
 
 
 def parts_of(study: Study, *, structure: Structure | None) -> dict[str, Any]:
-    """The values that the page uses."""
+    """The values that the page uses, all but the answers, which take longer than all the others."""
     job, trials = study.job, study.trials
     tasks = list(dict.fromkeys(objective.task for objective in job.objectives))
     genomes = [trial for trial in trials if trial.kind == "genome"]
@@ -154,7 +157,6 @@ def parts_of(study: Study, *, structure: Structure | None) -> dict[str, Any]:
         else None,
         "test": _test_figures(selection) if selection else None,
         "validation": _validation_rows(selection) if selection else [],
-        "answers": answers_part(study),
         "merged": merged_so_far(study, selection, structure),
         "routes": routes_of(trials, selection),
         "costs": _costs(trials),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -185,17 +185,23 @@ def _plain(item: AnsweredItem) -> dict[str, Any]:
 
 
 def compare_answers(
-    study: Study, *, split: Split | None = None, models: Sequence[str] = ()
+    study: Study,
+    *,
+    split: Split | None = None,
+    models: Sequence[str] = (),
+    read: Callable[[CandidateKey], Answers] | None = None,
 ) -> AnswerSheet:
     """The answers of models to the items of a split, side by side.
 
     split: None for the test items of an ended search, or else the search items of its baselines.
     models: labels, names of candidates, or `winner`, `front`, `parents`, `soup`, `base`; none means
     the winner, or a point of the front, the parents and the uniform soup. The first is compared
-    with the best parent if that is shown too, or else with the second. Raises RunError where there
-    are no such models, or no answers of them.
+    with the best parent if that is shown too, or else with the second. read: instead of
+    `study.answers_of`, for those who keep what they read. Raises RunError where there are no such
+    models, or no answers of them.
     """
     there = models_on(study, split)
+    read = read or study.answers_of
     shown = chosen_models(there, models, study)
     kept: dict[CandidateKey, Answers] = {}
     remarks = []
@@ -207,7 +213,7 @@ def compare_answers(
         )
     for model in shown:
         try:
-            answers = study.answers_of(model.key)
+            answers = read(model.key)
         except RunError as error:
             remarks.append(f"{model.called} is left out: {error}.")
             continue

@@ -5,12 +5,12 @@ A model whose answers are cut off more often may score less for that reason alon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from evomerge.errors import RunError
-from evomerge.evaluate import Answers, Role, share_differences
+from evomerge.evaluate import Answers, CandidateKey, Role, share_differences
 from evomerge.search.results.answering import AnsweringModel, models_on
 from evomerge.search.results.claim import interval_words
 from evomerge.search.results.points import outcome_of
@@ -100,20 +100,24 @@ class CutAnswers:
         return [{**asdict(entry), "share": entry.share} for entry in self.shares]
 
 
-def cut_answers(study: Study) -> CutAnswers:
+def cut_answers(
+    study: Study, *, read: Callable[[CandidateKey], Answers] | None = None
+) -> CutAnswers:
     """The shares for an ended search, by the answers that it kept; nothing before the end.
 
     A difference is sure if its paired interval leaves out 0. The 95% intervals of all parents and
-    tasks hold together. Files that are lost or damaged are named and left out.
+    tasks hold together. Files that are lost or damaged are named and left out. read: instead of
+    `study.answers_of`, for those who keep what they read.
     """
     if outcome_of(study) is None:
         return CutAnswers()
     there = models_on(study, "test")
+    read = read or study.answers_of
     kept: dict[AnsweringModel, Answers] = {}
     left_out = []
     for model in there.models:
         try:
-            kept[model] = study.answers_of(model.key)
+            kept[model] = read(model.key)
         except RunError as error:
             left_out.append(f"{model.called} is left out: {error}.")
     tasks = dict.fromkeys(
