@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         import_job,
         merge,
         open_run,
+        repair,
         report,
         resume,
         search,
@@ -85,6 +86,7 @@ __all__ = [
     "load_recipe",
     "merge",
     "open_run",
+    "repair",
     "report",
     "resume",
     "search",
@@ -94,7 +96,7 @@ __all__ = [
 _OFFERED = {
     "evomerge.api": (
         *("calibrate", "check", "evaluate", "export", "grid", "import_job", "merge"),
-        *("open_run", "report", "resume", "search", "task_from_file"),
+        *("open_run", "repair", "report", "resume", "search", "task_from_file"),
         *("Gain", "ImportedJob", "SearchResult", "Winner"),
     ),
     "evomerge.errors": (

@@ -28,6 +28,7 @@ from .result import SearchResult as SearchResult
 from .result import Winner as Winner
 from .searches import export as export
 from .searches import open_run as open_run
+from .searches import repair as repair
 from .searches import report as report
 from .searches import resume as resume
 from .searches import search as search

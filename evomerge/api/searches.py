@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evomerge.export import ExportReport
     from evomerge.job import ComputeSpec, JobSpec
     from evomerge.search import Observe
-    from evomerge.study import Study
+    from evomerge.study import Repair, Study
     from evomerge.track import Track
     from evomerge.workers import PreparedJob
 
@@ -218,6 +218,28 @@ def report(run_dir: str | Path, out: str | Path | None = None) -> Path:
     from evomerge.api.deliveries import report_run
 
     return report_run(read_folder(run_dir), None if out is None else read_folder(out))
+
+
+def repair(run_dir: str | Path) -> Repair:
+    """Save what can be read of a damaged record in a new database; the damaged one is kept.
+
+    `resume` then scores again what was lost, to the same result. A record without damage is left as
+    it is.
+
+    Args:
+        run_dir: of a search that nobody runs.
+
+    Returns:
+        What was damaged, saved and lost.
+
+    Raises:
+        RunError: there is no search, or nothing that a search can go on with can be read.
+        StorageError: the new database cannot be written; nothing has changed.
+    """
+    where = read_folder(run_dir)
+    from evomerge.study import repair_study
+
+    return repair_study(where)
 
 
 def begin_checks(compute: ComputeSpec, observe: Observe, ray_address: str | None) -> None:

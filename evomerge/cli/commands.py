@@ -48,6 +48,7 @@ from evomerge.cli.options import (
 from evomerge.cli.progress import SearchScreen
 from evomerge.cli.remote import remote, take_server, watch_url
 from evomerge.cli.remote_tasks import group as remote_task_group
+from evomerge.cli.repairs import repair
 from evomerge.cli.serving import group as token_group
 from evomerge.cli.serving import serve
 from evomerge.cli.tasks import group as task_group
@@ -339,6 +340,7 @@ def report(
 
 
 app.command()(answers)
+app.command()(repair)
 app.command()(calibrate)
 app.add_typer(task_group)
 app.command()(serve)

@@ -67,7 +67,7 @@ def run_job(ledger: Ledger) -> tuple[Ending, SearchOutcome]:
                 "recipe": winner.recipe.to_yaml(),
             }
             ledger.study.note(STAGES, [*(ledger.study.noted(STAGES) or ()), ended])
-        elif _lost(ledger, through=ended["generations"]):
+        elif _lost(ledger, ended):
             winner_of_stage(ledger, run_search(ledger, after=after, until=ended["generations"]))
         after = int(ended["generations"])
         ledger = replace(ledger, preparation=next_stage(ledger.preparation, _winner(ended)))
@@ -76,10 +76,15 @@ def run_job(ledger: Ledger) -> tuple[Ending, SearchOutcome]:
     return ending, select(ledger, ending)
 
 
-def _lost(ledger: Ledger, *, through: int) -> bool:
-    """Whether item results of an ended stage are lost; then it runs again over its record."""
-    study = ledger.study
-    return any(study.lacks(trial.key) for trial in study.trials if trial.key.generation <= through)
+def _lost(ledger: Ledger, ended: Mapping[str, Any]) -> bool:
+    """Whether trials or item results of an ended stage are lost: it runs again over its record.
+
+    A repair of the record says that trials are.
+    """
+    study, through = ledger.study, ended["generations"]
+    return not ended.get("whole", True) or any(
+        study.lacks(trial.key) for trial in study.trials if trial.key.generation <= through
+    )
 
 
 def _winner(ended: Mapping[str, Any]) -> Recipe:

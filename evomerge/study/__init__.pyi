@@ -12,6 +12,8 @@ from .notes import SEARCHES as SEARCHES
 from .notes import SELECTION as SELECTION
 from .notes import SELF_CHECKS as SELF_CHECKS
 from .notes import STAGES as STAGES
+from .repair import Repair as Repair
+from .repair import repair_study as repair_study
 from .run_folder import GRID_FILE as GRID_FILE
 from .run_folder import check_own as check_own
 from .run_folder import refuse_grid as refuse_grid

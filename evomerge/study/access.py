@@ -69,7 +69,7 @@ def create_study(
     with contextlib.ExitStack() as undo, beginning_errors(run_dir):
         undo.callback(remove_empty, made)
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = _take_lock(run_dir)
+        lock = take_lock(run_dir)
         undo.callback(lock.release)
         refuse_existing(run_dir)
         _refuse_orphan(run_dir, job)
@@ -112,7 +112,7 @@ def create_study(
 
 def check_trusted(run_dir: Path, *, trust: bool) -> None:
     """Raise RunError if the job names code to run and this user did not start the search."""
-    check_own(run_dir, load_recorded_job(_job_path(run_dir)), trust=trust)
+    check_own(run_dir, load_recorded_job(job_path(run_dir)), trust=trust)
 
 
 def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
@@ -120,18 +120,18 @@ def resume_study(run_dir: Path, *, overrides: tuple[str, ...] = ()) -> Study:
 
     Nothing is written until the study is. Raises RunError, JobError, StorageError.
     """
-    path = _job_path(run_dir)
+    path = job_path(run_dir)
     for override in overrides:
         if override.partition("=")[0].strip() in ("storage", "name"):
             key = override.partition("=")[0].strip()
             raise JobError(f"--set {key}: cannot be changed in {run_dir}, which has a record")
     with contextlib.ExitStack() as undo:
         with storage_errors(run_dir):
-            lock = _take_lock(run_dir)
+            lock = take_lock(run_dir)
         undo.callback(lock.release)
         job = load_job(path, overrides=overrides)
         record = None
-        if _file_of(run_dir, job) is not None:
+        if file_of(run_dir, job) is not None:
             record = _read_file(run_dir, job)
         with storage_errors(run_dir):
             storage = open_storage(_url_of(run_dir, job, mode="rw"), run_dir=run_dir)
@@ -151,7 +151,7 @@ def read_study(run_dir: Path) -> Study:
 
     Nothing is written, so a read-only directory will do.
     """
-    job = load_recorded_job(_job_path(run_dir))
+    job = load_recorded_job(job_path(run_dir))
     with contextlib.ExitStack() as cleanup:
         engine = _engine(run_dir, job, mode="ro")
         cleanup.callback(engine.dispose)
@@ -161,7 +161,7 @@ def read_study(run_dir: Path) -> Study:
             with reading_errors(run_dir):
                 for file in run_dir.glob(f"{_DATABASE}*"):
                     shutil.copy(file, copy)
-            engine = open_engine(_sqlite_url(copy / _DATABASE, mode="rw"), run_dir=run_dir)
+            engine = open_engine(sqlite_url(copy / _DATABASE, mode="rw"), run_dir=run_dir)
             cleanup.callback(engine.dispose)
         record = _read(engine, run_dir, job)
         release: Callable[[], None] = cleanup.pop_all().close
@@ -178,7 +178,7 @@ def _read(engine: sqlalchemy.Engine, run_dir: Path, job: JobSpec) -> Record:
             f"{run_dir}/{_JOB}: name: {job.name}: the search was started as {names[0]}; put the "
             "name back, or start a new search"
         )
-    if _file_of(run_dir, job) is None and job.name not in names:
+    if file_of(run_dir, job) is None and job.name not in names:
         raise RunError(f"{run_dir}: nothing is recorded in its database under {job.name}")
     record = reader.read(job.name)
     before = (record.notes.get(FACTS) or {}).get("job", {})
@@ -224,7 +224,8 @@ def _cut_short(engine: sqlalchemy.Engine) -> bool:
     return False
 
 
-def _job_path(run_dir: Path) -> Path:
+def job_path(run_dir: Path) -> Path:
+    """The job of a search. Raises RunError if there is none."""
     path = run_dir / _JOB
     if not path.exists():
         raise RunError(f"{run_dir}: no search here (job.yaml is missing); check the path")
@@ -233,7 +234,7 @@ def _job_path(run_dir: Path) -> Path:
 
 def _engine(run_dir: Path, job: JobSpec, *, mode: str) -> sqlalchemy.Engine:
     """The engine that reads an existing record. Raises RunError if the record is missing."""
-    database = _file_of(run_dir, job)
+    database = file_of(run_dir, job)
     if database is None:
         return open_engine(job.storage, run_dir=run_dir)
     if not database.exists():
@@ -244,7 +245,7 @@ def _engine(run_dir: Path, job: JobSpec, *, mode: str) -> sqlalchemy.Engine:
     return open_engine(_url_of(run_dir, job, mode=mode), run_dir=run_dir)
 
 
-def _file_of(run_dir: Path, job: JobSpec) -> Path | None:
+def file_of(run_dir: Path, job: JobSpec) -> Path | None:
     """The database of a record if it is a file, else None."""
     if job.storage == "auto":
         return run_dir / _DATABASE
@@ -253,11 +254,11 @@ def _file_of(run_dir: Path, job: JobSpec) -> Path | None:
 
 
 def _url_of(run_dir: Path, job: JobSpec, *, mode: str) -> str:
-    database = _file_of(run_dir, job)
-    return job.storage if database is None else _sqlite_url(database, mode=mode)
+    database = file_of(run_dir, job)
+    return job.storage if database is None else sqlite_url(database, mode=mode)
 
 
-def _sqlite_url(database: Path, *, mode: str) -> str:
+def sqlite_url(database: Path, *, mode: str) -> str:
     """Mode `ro` reads an existing database, `rw` writes to it too, `rwc` makes a missing one."""
     file = f"file:{quote(str(database.absolute()))}"
     url = sqlalchemy.URL.create("sqlite", database=file, query={"mode": mode, "uri": "true"})
@@ -269,7 +270,7 @@ def _refuse_orphan(run_dir: Path, job: JobSpec) -> None:
     database = run_dir / _DATABASE
     if job.storage != "auto" or not database.exists():
         return
-    engine = open_engine(_sqlite_url(database, mode="rw"), run_dir=run_dir)
+    engine = open_engine(sqlite_url(database, mode="rw"), run_dir=run_dir)
     try:
         with reading_errors(run_dir), engine.connect() as connection:
             tables = sqlalchemy.inspect(connection).get_table_names()
@@ -285,7 +286,7 @@ def _refuse_orphan(run_dir: Path, job: JobSpec) -> None:
     database.unlink()
 
 
-def _take_lock(run_dir: Path) -> filelock.BaseFileLock:
+def take_lock(run_dir: Path) -> filelock.BaseFileLock:
     """Lock the run directory; the kernel frees the lock whenever its process ends."""
     lock = filelock.FileLock(run_dir / _LOCK)
     try:

@@ -35,7 +35,8 @@ ESTIMATES: Final = "estimates"
 """Measurements of the ways to estimate a task from a few items: task -> findings."""
 
 STAGES: Final = "stages"
-"""The results of the stages that have ended, in order."""
+"""The results of the stages that have ended, in order. `whole` is false where a repair of the
+record lost trials of it."""
 
 PASSED_OVER: Final = "passed_over"
 """How many places of a split went to attempts that all failed: the attempts -> how many."""

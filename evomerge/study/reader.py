@@ -55,7 +55,7 @@ _PARAMETERS = table(
     column("distribution_json"),
 )
 _VERSION = table("alembic_version", column("version_num"))
-_INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf")}
+INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,7 @@ class Reader:
             raise self._damaged("some of its trials are missing")
         values = defaultdict(list)
         for trial, _, value, kind in self._of_trials(_VALUES, study, "objective"):
-            values[trial].append(_INFINITE.get(kind, value))
+            values[trial].append(INFINITE.get(kind, value))
         texts: dict[int, dict[str, str]] = defaultdict(dict)
         for trial, key, text in self._of_trials(_ATTRIBUTES, study, "key"):
             texts[trial][key] = text
