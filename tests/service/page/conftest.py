@@ -14,15 +14,17 @@ from evomerge.service.database.engine import open_database
 from evomerge.service.database.tables import JobRow
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import people
+from evomerge.service.store.job import Job
 from tests.service.client.test_real_server import served
 from tests.service.http.conftest import house, template
 from tests.service.http.house import MODELS, WEB, House, prepare
 from tests.service.page.browser import Seat, browser, seat
+from tests.service.page.ended import Ended
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-__all__ = ["chromium", "desk", "house", "office", "own_desk", "site", "template"]
+__all__ = ["chromium", "desk", "ended", "house", "office", "own_desk", "rounds", "site", "template"]
 
 
 REASON = "task sums: unknown; check the name"
@@ -30,11 +32,12 @@ REASON = "task sums: unknown; check the name"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A server with jobs. jobs: what each is -> id. tokens: role -> secret."""
+    """A server with jobs. jobs: what each is -> id. tokens: role -> secret. house: its data."""
 
     url: str
     jobs: dict[str, str]
     tokens: dict[str, str]
+    house: House
 
 
 @pytest.fixture(scope="package")
@@ -59,10 +62,32 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     card = b"---\npipeline_tag: text-generation\n---\n"
     files = {"model.safetensors": bytes(5000), "recipe.yaml": b"merge: 1\n", "README.md": card}
     jobs["export"] = made.exported(files).id
-    made.database.close()
     with served(data, "--port", "0", "--slots", "0", "--allow-source", str(MODELS)) as (_, lines):
         url = lines[-1].removeprefix("listening on ")
-        yield Site(url=url, jobs=jobs, tokens=dict(made.tokens))
+        yield Site(url=url, jobs=jobs, tokens=dict(made.tokens), house=made)
+    made.database.close()
+
+
+@pytest.fixture(scope="package")
+def ended(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """Makes jobs that have ended with real results."""
+    return Ended(site.house, tmp_path_factory.mktemp("ended"))
+
+
+@pytest.fixture(scope="package")
+def rounds(ended: Ended, site: Site) -> dict[str, Job]:
+    """Three searches, each with what an export of the one before wrote among its sources."""
+    made: dict[str, Job] = {}
+    first = str(ended.models / "first")
+    made["round 1"] = ended.search(first, str(ended.models / "second"), name="round-1")
+    made["export 1"] = ended.export(made["round 1"])
+    made["round 2"] = ended.search(f"job:{made['export 1'].id}", first, name="round-2")
+    made["export 2"] = ended.export(made["round 2"], trial="g0001-i002")
+    made["round 3"] = ended.search(
+        *(f"job:{made[name].id}" for name in ("export 2", "export 1")), name="round-3"
+    )
+    site.jobs.update({name: job.id for name, job in made.items()})
+    return made
 
 
 @pytest.fixture(scope="package")
@@ -72,10 +97,11 @@ def _shared_desk(chromium: Browser, site: Site) -> Iterator[Seat]:
 
 
 @pytest.fixture
-def desk(_shared_desk: Seat) -> Seat:
+def desk(_shared_desk: Seat) -> Iterator[Seat]:
     """A page of a runner, loaded anew, in a session that tests share: to sign in takes long."""
     _shared_desk.begin()
-    return _shared_desk
+    yield _shared_desk
+    _shared_desk.page.goto("about:blank")  # else it goes on watching a job
 
 
 @pytest.fixture
