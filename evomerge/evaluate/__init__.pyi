@@ -98,6 +98,7 @@ from .stock import StockOptions as StockOptions
 from .stock import loader_of as loader_of
 from .stock import score_stock as score_stock
 from .suite import TaskSuite as TaskSuite
+from .suite import hash_tasks as hash_tasks
 from .task_facts import ShownItem as ShownItem
 from .task_facts import TaskFacts as TaskFacts
 from .task_files import check_folders as check_folders

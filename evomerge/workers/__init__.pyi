@@ -1,12 +1,16 @@
 from .built_models import BuiltModels as BuiltModels
 from .built_models import check_buildable as check_buildable
+from .devices import choose_device as choose_device
 from .engines import ENGINES as ENGINES
-from .pool import LocalPool as LocalPool
 from .pool import Pool as Pool
 from .pool_choice import check_models as check_models
 from .pool_choice import check_workers as check_workers
 from .pool_choice import count_workers as count_workers
+from .pool_choice import device_of as device_of
+from .pool_choice import open_one_worker as open_one_worker
 from .pool_choice import open_pool as open_pool
+from .pool_choice import open_process as open_process
+from .pool_choice import share_there as share_there
 from .preparation.fingerprints import cache_folder as cache_folder
 from .preparation.fingerprints import check_unchanged as check_unchanged
 from .preparation.fingerprints import fingerprints_of as fingerprints_of
@@ -19,4 +23,3 @@ from .preparation.prepared_job import PreparedJob as PreparedJob
 from .preparation.prepared_job import next_stage as next_stage
 from .scoring_engine import EngineModels as EngineModels
 from .scoring_engine import ScoringEngine as ScoringEngine
-from .worker import choose_device as choose_device

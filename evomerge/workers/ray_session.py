@@ -9,62 +9,18 @@ import os
 import secrets
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import ray
 
 from evomerge.errors import Interrupt, JobError, WorkerError, one_line
-from evomerge.workers.dispatch import Look
-
-# Processes as the kernel shows them: which are stopped, ran out of memory, or are ours.
-
-
-def look_at(process_id: int) -> Look | None:
-    """The state of a process on this machine; None if it is gone, or if there is no /proc."""
-    try:
-        stat = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold any character
-    ticks = int(fields[11]) + int(fields[12])
-    return Look(stopped=fields[0] in "TtZX", cpu_s=ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def shortage_kills() -> int:
-    """How many processes the kernel has ended on this machine for lack of memory, so far."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-
-
-def kill_writers(folder: str) -> None:
-    """Kill all other processes of this machine that write to a file below a folder of that name.
-
-    This also finds processes that outlived their parent. Does nothing if there is no /proc.
-    """
-    for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) != os.getpid() and _writes_below(process, folder):
-            with contextlib.suppress(OSError):
-                os.kill(int(process.name), signal.SIGKILL)
-
-
-def _writes_below(process: Path, folder: str) -> bool:
-    with contextlib.suppress(OSError):  # gone meanwhile, or another user's
-        for opened in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
-                if folder in Path(os.readlink(opened)).parts:
-                    info = (process / "fdinfo" / opened.name).read_text()
-                    flags = int(info.partition("flags:")[2].split()[0], 8)
-                    if flags & os.O_ACCMODE != os.O_RDONLY:
-                        return True
-    return False
-
+from evomerge.workers.processes import kill_writers
 
 _Answer = TypeVar("_Answer")
 
@@ -78,15 +34,24 @@ _REFUSED = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
 _CLOSING_S = 5.0
 """Limit for Ray to close by itself; less than a command may take to close after a signal."""
 
+_LISTENING_S = 10.0
+"""Limit for the head of a cluster to take a connection."""
+
 _KILLED_S = 10.0
 """Limit for Ray's call to return once the processes that it waits for are gone."""
+
+
+_joined: str | None = None
+"""The address of the cluster that this process has joined by itself, if it is still in it."""
 
 
 class RaySession:
     """A session that this process has started or joined; a second one in it uses the first."""
 
     def __init__(self, *, workers: int, address: str | None) -> None:
-        self._own = not ray.is_initialized()
+        if address != _joined:
+            leave_cluster()
+        self._own = not ray.is_initialized() or _joined is not None
         self._token_folder: Path | None = None
         self._name: str | None = None  # of a session of our own
         if not self._own:
@@ -122,55 +87,95 @@ class RaySession:
     def close(self) -> None:
         """End what this process has started, by force if Ray does not; a joined cluster goes on."""
         if self._own:
-            self._shut_down()
+            _shut_down(self._name)
         if self._token_folder is not None:
             shutil.rmtree(self._token_folder, ignore_errors=True)
 
-    def _shut_down(self) -> None:
-        """Shut Ray down within a limit.
 
-        Its own call waits for a head that stands still, and does so again when Python exits.
-        """
-        closing, done = _in_thread(ray.shutdown)
-        try:
-            closing.join(_CLOSING_S)
-        finally:  # also if a signal came meanwhile
+def _shut_down(name: str | None) -> None:
+    """Shut Ray down within a limit. name: of a session of our own.
+
+    Its own call waits for a head that stands still, and does so again when Python exits.
+    """
+    global _joined
+    _joined = None
+    closing, done = _in_thread(ray.shutdown)
+    try:
+        closing.join(_CLOSING_S)
+    finally:  # also if a signal came meanwhile
+        if not done:
+            if name is not None:
+                kill_writers(name)
+            closing.join(_KILLED_S)
             if not done:
-                if self._name is not None:
-                    kill_writers(self._name)
-                closing.join(_KILLED_S)
-                if not done:
-                    atexit.unregister(ray.shutdown)
+                atexit.unregister(ray.shutdown)
+
+
+def leave_cluster() -> None:
+    """Leave the cluster that this process has joined, if it has."""
+    if _joined is not None:
+        _shut_down(None)
 
 
 def join_cluster(address: str) -> None:
-    """Join the cluster at an address, unless that is done. Raises JobError."""
+    """Join the cluster at an address, unless that is done; another one is left. Raises JobError."""
+    global _joined
+    if address != _joined:
+        leave_cluster()
     if ray.is_initialized():
         return
     if os.environ.get("RAY_AUTH_MODE") != "token":
         raise JobError(
             f"--ray-address {address}: a cluster without a token runs anyone's code; start it and "
-            "this search with RAY_AUTH_MODE=token"
+            "this command with RAY_AUTH_MODE=token"
         )
+    _check_listening(address)
+    with _heard_core() as said:
+        try:
+            with _our_signals():
+                ray.init(address=address, **_QUIET)
+            _joined = address
+        except _REFUSED as error:
+            said.seek(0)
+            reason = one_line(error)
+            if b"InvalidAuthToken" in said.read():
+                reason = "it refuses the token"
+            raise JobError(
+                f"--ray-address {address}: the cluster cannot be joined ({reason}); check the "
+                "token, and that a head of the same Ray listens there"
+            ) from error
+
+
+@contextlib.contextmanager
+def _heard_core() -> Iterator[BinaryIO]:
+    """Within, stderr goes to a file: Ray's core says only there that a token is refused.
+
+    It says so once a second.
+    """
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def _check_listening(address: str) -> None:
+    """Raise JobError if nothing listens at HOST:PORT; Ray itself would try for half a minute."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if "/" in host or not host or not port.isdecimal():
+        return
     try:
-        with _our_signals():
-            ray.init(address=address, **_QUIET)
-    except _REFUSED as error:
+        socket.create_connection((host, int(port)), timeout=_LISTENING_S).close()
+    except (OSError, ValueError, OverflowError) as error:
         raise JobError(
-            f"--ray-address {address}: no cluster answers ({one_line(error)}); "
-            "check the address and the token"
+            f"--ray-address {address}: nothing answers there ({one_line(error)}); check the "
+            "address, and that the head of the cluster runs"
         ) from error
-
-
-def check_room(*, workers: int, gpus: float, where: str) -> None:
-    """Raise JobError when the machines there are cannot hold so many workers."""
-    room = count_room(nodes(), gpus=gpus)
-    if workers > room:
-        each = f" with {gpus:g} GPUs each" if gpus else ""
-        raise JobError(
-            f"compute.workers: {workers} workers{each} do not fit: {where} has room for "
-            f"{room}; set it to {max(1, room)}, or give it more machines"
-        )
 
 
 def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
@@ -181,6 +186,13 @@ def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
         raise WorkerError("the head of the Ray session does not answer any more")
     machines: list[Mapping[str, Any]] = answers[0]
     return machines
+
+
+@functools.cache
+def own_node() -> str:
+    """The name of the node that this process is on: its address, if nobody has named it."""
+    own = ray.get_runtime_context().get_node_id()
+    return next(str(each["NodeName"]) for each in ray.nodes() if each["NodeID"] == own)
 
 
 def _in_thread(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]]:
@@ -194,22 +206,6 @@ def _in_thread(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Ans
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     return thread, answers
-
-
-def count_room(machines: list[Mapping[str, Any]], *, gpus: float) -> int:
-    """How many workers of one processor and `gpus` GPUs each fit on the machines that are alive."""
-    room = 0
-    for machine in machines:
-        if not machine["Alive"]:
-            continue
-        resources = machine["Resources"]
-        fit = int(resources.get("CPU", 0.0))
-        if 0.0 < gpus < 1.0:  # a share is of one GPU
-            fit = min(fit, int(resources.get("GPU", 0.0)) * int(1.0 / gpus + 1e-9))
-        elif gpus:
-            fit = min(fit, int(resources.get("GPU", 0.0) / gpus))
-        room += fit
-    return room
 
 
 def _write_token(folder: Path) -> Path:

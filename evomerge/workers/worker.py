@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from evomerge.errors import InputError, MergeError, SelfCheckError, is_shortage, one_line
 from evomerge.evaluate import (
     Answers,
@@ -127,13 +125,6 @@ class Shortage(Exception):
 
     Used inside this package only: the caller frees memory and tries again later.
     """
-
-
-def choose_device(wanted: str) -> str:
-    """The device a job's `compute.device` means on this machine."""
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Worker:
