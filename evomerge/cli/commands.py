@@ -36,17 +36,28 @@ from evomerge.cli.lists import lists
 from evomerge.cli.options import (
     AsAdapter,
     AsJson,
+    GridFile,
     JobFile,
     Overrides,
     Rank,
     RayAddress,
     RunDir,
     SplitName,
+    Timing,
     Track,
     TrustCode,
+    Within,
 )
 from evomerge.cli.progress import SearchScreen
 from evomerge.cli.remote import remote, take_server, watch_url
+from evomerge.cli.remote_copies import clone
+from evomerge.cli.remote_copies import import_file as import_for_server
+from evomerge.cli.remote_kinds import calibrate as calibrate_there
+from evomerge.cli.remote_kinds import check as check_there
+from evomerge.cli.remote_kinds import evaluate as evaluate_there
+from evomerge.cli.remote_kinds import grid as grid_there
+from evomerge.cli.remote_records import answers as answers_there
+from evomerge.cli.remote_records import compare
 from evomerge.cli.remote_tasks import group as remote_task_group
 from evomerge.cli.repairs import repair
 from evomerge.cli.serving import group as token_group
@@ -90,13 +101,8 @@ def _root(
 def check(
     job: JobFile,
     overrides: Overrides = None,
-    within: Annotated[
-        float,
-        typer.Option(help="Wanted half width of a score's 95% interval; tells the items needed."),
-    ] = 0.05,
-    timing: Annotated[
-        bool, typer.Option("--timing/--no-timing", help="Time the base for about 20 seconds.")
-    ] = True,
+    within: Within = 0.05,
+    timing: Timing = True,
     ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
@@ -106,7 +112,7 @@ def check(
     """
     with answering():
         from evomerge.api import check as look
-        from evomerge.cli.progress import show_checking
+        from evomerge.cli.progress import show_check, show_checking
 
         report = look(
             job,
@@ -117,11 +123,7 @@ def check(
             say=say_note,
             ray_address=ray_address,
         )
-        if as_json:
-            say_json(report.to_json())
-            return
-        for line in report.lines():
-            say(line)
+        show_check(report, as_json=as_json)
 
 
 @app.command()
@@ -172,9 +174,7 @@ def resume(
 
 @app.command()
 def grid(
-    file: Annotated[
-        Path, typer.Argument(metavar="GRID", help="The grid file.", show_default=False)
-    ],
+    file: GridFile,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where to keep the grid; runs/NAME if not given.")
     ] = None,
@@ -210,7 +210,10 @@ def grid(
         if as_json:
             say_json(outcome.to_json())
         else:
-            show_grid(outcome, run_dir or Path("runs") / outcome.name)
+            show_grid(outcome)
+            place = run_dir or Path("runs") / outcome.name
+            say(f"tables: {place / 'grid.md'}, figures: {place / 'grid.html'}")
+            say(f"next: evomerge merge {place / 'recipes' / 'CANDIDATE.yaml'} --out DIR")
 
 
 @app.command()
@@ -263,6 +266,7 @@ def export(
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with answering():
         from evomerge.api import export as deliver
+        from evomerge.cli.progress import show_export
 
         report = deliver(
             run_dir,
@@ -278,10 +282,7 @@ def export(
             ray_address=ray_address,
             say=say_error,
         )
-        for note in report.weights.notes:
-            say_note(note)
-        for line in report.lines():
-            say(line)
+        show_export(report)
         if not report.verified:
             raise typer.Exit(EvomergeError.exit_code)
 
@@ -353,6 +354,12 @@ app.command()(serve)
 app.command("watch")(watch_url)
 app.add_typer(token_group, name="token")
 app.add_typer(backup_group, name="backup")
+for _command in (
+    *(check_there, grid_there, evaluate_there, calibrate_there),
+    *(answers_there, compare, clone),
+):
+    remote.command()(_command)
+remote.command("import")(import_for_server)
 remote.add_typer(remote_task_group)
 
 

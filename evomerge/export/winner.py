@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ class ExportReport:
         there = () if self.url is None else (f"uploaded: {self.url}",)
         facts = (self.opening, *notes, made, *(() if adapter is None else adapter.lines()), *there)
         return (*checked, *facts) if self.verified else (*facts, *checked)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the folder."""
+        return {name: value for name, value in asdict(self).items() if name != "out"}
 
 
 def export_winner(

@@ -11,12 +11,14 @@ from .listed_figures import list_figures as list_figures
 from .pace import FinalItems as FinalItems
 from .result_table import show_result as show_result
 from .search_series import series_of as series_of
+from .status import read_status as read_status
 from .status import show_status as show_status
 from .status import status_of as status_of
 from .tally import limits_of as limits_of
 from .tally import spending_of as spending_of
 from .terminal import SearchProgress as SearchProgress
 from .words import count_text as count_text
+from .words import duration_text as duration_text
 from .words import estimate_text as estimate_text
 from .words import one_line as one_line
 from .words import score_text as score_text

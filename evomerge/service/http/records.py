@@ -42,7 +42,7 @@ are for requests that take milliseconds."""
 
 
 _OPTION = re.compile(r"(?<![^\s(])--(trial|point|models|task|item|split)\b")
-_CHANGE = re.compile(r"^--(lost|gained|differ)\b")
+_CHANGE = re.compile(r"^(?:--(?:lost|gained|differ) ?)+(?=:)")
 """What the command line calls the fields of requests."""
 
 
@@ -57,17 +57,19 @@ class RecordText:
     _status: bytes
     _outcome: bytes
     series: bytes
+    _result: bytes
     _rows: Sequence[bytes]
     total: int
 
     @classmethod
     def of(cls, parts: Sequence[bytes]) -> RecordText:
         """The record in the parts of an answer."""
-        status, outcome, series, total, *rows = parts
+        status, outcome, series, result, total, *rows = parts
         return cls(
             _status=status,
             _outcome=outcome,
             series=_sendable(series),
+            _result=result,
             _rows=tuple(map(_sendable, rows)),
             total=int(total),
         )
@@ -75,7 +77,8 @@ class RecordText:
     @property
     def size(self) -> int:
         """Bytes of it."""
-        return sum(map(len, (self._status, self._outcome, self.series, *self._rows)))
+        parts = (self._status, self._outcome, self.series, self._result)
+        return sum(map(len, (*parts, *self._rows)))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -86,6 +89,15 @@ class RecordText:
     def outcome(self) -> dict[str, Any] | None:
         """The outcome of a search that has ended."""
         return None if self._outcome == b"null" else _decoded(self._outcome)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What a result of the Python API is made of."""
+        return _decoded(self._result)
+
+    def names(self, offset: int, limit: int) -> list[str]:
+        """Names of candidates."""
+        return [row["candidate"] for row in _decoded(self.candidates(offset, limit))["items"]]
 
     def candidates(self, offset: int, limit: int) -> bytes:
         """A page of rows of candidates, and how many there are.
@@ -199,12 +211,37 @@ class Records:
         """The recipe of the winner, of a candidate or of a point of the front. Raises Problem."""
         return await self.read(lambda: self._recipe(job, trial, point))
 
+    async def items(
+        self,
+        job: Job,
+        candidates: Sequence[str] | None,
+        *,
+        offset: int,
+        limit: int,
+        write: Write,
+    ) -> bytes:
+        """Item results of these candidates, or of all: a page of candidates. Raises Problem."""
+
+        def read() -> bytes:
+            if candidates is None:
+                record = self._view(job)
+                names, total = record.names(offset, limit), record.total
+            else:
+                names, total = list(candidates[offset : offset + limit]), len(candidates)
+            found = b"[]"
+            if names:
+                with self._opened(job, candidate=", ".join(names)) as folder:
+                    (found,) = self._other_reader.ask("items", folder, candidates=names)
+            return write({"items": json.loads(found), "total": total})
+
+        return await self.read(read)
+
     async def answers(
         self,
         job: Job,
         *,
         models: Sequence[str],
-        change: str | None,
+        changes: Sequence[str],
         offset: int,
         limit: int,
         write: Write,
@@ -212,7 +249,8 @@ class Records:
     ) -> bytes:
         """Answers side by side. wanted: task, item, split. Raises Problem."""
 
-        fields = {"models": ", ".join(models) or None, "change": change, **wanted}
+        named = {"models": ", ".join(models) or None, "change": ", ".join(changes) or None}
+        fields = {**named, **wanted}
 
         def read() -> bytes:
             with self._opened(job, **fields) as folder:
@@ -220,7 +258,7 @@ class Records:
                     "answers",
                     folder,
                     models=models,
-                    wanted={**wanted, **({change: True} if change else {})},
+                    wanted={**wanted, **dict.fromkeys(changes, True)},
                     offset=offset,
                     limit=limit,
                 )

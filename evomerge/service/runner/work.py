@@ -39,7 +39,7 @@ def search(attempt: Attempt) -> Mapping[str, Any]:
         )
     else:
         found = api.search(attempt.request, where, observe=teller, ray_address=ray_address)
-    return {**teller.outcome, **_outcome(found)}
+    return {**teller.outcome, **_outcome(found), "metrics": teller.metrics}
 
 
 def _outcome(found: SearchResult) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def calibration(attempt: Attempt) -> Mapping[str, Any]:
         note=attempt.say,
         ray_address=attempt.settings.ray_address,
     )
-    made = [{"kind": file.kind, "model": file.model, "computed": file.computed} for file in written]
+    made = [{**vars(file), "path": file.path.name} for file in written]
     return {"statistics": made, "files": checksums(out)}
 
 
@@ -150,7 +150,9 @@ def evaluation(attempt: Attempt) -> Mapping[str, Any]:
         say=attempt.say,
         ray_address=attempt.settings.ray_address,
     )
-    return {"scores": scores.to_json()}
+    shown = scores.to_json()
+    # Its file is nothing to those who read the scores.
+    return {"scores": shown if asked["model"] is not None else {**shown, "label": "recipe"}}
 
 
 def check(attempt: Attempt) -> Mapping[str, Any]:
@@ -196,6 +198,7 @@ def export(attempt: Attempt) -> Mapping[str, Any]:
         "label": report.label,
         "lines": list(lines),
         "verified": report.verification is not None,
+        "report": report.to_json(),
         "files": checksums(out),
     }
 

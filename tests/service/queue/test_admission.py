@@ -25,7 +25,7 @@ from evomerge.service.queue.claim import claim
 from evomerge.service.queue.states import Ending
 from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store import jobs
-from evomerge.service.store.job import Job
+from evomerge.service.store.job import Job, NewJob
 from evomerge.service.store.people import Project, make_project
 from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
 from tests.service.jobs import ADMIN, HERE, new_job, search_request, settings_in
@@ -334,6 +334,30 @@ def test_a_job_of_every_other_kind_is_admitted(
         )
         again, _ = check_request(database, made, settings)
         assert again == made.request
+
+
+def test_keys_of_a_recipe_are_no_places_in_the_folder_of_the_server(
+    database: Database,
+    project: Project,
+    settings: ServiceSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("models", "weight"):
+        (tmp_path / "here" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+
+    def evaluation(model: str, parameters: dict[str, Any]) -> NewJob:
+        models = [{"model": model, "parameters": parameters}]
+        recipe = {"merge_method": "linear", "models": models}
+        request = {"job": search_request(), "recipe": recipe}
+        return new_job(project.id, kind="evaluation", request=request)
+
+    admit(database, evaluation("first", {"weight": 1}), settings)
+    with pytest.raises(Refusal, match="weight: not a model"):
+        admit(database, evaluation("weight", {"weight": 1}), settings)
+    with pytest.raises(Refusal, match="/etc: not a model"):
+        admit(database, evaluation("first", {"weight": [{"filter": "/etc", "value": 1}]}), settings)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
+from pydantic import Field
 
 from evomerge.service.http.callers import API, Caller, Viewer
 from evomerge.service.http.guards import REPORT_POLICY
@@ -17,7 +18,9 @@ from evomerge.service.http.record_models import (
     AnswersView,
     CandidatesView,
     FiguresView,
+    ItemsView,
     OutcomeView,
+    ResultView,
     ScoresView,
     StatusView,
 )
@@ -29,6 +32,9 @@ from evomerge.service.store.jobs import Job
 router = APIRouter(prefix=f"{API}/jobs/{{job_id}}", tags=["record"])
 
 READING = responses(401, 404, 409, 421, 422, 429, 503)
+
+MOST_CANDIDATES = 20
+"""Candidates whose item results are given at once; each may have thousands."""
 
 
 @router.get("/status", summary="How far a search is", response_model=StatusView, responses=READING)
@@ -105,6 +111,47 @@ async def read_candidates(
     return written(await here.records.answer(job, lambda record: record.candidates(offset, limit)))
 
 
+@router.get("/items", summary="Results on items", response_model=ItemsView, responses=READING)
+async def read_items(
+    job_id: JobId,
+    caller: Viewer,
+    here: Here,
+    candidate: Annotated[
+        list[Annotated[str, Field(max_length=100)]] | None,
+        Query(
+            max_length=100,
+            description="Candidates as /candidates names them; all of them if not given.",
+            examples=[["g0012-i003"]],
+        ),
+    ] = None,
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_CANDIDATES, description="Of candidates.")] = 20,
+) -> Response:
+    """The results of candidates on every item, by task; one that failed has none."""
+    text = await here.records.items(
+        await _job(here, caller, job_id),
+        candidate,
+        offset=offset,
+        limit=limit,
+        write=checked(ItemsView),
+    )
+    return written(text)
+
+
+@router.get(
+    "/record", summary="What a result is made of", response_model=ResultView, responses=READING
+)
+async def read_record(job_id: JobId, caller: Viewer, here: Here) -> Response:
+    """The job as it runs, the number of candidates and the whole outcome, also while it runs.
+
+    `evomerge.connect` makes a result in Python of it, with the values of `SearchResult`.
+    """
+    job = await _job(here, caller, job_id)
+    return written(
+        await here.records.answer(job, lambda record: checked(ResultView)(record.result))
+    )
+
+
 @router.get(
     "/answers", summary="What models answered", response_model=AnswersView, responses=READING
 )
@@ -120,8 +167,12 @@ async def read_answers(
         ),
     ] = None,
     change: Annotated[
-        Literal["lost", "gained", "differ"] | None,
-        Query(description="Only items on which the first model lost or gained, or any differ."),
+        list[Literal["lost", "gained", "differ"]] | None,
+        Query(
+            max_length=3,
+            description="Only items on which the first model lost or gained, or any differ; may "
+            "be repeated.",
+        ),
     ] = None,
     task: Annotated[str | None, Query(max_length=200)] = None,
     item: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
@@ -133,7 +184,7 @@ async def read_answers(
     text = await here.records.answers(
         await _job(here, caller, job_id),
         models=models or [],
-        change=change,
+        changes=change or [],
         task=task,
         item=item,
         split=split,
