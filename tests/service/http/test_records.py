@@ -186,7 +186,7 @@ def test_rows_of_candidates_are_taken_from_their_parts() -> None:
 def test_only_parts_that_a_page_cuts_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"candidate": number} for number in range(4 * ROWS + 7)]
     parts = [json.dumps(rows[begin : begin + ROWS]).encode() for begin in range(0, len(rows), ROWS)]
-    record = records.RecordText.of([b"{}", b"null", b"{}", str(len(rows)).encode(), *parts])
+    record = records.RecordText.of([b"{}", b"null", b"{}", b"{}", str(len(rows)).encode(), *parts])
     decoded = []
 
     def loads(text: bytes) -> Any:
@@ -206,7 +206,7 @@ def test_rows_are_json_that_browsers_read(value: object) -> None:
     """Not what Python alone reads: a number that is not finite, and a text that is no UTF-8."""
     row = {"candidate": "g0001-i000", "label": "十", "value": value}
     text = json.dumps([row], ensure_ascii=False).encode("utf-8", "surrogatepass")
-    record = records.RecordText.of([b"{}", b"null", text[1:-1], b"1", text])
+    record = records.RecordText.of([b"{}", b"null", text[1:-1], b"{}", b"1", text])
     wanted = {**row, "value": value if isinstance(value, str) else None}
     for sent in (record.series, record.candidates(0, 1)[len(b'{"items":[') :].split(b"]")[0]):
         assert json.loads(sent.decode(), parse_constant=pytest.fail) == wanted
