@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -129,7 +130,11 @@ class AuditRow(Base):
 
 
 class JobRow(Base):
-    """A job, its place in the queue, and the process that runs it."""
+    """A job, its place in the queue, and the process that runs it.
+
+    retries: as many as were asked for; retries_left: of these. told: the attempts, from the first
+    on, whose end a server has told its log of.
+    """
 
     __tablename__ = "job"
     __table_args__ = (
@@ -151,6 +156,7 @@ class JobRow(Base):
     place: Mapped[float]
     not_before: Mapped[float | None]
     max_duration_s: Mapped[float | None]
+    retries: Mapped[int] = mapped_column(server_default=text("0"))
     retries_left: Mapped[int]
     attempts: Mapped[int]
     setbacks: Mapped[int]
@@ -173,6 +179,7 @@ class JobRow(Base):
     request_sha256: Mapped[str]
     parent: Mapped[str | None] = mapped_column(index=True)
     last_event: Mapped[int]
+    told: Mapped[int] = mapped_column(server_default=text("0"))
     result: Mapped[dict[str, Any] | None] = mapped_column(Document)
 
 

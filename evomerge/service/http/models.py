@@ -270,7 +270,7 @@ class CloneRequest(Request):
     retries: Retries | None = Field(
         default=None,
         description="How often it is tried again after a failure; null: as often as the copied "
-        "job has left.",
+        "job was to be.",
     )
 
 

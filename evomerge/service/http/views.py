@@ -41,7 +41,8 @@ class JobView(View):
         description="The most seconds over all attempts since a person submitted, retried or "
         "resumed it."
     )
-    retries_left: int
+    retries: int = Field(description="How often it was to be tried again after a failure.")
+    retries_left: int = Field(description="How many of these are left.")
     attempts: int
     cause: Cause | None = Field(description="Why the last attempt failed.")
     message: str | None = Field(description="The last failure in one line.")
@@ -86,6 +87,7 @@ def _facts_of(job: Job, projects: Mapping[str, str]) -> dict[str, Any]:
         "place": job.place,
         "not_before": moment(job.not_before),
         "max_duration_s": job.max_duration_s,
+        "retries": job.retries,
         "retries_left": job.retries_left,
         "attempts": job.attempts,
         "cause": job.cause,

@@ -79,19 +79,27 @@ def check_request(
 
 
 def admit_and_submit(
-    db: Database, job: NewJob, settings: ServiceSettings, *, who: Who, scope: Scope = None
+    db: Database,
+    job: NewJob,
+    settings: ServiceSettings,
+    *,
+    who: Who,
+    scope: Scope = None,
+    asked: NewJob | None = None,
 ) -> tuple[Job, bool]:
     """`admit`, then `store.jobs.submit`; an idempotency key that is known gives its job.
 
-    It does so also where the job would not be admitted today.
+    It does so also where the job would not be admitted today. asked: as the client sent it, where
+    `job` was made from more than that; only this is compared under one key.
     """
+    asked = asked or job
     if scope is None or job.project in scope:
-        before = jobs.earlier(db, job)
+        before = jobs.earlier(db, asked)
         if before is not None:
             return before, False
     admitted = admit(db, job, settings, scope=scope)
     most = settings.limits.jobs_queued
-    return jobs.submit(db, admitted, who=who, most_queued=most, asked=job)
+    return jobs.submit(db, admitted, who=who, most_queued=most, asked=asked)
 
 
 def clone(
@@ -104,11 +112,13 @@ def clone(
     changes: Mapping[str, Any] | None = None,
     name: str | None = None,
     run: Mapping[str, Any] | None = None,
-) -> Job:
+    idempotency: str | None = None,
+) -> tuple[Job, bool]:
     """A new job with the request of another, and changes of it by dotted keys.
 
-    run: priority, not_before, max_duration_s and retries, where they are not those of the other.
-    An export is cloned as another export of the same search. Raises NotFound, Refusal, OverLimit.
+    Or the one that the idempotency key made before, and False. run: priority, not_before,
+    max_duration_s and retries, where they are not those of the other. An export is cloned as
+    another export of the same search. Raises NotFound, Refusal, OverLimit, Conflict (the key).
     """
     source = jobs.get(db, job_id, scope=scope)
     request = changed(changed(source.request, source.changes), changes or {})
@@ -121,12 +131,14 @@ def clone(
         priority=source.priority,
         not_before=_start_to_come(db, source),
         max_duration_s=source.max_duration_s,
-        retries=min(settings.limits.retries, source.retries_left),
+        retries=min(settings.limits.retries, source.retries),
+        idempotency=idempotency,
         parent=source.parent if source.kind == "export" else source.id,
     )
     new = replace(new, **(run or {}))
-    cloned, _ = admit_and_submit(db, new, settings, who=who, scope=scope)
-    return cloned
+    # What was asked for, and not what the other job's request is by now: it may change meanwhile.
+    asked = replace(new, request={"clone": source.id, "set": dict(changes or {})})
+    return admit_and_submit(db, new, settings, who=who, scope=scope, asked=asked)
 
 
 def _start_to_come(db: Database, job: Job) -> float | None:

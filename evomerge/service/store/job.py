@@ -54,8 +54,8 @@ class NewJob:
 class Job:
     """A job as it is kept. Times are seconds since the epoch.
 
-    changes: of the request by dotted keys, made when it was resumed. setbacks: attempts in a
-    row ended early with nothing new done. cause, message: of the last failure. claim: grows with
+    changes: of the request by dotted keys, made when it was resumed. retries: as many as were asked
+    for. setbacks: attempts in a row ended early with nothing new done. cause, message: of the last failure. claim: grows with
     every attempt, so that an older one can write nothing.
     """
 
@@ -72,6 +72,7 @@ class Job:
     place: float
     not_before: float | None
     max_duration_s: float | None
+    retries: int
     retries_left: int
     attempts: int
     setbacks: int
@@ -135,6 +136,7 @@ def job_of(row: JobRow) -> Job:
         place=row.place,
         not_before=row.not_before,
         max_duration_s=row.max_duration_s,
+        retries=row.retries,
         retries_left=row.retries_left,
         attempts=row.attempts,
         setbacks=row.setbacks,

@@ -98,6 +98,7 @@ def submit(
             place=next_place(session),
             not_before=job.not_before,
             max_duration_s=job.max_duration_s,
+            retries=job.retries,
             retries_left=job.retries,
             attempts=0,
             setbacks=0,
@@ -109,6 +110,7 @@ def submit(
             request_sha256=digest,
             parent=job.parent,
             last_event=0,
+            told=0,
         )
         session.add(row)
         session.flush()
@@ -172,8 +174,9 @@ def edit(
         row.priority = changes.get("priority", row.priority)
         row.not_before = changes.get("not_before", row.not_before)
         row.max_duration_s = changes.get("max_duration_s", row.max_duration_s)
-        row.retries_left = changes.get("retries", row.retries_left)
-        _check_numbers(row.priority, row.not_before, row.max_duration_s, row.retries_left)
+        if "retries" in changes:
+            row.retries = row.retries_left = changes["retries"]
+        _check_numbers(row.priority, row.not_before, row.max_duration_s, row.retries)
         shown = dict(changes)
         if isinstance(shown.get("not_before"), float):
             shown["not_before"] = time_text(shown["not_before"])

@@ -14,6 +14,7 @@ from evomerge.errors import StorageError
 from evomerge.service.database.engine import open_database
 from evomerge.service.database.schema import check_schema, head, migrate, revision_of
 from evomerge.service.database.tables import Base
+from evomerge.service.queue import told
 from evomerge.service.store import audit, jobs, people
 from evomerge.service.store.job import JobFilter
 from evomerge.service.webhooks import deliveries, subscriptions
@@ -56,6 +57,12 @@ insert into delivery (id, webhook, job, kind, data, made, state, attempts, next_
     7.5, 'waiting', 1, 8.5);
 """
 )
+VERSIONS["0004"] = (
+    VERSIONS["0003"]
+    + """
+update job set retries = 5, told = 1;
+"""
+)
 """Rows of a database as each version wrote them; add those of a new version with its migration."""
 
 
@@ -84,6 +91,8 @@ def test_data_of_every_version_comes_up_whole(empty_url: EmptyUrl, version: str)
     assert (token.person, token.projects) == ("ann", ("paaaaaaaaaaaaaaa",))
     assert [entry.act for entry in audit.find(database).items] == ["job.submit"]
     assert [project.name for project in people.projects(database)] == ["old"]
+    assert (job.retries, job.retries_left) == (5 if version >= "0004" else 3, 3)
+    assert told.untold(database) == []
     if version >= "0003":
         [webhook] = subscriptions.find(database)
         assert (webhook.name, webhook.kinds, webhook.waiting) == ("chat", ("job.failed",), 1)

@@ -209,7 +209,11 @@ def test_a_job_is_changed_moved_deleted_and_restored(house: House) -> None:
     assert house.post(f"/jobs/{first}/cancel").json()["state"] == "cancelled"
     assert house.post(f"/jobs/{first}/cancel").status_code == 409
     assert house.post(f"/jobs/{first}/retry").json()["state"] == "queued"
-    copy = house.post(f"/jobs/{first}/clone", {"set": {"budget.candidates": 9}})
+    key = {"Idempotency-Key": "again"}
+    copy = house.post(f"/jobs/{first}/clone", {"set": {"budget.candidates": 9}}, headers=key)
+    twice = house.post(f"/jobs/{first}/clone", {"set": {"budget.candidates": 9}}, headers=key)
+    assert (twice.status_code, twice.json()["id"]) == (200, copy.json()["id"])
+    assert twice.headers["location"] == copy.headers["location"]
     assert copy.status_code == 201
     assert copy.json()["request"]["budget"]["candidates"] == 9
     assert house.ask("DELETE", f"/jobs/{first}").json()["deleted"] is not None

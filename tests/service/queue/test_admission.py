@@ -410,7 +410,7 @@ def test_a_clone_has_the_request_and_its_changes(
     database: Database, project: Project, settings: ServiceSettings
 ) -> None:
     job, _ = admit_and_submit(database, new_job(project.id, priority=4), settings, who=ADMIN)
-    copy = clone(
+    copy, _ = clone(
         database, job.id, settings, who=ADMIN, changes={"optimizer.seed": 7, "name": "again"}
     )
     assert (copy.parent, copy.owner, copy.priority, copy.name) == (job.id, "admin", 4, "again")
@@ -428,10 +428,12 @@ def test_a_clone_runs_as_the_other_unless_it_is_changed(
     later = time.time() + 3600
     asked = new_job(project.id, retries=1, not_before=later, max_duration_s=77.0)
     job, _ = admit_and_submit(database, asked, settings, who=ADMIN)
-    copy = clone(database, job.id, settings, who=ADMIN)
+    with database.write() as session:
+        session.get_one(JobRow, job.id).retries_left = 0  # it was tried again since
+    copy, _ = clone(database, job.id, settings, who=ADMIN)
     assert (copy.retries_left, copy.not_before, copy.max_duration_s) == (1, later, 77.0)
     run = {"priority": 9, "retries": 0, "not_before": None, "max_duration_s": 5.0}
-    other = clone(database, job.id, settings, who=ADMIN, run=run)
+    other, _ = clone(database, job.id, settings, who=ADMIN, run=run)
     assert (other.priority, other.retries_left, other.not_before) == (9, 0, None)
     assert (other.max_duration_s, other.parent) == (5.0, job.id)
     with pytest.raises(Refusal, match="the most on this service"):
@@ -441,7 +443,29 @@ def test_a_clone_runs_as_the_other_unless_it_is_changed(
             row = session.get_one(JobRow, job.id)
             row.setbacks = 0
             setattr(row, column, value)
-        assert clone(database, job.id, settings, who=ADMIN).not_before is None, column
+        assert clone(database, job.id, settings, who=ADMIN)[0].not_before is None, column
+
+
+def test_a_clone_with_a_known_key_is_the_job_that_it_made_before(
+    database: Database, project: Project, settings: ServiceSettings
+) -> None:
+    job, _ = admit_and_submit(database, new_job(project.id), settings, who=ADMIN)
+    changes = {"optimizer.seed": 7}
+
+    def copied(key: str | None, changes: dict[str, Any]) -> tuple[str, bool]:
+        copy, new = clone(
+            database, job.id, settings, who=ADMIN, changes=changes, idempotency=key
+        )
+        return copy.id, new
+
+    first, created = copied("once", changes)
+    assert created
+    with database.write() as session:  # the other goes on with more, and the answer was lost
+        session.get_one(JobRow, job.id).changes = {"budget.candidates": 9}
+    assert copied("once", changes) == (first, False)
+    assert copied(None, changes)[1]
+    with pytest.raises(Conflict, match="it came with another request before"):
+        copied("once", {})
 
 
 def test_a_resumed_search_changes_its_budget_and_compute_alone(

@@ -34,6 +34,23 @@ router = APIRouter(prefix=f"{API}/jobs", tags=["jobs"])
 READING = (401, 404, 421, 422, 429, 503)
 CHANGING = (400, 401, 403, 404, 409, 413, 421, 422, 429, 503)
 
+MAKING: dict[int | str, dict[str, Any]] = {
+    200: {"model": JobDetail, "description": "The job that this key made before"},
+    **responses(*CHANGING),
+}
+"""What a route that queues a job answers."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key gives the job that it made before, so that a request can be "
+        "sent again.",
+    ),
+]
+
 JobId = Annotated[
     str, Path(max_length=64, description="Id of a job.", examples=["jx3k5q7n2a4b6c8d"])
 ]
@@ -49,30 +66,28 @@ def shown(here: Service, job: Job) -> JobDetail:
     return JobDetail.of(job, here.project_names())
 
 
+def queued(here: Service, job: Job, created: bool, response: Response) -> JobDetail:
+    """A job that is new, or that its key made before: counted and answered as such."""
+    if created:
+        metrics.submitted.labels(job.kind).inc()
+    else:
+        response.status_code = 200
+    response.headers["Location"] = f"{API}/jobs/{job.id}"
+    return shown(here, job)
+
+
 @router.post(
     "",
     status_code=201,
     summary="Submit a job",
-    responses={
-        200: {"model": JobDetail, "description": "The job that this key made before"},
-        **responses(*CHANGING),
-    },
+    responses=MAKING,
 )
 def submit(
     new: NewJobRequest,
     caller: Runner,
     here: Here,
     response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=200,
-            pattern=r"^[\x21-\x7e]+$",
-            description="The same key gives the job that it made before, so that a request can be "
-            "sent again.",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobDetail:
     """Queue a search, a check, a grid, an evaluation or a calibration.
 
@@ -83,12 +98,7 @@ def submit(
         job, created = admit_and_submit(
             here.database, asked, here.settings, who=caller.who, scope=caller.scope
         )
-    if created:
-        metrics.submitted.labels(job.kind).inc()
-    else:
-        response.status_code = 200
-    response.headers["Location"] = f"{API}/jobs/{job.id}"
-    return shown(here, job)
+    return queued(here, job, created, response)
 
 
 @router.post("/validate", summary="Check a job without running it", responses=responses(*CHANGING))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Response
+from fastapi import APIRouter, Body, Response
 
-from evomerge.service.http import metrics
 from evomerge.service.http.callers import API, Runner
 from evomerge.service.http.here import Here
 from evomerge.service.http.models import (
@@ -16,7 +15,15 @@ from evomerge.service.http.models import (
     Resumption,
 )
 from evomerge.service.http.problems import responses
-from evomerge.service.http.routes.jobs import CHANGING, JobId, found, shown
+from evomerge.service.http.routes.jobs import (
+    CHANGING,
+    MAKING,
+    IdempotencyKey,
+    JobId,
+    found,
+    queued,
+    shown,
+)
 from evomerge.service.http.views import JobDetail
 from evomerge.service.queue import admission, moves
 from evomerge.service.queue.admission import admit_and_submit
@@ -76,7 +83,7 @@ def retry(job_id: JobId, caller: Runner, here: Here) -> JobDetail:
 
 
 @router.post(
-    "/clone", status_code=201, summary="Copy a job with changes", responses=responses(*CHANGING)
+    "/clone", status_code=201, summary="Copy a job with changes", responses=MAKING
 )
 def clone(
     job_id: JobId,
@@ -84,6 +91,7 @@ def clone(
     here: Here,
     response: Response,
     wanted: Annotated[CloneRequest | None, Body()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobDetail:
     """Queue a new job with the request of this one, and changes of it."""
     wanted = wanted or CloneRequest()
@@ -96,7 +104,7 @@ def clone(
             run[key] = getattr(wanted, key)
     if wanted.not_before is not None:
         run["not_before"] = wanted.not_before.timestamp()
-    job = admission.clone(
+    job, created = admission.clone(
         here.database,
         job_id,
         here.settings,
@@ -105,10 +113,9 @@ def clone(
         changes=wanted.set or None,
         name=wanted.name,
         run=run,
+        idempotency=idempotency_key,
     )
-    metrics.submitted.labels(job.kind).inc()
-    response.headers["Location"] = f"{API}/jobs/{job.id}"
-    return shown(here, job)
+    return queued(here, job, created, response)
 
 
 @router.post("/move", summary="Another place in the queue", responses=responses(*CHANGING))
@@ -124,10 +131,7 @@ def move(job_id: JobId, place: MoveRequest, caller: Runner, here: Here) -> JobDe
     "/exports",
     status_code=201,
     summary="Export the result of a search",
-    responses={
-        200: {"model": JobDetail, "description": "The job that this key made before"},
-        **responses(*CHANGING),
-    },
+    responses=MAKING,
 )
 def export(
     job_id: JobId,
@@ -135,9 +139,7 @@ def export(
     here: Here,
     response: Response,
     wanted: Annotated[NewExport | None, Body()] = None,
-    idempotency_key: Annotated[
-        str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobDetail:
     """Queue an export: recipe, checkpoint, model card and manifest.
 
@@ -169,9 +171,4 @@ def export(
         who=caller.who,
         scope=caller.scope,
     )
-    if created:
-        metrics.submitted.labels(job.kind).inc()
-    else:
-        response.status_code = 200
-    response.headers["Location"] = f"{API}/jobs/{job.id}"
-    return shown(here, job)
+    return queued(here, job, created, response)
