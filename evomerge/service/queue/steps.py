@@ -35,10 +35,10 @@ class Step:
     why: str | None = None
 
 
-def step_of(job: Job, state: dict[str, Any], *, ended_at: float | None = None) -> Step:
+def step_of(job: Job, state: dict[str, Any], *, seconds: float | None = None) -> Step:
     """The step that led to a state, as the body of its event says it.
 
-    ended_at: when an attempt of the job ended by it.
+    seconds: of the attempt that ended by it.
     """
     to, cause = state["state"], state["cause"]
     what: What = _OF_STATE.get(to, to)
@@ -54,7 +54,7 @@ def step_of(job: Job, state: dict[str, Any], *, ended_at: float | None = None) -
         state=to,
         attempt=state["attempt"],
         cause=cause,
-        seconds=None if ended_at is None or job.started is None else ended_at - job.started,
+        seconds=seconds,
         # Messages of other causes may name files.
         why=state["message"] if cause == "lost" else None,
     )

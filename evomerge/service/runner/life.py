@@ -9,12 +9,16 @@ from evomerge.service.queue.claim import server_of
 from evomerge.service.queue.lost import active_jobs
 from evomerge.service.queue.states import ATTEMPTED
 from evomerge.service.queue.steps import Step, step_of
+from evomerge.service.queue.told import take_ends, untold
 from evomerge.service.store import events
 from evomerge.service.store.job import Job
 
 
 class Life:
-    """Follows jobs from their claim to the end of the attempt, and tells each step once."""
+    """Follows jobs from their claim to the end of the attempt, and tells each step once.
+
+    The end of an attempt is told once by all servers of a database together.
+    """
 
     def __init__(self, database: Database, told: Callable[[Step], object]) -> None:
         self._database = database
@@ -22,7 +26,9 @@ class Life:
         self._followed: dict[tuple[str, int], tuple[Job, int]] = {}
 
     def find(self) -> None:
-        """Follow what runs here for servers that are gone."""
+        """Tell what ended while no server looked, and follow what runs here for one that is gone."""
+        for job_id in untold(self._database):
+            self._tell_ends(job_id)
         for job in active_jobs(self._database):
             before = server_of(job.server or "|0||")
             if before.is_here and not before.alive:
@@ -46,11 +52,15 @@ class Life:
 
     def _read(self, job: Job, seen: int, last: int) -> None:
         for event in events.read(self._database, job.id, after=seen, name="state"):
-            over = event.body["state"] not in ATTEMPTED
-            self._told(step_of(job, dict(event.body), ended_at=event.at if over else None))
-            last = max(last, event.seq)
-            if over:
+            if event.body["state"] not in ATTEMPTED:
                 # What follows is a person's move, or another claim, which is followed anew.
+                self._tell_ends(job.id, job.claim)
                 del self._followed[job.id, job.claim]
                 return
+            self._told(step_of(job, dict(event.body)))
+            last = max(last, event.seq)
         self._followed[job.id, job.claim] = (job, last)
+
+    def _tell_ends(self, job_id: str, attempt: int | None = None) -> None:
+        for step in take_ends(self._database, job_id, attempt=attempt):
+            self._told(step)

@@ -118,6 +118,40 @@ def test_a_server_follows_what_runs_for_one_that_is_gone(
     assert [(step.what, step.job) for step in steps] == [("succeeded", job.id)]
 
 
+def test_what_ended_while_no_server_ran_is_told_once_by_the_first_that_starts(
+    database: Database, project: Project
+) -> None:
+    gone = replace(own_identity(), started="1")
+    ended = queued(database, project.id)
+    for outcome in ("interrupted", "succeeded"):  # two attempts, and nobody looked
+        job = claim(database, gone, Limits())
+        assert job is not None
+        states.begin(database, job.id, job.claim, HERE)
+        states.finish(database, job.id, job.claim, Ending(outcome=outcome), backoff_s=0.0)
+    runs = queued(database, project.id)
+    job = claim(database, gone, Limits())
+    assert job is not None
+    states.begin(database, job.id, job.claim, HERE)
+    first: list[Step] = []
+    second: list[Step] = []
+    lives = [Life(database, steps.append) for steps in (first, second)]
+    for life in lives:
+        life.find()
+    assert second == []
+    assert [(step.what, step.job, step.attempt) for step in first] == [
+        ("retried", ended.id, 1),
+        ("succeeded", ended.id, 2),
+    ]
+    assert all(step.seconds is not None and step.seconds >= 0.0 for step in first)
+    # Both follow what still runs, as neither knows of the other.
+    states.finish(database, runs.id, job.claim, Ending(outcome="succeeded"), backoff_s=0.0)
+    for life in lives:
+        life.look()
+        life.look()
+    told = [(step.what, step.job) for step in (*first[2:], *second)]
+    assert told == [("succeeded", runs.id)]
+
+
 def all_of(database: Database) -> list[Job]:
     return list(jobs.find(database, jobs.JobFilter()).items)
 
