@@ -27,7 +27,7 @@ _MOST_VALUES = 100_000
 """Values of a document, counting each as often as aliases repeat it."""
 DEEPEST = 64
 """Levels of nested lists and mappings, also through aliases."""
-_TOO_DEEP = f"lists and mappings are nested more than {DEEPEST} levels deep; write it flatter"
+TOO_DEEP = f"lists and mappings are nested more than {DEEPEST} levels deep; write it flatter"
 
 # The C loader reads the same documents some ten times faster, where PyYAML was built with it.
 _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -162,7 +162,7 @@ def _check_bounds(text: str, where: str, error: type[InputError]) -> None:
         elif isinstance(event, yaml.DocumentStartEvent):
             values += 1
         if depth > DEEPEST:
-            raise error(f"{where}: line {_line(event)}: {_TOO_DEEP}")
+            raise error(f"{where}: line {_line(event)}: {TOO_DEEP}")
         if values > _MOST_VALUES:
             raise error(
                 f"{where}: line {_line(event)}: more than {_MOST_VALUES:,} values, with those that "
@@ -179,7 +179,7 @@ def _events(text: str, where: str, error: type[InputError]) -> Iterator[yaml.Eve
             raise
         mark = cause.problem_mark or cause.context_mark
         line = f"line {mark.line + 1}: " if mark is not None else ""
-        raise error(f"{where}: {line}{_TOO_DEEP}") from cause
+        raise error(f"{where}: {line}{TOO_DEEP}") from cause
 
 
 def is_deeper(value: object, levels: int = DEEPEST) -> bool:

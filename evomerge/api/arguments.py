@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from evomerge.documents import DEEPEST, TOO_DEEP
 from evomerge.errors import JobError, RunError
 from evomerge.recipe import Recipe
 from evomerge.sources import locate
@@ -22,9 +23,6 @@ Job: TypeAlias = "str | Path | Mapping[str, Any] | JobSpec"
 
 Changes: TypeAlias = "Mapping[str, Any] | Sequence[str] | None"
 """Changes of a job: {"budget.candidates": 400}, or texts as on the command line."""
-
-_DEEPEST = 50
-"""Levels of a mapping; a job has six."""
 
 
 def read_folder(path: str | Path) -> Path:
@@ -92,8 +90,8 @@ def written_changes(changes: Changes) -> tuple[str, ...]:
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
     """A value in the plain types of a job file. Raises JobError that names its place."""
-    if depth > _DEEPEST:
-        raise JobError(f"{where[:100]}: it is nested more than {_DEEPEST} levels deep")
+    if depth > DEEPEST:
+        raise JobError(f"{where[:100]}: {TOO_DEEP}")
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, os.PathLike):

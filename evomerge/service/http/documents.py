@@ -8,10 +8,9 @@ from typing import Any
 
 import yaml
 
-from evomerge.documents import parse_mapping
+from evomerge.documents import TOO_DEEP, is_deeper, parse_mapping
 from evomerge.errors import JobError
 
-_DEEPEST = 50
 _LARGEST = 100_000
 """Values of a document, in all its levels."""
 
@@ -24,7 +23,7 @@ def as_mapping(
     if isinstance(document, str):
         made = parse_mapping(document, where=where, expected="the keys of the file", error=JobError)
     else:
-        made = _copied(document, where, [0])
+        made = _copied(document, where)
     for key, value in changes.items():
         *parents, last = key.split(".")
         target: Any = made
@@ -35,7 +34,7 @@ def as_mapping(
                 f"set: {key}: {'.'.join(parents) or 'it'} is not a mapping in the {where}; a list "
                 "is given whole, as {'report': ['a', 'b']}"
             )
-        target[last] = _copied(value, f"set: {key}", [0])
+        target[last] = _copied(value, f"set: {key}")
     return made
 
 
@@ -45,15 +44,21 @@ def as_yaml(document: Any) -> str:
     return text
 
 
-def _copied(value: Any, where: str, count: list[int], depth: int = 0) -> Any:
+def _copied(value: Any, where: str) -> Any:
     """A copy of JSON values, which may be changed. Raises JobError beyond any job's size."""
+    if is_deeper(value):
+        raise JobError(f"{where}: {TOO_DEEP}")
+    return _copy(value, where, [0])
+
+
+def _copy(value: Any, where: str, count: list[int]) -> Any:
     count[0] += 1
-    if depth > _DEEPEST or count[0] > _LARGEST:
-        raise JobError(f"{where}: it is too deep or too large for a job; check what was sent")
+    if count[0] > _LARGEST:
+        raise JobError(f"{where}: more than {_LARGEST:,} values; write less")
     if isinstance(value, Mapping):
-        return {key: _copied(each, where, count, depth + 1) for key, each in value.items()}
+        return {key: _copy(each, where, count) for key, each in value.items()}
     if isinstance(value, list):
-        return [_copied(each, where, count, depth + 1) for each in value]
+        return [_copy(each, where, count) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise JobError(f"{where}: {value} is not finite; give a finite number")
     return value

@@ -24,7 +24,7 @@ def untold(db: Database) -> list[str]:
 
 
 def take_ends(db: Database, job_id: str, *, attempt: int | None = None) -> list[Step]:
-    """The ends of a job's attempts that were not told, in order; from now on they are taken as told.
+    """The ends of a job's attempts that were not told, in order; they are taken as told then.
 
     attempt: the last of them, which has ended; None: all that have. Tell them at once, as no other
     server will.

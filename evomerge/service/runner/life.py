@@ -26,7 +26,7 @@ class Life:
         self._followed: dict[tuple[str, int], tuple[Job, int]] = {}
 
     def find(self) -> None:
-        """Tell what ended while no server looked, and follow what runs here for one that is gone."""
+        """Tell what ended while no server ran, and follow what runs here for one that is gone."""
         for job_id in untold(self._database):
             self._tell_ends(job_id)
         for job in active_jobs(self._database):

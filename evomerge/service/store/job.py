@@ -55,8 +55,8 @@ class Job:
     """A job as it is kept. Times are seconds since the epoch.
 
     changes: of the request by dotted keys, made when it was resumed. retries: as many as were asked
-    for. setbacks: attempts in a row ended early with nothing new done. cause, message: of the last failure. claim: grows with
-    every attempt, so that an older one can write nothing.
+    for. setbacks: attempts in a row ended early with nothing new done. cause, message: of the last
+    failure. claim: grows with every attempt, so that an older one can write nothing.
     """
 
     id: str

@@ -35,12 +35,7 @@ def check_text(text: object, *, field: str, most: int, least: int = 0) -> str:
             f"{len(text)} characters", field=field, value=shown, mend=f"give {least} to {most}"
         )
     if any(ord(sign) < 32 or 0x7F <= ord(sign) < 0xA0 for sign in text) or not _can_encode(text):
-        raise Refusal(
-            "has control characters",
-            field=field,
-            value=shown.encode("unicode_escape").decode(),
-            mend="leave them out",
-        )
+        raise _holds("control characters", shown, field)
     return text
 
 
@@ -48,13 +43,13 @@ def check_name(text: object, *, field: str, most: int, least: int = 0) -> str:
     """The text, if it also shows what it says: names are read beside others. Raises Refusal."""
     name = check_text(text, field=field, most=most, least=least)
     if any(_turns(sign) for sign in name):
-        raise Refusal(
-            "has characters that turn the direction of writing or end a line",
-            field=field,
-            value=name.encode("unicode_escape").decode(),
-            mend="leave them out",
-        )
+        raise _holds("characters that turn the direction of writing or end a line", name, field)
     return name
+
+
+def _holds(what: str, text: str, field: str) -> Refusal:
+    shown = text.encode("unicode_escape").decode()
+    return Refusal(f"has {what}", field=field, value=shown, mend="leave them out")
 
 
 def _turns(sign: str) -> bool:

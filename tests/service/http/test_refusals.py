@@ -8,8 +8,10 @@ from typing import Any, get_args
 import pytest
 from pydantic_core.core_schema import ErrorType
 
+from evomerge.documents import DEEPEST
 from evomerge.errors import JobError, RunError, StorageError
 from evomerge.problem_words import problem_text
+from evomerge.service.http.documents import as_mapping
 from evomerge.service.http.problems import Problem, problem_of
 from evomerge.service.queue.admission import admit_and_submit
 from evomerge.service.store.jobs import NewJob
@@ -193,3 +195,18 @@ def test_no_folder_of_the_server_is_shown_with_a_search(
     assert damaged.status_code == 422
     for answer in (status, wrong, answers, damaged):
         assert str(house.settings.data) not in answer.text
+
+
+def test_a_document_is_bounded_as_one_of_the_command_line_is() -> None:
+    def nested(levels: int) -> Any:
+        value: Any = 1
+        for _ in range(levels - 1):
+            value = {"a": value}
+        return {"a": value}
+
+    assert as_mapping(nested(DEEPEST), {}, where="job") == nested(DEEPEST)
+    for document, changes in ((nested(DEEPEST + 1), {}), ({}, {"a": nested(DEEPEST + 1)})):
+        with pytest.raises(JobError, match=f"nested more than {DEEPEST} levels deep; write it"):
+            as_mapping(document, changes, where="job")
+    with pytest.raises(JobError, match="more than 100,000 values; write less"):
+        as_mapping({"a": [0] * 100_000}, {}, where="job")

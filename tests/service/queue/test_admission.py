@@ -453,9 +453,7 @@ def test_a_clone_with_a_known_key_is_the_job_that_it_made_before(
     changes = {"optimizer.seed": 7}
 
     def copied(key: str | None, changes: dict[str, Any]) -> tuple[str, bool]:
-        copy, new = clone(
-            database, job.id, settings, who=ADMIN, changes=changes, idempotency=key
-        )
+        copy, new = clone(database, job.id, settings, who=ADMIN, changes=changes, idempotency=key)
         return copy.id, new
 
     first, created = copied("once", changes)

@@ -82,9 +82,7 @@ def retry(job_id: JobId, caller: Runner, here: Here) -> JobDetail:
     return shown(here, moves.retry(here.database, job_id, who=caller.who, scope=caller.scope))
 
 
-@router.post(
-    "/clone", status_code=201, summary="Copy a job with changes", responses=MAKING
-)
+@router.post("/clone", status_code=201, summary="Copy a job with changes", responses=MAKING)
 def clone(
     job_id: JobId,
     caller: Runner,
