@@ -14,10 +14,10 @@ import stat
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from evomerge.errors import StorageError
@@ -95,6 +95,23 @@ def files_of(folder: Path) -> list[FoundFile]:
     return sorted(found, key=lambda file: file.path)
 
 
+Recorded = Mapping[tuple[str, int, float], str]
+"""Path, size and time of the last change -> the sha256 that the runner of a job recorded."""
+
+
+def recorded(result: Mapping[str, Any] | None) -> Recorded:
+    """What the result of a job says of its files; nothing where it was made by an earlier version.
+
+    A large model is hashed once, by its runner: a request does not wait for it.
+    """
+    files = (result or {}).get("files", ())
+    return {
+        (file["path"], file["size_bytes"], file["modified"]): file["sha256"]
+        for file in files
+        if "modified" in file
+    }
+
+
 class Digests:
     """sha256 of files, computed once for each content."""
 
@@ -102,9 +119,12 @@ class Digests:
         self._known: dict[tuple[int, int, int, int], str] = {}
         self._lock = threading.Lock()
 
-    def of(self, file: BinaryIO) -> str:
-        """The sha256 of an open file, which is at its begin afterwards."""
+    def of(self, file: BinaryIO, path: str, known: Recorded) -> str:
+        """The sha256 of an open file, which is at its begin afterwards; path: inside its folder."""
         facts = os.fstat(file.fileno())
+        stated = known.get((path, facts.st_size, facts.st_mtime))
+        if stated is not None:
+            return stated
         key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
         found = self._known.get(key)
         if found is None:

@@ -187,7 +187,10 @@ def export(attempt: Attempt) -> Mapping[str, Any]:
 
 
 def checksums(folder: Path) -> list[dict[str, Any]]:
-    """Path in the folder, size and sha256 of every file, by path."""
+    """Path in the folder, size, time of the last change and sha256 of every file, by path.
+
+    While size and time are the same, a server takes the sha256 as it is here.
+    """
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
@@ -196,8 +199,15 @@ def checksums(folder: Path) -> list[dict[str, Any]]:
                 while block := stream.read(_BLOCK):
                     digest.update(block)
             relative = path.relative_to(folder).as_posix()
-            size = path.stat().st_size
-            found.append({"path": relative, "size_bytes": size, "sha256": digest.hexdigest()})
+            facts = path.stat()
+            found.append(
+                {
+                    "path": relative,
+                    "size_bytes": facts.st_size,
+                    "modified": facts.st_mtime,
+                    "sha256": digest.hexdigest(),
+                }
+            )
     return found
 
 

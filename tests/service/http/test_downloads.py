@@ -9,12 +9,13 @@ import io
 import os
 import tarfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import pytest
 from starlette.types import Message
 
+from evomerge.service.database.tables import JobRow
 from evomerge.service.http import downloads
 from evomerge.service.http.downloads import (
     FoundFile,
@@ -27,6 +28,7 @@ from evomerge.service.http.downloads import (
 )
 from evomerge.service.http.problems import Problem
 from evomerge.service.http.server import OPERATOR
+from evomerge.service.runner.work import checksums
 from evomerge.service.store import people
 from tests.service.http.house import API, House, open_house
 
@@ -62,6 +64,43 @@ def test_the_list_has_every_file_with_its_checksum(house: House) -> None:
         path: hashlib.sha256(content).hexdigest() for path, content in FILES.items()
     }
     assert listed["size_bytes"] == sum(map(len, FILES.values()))
+
+
+def test_what_the_runner_recorded_is_not_read_again_while_nothing_has_changed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = house.exported(FILES)
+    folder = house.settings.export_dir(job.id)
+    with house.database.write() as session:
+        session.get_one(JobRow, job.id).result = {"files": checksums(folder)}
+    read = []
+    file_digest = hashlib.file_digest
+
+    def hashed(file: Any, name: str) -> Any:
+        read.append(file)
+        return file_digest(file, name)
+
+    monkeypatch.setattr("hashlib.file_digest", hashed)
+
+    def listed() -> dict[str, str]:
+        files = house.get(f"/jobs/{job.id}/files").json()["files"]
+        etag = house.get(f"/jobs/{job.id}/files/model.safetensors").headers["etag"]
+        found = {file["path"]: file["sha256"] for file in files}
+        assert etag == f'"{found["model.safetensors"]}"'
+        return found
+
+    before = listed()
+    assert before == {path: hashlib.sha256(content).hexdigest() for path, content in FILES.items()}
+    assert read == []
+    changed = folder / "model.safetensors"
+    facts = changed.stat()
+    changed.write_bytes(CONTENT[::-1])  # the same size
+    os.utime(changed, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1_000_000))
+    assert listed() == {
+        **before,
+        "model.safetensors": hashlib.sha256(CONTENT[::-1]).hexdigest(),
+    }
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,11 @@ def list_files(job_id: JobId, caller: Viewer, here: Here) -> FilesView:
     """Path, size and sha256 of every file, and commands that load an exported model."""
     job = found(here, caller, job_id)
     folder = _folder(here, job)
+    known = downloads.recorded(job.result)
     files = []
     for file in downloads.files_of(folder):
         with downloads.open_inside(folder, file.path) as opened:
-            sha256 = here.digests.of(opened)
+            sha256 = here.digests.of(opened, file.path, known)
         files.append(FileView(path=file.path, size_bytes=file.size_bytes, sha256=sha256))
     root = downloads.archive_root(job.name, job.id)
     commands = export_commands(folder, root) if job.kind == "export" else ()
@@ -72,10 +73,10 @@ def download(
     if_none_match: Annotated[str | None, Header(alias="If-None-Match", max_length=2000)] = None,
 ) -> Response:
     """A file, or one range of it. Its ETag is its sha256."""
-    folder = _folder(here, found(here, caller, job_id))
-    file = downloads.open_inside(folder, path)
+    job = found(here, caller, job_id)
+    file = downloads.open_inside(_folder(here, job), path)
     try:
-        sha256 = here.digests.of(file)
+        sha256 = here.digests.of(file, path, downloads.recorded(job.result))
         size_bytes = file.seek(0, 2)
         etag = f'"{sha256}"'
         headers = {
