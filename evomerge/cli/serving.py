@@ -293,15 +293,29 @@ def make_token(
 @group.command("revoke")
 def revoke_token(
     token_id: Annotated[str, typer.Argument(help="Its id, as list shows it.", show_default=False)],
+    webhooks: Annotated[
+        bool,
+        typer.Option("--webhooks", help="Delete the webhooks that its person made, too."),
+    ] = False,
     data: DataOption = _DATA,
     database: DatabaseUrl = None,
 ) -> None:
-    """Revoke a token and end its browser sessions."""
+    """Revoke a token and end its browser sessions; say which webhooks its person leaves behind."""
     with answering(), _opened(data, database) as db:
-        from evomerge.service import OPERATOR, revoke
+        from evomerge.service import OPERATOR, find_webhooks, projects, remove_webhooks, revoke
 
         token = revoke(db, token_id, who=OPERATOR)
         say(f"revoked {token.id} of {token.person}")
+        names = {project.id: project.name for project in projects(db)}
+        if webhooks:
+            for each in remove_webhooks(db, owner=token.person, who=OPERATOR):
+                say(f"deleted webhook {each.id} of {names[each.project]}  {each.name}")
+            return
+        left = find_webhooks(db, owner=token.person)
+        for each in left:
+            say(f"webhook {each.id} of {names[each.project]} goes on  {each.name}")
+        if left:
+            say_error(f"`evomerge token revoke {token.id} --webhooks` deletes them")
 
 
 @contextmanager

@@ -21,3 +21,5 @@ from .store.people import projects as projects
 from .store.people import revoke as revoke
 from .store.people import tokens as tokens
 from .webhooks.destinations import Destinations as Destinations
+from .webhooks.subscriptions import find_webhooks as find_webhooks
+from .webhooks.subscriptions import remove_webhooks as remove_webhooks

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from pydantic import Field
 
 from evomerge.service.http.models import Request
-from evomerge.service.http.views import View, moment
+from evomerge.service.http.views import TokenView, View, moment
+from evomerge.service.store.people import Token
 from evomerge.service.store.refusals import Refusal
 from evomerge.service.webhooks.deliveries import Delivery, DeliveryState
 from evomerge.service.webhooks.destinations import LONGEST_URL, Destinations
@@ -102,6 +103,23 @@ class WebhookWithSecret(WebhookView):
 def with_secret(webhook: Webhook, secret: str, projects: Mapping[str, str]) -> WebhookWithSecret:
     """A webhook and the secret that was made for it now."""
     return WebhookWithSecret(**_facts_of(webhook, projects, whole=True), secret=secret)
+
+
+class RevokedToken(TokenView):
+    """A token that was revoked, and what its person leaves behind."""
+
+    webhooks: list[WebhookView] = Field(
+        description="Webhooks of the same person, which go on: they belong to their project. "
+        "`DELETE /api/v1/webhooks?owner=PERSON` deletes them."
+    )
+
+
+def revoked_token(
+    token: Token, webhooks: Iterable[Webhook], projects: Mapping[str, str]
+) -> RevokedToken:
+    """A token that was revoked, with the webhooks of its person."""
+    left = [WebhookView.of(each, projects, whole=True) for each in webhooks]
+    return RevokedToken(**vars(TokenView.of(token, projects)), webhooks=left)
 
 
 def _facts_of(webhook: Webhook, projects: Mapping[str, str], *, whole: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from evomerge.service.database.engine import Database, lock, now
@@ -117,15 +117,12 @@ def make(
         return _webhook(session, row), secret
 
 
-def find(db: Database, *, project: str | None = None, scope: Scope = None) -> tuple[Webhook, ...]:
-    """Webhooks of the asker's projects, the oldest first."""
-    query = select(WebhookRow).order_by(WebhookRow.made, WebhookRow.id)
-    if project is not None:
-        query = query.where(WebhookRow.project == project)
-    if scope is not None:
-        query = query.where(WebhookRow.project.in_(sorted(scope)))
+def find_webhooks(
+    db: Database, *, project: str | None = None, owner: str | None = None, scope: Scope = None
+) -> tuple[Webhook, ...]:
+    """Webhooks of the asker's projects, the oldest first; owner: the person who made them."""
     with db.read() as session:
-        rows = session.scalars(query).all()
+        rows = session.scalars(_query(project, owner, scope)).all()
         waiting = outbox.waiting_of(session, [row.id for row in rows])
         return tuple(_webhook(session, row, waiting.get(row.id, 0)) for row in rows)
 
@@ -191,10 +188,19 @@ def disable(session: Session, row: WebhookRow, why: str) -> None:
 def remove(db: Database, webhook_id: str, *, who: Who, scope: Scope = None) -> None:
     """Delete a webhook with its secrets and deliveries. Raises NotFound."""
     with db.write() as session:
-        row = _locked(session, webhook_id, scope)
-        session.execute(delete(DeliveryRow).where(DeliveryRow.webhook == row.id))
-        note(session, who, "webhook.delete", row.id, project=row.project, detail={"name": row.name})
-        session.delete(row)
+        _delete(session, _locked(session, webhook_id, scope), who)
+
+
+def remove_webhooks(
+    db: Database, *, owner: str, who: Who, scope: Scope = None
+) -> tuple[Webhook, ...]:
+    """Delete a person's webhooks, with their secrets and deliveries; those that were deleted."""
+    with db.write() as session:
+        rows = session.scalars(_query(None, owner, scope).with_for_update()).all()
+        removed = tuple(_webhook(session, row) for row in rows)
+        for row in rows:
+            _delete(session, row, who)
+        return removed
 
 
 def rotate(
@@ -245,6 +251,23 @@ def send_test(db: Database, webhook_id: str, *, who: Who, scope: Scope = None) -
         note(session, who, "webhook.test", row.id, project=row.project)
         session.flush()
         return delivery.id
+
+
+def _query(project: str | None, owner: str | None, scope: Scope) -> Select[WebhookRow]:
+    query = select(WebhookRow).order_by(WebhookRow.made, WebhookRow.id)
+    if project is not None:
+        query = query.where(WebhookRow.project == project)
+    if owner is not None:
+        check_text(owner, field="owner", most=100)
+        query = query.where(WebhookRow.owner == owner)
+    return query if scope is None else query.where(WebhookRow.project.in_(sorted(scope)))
+
+
+def _delete(session: Session, row: WebhookRow, who: Who) -> None:
+    session.execute(delete(DeliveryRow).where(DeliveryRow.webhook == row.id))
+    detail = {"name": row.name, "owner": row.owner}
+    note(session, who, "webhook.delete", row.id, project=row.project, detail=detail)
+    session.delete(row)
 
 
 def _locked(session: Session, webhook_id: str, scope: Scope) -> WebhookRow:

@@ -94,7 +94,7 @@ def test_data_of_every_version_comes_up_whole(empty_url: EmptyUrl, version: str)
     assert (job.retries, job.retries_left) == (5 if version >= "0004" else 3, 3)
     assert told.untold(database) == []
     if version >= "0003":
-        [webhook] = subscriptions.find(database)
+        [webhook] = subscriptions.find_webhooks(database)
         assert (webhook.name, webhook.kinds, webhook.waiting) == ("chat", ("job.failed",), 1)
         [claimed] = deliveries.claim(database, most=5, most_each=5)
         assert (claimed.attempt, claimed.data) == (2, {"state": "failed"})

@@ -21,6 +21,9 @@ from evomerge.service.http.server import check_reach, open_server
 from evomerge.service.http.web_settings import WebSettings
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import people
+from evomerge.service.store.audit import Who
+from evomerge.service.webhooks import subscriptions
+from evomerge.service.webhooks.destinations import Destinations
 from tests.service.http.house import URL, House
 
 WEB = WebSettings()
@@ -155,9 +158,25 @@ def test_tokens_are_made_listed_and_revoked_where_the_data_is(tmp_path: Path) ->
     assert (
         "  ana  viewer  vision  until " in run(app, ["token", "list", "--data", str(data)]).stdout
     )
-    assert run(app, ["token", "revoke", token["id"], "--data", str(data)]).exit_code == 0
     database = open_database(settings(data).database_url)
+    for person in ("ana", "bea"):
+        subscriptions.make(
+            database,
+            project=people.project_named(database, "vision").id,
+            url="https://hooks.example.com/secret-path",
+            destinations=Destinations(),
+            name=f"chat of {person}",
+            who=Who(name=person),
+        )
+    revoke = ["token", "revoke", token["id"], "--data", str(data)]
+    revoked = run(app, revoke)
+    assert revoked.exit_code == 0
     assert people.token_of(database, secret) is None
+    assert "of vision goes on  chat of ana\n" in revoked.stdout
+    assert "chat of bea" not in revoked.stdout
+    assert f"evomerge token revoke {token['id']} --webhooks` deletes them" in revoked.stderr
+    assert "of vision  chat of ana\n" in run(app, [*revoke, "--webhooks"]).stdout
+    assert [each.owner for each in subscriptions.find_webhooks(database)] == ["bea"]
     database.close()
     for wrong, where in (("nothing", str(data)), (token["id"], "/no/such")):
         refused = run(app, ["token", "revoke", wrong, "--data", where])

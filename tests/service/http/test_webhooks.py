@@ -70,6 +70,28 @@ def test_a_webhook_of_another_project_does_not_exist(house: House) -> None:
     assert house.get(path).json()["condition"] == "active"
 
 
+def test_webhooks_that_outlive_a_token_are_told_and_can_be_deleted(house: House) -> None:
+    elsewhere = house.post("/webhooks", {"url": HOOK}, "other").json()["id"]
+    left = [made(house, name=name)["id"] for name in ("chat", "pager")]
+    [token] = house.get("/tokens", "scoped", params={"person": "runner"}).json()
+    revoked = house.ask("DELETE", f"/tokens/{token['id']}", "scoped").json()
+    assert revoked["revoked"] is not None
+    assert [each["id"] for each in revoked["webhooks"]] == left
+    assert "whsec_" not in json.dumps(revoked)
+    owned = {"owner": "runner"}
+    assert [each["id"] for each in house.get("/webhooks", params=owned).json()] == left
+    assert house.get("/webhooks", params={"owner": "viewer"}).json() == []
+    assert house.ask("DELETE", "/webhooks", "other", params=owned).status_code == 403
+    assert house.ask("DELETE", "/webhooks", "scoped").status_code == 422  # of nobody: of all?
+    theirs = house.ask("DELETE", "/webhooks", "scoped", params={"owner": "other"})
+    assert theirs.json() == []  # of another project
+    deleted = house.ask("DELETE", "/webhooks", "scoped", params=owned)
+    assert [each["id"] for each in deleted.json()] == left
+    assert [each["id"] for each in house.get("/webhooks", "admin").json()] == [elsewhere]
+    acts = house.get("/audit", "admin", params={"act": "webhook.delete"}).json()["items"]
+    assert {(act["what"], act["detail"]["owner"]) for act in acts} == {(i, "runner") for i in left}
+
+
 def test_a_viewer_changes_no_webhook(house: House) -> None:
     path = f"/webhooks/{made(house)['id']}"
     assert house.post("/webhooks", {"url": HOOK}, "viewer").status_code == 403

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from tests.search.answered import WINNER
@@ -13,6 +14,8 @@ from tests.service.page.conftest import REASON, Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+HOOK = "https://hooks.invalid/secret-path"
 
 
 def text_of(page: Page) -> str:
@@ -262,7 +265,14 @@ def test_files_are_downloaded_with_their_checksum(desk: Seat, site: Site) -> Non
         assert desk.page.get_by_role("region", name=f"Use with {tool}").count() == 1
 
 
-def test_an_admin_makes_and_revokes_a_token_and_reads_the_audit_log(office: Seat) -> None:
+def test_an_admin_makes_and_revokes_a_token_and_reads_the_audit_log(
+    office: Seat, site: Site
+) -> None:
+    admin = {"Authorization": f"Bearer {site.tokens['admin']}"}
+    spare = {"name": "spare", "person": "admin", "role": "viewer"}
+    for route, made in (("webhooks", {"url": HOOK, "name": "left"}), ("tokens", spare)):
+        answer = httpx2.post(f"{site.url}/api/v1/{route}", json=made, headers=admin)
+        assert answer.status_code == 201, answer.text
     office.go("admin/tokens")
     office.page.get_by_label("Person", exact=True).fill("bea")
     office.page.get_by_label("What it is for").fill("notebook")
@@ -274,6 +284,11 @@ def test_an_admin_makes_and_revokes_a_token_and_reads_the_audit_log(office: Seat
     office.page.get_by_role("button", name="Revoke notebook of bea").click()
     office.page.get_by_role("button", name="Revoke the token").click()
     office.page.get_by_text("notebook is revoked").wait_for()
+    office.page.get_by_role("button", name="Revoke spare of admin").click()
+    office.page.get_by_role("button", name="Revoke the token").click()
+    office.page.get_by_text(f"left of default, to {HOOK}").wait_for()
+    office.page.get_by_role("button", name="Delete them").click()
+    office.page.get_by_text("The webhooks of admin are deleted.").wait_for()
     office.go("admin/audit")
     office.page.get_by_text("token.revoke").first.wait_for()
     office.go("admin/health")
@@ -286,7 +301,7 @@ def test_a_webhook_is_made_tested_disabled_and_deleted(desk: Seat) -> None:
     page.get_by_label("Address").fill("https://127.0.0.1/x")
     page.get_by_role("button", name="Make").click()
     page.get_by_text("its host is not a public one").wait_for()
-    page.get_by_label("Address").fill("https://hooks.invalid/secret-path")
+    page.get_by_label("Address").fill(HOOK)
     page.get_by_label("Name").fill("chat")
     page.get_by_text("Events: everything").click()
     page.get_by_label("job.failed").check()

@@ -18,9 +18,11 @@ from evomerge.service.http.views import (
     TokenView,
     made_token,
 )
+from evomerge.service.http.webhook_models import RevokedToken, revoked_token
 from evomerge.service.store import audit, people
 from evomerge.service.store.people import Token
 from evomerge.service.store.refusals import NotFound
+from evomerge.service.webhooks import subscriptions
 
 router = APIRouter(prefix=API)
 
@@ -112,16 +114,19 @@ def make_token(new: NewToken, caller: Admin, here: Here) -> MadeToken:
 )
 def revoke_token(
     token_id: Annotated[str, Path(max_length=64)], caller: Admin, here: Here
-) -> TokenView:
-    """Revoke a token and end its browser sessions, at once and for good."""
+) -> RevokedToken:
+    """Revoke a token and end its browser sessions, at once and for good.
+
+    Webhooks belong to their project and go on; those that its person made are in the answer.
+    """
     found = {each.id: each for each in people.tokens(here.database)}.get(token_id)
     if found is None or not _is_within(found, caller):
         raise NotFound(
             "there is no such token", field="token_id", value=token_id, mend="check its id"
         )
-    return TokenView.of(
-        people.revoke(here.database, token_id, who=caller.who), here.project_names()
-    )
+    token = people.revoke(here.database, token_id, who=caller.who)
+    left = subscriptions.find_webhooks(here.database, owner=token.person, scope=caller.scope)
+    return revoked_token(token, left, here.project_names())
 
 
 @router.get("/audit", tags=["people"], summary="The audit log", responses=responses(*READING))

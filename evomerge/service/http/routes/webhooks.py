@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Query, Response
 
-from evomerge.service.http.callers import API, Caller, Runner, Viewer
+from evomerge.service.http.callers import API, Admin, Caller, Runner, Viewer
 from evomerge.service.http.here import Here, Service
 from evomerge.service.http.problems import responses
 from evomerge.service.http.webhook_models import (
@@ -64,12 +64,40 @@ def list_webhooks(
     project: Annotated[
         str | None, Query(max_length=100, description="Name or id of a project.")
     ] = None,
+    owner: Annotated[
+        str | None, Query(max_length=100, description="The person who made them.")
+    ] = None,
 ) -> list[WebhookView]:
     """Webhooks of the caller's projects without their secrets, the oldest first."""
     wanted = None if project is None else here.project_id(project, caller.scope)
     names, whole = here.project_names(), caller.may("runner")
-    listed = subscriptions.find(here.database, project=wanted, scope=caller.scope)
+    listed = subscriptions.find_webhooks(
+        here.database, project=wanted, owner=owner, scope=caller.scope
+    )
     return [WebhookView.of(each, names, whole=whole) for each in listed]
+
+
+@router.delete(
+    "",
+    summary="Delete a person's webhooks",
+    responses=responses(401, 403, 421, 422, 429, 503),
+)
+def delete_webhooks(
+    caller: Admin,
+    here: Here,
+    owner: Annotated[
+        str, Query(min_length=1, max_length=100, description="The person who made them.")
+    ],
+) -> list[WebhookView]:
+    """Delete all that a person made in the caller's projects, at once and for good.
+
+    The answer has those that were deleted; a token of that person need not exist any more.
+    """
+    names = here.project_names()
+    removed = subscriptions.remove_webhooks(
+        here.database, owner=owner, who=caller.who, scope=caller.scope
+    )
+    return [WebhookView.of(each, names, whole=True) for each in removed]
 
 
 @router.get("/{webhook_id}", summary="A webhook", responses=responses(*READING))

@@ -29,10 +29,12 @@ function Tokens() {
   const projects = useFetched((stop) => get("projects", {}, stop), []);
   const [made, setMade] = useState(null);
   const [asking, setAsking] = useState(null);
+  const [left, setLeft] = useState(null);
   const revoke = async () => {
     try {
-      await send("DELETE", path("tokens", asking.id));
+      const { person, webhooks } = await send("DELETE", path("tokens", asking.id));
       tell(`${asking.name} is revoked.`);
+      setLeft(webhooks.length ? { person, webhooks } : null);
     } catch (refused) {
       tell(refused.message);
     }
@@ -53,6 +55,7 @@ function Tokens() {
       <p>The token of ${made.person} is shown only now:</p>
       <${Block} text=${made.secret} label="New token" />
     </div>`}
+    ${left && html`<${LeftWebhooks} ...${left} onDone=${() => setLeft(null)} />`}
     <section>
       <h2>Tokens</h2>
       <div class="scroll" tabindex="0" role="region" aria-label="Tokens">
@@ -96,6 +99,29 @@ function Tokens() {
         <button onClick=${() => setAsking(null)}>Leave it</button>
       </div>
     <//>`}`;
+}
+
+// Webhooks belong to their project: they go on when a token of who made them is revoked.
+function LeftWebhooks({ person, webhooks, onDone }) {
+  const remove = async () => {
+    try {
+      await send("DELETE", `webhooks?owner=${encodeURIComponent(person)}`);
+      tell(`The webhooks of ${person} are deleted.`);
+      onDone();
+    } catch (refused) {
+      tell(refused.message);
+    }
+  };
+  return html`<div role="status">
+    <p>Webhooks that ${person} made go on:</p>
+    <ul>
+      ${webhooks.map((each) => html`<li key=${each.id}>${each.name || each.id} of ${each.project}, to ${each.url}</li>`)}
+    </ul>
+    <div class="row">
+      <button class="danger" onClick=${remove}>Delete them</button>
+      <button onClick=${onDone}>Leave them</button>
+    </div>
+  </div>`;
 }
 
 function NewToken({ projects, onMade }) {
