@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from evomerge.documents import load_text
 from evomerge.errors import JobError
@@ -97,6 +99,18 @@ class MethodSpec(Section):
     @classmethod
     def _of_a_word(cls, value: Any) -> Any:
         return {"method": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        made = handler(schema)
+        mapping = handler.resolve_ref_schema(made)
+        whole = dict(mapping)
+        mapping.clear()
+        word = {"type": "string", "description": "The name of a method alone."}
+        mapping["anyOf"] = [word, whole]
+        return made
 
     @model_validator(mode="after")
     def _one_of_two(self) -> MethodSpec:

@@ -18,6 +18,7 @@ from evomerge.service.database.engine import Database
 from evomerge.service.http import logs, problems
 from evomerge.service.http.callers import Authentication
 from evomerge.service.http.downloads import Digests
+from evomerge.service.http.examples import describe_examples
 from evomerge.service.http.guards import Guard, SecurityHeaders
 from evomerge.service.http.here import Service
 from evomerge.service.http.models import describe_documents
@@ -179,6 +180,7 @@ def _describe(api: FastAPI) -> None:
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             describe_documents(made)
+            describe_examples(made)
             document.update(made)
         return document
 

@@ -332,7 +332,13 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _TITLES.get(status) or http.HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/ProblemDocument"},
+                    # What they are is said once; see `examples.py`.
+                    "examples": {"refused": {"$ref": f"#/components/examples/Problem{status}"}},
+                }
+            },
         }
         for status in sorted(statuses)
     }
