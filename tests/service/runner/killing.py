@@ -7,7 +7,6 @@ import itertools
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from evomerge.service.store.job import Job, JobFilter
 from scripts.compare_records import compare, read_record
 from tests.search.jobs import job_document
 from tests.service.jobs import ADMIN, new_job
-from tests.service.runner.servers import TASKS, wait_for
+from tests.service.runner.servers import TASKS, command, wait_for
 
 VICTIMS = ("server", "runner", "both")
 
@@ -74,12 +73,8 @@ def submit_search(database: Database, settings: ServiceSettings, project: str) -
 @contextlib.contextmanager
 def server(database: Database, settings: ServiceSettings) -> Iterator[subprocess.Popen[str]]:
     """A server in a process of its own; it is killed at the end, and its runners go on."""
-    [models] = settings.source_folders
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "tests.service.runner.servers"),
-            *(database.url, str(settings.data), str(models), "1", "real"),
-        ],
+        command(database, settings, "real"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -134,8 +129,13 @@ def kill(
     return killed
 
 
-def check_record(database: Database, settings: ServiceSettings, job: Job, reference: Job) -> None:
-    """The record and the events of a search equal those of one that nothing disturbed."""
+def check_record(
+    database: Database, settings: ServiceSettings, job: Job, reference: Job, *, cause: str = "lost"
+) -> None:
+    """The record and the events of a search equal those of one that nothing disturbed.
+
+    cause: the only one that its attempts ended by.
+    """
     runs = [settings.run_dir(each.id) for each in (reference, job)]
     parts = compare(*map(read_record, runs))
     compared = [part for part in parts if part.part.startswith(SAME)]
@@ -147,7 +147,7 @@ def check_record(database: Database, settings: ServiceSettings, job: Job, refere
     assert _told(database, job) == _told(database, reference), job.id
     numbers = [event.seq for event in events.read(database, job.id, limit=10**6)]
     assert numbers == list(range(1, len(numbers) + 1))
-    _check_states(database, job)
+    _check_states(database, job, cause)
     [end] = [body for _, body in events.bodies(database, job.id, ["finished"])]
     assert job.result is not None
     assert job.result["headline"] == end["headline"]
@@ -162,7 +162,7 @@ def _told(database: Database, job: Job) -> list[tuple[str, dict[str, Any]]]:
     return sorted(found, key=lambda told: (told[0], str(told[1].get("candidate")), str(told[1])))
 
 
-def _check_states(database: Database, job: Job) -> None:
+def _check_states(database: Database, job: Job, cause: str) -> None:
     """Attempts follow each other, and none found another one at work."""
     bodies = [body for _, body in events.bodies(database, job.id, ["state"])]
     for before, after in itertools.pairwise(bodies):
@@ -171,7 +171,7 @@ def _check_states(database: Database, job: Job) -> None:
             assert after["attempt"] == before["attempt"] + 1
     for body in bodies:
         assert "another process" not in (body["message"] or ""), body
-        assert body["cause"] in (None, "lost"), body
+        assert body["cause"] in (None, cause), body
 
 
 def finish_all(database: Database, settings: ServiceSettings) -> list[Job]:

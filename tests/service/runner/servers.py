@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import time
@@ -67,23 +68,24 @@ def steps(settings: ServiceSettings, job: Job) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
+def command(database: Database, settings: ServiceSettings, runners: str) -> list[str]:
+    """The command of a server as a process of its own, with `fake` or `real` runners."""
+    told = json.dumps(settings.to_json())
+    return [sys.executable, "-m", "tests.service.runner.servers", database.url, told, runners]
+
+
 def main() -> None:
-    """A server as a process of its own: URL, data folder, models, slots, fake or real runners."""
-    url, data, models, slots, runners = sys.argv[1:]
-    settings = ServiceSettings(
-        data=Path(data),
-        source_folders=(Path(models),),
-        task_folders=(TASKS,),
-        slots=int(slots),
-        poll_s=0.1,
-        backoff_s=0.0,
-        least_disk_bytes=0,
-        least_memory_bytes=0,
-    )
-    database = open_database(url)
-    with supervising(database, settings, runner=RUNNER if runners == "real" else FAKE):
+    """Serve until the input ends; for each line of it, say what is short two turns later."""
+    url, told, runners = sys.argv[1:]
+    settings = ServiceSettings.from_json(json.loads(told))
+    runner = RUNNER if runners == "real" else FAKE
+    with supervising(open_database(url), settings, runner=runner) as supervisor:
         print(f"serving {os.getpid()}", flush=True)
-        sys.stdin.read()
+        for _ in sys.stdin:
+            for _ in range(2):
+                turned = supervisor._turned
+                wait(lambda: supervisor._turned != turned)  # noqa: B023
+            print(supervisor.held, flush=True)
 
 
 if __name__ == "__main__":
