@@ -116,6 +116,9 @@ def serve(
             help="Seconds that a job may run, over all attempts; a person's retry counts anew.",
         ),
     ] = None,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Open connections; above it requests are answered 503.")
+    ] = 3000,
     max_upload: Annotated[
         int, typer.Option(min=1, max=256, metavar="MIB", help="MiB of an uploaded table.")
     ] = 256,
@@ -167,6 +170,7 @@ def serve(
         )
         web = WebSettings(
             hosts=tuple(public_host or ()),
+            connections=max_connections,
             webhooks=Destinations.read(allow_webhooks or [], http=allow_http_webhooks),
             public_url=None if public_url is None else check_url(public_url),
         )

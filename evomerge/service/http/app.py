@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from evomerge.service.http import logs, problems
 from evomerge.service.http.callers import Authentication
 from evomerge.service.http.downloads import Digests
 from evomerge.service.http.examples import describe_examples
-from evomerge.service.http.guards import Guard, SecurityHeaders
+from evomerge.service.http.guards import Crowd, Guard, SecurityHeaders
 from evomerge.service.http.here import Service
 from evomerge.service.http.models import describe_documents
 from evomerge.service.http.problems import ProblemDocument
@@ -85,12 +85,13 @@ def make_app(
     supervisor: Supervisor | None = None,
     sender: Sender | None = None,
     reader: Reader | None = None,
+    connections: Callable[[], int] = lambda: 0,
 ) -> ASGIApp:
     """The application of one server process.
 
     supervisor, sender: started and stopped with the application; None where this process runs no
     jobs, or sends nothing to webhooks. reader: reads records, and is left open; the application
-    starts its own when it needs one.
+    starts its own when it needs one. connections: how many the server has open.
     """
     web = web or WebSettings()
     service = Service(
@@ -154,7 +155,8 @@ def make_app(
     _describe(api)
     _serve_page(api)
     guarded = Authentication(api, database, settings, web)
-    named = logs.RequestLog(UnreadBodies(Guard(guarded, settings, web)), failed=_failed)
+    let_in = Crowd(UnreadBodies(Guard(guarded, settings, web)), connections, web.connections)
+    named = logs.RequestLog(let_in, failed=_failed)
     return SecurityHeaders(named, settings)
 
 

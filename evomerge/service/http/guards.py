@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
@@ -75,6 +75,30 @@ class SecurityHeaders:
         headers.setdefault("Cache-Control", "no-store")
         if self._secure:
             headers["Strict-Transport-Security"] = "max-age=31536000"
+
+
+class Crowd:
+    """Answers 503 while too many connections are open; a check whether the server lives passes."""
+
+    def __init__(self, app: ASGIApp, connections: Callable[[], int], most: int) -> None:
+        """connections: how many are open now."""
+        self._app = app
+        self._connections = connections
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        crowded = scope["type"] == "http" and self._connections() > self._most
+        if not crowded or scope["path"] == "/health":
+            await self._app(scope, receive, send)
+            return
+        problem = Problem(
+            503,
+            f"more than {self._most:,} connections are open",
+            mend="try again in some seconds; close connections that are not needed",
+            headers={"Retry-After": "5", "Connection": "close"},
+        )
+        await answer(problem, request_id_of(scope))(scope, receive, send)
 
 
 class Guard:

@@ -51,6 +51,7 @@ class OpenServer:
     first_token: str | None
     database: Database
     _config: uvicorn.Config = field(repr=False)
+    _serving: list[uvicorn.Server] = field(repr=False)
     _socket: socket.socket = field(repr=False)
 
     def run(self, *, listening: Callable[[], object] = lambda: None) -> None:
@@ -61,7 +62,9 @@ class OpenServer:
         # Reading a record keeps a thread busy; answers must not wait long for their turn of it.
         sys.setswitchinterval(_SWITCH_S)
         logs.log("started", url=self.url, database=self.database.shown, pid=os.getpid())
-        _Server(self._config, listening).run(sockets=[self._socket])
+        server = _Server(self._config, listening)
+        self._serving.append(server)
+        server.run(sockets=[self._socket])
         logs.log("stopped", url=self.url)
 
 
@@ -88,8 +91,16 @@ def open_server(settings: ServiceSettings, web: WebSettings) -> Iterator[OpenSer
         )
         logs.take_library_logs()
         close.enter_context(logs.taking_strays())
+        serving: list[uvicorn.Server] = []
         config = uvicorn.Config(
-            make_app(settings, database, web=web, supervisor=supervisor, sender=sender),
+            make_app(
+                settings,
+                database,
+                web=web,
+                supervisor=supervisor,
+                sender=sender,
+                connections=lambda: sum(len(each.server_state.connections) for each in serving),
+            ),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -99,7 +110,6 @@ def open_server(settings: ServiceSettings, web: WebSettings) -> Iterator[OpenSer
             forwarded_allow_ips=list(web.trusted_proxies),
             timeout_graceful_shutdown=max(1, round(web.stop_s)),
             timeout_keep_alive=30,
-            limit_concurrency=web.streams + 1000,
             ssl_context_factory=None if certificate is None else lambda _c, _d: certificate,
         )
         yield OpenServer(
@@ -107,6 +117,7 @@ def open_server(settings: ServiceSettings, web: WebSettings) -> Iterator[OpenSer
             first_token=first,
             database=database,
             _config=config,
+            _serving=serving,
             _socket=listener,
         )
 

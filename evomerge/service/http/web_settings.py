@@ -13,7 +13,8 @@ class WebSettings:
 
     hosts: names, with or without a port, by which browsers and clients may call it, besides those
     of this machine. trusted_proxies: addresses whose X-Forwarded headers are believed, with
-    `behind_proxy`. body_bytes: the largest request. requests_per_s, burst: of one token.
+    `behind_proxy`. connections: open ones at once; above that requests are answered 503.
+    body_bytes: the largest request. requests_per_s, burst: of one token.
     failed_logins, failed_logins_s: so many wrong tokens of one address in so many seconds; after
     that it is refused. streams, streams_per_token: open streams of live events. session_s: how long
     a browser stays logged in. heartbeat_s: between two comments on a quiet stream; the right to
@@ -26,6 +27,7 @@ class WebSettings:
 
     hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    connections: int = 3000
     body_bytes: int = 4 * 2**20
     requests_per_s: float = 100.0
     burst: int = 500
