@@ -38,7 +38,7 @@ TEXTS = {
         *PAGES.values(),
         *sorted((TOP / "evals").glob("**/README.md")),
         TOP / "examples" / "README.md",
-        TOP / "benchmarks" / "RESULTS.md",
+        *(TOP / "benchmarks" / name for name in ("RESULTS.md", "FAULTS.md")),
     )
 }
 """Every text for people, by its path."""

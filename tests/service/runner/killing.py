@@ -15,6 +15,7 @@ from typing import Any
 
 from evomerge.service.database.engine import Database
 from evomerge.service.queue.admission import admit_and_submit
+from evomerge.service.queue.retries import MOST_SETBACKS
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import events, jobs
 from evomerge.service.store.job import Job, JobFilter
@@ -115,7 +116,13 @@ def kill(
                 time.sleep(pause_s)
                 victim = chance.choice(VICTIMS)
                 active = jobs.find(database, JobFilter(states=("starting", "running"))).items
-                runners = [job.runner for job in active if job.runner is not None]
+                # On a slow machine one may be killed again and again before it does anything new;
+                # after so many times a service gives a job up, which is no loss.
+                runners = [
+                    job.runner
+                    for job in active
+                    if job.runner is not None and job.setbacks < MOST_SETBACKS
+                ]
                 if victim != "server" and not runners:
                     continue
                 killed.counts[victim] += 1
