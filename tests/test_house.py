@@ -53,7 +53,7 @@ ORDER = (
 """Rooms from the ground up; a room may import those before it."""
 
 OWNERS = {
-    "ray": ("workers/ray_pool.py", "workers/ray_session.py"),
+    "ray": ("workers/cluster_process.py", "workers/ray_pool.py", "workers/ray_session.py"),
     "lm_eval": ("evaluate/",),
     "cma": ("optimize/cma_es.py",),
     "optuna": ("study/", "optimize/"),

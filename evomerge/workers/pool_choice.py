@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,35 +19,67 @@ from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.preparation.prepared_job import PreparedJob
 from evomerge.workers.worker import Checked, choose_device, forget
 
+if TYPE_CHECKING:
+    from evomerge.workers.cluster import Share
 
-def count_workers(compute: ComputeSpec) -> int:
-    """Workers a job runs with here: as many as it says, else one for each GPU, else one."""
+
+def device_of(compute: ComputeSpec, *, ray_address: str | None = None) -> str:
+    """The device of a job's workers: of this machine, or of the machines of a cluster.
+
+    Raises JobError if they have no such device.
+    """
+    if ray_address is None:
+        return choose_device(compute.device)
+    return _share_there(compute, ray_address).device
+
+
+def count_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> int:
+    """Workers a job runs with: as many as it says, else one for each GPU, else one."""
     if isinstance(compute.workers, int):
         return compute.workers
+    if ray_address is not None:
+        share = _share_there(compute, ray_address)
+        from evomerge.workers.cluster import count_workers_there
+
+        return count_workers_there(share)
     if choose_device(compute.device).startswith("cuda"):
         return max(1, torch.cuda.device_count())
     return 1
 
 
-def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> None:
-    """Raise JobError when the job's engine, or the Ray that its workers need, is not installed.
+def _share_there(compute: ComputeSpec, address: str) -> Share:
+    """What a job's worker takes of a machine of the cluster, which is joined. Raises JobError."""
+    _check_ray()
+    set_up_ray(local=False)
+    from evomerge.workers.cluster import share_of
 
-    A cluster is joined, and refused if it does not answer or has no room for the workers.
-    """
-    check_engine(compute)
-    workers = count_workers(compute)
-    if workers == 1 and ray_address is None:
-        return
+    return share_of(compute.device, compute.gpus_per_worker, address=address)
+
+
+def _check_ray() -> None:
     if importlib.util.find_spec("ray") is None:
         raise JobError(
             "compute.workers: more than one worker, or a cluster, needs Ray; install the extra "
             "`ray` (pip install 'evomerge[ray]', in a checkout '.[ray]'), or set it to 1"
         )
-    if ray_address is not None:
-        set_up_ray(local=False)
-        from evomerge.workers.ray_pool import check_cluster
 
-        check_cluster(compute, ray_address, workers=workers)
+
+def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> None:
+    """Raise JobError when the job's engine, its device or the Ray that it needs is not there.
+
+    A cluster is joined, and refused if it does not answer or has no room for the workers.
+    """
+    check_engine(compute)
+    if ray_address is None:
+        choose_device(compute.device)
+        if count_workers(compute) > 1:
+            _check_ray()
+        return
+    share = _share_there(compute, ray_address)
+    from evomerge.workers.cluster import check_room
+
+    workers = count_workers(compute, ray_address=ray_address)
+    check_room(workers=workers, gpus=share.gpus, where=f"the cluster at {ray_address}")
 
 
 def set_up_ray(*, local: bool) -> None:
@@ -65,20 +99,20 @@ def check_engine(compute: ComputeSpec) -> None:
         engine.check_installed()
 
 
-def check_models(preparation: PreparedJob) -> None:
+def check_models(preparation: PreparedJob, *, ray_address: str | None = None) -> None:
     """Raise InputError when the job's engine is not installed or does not serve its models.
 
     Also if its tasks have tokens that a model has no rows for, or a weight is not finite: every
     byte is read, and hashed for later. Nothing is started, so this can run before a search has a
-    folder.
+    folder. ray_address: of the cluster that has the devices.
     """
     for source in preparation.sources.values():
         source.sha256()
     compute = preparation.job.compute
     check_engine(compute)
-    engine = engine_of(compute)
+    engine, device = engine_of(compute), device_of(compute, ray_address=ray_address)
     with engine_errors(engine, "check the job"):
-        engine.check_job(preparation, device=choose_device(compute.device))
+        engine.check_job(preparation, device=device)
     preparation.check_rows()
 
 
@@ -98,9 +132,8 @@ def open_pool(
     passed. patience: with the workers of Ray.
     Raises InputError if the job's engine does not serve its models.
     """
-    check_models(preparation)
-    compute = preparation.job.compute
-    workers = count_workers(compute)
+    check_models(preparation, ray_address=ray_address)
+    workers = count_workers(preparation.job.compute, ray_address=ray_address)
     if workers == 1 and ray_address is None:
         return LocalPool(preparation, cache_folder=cache_folder, say=say, checked=checked)
     set_up_ray(local=ray_address is None)
@@ -115,3 +148,23 @@ def open_pool(
         checked=checked,
         patience=patience,
     )
+
+
+def open_one_worker(
+    preparation: PreparedJob,
+    make: Callable[[], PreparedJob],
+    *,
+    ray_address: str | None = None,
+    say: Say = hush,
+) -> Pool:
+    """A pool of one worker, whatever the job says: in process, or on a cluster.
+
+    make: makes the preparation again, in a process on the cluster. say: as in `open_pool`. The
+    models are not checked.
+    """
+    if ray_address is None:
+        return LocalPool(preparation, say=say)
+    set_up_ray(local=False)
+    from evomerge.workers.ray_pool import RayPool
+
+    return RayPool(preparation, workers=1, address=ray_address, make=make, say=say)

@@ -10,32 +10,36 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from evomerge.errors import EvomergeError, JobError, WorkerError, is_shortage, one_line
+from evomerge.errors import EvomergeError, WorkerError, is_shortage, one_line
 from evomerge.evaluate import Candidate, Evaluation, Observer, Say, SelfCheck, hush, ignore
-from evomerge.job import ANYWHERE, ComputeSpec, JobSpec
+from evomerge.job import ANYWHERE, JobSpec
 from evomerge.recipe import Recipe
+from evomerge.workers.cluster import (
+    Threads,
+    check_room,
+    check_seen,
+    count_machines,
+    count_room,
+    naming_node,
+    share_of,
+    work_in,
+)
 from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Look, Patience, Ready, Short
 from evomerge.workers.pool import Pool
+from evomerge.workers.preparation.fingerprints import check_alike, files_of
 from evomerge.workers.preparation.preparation import prepare
 from evomerge.workers.preparation.prepared_job import PreparedJob
-from evomerge.workers.ray_session import (
-    RaySession,
-    check_room,
-    count_room,
-    join_cluster,
-    look_at,
-    nodes,
-    shortage_kills,
-)
-from evomerge.workers.worker import Checked, Shortage, Worker, choose_device, forget
+from evomerge.workers.ray_session import RaySession, look_at, nodes, shortage_kills
+from evomerge.workers.worker import Checked, Shortage, Worker, forget
 
 _FIRST_START_S = 1800.0
 """Limit for all workers to start, with the loading of models and tasks."""
@@ -57,18 +61,47 @@ class _RanShort(str):
     """The reason that an actor returns instead of an outcome if its machine ran short."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What an actor is made of.
+
+    make: makes the preparation. address: of the cluster, if it is on one. folder: where the driver
+    works. files: what the preparation must be made of, see `files_of`; empty on this machine.
+    """
+
+    make: Callable[[], PreparedJob]
+    threads: Threads
+    device: str
+    cache_folder: Path | None
+    address: str | None
+    folder: str
+    files: Mapping[str, str]
+
+
+def _prepare(job_text: str) -> PreparedJob:
+    return prepare(JobSpec.model_validate_json(job_text, context=ANYWHERE))
+
+
 class _Actor:
     """What runs in the other process: the same Worker, made from the job."""
 
-    def __init__(self, job_text: str, threads: int, device: str, cache_folder: Path | None) -> None:
+    def __init__(self, plan: _Plan) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver gets it, and ends this one
-        torch.set_num_threads(threads)
-        preparation = prepare(JobSpec.model_validate_json(job_text, context=ANYWHERE))
+        plan.threads.take()
         self._checks: list[SelfCheck] = []
-        self._worker = Worker(
-            preparation, device=device, cache_folder=cache_folder, checked=self._checks.append
-        )
+        with naming_node(plan.address):
+            check_seen(plan.device)
+            if plan.address is not None:
+                work_in(plan.folder)
+            preparation = plan.make()
+            check_alike(plan.files, preparation)
+            self._worker = Worker(
+                preparation,
+                device=plan.device,
+                cache_folder=plan.cache_folder,
+                checked=self._checks.append,
+            )
 
     def ready(self) -> tuple[int, str]:
         """The process id and the node; returns when all is loaded."""
@@ -190,6 +223,8 @@ class RayCrew:
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             if "creation task" in str(error):
                 reason = str(error).strip().splitlines()[-1]  # below the other process's traceback
+                if reason.startswith("evomerge.errors."):
+                    reason = reason.partition(": ")[2]
                 raise WorkerError(f"a worker cannot be started ({one_line(reason)})") from error
             return self._end_of(worker, error)
         except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
@@ -223,8 +258,9 @@ class RayCrew:
 class RayPool(Pool):
     """Ray actors on this machine's loopback, or on the cluster at `address`.
 
-    say: called with lines about workers that are replaced or lost. checked: called with self-checks
-    that passed.
+    make: makes the preparation again in another process; that of the job if not given. say: called
+    with lines about workers that are replaced or lost. checked: called with self-checks that
+    passed. Raises JobError, WorkerError.
     """
 
     def __init__(
@@ -233,24 +269,33 @@ class RayPool(Pool):
         *,
         workers: int,
         address: str | None = None,
+        make: Callable[[], PreparedJob] | None = None,
         cache_folder: Path | None = None,
         say: Say = hush,
         checked: Checked = forget,
         patience: Patience | None = None,
     ) -> None:
         job = preparation.job
-        device, gpus = _device(job.compute)
+        compute = job.compute
+        share = share_of(compute.device, compute.gpus_per_worker, address=address)
         self._session = RaySession(workers=workers, address=address)
         self._crew: RayCrew | None = None
         try:
-            check_room(workers=workers, gpus=gpus, where=_where(address))
-            threads = max(1, (os.cpu_count() or 1) // workers)
-            actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Actor)
-            text = job.model_dump_json()
+            check_room(workers=workers, gpus=share.gpus, where=_where(address))
+            actor: Any = ray.remote(num_cpus=1, num_gpus=share.gpus, max_restarts=0)(_Actor)
+            plan = _Plan(
+                make=make or partial(_prepare, job.model_dump_json()),
+                threads=Threads.like_here(workers=workers, machines=count_machines()),
+                device=share.device,
+                cache_folder=cache_folder,
+                address=address,
+                folder=os.getcwd(),
+                files={} if address is None else files_of(preparation),
+            )
             self._crew = RayCrew(
-                lambda: actor.remote(text, threads, device, cache_folder),
+                lambda: actor.remote(plan),
                 workers=workers,
-                gpus=gpus,
+                gpus=share.gpus,
                 checked=checked,
             )
             self._crew.start(say)
@@ -279,28 +324,6 @@ class RayPool(Pool):
         if self._crew is not None:
             self._crew.close()
         self._session.close()
-
-
-def check_cluster(compute: ComputeSpec, address: str, *, workers: int) -> None:
-    """Join the cluster at an address. Raises JobError if it does not answer or is too small."""
-    _, gpus = _device(compute)
-    join_cluster(address)
-    check_room(workers=workers, gpus=gpus, where=_where(address))
-
-
-def _device(compute: ComputeSpec) -> tuple[str, float]:
-    """The device of every worker, and the GPUs or the share of one that it takes."""
-    device = choose_device(compute.device)
-    if not device.startswith("cuda"):
-        return device, 0.0
-    gpus = compute.gpus_per_worker
-    share = 1.0 if gpus == "auto" else gpus
-    if share > 1.0 and not share.is_integer():
-        raise JobError(
-            f"compute.gpus_per_worker: {share:g} is above 1 and not whole; give whole GPUs, or a "
-            "share of one"
-        )
-    return device, share
 
 
 def _where(address: str | None) -> str:

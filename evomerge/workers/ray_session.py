@@ -82,11 +82,17 @@ _KILLED_S = 10.0
 """Limit for Ray's call to return once the processes that it waits for are gone."""
 
 
+_joined: str | None = None
+"""The address of the cluster that this process has joined by itself, if it is still in it."""
+
+
 class RaySession:
     """A session that this process has started or joined; a second one in it uses the first."""
 
     def __init__(self, *, workers: int, address: str | None) -> None:
-        self._own = not ray.is_initialized()
+        if address != _joined:
+            leave_cluster()
+        self._own = not ray.is_initialized() or _joined is not None
         self._token_folder: Path | None = None
         self._name: str | None = None  # of a session of our own
         if not self._own:
@@ -122,55 +128,57 @@ class RaySession:
     def close(self) -> None:
         """End what this process has started, by force if Ray does not; a joined cluster goes on."""
         if self._own:
-            self._shut_down()
+            _shut_down(self._name)
         if self._token_folder is not None:
             shutil.rmtree(self._token_folder, ignore_errors=True)
 
-    def _shut_down(self) -> None:
-        """Shut Ray down within a limit.
 
-        Its own call waits for a head that stands still, and does so again when Python exits.
-        """
-        closing, done = _in_thread(ray.shutdown)
-        try:
-            closing.join(_CLOSING_S)
-        finally:  # also if a signal came meanwhile
+def _shut_down(name: str | None) -> None:
+    """Shut Ray down within a limit. name: of a session of our own.
+
+    Its own call waits for a head that stands still, and does so again when Python exits.
+    """
+    global _joined
+    _joined = None
+    closing, done = _in_thread(ray.shutdown)
+    try:
+        closing.join(_CLOSING_S)
+    finally:  # also if a signal came meanwhile
+        if not done:
+            if name is not None:
+                kill_writers(name)
+            closing.join(_KILLED_S)
             if not done:
-                if self._name is not None:
-                    kill_writers(self._name)
-                closing.join(_KILLED_S)
-                if not done:
-                    atexit.unregister(ray.shutdown)
+                atexit.unregister(ray.shutdown)
+
+
+def leave_cluster() -> None:
+    """Leave the cluster that this process has joined, if it has."""
+    if _joined is not None:
+        _shut_down(None)
 
 
 def join_cluster(address: str) -> None:
-    """Join the cluster at an address, unless that is done. Raises JobError."""
+    """Join the cluster at an address, unless that is done; another one is left. Raises JobError."""
+    global _joined
+    if address != _joined:
+        leave_cluster()
     if ray.is_initialized():
         return
     if os.environ.get("RAY_AUTH_MODE") != "token":
         raise JobError(
             f"--ray-address {address}: a cluster without a token runs anyone's code; start it and "
-            "this search with RAY_AUTH_MODE=token"
+            "this command with RAY_AUTH_MODE=token"
         )
     try:
         with _our_signals():
             ray.init(address=address, **_QUIET)
+        _joined = address
     except _REFUSED as error:
         raise JobError(
             f"--ray-address {address}: no cluster answers ({one_line(error)}); "
             "check the address and the token"
         ) from error
-
-
-def check_room(*, workers: int, gpus: float, where: str) -> None:
-    """Raise JobError when the machines there are cannot hold so many workers."""
-    room = count_room(nodes(), gpus=gpus)
-    if workers > room:
-        each = f" with {gpus:g} GPUs each" if gpus else ""
-        raise JobError(
-            f"compute.workers: {workers} workers{each} do not fit: {where} has room for "
-            f"{room}; set it to {max(1, room)}, or give it more machines"
-        )
 
 
 def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
@@ -181,6 +189,11 @@ def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
         raise WorkerError("the head of the Ray session does not answer any more")
     machines: list[Mapping[str, Any]] = answers[0]
     return machines
+
+
+def own_node() -> str:
+    """The name of the machine that this process of a session runs on, in a cluster its address."""
+    return str(ray.util.get_node_ip_address())
 
 
 def _in_thread(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]]:
@@ -194,22 +207,6 @@ def _in_thread(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Ans
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     return thread, answers
-
-
-def count_room(machines: list[Mapping[str, Any]], *, gpus: float) -> int:
-    """How many workers of one processor and `gpus` GPUs each fit on the machines that are alive."""
-    room = 0
-    for machine in machines:
-        if not machine["Alive"]:
-            continue
-        resources = machine["Resources"]
-        fit = int(resources.get("CPU", 0.0))
-        if 0.0 < gpus < 1.0:  # a share is of one GPU
-            fit = min(fit, int(resources.get("GPU", 0.0)) * int(1.0 / gpus + 1e-9))
-        elif gpus:
-            fit = min(fit, int(resources.get("GPU", 0.0) / gpus))
-        room += fit
-    return room
 
 
 def _write_token(folder: Path) -> Path:

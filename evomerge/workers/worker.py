@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from evomerge.errors import InputError, MergeError, SelfCheckError, is_shortage, one_line
+from evomerge.errors import InputError, JobError, MergeError, SelfCheckError, is_shortage, one_line
 from evomerge.evaluate import (
     Answers,
     Candidate,
@@ -129,11 +129,25 @@ class Shortage(Exception):
     """
 
 
-def choose_device(wanted: str) -> str:
-    """The device a job's `compute.device` means on this machine."""
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def choose_device(wanted: str, *, field: str = "compute.device") -> str:
+    """The device a job's `compute.device` means on this machine. Raises JobError if it has none.
+
+    field: how the message names it.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not is_usable(wanted):
+        raise JobError(f"{field}: {wanted}: not usable here; write auto or cpu")
+    return wanted
+
+
+def is_usable(device: str) -> bool:
+    """Whether torch can work on a device of this machine."""
+    if device == "cpu":
+        return True
+    if not device.startswith("cuda") or not torch.cuda.is_available():
+        return False
+    return int(device.partition(":")[2] or 0) < torch.cuda.device_count()
 
 
 class Worker:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import RunError
+from evomerge.errors import RunError, WorkerError
 from evomerge.evaluate import WRITTEN, hash_opened
 from evomerge.job import DRAWS, JobSpec
 from evomerge.merge import METHODS, read_header
@@ -90,6 +90,40 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], *, where:
         for package in {**old, **new}
         if old.get(package) != new.get(package)
     ]
+
+
+def files_of(preparation: PreparedJob) -> dict[str, str]:
+    """Hashes of the models' files, the tasks' files and their items: the same on every machine."""
+    sources = {
+        **preparation.sources,
+        **{name: model.source for name, model in preparation.alone.items()},
+    }
+    of_models = {
+        f"{reference}/{name}": digest
+        for reference, source in sources.items()
+        for name, digest in source.sha256().items()
+    }
+    # The folder of a task may be another where evomerge is installed elsewhere.
+    of_tasks = {
+        "/".join(Path(name).parts[-2:]): digest for name, digest in preparation.task_files.items()
+    }
+    return {**of_models, **of_tasks}
+
+
+def check_alike(files: Mapping[str, str], preparation: PreparedJob) -> None:
+    """Refuse, on another machine, models and tasks that are not those of the command's machine.
+
+    files: from `files_of`, there. Raises WorkerError.
+    """
+    if not files:
+        return
+    found = files_of(preparation)
+    differing = sorted(name for name in {*files, *found} if files.get(name) != found.get(name))
+    if differing:
+        raise WorkerError(
+            f"{differing[0]} is not the same as where the command runs; give all machines the same "
+            "models and tasks"
+        )
 
 
 def opened_files_of(preparation: PreparedJob) -> dict[str, dict[str, str]]:

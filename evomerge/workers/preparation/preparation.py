@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from evomerge.errors import JobError, RecipeError
 from evomerge.evaluate import Objective, TaskSuite, check_routable, find_members, find_tasks
 from evomerge.job import JobSpec, parse_job
@@ -56,7 +54,6 @@ def open_models_of(job: JobSpec) -> dict[str, Source]:
 
 def prepare(job: JobSpec) -> PreparedJob:
     """Open and check everything a job names. Raises InputError in one line."""
-    _check_device(job.compute.device)
     job.check_package_algorithms()
     job.check_draws()
     models = job.models
@@ -168,19 +165,6 @@ def _check_moved_layers(source: Source) -> None:
             f"search_space: routes change the order of layers, which {source.reference} does not "
             f"allow ({error}); search a space of merge weights"
         ) from error
-
-
-def _check_device(device: str) -> None:
-    if device == "auto":
-        return
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise JobError(
-            f"compute.device: {device}: no such device; write auto, cpu or cuda"
-        ) from error
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise JobError(f"compute.device: {device}: not usable here; write auto or cpu")
 
 
 def _settings(
