@@ -6,7 +6,8 @@ A model is loaded from its own files; a merge is scored as `evomerge merge` woul
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from evomerge.errors import SourceError, WorkerError
@@ -20,36 +21,63 @@ from evomerge.evaluate import (
     hush,
     summarise,
 )
-from evomerge.job import JobSpec
+from evomerge.job import ANYWHERE, JobSpec
 from evomerge.merge import align_models, open_models, shared_settings
-from evomerge.recipe import Recipe, load_recipe
+from evomerge.recipe import DType, Recipe, load_recipe
 from evomerge.search import only
 from evomerge.sources import Source, open_source
 from evomerge.vocabulary import TokenizerReader
-from evomerge.workers import LocalPool, PreparedJob, check_models, pin, pinned_reference, prepare
+from evomerge.workers import (
+    PreparedJob,
+    check_models,
+    check_workers,
+    open_one_worker,
+    pin,
+    pinned_reference,
+    prepare,
+)
 
 
-def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -> ScoreSummary:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What is scored: a recipe. alone: the model, if it was named itself and not in a recipe."""
+
+    recipe: Recipe
+    alone: str | None = None
+
+
+def evaluate_model(
+    model: str,
+    job: JobSpec,
+    *,
+    split: Split,
+    say: Say = hush,
+    ray_address: str | None = None,
+) -> ScoreSummary:
     """Score one model, or the merge of a recipe file, on all items of a split of a job's tasks.
 
     model: a folder, a hub id, or the path of a recipe; it may be deeper or shallower than the
     models of the job, and may have its own vocabulary. say: gets a line for each setting in which
-    the models of a recipe differ, and for each retry after a shortage of memory. Raises InputError,
-    WorkerError.
+    the models of a recipe differ, and for each retry after a shortage of memory. ray_address: of a
+    cluster to score on. Raises InputError, WorkerError.
     """
-    preparation = prepare(pin(job))
-    check_models(preparation)
-    recipe, ready = _made_ready(model, preparation, say)
+    check_workers(job.compute.model_copy(update={"workers": 1}), ray_address=ray_address)
+    pinned = pin(job)
+    preparation = prepare(pinned)
+    check_models(preparation, ray_address=ray_address)
+    wanted = _read(model, preparation.out_dtype)
+    ready = _made_ready(wanted, preparation, say)
     ready.check_rows()
     suite = preparation.suite
     candidate = Candidate(
         key=CandidateKey(0, 0),
         kind="finalist",
         label=model,
-        recipe=recipe,
+        recipe=wanted.recipe,
         items={task: suite.items(task, split) for task in preparation.job.all_tasks},
     )
-    with LocalPool(ready, say=say) as pool:
+    again = partial(_made_again, pinned.model_dump_json(), wanted)
+    with open_one_worker(ready, make=again, ray_address=ray_address, say=say) as pool:
         [(_, outcome)] = pool.evaluate([candidate])
     if isinstance(outcome, Failed):
         raise WorkerError(f"{model}: cannot be scored: {outcome.reason}")
@@ -59,28 +87,38 @@ def evaluate_model(model: str, job: JobSpec, *, split: Split, say: Say = hush) -
     )
 
 
-def _made_ready(
-    model: str, preparation: PreparedJob, say: Callable[[str], object]
-) -> tuple[Recipe, PreparedJob]:
-    """The recipe to score, and the preparation with its models."""
-    out_dtype = preparation.out_dtype
+def _made_again(job_text: str, wanted: _Wanted) -> PreparedJob:
+    """The preparation, made in another process."""
+    job = JobSpec.model_validate_json(job_text, context=ANYWHERE)
+    return _made_ready(wanted, prepare(job), hush)
+
+
+def _read(model: str, out_dtype: DType) -> _Wanted:
     if model.endswith((".yaml", ".yml")):
         recipe = load_recipe(Path(model)).model_copy(update={"out_dtype": out_dtype})
+        return _Wanted(recipe=recipe)
+    # It has the same name as in the recipe.
+    reference = pinned_reference(open_source(model, where="MODEL"))
+    return _Wanted(recipe=only(reference, out_dtype=out_dtype), alone=reference)
+
+
+def _made_ready(
+    wanted: _Wanted, preparation: PreparedJob, say: Callable[[str], object]
+) -> PreparedJob:
+    """The preparation with the models of the recipe to score."""
+    recipe, reference = wanted.recipe, wanted.alone
+    if reference is None:
         opened = open_models(recipe)
         if recipe.alone is None:
-            return recipe, _ready_to_merge(recipe, opened, preparation, say)
+            return _ready_to_merge(recipe, opened, preparation, say)
         source = opened[recipe.alone]
+    elif reference in preparation.alone:
+        return preparation
     else:
-        reference = pinned_reference(open_source(model, where="MODEL"))
-        source = open_source(
-            reference, where="MODEL"
-        )  # so that it has the same name as in the recipe
-        recipe = only(reference, out_dtype=out_dtype)
-        if reference in preparation.alone:
-            return recipe, preparation
+        source = open_source(reference, where="MODEL")
     _check_fits(source, preparation)
     alone = {recipe.models[0].model: preparation.models_alone.make(source)}
-    return recipe, replace(preparation, alone={**preparation.alone, **alone})
+    return replace(preparation, alone={**preparation.alone, **alone})
 
 
 def _ready_to_merge(

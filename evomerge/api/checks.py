@@ -43,7 +43,7 @@ def check(
             engine with plain transformers as a search does.
         observe: called when the checks begin.
         say: called with what the worker has to say, for example on a shortage of memory.
-        ray_address: as in `search`.
+        ray_address: as in `search`; time and memory are then those of the cluster.
 
     Returns:
         Models, tasks with items and texts, the phases of the search, time and memory.
@@ -68,7 +68,11 @@ def check(
     from evomerge.evaluate import hush
 
     report = check_job(
-        preparation, within=within, timing_s=TIMING_S if timing else None, say=say or hush
+        preparation,
+        within=within,
+        timing_s=TIMING_S if timing else None,
+        say=say or hush,
+        ray_address=ray_address,
     )
     return replace(report, notes=(*report.notes, *_notes_on_run(spec)))
 

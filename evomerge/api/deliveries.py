@@ -28,10 +28,13 @@ def export_run(
     push: str | None = None,
     public: bool = False,
     trust_code: bool = False,
+    ray_address: str | None = None,
     say: Say | None = None,
 ) -> ExportReport:
     """Write the result of a search; see `evomerge.export`."""
     check_rank(rank, as_adapter=as_adapter)
+    if ray_address is not None and not verify:
+        raise RunError("--ray-address: only the verification runs on a cluster; give --verify too")
     refuse_grid(run_dir)
     check_trusted(run_dir, trust=trust_code)
     with read_study(run_dir) as study:
@@ -55,6 +58,7 @@ def export_run(
             verify=verify,
             as_adapter=as_adapter,
             rank=rank,
+            ray_address=ray_address,
             say=say or hush,
         )
     if push is None or not report.verified:

@@ -86,7 +86,7 @@ def grid(
     spec = pin_grid(request)
     preparation = prepare(spec.job())
     check_grid(spec, preparation)
-    check_models(preparation)
+    check_models(preparation, ray_address=ray_address)
     outcome = run_grid(
         spec,
         preparation,

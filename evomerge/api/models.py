@@ -60,7 +60,12 @@ def merge(
 
 
 def evaluate(
-    model: str | Path, job: Job, *, split: Split = "test", say: Say | None = None
+    model: str | Path,
+    job: Job,
+    *,
+    split: Split = "test",
+    say: Say | None = None,
+    ray_address: str | None = None,
 ) -> ScoreSummary:
     """Score one model, or the merge of a recipe, on the tasks of a job.
 
@@ -69,6 +74,8 @@ def evaluate(
         job: as in `search`; its models give the architecture and its tasks the items.
         split: which items: "search", "validation" or "test".
         say: called with each note that a user should read.
+        ray_address: address of a Ray cluster to score on, instead of here; its nodes must have the
+            same models and tasks at the same paths.
 
     Returns:
         Scores with 95% intervals, combined and for each task and metric.
@@ -86,7 +93,7 @@ def evaluate(
     from evomerge.api.assessment import evaluate_model
     from evomerge.evaluate import hush
 
-    return evaluate_model(str(model), spec, split=split, say=say or hush)
+    return evaluate_model(str(model), spec, split=split, say=say or hush, ray_address=ray_address)
 
 
 def calibrate(
@@ -105,6 +112,7 @@ def calibrate(
     trust_remote_code: bool = False,
     say: Callable[[Written], object] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    ray_address: str | None = None,
 ) -> list[Written]:
     """Compute once the statistics of models that fisher, gradient_matching and regmean need.
 
@@ -123,12 +131,15 @@ def calibrate(
         trust_remote_code: let a model's own code run.
         say: called with each file as soon as it is written.
         progress: called with a file's label, the sequences done, and how many there are.
+        ray_address: address of a Ray cluster to compute on, instead of here; its nodes must have
+            the models at the same paths. `text` is read, and `out` written, here.
 
     Returns:
         The files, in order.
 
     Raises:
         InputError, StorageError: as their messages say.
+        WorkerError: the cluster or its process is lost; files that were written stay.
     """
     from evomerge.calibrate import Calibration
     from evomerge.calibrate import calibrate as compute
@@ -148,7 +159,12 @@ def calibrate(
     shown = progress or (lambda label, done, count: None)
     listed = [models] if isinstance(models, str | Path) else models
     references = [str(model) for model in listed]
-    for file in compute(references, Path(text), read_folder(out), calibration, shown):
+    where = None
+    if ray_address is not None:
+        from evomerge.api.cluster_calibration import on_cluster
+
+        where = on_cluster(calibration, ray_address)
+    for file in compute(references, Path(text), read_folder(out), calibration, shown, where):
         written.append(file)
         if say is not None:
             say(file)

@@ -156,6 +156,7 @@ def export(
     push: str | None = None,
     public: bool = False,
     trust_code: bool = False,
+    ray_address: str | None = None,
     say: Say | None = None,
 ) -> ExportReport:
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest.
@@ -174,6 +175,7 @@ def export(
             environment or of the hub's own store; not if `verify` fails.
         public: whether everyone may read the upload; else it is private.
         trust_code: as in `resume`.
+        ray_address: of a Ray cluster to `verify` on; a node must see the folder by its path.
         say: called with a line before each long step.
 
     Returns:
@@ -198,6 +200,7 @@ def export(
         push=push,
         public=public,
         trust_code=trust_code,
+        ray_address=ray_address,
         say=say,
     )
 
@@ -263,7 +266,7 @@ def prepare_new(spec: JobSpec, observe: Observe, ray_address: str | None) -> Pre
 
     begin_checks(spec.compute, observe, ray_address)
     preparation = prepare(pin(spec))
-    check_models(preparation)
+    check_models(preparation, ray_address=ray_address)
     return preparation
 
 
@@ -311,7 +314,7 @@ def _go_on(
 
         begin_checks(study.job.compute, observe, ray_address)
         preparation = prepare(study.job)
-        check_models(preparation)
+        check_models(preparation, ray_address=ray_address)
     except BaseException:
         study.close()
         raise

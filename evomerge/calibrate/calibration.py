@@ -6,10 +6,13 @@ again, so an interrupted run continues where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -100,67 +103,145 @@ class Written:
         return f"{self.path}: {self.kind} of {self.model}, {self.settings}, {size}, {state}"
 
 
+class Calibrator(Protocol):
+    """Computes the statistics of one model, here or in another process."""
+
+    def header(self, kind: FileKind) -> Header:
+        """What the file of a kind says of the model, the text and the settings."""
+
+    def write(self, kind: FileKind, path: Path, progress: Progress) -> None:
+        """Compute the file of a kind and put it there, whole or not at all."""
+
+
+OpenCalibrator = Callable[[str, Source], Calibrator]
+"""(reference, the model opened here) -> what computes its statistics"""
+
+
 def calibrate(
     references: Sequence[str],
     text_file: Path,
     folder: Path,
     calibration: Calibration,
     progress: Progress,
+    open_calibrators: Callable[[Text], AbstractContextManager[OpenCalibrator]] | None = None,
 ) -> Iterator[Written]:
     """Compute statistics of models on a text and store them in `folder`, one file at a time.
 
     references: folders or hub ids; adapters are opened over the model they name, or as
-    MODEL+ADAPTER. Memory: one model in `dtype` and what `add_fisher` and `add_inputs` need; the
-    statistics are pages of their file. On disk, Fisher diagonals take 4 bytes a parameter, and the
-    inputs 4·in² bytes for every group of linear layers that share them. All models are opened
-    before the first is read. Raises InputError, SourceError, StorageError in one line.
+    MODEL+ADAPTER. open_calibrators: where they are computed; in this process if not given. Memory:
+    one model in `dtype` and what `add_fisher` and `add_inputs` need; the statistics are pages of
+    their file. On disk, Fisher diagonals take 4 bytes a parameter, and the inputs 4·in² bytes for
+    every group of linear layers that share them. All models are opened before the first is read.
+    Raises InputError, SourceError, StorageError in one line.
     """
     text = read_text(text_file)
+    opened = [(each, open_source(each, where="MODEL")) for each in references]
+    with (open_calibrators or partial(_here, calibration))(text) as open_calibrator:
+        for reference, source in opened:
+            calibrator = open_calibrator(reference, source)
+            for kind in calibration.kinds:
+                header = calibrator.header(kind)
+                path = _find_same(folder, header)
+                computed = path is None
+                if path is None:
+                    path = folder / header.file_name
+                    calibrator.write(kind, path, progress)
+                yield Written(
+                    path=path,
+                    kind=kind,
+                    model=source.reference,
+                    settings=header.settings,
+                    computed=computed,
+                )
+
+
+@contextlib.contextmanager
+def _here(calibration: Calibration, text: Text) -> Iterator[OpenCalibrator]:
     device = calibration.torch_device()
-    sources = [open_source(reference, where="MODEL") for reference in references]
-    for source in sources:
-        yield from _calibrate_one(source, text, folder, calibration, device, progress)
+    yield lambda reference, source: ModelCalibrator(source, text, calibration, device)
 
 
-def _calibrate_one(
-    source: Source,
-    text: Text,
-    folder: Path,
-    calibration: Calibration,
-    device: torch.device,
-    progress: Progress,
-) -> Iterator[Written]:
-    trust = calibration.trust_remote_code
-    sequences = cut_sequences(
-        text,
-        load_tokenizer(source, trust_remote_code=trust),
-        count=calibration.sequences,
-        length=min(calibration.tokens, context_tokens(source.config)),
-        seed=calibration.seed,
-    )
-    count, length = sequences.shape
-    digest = weights_sha256(source)
-    live: LiveSource | None = None
-    for kind in calibration.kinds:
-        header = Header(
+def _find_same(folder: Path, header: Header) -> Path | None:
+    """The file that was computed from the same weights and text in the same way."""
+    for path in sorted(folder.glob("*.safetensors")):
+        known = read_header(path)
+        if known is not None and known.says_the_same_as(header):
+            return path
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A file of statistics that is to be computed: its header, its tensors, what fills them."""
+
+    header: Header
+    shapes: Mapping[str, tuple[int, ...]]
+    fill: Callable[[Mapping[str, torch.Tensor]], None]
+
+
+class ModelCalibrator:
+    """Computes the statistics of one model in this process; see Calibrator."""
+
+    def __init__(
+        self, source: Source, text: Text, calibration: Calibration, device: torch.device
+    ) -> None:
+        self._source = source
+        self._text = text
+        self._calibration = calibration
+        self._device = device
+        self._sequences = cut_sequences(
+            text,
+            load_tokenizer(source, trust_remote_code=calibration.trust_remote_code),
+            count=calibration.sequences,
+            length=min(calibration.tokens, context_tokens(source.config)),
+            seed=calibration.seed,
+        )
+        self._digest = weights_sha256(source)
+        self._live: LiveSource | None = None
+
+    def header(self, kind: FileKind) -> Header:
+        """See Calibrator."""
+        (count, length), calibration = self._sequences.shape, self._calibration
+        return Header(
             kind=kind,
-            model=model_name(source),
-            weights_sha256=digest,
-            text_sha256=text.sha256,
+            model=model_name(self._source),
+            weights_sha256=self._digest,
+            text_sha256=self._text.sha256,
             settings=f"{count} x {length} tokens, seed {calibration.seed}, {calibration.dtype}",
         )
-        path = _find_same(folder, header)
-        computed = path is None
-        if path is None:
-            live = live or _build(source, sequences[0], calibration, device)
-            path = folder / header.file_name
-            _write(live, sequences, path, header, calibration.batch, progress)
-        yield Written(
-            path=path,
-            kind=kind,
-            model=source.reference,
-            settings=header.settings,
-            computed=computed,
+
+    def write(self, kind: FileKind, path: Path, progress: Progress) -> None:
+        """See Calibrator."""
+        plan = self.plan(kind, lambda done, count: progress(path.name, done, count))
+        with new_tensor_file(path, plan.shapes, plan.header.to_metadata()) as into:
+            plan.fill(into)
+
+    def plan(self, kind: FileKind, progress: Callable[[int, int], object]) -> Plan:
+        """What is to be computed for the file of a kind; loads the model.
+
+        progress: called with the sequences done, and those in all, while it is filled.
+        """
+        sequences, header, done = self._sequences, self.header(kind), 0
+        if self._live is None:
+            self._live = _build(self._source, sequences[0], self._calibration, self._device)
+        live = self._live
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, len(sequences))
+
+        if kind == "fisher":
+            return Plan(
+                header=header,
+                shapes=fisher_shapes(live),
+                fill=lambda into: add_fisher(live, sequences, into, advance),
+            )
+        layers, batch = find_linear_layers(live, sequences[0]), self._calibration.batch
+        return Plan(
+            header=replace(header, shared=layers.shared, transposed=layers.transposed),
+            shapes={name: (size, size) for name, size in layers.sizes.items()},
+            fill=lambda into: add_inputs(live, layers, sequences, into, advance, batch=batch),
         )
 
 
@@ -187,38 +268,3 @@ def _build(
             found = live.model(input_ids=ids, use_cache=False).logits[0]
         check_reading(found, plain, text, label=source.reference)
     return live
-
-
-def _find_same(folder: Path, header: Header) -> Path | None:
-    """The file that was computed from the same weights and text in the same way."""
-    for path in sorted(folder.glob("*.safetensors")):
-        known = read_header(path)
-        if known is not None and known.says_the_same_as(header):
-            return path
-    return None
-
-
-def _write(
-    live: LiveSource,
-    sequences: NDArray[np.int64],
-    path: Path,
-    header: Header,
-    batch: int,
-    progress: Progress,
-) -> None:
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(path.name, done, len(sequences))
-
-    if header.kind == "fisher":
-        with new_tensor_file(path, fisher_shapes(live), header.to_metadata()) as into:
-            add_fisher(live, sequences, into, advance)
-        return
-    layers = find_linear_layers(live, sequences[0])
-    header = replace(header, shared=layers.shared, transposed=layers.transposed)
-    shapes = {name: (size, size) for name, size in layers.sizes.items()}
-    with new_tensor_file(path, shapes, header.to_metadata()) as into:
-        add_inputs(live, layers, sequences, into, advance, batch=batch)

@@ -11,8 +11,10 @@ import fcntl
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -32,21 +34,30 @@ def new_tensor_file(
     What a killed attempt left is overwritten. Raises StorageError if the disk cannot hold it,
     RunError if another process is writing the same file; no part of it is left in either case.
     """
+    with (
+        new_file(path, file_bytes(shapes, metadata)) as stream,
+        tensors_in(stream, shapes, metadata) as tensors,
+    ):
+        yield tensors
+
+
+@contextlib.contextmanager
+def new_file(path: Path, size_bytes: int) -> Iterator[BinaryIO]:
+    """A file of zeros with room for so many bytes; it is at its path when the block ends well.
+
+    Raises as `new_tensor_file`.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    header, size_bytes = _header(shapes, metadata)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("a+b") as stream:
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as stream:
             _hold(stream.fileno(), path)
             try:
                 stream.truncate(0)
-                stream.write(header)
-                stream.flush()
                 # Reserved now, since a full disk would kill the process at some later write.
-                os.posix_fallocate(stream.fileno(), 0, len(header) + size_bytes)
-                tensors, pages = _map(partial, len(header), size_bytes, shapes)
-                yield tensors
-                pages.flush()
+                os.posix_fallocate(stream.fileno(), 0, size_bytes)
+                yield stream
+                stream.flush()
                 os.fsync(stream.fileno())
                 os.replace(partial, path)
             except BaseException:
@@ -58,6 +69,42 @@ def new_tensor_file(
             f"{path}: cannot be written ({error.strerror}), {size_bytes / 1e9:.3f} GB are needed; "
             "make room or give another --out"
         ) from error
+
+
+@contextlib.contextmanager
+def unnamed_file(size_bytes: int) -> Iterator[BinaryIO]:
+    """A file of zeros that has no name, so that nothing is left of it however this process ends.
+
+    Raises StorageError if the folder for temporary files cannot hold it.
+    """
+    try:
+        with tempfile.TemporaryFile() as stream:
+            os.posix_fallocate(stream.fileno(), 0, size_bytes)
+            yield stream
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.gettempdir()}: cannot hold {size_bytes / 1e9:.3f} GB of statistics "
+            f"({error.strerror}); make room, or start Ray there with another TMPDIR"
+        ) from error
+
+
+@contextlib.contextmanager
+def tensors_in(
+    stream: BinaryIO, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> Iterator[Mapping[str, torch.Tensor]]:
+    """Float32 tensors by name that are pages of a file of `file_bytes` zeros."""
+    header, size_bytes = _header(shapes, metadata)
+    stream.write(header)
+    stream.flush()
+    tensors, pages = _map(stream, len(header), size_bytes, shapes)
+    yield tensors
+    pages.flush()
+
+
+def file_bytes(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> int:
+    """The size of the file of these tensors."""
+    header, size_bytes = _header(shapes, metadata)
+    return len(header) + size_bytes
 
 
 def _header(
@@ -75,7 +122,7 @@ def _header(
 
 
 def _map(
-    file: Path, start: int, size_bytes: int, shapes: Mapping[str, tuple[int, ...]]
+    file: BinaryIO, start: int, size_bytes: int, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, torch.Tensor], np.memmap[tuple[int, ...], np.dtype[np.float32]]]:
     pages = np.memmap(
         file, dtype=np.float32, mode="r+", offset=start, shape=(size_bytes // _ITEM_BYTES,)

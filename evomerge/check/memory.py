@@ -12,7 +12,13 @@ import torch
 from evomerge.recipe import DType
 from evomerge.sources import Source
 from evomerge.space import DataFlowSpace
-from evomerge.workers import PreparedJob, choose_device, count_workers
+from evomerge.workers import (
+    PreparedJob,
+    choose_device,
+    count_workers,
+    open_process,
+    share_there,
+)
 
 _BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -26,7 +32,8 @@ class Memory:
     files_bytes: the weights of all models on disk, which the system caches while there is room.
     cache_bytes: most bytes of results that depend on the sources alone; on disk, beside the run.
     prefix_bytes: most bytes of hidden states that routes share. device: of the workers. workers: on
-    this machine. device_bytes, free_bytes: the memory of that device and the part that is free now.
+    one machine. device_bytes, free_bytes: the memory of that device and the part that is free now.
+    node: of a cluster, where that device is; empty for this machine.
     """
 
     model_bytes: int
@@ -39,25 +46,34 @@ class Memory:
     workers: int
     device_bytes: int
     free_bytes: int
+    node: str = ""
 
     @property
     def needed_bytes(self) -> int:
-        """What all workers of this machine need at least, on one device if they share it."""
+        """What all workers of one machine need at least, on one device if they share it."""
         sharing = 1 if self.device.startswith("cuda") else self.workers
         return sharing * (self.live_bytes + self.prefix_bytes) + self.merge_bytes
 
 
-def memory_of(preparation: PreparedJob) -> Memory:
-    """The memory of a job's search on this machine."""
+def memory_of(preparation: PreparedJob, *, ray_address: str | None = None) -> Memory:
+    """The memory of a job's search on this machine, or on one of a cluster. Raises WorkerError."""
     compute = preparation.job.compute
-    device = choose_device(compute.device)
+    workers, node = count_workers(compute, ray_address=ray_address), ""
+    if ray_address is None:
+        device = choose_device(compute.device)
+        device_bytes, free_bytes = _memory_of(device)
+    else:
+        share = share_there(compute.device, compute.gpus_per_worker, ray_address=ray_address)
+        device = share.device
+        with open_process(_Machine, share, ray_address=ray_address) as process:
+            device_bytes, free_bytes = process.ask("memory_of", device)
+            node, workers = process.node, min(workers, process.room)
     sources = list(preparation.sources.values())
     model_bytes = _bytes_of(preparation.lead, preparation.out_dtype)
     # A route takes its layers from all sources, in place.
     routed = isinstance(preparation.space, DataFlowSpace)
     live_bytes = sum(_bytes_of(s, preparation.out_dtype) for s in sources) if routed else 0
     largest = max(map(math.prod, preparation.structure.shapes.values()), default=0)
-    device_bytes, free_bytes = _memory_of(device)
     return Memory(
         model_bytes=model_bytes,
         live_bytes=max(model_bytes, live_bytes),
@@ -66,10 +82,18 @@ def memory_of(preparation: PreparedJob) -> Memory:
         cache_bytes=int(compute.cache_gb * 10**9),
         prefix_bytes=int(compute.prefix_gb * 10**9) if routed else 0,
         device=device,
-        workers=count_workers(compute),
+        workers=workers,
         device_bytes=device_bytes,
         free_bytes=free_bytes,
+        node=node,
     )
+
+
+class _Machine:
+    """A machine of a cluster, asked there."""
+
+    def memory_of(self, device: str) -> tuple[int, int]:
+        return _memory_of(device)
 
 
 def parameters_of(source: Source) -> int:

@@ -71,7 +71,7 @@ class TaskCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Hours:
-    """Hours of the search on this machine: the least and the most of each phase, in order."""
+    """Hours of the search where it was timed: the least and the most of each phase, in order."""
 
     phases: tuple[tuple[float, float], ...]
     workers: int
@@ -143,20 +143,25 @@ def items_for(within: float) -> int:
 
 
 def check_job(
-    preparation: PreparedJob, *, within: float, timing_s: float | None, say: Say
+    preparation: PreparedJob,
+    *,
+    within: float,
+    timing_s: float | None,
+    say: Say,
+    ray_address: str | None = None,
 ) -> CheckReport:
     """The report on a prepared job.
 
     within: half the width of the interval that is wanted. timing_s: seconds for the timing; None to
-    leave it out. say: called with what the worker has to say. Raises InputError, SelfCheckError,
-    WorkerError.
+    leave it out. say: called with what the worker has to say. ray_address: of the cluster whose
+    time and memory are asked. Raises InputError, SelfCheckError, WorkerError.
     """
     wanted = items_for(within)
     notes = list(preparation.notes)
     timing = None
     if timing_s is not None:
         try:
-            timing = measure(preparation, limit_s=timing_s, say=say)
+            timing = measure(preparation, limit_s=timing_s, say=say, ray_address=ray_address)
         except Untimed as error:
             notes.append(f"nothing could be timed: {error}")
     planned = forecast(preparation, None if timing is None else timing.candidate_s)
@@ -171,7 +176,7 @@ def check_job(
         items_within=wanted,
         timing=timing,
         hours=None if timing is None else _hours(planned.phases, timing),
-        memory=memory_of(preparation),
+        memory=memory_of(preparation, ray_address=ray_address),
         notes=tuple(notes),
     )
 

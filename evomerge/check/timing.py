@@ -1,4 +1,4 @@
-"""Seconds of this machine: the base answers a few items of each task, and one merge is made."""
+"""Seconds of a worker: the base answers a few items of each task, and one merge is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from evomerge.evaluate import Candidate, CandidateKey, Cost, Failed, ItemIds, Say
 from evomerge.recipe import Recipe
 from evomerge.search import BASE, only
-from evomerge.workers import LocalPool, Pool, PreparedJob, choose_device, count_workers
+from evomerge.workers import Pool, PreparedJob, count_workers, device_of, open_one_worker
 
 MOST_ITEMS = 64
 """Most items of a task that are timed; batches of a search are hardly larger."""
@@ -30,7 +30,7 @@ class Timing:
 
     item_s: seconds of an item, task by task, in the largest batch that was timed. items: how many
     there were in it. merge_s: seconds to make a merge and put it in place. device: of the worker.
-    workers: those that a search would have here.
+    workers: those that a search would have.
     """
 
     item_s: Mapping[str, float]
@@ -51,15 +51,17 @@ class Untimed(Exception):
     """
 
 
-def measure(preparation: PreparedJob, *, limit_s: float, say: Say) -> Timing:
+def measure(
+    preparation: PreparedJob, *, limit_s: float, say: Say, ray_address: str | None = None
+) -> Timing:
     """Time the base on every task, for about `limit_s` seconds in all, once it is loaded.
 
-    Nothing is recorded or written. Raises Untimed, SelfCheckError, WorkerError, InputError.
+    ray_address: of the cluster to do it on. Nothing is recorded or written. Raises Untimed, SelfCheckError, WorkerError, InputError.
     """
     job, suite = preparation.job, preparation.suite
     base = only(job.models.base, out_dtype=preparation.out_dtype)
     pools = {task: suite.scored(task) for task in job.all_tasks}
-    with LocalPool(preparation, say=say) as pool:
+    with open_one_worker(preparation, ray_address=ray_address, say=say) as pool:
         # The first candidate also pays for loading, the self-check and the choice of batch sizes.
         _cost(pool, base, {task: _spread(ids, 1) for task, ids in pools.items()})
         item_s: dict[str, float] = {}
@@ -86,8 +88,8 @@ def measure(preparation: PreparedJob, *, limit_s: float, say: Say) -> Timing:
         item_s=item_s,
         items=items,
         merge_s=merge_s,
-        device=choose_device(job.compute.device),
-        workers=count_workers(job.compute),
+        device=device_of(job.compute, ray_address=ray_address),
+        workers=count_workers(job.compute, ray_address=ray_address),
     )
 
 

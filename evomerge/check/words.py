@@ -169,8 +169,9 @@ def _time(report: CheckReport) -> Iterator[str]:
     least, most = hours.total
     low, high = estimate_text(3600 * least), estimate_text(3600 * most)
     spread = low if low == high else f"{low} to {high.removeprefix('about ')}"
+    where = "on the cluster, on" if report.memory.node else "on this"
     by = "" if hours.workers == 1 else f" with {hours.workers} workers"
-    yield f"  the whole search, selection and test included: {spread}{by} on this {timing.device}"
+    yield f"  the whole search, selection and test included: {spread}{by} {where} {timing.device}"
     if any(stage.generations is None for stage in report.forecast.stages):
         yield "  without the search itself, which the budget limits"
     yield "  (the base's own time, multiplied; merges that answer at length take longer)"
@@ -196,7 +197,8 @@ def _memory(report: CheckReport) -> Iterator[str]:
         f"  on disk, beside the record: up to {_size(memory.cache_bytes)} of results that depend "
         "on the models alone"
     )
-    yield f"  {memory.device}: {_size(memory.device_bytes)}, {_size(memory.free_bytes)} free now"
+    where = f"{memory.device} of the node {memory.node}" if memory.node else memory.device
+    yield f"  {where}: {_size(memory.device_bytes)}, {_size(memory.free_bytes)} free now"
     if memory.needed_bytes > memory.free_bytes:
         yield (
             f"  that is less than the {_size(memory.needed_bytes)} that the models need at least: "

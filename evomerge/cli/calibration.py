@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.endings import answering, say
-from evomerge.cli.options import CalibrationDType
+from evomerge.cli.options import CalibrationDType, RayAddress
 
 
 def calibrate(
@@ -40,6 +40,7 @@ def calibrate(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let a model's own code run.")
     ] = False,
+    ray_address: RayAddress = None,
 ) -> None:
     """Compute once the statistics of models that fisher, gradient_matching and regmean need.
 
@@ -69,4 +70,5 @@ def calibrate(
                 trust_remote_code=trust_remote_code,
                 say=lambda written: say(written.line()),
                 progress=progress,
+                ray_address=ray_address,
             )

@@ -255,6 +255,10 @@ def export(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Let everyone read the upload.")] = False,
     trust_code: TrustCode = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Run --verify on this Ray cluster.", metavar="ADDRESS"),
+    ] = None,
 ) -> None:
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with answering():
@@ -271,6 +275,7 @@ def export(
             push=push,
             public=public,
             trust_code=trust_code,
+            ray_address=ray_address,
             say=say_error,
         )
         for note in report.weights.notes:
@@ -310,13 +315,14 @@ def evaluate(
     ],
     job: Annotated[Path, typer.Argument(help="The job with the tasks.", show_default=False)],
     split: Annotated[SplitName, typer.Option(help="The items to score on.")] = SplitName.test,
+    ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Score one model, or the merge of a recipe, on the tasks of a job."""
     with answering():
         from evomerge.api import evaluate as score
 
-        summary = score(model, job, split=split.value, say=say_note)
+        summary = score(model, job, split=split.value, say=say_note, ray_address=ray_address)
         if as_json:
             say_json(summary.to_json())
             return

@@ -34,7 +34,7 @@ Overrides = Annotated[
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option(help="Join this Ray cluster instead of starting workers here.", metavar="ADDRESS"),
+    typer.Option(help="Run it on this Ray cluster instead of here.", metavar="ADDRESS"),
 ]
 Track = Annotated[
     list[str] | None,

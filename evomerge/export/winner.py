@@ -5,19 +5,21 @@ The scores come from the record. Only `verify` scores again, with stock lm-eval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, Say, StockOptions, hush
+from evomerge.evaluate import CandidateKey, Say, StockOptions, TaskItems, hush
 from evomerge.export.adapter_delivery import export_adapter
 from evomerge.export.adapter_plan import plan_adapter
 from evomerge.export.card import Effort, Story
 from evomerge.export.choice import choose
 from evomerge.export.delivery import export_checkpoint, models_of
 from evomerge.export.folder import check_free
+from evomerge.export.node_verification import NodeVerifier
 from evomerge.export.origins import Origin, public_names, trace
 from evomerge.export.shards import SHARD_BYTES, Weights
 from evomerge.export.verification import Verification, check_peft
@@ -26,6 +28,7 @@ from evomerge.job import shipped_folder
 from evomerge.merge import METHODS, open_stages
 from evomerge.recipe import Recipe
 from evomerge.search import TEST, ChosenPoint, Selection, tested_before
+from evomerge.sources import Source
 from evomerge.space import read_space
 from evomerge.study import ALGORITHMS, FACTS, Study
 from evomerge.workers import PreparedJob, choose_device
@@ -84,6 +87,7 @@ def export_winner(
     as_adapter: bool = False,
     rank: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    ray_address: str | None = None,
     say: Say = hush,
 ) -> ExportReport:
     """Export the result of a finished search, or the candidate `trial` whatever it scored.
@@ -92,7 +96,7 @@ def export_winner(
     candidate; its search may be unfinished. verify: rehash the folder, load it with plain
     transformers and score it with stock lm-eval on the items that the candidate was scored on
     (test items for the result of a search). as_adapter: write one LoRA adapter over the base
-    instead of a checkpoint, of at most `rank`. Raises RunError when there is no such candidate, a
+    instead of a checkpoint, of at most `rank`. ray_address: of a cluster to verify on. Raises RunError when there is no such candidate, a
     source changed since the search, or `out` exists; RecipeError, SourceError, StorageError,
     TaskError.
     """
@@ -118,7 +122,6 @@ def export_winner(
     origins = trace(models, names)
     _check_unchanged(study, origins)
     _check_methods(study, recipe)
-    say(f"writing {choice.label} to {out} ...")
     story = Story(
         title=preparation.job.name,
         opening=choice.opening,
@@ -127,30 +130,27 @@ def export_winner(
         scores=choice.scores,
         effort=_effort(preparation, study, choice.key),
     )
-    if adapter is not None:
-        weights = export_adapter(adapter, tokenizer_source, out, origins=origins, story=story)
-    else:
-        weights = export_checkpoint(
-            recipe,
-            sources,
-            tokenizer_source,
-            out,
-            origins=origins,
-            story=story,
-            shard_bytes=shard_bytes,
-            trust_remote_code=preparation.job.models.trust_remote_code,
-        )
-    verification = None
-    if verify:
-        verification = verify_folder(
-            out,
-            study.items_of(choice.key),
-            _options(preparation),
-            base=None if adapter is None else adapter.base.folder,
-            say=say,
-        )
-        if weights.adapter is not None and not weights.adapter.exact:
-            verification = replace(verification, hint=_CUT)
+    with _verifier(preparation, out, ray_address if verify else None, say) as verifier:
+        say(f"writing {choice.label} to {out} ...")
+        if adapter is not None:
+            weights = export_adapter(adapter, tokenizer_source, out, origins=origins, story=story)
+        else:
+            weights = export_checkpoint(
+                recipe,
+                sources,
+                tokenizer_source,
+                out,
+                origins=origins,
+                story=story,
+                shard_bytes=shard_bytes,
+                trust_remote_code=preparation.job.models.trust_remote_code,
+            )
+        verification = None
+        if verify:
+            base = None if adapter is None else adapter.base
+            verification = verifier(out, study.items_of(choice.key), base)
+            if weights.adapter is not None and not weights.adapter.exact:
+                verification = replace(verification, hint=_CUT)
     return ExportReport(
         out=out,
         label=choice.label,
@@ -158,6 +158,29 @@ def export_winner(
         weights=weights,
         verification=verification,
     )
+
+
+_Verify = Callable[[Path, Mapping[str, TaskItems], Source | None], Verification]
+"""(folder, what was recorded, the model that it holds an adapter over) -> what was found"""
+
+
+@contextlib.contextmanager
+def _verifier(
+    preparation: PreparedJob, out: Path, ray_address: str | None, say: Say
+) -> Iterator[_Verify]:
+    """What verifies the folder `out`: this process, or a node of a cluster."""
+    if ray_address is None:
+        yield lambda folder, recorded, base: verify_folder(
+            folder,
+            recorded,
+            _options(preparation, choose_device(preparation.job.compute.device)),
+            base=None if base is None else base.folder,
+            say=say,
+        )
+        return
+    with NodeVerifier(preparation, out, ray_address=ray_address, say=say) as node:
+        options = _options(preparation, node.device)
+        yield lambda folder, recorded, base: node.verify(folder, recorded, options, base=base)
 
 
 def _check_unchanged(study: Study, origins: Sequence[Origin]) -> None:
@@ -226,9 +249,8 @@ def _space_name(spec: str | Mapping[str, Any]) -> str:
     return next(names, f"one of its own, by {spec.get('method', 'routes')}")
 
 
-def _options(preparation: PreparedJob) -> StockOptions:
+def _options(preparation: PreparedJob, device: str) -> StockOptions:
     job = preparation.job
-    device = choose_device(job.compute.device)
     rows = job.evaluation.batch_size
     return StockOptions(
         dtype=preparation.out_dtype,

@@ -6,7 +6,11 @@ from .pool import Pool as Pool
 from .pool_choice import check_models as check_models
 from .pool_choice import check_workers as check_workers
 from .pool_choice import count_workers as count_workers
+from .pool_choice import device_of as device_of
+from .pool_choice import open_one_worker as open_one_worker
 from .pool_choice import open_pool as open_pool
+from .pool_choice import open_process as open_process
+from .pool_choice import share_there as share_there
 from .preparation.fingerprints import cache_folder as cache_folder
 from .preparation.fingerprints import check_unchanged as check_unchanged
 from .preparation.fingerprints import fingerprints_of as fingerprints_of

@@ -46,6 +46,8 @@ def share_of(
         has_gpus = any(_counted(machine, "GPU") for machine in _alive())
         if device == "auto":
             device = "cuda" if has_gpus else "cpu"
+        elif device.startswith("cuda:"):
+            raise JobError(f"{field}: {device}: Ray gives GPUs to workers; write auto or cuda")
         elif device.startswith("cuda") and not has_gpus:
             raise JobError(
                 f"{field}: {device}: no machine of the cluster at {address} has a GPU; write auto "
@@ -119,6 +121,13 @@ def count_room(machines: list[Mapping[str, Any]], *, gpus: float) -> int:
 def count_workers_there(share: Share) -> int:
     """Workers of a job that does not say how many, on a cluster: one for each GPU, else one."""
     return max(1, count_room(nodes(), gpus=max(1.0, share.gpus))) if share.gpus else 1
+
+
+def count_workers_on(node: str, share: Share) -> int:
+    """How many workers fit on the node of that name."""
+    return count_room(
+        [machine for machine in nodes() if machine["NodeName"] == node], gpus=share.gpus
+    )
 
 
 def count_machines() -> int:

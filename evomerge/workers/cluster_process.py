@@ -26,11 +26,11 @@ from evomerge.workers.cluster import (
     Threads,
     check_room,
     check_seen,
+    count_workers_on,
     naming_node,
-    own_node,
     work_in,
 )
-from evomerge.workers.ray_session import RaySession, nodes
+from evomerge.workers.ray_session import RaySession, nodes, own_node
 
 Tell = Callable[[Any], object]
 """Called in the process with news of a long call; they are plain values."""
@@ -146,7 +146,7 @@ class ClusterProcess:
     """A process on the cluster at an address, with a device of its node; use it in a `with`.
 
     share: what it takes of its node. make: called there; makes the object. say: called with lines
-    about a long wait. node: the name of its node. Raises JobError if the cluster does not answer or
+    about a long wait. node: the name of its node. room: how many such processes fit there. Raises JobError if the cluster does not answer or
     has no such node, WorkerError if the process does not start.
     """
 
@@ -157,7 +157,7 @@ class ClusterProcess:
         self._session = RaySession(workers=1, address=address)
         self._actor: Any = None
         self.node = ""
-        self.process_id = 0
+        self.process_id = self.room = 0
         try:
             check_room(workers=1, gpus=share.gpus, where=f"the cluster at {address}")
             plan = _Plan(
@@ -171,6 +171,7 @@ class ClusterProcess:
             self.node, self.process_id = self._answer(
                 self._actor.start.remote(), limit_s=_START_S, say=say
             )
+            self.room = count_workers_on(self.node, share)
             self._answer(self._actor.make.remote(make))
             self._finish(lambda news: None)
         except BaseException:
@@ -201,7 +202,7 @@ class ClusterProcess:
                 return ended.answer
 
     def _answer(self, reference: Any, *, limit_s: float = _SILENT_S, say: Say = hush) -> Any:
-        """Wait for an answer, as long as the head of the session answers too. Raises WorkerError."""
+        """Wait for an answer, while the head of the session answers too. Raises WorkerError."""
         began_s = looked_s = time.monotonic()
         said = False
         while not ray.wait([reference], timeout=1.0)[0]:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -21,6 +21,34 @@ from evomerge.workers.worker import Checked, choose_device, forget
 
 if TYPE_CHECKING:
     from evomerge.workers.cluster import Share
+    from evomerge.workers.cluster_process import ClusterProcess
+
+
+def share_there(
+    device: str,
+    gpus: float | Literal["auto"] = "auto",
+    *,
+    ray_address: str,
+    field: str = "compute.device",
+) -> Share:
+    """What a worker takes of a node of the cluster at an address, which is joined.
+
+    device, gpus: as a job says them. field: how messages name the device. Raises JobError.
+    """
+    _check_ray()
+    set_up_ray(local=False)
+    from evomerge.workers.cluster import share_of
+
+    return share_of(device, gpus, address=ray_address, field=field)
+
+
+def open_process(
+    make: Callable[[], object], share: Share, *, ray_address: str, say: Say = hush
+) -> ClusterProcess:
+    """A process on the cluster at an address, with the object that `make` makes there."""
+    from evomerge.workers.cluster_process import ClusterProcess
+
+    return ClusterProcess(make, address=ray_address, share=share, say=say)
 
 
 def device_of(compute: ComputeSpec, *, ray_address: str | None = None) -> str:
@@ -30,7 +58,8 @@ def device_of(compute: ComputeSpec, *, ray_address: str | None = None) -> str:
     """
     if ray_address is None:
         return choose_device(compute.device)
-    return _share_there(compute, ray_address).device
+    share = share_there(compute.device, compute.gpus_per_worker, ray_address=ray_address)
+    return share.device
 
 
 def count_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> int:
@@ -38,22 +67,13 @@ def count_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> in
     if isinstance(compute.workers, int):
         return compute.workers
     if ray_address is not None:
-        share = _share_there(compute, ray_address)
+        share = share_there(compute.device, compute.gpus_per_worker, ray_address=ray_address)
         from evomerge.workers.cluster import count_workers_there
 
         return count_workers_there(share)
     if choose_device(compute.device).startswith("cuda"):
         return max(1, torch.cuda.device_count())
     return 1
-
-
-def _share_there(compute: ComputeSpec, address: str) -> Share:
-    """What a job's worker takes of a machine of the cluster, which is joined. Raises JobError."""
-    _check_ray()
-    set_up_ray(local=False)
-    from evomerge.workers.cluster import share_of
-
-    return share_of(compute.device, compute.gpus_per_worker, address=address)
 
 
 def _check_ray() -> None:
@@ -75,7 +95,7 @@ def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> No
         if count_workers(compute) > 1:
             _check_ray()
         return
-    share = _share_there(compute, ray_address)
+    share = share_there(compute.device, compute.gpus_per_worker, ray_address=ray_address)
     from evomerge.workers.cluster import check_room
 
     workers = count_workers(compute, ray_address=ray_address)
@@ -152,14 +172,14 @@ def open_pool(
 
 def open_one_worker(
     preparation: PreparedJob,
-    make: Callable[[], PreparedJob],
     *,
+    make: Callable[[], PreparedJob] | None = None,
     ray_address: str | None = None,
     say: Say = hush,
 ) -> Pool:
     """A pool of one worker, whatever the job says: in process, or on a cluster.
 
-    make: makes the preparation again, in a process on the cluster. say: as in `open_pool`. The
+    make: makes the preparation again, in a process on the cluster; its job's if not given. say: as in `open_pool`. The
     models are not checked.
     """
     if ray_address is None:

@@ -191,9 +191,11 @@ def nodes(timeout_s: float = 20.0) -> list[Mapping[str, Any]]:
     return machines
 
 
+@functools.cache
 def own_node() -> str:
-    """The name of the machine that this process of a session runs on, in a cluster its address."""
-    return str(ray.util.get_node_ip_address())
+    """The name of the node that this process is on: its address, if nobody has named it."""
+    own = ray.get_runtime_context().get_node_id()
+    return next(str(each["NodeName"]) for each in ray.nodes() if each["NodeID"] == own)
 
 
 def _in_thread(call: Callable[[], _Answer]) -> tuple[threading.Thread, list[_Answer]]:

@@ -121,7 +121,13 @@ def calibration(attempt: Attempt) -> Mapping[str, Any]:
         attempt.tell(NewEvent(name="progress", body=body))
 
     written = api.calibrate(
-        asked.pop("models"), asked.pop("text"), out, **asked, say=say, progress=progress
+        asked.pop("models"),
+        asked.pop("text"),
+        out,
+        **asked,
+        say=say,
+        progress=progress,
+        ray_address=attempt.settings.ray_address,
     )
     made = [{"kind": file.kind, "model": file.model, "computed": file.computed} for file in written]
     return {"statistics": made, "files": checksums(out)}
@@ -136,7 +142,13 @@ def evaluation(attempt: Attempt) -> Mapping[str, Any]:
         recipe.parent.mkdir(parents=True, exist_ok=True)
         recipe.write_text(json.dumps(asked["recipe"]), encoding="utf-8")  # JSON is YAML
         model = str(recipe)
-    scores = api.evaluate(model, asked["job"], split=asked["split"], say=attempt.say)
+    scores = api.evaluate(
+        model,
+        asked["job"],
+        split=asked["split"],
+        say=attempt.say,
+        ray_address=attempt.settings.ray_address,
+    )
     return {"scores": scores.to_json()}
 
 
@@ -173,6 +185,7 @@ def export(attempt: Attempt) -> Mapping[str, Any]:
         as_adapter=asked["as_adapter"],
         rank=asked["rank"],
         trust_code=True,
+        ray_address=attempt.settings.ray_address if asked["verify"] else None,
         say=attempt.say,
     )
     lines = report.lines()
