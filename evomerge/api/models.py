@@ -112,6 +112,7 @@ def calibrate(
     trust_remote_code: bool = False,
     say: Callable[[Written], object] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    note: Say | None = None,
     ray_address: str | None = None,
 ) -> list[Written]:
     """Compute once the statistics of models that fisher, gradient_matching and regmean need.
@@ -131,6 +132,7 @@ def calibrate(
         trust_remote_code: let a model's own code run.
         say: called with each file as soon as it is written.
         progress: called with a file's label, the sequences done, and how many there are.
+        note: called with each note that a user should read.
         ray_address: address of a Ray cluster to compute on, instead of here; its nodes must have
             the models at the same paths. `text` is read, and `out` written, here.
 
@@ -163,7 +165,7 @@ def calibrate(
     if ray_address is not None:
         from evomerge.api.cluster_calibration import on_cluster
 
-        where = on_cluster(calibration, ray_address)
+        where = on_cluster(calibration, ray_address, say=note or (lambda line: None))
     for file in compute(references, Path(text), read_folder(out), calibration, shown, where):
         written.append(file)
         if say is not None:

@@ -251,6 +251,7 @@ class SearchResult:
         rank: int | None = None,
         push: str | None = None,
         public: bool = False,
+        ray_address: str | None = None,
     ) -> ExportReport:
         """Write the winner, or a point of the front; see `evomerge.export`."""
         return export_run(
@@ -263,6 +264,7 @@ class SearchResult:
             rank=rank,
             push=push,
             public=public,
+            ray_address=ray_address,
         )
 
     def report(self, out: str | Path | None = None) -> Path:

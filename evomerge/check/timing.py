@@ -56,7 +56,8 @@ def measure(
 ) -> Timing:
     """Time the base on every task, for about `limit_s` seconds in all, once it is loaded.
 
-    ray_address: of the cluster to do it on. Nothing is recorded or written. Raises Untimed, SelfCheckError, WorkerError, InputError.
+    ray_address: of the cluster to do it on. Nothing is recorded or written. Raises Untimed,
+    SelfCheckError, WorkerError, InputError.
     """
     job, suite = preparation.job, preparation.suite
     base = only(job.models.base, out_dtype=preparation.out_dtype)

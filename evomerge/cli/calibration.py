@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.endings import answering, say
+from evomerge.cli.endings import answering, say, say_note
 from evomerge.cli.options import CalibrationDType, RayAddress
 
 
@@ -70,5 +70,6 @@ def calibrate(
                 trust_remote_code=trust_remote_code,
                 say=lambda written: say(written.line()),
                 progress=progress,
+                note=say_note,
                 ray_address=ray_address,
             )

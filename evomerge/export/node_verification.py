@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class _Verifier:
     def sees(self, path: str) -> bool:
         return Path(path).exists()
 
-    def verify(self, tell: Callable[[str], object], asked: _Asked) -> Verification:
+    def verify(self, tell: Say, asked: _Asked) -> Verification:
         """See `verify`. Raises RunError for files that differ from those where the command runs."""
         if _sha256(asked.folder / MANIFEST) != asked.manifest_sha256:
             raise RunError(

@@ -96,9 +96,9 @@ def export_winner(
     candidate; its search may be unfinished. verify: rehash the folder, load it with plain
     transformers and score it with stock lm-eval on the items that the candidate was scored on
     (test items for the result of a search). as_adapter: write one LoRA adapter over the base
-    instead of a checkpoint, of at most `rank`. ray_address: of a cluster to verify on. Raises RunError when there is no such candidate, a
-    source changed since the search, or `out` exists; RecipeError, SourceError, StorageError,
-    TaskError.
+    instead of a checkpoint, of at most `rank`. ray_address: of a cluster to verify on. Raises
+    RunError when there is no such candidate, a source changed since the search, or `out` exists;
+    RecipeError, SourceError, StorageError, TaskError, WorkerError.
     """
     if as_adapter and verify:
         check_peft()

@@ -146,8 +146,9 @@ class ClusterProcess:
     """A process on the cluster at an address, with a device of its node; use it in a `with`.
 
     share: what it takes of its node. make: called there; makes the object. say: called with lines
-    about a long wait. node: the name of its node. room: how many such processes fit there. Raises JobError if the cluster does not answer or
-    has no such node, WorkerError if the process does not start.
+    about a long wait. node: the name of its node. room: how many such processes fit there. Raises
+    JobError if the cluster does not answer or has no such node, WorkerError if the process does not
+    start.
     """
 
     def __init__(

@@ -179,8 +179,8 @@ def open_one_worker(
 ) -> Pool:
     """A pool of one worker, whatever the job says: in process, or on a cluster.
 
-    make: makes the preparation again, in a process on the cluster; its job's if not given. say: as in `open_pool`. The
-    models are not checked.
+    make: makes the preparation again, in a process on the cluster; its job's if not given. say: as
+    in `open_pool`. The models are not checked.
     """
     if ray_address is None:
         return LocalPool(preparation, say=say)

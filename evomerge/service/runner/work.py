@@ -127,6 +127,7 @@ def calibration(attempt: Attempt) -> Mapping[str, Any]:
         **asked,
         say=say,
         progress=progress,
+        note=attempt.say,
         ray_address=attempt.settings.ray_address,
     )
     made = [{"kind": file.kind, "model": file.model, "computed": file.computed} for file in written]
