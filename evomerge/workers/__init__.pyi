@@ -1,5 +1,6 @@
 from .built_models import BuiltModels as BuiltModels
 from .built_models import check_buildable as check_buildable
+from .devices import choose_device as choose_device
 from .engines import ENGINES as ENGINES
 from .pool import LocalPool as LocalPool
 from .pool import Pool as Pool
@@ -23,4 +24,3 @@ from .preparation.prepared_job import PreparedJob as PreparedJob
 from .preparation.prepared_job import next_stage as next_stage
 from .scoring_engine import EngineModels as EngineModels
 from .scoring_engine import ScoringEngine as ScoringEngine
-from .worker import choose_device as choose_device

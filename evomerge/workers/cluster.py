@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 
 from evomerge.errors import EvomergeError, JobError, WorkerError
+from evomerge.workers.devices import choose_device, is_usable
 from evomerge.workers.ray_session import join_cluster, nodes, own_node
-from evomerge.workers.worker import choose_device, is_usable
 
 
 @dataclass(frozen=True, kw_only=True)

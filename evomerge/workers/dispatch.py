@@ -16,6 +16,7 @@ from typing import Protocol
 from evomerge.errors import WorkerError
 from evomerge.evaluate import Candidate, CandidateKey, Evaluation, Failed, Say, Scored, count_items
 from evomerge.workers.pool import in_order, in_short, ran_short
+from evomerge.workers.processes import Look
 from evomerge.workers.worker import PAUSES_S
 
 _LEAST_CPU = 0.02
@@ -84,14 +85,6 @@ class Ready:
 
 
 Event = Answered | Short | Died | Ready
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What can be seen of a worker's process: whether it is stopped, and its processor time."""
-
-    stopped: bool
-    cpu_s: float
 
 
 class Crew(Protocol):

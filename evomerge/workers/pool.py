@@ -11,8 +11,9 @@ from pathlib import Path
 from evomerge.errors import WorkerError
 from evomerge.evaluate import Candidate, CandidateKey, Evaluation, Observer, Say, hush, ignore
 from evomerge.route import hops_of, order_by_prefix
+from evomerge.workers.devices import choose_device
 from evomerge.workers.preparation.prepared_job import PreparedJob
-from evomerge.workers.worker import PAUSES_S, Checked, Shortage, Worker, choose_device, forget
+from evomerge.workers.worker import PAUSES_S, Checked, Shortage, Worker, forget
 
 
 class Pool(ABC):

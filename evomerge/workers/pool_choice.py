@@ -13,11 +13,12 @@ import torch
 from evomerge.errors import JobError
 from evomerge.evaluate import Say, hush
 from evomerge.job import ComputeSpec
+from evomerge.workers.devices import choose_device
 from evomerge.workers.dispatch import Patience
 from evomerge.workers.engines import engine_errors, engine_of
 from evomerge.workers.pool import LocalPool, Pool
 from evomerge.workers.preparation.prepared_job import PreparedJob
-from evomerge.workers.worker import Checked, choose_device, forget
+from evomerge.workers.worker import Checked, forget
 
 if TYPE_CHECKING:
     from evomerge.workers.cluster import Share

@@ -33,12 +33,13 @@ from evomerge.workers.cluster import (
     share_of,
     work_in,
 )
-from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Look, Patience, Ready, Short
+from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Patience, Ready, Short
 from evomerge.workers.pool import Pool
 from evomerge.workers.preparation.fingerprints import check_alike, files_of
 from evomerge.workers.preparation.preparation import prepare
 from evomerge.workers.preparation.prepared_job import PreparedJob
-from evomerge.workers.ray_session import RaySession, look_at, nodes, shortage_kills
+from evomerge.workers.processes import Look, look_at, shortage_kills
+from evomerge.workers.ray_session import RaySession, nodes
 from evomerge.workers.worker import Checked, Shortage, Worker, forget
 
 _FIRST_START_S = 1800.0

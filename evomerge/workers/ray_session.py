@@ -9,62 +9,18 @@ import os
 import secrets
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import ray
 
 from evomerge.errors import Interrupt, JobError, WorkerError, one_line
-from evomerge.workers.dispatch import Look
-
-# Processes as the kernel shows them: which are stopped, ran out of memory, or are ours.
-
-
-def look_at(process_id: int) -> Look | None:
-    """The state of a process on this machine; None if it is gone, or if there is no /proc."""
-    try:
-        stat = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold any character
-    ticks = int(fields[11]) + int(fields[12])
-    return Look(stopped=fields[0] in "TtZX", cpu_s=ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def shortage_kills() -> int:
-    """How many processes the kernel has ended on this machine for lack of memory, so far."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-
-
-def kill_writers(folder: str) -> None:
-    """Kill all other processes of this machine that write to a file below a folder of that name.
-
-    This also finds processes that outlived their parent. Does nothing if there is no /proc.
-    """
-    for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) != os.getpid() and _writes_below(process, folder):
-            with contextlib.suppress(OSError):
-                os.kill(int(process.name), signal.SIGKILL)
-
-
-def _writes_below(process: Path, folder: str) -> bool:
-    with contextlib.suppress(OSError):  # gone meanwhile, or another user's
-        for opened in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
-                if folder in Path(os.readlink(opened)).parts:
-                    info = (process / "fdinfo" / opened.name).read_text()
-                    flags = int(info.partition("flags:")[2].split()[0], 8)
-                    if flags & os.O_ACCMODE != os.O_RDONLY:
-                        return True
-    return False
-
+from evomerge.workers.processes import kill_writers
 
 _Answer = TypeVar("_Answer")
 
@@ -77,6 +33,9 @@ _REFUSED = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
 
 _CLOSING_S = 5.0
 """Limit for Ray to close by itself; less than a command may take to close after a signal."""
+
+_LISTENING_S = 10.0
+"""Limit for the head of a cluster to take a connection."""
 
 _KILLED_S = 10.0
 """Limit for Ray's call to return once the processes that it waits for are gone."""
@@ -170,14 +129,52 @@ def join_cluster(address: str) -> None:
             f"--ray-address {address}: a cluster without a token runs anyone's code; start it and "
             "this command with RAY_AUTH_MODE=token"
         )
+    _check_listening(address)
+    with _heard_core() as said:
+        try:
+            with _our_signals():
+                ray.init(address=address, **_QUIET)
+            _joined = address
+        except _REFUSED as error:
+            said.seek(0)
+            reason = one_line(error)
+            if b"InvalidAuthToken" in said.read():
+                reason = "it refuses the token"
+            raise JobError(
+                f"--ray-address {address}: the cluster cannot be joined ({reason}); check the "
+                "token, and that a head of the same Ray listens there"
+            ) from error
+
+
+@contextlib.contextmanager
+def _heard_core() -> Iterator[BinaryIO]:
+    """Within, stderr goes to a file: Ray's core says only there that a token is refused.
+
+    It says so once a second.
+    """
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def _check_listening(address: str) -> None:
+    """Raise JobError if nothing listens at HOST:PORT; Ray itself would try for half a minute."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if "/" in host or not host or not port.isdecimal():
+        return
     try:
-        with _our_signals():
-            ray.init(address=address, **_QUIET)
-        _joined = address
-    except _REFUSED as error:
+        socket.create_connection((host, int(port)), timeout=_LISTENING_S).close()
+    except (OSError, ValueError, OverflowError) as error:
         raise JobError(
-            f"--ray-address {address}: no cluster answers ({one_line(error)}); "
-            "check the address and the token"
+            f"--ray-address {address}: nothing answers there ({one_line(error)}); check the "
+            "address, and that the head of the cluster runs"
         ) from error
 
 

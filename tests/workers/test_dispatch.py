@@ -10,7 +10,8 @@ import pytest
 from evomerge.errors import WorkerError
 from evomerge.evaluate.candidate import Candidate, CandidateKey, Evaluation, Failed, Scored
 from evomerge.recipe import Recipe, RecipeModel
-from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Look, Patience, Ready, Short
+from evomerge.workers.dispatch import Answered, Died, Dispatch, Event, Patience, Ready, Short
+from evomerge.workers.processes import Look
 
 DONE = Scored(tasks={})
 Behaviour = Callable[[Candidate, int], Event | float | None]
