@@ -96,7 +96,12 @@ def has_room(folder: str) -> bool:
 
 HEADS = (
     ("service/page/",),  # they share a browser, a server and searches
-    ("test_ray_pool.py", "client/test_real_server.py", "test_notebook.py"),
+    (
+        "test_cluster_process.py",
+        "test_ray_pool.py",
+        "client/test_real_server.py",
+        "test_notebook.py",
+    ),
     ("runner/test_kills.py", "runner/test_supervisor.py", "search/test_pareto.py"),
     ("search/test_resume.py", "tests/test_docs.py", "cli/test_cli.py", "grid/test_resume.py"),
 )

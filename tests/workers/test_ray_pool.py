@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -30,6 +31,9 @@ from evomerge.workers.pool_choice import open_pool, set_up_ray
 from evomerge.workers.preparation.preparation import prepare
 from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.search.jobs import make_job, write_models
+
+if TYPE_CHECKING:
+    from evomerge.workers.ray_session import RaySession
 
 HERE = Path(__file__).parent
 
@@ -61,14 +65,12 @@ def said() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def earlier() -> tuple[int, bool]:
+def earlier(first_session: RaySession) -> tuple[int, bool]:
     """A session of this process that has ended: its machines, and whether Ray has gone on."""
-    set_up_ray(local=True)
     from evomerge.workers import ray_session
 
-    session = ray_session.RaySession(workers=2, address=None)
     machines = len(ray_session.nodes())
-    session.close()
+    first_session.close()
     return machines, ray_session.ray.is_initialized()
 
 
