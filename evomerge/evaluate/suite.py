@@ -339,6 +339,16 @@ def _scored_items(tasks: Sequence[ScoredTask]) -> dict[str, tuple[int, ...]]:
     return scored
 
 
+def hash_tasks(tasks: Sequence[str], folders: Sequence[Path]) -> dict[str, str]:
+    """The files that define tasks, as in `TaskSuite.task_files`, without their items."""
+    files: dict[str, str] = {}
+    with stock_seeds(), quiet_lm_eval():
+        catalogue = TaskCatalogue(folders)
+        for name in dict.fromkeys(tasks):
+            _add(files, hash_files(catalogue.find(name)), task=name)
+    return files
+
+
 def _add(files: dict[str, str], more: Mapping[str, str], *, task: str) -> None:
     """Add the files of a task; if a name is taken by another file, the task is added to it."""
     for name, digest in more.items():

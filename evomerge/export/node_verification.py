@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.errors import RunError
-from evomerge.evaluate import Say, StockOptions, TaskItems, hush
+from evomerge.evaluate import Say, StockOptions, TaskItems, hash_tasks, hush
 from evomerge.export.manifest import MANIFEST
 from evomerge.export.verification import Verification, check_peft, verify
 from evomerge.sources import Source, open_source
@@ -25,11 +25,12 @@ _SHARE_IT = "give a folder that all machines share, or verify without --ray-addr
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """What a node is asked to verify. files, base_files: name -> sha256 here."""
+    """What a node is asked to verify. task_files, base_files: name -> sha256 here."""
 
     folder: Path
     manifest_sha256: str
-    files: Mapping[str, str]
+    tasks: tuple[str, ...]
+    task_files: Mapping[str, str]
     base: Path | None
     base_files: Mapping[str, str]
     recorded: Mapping[str, TaskItems]
@@ -48,8 +49,9 @@ class _Verifier:
             raise RunError(
                 f"{asked.folder}: it is not the folder that the command has written; {_SHARE_IT}"
             )
-        for name, digest in asked.files.items():
-            if _sha256(Path(name)) != digest:
+        found_files = hash_tasks(asked.tasks, asked.options.task_folders)
+        for name in sorted({*asked.task_files, *found_files}):
+            if asked.task_files.get(name) != found_files.get(name):
                 raise RunError(f"{name}: not the task file that the command has read; {_SHARE_IT}")
         if asked.base is not None:
             check_peft()
@@ -72,7 +74,8 @@ class NodeVerifier:
         compute = preparation.job.compute
         share = share_there(compute.device, compute.gpus_per_worker, ray_address=ray_address)
         self.device = share.device
-        self._task_files = _task_files(preparation)
+        self._tasks = preparation.job.all_tasks
+        self._folders = tuple(Path(each) for each in preparation.job.evaluation.task_folders)
         self._say = say
         self._process = open_process(_Verifier, share, ray_address=ray_address, say=say)
         try:
@@ -97,7 +100,8 @@ class NodeVerifier:
         asked = _Asked(
             folder=folder.absolute(),
             manifest_sha256=_sha256(folder / MANIFEST),
-            files=self._task_files,
+            tasks=self._tasks,
+            task_files=hash_tasks(self._tasks, self._folders),
             base=None if base is None else base.folder.absolute(),
             base_files={} if base is None else dict(base.sha256()),
             recorded=recorded,
@@ -127,16 +131,8 @@ class NodeVerifier:
         self._process.close()
 
 
-def _task_files(preparation: PreparedJob) -> dict[str, str]:
-    """The files of the job's own task folders; those of evomerge are the same everywhere."""
-    folders = [Path(folder) for folder in preparation.job.evaluation.task_folders]
-    paths = [Path(name) for name in preparation.task_files]
-    own = [path for path in paths if any(path.is_relative_to(folder) for folder in folders)]
-    return {str(path): _sha256(path) for path in own}
-
-
 def _sha256(path: Path) -> str:
-    """The hash of a small file; empty if it cannot be read."""
+    """The hash of a manifest; empty if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:

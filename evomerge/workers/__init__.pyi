@@ -2,7 +2,6 @@ from .built_models import BuiltModels as BuiltModels
 from .built_models import check_buildable as check_buildable
 from .devices import choose_device as choose_device
 from .engines import ENGINES as ENGINES
-from .pool import LocalPool as LocalPool
 from .pool import Pool as Pool
 from .pool_choice import check_models as check_models
 from .pool_choice import check_workers as check_workers

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from evomerge.api import assessment
 from evomerge.api.assessment import evaluate_model
-from evomerge.errors import SourceError
+from evomerge.errors import SourceError, WorkerError
 from evomerge.evaluate.stock import StockOptions, score_stock
 from evomerge.export import merge_recipe
 from evomerge.job import JobSpec
 from evomerge.recipe import load_recipe
+from evomerge.workers.pool import LocalPool
+from evomerge.workers.preparation.fingerprints import check_alike, files_of
 from evomerge.workers.preparation.preparation import pin, prepare
 from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.checkpoints import save_tiny_llama
@@ -126,6 +131,45 @@ def test_a_model_is_scored_by_a_path_that_counts_from_here(
     assert scores(Path(written), job) == scores(odd, job)
     summary = evaluate_model(written, job, split="search")
     assert summary.label == written
+
+
+@pytest.mark.parametrize("written", ["odd", "blend.yaml", "models/first"])
+def test_a_process_of_a_cluster_makes_the_same_model_again(
+    models: Path,
+    job: JobSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written: str,
+) -> None:
+    save_tiny_llama(tmp_path / "odd", seed=1, layers=2)
+    (tmp_path / "models").symlink_to(models)
+    (tmp_path / "blend.yaml").write_text(yaml.safe_dump_all(documents(models, "plain")))
+    monkeypatch.chdir(tmp_path)
+    here = evaluate_model(written, job, split="search")
+    asked = []
+
+    def open_there(ready: PreparedJob, **options: Any) -> LocalPool:
+        asked.append(options["ray_address"])
+        made = pickle.loads(pickle.dumps(options["make"]))()
+        assert files_of(made) == files_of(ready)
+        return LocalPool(made)
+
+    monkeypatch.setattr(assessment, "open_one_worker", open_there)
+    monkeypatch.setattr(assessment, "check_workers", lambda *given, **named: None)
+    monkeypatch.setattr(assessment, "check_models", lambda *given, **named: None)
+    there = evaluate_model(written, job, split="search", ray_address="127.0.0.2:6379")
+    assert asked == ["127.0.0.2:6379"]
+    assert there.to_json() == here.to_json()
+
+
+def test_another_model_or_task_on_a_node_is_refused(preparation: PreparedJob) -> None:
+    files = files_of(preparation)
+    check_alike(files, preparation)
+    check_alike({}, preparation)
+    [model] = [name for name in files if name.endswith("/second/model.safetensors")]
+    for name in (model, "items of sums_choice"):
+        with pytest.raises(WorkerError, match=f"^{re.escape(name)} is not the same as where the"):
+            check_alike({**files, name: "0" * 64}, preparation)
 
 
 def test_a_model_of_another_architecture_is_refused(job: JobSpec, tmp_path: Path) -> None:

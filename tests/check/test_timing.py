@@ -42,7 +42,7 @@ def test_batches_grow_while_there_is_time(
         return Cost(merge_s=0.1, evaluate_s=spent[-1])
 
     monkeypatch.setattr(timing, "_cost", cost)
-    monkeypatch.setattr(timing, "LocalPool", no_pool)
+    monkeypatch.setattr(timing, "open_one_worker", no_pool)
     found = timing.measure(preparation, limit_s=LIMIT_S, say=print)
     assert min(found.items.values()) >= min(most, *map(len, pools(preparation)))
     for task, seconds in found.item_s.items():

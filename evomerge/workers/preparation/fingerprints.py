@@ -103,11 +103,7 @@ def files_of(preparation: PreparedJob) -> dict[str, str]:
         for reference, source in sources.items()
         for name, digest in source.sha256().items()
     }
-    # The folder of a task may be another where evomerge is installed elsewhere.
-    of_tasks = {
-        "/".join(Path(name).parts[-2:]): digest for name, digest in preparation.task_files.items()
-    }
-    return {**of_models, **of_tasks}
+    return {**of_models, **preparation.task_files}
 
 
 def check_alike(files: Mapping[str, str], preparation: PreparedJob) -> None:
