@@ -97,8 +97,8 @@ from .splits import share_evenly as share_evenly
 from .stock import StockOptions as StockOptions
 from .stock import loader_of as loader_of
 from .stock import score_stock as score_stock
-from .suite import hash_tasks as hash_tasks
 from .suite import TaskSuite as TaskSuite
+from .suite import hash_tasks as hash_tasks
 from .task_facts import ShownItem as ShownItem
 from .task_facts import TaskFacts as TaskFacts
 from .task_files import check_folders as check_folders

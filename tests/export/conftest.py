@@ -1,4 +1,4 @@
-"""A base with two experts that have cards, and a merge of them to export."""
+"""A base with two experts that have cards, a merge of them to export, and a search of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from evomerge.export import export_checkpoint
+from evomerge.export import ExportReport, export_checkpoint, export_winner
 from evomerge.export.card import Story
 from evomerge.export.origins import public_names, trace
 from evomerge.export.shards import Weights
+from evomerge.job import JobSpec
 from evomerge.recipe import Condition, Recipe, RecipeModel
+from evomerge.search.ledger import Ledger
+from evomerge.search.loop import run_search
+from evomerge.search.results.selection import Selection
+from evomerge.search.selection.winner import select_winner
 from evomerge.sources import Source, open_source
+from evomerge.study import Study, create_study
+from evomerge.workers.pool import LocalPool
+from evomerge.workers.preparation.preparation import pin, prepare
+from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.checkpoints import save_fine_tuned, save_tiny_llama
+
+TASKS = Path(__file__).parents[1] / "evaluate" / "tasks"
 
 CARD = "---\nlicense: {licence}\nlanguage: {language}\n---\n\n# A model\n"
 
@@ -116,3 +127,54 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@dataclass(frozen=True)
+class Searched:
+    preparation: PreparedJob
+    study: Study
+    selection: Selection
+
+    def export(self, out: Path, **options: object) -> ExportReport:
+        parts = (self.preparation, self.study, self.selection, out)
+        return export_winner(*parts, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def searched(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
+    """A real search of eight candidates."""
+    job = JobSpec.model_validate(
+        {
+            "name": "toy",
+            "models": {
+                "base": str(family.base),
+                "sources": [str(family.arithmetic), str(family.japanese)],
+                "tokenizer": str(family.japanese),
+            },
+            "search_space": "one_weight_per_model",
+            "objectives": [{"task": "toy_choice", "metric": "acc"}],
+            "report": ["toy_said"],
+            "evaluation": {
+                "split": {"search": 0.4, "validation": 0.3, "test": 0.3},
+                "items_per_generation": 4,
+                "items_for_baselines": 4,
+                "task_folders": [str(TASKS)],
+            },
+            "optimizer": {"algorithm": "random", "population": 4},
+            "budget": {"candidates": 8},
+        }
+    )
+    preparation = prepare(pin(job))
+    run_dir = tmp_path_factory.mktemp("runs") / "toy"
+    with create_study(run_dir, preparation.job) as study, LocalPool(preparation) as pool:
+        ledger = Ledger(preparation=preparation, study=study, pool=pool)
+        yield Searched(preparation, study, select_winner(ledger, run_search(ledger)))
+
+
+@pytest.fixture(scope="session")
+def exported(searched: Searched, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared and never changed."""
+    out = tmp_path_factory.mktemp("exported") / "winner"
+    report = searched.export(out, verify=True)
+    assert report.verified, report.lines()
+    return out

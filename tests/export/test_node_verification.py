@@ -16,9 +16,7 @@ import pytest
 from evomerge.errors import EvomergeError, RunError
 from evomerge.export import node_verification
 from evomerge.workers.cluster import Share
-from tests.export.test_winner import Searched, exported, searched
-
-__all__ = ["exported", "searched"]
+from tests.export.conftest import Searched
 
 
 class Process:
@@ -109,6 +107,7 @@ def test_a_task_file_that_differs_on_the_node_is_refused(
 
     monkeypatch.setattr(node_verification, "hash_tasks", of_another_time)
     with pytest.raises(
-        EvomergeError, match="toy_choice.yaml: not the task file that the command has read; give a"
+        EvomergeError,
+        match=r"toy_choice\.yaml: not the task file that the command has read; give a",
     ):
         on_node(tmp_path / "out", lambda folder: folder)

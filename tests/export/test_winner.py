@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +14,16 @@ from huggingface_hub import ModelCard
 from evomerge.errors import RunError
 from evomerge.evaluate.candidate import Candidate, CandidateKey, Failed, Scored, TaskItems
 from evomerge.evaluate.stock import StockOptions, score_stock
-from evomerge.export import ExportReport, Verification, export_winner, merge_recipe, verify
+from evomerge.export import Verification, export_winner, merge_recipe, verify
 from evomerge.export.choice import choose
 from evomerge.export.verification import MOST_DIFFERING, TaskComparison
 from evomerge.job import JobSpec
 from evomerge.recipe import read_recipe
-from evomerge.search.ledger import Ledger
-from evomerge.search.loop import run_search
-from evomerge.search.results.selection import Selection
-from evomerge.search.selection.winner import select_winner
-from evomerge.study import Parameter, Study, create_study
-from evomerge.workers.pool import LocalPool
+from evomerge.study import Parameter, create_study
 from evomerge.workers.preparation.preparation import pin, prepare
-from evomerge.workers.preparation.prepared_job import PreparedJob
 from tests.checkpoints import load_tensors
-from tests.export.conftest import Family, contents, make_family
+from tests.export.conftest import TASKS, Family, Searched, contents, make_family
 
-TASKS = Path(__file__).parents[1] / "evaluate" / "tasks"
 OPTIONS = StockOptions(dtype="float32", device="cpu", task_folders=(TASKS,))
 
 
@@ -63,57 +54,6 @@ def load(**_):
 def nats(doc, results):
     return {"nats": results[0][0]}
 """
-
-
-@dataclass(frozen=True)
-class Searched:
-    preparation: PreparedJob
-    study: Study
-    selection: Selection
-
-    def export(self, out: Path, **options: object) -> ExportReport:
-        parts = (self.preparation, self.study, self.selection, out)
-        return export_winner(*parts, **options)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="session")
-def searched(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
-    """A real search of eight candidates."""
-    job = JobSpec.model_validate(
-        {
-            "name": "toy",
-            "models": {
-                "base": str(family.base),
-                "sources": [str(family.arithmetic), str(family.japanese)],
-                "tokenizer": str(family.japanese),
-            },
-            "search_space": "one_weight_per_model",
-            "objectives": [{"task": "toy_choice", "metric": "acc"}],
-            "report": ["toy_said"],
-            "evaluation": {
-                "split": {"search": 0.4, "validation": 0.3, "test": 0.3},
-                "items_per_generation": 4,
-                "items_for_baselines": 4,
-                "task_folders": [str(TASKS)],
-            },
-            "optimizer": {"algorithm": "random", "population": 4},
-            "budget": {"candidates": 8},
-        }
-    )
-    preparation = prepare(pin(job))
-    run_dir = tmp_path_factory.mktemp("runs") / "toy"
-    with create_study(run_dir, preparation.job) as study, LocalPool(preparation) as pool:
-        ledger = Ledger(preparation=preparation, study=study, pool=pool)
-        yield Searched(preparation, study, select_winner(ledger, run_search(ledger)))
-
-
-@pytest.fixture(scope="session")
-def exported(searched: Searched, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared and never changed."""
-    out = tmp_path_factory.mktemp("exported") / "winner"
-    report = searched.export(out, verify=True)
-    assert report.verified, report.lines()
-    return out
 
 
 def test_stock_tools_load_the_winner_and_score_every_test_item_the_same(
