@@ -94,6 +94,7 @@ class SearchResult(BaseResult):
         rank: int | None = None,
         push: str | None = None,
         public: bool = False,
+        ray_address: str | None = None,
     ) -> ExportReport:
         return export_run(
             self.run_dir,
@@ -105,6 +106,7 @@ class SearchResult(BaseResult):
             rank=rank,
             push=push,
             public=public,
+            ray_address=ray_address,
         )
 
     def report(self, out: str | Path | None = None) -> Path:  # noqa: D102

@@ -41,7 +41,7 @@ _START_S = 1800.0
 _WORD_S = 60.0
 """After this time the user is told that the process is still waited for."""
 
-_SILENT_S = 120.0
+_SILENT_S = 600.0
 """Limit for an answer of a process that has started; it answers at once, whatever it works on."""
 
 _NEWS_S = 0.5
