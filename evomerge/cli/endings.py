@@ -198,9 +198,13 @@ def answering() -> Iterator[None]:
                 problem = f"{error.filename}: {error.strerror}; check the path"
                 _say(f"evomerge: {_shortened(one_line(problem))}")
                 raise typer.Exit(EvomergeError.exit_code) from error
-            reason = one_line(f"{type(error).__name__}: {error}")
-            _say(f"evomerge: the machine ran short ({reason}); free memory or disk and try again")
+            _say_shortage(error)
             raise typer.Exit(EvomergeError.exit_code) from error
+
+
+def _say_shortage(error: Exception) -> None:
+    reason = one_line(f"{type(error).__name__}: {error}")
+    _say(f"evomerge: the machine ran short ({reason}); free memory or disk and try again")
 
 
 @contextlib.contextmanager
@@ -247,21 +251,43 @@ def run(app: typer.Typer) -> None:
     """Run the command line and end the process, but for the interpreter's own taking down."""
     global _quickly
     _quickly = False
+    _open_closed()
     try:
-        app()
+        try:
+            app()
+        except OSError as error:  # of help and version, which are shown outside of `answering`
+            if not is_shortage(error):
+                raise
+            _say_shortage(error)
+            raise SystemExit(EvomergeError.exit_code) from error
     except SystemExit as ending:
         code = ending.code or 0
         if not isinstance(code, int) or _is_watched():
             raise
         if code or not _quickly:
+            # Who does not wait for the threads still has temporary files to be removed.
             with contextlib.suppress(KeyboardInterrupt):
                 threading._shutdown()  # type: ignore[attr-defined]
+            with contextlib.suppress(KeyboardInterrupt):
                 atexit._run_exitfuncs()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
         raise
+
+
+def _open_closed() -> None:
+    """Let the streams that the caller has closed lead nowhere.
+
+    Else Python has None in their place, and the next file that is opened gets the number of one:
+    what a library prints would be written into a model.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # takes the lowest free number
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _is_watched() -> bool:
