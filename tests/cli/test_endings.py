@@ -218,7 +218,8 @@ def in_shell(program: str, streams: str) -> subprocess.CompletedProcess[str]:
     """A program whose streams a shell has changed."""
     return subprocess.run(
         ["bash", "-c", f'{sys.executable} -c "$CODE" {streams}'],
-        env={**os.environ, "CODE": program},
+        # As for users: what is printed stays in memory until it is flushed.
+        env={**os.environ, "CODE": program, "PYTHONUNBUFFERED": ""},
         capture_output=True,
         text=True,
         timeout=600,
@@ -242,16 +243,16 @@ def test_streams_that_the_caller_closed_lead_nowhere(tmp_path: Path) -> None:
     assert (in_shell(program, "<&- >&- 2>&-").returncode, made.read_text()) == (0, "")
 
 
-def test_help_that_finds_no_room_is_no_traceback() -> None:
+@pytest.mark.parametrize("argument", ["--help", ""])
+def test_output_that_finds_no_room_is_no_traceback(argument: str) -> None:
     program = (
-        "import sys, typer\n"
+        "import typer\n"
         "from evomerge.cli.endings import run\n"
         "app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)\n"
-        "app.command()(lambda: None)\n"
-        "sys.argv.append('--help')\n"
+        "app.command()(lambda: print('of a task'))\n"
         "run(app)\n"
     )
-    ended = in_shell(program, ">/dev/full")
+    ended = in_shell(program, f"{argument} >/dev/full")
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert ended.stderr.startswith("evomerge: the machine ran short (OSError: ")
 
