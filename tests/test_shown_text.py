@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from evomerge.cli import app
 from evomerge.cli.endings import say, say_json
 from evomerge.documents import code, plain
-from evomerge.errors import one_line, visible
+from evomerge.errors import hide_secrets, one_line, visible
 
 EVIL = "\x1b[2Jgone \x9b1m \x07\x7f \u202eback \udc80 \u200b"
 
@@ -19,6 +19,26 @@ def test_signs_that_a_terminal_obeys_are_written_out() -> None:
     assert visible(EVIL) == ("\\x1b[2Jgone \\x9b1m \\x07\\x7f \\x202eback \\xdc80 \\x200b")
     assert visible("日本語 é – 😀") == "日本語 é – 😀"
     assert one_line("a\x1b[31m red\nline\r end ") == "a\\x1b[31m red line end"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at postgresql://me:p:w@x@db/a now", "at postgresql://me:***@db/a now"),
+        ("a://u:p@h and\nb://:q@h", "a://u:***@h and\nb://:***@h"),
+        ("a://h:1/b c@d", "a://h:1/b c@d"),
+        ("c@a://h:1/b", "c@a://h:1/b"),
+        ("a://b/c://u:p@h", "a://b/c://u:***@h"),
+        ("mail me@x, see a://b", "mail me@x, see a://b"),
+    ],
+)
+def test_passwords_of_addresses_are_hidden(text: str, shown: str) -> None:
+    assert hide_secrets(text) == shown
+
+
+def test_a_long_path_of_a_stranger_is_no_work() -> None:
+    text = "://:" * 2 * 10**5  # would take minutes by a pattern
+    assert hide_secrets(f"{text} a@b") == f"{text} a@b"
 
 
 def test_a_line_of_a_command_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,8 @@ from evomerge.errors import hide_secrets
 from evomerge.service.http import metrics
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{4,64}")
+_LONGEST_PATH = 500
+"""Characters of a path that are logged; who has no token may send far longer ones."""
 _QUIET = ("/health", "/ready", "/metrics")
 """Asked every few seconds by machines; logged only when they fail."""
 
@@ -40,7 +42,7 @@ def log(event: str, *, level: str = "info", **facts: Any) -> None:
 def log_error(event: str, error: BaseException, scope: Scope | None = None, **facts: Any) -> None:
     """Log a failure of the server with its trace."""
     if scope is not None:
-        facts |= {"request_id": request_id_of(scope), "path": scope["path"]}
+        facts |= {"request_id": request_id_of(scope), "path": scope["path"][:_LONGEST_PATH]}
     trace = "".join(traceback.format_exception(error))
     log(event, level="error", error=f"{type(error).__name__}: {error}", trace=trace, **facts)
 
@@ -151,7 +153,7 @@ class RequestLog:
                     "request",
                     request_id=request_id,
                     method=scope["method"],
-                    path=path,
+                    path=path[:_LONGEST_PATH],
                     status=status,
                     ms=round(1000 * (time.perf_counter() - began), 1),
                     who=getattr(caller, "name", None),
