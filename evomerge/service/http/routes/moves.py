@@ -72,7 +72,9 @@ def retry(job_id: JobId, caller: Runner, here: Here) -> JobDetail:
 
     Its `max_duration_s` counts anew.
     """
-    return shown(here, moves.retry(here.database, job_id, who=caller.who, scope=caller.scope))
+    most = here.settings.limits.jobs_queued
+    job = moves.retry(here.database, job_id, who=caller.who, scope=caller.scope, most_queued=most)
+    return shown(here, job)
 
 
 @router.post(
