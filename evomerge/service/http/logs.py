@@ -17,7 +17,7 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from evomerge.errors import hide_secrets
+from evomerge.errors import StorageError, hide_secrets
 from evomerge.service.http import metrics
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{4,64}")
@@ -40,11 +40,12 @@ def log(event: str, *, level: str = "info", **facts: Any) -> None:
 
 
 def log_error(event: str, error: BaseException, scope: Scope | None = None, **facts: Any) -> None:
-    """Log a failure of the server with its trace."""
+    """Log a failure of the server with its trace, but for that of a database that is away."""
     if scope is not None:
         facts |= {"request_id": request_id_of(scope), "path": scope["path"][:_LONGEST_PATH]}
-    trace = "".join(traceback.format_exception(error))
-    log(event, level="error", error=f"{type(error).__name__}: {error}", trace=trace, **facts)
+    if not isinstance(error, StorageError):
+        facts["trace"] = "".join(traceback.format_exception(error))
+    log(event, level="error", error=f"{type(error).__name__}: {error}", **facts)
 
 
 class LibraryLog(logging.Handler):
