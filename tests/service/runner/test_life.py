@@ -118,6 +118,20 @@ def test_a_server_follows_what_runs_for_one_that_is_gone(
     assert [(step.what, step.job) for step in steps] == [("succeeded", job.id)]
 
 
+def test_a_lost_job_is_told_of_by_one_server(database: Database, project: Project) -> None:
+    steps: list[Step] = []
+    life = Life(database, steps.append)
+    own = own_identity()
+    queued(database, project.id)
+    for server in (own, replace(own, started="1")):
+        job = claim(database, server, Limits())
+        assert job is not None
+        life.take_back(job)
+        states.lose(database, job.id, job.claim, "its process was killed", backoff_s=0.0)
+    life.look()
+    assert [(step.what, step.attempt) for step in steps] == [("lost", 2)]
+
+
 def all_of(database: Database) -> list[Job]:
     return list(jobs.find(database, jobs.JobFilter()).items)
 
