@@ -53,7 +53,11 @@ class LibraryLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record of the standard library's logging."""
-        facts: dict[str, Any] = {"logger": record.name, "text": record.getMessage()}
+        try:
+            text = record.getMessage()
+        except Exception:  # a library's mistake, which must not end what it does
+            text = f"{record.msg} {record.args}"
+        facts: dict[str, Any] = {"logger": record.name, "text": text}
         if record.exc_info and record.exc_info[1] is not None:
             facts["trace"] = "".join(traceback.format_exception(record.exc_info[1]))
         log("library", level=record.levelname.lower(), **facts)

@@ -159,10 +159,12 @@ def test_lines_of_python_itself_are_json(
         thread.start()
         thread.join()
         warnings.warn("of a library", UserWarning, stacklevel=1)
+        logging.getLogger("a.library").warning("%d is no number", "one")
     assert (threading.excepthook, sys.unraisablehook) == hooks
     log_step(Step(what="lost", job="j", project="p", kind="search", state="failed", attempt=2))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    failed, warned, lost = lines
+    failed, warned, mistaken, lost = lines
+    assert mistaken["text"] == "%d is no number ('one',)"
     assert (failed["event"], failed["thread"], failed["error"]) == (
         "thread_failed",
         "one",
