@@ -29,7 +29,7 @@ class Life:
                 self.follow(job)
 
     def take_back(self, job: Job) -> None:
-        """Follow a lost job of another server, unless that one lives here and tells of it itself."""
+        """Follow a lost job, unless the server that took it lives here and tells of it itself."""
         before = server_of(job.server or "|0||")
         if not (before.is_here and before.alive):
             self.follow(job)
