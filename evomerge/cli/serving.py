@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import ipaddress
 import shlex
 import time
 from collections.abc import Iterator
@@ -172,7 +173,9 @@ def serve(
             public_url=None if public_url is None else check_url(public_url),
         )
         if trusted_proxy:
-            web = replace(web, trusted_proxies=tuple(trusted_proxy))
+            if not behind_proxy:
+                raise InputError("--trusted-proxy: it needs --behind-proxy too; give both")
+            web = replace(web, trusted_proxies=tuple(map(_proxy, trusted_proxy)))
         share_heap()
         opened = open_server(settings, web)
         server = opened.__enter__()
@@ -213,6 +216,17 @@ def _sources(allowed: list[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     if not all(organisations):
         raise InputError("--allow-source hub:: the organisation is missing; write hub:ORG")
     return tuple(folders), tuple(organisations)
+
+
+def _proxy(given: str) -> str:
+    try:
+        ipaddress.ip_network(given, strict=False)
+    except ValueError as error:
+        raise InputError(
+            f"--trusted-proxy {given}: no address; give that from which the proxy calls, such as "
+            "10.88.0.1, or a network, such as 10.88.0.0/16"
+        ) from error
+    return given
 
 
 def _folder(option: str, path: Path) -> Path:

@@ -60,3 +60,15 @@ def test_a_first_token_that_cannot_be_printed_is_said_to_be_lost(
     assert said.startswith("evomerge: the token of the first admin could not be printed (No space")
     assert "evomerge token make NAME --role admin --data 'my data'" in said
     assert "evm_secret" not in said
+
+
+def test_a_proxy_is_an_address_and_in_front(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        serving.serve(data=Path("d"), trusted_proxy=["::1"])
+    assert "--trusted-proxy: it needs --behind-proxy too" in capsys.readouterr().err
+    for given in ("proxy.internal", "*", ""):
+        with pytest.raises(typer.Exit):
+            serving.serve(
+                data=Path("d"), behind_proxy=True, trusted_proxy=["10.0.0.0/8", "::1", given]
+            )
+        assert f"--trusted-proxy {given}: no address; give" in capsys.readouterr().err
