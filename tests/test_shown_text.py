@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,7 +14,10 @@ from typer.testing import CliRunner
 from evomerge.cli import app
 from evomerge.cli.endings import say, say_json
 from evomerge.documents import code, plain
-from evomerge.errors import hide_secrets, one_line, visible
+from evomerge.errors import RunError, StorageError, hide_secrets, one_line, visible
+from evomerge.search.results.selection import Selection
+from evomerge.study.access import refuse_existing
+from evomerge.study.storage import storage_errors
 
 EVIL = "\x1b[2Jgone \x9b1m \x07\x7f \u202eback \udc80 \u200b"
 
@@ -54,6 +61,22 @@ def test_json_reads_back_and_holds_nothing_that_a_terminal_obeys(
     said = capsys.readouterr().out
     assert json.loads(said) == document
     assert all(visible(line) == line for line in said.split("\n"))
+
+
+def test_commands_that_are_shown_can_be_copied(tmp_path: Path) -> None:
+    run_dir = tmp_path / "my run; ls"
+    run_dir.mkdir()
+    (run_dir / "job.yaml").touch()
+    quoted = shlex.quote(str(run_dir))
+    with pytest.raises(RunError, match=re.escape(f"`evomerge resume {quoted}`")):
+        refuse_existing(run_dir)
+    with (
+        pytest.raises(StorageError, match=re.escape(f"`evomerge resume {quoted}`")),
+        storage_errors(run_dir),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    found: Selection = object.__new__(Selection)
+    assert found.export_command(run_dir) == f"evomerge export {quoted} --out DIR"
 
 
 def test_an_error_does_not_pass_on_what_is_in_a_path() -> None:

@@ -5,6 +5,7 @@ It is read from the record alone, so it is available while another process write
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -200,7 +201,7 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     if more > 0:
         rows.append(("", f"and {count_text(more, 'other reason')}"))
     if not status.finished:
-        rows.append(("if it stopped", f"evomerge resume {status.run_dir}"))
+        rows.append(("if it stopped", f"evomerge resume {shlex.quote(str(status.run_dir))}"))
     else:
         rows += [("on the front", str(row)) for row in status.front or ()]
         if status.cut_note:
