@@ -17,7 +17,7 @@ from evomerge.documents import code, plain
 from evomerge.errors import RunError, StorageError, hide_secrets, one_line, visible
 from evomerge.search.results.selection import Selection
 from evomerge.study.access import refuse_existing
-from evomerge.study.storage import storage_errors
+from evomerge.study.storage import damaged, storage_errors
 
 EVIL = "\x1b[2Jgone \x9b1m \x07\x7f \u202eback \udc80 \u200b"
 
@@ -68,6 +68,7 @@ def test_commands_that_are_shown_can_be_copied(tmp_path: Path) -> None:
     run_dir.mkdir()
     (run_dir / "job.yaml").touch()
     quoted = shlex.quote(str(run_dir))
+    assert f"`evomerge repair {quoted}`" in str(damaged(run_dir, "a page"))
     with pytest.raises(RunError, match=re.escape(f"`evomerge resume {quoted}`")):
         refuse_existing(run_dir)
     with (

@@ -179,8 +179,9 @@ def damaged(run_dir: Path, what: str) -> RunError:
     """The error for a record that differs from what was written."""
     return RunError(
         f"{run_dir}: the record (study.db, or the database that the job names) is damaged: {what}; "
-        f"put back a copy of it, or save what can be read with `evomerge repair {run_dir}`; the "
-        "results of every candidate on every item are in items/"
+        "put back a copy of it, or save what can be read with "
+        f"`evomerge repair {shlex.quote(str(run_dir))}`; the results of every candidate on every "
+        "item are in items/"
     )
 
 
