@@ -24,14 +24,14 @@ import unicodedata
 from collections.abc import Iterator
 
 _SECRETS = (
-    (re.compile(r"(://[^\s/:@]*:)\S*@"), r"\1***@"),
     (re.compile(r"(?i)((?:^|[?&\s'\"])(?:password|sslpassword|token)=)[^\s&'\"]+"), r"\1***"),
     (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
     (re.compile(r"\bevm_[A-Za-z0-9_-]{8,}"), "evm_***"),
     (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]{8,}"), "whsec_***"),
 )
-"""Passwords in URLs, in a URL's query or in a connection string, tokens of the hub and of a
-service, secrets of webhooks."""
+"""Passwords in a URL's query or in a connection string, tokens of the hub and of a service, secrets
+of webhooks."""
+_BEFORE_PASSWORD = re.compile(r"://[^\s/:@]*:")
 
 
 class EvomergeError(Exception):
@@ -120,9 +120,22 @@ def _is_shown(sign: str) -> bool:
 
 def hide_secrets(text: str) -> str:
     """The text with three stars for every password and token in it."""
+    if "://" in text and "@" in text:
+        text = re.sub(r"\S+", _hide_password, text)
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
     return text
+
+
+def _hide_password(word: re.Match[str]) -> str:
+    """The word without the password of a URL, which ends at the last @.
+
+    One pattern would look for that @ again from every place where a password may begin; strangers
+    send long lines of those.
+    """
+    text = word[0]
+    begin, end = _BEFORE_PASSWORD.search(text), text.rfind("@")
+    return text if begin is None or end < begin.end() else f"{text[: begin.end()]}***{text[end:]}"
 
 
 # Failures of the machine, which may pass: memory, disk, a device. No candidate causes them.

@@ -151,6 +151,11 @@ def say_note(note: str) -> None:
     say(f"note: {note}", err=True)
 
 
+def drop_output() -> None:
+    """Let stdout lead nowhere, after what is printed can no longer be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _reader_gone() -> bool:
     """Whether the reader of stdout has gone, as `head` does."""
     poll = select.poll()
@@ -177,7 +182,7 @@ def answering() -> Iterator[None]:
             if not _reader_gone():
                 _say(f"evomerge: code of a task or model lost a connection ({one_line(error)})")
                 raise typer.Exit(EvomergeError.exit_code) from error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            drop_output()
             raise typer.Exit(PIPE_CLOSED) from error
         except SystemExit as error:  # the commands themselves raise typer.Exit
             if isinstance(
@@ -198,9 +203,13 @@ def answering() -> Iterator[None]:
                 problem = f"{error.filename}: {error.strerror}; check the path"
                 _say(f"evomerge: {_shortened(one_line(problem))}")
                 raise typer.Exit(EvomergeError.exit_code) from error
-            reason = one_line(f"{type(error).__name__}: {error}")
-            _say(f"evomerge: the machine ran short ({reason}); free memory or disk and try again")
+            _say_shortage(error)
             raise typer.Exit(EvomergeError.exit_code) from error
+
+
+def _say_shortage(error: Exception) -> None:
+    reason = one_line(f"{type(error).__name__}: {error}")
+    _say(f"evomerge: the machine ran short ({reason}); free memory or disk and try again")
 
 
 @contextlib.contextmanager
@@ -247,21 +256,58 @@ def run(app: typer.Typer) -> None:
     """Run the command line and end the process, but for the interpreter's own taking down."""
     global _quickly
     _quickly = False
+    _open_closed()
     try:
-        app()
+        try:
+            app()
+        except OSError as error:  # of help and version, which are shown outside of `answering`
+            if not is_shortage(error):
+                raise
+            _say_shortage(error)
+            raise SystemExit(EvomergeError.exit_code) from error
     except SystemExit as ending:
         code = ending.code or 0
+        if isinstance(ending.__context__, BrokenPipeError):  # of help and version too
+            code = PIPE_CLOSED
         if not isinstance(code, int) or _is_watched():
             raise
         if code or not _quickly:
+            # Who does not wait for the threads still has temporary files to be removed.
             with contextlib.suppress(KeyboardInterrupt):
                 threading._shutdown()  # type: ignore[attr-defined]
+            with contextlib.suppress(KeyboardInterrupt):
                 atexit._run_exitfuncs()
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        raise
+        os._exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    """Write what is left of the output; the exit code, which says so where it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or PIPE_CLOSED
+    except OSError as error:
+        if not code:
+            _say_shortage(error)
+            code = EvomergeError.exit_code
+    except ValueError:  # it was closed
+        pass
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+    return code
+
+
+def _open_closed() -> None:
+    """Let the streams that the caller has closed lead nowhere.
+
+    Else Python has None in their place, and the next file that is opened gets the number of one:
+    what a library prints would be written into a model.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.set_inheritable(opened, True)
+            setattr(sys, name, os.fdopen(opened, mode, encoding="utf-8"))
 
 
 def _is_watched() -> bool:

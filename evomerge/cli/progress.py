@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,9 @@ class SearchScreen:
 
         self._started = event
         self._run_dir = shown_path(event.run_dir)
-        self._open.enter_context(interruptible(f"evomerge resume {self._run_dir}"))
+        self._open.enter_context(
+            interruptible(f"evomerge resume {shlex.quote(str(self._run_dir))}")
+        )
         self._progress = self._open.enter_context(
             SearchProgress(event.study, final_items=_final_items(event.preparation))
         )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import ipaddress
+import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evomerge.cli.endings import answering, leave_quickly, say, say_error, say_json
-from evomerge.errors import InputError
+from evomerge.cli.endings import answering, drop_output, leave_quickly, say, say_error, say_json
+from evomerge.errors import InputError, StorageError
 from evomerge.startup import end_loading, share_heap
 
 if TYPE_CHECKING:
@@ -175,24 +177,41 @@ def serve(
             public_url=None if public_url is None else check_url(public_url),
         )
         if trusted_proxy:
-            web = replace(web, trusted_proxies=tuple(trusted_proxy))
+            if not behind_proxy:
+                raise InputError("--trusted-proxy: it needs --behind-proxy too; give both")
+            web = replace(web, trusted_proxies=tuple(map(_proxy, trusted_proxy)))
         share_heap()
         opened = open_server(settings, web)
         server = opened.__enter__()
     # Signals are the server's own from here: the first stops it, and it ends by itself.
     try:
         if server.first_token is not None:
-            say("The token of the first admin; it is shown only now:")
-            say(server.first_token)
+            with answering():
+                _show_first(server.first_token, data)
 
         def listening() -> None:
             end_loading()
-            say(f"listening on {server.url}")
+            try:
+                say(f"listening on {server.url}")
+            except OSError:  # its log says it too
+                drop_output()
 
         server.run(listening=listening)
     finally:
         opened.__exit__(None, None, None)
     leave_quickly()
+
+
+def _show_first(secret: str, data: Path) -> None:
+    """Print the token of the first admin. Raises StorageError."""
+    try:
+        say("The token of the first admin; it is shown only now:")
+        say(secret)
+    except OSError as error:
+        raise StorageError(
+            f"the token of the first admin could not be printed ({error.strerror}), and is lost; "
+            f"make another: evomerge token make NAME --role admin --data {shlex.quote(str(data))}"
+        ) from error
 
 
 def _sources(allowed: list[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
@@ -201,6 +220,17 @@ def _sources(allowed: list[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     if not all(organisations):
         raise InputError("--allow-source hub:: the organisation is missing; write hub:ORG")
     return tuple(folders), tuple(organisations)
+
+
+def _proxy(given: str) -> str:
+    try:
+        ipaddress.ip_network(given, strict=False)
+    except ValueError as error:
+        raise InputError(
+            f"--trusted-proxy {given}: no address; give that from which the proxy calls, such as "
+            "10.88.0.1, or a network, such as 10.88.0.0/16"
+        ) from error
+    return given
 
 
 def _folder(option: str, path: Path) -> Path:
@@ -322,7 +352,7 @@ def revoke_token(
             say_error(f"`evomerge token revoke {token.id} --webhooks` deletes them")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(data: Path, database: str | None) -> Iterator[Database]:
     """The database of a service that has been started before."""
     from evomerge.service import ServiceSettings, open_existing

@@ -51,8 +51,8 @@ _NUMBER = re.compile(
 """A number alone, perhaps with a sign of money before it or a short unit after it."""
 _JOINT = re.compile(r"[.,'’/:\-–]?|[ \t\u00a0\u2009\u202f]|[eE][-+]?")
 """What stands between two parts of one number, date or fraction: 1.234,56 and 1 234 and 1e5."""
-_RESULT = re.compile(r"####\s*\S*\d\S*\s*\Z")
-"""The end of a worked answer as GSM8K writes it."""
+_RESULT = "####"
+"""Before the result at the end of a worked answer, as GSM8K writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +133,17 @@ def _is_number(cell: Cell) -> bool:
     if isinstance(cell, bool):
         return False
     text = text_of(cell)
-    plain = isinstance(cell, int | float) or _NUMBER.fullmatch(text) or _RESULT.search(text)
+    plain = isinstance(cell, int | float) or _NUMBER.fullmatch(text) or _ends_in_result(text)
     return bool(plain) and read_last_number(text) is not None
+
+
+def _ends_in_result(text: str) -> bool:
+    """Whether the last word is a result with a digit; some text would keep a pattern for hours."""
+    *before, last = text.split()[-2:] or [""]
+    result = last.partition(_RESULT)[2]
+    if before and before[0].endswith(_RESULT):
+        result = last
+    return re.search(r"\d", result) is not None
 
 
 def _is_pattern(cell: Cell) -> bool:

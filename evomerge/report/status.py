@@ -5,6 +5,7 @@ It is read from the record alone, so it is available while another process write
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -213,7 +214,7 @@ def _rows(status: Status, program: str) -> list[tuple[str, str]]:
     if more > 0:
         rows.append(("", f"and {count_text(more, 'other reason')}"))
     if not status.finished:
-        rows.append(("if it stopped", f"{program} resume {status.run_dir}"))
+        rows.append(("if it stopped", f"{program} resume {shlex.quote(str(status.run_dir))}"))
     else:
         rows += [("on the front", str(row)) for row in status.front or ()]
         if status.cut_note:

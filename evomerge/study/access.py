@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +43,8 @@ def refuse_existing(run_dir: Path) -> None:
     """Raise RunError when the directory holds a search already, or a model."""
     if (run_dir / _JOB).exists():
         raise RunError(
-            f"{run_dir}: holds a search already; go on with `evomerge resume {run_dir}`, "
-            "or start another with --run-dir"
+            f"{run_dir}: holds a search already; go on with "
+            f"`evomerge resume {shlex.quote(str(run_dir))}`, or start another with --run-dir"
         )
     if (run_dir / "config.json").exists():
         raise RunError(f"{run_dir}: holds a model; give the search another --run-dir")

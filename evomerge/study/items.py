@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +53,7 @@ class ItemFiles:
             path = self._path(key)
             raise RunError(
                 f"{path}: the item results of {key} are {_state_of(path)}; "
-                f"`evomerge resume {self._run_dir}` scores them again"
+                f"`evomerge resume {shlex.quote(str(self._run_dir))}` scores them again"
             )
         return found
 

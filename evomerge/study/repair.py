@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import sqlite3
 import tempfile
@@ -83,7 +84,8 @@ class Repair:
                 some = f"{', '.join(names[:5])}{' and others' if names[5:] else ''}"
                 lines.append(f"{what} of {len(names):,} are lost or damaged: {some}")
         if self.damage is not None or self.items:
-            lines.append(f"next: evomerge resume {self.run_dir} scores again what is lost")
+            again = f"evomerge resume {shlex.quote(str(self.run_dir))}"
+            lines.append(f"next: {again} scores again what is lost")
         return lines
 
     def to_json(self) -> dict[str, Any]:

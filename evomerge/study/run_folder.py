@@ -12,6 +12,7 @@ import hmac
 import json
 import os
 import secrets
+import shlex
 from pathlib import Path
 
 from evomerge.errors import RunError
@@ -104,9 +105,10 @@ def refuse_search(run_dir: Path) -> None:
 def refuse_grid(run_dir: Path) -> None:
     """Raise RunError if the directory holds a grid, which is not a search."""
     if holds_grid(run_dir):
+        file, folder = (shlex.quote(str(each)) for each in (run_dir / GRID_FILE, run_dir))
         raise RunError(
             f"{run_dir}: holds a grid, not a search; to resume it or to see its outcome and "
-            f"recipes, run `evomerge grid {run_dir / GRID_FILE} --run-dir {run_dir}`"
+            f"recipes, run `evomerge grid {file} --run-dir {folder}`"
         )
 
 

@@ -7,6 +7,7 @@ import errno
 import glob
 import os
 import secrets
+import shlex
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -121,6 +122,7 @@ def remove_empty(folders: Sequence[Path]) -> None:
 @contextlib.contextmanager
 def storage_errors(run_dir: Path) -> Iterator[None]:
     """Report in one line that the record cannot be written, and what to do."""
+    again = f"evomerge resume {shlex.quote(str(run_dir))}"
     try:
         yield
     except _ERRORS as error:
@@ -128,7 +130,7 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
         if answer is not None:
             raise StorageError(
                 f"{run_dir}: the database cannot be written ({answer}); everything recorded before "
-                f"is kept: when it answers again, `evomerge resume {run_dir}`"
+                f"is kept: when it answers again, `{again}`"
             ) from error
         trouble, reason = _trouble_of(error)
         if trouble == "damaged":
@@ -140,7 +142,7 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
         }
         raise StorageError(
             f"{run_dir}: the record cannot be written ({reason}); everything recorded before is "
-            f"kept: {mends.get(trouble, 'mend that')}, then `evomerge resume {run_dir}`"
+            f"kept: {mends.get(trouble, 'mend that')}, then `{again}`"
         ) from error
 
 
@@ -177,8 +179,9 @@ def damaged(run_dir: Path, what: str) -> RunError:
     """The error for a record that differs from what was written."""
     return RunError(
         f"{run_dir}: the record (study.db, or the database that the job names) is damaged: {what}; "
-        f"put back a copy of it, or save what can be read with `evomerge repair {run_dir}`; the "
-        "results of every candidate on every item are in items/"
+        "put back a copy of it, or save what can be read with "
+        f"`evomerge repair {shlex.quote(str(run_dir))}`; the results of every candidate on every "
+        "item are in items/"
     )
 
 

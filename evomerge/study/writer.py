@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -102,7 +103,8 @@ class Writer:
             self._lock.release()
             raise RunError(
                 f"{run_dir}: another process wrote to this search while the connection to "
-                f"the database was lost; see what it does, then `evomerge resume {run_dir}`"
+                "the database was lost; see what it does, then "
+                f"`evomerge resume {shlex.quote(str(run_dir))}`"
             )
 
     def add(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -211,6 +212,68 @@ def test_a_process_ends_by_itself_after_what_is_registered_for_its_end(
     )
     said = "" if quickly else "thread\nregistered\n"
     assert (ended.stdout, ended.stderr, ended.returncode) == (said, "", code)
+
+
+def in_shell(program: str, streams: str) -> subprocess.CompletedProcess[str]:
+    """A program whose streams a shell has changed."""
+    return subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "$CODE" {streams}'],
+        # As for users: what is printed stays in memory until it is flushed.
+        env={**os.environ, "CODE": program, "PYTHONUNBUFFERED": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_streams_that_the_caller_closed_lead_nowhere(tmp_path: Path) -> None:
+    made = tmp_path / "model"
+    program = (
+        "import os, sys, typer\n"
+        "from evomerge.cli.endings import run\n"
+        "app = typer.Typer(add_completion=False)\n"
+        "@app.command()\n"
+        "def work():\n"
+        f"    with open({str(made)!r}, 'w'):\n"
+        "        for number in (1, 2): os.write(number, b'of a library')\n"
+        "    print(sys.stdin.read(), file=sys.stderr)\n"
+        "    print('a line')\n"
+        "run(app)\n"
+    )
+    assert (in_shell(program, "<&- >&- 2>&-").returncode, made.read_text()) == (0, "")
+
+
+@pytest.mark.parametrize("argument", ["--help", ""])
+def test_output_that_finds_no_room_is_no_traceback(argument: str) -> None:
+    program = (
+        "import typer\n"
+        "from evomerge.cli.endings import run\n"
+        "app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)\n"
+        "app.command()(lambda: print('of a task'))\n"
+        "run(app)\n"
+    )
+    ended = in_shell(program, f"{argument} >/dev/full")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith("evomerge: the machine ran short (OSError: ")
+
+
+def test_who_does_not_wait_for_threads_still_leaves_no_temporary_files() -> None:
+    program = (
+        "import atexit, os, signal, threading, time, typer\n"
+        "from evomerge.cli.endings import run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "app = typer.Typer(add_completion=False)\n"
+        "def last():\n"
+        "    threading.main_thread().join(0.1)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "@app.command()\n"
+        "def work():\n"
+        "    atexit.register(print, 'removed')\n"
+        "    threading.Thread(target=last).start()\n"
+        "run(app)\n"
+    )
+    ended = in_shell(program, "")
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("removed\n", "", 0)
 
 
 def test_what_is_profiled_is_taken_down_as_usual() -> None:

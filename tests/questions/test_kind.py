@@ -45,6 +45,9 @@ def items_of(found: Read, kind: str | None = None, **options: Any) -> tuple[tupl
         ([18, 2.5], "number"),
         (["$70,000", "12 km", "3.5%", "１８"], "number"),
         (["half of 8 is 4\n#### 4", "so\n#### 1,200"], "number"),
+        (["so ####12", "so ####\n 12####"], "number"),
+        (["#### 1 and more"], "exact"),
+        (["####1" * 10**5 + " x"], "exact"),  # would take hours by a pattern
         (["2024-01-05", "12"], "exact"),
         (['{"name": "Ann"}', '{"name": "Bo", "age": 3}'], "json"),
         ([{"name": "Ann"}], "json"),

@@ -115,6 +115,9 @@ def test_a_wish_is_met_by_validation_scores(wish: str, label: str) -> None:
         ("sums>=0.95", "no point reaches it on the validation items; the nearest is g0001-i000"),
         ("text/nats>=1", "text/nats is better when lower; write <="),
         ("sums>=0.1,text/acc", "text/acc is no TASK>=SCORE"),
+        ("sums>=0.1, >=0.2", ">=0.2 is no TASK>=SCORE"),
+        ("sums>= ", "is no TASK>=SCORE"),
+        (f"sums>=0.1,{' ' * 10**5}", "is no TASK>=SCORE"),  # would take hours by a pattern
     ],
 )
 def test_a_wish_that_cannot_be_met_is_refused_in_a_line(wish: str, said: str) -> None:

@@ -157,7 +157,8 @@ class Front:
     def export_command(self, run_dir: Path, program: str = "evomerge") -> str:
         """The command that exports a point, if possible one that the search found."""
         point = (self.found or self.points)[0]
-        return f"{program} export {run_dir} --out DIR --point {shlex.quote(point.label)}"
+        where, label = shlex.quote(str(run_dir)), shlex.quote(point.label)
+        return f"{program} export {where} --out DIR --point {label}"
 
     def point(self, label: str) -> Point | None:
         """The point of that name, or None."""

@@ -112,17 +112,18 @@ def _by_reach(front: Front, wish: str) -> ChosenPoint:
     """The point with the best mean of the other axes, among those that reach every bound."""
     kept, bounded = list(front.points), []
     for part in wish.split(","):
-        match = re.fullmatch(r"\s*(.+?)\s*([<>])=\s*(.+?)\s*", part)
-        if match is None:
+        found = re.search(r"[<>]=", part)
+        task, given = (part[: found.start()], part[found.end() :]) if found else ("", "")
+        if found is None or not task.strip() or not given.strip():
             raise RunError(
                 f"--point {wish}: {part} is no TASK>=SCORE; write that form, with commas between"
             )
-        axis = _axis(front, match[1], wish)
+        axis = _axis(front, task.strip(), wish)
         sense = ">" if axis.higher_is_better else "<"
-        if match[2] != sense:
+        if found[0] != f"{sense}=":
             better = "higher" if axis.higher_is_better else "lower"
             raise RunError(f"--point {wish}: {axis} is better when {better}; write {sense}=")
-        bound = _number(match[3], wish) * (1.0 if axis.higher_is_better else -1.0)
+        bound = _number(given, wish) * (1.0 if axis.higher_is_better else -1.0)
         scores = [_score(point, axis) for point in kept]
         if max(scores) < bound:
             nearest = kept[scores.index(max(scores))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -224,7 +225,7 @@ class Selection:
 
     def export_command(self, run_dir: Path, program: str = "evomerge") -> str:
         """The command that exports the winner."""
-        return f"{program} export {run_dir} --out DIR"
+        return f"{program} export {shlex.quote(str(run_dir))} --out DIR"
 
     def summary(self, label: str) -> ScoreSummary:
         """A model's scores on the test items."""

@@ -92,6 +92,13 @@ class NoAccess(StorageError):
     """The database gives no access; the text names it, so it is for the operator alone."""
 
 
+def shown_to_all(error: BaseException) -> str:
+    """The line of an error for those who see a job: it does not name the service's database."""
+    if isinstance(error, NoAccess):
+        return "the service's database gives no access; the server's log says why"
+    return one_line(error)
+
+
 class Damaged(NoAccess):
     """The file of an embedded database is no database any more."""
 

@@ -17,10 +17,12 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from evomerge.errors import hide_secrets
+from evomerge.errors import StorageError, hide_secrets
 from evomerge.service.http import metrics
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{4,64}")
+_LONGEST_PATH = 500
+"""Characters of a path that are logged; who has no token may send far longer ones."""
 _QUIET = ("/health", "/ready", "/metrics")
 """Asked every few seconds by machines; logged only when they fail."""
 
@@ -38,11 +40,12 @@ def log(event: str, *, level: str = "info", **facts: Any) -> None:
 
 
 def log_error(event: str, error: BaseException, scope: Scope | None = None, **facts: Any) -> None:
-    """Log a failure of the server with its trace."""
+    """Log a failure of the server with its trace, but for that of a database that is away."""
     if scope is not None:
-        facts |= {"request_id": request_id_of(scope), "path": scope["path"]}
-    trace = "".join(traceback.format_exception(error))
-    log(event, level="error", error=f"{type(error).__name__}: {error}", trace=trace, **facts)
+        facts |= {"request_id": request_id_of(scope), "path": scope["path"][:_LONGEST_PATH]}
+    if not isinstance(error, StorageError):
+        facts["trace"] = "".join(traceback.format_exception(error))
+    log(event, level="error", error=f"{type(error).__name__}: {error}", **facts)
 
 
 class LibraryLog(logging.Handler):
@@ -50,7 +53,11 @@ class LibraryLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record of the standard library's logging."""
-        facts: dict[str, Any] = {"logger": record.name, "text": record.getMessage()}
+        try:
+            text = record.getMessage()
+        except Exception:  # a library's mistake, which must not end what it does
+            text = f"{record.msg} {record.args}"
+        facts: dict[str, Any] = {"logger": record.name, "text": text}
         if record.exc_info and record.exc_info[1] is not None:
             facts["trace"] = "".join(traceback.format_exception(record.exc_info[1]))
         log("library", level=record.levelname.lower(), **facts)
@@ -151,7 +158,7 @@ class RequestLog:
                     "request",
                     request_id=request_id,
                     method=scope["method"],
-                    path=path,
+                    path=path[:_LONGEST_PATH],
                     status=status,
                     ms=round(1000 * (time.perf_counter() - began), 1),
                     who=getattr(caller, "name", None),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from itertools import islice
@@ -19,16 +20,22 @@ from sse_starlette.event import ServerSentEvent
 
 from evomerge.errors import StorageError
 from evomerge.service.database.engine import Database
-from evomerge.service.http import logs, metrics
+from evomerge.service.http import metrics
+from evomerge.service.outage import Outage
 from evomerge.service.store import events, jobs
 from evomerge.service.store.events import StoredEvent
 from evomerge.service.store.jobs import Job
 from evomerge.service.store.refusals import NotFound
 
+_log = logging.getLogger(__name__)
+
 HELD = 2000
 """Events that a feed holds; who is further behind reads the database."""
 PAGE = 500
 """Events of one query."""
+
+_AWAY_S = 1.0
+"""Between two looks of a watcher that is behind at a database that is away."""
 
 END = "end"
 """Name of the last event of a stream: the job has ended, and nothing follows."""
@@ -37,12 +44,13 @@ END = "end"
 class Feed:
     """The newest events of a job, for all its watchers in this process."""
 
-    def __init__(self, database: Database, job: Job, poll_s: float) -> None:
+    def __init__(self, database: Database, job: Job, poll_s: float, outage: Outage) -> None:
         self.job = job
         self.ended = False
         self.last = job.last_event
         self._database = database
         self._poll_s = poll_s
+        self._outage = outage
         self._held: deque[StoredEvent] = deque(maxlen=HELD)
         self._news = asyncio.Event()
         self._watchers = 0
@@ -95,9 +103,10 @@ class Feed:
                 self._tell()
                 return
             except StorageError as error:
-                logs.log_error("events_not_read", error)
+                self._outage.failed(error)
                 await asyncio.sleep(5 * self._poll_s)
                 continue
+            self._outage.worked()
             self.job = job
             if found:
                 self._held.extend(found)
@@ -125,6 +134,7 @@ class Feeds:
     def __init__(self, database: Database, poll_s: float) -> None:
         self._database = database
         self._poll_s = poll_s
+        self._outage = Outage(_log, "events of watched jobs cannot be read")
         self._feeds: dict[str, Feed] = {}
 
     @contextlib.contextmanager
@@ -132,7 +142,7 @@ class Feeds:
         """The feed of a job, made for its first watcher and left by its last."""
         feed = self._feeds.get(job.id)
         if feed is None or feed.ended:
-            feed = self._feeds[job.id] = Feed(self._database, job, self._poll_s)
+            feed = self._feeds[job.id] = Feed(self._database, job, self._poll_s, self._outage)
         metrics.watchers.inc()
         metrics.feeds.set(len(self._feeds))
         try:
@@ -166,7 +176,8 @@ async def watch(
 ) -> AsyncGenerator[ServerSentEvent, None]:
     """The events of a job after a number, until it ends or the watcher may watch no more.
 
-    allowed: asked as often as a heartbeat is due; it may ask the database.
+    allowed: asked as often as a heartbeat is due; it may ask the database. While that is away
+    nothing new can be read, so the stream stays open.
     """
     clock = asyncio.get_running_loop().time
     with feeds.watched(job) as feed:
@@ -176,10 +187,15 @@ async def watch(
         while True:
             if clock() >= due:
                 due = clock() + heartbeat_s
-                if not await anyio.to_thread.run_sync(allowed):
-                    return
+                with contextlib.suppress(StorageError):
+                    if not await anyio.to_thread.run_sync(allowed):
+                        return
                 yield ServerSentEvent(comment="still here", sep="\n")
-            found = await feed.after(seq)
+            try:
+                found = await feed.after(seq)
+            except StorageError:
+                await asyncio.sleep(_AWAY_S)
+                continue
             for event in found:
                 seq = event.seq
                 metrics.events_sent.inc()

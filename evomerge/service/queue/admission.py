@@ -10,7 +10,7 @@ from evomerge.service.database.engine import Database, now
 from evomerge.service.queue.changes import changed
 from evomerge.service.queue.places import Places
 from evomerge.service.queue.requests import complete
-from evomerge.service.settings import ServiceSettings
+from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store import jobs
 from evomerge.service.store.audit import Who
 from evomerge.service.store.job import Job, NewJob
@@ -28,13 +28,7 @@ def admit(db: Database, job: NewJob, settings: ServiceSettings, *, scope: Scope 
     if scope is not None and job.project not in scope:
         raise NotFound("no such project", field="project", value=job.project, mend="check its name")
     limits = settings.limits
-    if job.retries > limits.retries:
-        raise Refusal(
-            f"above {limits.retries}, the most on this service",
-            field="retries",
-            value=job.retries,
-            mend="give fewer",
-        )
+    _check_retries(job.retries, limits)
     if job.kind == "export":
         _check_parent(db, job, scope)
     request, name = check_request(db, job, settings)
@@ -130,7 +124,7 @@ def clone(
         name=name or "",
         priority=source.priority,
         not_before=_start_to_come(db, source),
-        max_duration_s=source.max_duration_s,
+        max_duration_s=_shorter(source.max_duration_s, settings.limits.duration_s),
         retries=min(settings.limits.retries, source.retries),
         idempotency=idempotency,
         parent=source.parent if source.kind == "export" else source.id,
@@ -147,6 +141,27 @@ def _start_to_come(db: Database, job: Job) -> float | None:
         return None
     with db.read() as session:
         return job.not_before if job.not_before > now(session) else None
+
+
+def edit(
+    db: Database,
+    job_id: str,
+    settings: ServiceSettings,
+    *,
+    who: Who,
+    scope: Scope = None,
+    changes: Mapping[str, Any],
+) -> Job:
+    """`store.jobs.edit` within what the operator allows. Raises NotFound, Conflict, Refusal.
+
+    A job whose longest time is taken away gets the operator's, as a new one does.
+    """
+    within = dict(changes)
+    if "max_duration_s" in within:
+        within["max_duration_s"] = _duration(within["max_duration_s"], settings.limits.duration_s)
+    if "retries" in within:
+        _check_retries(within["retries"], settings.limits)
+    return jobs.edit(db, job_id, who=who, scope=scope, changes=within)
 
 
 def check_changes(
@@ -195,6 +210,20 @@ def _check_parent(db: Database, job: NewJob, scope: Scope) -> None:
             value=job.parent,
             mend="wait for its result",
         )
+
+
+def _check_retries(asked: int, limits: Limits) -> None:
+    if asked > limits.retries:
+        raise Refusal(
+            f"above {limits.retries}, the most on this service",
+            field="retries",
+            value=asked,
+            mend="give fewer",
+        )
+
+
+def _shorter(*limits_s: float | None) -> float | None:
+    return min((each for each in limits_s if each is not None), default=None)
 
 
 def _duration(asked: float | None, most: float | None) -> float | None:

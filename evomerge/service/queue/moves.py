@@ -15,7 +15,7 @@ from evomerge.service.queue.admission import check_changes
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store.audit import Who, note
 from evomerge.service.store.job import Job, job_of
-from evomerge.service.store.jobs import get, locked, next_place
+from evomerge.service.store.jobs import check_waiting, get, locked, next_place
 from evomerge.service.store.pages import Scope
 from evomerge.service.store.refusals import Conflict
 
@@ -38,7 +38,7 @@ def wish(
     A queued or paused job moves at once; the runner of a running one sees it within a second.
     changes: with "run" only, the dotted keys of a search's job that may change: its budget and
     compute. A succeeded search can be resumed with a larger budget; a failed or cancelled one goes
-    on from its record. Raises NotFound, Conflict, Refusal.
+    on from its record. Raises NotFound, Conflict, Refusal, OverLimit.
     """
     together = None
     if changes and wanted == "run":
@@ -50,6 +50,8 @@ def wish(
         _refuse_deleted(row)
         before = row.state
         if wanted == "run":
+            if job_of(row).over:
+                check_waiting(session, row.owner, settings.limits.jobs_queued)
             _resume(session, row, together)
         else:
             if job_of(row).over:
@@ -89,10 +91,18 @@ def _resume(session: Session, row: JobRow, changes: Mapping[str, Any] | None) ->
     states.ask(session, row, "run")
 
 
-def retry(db: Database, job_id: str, *, who: Who, scope: Scope = None) -> Job:
+def retry(
+    db: Database,
+    job_id: str,
+    *,
+    who: Who,
+    scope: Scope = None,
+    most_queued: int | None = None,
+) -> Job:
     """Queue a failed or cancelled job again; a search goes on from its record.
 
-    The time that it may run counts anew. Raises NotFound, Conflict.
+    The time that it may run counts anew. most_queued: how many jobs of its owner may wait. Raises
+    NotFound, Conflict, OverLimit.
     """
     with db.write() as session:
         lock(session, "submissions")
@@ -105,6 +115,7 @@ def retry(db: Database, job_id: str, *, who: Who, scope: Scope = None) -> Job:
                 value=job_id,
                 mend="only a failed or cancelled job can be retried",
             )
+        check_waiting(session, row.owner, most_queued)
         row.place = next_place(session)
         row.not_before = None
         row.setbacks = 0

@@ -28,7 +28,7 @@ from evomerge.errors import (
     is_shortage,
     one_line,
 )
-from evomerge.service.database.engine import Database, open_database
+from evomerge.service.database.engine import Database, open_database, shown_to_all
 from evomerge.service.queue import states
 from evomerge.service.queue.admission import check_request
 from evomerge.service.queue.states import Ending
@@ -124,7 +124,7 @@ def _result(
 
 def ending_of(error: BaseException) -> Ending:
     """How an attempt ended, by what ended it."""
-    message = one_line(error) or type(error).__name__
+    message = shown_to_all(error) or type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         return Ending(outcome="interrupted", cause="interrupted", message="its process was stopped")
     return Ending(outcome="failed", cause=cause_of(error), message=message)
@@ -186,7 +186,7 @@ def main(work: Mapping[Kind, Work]) -> None:
     try:
         code = run(work, sys.stdin)
     except (KeyboardInterrupt, StorageError) as error:
-        print(one_line(error) or "interrupted", file=sys.stderr)
+        print(shown_to_all(error) or "interrupted", file=sys.stderr)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()

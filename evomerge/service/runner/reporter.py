@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from evomerge.errors import StorageError
-from evomerge.service.database.engine import Database
+from evomerge.service.database.engine import Database, shown_to_all
 from evomerge.service.queue import states
 from evomerge.service.queue.states import Ending
 from evomerge.service.runner.resources import RUNNING_SHARE, shortage
@@ -54,6 +54,7 @@ class Reporter:
         self._looked = 0.0
         self._before_launch_s: float | None = None
         self._last = job.last_event
+        self._unreported = False
         self._waiting: list[NewEvent] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -125,11 +126,14 @@ class Reporter:
             if time.monotonic() - self._looked >= LOOK_S:
                 self._looked = time.monotonic()
                 self._look()
+                self._unreported = False
         except Fenced:
             self.fenced = True
             self._ask_to_stop(None, "the job was taken away from this attempt")
         except Exception as error:
-            print(f"not reported: {error}", file=sys.stderr, flush=True)
+            if not self._unreported:  # once, and not at every try
+                print(f"not reported: {shown_to_all(error)}", file=sys.stderr, flush=True)
+            self._unreported = True
             self._ended.wait(LOOK_S)
             if self._silent_s() > self._settings.lease_s:
                 self._ask_to_stop("storage", "the database could not be reached for too long")

@@ -82,7 +82,7 @@ def submit(
             )
         if job.parent is not None:
             locked(session, job.parent)
-        _check_waiting(session, job.owner, most_queued)
+        check_waiting(session, job.owner, most_queued)
         at = now(session)
         row = JobRow(
             id=new_id("j"),
@@ -290,7 +290,8 @@ def _kept_key(job: NewJob) -> str | None:
     return None if job.idempotency is None else f"{job.project} {job.idempotency}"
 
 
-def _check_waiting(session: Session, owner: str, most: int | None) -> None:
+def check_waiting(session: Session, owner: str, most: int | None) -> None:
+    """Check that one more job of an owner may wait. Raises OverLimit."""
     if most is None:
         return
     waiting = select(func.count()).where(

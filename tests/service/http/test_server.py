@@ -266,3 +266,10 @@ def test_a_request_is_one_line_of_json(house: House, capsys: pytest.CaptureFixtu
     assert (line["who"], line["address"]) == ("viewer", "testclient")
     assert "secret words" not in json.dumps(lines)
     assert os.linesep not in line["path"]
+
+
+def test_a_path_of_any_length_is_a_short_line(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.client.get("/" + "x" * 60000)
+    assert len(capsys.readouterr().err) < 2000

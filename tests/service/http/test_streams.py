@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evomerge.errors import StorageError
 from evomerge.service.http import streams
 from evomerge.service.http.job_logs import read_part
 from evomerge.service.http.streams import Feeds, watch
-from evomerge.service.store import jobs, people
+from evomerge.service.store import events, jobs, people
 from evomerge.service.store.jobs import Job
 from tests.service.http.house import API, House, open_house
 
@@ -194,6 +195,40 @@ def test_a_quiet_stream_says_that_it_is_there_until_the_watcher_may_not_watch(
 
     comments = asyncio.run(play())
     assert comments[1:] == ["still here", "still here"]
+
+
+def test_a_stream_stays_open_while_the_database_is_away(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(streams, "_AWAY_S", 0.0)
+    away = {"get": 4, "read": 2, "allowed": 2}
+    job = house.job(state="running")
+
+    def failing(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            away[name] -= 1
+            if away[name] >= 0:
+                raise StorageError("the database gives no access")
+            if name == "allowed" and away[name] == -1:
+                house.set_state(job.id, "cancelled")
+            return work(*args, **options)
+
+        return call
+
+    allowed = failing("allowed", lambda: True)
+    monkeypatch.setattr(jobs, "get", failing("get", jobs.get))
+    monkeypatch.setattr(events, "read", failing("read", events.read))
+
+    async def play() -> list[str | None]:
+        feeds = Feeds(house.database, 0.002)
+        stream = watch(feeds, job, 0, heartbeat_s=0.01, allowed=allowed)
+        return [event.id async for event in stream if event.id is not None]
+
+    assert asyncio.run(play()) == ["1", "2", "3"]
+    assert [record.message.split(": ")[1][:10] for record in caplog.records] == [
+        "the databa",
+        "over after",
+    ]
 
 
 def test_a_stream_ends_when_its_token_is_revoked(house: House) -> None:

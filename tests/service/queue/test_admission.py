@@ -20,6 +20,7 @@ from evomerge.service.queue.admission import (
     check_changes,
     check_request,
     clone,
+    edit,
 )
 from evomerge.service.queue.claim import claim
 from evomerge.service.queue.states import Ending
@@ -488,6 +489,25 @@ def test_a_clone_with_a_known_key_is_the_job_that_it_made_before(
     assert copied(None, changes)[1]
     with pytest.raises(Conflict, match="it came with another request before"):
         copied("once", {})
+
+
+def test_no_job_is_changed_beyond_what_the_operator_allows(
+    database: Database, project: Project, settings: ServiceSettings
+) -> None:
+    job, _ = admit_and_submit(
+        database, new_job(project.id, max_duration_s=100.0), settings, who=ADMIN
+    )
+    limited = replace(settings, limits=Limits(duration_s=60.0, retries=2))
+    beyond: tuple[dict[str, float], ...] = ({"max_duration_s": 61.0}, {"retries": 3})
+    for changes in beyond:
+        refused(lambda changes=changes: edit(database, job.id, limited, who=ADMIN, changes=changes))
+    # A copy of a job of before the limit can still be made.
+    assert clone(database, job.id, limited, who=ADMIN).max_duration_s == 60.0
+    assert jobs.get(database, job.id).max_duration_s == 100.0
+    edited = edit(
+        database, job.id, limited, who=ADMIN, changes={"max_duration_s": None, "retries": 2}
+    )
+    assert (edited.max_duration_s, edited.retries_left) == (60.0, 2)
 
 
 def test_a_resumed_search_changes_its_budget_and_compute_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from evomerge.service.store import audit, events, jobs
 from evomerge.service.store.events import Fenced, NewEvent
 from evomerge.service.store.job import Cause, Job
 from evomerge.service.store.people import Project, make_project
-from evomerge.service.store.refusals import Conflict, NotFound
+from evomerge.service.store.refusals import Conflict, NotFound, OverLimit
 from tests.service.jobs import ADMIN, HERE, queued, settings_in
 
 FAILED = Ending(outcome="failed", cause="worker", message="a worker died")
@@ -229,6 +230,24 @@ def test_a_failed_job_is_retried_at_the_end_of_the_queue(
     assert started(database).name == "second"
     with pytest.raises(Conflict, match="only a failed or cancelled"):
         moves.retry(database, job.id, who=ADMIN)
+
+
+def test_ended_jobs_do_not_wait_again_beyond_the_limit(
+    database: Database, project: Project, tmp_path: Path
+) -> None:
+    job = queued(database, project.id, name="first")
+    wish(database, job, "cancel", tmp_path)
+    other = queued(database, project.id, name="second")
+    with pytest.raises(OverLimit):
+        moves.retry(database, job.id, who=ADMIN, most_queued=1)
+    limited = replace(settings_in(tmp_path), limits=Limits(jobs_queued=1))
+    with pytest.raises(OverLimit):
+        moves.wish(database, job.id, "run", settings=limited, who=ADMIN)
+    # One that is paused waits already.
+    moves.wish(database, other.id, "pause", settings=limited, who=ADMIN)
+    moves.wish(database, other.id, "run", settings=limited, who=ADMIN)
+    moves.wish(database, other.id, "cancel", settings=limited, who=ADMIN)
+    assert moves.retry(database, job.id, who=ADMIN, most_queued=1).state == "queued"
 
 
 def test_jobs_change_places(database: Database, project: Project) -> None:

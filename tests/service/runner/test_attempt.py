@@ -22,12 +22,12 @@ from evomerge.errors import (
     TaskError,
     WorkerError,
 )
-from evomerge.service.database.engine import Database
+from evomerge.service.database.engine import Database, NoAccess
 from evomerge.service.queue import moves, states
 from evomerge.service.queue.claim import claim
 from evomerge.service.queue.states import Ending
 from evomerge.service.runner import reporter as reporter_module
-from evomerge.service.runner.attempt import Failure, cause_of, orders, run
+from evomerge.service.runner.attempt import Failure, cause_of, ending_of, orders, run
 from evomerge.service.runner.reporter import Reporter
 from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store import audit, events, jobs
@@ -67,6 +67,11 @@ def caused_by(error: Exception, cause: BaseException) -> Exception:
 )
 def test_an_error_has_a_cause(error: Exception, cause: Cause) -> None:
     assert cause_of(error) == cause
+
+
+def test_no_message_of_a_job_names_the_database_of_the_service() -> None:
+    ending = ending_of(NoAccess("postgresql://db.example/evomerge: no access"))
+    assert (ending.cause, "db.example" in str(ending.message)) == ("storage", False)
 
 
 @pytest.fixture
@@ -194,8 +199,14 @@ def test_a_database_that_is_away_for_less_than_the_lease_loses_nothing(
 
 @pytest.mark.parametrize("kind", ["postgres"], indirect=True)
 def test_a_runner_that_cannot_say_that_it_lives_stops_itself(
-    database: Database, settings: ServiceSettings, job: Job, postgres: Server
+    database: Database,
+    settings: ServiceSettings,
+    job: Job,
+    postgres: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(reporter_module, "LOOK_S", 0.1)
     reporter, interrupted = reporter_of(database, replace(settings, lease_s=0.5), job)
     postgres.stop()
     try:
@@ -203,6 +214,9 @@ def test_a_runner_that_cannot_say_that_it_lives_stops_itself(
         interrupted.wait()
     finally:
         postgres.start()
+    # The log is shown to all who see the job; where the database is concerns the operator alone.
+    said = "not reported: the service's database gives no access; the server's log says why\n"
+    assert capsys.readouterr().err == said
     assert reporter.stop is not None
     assert reporter.stop.cause == "storage"
     reporter.close(reporter.stop)

@@ -152,6 +152,20 @@ def test_what_ended_while_no_server_ran_is_told_once_by_the_first_that_starts(
     assert told == [("succeeded", runs.id)]
 
 
+def test_a_lost_job_is_told_of_by_one_server(database: Database, project: Project) -> None:
+    steps: list[Step] = []
+    life = Life(database, steps.append)
+    own = own_identity()
+    queued(database, project.id)
+    for server in (own, replace(own, started="1")):
+        job = claim(database, server, Limits())
+        assert job is not None
+        life.take_back(job)
+        states.lose(database, job.id, job.claim, "its process was killed", backoff_s=0.0)
+    life.look()
+    assert [(step.what, step.attempt) for step in steps] == [("lost", 2)]
+
+
 def all_of(database: Database) -> list[Job]:
     return list(jobs.find(database, jobs.JobFilter()).items)
 
@@ -179,10 +193,12 @@ def test_lines_of_python_itself_are_json(
         thread.start()
         thread.join()
         warnings.warn("of a library", UserWarning, stacklevel=1)
+        logging.getLogger("a.library").warning("%d is no number", "one")
     assert (threading.excepthook, sys.unraisablehook) == hooks
     log_step(Step(what="lost", job="j", project="p", kind="search", state="failed", attempt=2))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    failed, warned, lost = lines
+    failed, warned, mistaken, lost = lines
+    assert mistaken["text"] == "%d is no number ('one',)"
     assert (failed["event"], failed["thread"], failed["error"]) == (
         "thread_failed",
         "one",

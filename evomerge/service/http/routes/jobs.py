@@ -24,7 +24,7 @@ from evomerge.service.http.models import (
 )
 from evomerge.service.http.problems import problem_of, responses
 from evomerge.service.http.views import JobDetail, JobPage, JobView, Validation
-from evomerge.service.queue.admission import admit, admit_and_submit
+from evomerge.service.queue.admission import admit, admit_and_submit, edit
 from evomerge.service.store import jobs
 from evomerge.service.store.jobs import Job, JobFilter, Kind, NewJob, State
 from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
@@ -163,7 +163,9 @@ def change_job(job_id: JobId, changes: JobChanges, caller: Runner, here: Here) -
     for key in ("name", "priority", "retries"):
         if key in given and given[key] is None:
             del given[key]
-    job = jobs.edit(here.database, job_id, who=caller.who, scope=caller.scope, changes=given)
+    job = edit(
+        here.database, job_id, here.settings, who=caller.who, scope=caller.scope, changes=given
+    )
     return shown(here, job)
 
 

@@ -79,7 +79,9 @@ def retry(job_id: JobId, caller: Runner, here: Here) -> JobDetail:
 
     Its `max_duration_s` counts anew.
     """
-    return shown(here, moves.retry(here.database, job_id, who=caller.who, scope=caller.scope))
+    most = here.settings.limits.jobs_queued
+    job = moves.retry(here.database, job_id, who=caller.who, scope=caller.scope, most_queued=most)
+    return shown(here, job)
 
 
 @router.post("/clone", status_code=201, summary="Copy a job with changes", responses=MAKING)
