@@ -37,3 +37,5 @@ from .tables import read_summary as read_summary
 from .tables import score_table as score_table
 from .tasks import describe_table as describe_table
 from .tasks import task_from_file as task_from_file
+from .trackers import observe_with as observe_with
+from .trackers import tracker_of as tracker_of
