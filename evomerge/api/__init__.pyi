@@ -19,6 +19,11 @@ from .grids import grid as grid
 from .models import calibrate as calibrate
 from .models import evaluate as evaluate
 from .models import merge as merge
+from .pushes import PushError as PushError
+from .pushes import check_push as check_push
+from .pushes import has_token as has_token
+from .pushes import is_repo as is_repo
+from .pushes import push_folder as push_folder
 from .records import figures_of as figures_of
 from .records import read_record as read_record
 from .records import read_winner as read_winner

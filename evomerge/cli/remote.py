@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evomerge.cli.endings import NO_GAIN, answering, interruptible, say, say_error, say_json
-from evomerge.cli.options import AsAdapter, AsJson, JobFile, Overrides, Rank
+from evomerge.cli.options import AsAdapter, AsJson, JobFile, Overrides, Public, Push, Rank, Track
 from evomerge.errors import EvomergeError, InputError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def search(
     project: Project = None,
     name: Annotated[str | None, typer.Option(help="Shown in lists.")] = None,
     priority: Annotated[int, typer.Option(help="Higher ones run first.")] = 0,
+    track: Track = None,
     detach: Detach = False,
 ) -> None:
     """Submit a search and watch it; Ctrl-C stops watching, and the search goes on.
@@ -83,7 +84,9 @@ def search(
     Exit codes: 0 a winner above the best parent, 2 bad input, 3 none above it, 130 interrupted.
     """
     with connected() as server:
-        made = server.search(job, set=overrides, project=project, name=name, priority=priority)
+        made = server.search(
+            job, set=overrides, project=project, name=name, priority=priority, track=track
+        )
         say_error(f"job {made.id} of project {made.facts['project']}")
         if detach:
             say(made.id)
@@ -92,14 +95,16 @@ def search(
 
 
 @remote.command()
-def resume(job_id: JobId, overrides: Overrides = None, detach: Detach = False) -> None:
+def resume(
+    job_id: JobId, overrides: Overrides = None, track: Track = None, detach: Detach = False
+) -> None:
     """Go on with a search, with a larger budget if wanted, and watch it."""
     with connected() as server:
         from evomerge.service import read_changes
 
         job = server.job(job_id)
         after = job.facts["last_event"]
-        job.resume(set=read_changes(overrides or ()))
+        job.resume(set=read_changes(overrides or ()), track=track)
         if not detach:
             _follow(job, after=after)
 
@@ -215,11 +220,20 @@ def export(
     ] = False,
     as_adapter: AsAdapter = False,
     rank: Rank = None,
+    push: Push = None,
+    public: Public = False,
 ) -> None:
     """Export on the server and download the folder; every file is checked."""
     with connected() as server:
         done = server.job(job_id).export(
-            out, trial=trial, point=point, verify=verify, as_adapter=as_adapter, rank=rank
+            out,
+            trial=trial,
+            point=point,
+            verify=verify,
+            as_adapter=as_adapter,
+            rank=rank,
+            push=push,
+            public=public,
         )
         result = done.facts["result"] or {}
         for line in result.get("lines", ()):

@@ -16,9 +16,11 @@ from evomerge.errors import InputError, StorageError
 from evomerge.service.client.connection import TRIES_S, Connection, ServerError
 from evomerge.service.client.downloading import download
 from evomerge.service.client.results import RemoteResult
+from evomerge.track import plain_wishes
 
 if TYPE_CHECKING:
     from evomerge.search import Event
+    from evomerge.track import Track
 
 _ENDED = ("succeeded", "failed", "cancelled")
 
@@ -140,9 +142,10 @@ class RemoteJob:
         """Stop it and free its place."""
         return self._move("pause")
 
-    def resume(self, *, set: Mapping[str, Any] | None = None) -> RemoteJob:
-        """Go on, with a larger budget or other compute."""
-        return self._move("resume", {"set": dict(set or {})})
+    def resume(self, *, set: Mapping[str, Any] | None = None, track: Track = None) -> RemoteJob:
+        """Go on, with a larger budget or other compute; in its trackers, or in those of `track`."""
+        told = {} if track is None else {"track": plain_wishes(track)}
+        return self._move("resume", {"set": dict(set or {}), **told})
 
     def retry(self) -> RemoteJob:
         """Queue a failed or cancelled job again."""
@@ -161,16 +164,21 @@ class RemoteJob:
         verify: bool = False,
         as_adapter: bool = False,
         rank: int | None = None,
+        push: str | None = None,
+        public: bool = False,
     ) -> RemoteJob:
         """Export on the server, then download the folder; each file is checked.
 
-        Returns the job of the export. Raises InputError, StorageError.
+        push: ORG/NAME: the server uploads it to the hub too, privately unless `public`. Returns the
+        job of the export; `facts["result"]["url"]` is of the repository. Raises InputError,
+        StorageError.
         """
         folder = Path(out)
         if folder.exists():
             raise StorageError(f"{folder}: exists already; name another folder")
+        pushed = {"push": push, "public": public} if push is not None or public else {}
         export = self.begin_export(
-            trial=trial, point=point, verify=verify, as_adapter=as_adapter, rank=rank
+            trial=trial, point=point, verify=verify, as_adapter=as_adapter, rank=rank, **pushed
         ).wait()
         if export.state != "succeeded":
             raise InputError(f"{export.id}: {export.facts.get('message') or export.state}")

@@ -28,6 +28,7 @@ from evomerge.service.client.connection import (
 )
 from evomerge.service.client.job import RemoteJob
 from evomerge.service.client.webhooks import RemoteWebhook
+from evomerge.track import plain_wishes
 
 if TYPE_CHECKING:
     pass
@@ -82,7 +83,7 @@ class Server:
         Args:
             job: as in `evomerge.search`; its models and tasks are named as the server has them.
             set: changes of the job.
-            options: as in `submit`.
+            options: as in `submit`; `track` as in `evomerge.search`, of the server's trackers.
 
         Raises:
             InputError: the server refuses it, with field, value and mend.
@@ -95,6 +96,8 @@ class Server:
         key: the same key gives the job that it made before; made anew if not given.
         """
         asked = {name: value for name, value in request.items() if value is not None}
+        if "track" in asked:
+            asked["track"] = plain_wishes(asked["track"])
         facts = self.connection.post(
             "/jobs",
             {"kind": kind, **asked},

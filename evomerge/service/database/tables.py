@@ -174,6 +174,7 @@ class JobRow(Base):
     parent: Mapped[str | None] = mapped_column(index=True)
     last_event: Mapped[int]
     result: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    track: Mapped[dict[str, dict[str, str]] | None] = mapped_column(Document)
 
 
 class UploadRow(Base):

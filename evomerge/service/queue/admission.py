@@ -10,6 +10,7 @@ from evomerge.service.database.engine import Database, now
 from evomerge.service.queue.changes import changed
 from evomerge.service.queue.places import Places
 from evomerge.service.queue.requests import complete
+from evomerge.service.queue.trackers import check_track
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import jobs
 from evomerge.service.store.audit import Who
@@ -37,6 +38,7 @@ def admit(db: Database, job: NewJob, settings: ServiceSettings, *, scope: Scope 
         )
     if job.kind == "export":
         _check_parent(db, job, scope)
+    check_track(job.kind, job.track, settings)
     request, name = check_request(db, job, settings)
     return replace(
         job,
@@ -107,7 +109,8 @@ def clone(
 ) -> Job:
     """A new job with the request of another, and changes of it by dotted keys.
 
-    run: priority, not_before, max_duration_s and retries, where they are not those of the other.
+    run: priority, not_before, max_duration_s, retries and track, where they are not those of the
+    other.
     An export is cloned as another export of the same search. Raises NotFound, Refusal, OverLimit.
     """
     source = jobs.get(db, job_id, scope=scope)
@@ -122,6 +125,7 @@ def clone(
         not_before=_start_to_come(db, source),
         max_duration_s=source.max_duration_s,
         retries=min(settings.limits.retries, source.retries_left),
+        track=source.track,
         parent=source.parent if source.kind == "export" else source.id,
     )
     new = replace(new, **(run or {}))
