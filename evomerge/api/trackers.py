@@ -1,4 +1,4 @@
-"""Trackers as a service uses them: what one needs and lets people choose, and a search with some."""
+"""Trackers as a service uses them: what one is, and a search that is shown in some."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from evomerge.errors import InputError
 _SERVERS = ("http", "https", "databricks")
 
 
-def tensorboard(options: Mapping[str, str]) -> Mapping[str, str]:
+def check_tensorboard(options: Mapping[str, str]) -> Mapping[str, str]:
     """The folder of event files, absolute. Raises InputError."""
     folder = options.get("dir")
     if folder is None:
@@ -26,7 +26,7 @@ def tensorboard(options: Mapping[str, str]) -> Mapping[str, str]:
     return {**options, "dir": str(Path(folder).resolve())}
 
 
-def wandb(options: Mapping[str, str]) -> Mapping[str, str]:
+def check_wandb(options: Mapping[str, str]) -> Mapping[str, str]:
     """The mode, if it is one in which something is kept. Raises InputError."""
     mode = options.get("mode")
     if mode not in (None, "online", "offline"):
@@ -34,7 +34,7 @@ def wandb(options: Mapping[str, str]) -> Mapping[str, str]:
     return options
 
 
-def mlflow(options: Mapping[str, str]) -> Mapping[str, str]:
+def check_mlflow(options: Mapping[str, str]) -> Mapping[str, str]:
     """The address, which is a server's: else MLflow writes where a job runs. Raises InputError."""
     uri = options.get("uri")
     found = uri or os.environ.get("MLFLOW_TRACKING_URI") or ""

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from evomerge.errors import InputError
 from evomerge.registry import Registry, unknown_part
-from evomerge.track import operated
+from evomerge.track.operated import check_mlflow, check_tensorboard, check_wandb
 from evomerge.track.tracker import Tracker, TrackerKind
 
 Track: TypeAlias = "str | Sequence[str] | Mapping[str, Mapping[str, object] | None] | None"
@@ -56,7 +56,7 @@ BUILT_IN: dict[str, TrackerKind] = {
             make=_tensorboard,
             module="tensorboardX",
             extra="tensorboard",
-            operated=operated.tensorboard,
+            operated=check_tensorboard,
         ),
         TrackerKind(
             name="wandb",
@@ -64,7 +64,7 @@ BUILT_IN: dict[str, TrackerKind] = {
             module="wandb",
             extra="wandb",
             names=("project",),
-            operated=operated.wandb,
+            operated=check_wandb,
         ),
         TrackerKind(
             name="mlflow",
@@ -72,7 +72,7 @@ BUILT_IN: dict[str, TrackerKind] = {
             module="mlflow",
             extra="mlflow",
             names=("experiment",),
-            operated=operated.mlflow,
+            operated=check_mlflow,
         ),
         TrackerKind(
             name="trackio",

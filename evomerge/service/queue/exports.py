@@ -39,7 +39,7 @@ class ExportRequest(Section):
 
 def complete_export(request: Mapping[str, Any], settings: ServiceSettings) -> dict[str, Any]:
     """The request in plain values. Raises Refusal, JobError."""
-    export: ExportRequest = check_sections(ExportRequest, request)
+    export: ExportRequest = check_sections(ExportRequest, request, where="")
     if export.trial is not None and export.point is not None:
         raise Refusal(
             "`trial` names a candidate already",

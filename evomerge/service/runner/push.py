@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge import api
+from evomerge.api import PushError, check_push, push_folder
 from evomerge.errors import RunError
 from evomerge.service.queue.exports import MADE, made_here
 from evomerge.service.runner.attempt import Attempt, Failure
@@ -33,7 +33,7 @@ class Push:
             return None
         own = made_here(attempt.database, attempt.job, repo, attempt.settings)
         with _failing():
-            there = api.check_push(repo, public=public, own=own)
+            there = check_push(repo, public=public, own=own)
         return cls(attempt=attempt, repo=repo, public=public, new=not there)
 
     def send(self, folder: Path) -> str:
@@ -45,8 +45,8 @@ class Push:
         self.attempt.say(f"uploading to {self.repo} ...")
         try:
             with _failing():
-                return api.push_folder(folder, self.repo, public=self.public, new=self.new)
-        except api.PushError as error:
+                return push_folder(folder, self.repo, public=self.public, new=self.new)
+        except PushError as error:
             if error.taken:
                 mark.unlink()
             raise RunError(
@@ -60,7 +60,7 @@ def _failing() -> Iterator[None]:
     """Let what may pass be tried again."""
     try:
         yield
-    except api.PushError as error:
+    except PushError as error:
         if error.passing:
             raise Failure("hub", f"the hub did not take it ({error.reason})") from error
         raise

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge import api
+from evomerge.api import observe_with
 from evomerge.errors import RunError
 from evomerge.service.queue.trackers import usable
 from evomerge.service.runner.attempt import Attempt, Failure, Work
@@ -54,7 +55,7 @@ def shown_in_trackers(
     track, refused = usable(attempt.job.track, attempt.settings)
     for why in refused:
         attempt.say(f"note: {why}; the search goes on without it")
-    return api.observe_with(track, observe, say=attempt.say, name=name, group=group)
+    return observe_with(track, observe, say=attempt.say, name=name, group=group)
 
 
 def _outcome(found: SearchResult) -> dict[str, Any]:

@@ -56,6 +56,12 @@ insert into delivery (id, webhook, job, kind, data, made, state, attempts, next_
     7.5, 'waiting', 1, 8.5);
 """
 )
+VERSIONS["0004"] = (
+    VERSIONS["0003"]
+    + """
+update job set track = '{"wandb": {"project": "merges"}}';
+"""
+)
 """Rows of a database as each version wrote them; add those of a new version with its migration."""
 
 
@@ -80,6 +86,7 @@ def test_data_of_every_version_comes_up_whole(empty_url: EmptyUrl, version: str)
         {"name": "sums"},
     )
     assert job.result == {"headline": "better"}
+    assert job.track == ({} if version < "0004" else {"wandb": {"project": "merges"}})
     [token] = people.tokens(database)
     assert (token.person, token.projects) == ("ann", ("paaaaaaaaaaaaaaa",))
     assert [entry.act for entry in audit.find(database).items] == ["job.submit"]

@@ -1,4 +1,4 @@
-"""What a job may name here: models, tasks, search spaces, merge methods, trackers, places to push."""
+"""What a job may name here: models, tasks, spaces, merge methods, trackers, places to push to."""
 
 from __future__ import annotations
 

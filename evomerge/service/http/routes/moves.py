@@ -158,7 +158,7 @@ def export(
                 "verify": wanted.verify,
                 "as_adapter": wanted.as_adapter,
                 "rank": wanted.rank,
-                # An earlier version compares requests under one key without them.
+                # Left out where not given: a key may come again from before there were these.
                 **({"push": wanted.push} if wanted.push is not None else {}),
                 **({"public": True} if wanted.public else {}),
             },
