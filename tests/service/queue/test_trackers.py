@@ -179,8 +179,8 @@ def test_one_key_is_for_one_choice_of_trackers(
     first, _ = admit_and_submit(database, new, settings, who=ADMIN)
     again, made = admit_and_submit(database, new, settings, who=ADMIN)
     assert (again.id, made) == (first.id, False)
+    other = new_job(project.id, idempotency="once")
     with pytest.raises(Conflict):
-        other = new_job(project.id, idempotency="once")
         admit_and_submit(database, other, settings, who=ADMIN)
 
 

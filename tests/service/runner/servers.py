@@ -20,6 +20,7 @@ from tests.service.jobs import ADMIN, new_job
 
 TASKS = Path(__file__).parents[2] / "search" / "tasks"
 FAKE = (sys.executable, "-m", "tests.service.runner.fake")
+TRACKERS: dict[str, dict[str, str]] = {"tensorboard": {}}
 LONGEST_S = 600.0
 
 
@@ -74,6 +75,7 @@ def main() -> None:
         data=Path(data),
         source_folders=(Path(models),),
         task_folders=(TASKS,),
+        trackers=TRACKERS,
         slots=int(slots),
         poll_s=0.1,
         backoff_s=0.0,
