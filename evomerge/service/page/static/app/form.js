@@ -3,6 +3,7 @@ import { get, newKey, path, post } from "./api.js";
 import { Block, Dialog, Field, ProblemBox, State, tell, useEvery, useFetched } from "./parts.js";
 import { go, hash, place } from "./place.js";
 import { Plan } from "./plan.js";
+import { Trackers } from "./trackers.js";
 import { html, useEffect, useMemo, useRef, useState } from "./view.js";
 import { bytes } from "./words.js";
 
@@ -46,11 +47,11 @@ function sent(document) {
 
 // When and where a copy runs: as the job that is copied, unless it is changed here.
 function runOf(original) {
-  if (!original) return { project: "", priority: 0, hours: "", not_before: "" };
+  if (!original) return { project: "", priority: 0, hours: "", not_before: "", track: {} };
   const start = original.not_before && new Date(original.not_before);
   const local = start > new Date() ? new Date(start - start.getTimezoneOffset() * 60_000).toISOString().slice(0, 16) : "";
   const hours = original.max_duration_s ? String(original.max_duration_s / 3600) : "";
-  return { project: original.project, priority: original.priority, hours, not_before: local };
+  return { project: original.project, priority: original.priority, hours, not_before: local, track: original.track };
 }
 
 // The part of a job's address to which a problem belongs: job.budget.candidates -> budget.candidates.
@@ -102,7 +103,7 @@ function Form({ original }) {
     let left = false;
     const timer = setTimeout(() => {
       setChecked((old) => ({ ...old, busy: true }));
-      post("jobs/validate", { kind: "search", ...order() }).then(
+      post("jobs/validate", { kind: "search", ...order(), track: run.track }).then(
         (found) => left || setChecked({ yaml: found.yaml, problem: null, busy: false }),
         (problem) => left || setChecked((old) => ({ yaml: old.yaml, problem, busy: false })),
       );
@@ -117,6 +118,10 @@ function Form({ original }) {
     setTouched(true);
     setJob((old) => changed(old, dotted, value));
   };
+  const setTrack = (track) => {
+    setTouched(true);
+    setRun((old) => ({ ...old, track }));
+  };
   const wrong = (...places) => {
     const where = placeOf(checked.problem);
     const mine = where !== undefined && places.some((each) => where === each || where.startsWith(`${each}.`));
@@ -129,7 +134,7 @@ function Form({ original }) {
     // was changed when the other was resumed.
     const { request } = await post("jobs/validate", { kind: "search", ...order() });
     const wanted = order();
-    const changes = { name: request.name, set: request, priority: wanted.priority };
+    const changes = { name: request.name, set: request, priority: wanted.priority, track: run.track };
     // These two are shown rounded; where nobody changed them they stay to the second.
     if (run.hours !== asCopied.hours) changes.max_duration_s = wanted.max_duration_s ?? null;
     if (run.not_before !== asCopied.not_before) changes.not_before = wanted.not_before ?? null;
@@ -140,7 +145,9 @@ function Form({ original }) {
     setBusy(true);
     setRefused(null);
     try {
-      const made = copies ? await copy() : await post("jobs", { kind: "search", ...order() }, { "Idempotency-Key": key.current });
+      const made = copies
+        ? await copy()
+        : await post("jobs", { kind: "search", ...order(), track: run.track }, { "Idempotency-Key": key.current });
       tell(`${made.name} is queued.`);
       go("job", made.id);
     } catch (problem) {
@@ -170,6 +177,8 @@ function Form({ original }) {
               models=${models.value ?? []}
               tasks=${tasks.value ?? []}
               spaces=${spaces.value ?? []}
+              track=${run.track}
+              setTrack=${setTrack}
             />`
           : html`<${Field} id="yaml" label="The job as YAML" hint="Its keys are those of a job file.">
               <textarea
@@ -208,7 +217,7 @@ function Form({ original }) {
     ${plan && html`<${PlanDialog} order=${plan} onClose=${() => setPlan(null)} />`}`;
 }
 
-function Parts({ job, set, wrong, models, tasks, spaces }) {
+function Parts({ job, set, wrong, models, tasks, spaces, track, setTrack }) {
   const text = (dotted, label, more = {}) => {
     const id = `job-${dotted.replaceAll(".", "-")}`;
     const bad = wrong(dotted);
@@ -311,6 +320,7 @@ function Parts({ job, set, wrong, models, tasks, spaces }) {
           onChange=${({ target: { value } }) => set("report", value.split(",").map((each) => each.trim()).filter(Boolean))}
         />
       <//>
+      <${Trackers} track=${track} setTrack=${setTrack} wrong=${wrong} />
     </details>`;
 }
 
