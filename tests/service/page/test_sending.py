@@ -66,7 +66,8 @@ def test_names_in_a_tracker_are_given_where_it_has_some(own_desk: Seat) -> None:
         lambda request: '"project":"merges"' in (request.post_data or "")
     ) as sent:
         page.get_by_label("wandb: project").fill("merges")
-    assert sent.value.post_data_json["track"] == {"wandb": {"project": "merges"}}
+    document: Any = sent.value.post_data_json
+    assert document["track"] == {"wandb": {"project": "merges"}}
 
 
 def test_a_copy_keeps_its_trackers_and_one_that_is_gone_is_taken_away(
