@@ -101,6 +101,7 @@ function NewExport({ job, point, finished, onDone }) {
         />
       <//>
     </div>
+    ${hub.value?.organisations.length > 0 && html`<${Push} push=${push} setPush=${setPush} hub=${hub.value} wrong=${wrong("push")} />`}
     <div class="row">
       <label class="row"
         ><input type="checkbox" checked=${verify} onChange=${(event) => setVerify(event.target.checked)} /> load and
@@ -111,7 +112,6 @@ function NewExport({ job, point, finished, onDone }) {
         LoRA adapter over the base</label
       >
     </div>
-    ${hub.value?.organisations.length > 0 && html`<${Push} push=${push} setPush=${setPush} hub=${hub.value} wrong=${wrong("push")} />`}
     ${problem?.field &&
     !["trial", "point", "push"].includes(problem.field) &&
     html`<${ProblemBox} problem=${problem} />`}

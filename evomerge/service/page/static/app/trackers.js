@@ -21,18 +21,20 @@ export function Trackers({ track, setTrack, wrong }) {
   };
   return html`<fieldset>
     <legend>Shown in</legend>
-    <p class="hint" id="track-hint">Trackers of this server, where the search can be watched too. They change no result.</p>
+    <p class="caption" id="track-hint">Trackers of this server, where the search can be watched too. They change no result.</p>
     ${listed.map(
       ({ name, options, gone: past }) =>
         html`<div class="row end" key=${name}>
-          <label class="row"
-            ><input
-              type="checkbox"
-              aria-describedby="track-hint"
-              checked=${name in track}
-              onChange=${(event) => pick(name, event.target.checked)}
-            />${name}${past ? " (not allowed any more)" : ""}</label
-          >
+          <div class="field">
+            <label class="row"
+              ><input
+                type="checkbox"
+                aria-describedby="track-hint"
+                checked=${name in track}
+                onChange=${(event) => pick(name, event.target.checked)}
+              />${name}${past ? " (not allowed any more)" : ""}</label
+            >
+          </div>
           ${name in track &&
           options.map((option) => {
             const id = `track-${name}-${option}`;
