@@ -18,6 +18,8 @@ Their texts hide passwords and tokens.
 from __future__ import annotations
 
 import errno
+import functools
+import os
 import re
 import signal
 import unicodedata
@@ -119,11 +121,16 @@ def _is_shown(sign: str) -> bool:
 
 
 def hide_secrets(text: str) -> str:
-    """The text with three stars for every password and token in it."""
+    """The text with three stars for every password and token in it.
+
+    Values of the environment are hidden too where a variable's name says that it is a secret.
+    """
     if "://" in text and "@" in text:
         text = re.sub(r"\S+", _hide_password, text)
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
+    for secret in environment_secrets():
+        text = text.replace(secret, "***")
     return text
 
 
@@ -136,6 +143,27 @@ def _hide_password(word: re.Match[str]) -> str:
     text = word[0]
     begin, end = _BEFORE_PASSWORD.search(text), text.rfind("@")
     return text if begin is None or end < begin.end() else f"{text[: begin.end()]}***{text[end:]}"
+
+
+_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+_LEAST_SECRET = 10
+"""Characters of a value that is hidden by itself; a shorter one may be any word."""
+
+
+@functools.cache
+def environment_secrets() -> tuple[str, ...]:
+    """Values of the variables that name a secret, as WANDB_API_KEY and HF_TOKEN; the longest first.
+
+    A value that is the path of a file is none.
+    """
+    found = {
+        value.strip()
+        for name, value in os.environ.items()
+        if name.upper().endswith(_SECRET_NAMES) and not os.path.exists(value)
+    }
+    return tuple(
+        sorted((each for each in found if len(each) >= _LEAST_SECRET), key=len, reverse=True)
+    )
 
 
 # Failures of the machine, which may pass: memory, disk, a device. No candidate causes them.

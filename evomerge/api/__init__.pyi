@@ -28,6 +28,11 @@ from .grids import read_grid as read_grid
 from .models import calibrate as calibrate
 from .models import evaluate as evaluate
 from .models import merge as merge
+from .pushes import PushError as PushError
+from .pushes import check_push as check_push
+from .pushes import has_token as has_token
+from .pushes import is_repo as is_repo
+from .pushes import push_folder as push_folder
 from .records import figures_of as figures_of
 from .records import read_items as read_items
 from .records import read_record as read_record
@@ -44,3 +49,5 @@ from .tables import item_table as item_table
 from .tables import shown_metrics as shown_metrics
 from .tasks import describe_table as describe_table
 from .tasks import task_from_file as task_from_file
+from .trackers import observe_with as observe_with
+from .trackers import tracker_of as tracker_of

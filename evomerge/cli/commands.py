@@ -39,6 +39,8 @@ from evomerge.cli.options import (
     GridFile,
     JobFile,
     Overrides,
+    Public,
+    Push,
     Rank,
     RayAddress,
     RunDir,
@@ -252,11 +254,8 @@ def export(
     ] = False,
     as_adapter: AsAdapter = False,
     rank: Rank = None,
-    push: Annotated[
-        str | None,
-        typer.Option(metavar="ORG/NAME", help="Upload it to the Hugging Face hub too, privately."),
-    ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Let everyone read the upload.")] = False,
+    push: Push = None,
+    public: Public = False,
     trust_code: TrustCode = False,
     ray_address: Annotated[
         str | None,

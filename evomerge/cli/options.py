@@ -46,6 +46,11 @@ Track = Annotated[
         help="Show it in tensorboard, wandb, mlflow or trackio too; may be repeated.",
     ),
 ]
+Push = Annotated[
+    str | None,
+    typer.Option(metavar="ORG/NAME", help="Upload it to the Hugging Face hub too, privately."),
+]
+Public = Annotated[bool, typer.Option("--public", help="Let everyone read the upload.")]
 TrustCode = Annotated[
     bool,
     typer.Option(

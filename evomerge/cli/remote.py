@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evomerge.cli.endings import answering, say, say_error, say_json, shown_path
-from evomerge.cli.options import AsAdapter, AsJson, JobFile, Overrides, Rank
+from evomerge.cli.options import AsAdapter, AsJson, JobFile, Overrides, Public, Push, Rank, Track
 from evomerge.cli.remote_options import (
     Detach,
     JobId,
@@ -89,6 +89,7 @@ def search(
     not_before: NotBefore = None,
     max_duration: MaxDuration = None,
     retries: Retries = None,
+    track: Track = None,
     detach: Detach = False,
 ) -> None:
     """Submit a search and watch it; Ctrl-C stops watching, and the search goes on.
@@ -103,6 +104,7 @@ def search(
             not_before=not_before,
             max_duration=max_duration,
             retries=retries,
+            track=track,
         )
         made = server.search(job, set=overrides, **options)
         say_error(f"job {made.id} of project {made.facts['project']}")
@@ -113,12 +115,14 @@ def search(
 
 
 @remote.command()
-def resume(job_id: JobId, overrides: Overrides = None, detach: Detach = False) -> None:
+def resume(
+    job_id: JobId, overrides: Overrides = None, track: Track = None, detach: Detach = False
+) -> None:
     """Go on with a search, with a larger budget if wanted, and watch it."""
     with connected() as server:
         job = server.job(job_id)
         after = job.facts["last_event"]
-        job.resume(set=overrides)
+        job.resume(set=overrides, track=track)
         if not detach:
             follow(server, job, after=after)
 
@@ -253,12 +257,20 @@ def export(
     ] = False,
     as_adapter: AsAdapter = False,
     rank: Rank = None,
+    push: Push = None,
+    public: Public = False,
 ) -> None:
     """Export on the server and download the folder; every file is checked."""
     with connected() as server:
         _check_free(out)
         made = server.job(job_id).begin_export(
-            trial=trial, point=point, verify=verify, as_adapter=as_adapter, rank=rank
+            trial=trial,
+            point=point,
+            verify=verify,
+            as_adapter=as_adapter,
+            rank=rank,
+            push=push,
+            public=public,
         )
         _deliver(server, made, out)
 

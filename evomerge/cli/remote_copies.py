@@ -10,7 +10,7 @@ import typer
 from evomerge.cli.endings import say, say_error, say_note
 from evomerge.cli.imports import Base, Candidates, Hours, MergekitFile, SearchName, TaskFolders
 from evomerge.cli.imports import Tasks as TaskNames
-from evomerge.cli.options import Overrides
+from evomerge.cli.options import Overrides, Track
 from evomerge.cli.remote import connected
 from evomerge.cli.remote_options import (
     Detach,
@@ -38,8 +38,9 @@ def clone(
     max_duration: MaxDuration = None,
     retries: Annotated[
         int | None,
-        typer.Option(help="Tries after a failure; as many as the job has left if not given."),
+        typer.Option(help="Tries after a failure; as many as the job was given if not given here."),
     ] = None,
+    track: Track = None,
     detach: Detach = False,
 ) -> None:
     """Submit a copy of a job with changes, and watch it; exit codes as of the job's command."""
@@ -50,6 +51,7 @@ def clone(
             not_before=not_before,
             max_duration=max_duration,
             retries=retries,
+            track=track,
         )
         made = server.job(job_id).clone(set=overrides, **options)
         say_error(f"job {made.id} of project {made.facts['project']}")

@@ -30,6 +30,7 @@ from evomerge.cli.options import (
     Overrides,
     SplitName,
     Timing,
+    Track,
     Within,
 )
 from evomerge.cli.remote import connected
@@ -90,6 +91,7 @@ def grid(
     not_before: NotBefore = None,
     max_duration: MaxDuration = None,
     retries: Retries = None,
+    track: Track = None,
     detach: Detach = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,6 +104,7 @@ def grid(
             not_before=not_before,
             max_duration=max_duration,
             retries=retries,
+            track=track,
         )
         made = server.grid(file, set=overrides, **options)
         _go_on(server, made, detach=detach, as_json=as_json)

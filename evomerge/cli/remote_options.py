@@ -42,6 +42,7 @@ def queue_options(
     not_before: str | None,
     max_duration: float | None,
     retries: int | None,
+    track: list[str] | None = None,
 ) -> QueueOptions:
     """How the queue treats a new job. Raises InputError."""
     copied = clone_options(
@@ -50,6 +51,7 @@ def queue_options(
         not_before=not_before,
         max_duration=max_duration,
         retries=retries,
+        track=track,
     )
     options = cast("QueueOptions", dict(copied))
     if project is not None:
@@ -64,6 +66,7 @@ def clone_options(
     not_before: str | None,
     max_duration: float | None,
     retries: int | None,
+    track: list[str] | None = None,
 ) -> CloneOptions:
     """How the queue treats a copy of a job: what is not given is left out. Raises InputError."""
     options: CloneOptions = {}
@@ -77,6 +80,8 @@ def clone_options(
         options["max_duration_s"] = max_duration
     if retries is not None:
         options["retries"] = retries
+    if track is not None:
+        options["track"] = track
     return options
 
 

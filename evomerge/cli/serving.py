@@ -94,6 +94,23 @@ def serve(
     trust_model_code: Annotated[
         bool, typer.Option("--trust-model-code", help="A model's own code may run.")
     ] = False,
+    allow_tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:OPTION=VALUE,...]",
+            help="A tracker that searches may be shown in; options that are given are fixed.",
+        ),
+    ] = None,
+    allow_push: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORG",
+            help="An organisation of the hub, or a user, to which exports may be pushed.",
+        ),
+    ] = None,
+    allow_public_push: Annotated[
+        bool, typer.Option("--allow-public-push", help="A push may be for everyone to read.")
+    ] = False,
     ray_address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run jobs on this Ray cluster.")
     ] = None,
@@ -142,6 +159,7 @@ def serve(
             check_url,
             open_server,
         )
+        from evomerge.track import allow_trackers
 
         folders, organisations = _sources(allow_source or [])
         settings = ServiceSettings(
@@ -168,6 +186,9 @@ def serve(
             task_folders=tuple(_folder("--allow-task", path) for path in allow_task or ()),
             trust_task_code=trust_task_code,
             trust_model_code=trust_model_code,
+            trackers=allow_trackers(allow_tracker or []),
+            push_organisations=tuple(map(_organisation, allow_push or ())),
+            public_push=allow_public_push,
             ray_address=ray_address,
         )
         web = WebSettings(
@@ -231,6 +252,22 @@ def _proxy(given: str) -> str:
             "10.88.0.1, or a network, such as 10.88.0.0/16"
         ) from error
     return given
+
+
+def _organisation(name: str) -> str:
+    """An organisation that may be pushed to. Raises InputError."""
+    from evomerge.export import has_token, is_repo
+
+    if not is_repo(f"{name}/model"):
+        raise InputError(
+            f"--allow-push {name}: not an organisation of the hub; write its name alone"
+        )
+    if not has_token():
+        raise InputError(
+            f"--allow-push {name}: there is no token of the hub; set HF_TOKEN, or run `hf auth "
+            "login`"
+        )
+    return name
 
 
 def _folder(option: str, path: Path) -> Path:

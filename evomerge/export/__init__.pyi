@@ -3,7 +3,10 @@ from .commands import commands_of as commands_of
 from .delivery import export_checkpoint as export_checkpoint
 from .folder import check_free as check_free
 from .folder import whole_folder as whole_folder
+from .push import PushError as PushError
 from .push import check_push as check_push
+from .push import has_token as has_token
+from .push import is_repo as is_repo
 from .push import push_folder as push_folder
 from .recipe_file import merge_recipe as merge_recipe
 from .shards import Weights as Weights

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ class ServiceSettings:
     and functions are. trust_task_code: whether task files in `uploads` may be code.
     trust_model_code: whether a job may set `models.trust_remote_code`.
 
+    trackers: in which searches may be shown, each with the options that are fixed; the owner of a
+    job chooses among them, and only names in them. push_organisations: of the hub, in which exports
+    may be made repositories. public_push: whether everyone may then read them.
+
     least_disk_bytes, least_memory_bytes: free space of the data folder, and memory available, below
     which no job begins; a running one stops at a quarter. lease_s: how long a runner may go
     without a heartbeat before another host takes its job as lost. poll_s: between two looks at the
@@ -67,6 +72,9 @@ class ServiceSettings:
     task_folders: tuple[Path, ...] = ()
     trust_task_code: bool = False
     trust_model_code: bool = False
+    trackers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    push_organisations: tuple[str, ...] = ()
+    public_push: bool = False
     ray_address: str | None = None
     least_disk_bytes: int = 2**30
     least_memory_bytes: int = 2**29
@@ -115,7 +123,8 @@ class ServiceSettings:
         read: dict[str, Any] = dict(document)
         read.update({key: tuple(map(Path, document[key])) for key in folders})
         read.update({key: document[key] and Path(document[key]) for key in paths})
-        read["hub_organisations"] = tuple(document["hub_organisations"])
+        for key in ("hub_organisations", "push_organisations"):
+            read[key] = tuple(document[key])
         read["limits"] = Limits(**document["limits"])
         return cls(**read)
 

@@ -3,9 +3,13 @@ from .points import Point as Point
 from .points import Reached as Reached
 from .registry import TRACKERS as TRACKERS
 from .registry import Track as Track
+from .registry import allow_trackers as allow_trackers
+from .registry import missing_of as missing_of
+from .registry import plain_wishes as plain_wishes
 from .tracker import TrackedRun as TrackedRun
 from .tracker import Tracker as Tracker
 from .tracker import TrackerKind as TrackerKind
 from .tracking import Tracking as Tracking
+from .tracking import track_job as track_job
 from .tracking import track_search as track_search
 from .tracking import track_searches as track_searches

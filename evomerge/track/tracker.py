@@ -63,9 +63,16 @@ class TrackerKind:
 
     make: imports the package and makes the tracker; its keyword arguments are the options. module:
     that must be installed. extra: of evomerge, that installs it; empty for a package's own tracker.
+
+    names: the options that only name a place inside the tracker, such as a project. The people of a
+    service may give those; every other option may be a path, an address or an account, so it is its
+    operator's. operated: checks and completes what an operator gives, for processes that run in
+    another folder. Raises InputError.
     """
 
     name: str
     make: Callable[..., Tracker]
     module: str = ""
     extra: str = ""
+    names: tuple[str, ...] = ()
+    operated: Callable[[Mapping[str, str]], Mapping[str, str]] = dict

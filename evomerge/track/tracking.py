@@ -27,18 +27,21 @@ class Tracking:
     """An observer of one search that delivers to trackers; it never raises an error of theirs.
 
     trackers: by name. say: called in the search's thread with a note on a tracker that failed.
+    name: of the run; the job's, or in a group the run directory's, if not given.
     """
 
     def __init__(
         self,
         trackers: Mapping[str, Tracker],
-        say: Callable[[str], None],
+        say: Callable[[str], object],
         *,
         group: str | None = None,
+        name: str | None = None,
     ) -> None:
         self._deliveries = [Delivery(name, tracker) for name, tracker in trackers.items()]
         self._say = say
         self._group = group
+        self._name = name
         self._study: Study | None = None
         self._begun = False
         self._complete = 0
@@ -87,7 +90,7 @@ class Tracking:
 
     def _begin(self, study: Study) -> None:
         run = TrackedRun(
-            name=study.job.name if self._group is None else study.run_dir.name,
+            name=self._name or (study.job.name if self._group is None else study.run_dir.name),
             group=self._group,
             run_dir=study.run_dir,
             id=None,
@@ -114,8 +117,9 @@ class Tracking:
                 )
 
 
-def _note(name: str, error: Exception) -> str:
-    reason = one_line(hide_secrets(f"{type(error).__name__}: {error}"))[:300]
+def _note(name: str, error: BaseException) -> str:
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    reason = one_line(hide_secrets(f"{kind}{error}"))[:300]
     return f"note: --track {name} cannot be used ({reason}); the search goes on without it"
 
 
@@ -147,17 +151,45 @@ def track_search(track: Track, observe: Observe) -> Iterator[Observe]:
     that import the same large library can get in each other's way. Raises InputError for a tracker
     that is not known or not installed, and for an option that it does not have.
     """
-    yield from _observed(_made(track, _noting(observe)), observe, group=None)
+    say = _noting(observe)
+    yield from _observed(_made(track, say)(), observe, say, group=None)
+
+
+@contextlib.contextmanager
+def track_job(
+    track: Mapping[str, Mapping[str, str]],
+    observe: Observe,
+    *,
+    say: Callable[[str], object],
+    name: str | None = None,
+    group: str | None = None,
+) -> Iterator[Observe]:
+    """Observe a search of a service with trackers; one that cannot be used is noted and left out.
+
+    track: name -> options, the operator's among them. say: called with a note on a tracker that
+    failed. name, group: as in `Tracking`; many searches of a service may have one job's name.
+    """
+    trackers: dict[str, Tracker] = {}
+    for each, options in track.items():
+        try:
+            trackers[each] = check_wish(each, options).make(**options)
+        except (Exception, SystemExit) as error:
+            say(_note(each, error))
+    yield from _observed(trackers, observe, say, group=group, name=name)
 
 
 def _observed(
-    make: Callable[[], dict[str, Tracker]], observe: Observe, *, group: str | None
+    trackers: Mapping[str, Tracker],
+    observe: Observe,
+    say: Callable[[str], object],
+    *,
+    group: str | None,
+    name: str | None = None,
 ) -> Iterator[Observe]:
-    trackers = make()
     if not trackers:
         yield observe
         return
-    tracking = Tracking(trackers, _noting(observe), group=group)
+    tracking = Tracking(trackers, say, group=group, name=name)
 
     def both(event: Event) -> None:
         observe(event)
@@ -190,6 +222,6 @@ def track_searches(track: Track, *, group: str, say: Callable[[str], object]) ->
 
     @contextlib.contextmanager
     def tracked(observe: Observe) -> Iterator[Observe]:
-        yield from _observed(make, observe, group=group)
+        yield from _observed(make(), observe, _noting(observe), group=group)
 
     return tracked

@@ -19,13 +19,15 @@ TOKEN = "hf_standinstandinstandin"
 class Hub:
     """What the stand-in holds: repository -> whether it is private, and its files.
 
-    refuses: the end of a path that it answers with 403. asked: method and path of each request.
+    refuses: the end of a path that it answers with `refusal`, a status. asked: method and path of
+    each request.
     """
 
     def __init__(self) -> None:
         self.private: dict[str, bool] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.refuses = ""
+        self.refusal = 403
         self.asked: list[str] = []
         self.url = ""
 
@@ -35,7 +37,7 @@ class Hub:
         if token != f"Bearer {TOKEN}":
             return 401, {"error": "Invalid credentials"}, ""
         if self.refuses and path.endswith(self.refuses):
-            return 403, {"error": "Storage is full"}, ""
+            return self.refusal, {"error": "Storage is full"}, ""
         if path == "/api/whoami-v2":
             return 200, {"name": "someone", "type": "user", "auth": {}}, ""
         if path == "/api/validate-yaml":
@@ -60,7 +62,8 @@ class Hub:
     def _create(self, wanted: dict[str, Any]) -> tuple[int, Any, str]:
         repo = "/".join(filter(None, [wanted.get("organization"), wanted["name"]]))
         if repo in self.private:
-            return 409, {"error": "You already created this model repo", "url": repo}, ""
+            there = {"error": "You already created this model repo", "url": f"{self.url}/{repo}"}
+            return 409, there, ""
         self.private[repo] = bool(wanted.get("private") or wanted.get("visibility") == "private")
         self.files[repo] = {}
         return 200, {"url": f"{self.url}/{repo}", "name": repo, "id": repo}, ""

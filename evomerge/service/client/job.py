@@ -20,6 +20,7 @@ from evomerge.service.client.submission import (
     plain_changes,
     queue_fields,
 )
+from evomerge.track import plain_wishes
 
 if TYPE_CHECKING:
     from evomerge.api import Changes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from evomerge.export import ExportReport
     from evomerge.search import Event, ShownAnswers
     from evomerge.service.client.results import RemoteResult
+    from evomerge.track import Track
 
 R = TypeVar("R")
 """What the job's result is."""
@@ -223,9 +225,10 @@ class RemoteJob(Generic[R]):
         """Stop it and free its place."""
         return self._move("pause")
 
-    def resume(self, *, set: Changes = None) -> RemoteJob[R]:
-        """Go on, with a larger budget or other compute."""
-        return self._move("resume", {"set": plain_changes(set)})
+    def resume(self, *, set: Changes = None, track: Track = None) -> RemoteJob[R]:
+        """Go on, with a larger budget or other compute; in its trackers, or in those of `track`."""
+        told = {} if track is None else {"track": plain_wishes(track)}
+        return self._move("resume", {"set": plain_changes(set), **told})
 
     def retry(self) -> RemoteJob[R]:
         """Queue a failed or cancelled job again."""

@@ -95,7 +95,7 @@ class Server:
         Args:
             job: as in `evomerge.search`; its models and tasks are named as the server has them.
             set: changes of the job.
-            options: as in `submit`.
+            options: as in `submit`; `track` as in `evomerge.search`, of the server's trackers.
 
         Raises:
             InputError: the server refuses it, with field, value and mend.

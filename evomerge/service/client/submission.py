@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from evomerge.documents import parse_value
 from evomerge.errors import InputError, JobError
+from evomerge.track import plain_wishes
 
 if TYPE_CHECKING:
     from evomerge.api import Changes, Grid, Job
+    from evomerge.track import Track
 
 
 class QueueOptions(TypedDict, total=False):
@@ -21,7 +23,8 @@ class QueueOptions(TypedDict, total=False):
     project: name or id; the token's only project, or `default`. name: shown in lists. priority:
     higher ones run first. not_before: when it may start, with a time zone. max_duration_s: the most
     seconds that it may run, over all attempts. retries: how often it is tried again after a
-    failure. key: the same key gives the job that it made before; made anew if not given.
+    failure. track: of the server's trackers, as in `evomerge.search`. key: the same key gives the
+    job that it made before; made anew if not given.
     """
 
     project: str | None
@@ -30,6 +33,7 @@ class QueueOptions(TypedDict, total=False):
     not_before: datetime | str | None
     max_duration_s: float | None
     retries: int | None
+    track: Track
     key: str | None
 
 
@@ -41,6 +45,7 @@ class CloneOptions(TypedDict, total=False):
     not_before: datetime | str | None
     max_duration_s: float | None
     retries: int | None
+    track: Track
     key: str | None
 
 
@@ -54,6 +59,8 @@ def queue_fields(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"not_before: {moment}: has no time zone; give one, as moment.astimezone() does"
             )
         fields["not_before"] = moment.isoformat()
+    if fields.get("track") is not None:
+        fields["track"] = plain_wishes(fields["track"])
     return fields
 
 

@@ -181,6 +181,7 @@ class JobRow(Base):
     last_event: Mapped[int]
     told: Mapped[int] = mapped_column(server_default=text("0"))
     result: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    track: Mapped[dict[str, dict[str, str]] | None] = mapped_column(Document)
 
 
 class UploadRow(Base):

@@ -111,6 +111,20 @@ class Request(BaseModel):
 # Requests.
 
 
+Track: TypeAlias = Annotated[
+    dict[
+        Annotated[str, Field(max_length=100)],
+        dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=200)]],
+    ],
+    Field(
+        max_length=16,
+        description="Trackers in which it is shown, each with names in it; /trackers lists those "
+        "that the operator allows.",
+        examples=[{"tensorboard": {}, "wandb": {"project": "merges"}}],
+    ),
+]
+
+
 class _NewJob(Request):
     """What every kind of job has."""
 
@@ -146,6 +160,7 @@ class NewSearch(_NewJob):
     kind: Literal["search"]
     job: JobDocument = Field(examples=[EXAMPLE_JOB])
     set: Changes = {}
+    track: Track = {}
 
 
 class NewCheck(_NewJob):
@@ -166,6 +181,7 @@ class NewGrid(_NewJob):
     kind: Literal["grid"]
     grid: GridDocument
     set: Changes = {}
+    track: Track = {}
 
 
 class NewEvaluation(_NewJob):
@@ -225,6 +241,14 @@ class NewExport(Request):
     verify: bool = Field(default=False, description="Load and score the folder with stock tools.")
     as_adapter: bool = Field(default=False, description="One PEFT LoRA adapter over the base.")
     rank: int | None = Field(default=None, ge=1, le=100_000, description="Of that adapter.")
+    push: str | None = Field(
+        default=None,
+        max_length=200,
+        description="ORG/NAME: upload it to the hub too, to an organisation that /hub lists. The "
+        "repository must be new, or made by an export of this project.",
+        examples=["acme/kana-merge"],
+    )
+    public: bool = Field(default=False, description="Let everyone read what is pushed.")
     name: str | None = Field(default=None, max_length=200)
     priority: Priority = 0
 
@@ -247,6 +271,9 @@ class Resumption(Request):
     """What changes when a job goes on: of a search its budget and compute."""
 
     set: Changes = {}
+    track: Track | None = Field(
+        default=None, description="Its trackers from now on; null: as before."
+    )
 
 
 class CloneRequest(Request):
@@ -272,6 +299,7 @@ class CloneRequest(Request):
         description="How often it is tried again after a failure; null: as often as the copied "
         "job was to be.",
     )
+    track: Track | None = Field(default=None, description="Its trackers; null: the same.")
 
 
 class MoveRequest(Request):

@@ -286,6 +286,22 @@ class FoundSpace(View):
     says: str
 
 
+class FoundTracker(View):
+    """A tracker that jobs may be shown in."""
+
+    name: str = Field(examples=["wandb"])
+    options: list[str] = Field(
+        description="Names in it that a job may give.", examples=[["project"]]
+    )
+
+
+class FoundHub(View):
+    """To where on the hub exports may be pushed."""
+
+    organisations: list[str] = Field(examples=[["acme"]])
+    public: bool = Field(description="Whether a push may be for everyone to read.")
+
+
 class FoundMethod(View):
     """A merge method."""
 

@@ -55,6 +55,7 @@ class JobView(View):
     used_s: float = Field(description="Seconds of all its attempts so far.")
     parent: str | None = Field(description="The job that it is an export or a clone of.")
     last_event: int = Field(description="Number of its last event.")
+    track: dict[str, dict[str, str]] = Field(description="Trackers in which it is shown.")
     result: dict[str, Any] | None
 
     @classmethod
@@ -101,6 +102,7 @@ def _facts_of(job: Job, projects: Mapping[str, str]) -> dict[str, Any]:
         "used_s": job.used_s,
         "parent": job.parent,
         "last_event": job.last_event,
+        "track": {name: dict(options) for name, options in job.track.items()},
         "result": None if job.result is None else dict(job.result),
     }
 

@@ -10,6 +10,7 @@ from evomerge.service.database.engine import Database, now
 from evomerge.service.queue.changes import changed
 from evomerge.service.queue.places import Places
 from evomerge.service.queue.requests import complete
+from evomerge.service.queue.trackers import check_track
 from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store import jobs
 from evomerge.service.store.audit import Who
@@ -31,6 +32,7 @@ def admit(db: Database, job: NewJob, settings: ServiceSettings, *, scope: Scope 
     _check_retries(job.retries, limits)
     if job.kind == "export":
         _check_parent(db, job, scope)
+    check_track(job.kind, job.track, settings)
     request, name = check_request(db, job, settings)
     return replace(
         job,
@@ -111,7 +113,7 @@ def clone(
     """A new job with the request of another, and changes of it by dotted keys.
 
     Or the one that the idempotency key made before, and False. run: priority, not_before,
-    max_duration_s and retries, where they are not those of the other. An export is cloned as
+    max_duration_s, retries and track, where they are not those of the other. An export is cloned as
     another export of the same search. Raises NotFound, Refusal, OverLimit, Conflict (the key).
     """
     source = jobs.get(db, job_id, scope=scope)
@@ -127,6 +129,7 @@ def clone(
         max_duration_s=_shorter(source.max_duration_s, settings.limits.duration_s),
         retries=min(settings.limits.retries, source.retries),
         idempotency=idempotency,
+        track=source.track,
         parent=source.parent if source.kind == "export" else source.id,
     )
     new = replace(new, **(run or {}))

@@ -12,6 +12,7 @@ from evomerge.service.database.engine import Database, lock
 from evomerge.service.database.tables import JobRow
 from evomerge.service.queue import states
 from evomerge.service.queue.admission import check_changes
+from evomerge.service.queue.trackers import Track, check_track
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store.audit import Who, note
 from evomerge.service.store.job import Job, job_of
@@ -32,18 +33,22 @@ def wish(
     who: Who,
     scope: Scope = None,
     changes: Mapping[str, Any] | None = None,
+    track: Track | None = None,
 ) -> Job:
     """Pause, cancel or resume a job.
 
     A queued or paused job moves at once; the runner of a running one sees it within a second.
     changes: with "run" only, the dotted keys of a search's job that may change: its budget and
     compute. A succeeded search can be resumed with a larger budget; a failed or cancelled one goes
-    on from its record. Raises NotFound, Conflict, Refusal, OverLimit.
+    on from its record. track: with "run" only, its trackers from now on; None: as before. Raises
+    NotFound, Conflict, Refusal, OverLimit.
     """
     together = None
+    # Folders are looked at, so not while the database is locked.
     if changes and wanted == "run":
-        # Folders are looked at, so not while the database is locked.
         together = check_changes(get(db, job_id, scope=scope), changes, settings, db)
+    if track is not None:
+        check_track(get(db, job_id, scope=scope).kind, track, settings)
     with db.write() as session:
         lock(session, "submissions")
         row = locked(session, job_id, scope=scope)
@@ -52,7 +57,7 @@ def wish(
         if wanted == "run":
             if job_of(row).over:
                 check_waiting(session, row.owner, settings.limits.jobs_queued)
-            _resume(session, row, together)
+            _resume(session, row, together, track)
         else:
             if job_of(row).over:
                 raise Conflict(
@@ -64,18 +69,29 @@ def wish(
             states.ask(session, row, wanted)
         act = {"pause": "job.pause", "cancel": "job.cancel", "run": "job.resume"}[wanted]
         detail = {**(changes or {}), **(_limit(row, before) if wanted == "run" else {})}
+        if track is not None:
+            detail["track"] = sorted(track)
         note(session, who, act, row.id, project=row.project, detail=detail)
         session.flush()
         return job_of(row)
 
 
-def _resume(session: Session, row: JobRow, changes: Mapping[str, Any] | None) -> None:
+def _resume(
+    session: Session, row: JobRow, changes: Mapping[str, Any] | None, track: Track | None
+) -> None:
     job = job_of(row)
-    if changes is not None:
-        if row.state in ("starting", "running"):
+    if row.state in ("starting", "running"):
+        if changes is not None:
             raise Conflict(
                 "it runs; its budget cannot change meanwhile", field="set", mend="pause it first"
             )
+        if track is not None:
+            raise Conflict(
+                "it runs; its trackers cannot change", field="track", mend="pause it first"
+            )
+    if track is not None:
+        row.track = {name: dict(options) for name, options in track.items()} or None
+    if changes is not None:
         row.changes = dict(changes)
     elif row.state == "succeeded":
         raise Conflict(

@@ -5,7 +5,7 @@
     check        job: a JobSpec; within, timing: as `evomerge.check`
     evaluation   job: a JobSpec; model: a reference, or recipe: a recipe; split: its items
     calibration  models, text and options as `evomerge.calibrate`
-    export       of the job's parent, a search: trial, point, verify, as_adapter, rank
+    export       of the job's parent, a search: see `queue/exports.py`
 
 In all of them `job:ID` in the place of a model means what the export ID wrote, and in the place of
 statistics what the calibration ID wrote.
@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ from evomerge.job import (
     check_sections,
 )
 from evomerge.recipe import read_recipe
+from evomerge.service.queue.exports import complete_export
 from evomerge.service.queue.gpus import check_gpus
 from evomerge.service.queue.places import Places
 from evomerge.service.settings import Limits, ServiceSettings
@@ -79,16 +80,6 @@ class CalibrationRequest(Section):
     trust_remote_code: bool = False
 
 
-class ExportRequest(Section):
-    """What an export is asked for; see `evomerge.export`."""
-
-    trial: str | None = Field(default=None, max_length=200)
-    point: str | None = Field(default=None, max_length=1000)
-    verify: bool = False
-    as_adapter: bool = False
-    rank: Annotated[int, Field(ge=1, le=2**20)] | None = None
-
-
 def complete(
     kind: Kind,
     request: Mapping[str, Any],
@@ -128,26 +119,7 @@ def _completed(
         return checks.evaluation(_read(EvaluationRequest, request))
     if kind == "calibration":
         return checks.calibration(_read(CalibrationRequest, request))
-    export = _read(ExportRequest, request)
-    if export.trial is not None and export.point is not None:
-        raise Refusal(
-            "`trial` names a candidate already",
-            field="point",
-            value=export.point,
-            mend="give one of the two",
-        )
-    if export.trial is not None and re.fullmatch(r"g-?\d{1,9}-i\d{1,9}", export.trial) is None:
-        raise Refusal(
-            "not a candidate",
-            field="trial",
-            value=export.trial,
-            mend="name one as /candidates lists them, like g0012-i003",
-        )
-    if export.rank is not None and not export.as_adapter:
-        raise Refusal(
-            "it is the rank of an adapter", field="rank", value=export.rank, mend="set as_adapter"
-        )
-    return export.model_dump(mode="json"), "export"
+    return complete_export(request, settings), "export"
 
 
 class _Checks:

@@ -7,12 +7,16 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge import api
+from evomerge.api import observe_with
 from evomerge.errors import RunError
+from evomerge.service.queue.trackers import usable
 from evomerge.service.runner.attempt import Attempt, Failure, Work
+from evomerge.service.runner.push import Push
 from evomerge.service.runner.search_events import SearchTeller
 from evomerge.service.store.events import NewEvent
 from evomerge.service.store.job import Kind
@@ -28,18 +32,30 @@ def search(attempt: Attempt) -> Mapping[str, Any]:
     where = attempt.settings.run_dir(attempt.job.id)
     teller = SearchTeller(attempt)
     ray_address = attempt.settings.ray_address
-    if (where / "job.yaml").exists():
-        # What code the job names was checked when it was admitted.
-        found = api.resume(
-            where,
-            set=attempt.job.changes,
-            observe=teller,
-            ray_address=ray_address,
-            trust_code=True,
-        )
-    else:
-        found = api.search(attempt.request, where, observe=teller, ray_address=ray_address)
+    name = f"{attempt.request['name']}-{attempt.job.id}"
+    with shown_in_trackers(attempt, teller, name=name) as observe:
+        if (where / "job.yaml").exists():
+            # What code the job names was checked when it was admitted.
+            found = api.resume(
+                where,
+                set=attempt.job.changes,
+                observe=observe,
+                ray_address=ray_address,
+                trust_code=True,
+            )
+        else:
+            found = api.search(attempt.request, where, observe=observe, ray_address=ray_address)
     return {**teller.outcome, **_outcome(found), "metrics": teller.metrics}
+
+
+def shown_in_trackers(
+    attempt: Attempt, observe: Any, *, name: str | None = None, group: str | None = None
+) -> contextlib.AbstractContextManager[Any]:
+    """Observe a search with the trackers of its job; none of them can end it."""
+    track, refused = usable(attempt.job.track, attempt.settings)
+    for why in refused:
+        attempt.say(f"note: {why}; the search goes on without it")
+    return observe_with(track, observe, say=attempt.say, name=name, group=group)
 
 
 def _outcome(found: SearchResult) -> dict[str, Any]:
@@ -105,7 +121,9 @@ class _GridTeller:
             body["search"] = study.job.name
             self._attempt.tell(NewEvent(name=f"search_{body.pop('event')}", body=body))
 
-        yield observe
+        group = f"{self._attempt.request['name']}-{self._attempt.job.id}"
+        with shown_in_trackers(self._attempt, observe, group=group) as observed:
+            yield observed
 
 
 def calibration(attempt: Attempt) -> Mapping[str, Any]:
@@ -177,6 +195,7 @@ def export(attempt: Attempt) -> Mapping[str, Any]:
     if parent is None:
         raise RunError("parent: missing; name the search to export")
     out = attempt.settings.export_dir(attempt.job.id)
+    push = Push.of(attempt)
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     report = api.export(
@@ -191,15 +210,17 @@ def export(attempt: Attempt) -> Mapping[str, Any]:
         ray_address=attempt.settings.ray_address if asked["verify"] else None,
         say=attempt.say,
     )
-    lines = report.lines()
     if not report.verified:
-        raise Failure("self_check", lines[-1])
+        raise Failure("self_check", report.lines()[-1])
+    files = checksums(out)
+    report = replace(report, url=None if push is None else push.send(out))
     return {
         "label": report.label,
-        "lines": list(lines),
+        "lines": list(report.lines()),
         "verified": report.verification is not None,
         "report": report.to_json(),
-        "files": checksums(out),
+        "url": report.url,
+        "files": files,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from evomerge.service.database.tables import JobRow
@@ -23,6 +23,7 @@ Cause = Literal[
     "storage",
     "max_duration",
     "self_check",
+    "hub",
     "interrupted",
     "unknown",
 ]
@@ -34,7 +35,8 @@ class NewJob:
 
     request: of a search its JobSpec, of a grid its GridSpec; the other kinds are described in
     `queue/requests.py`. priority: higher runs first. not_before: seconds since the epoch.
-    idempotency: the same key of an owner gives the job that it made before in this project.
+    idempotency: the same key of an owner gives the job that it made before in this project. track:
+    tracker -> names in it, of a search or a grid.
     """
 
     kind: Kind
@@ -48,6 +50,7 @@ class NewJob:
     retries: int = 3
     idempotency: str | None = None
     parent: str | None = None
+    track: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,7 @@ class Job:
     parent: str | None
     last_event: int
     result: Mapping[str, Any] | None
+    track: Mapping[str, Mapping[str, str]]
 
     @property
     def over(self) -> bool:
@@ -156,6 +160,7 @@ def job_of(row: JobRow) -> Job:
         parent=row.parent,
         last_event=row.last_event,
         result=row.result,
+        track=row.track or {},
     )
 
 

@@ -111,11 +111,12 @@ def submit(
             parent=job.parent,
             last_event=0,
             told=0,
+            track={name: dict(options) for name, options in job.track.items()} or None,
         )
         session.add(row)
         session.flush()
         states.tell(session, row, None)
-        detail = {"kind": job.kind, "name": job.name}
+        detail = {"kind": job.kind, "name": job.name, **_told_to(job)}
         note(session, who, "job.submit", row.id, project=row.project, detail=detail)
         session.flush()
         return job_of(row), True
@@ -268,7 +269,15 @@ def _is_id(text: str) -> bool:
 
 def _digest(job: NewJob) -> str:
     asked = {"kind": job.kind, "request": job.request, "project": job.project, "parent": job.parent}
+    if job.track:
+        asked["track"] = job.track
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _told_to(job: NewJob) -> dict[str, Any]:
+    """For the audit log: where what comes of a job is sent."""
+    told = {"track": sorted(job.track), "push": job.request.get("push")}
+    return {key: value for key, value in told.items() if value}
 
 
 def _of_key(session: Session, job: NewJob) -> JobRow | None:

@@ -32,7 +32,7 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
         *("headline", "verdict", "better", "gain", "score", "winner", "points"),
         *("generations", "reason"),
     ),
-    "export": ("label", "verified"),
+    "export": ("label", "verified", "url"),
 }
 """What is told of the result of a job; the rest is as long as the job makes it."""
 

@@ -63,6 +63,12 @@ VERSIONS["0004"] = (
 update job set retries = 5, told = 1;
 """
 )
+VERSIONS["0005"] = (
+    VERSIONS["0004"]
+    + """
+update job set track = '{"wandb": {"project": "merges"}}';
+"""
+)
 """Rows of a database as each version wrote them; add those of a new version with its migration."""
 
 
@@ -87,6 +93,7 @@ def test_data_of_every_version_comes_up_whole(empty_url: EmptyUrl, version: str)
         {"name": "sums"},
     )
     assert job.result == {"headline": "better"}
+    assert job.track == ({} if version < "0005" else {"wandb": {"project": "merges"}})
     [token] = people.tokens(database)
     assert (token.person, token.projects) == ("ann", ("paaaaaaaaaaaaaaa",))
     assert [entry.act for entry in audit.find(database).items] == ["job.submit"]

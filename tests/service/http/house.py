@@ -155,9 +155,18 @@ class House:
 
 
 def open_house(
-    data: Path, template: Path, *, limits: Limits | None = None, models: Path = MODELS, **web: Any
+    data: Path,
+    template: Path,
+    *,
+    limits: Limits | None = None,
+    models: Path = MODELS,
+    allowed: Mapping[str, Any] | None = None,
+    **web: Any,
 ) -> House:
-    """A service on a copy of a prepared database. models: the folder of sources that it allows."""
+    """A service on a copy of a prepared database.
+
+    models: the folder of sources that it allows. allowed: more of its settings.
+    """
     shutil.copytree(template, data, dirs_exist_ok=True)
     settings = ServiceSettings(
         data=data,
@@ -165,6 +174,7 @@ def open_house(
         source_folders=(models,),
         limits=limits or Limits(),
         least_disk_bytes=0,
+        **(allowed or {}),
     )
     database = open_database(settings.database_url)
     reach = WebSettings(**{**vars(WEB), **web})

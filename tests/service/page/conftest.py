@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -28,6 +29,7 @@ __all__ = ["chromium", "desk", "ended", "house", "office", "own_desk", "rounds",
 
 
 REASON = "task sums: unknown; check the name"
+PUSHED = "https://hub.example/acme/kana"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,14 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     card = b"---\npipeline_tag: text-generation\n---\n"
     files = {"model.safetensors": bytes(5000), "recipe.yaml": b"merge: 1\n", "README.md": card}
     jobs["export"] = made.exported(files).id
-    with served(data, "--port", "0", "--slots", "0", "--allow-source", str(MODELS)) as (_, lines):
+    with made.database.write() as session:
+        session.get_one(JobRow, jobs["export"]).result = {"url": PUSHED}
+        session.get_one(JobRow, jobs["waiting"]).track = {"tensorboard": {}, "gone": {}}
+    allowed = ("--allow-source", str(MODELS), "--allow-tracker", "tensorboard")
+    allowed = (*allowed, "--allow-push", "acme", "--allow-public-push")
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as close:
+        patch.setenv("HF_TOKEN", "hf_standinstandinstandin")
+        _, lines = close.enter_context(served(data, "--port", "0", "--slots", "0", *allowed))
         url = lines[-1].removeprefix("listening on ")
         yield Site(url=url, jobs=jobs, tokens=dict(made.tokens), house=made)
     made.database.close()

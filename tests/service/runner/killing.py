@@ -19,10 +19,11 @@ from evomerge.service.queue.retries import MOST_SETBACKS
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import events, jobs
 from evomerge.service.store.job import Job, JobFilter
+from evomerge.track.tensorboard_run import read_events
 from scripts.compare_records import compare, read_record
 from tests.search.jobs import job_document
 from tests.service.jobs import ADMIN, new_job
-from tests.service.runner.servers import TASKS, command, wait_for
+from tests.service.runner.servers import TASKS, TRACKERS, command, wait_for
 
 VICTIMS = ("server", "runner", "both")
 
@@ -48,6 +49,7 @@ def kill_settings(folder: Path, models: Path) -> ServiceSettings:
         data=folder / "data",
         source_folders=(models,),
         task_folders=(TASKS,),
+        trackers=TRACKERS,
         poll_s=0.1,
         backoff_s=0.0,
         least_disk_bytes=0,
@@ -67,8 +69,8 @@ def submit_search(database: Database, settings: ServiceSettings, project: str) -
         },
         budget={"candidates": 12},
     )
-    job, _ = admit_and_submit(database, new_job(project, request=request), settings, who=ADMIN)
-    return job
+    new = new_job(project, request=request, track=TRACKERS)
+    return admit_and_submit(database, new, settings, who=ADMIN)[0]
 
 
 @contextlib.contextmanager
@@ -158,6 +160,20 @@ def check_record(
     [end] = [body for _, body in events.bodies(database, job.id, ["finished"])]
     assert job.result is not None
     assert job.result["headline"] == end["headline"]
+    assert _shown(settings, job) == _shown(settings, reference), job.id
+
+
+def _shown(settings: ServiceSettings, job: Job) -> list[tuple[str, int]]:
+    """The steps that TensorBoard shows of a search; one that is there twice is twice in it."""
+    files = (settings.run_dir(job.id) / "tensorboard").glob("*tfevents*")
+    found = [
+        (value.tag, event.step)
+        for file in files
+        for event in read_events(file)
+        for value in event.summary.value
+        if value.tag.endswith("/number")
+    ]
+    return sorted(found)
 
 
 def _told(database: Database, job: Job) -> list[tuple[str, dict[str, Any]]]:

@@ -21,6 +21,7 @@ from tests.service.jobs import ADMIN, new_job
 
 TASKS = Path(__file__).parents[2] / "search" / "tasks"
 FAKE = (sys.executable, "-m", "tests.service.runner.fake")
+TRACKERS: dict[str, dict[str, str]] = {"tensorboard": {}}
 LONGEST_S = 600.0
 
 

@@ -1,4 +1,4 @@
-"""What a job may name here: models, tasks, search spaces, merge methods."""
+"""What a job may name here: models, tasks, spaces, merge methods, trackers, places to push to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from fastapi import APIRouter, Query
 from evomerge.service.http.callers import API, Viewer
 from evomerge.service.http.here import Here
 from evomerge.service.http.problems import responses
-from evomerge.service.http.record_models import FoundMethod, FoundModel, FoundSpace, FoundTask
+from evomerge.service.http.record_models import (
+    FoundHub,
+    FoundMethod,
+    FoundModel,
+    FoundSpace,
+    FoundTask,
+    FoundTracker,
+)
+from evomerge.service.queue.trackers import free_names
 
 router = APIRouter(prefix=API, tags=["found"])
 
@@ -99,6 +107,23 @@ def list_methods(caller: Viewer) -> list[FoundMethod]:
     from evomerge.api import found_methods
 
     return [FoundMethod.model_validate(method) for method in found_methods()]
+
+
+@router.get("/trackers", summary="Trackers", responses=responses(401, 421, 429, 503))
+def list_trackers(caller: Viewer, here: Here) -> list[FoundTracker]:
+    """Trackers in which a search or a grid may be shown; what the operator has set is not told."""
+    settings = here.settings
+    return [
+        FoundTracker(name=name, options=list(free_names(name, settings)))
+        for name in settings.trackers
+    ]
+
+
+@router.get("/hub", summary="The hub", responses=responses(401, 421, 429, 503))
+def show_hub(caller: Viewer, here: Here) -> FoundHub:
+    """Organisations of the hub to whose repositories an export may be pushed."""
+    settings = here.settings
+    return FoundHub(organisations=list(settings.push_organisations), public=settings.public_push)
 
 
 def _models_in(folder: Path, levels: int) -> Iterator[tuple[Path, FoundModel]]:

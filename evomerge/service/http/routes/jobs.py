@@ -202,6 +202,7 @@ def _asked(
         max_duration_s=new.max_duration_s,
         retries=new.retries,
         idempotency=key,
+        track=new.track if isinstance(new, NewSearch | NewGrid) else {},
     )
 
 
@@ -242,9 +243,9 @@ def _fields_inside(
         field = problem.document.field
         if isinstance(error, Conflict | NotFound | OverLimit):
             raise problem from error  # not about the document
-        if part is not None and field is not None and field not in _SHARED:
+        if part is not None and field is not None and field.partition(".")[0] not in _SHARED:
             problem.document = problem.document.model_copy(update={"field": f"{part}.{field}"})
         raise problem from error
 
 
-_SHARED = ("project", "name", "priority", "not_before", "max_duration_s", "retries")
+_SHARED = ("project", "name", "priority", "not_before", "max_duration_s", "retries", "track")

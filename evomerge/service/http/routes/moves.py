@@ -69,6 +69,7 @@ def resume(
         who=caller.who,
         scope=caller.scope,
         changes=(changes.set or None) if changes else None,
+        track=changes.track if changes else None,
     )
     return shown(here, job)
 
@@ -96,7 +97,7 @@ def clone(
     """Queue a new job with the request of this one, and changes of it."""
     wanted = wanted or CloneRequest()
     run: dict[str, Any] = {}
-    for key in ("priority", "retries"):
+    for key in ("priority", "retries", "track"):
         if getattr(wanted, key) is not None:
             run[key] = getattr(wanted, key)
     for key in ("not_before", "max_duration_s"):  # null is a value of these
@@ -159,6 +160,9 @@ def export(
                 "verify": wanted.verify,
                 "as_adapter": wanted.as_adapter,
                 "rank": wanted.rank,
+                # Left out where not given: a key may come again from before there were these.
+                **({"push": wanted.push} if wanted.push is not None else {}),
+                **({"public": True} if wanted.public else {}),
             },
             project=search.project,
             owner=caller.name,

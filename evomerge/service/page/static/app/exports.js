@@ -51,8 +51,11 @@ function NewExport({ job, point, finished, onDone }) {
   const [chosen, setChosen] = useState(point);
   const [verify, setVerify] = useState(false);
   const [adapter, setAdapter] = useState(false);
+  const [push, setPush] = useState({ organisation: "", name: "", public: false });
+  const hub = useFetched((stop) => get("hub", {}, stop), []);
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);
+  const pushed = push.organisation ? { push: `${push.organisation}/${push.name}`, public: push.public } : {};
   const submit = async (event) => {
     event.preventDefault();
     setBusy(true);
@@ -60,7 +63,7 @@ function NewExport({ job, point, finished, onDone }) {
     try {
       await post(
         `${path("jobs", job.id)}/exports`,
-        { trial: trial || null, point: chosen || null, verify, as_adapter: adapter },
+        { trial: trial || null, point: chosen || null, verify, as_adapter: adapter, ...pushed },
         { "Idempotency-Key": newKey() },
       );
       tell("The export is queued.");
@@ -98,6 +101,7 @@ function NewExport({ job, point, finished, onDone }) {
         />
       <//>
     </div>
+    ${hub.value?.organisations.length > 0 && html`<${Push} push=${push} setPush=${setPush} hub=${hub.value} wrong=${wrong("push")} />`}
     <div class="row">
       <label class="row"
         ><input type="checkbox" checked=${verify} onChange=${(event) => setVerify(event.target.checked)} /> load and
@@ -108,9 +112,47 @@ function NewExport({ job, point, finished, onDone }) {
         LoRA adapter over the base</label
       >
     </div>
-    ${problem?.field && !["trial", "point"].includes(problem.field) && html`<${ProblemBox} problem=${problem} />`}
+    ${problem?.field &&
+    !["trial", "point", "push"].includes(problem.field) &&
+    html`<${ProblemBox} problem=${problem} />`}
     <p><button class="main" disabled=${busy}>Export</button></p>
   </form>`;
+}
+
+function Push({ push, setPush, hub, wrong }) {
+  const change = (changes) => setPush({ ...push, ...changes });
+  return html`<div class="row end">
+    <${Field} id="push-organisation" label="Push to the Hugging Face hub">
+      <select
+        id="push-organisation"
+        value=${push.organisation}
+        onChange=${(event) => change({ organisation: event.target.value })}
+      >
+        <option value="">no</option>
+        ${hub.organisations.map((each) => html`<option value=${each}>${each}</option>`)}
+      </select>
+    <//>
+    ${push.organisation &&
+    html`<${Field}
+        id="push-name"
+        label="Repository"
+        hint=${`a new one, or one that an export of this project made; ${push.public ? "everyone can read it" : "private"}`}
+        wrong=${wrong}
+      >
+        <input
+          id="push-name"
+          aria-invalid=${wrong ? "true" : undefined}
+          aria-describedby=${wrong ? "push-name-wrong" : "push-name-hint"}
+          value=${push.name}
+          onInput=${(event) => change({ name: event.target.value })}
+        />
+      <//>
+      ${hub.public &&
+      html`<label class="row"
+        ><input type="checkbox" checked=${push.public} onChange=${(event) => change({ public: event.target.checked })} />
+        let everyone read it</label
+      >`}`}
+  </div>`;
 }
 
 // Also those of a calibration.
@@ -124,7 +166,13 @@ export function Files({ job }) {
     return found.problem ? html`<${ProblemBox} problem=${found.problem} />` : html`<p class="quiet">Checksums are computed …</p>`;
   }
   const { folder, commands } = found.value;
+  const link = job.result?.url;
   return html`<div>
+    ${link &&
+    html`<p>
+      Pushed to the hub:${" "}
+      ${/^https?:/.test(link) ? html`<a href=${link} target="_blank" rel="noopener noreferrer">${link}</a>` : link}
+    </p>`}
     <div class="row">
       <a class="button main" href=${linkTo(path("jobs", job.id, "archive"))} download>
         Download all (${bytes(found.value.size_bytes)}, tar)

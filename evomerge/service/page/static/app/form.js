@@ -43,7 +43,7 @@ function Form({ original }) {
     let left = false;
     const timer = setTimeout(() => {
       setChecked((old) => ({ ...old, busy: true }));
-      post("jobs/validate", { kind: "search", ...order() }).then(
+      post("jobs/validate", { kind: "search", ...order(), track: run.track }).then(
         (found) => left || setChecked({ yaml: found.yaml, problem: null, busy: false }),
         (problem) => left || setChecked((old) => ({ yaml: old.yaml, problem, busy: false })),
       );
@@ -58,6 +58,10 @@ function Form({ original }) {
     setTouched(true);
     setJob((old) => changed(old, dotted, value));
   };
+  const setTrack = (track) => {
+    setTouched(true);
+    setRun((old) => ({ ...old, track }));
+  };
   const wrong = (...places) => {
     const where = placeOf(checked.problem);
     const mine = where !== undefined && places.some((each) => where === each || where.startsWith(`${each}.`));
@@ -70,7 +74,7 @@ function Form({ original }) {
     // was changed when the other was resumed.
     const { request } = await post("jobs/validate", { kind: "search", ...order() });
     const wanted = order();
-    const changes = { name: request.name, set: request, priority: wanted.priority };
+    const changes = { name: request.name, set: request, priority: wanted.priority, track: run.track };
     // These two are shown rounded; where nobody changed them they stay to the second.
     if (run.hours !== asCopied.hours) changes.max_duration_s = wanted.max_duration_s ?? null;
     if (run.not_before !== asCopied.not_before) changes.not_before = wanted.not_before ?? null;
@@ -81,7 +85,9 @@ function Form({ original }) {
     setBusy(true);
     setRefused(null);
     try {
-      const made = copies ? await copy() : await post("jobs", { kind: "search", ...order() }, { "Idempotency-Key": key.current });
+      const made = copies
+        ? await copy()
+        : await post("jobs", { kind: "search", ...order(), track: run.track }, { "Idempotency-Key": key.current });
       tell(`${made.name} is queued.`);
       go("job", made.id);
     } catch (problem) {
@@ -111,6 +117,8 @@ function Form({ original }) {
               models=${models.value ?? []}
               tasks=${tasks.value ?? []}
               spaces=${spaces.value ?? []}
+              track=${run.track}
+              setTrack=${setTrack}
             />`
           : html`<${Field} id="yaml" label="The job as YAML" hint="Its keys are those of a job file.">
               <textarea

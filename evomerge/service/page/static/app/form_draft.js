@@ -41,11 +41,11 @@ export function sent(document) {
 
 // When and where a copy runs: as the job that is copied, unless it is changed here.
 export function runOf(original) {
-  if (!original) return { project: "", priority: 0, hours: "", not_before: "" };
+  if (!original) return { project: "", priority: 0, hours: "", not_before: "", track: {} };
   const start = original.not_before && new Date(original.not_before);
   const local = start > new Date() ? new Date(start - start.getTimezoneOffset() * 60_000).toISOString().slice(0, 16) : "";
   const hours = original.max_duration_s ? String(original.max_duration_s / 3600) : "";
-  return { project: original.project, priority: original.priority, hours, not_before: local };
+  return { project: original.project, priority: original.priority, hours, not_before: local, track: original.track };
 }
 
 // The part of a job's address to which a problem belongs: job.budget.candidates -> budget.candidates.

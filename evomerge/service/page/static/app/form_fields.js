@@ -3,9 +3,10 @@ import { at } from "./form_draft.js";
 import { Objectives } from "./form_objectives.js";
 import { Sources } from "./form_sources.js";
 import { Field } from "./parts.js";
+import { Trackers } from "./trackers.js";
 import { html } from "./view.js";
 
-export function Parts({ job, set, wrong, models, tasks, spaces }) {
+export function Parts({ job, set, wrong, models, tasks, spaces, track, setTrack }) {
   const text = (dotted, label, more = {}) => {
     const id = `job-${dotted.replaceAll(".", "-")}`;
     const bad = wrong(dotted);
@@ -108,6 +109,7 @@ export function Parts({ job, set, wrong, models, tasks, spaces }) {
           onChange=${({ target: { value } }) => set("report", value.split(",").map((each) => each.trim()).filter(Boolean))}
         />
       <//>
+      <${Trackers} track=${track} setTrack=${setTrack} wrong=${wrong} />
     </details>`;
 }
 

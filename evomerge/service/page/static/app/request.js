@@ -36,6 +36,15 @@ export function Request({ job }) {
       <div><dt>Attempts</dt><dd>${job.attempts}<small>${job.retries_left} retries left</small></dd></div>
       <div><dt>Runs at most</dt><dd>${job.max_duration_s ? duration(job.max_duration_s) : "no limit"}</dd></div>
       <div><dt>Made</dt><dd>${moment(job.made)}</dd></div>
+      ${Object.keys(job.track).length > 0 &&
+      html`<div>
+        <dt>Shown in</dt>
+        <dd>
+          ${Object.entries(job.track)
+            .map(([name, options]) => [name, ...Object.values(options)].join(": "))
+            .join(", ")}
+        </dd>
+      </div>`}
     </dl>
     ${yaml.value && html`<${Block} text=${yaml.value} label="Job file" />`}
     ${job.parent && html`<p>Made from <a href=${hash(["job", job.parent])}>${job.parent}</a>.</p>`}`;
