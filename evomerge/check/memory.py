@@ -14,7 +14,7 @@ from evomerge.sources import Source
 from evomerge.space import DataFlowSpace
 from evomerge.workers import PreparedJob, choose_device, count_workers
 
-_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def memory_of(preparation: PreparedJob) -> Memory:
         model_bytes=model_bytes,
         live_bytes=max(model_bytes, live_bytes),
         merge_bytes=largest * 4 * (len(sources) + 1),
-        files_bytes=_weight_files(sources),
+        files_bytes=weight_files(sources),
         cache_bytes=int(compute.cache_gb * 10**9),
         prefix_bytes=int(compute.prefix_gb * 10**9) if routed else 0,
         device=device,
@@ -80,10 +80,10 @@ def parameters_of(source: Source) -> int:
 
 
 def _bytes_of(source: Source, dtype: DType) -> int:
-    return parameters_of(source) * _BYTES[dtype]
+    return parameters_of(source) * BYTES[dtype]
 
 
-def _weight_files(sources: Iterable[Source]) -> int:
+def weight_files(sources: Iterable[Source]) -> int:
     """Bytes of all files of weights, each once."""
     paths = {
         path.resolve()

@@ -97,6 +97,17 @@ def check(
     timing: Annotated[
         bool, typer.Option("--timing/--no-timing", help="Time the base for about 20 seconds.")
     ] = True,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan the search for these devices instead, loading nothing: 8xH100, or "
+            "4xH100,4xA100-40GB. CPU is this machine, which is measured.",
+        ),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DEVICE=DOLLARS", help="Price of a device for an hour: H100=2.5."),
+    ] = None,
     ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
@@ -106,6 +117,7 @@ def check(
     """
     with answering():
         from evomerge.api import check as look
+        from evomerge.check import read_prices
         from evomerge.cli.progress import show_checking
 
         report = look(
@@ -116,6 +128,8 @@ def check(
             observe=show_checking,
             say=say_note,
             ray_address=ray_address,
+            devices=devices,
+            prices=read_prices(price),
         )
         if as_json:
             say_json(report.to_json())
