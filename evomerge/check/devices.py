@@ -20,9 +20,9 @@ _ONE = re.compile(r"(?:(?P<count>\d+)\s*[xX×]\s*)?(?P<name>[A-Za-z][\w.-]*)")
 class Device:
     """A device, by its data sheet.
 
-    memory_bytes: of one. memory_bytes_s: it reads or writes so many of its own memory. link_bytes_s:
-    from the machine's memory to the device, one way. operations_s: dtype -> floating point
-    operations of matrix products, without sparsity. price: of an hour, in US dollars; an
+    memory_bytes: of one. memory_bytes_s: it reads or writes so many of its own memory.
+    link_bytes_s: from the machine's memory to the device, one way. operations_s: dtype -> floating
+    point operations of matrix products, without sparsity. price: of an hour, in US dollars; an
     assumption.
     """
 
@@ -133,8 +133,8 @@ def _read_one(written: str) -> tuple[str, int]:
     found = _ONE.fullmatch(written)
     if found is None:
         raise InputError(
-            f"devices: {written or 'nothing'}: not understood; write a number and a name, as 8xH100, "
-            "and a comma between kinds"
+            f"devices: {written or 'nothing'}: not understood; write a number and a name, as "
+            "8xH100, and a comma between kinds"
         )
     count = int(found["count"] or 1)
     if not 1 <= count <= _MOST:

@@ -21,7 +21,7 @@ class Placed:
     """The workers of one kind of device.
 
     each: that one device holds; below 1 where a worker takes several devices. workers: in all.
-    memory_bytes: that a worker may use. needed_bytes: that it needs at least. fits: whether it does.
+    memory_bytes: that a worker may use. needed_bytes: that it needs at least.
     """
 
     group: Group

@@ -21,7 +21,8 @@ CONTEXT_BYTES = 10**9
 """What a process takes of a GPU before it holds anything; an assumption."""
 
 PROCESS_BYTES = 2 * 10**9
-"""What a worker takes of the machine's memory beside models: Python, torch, tasks; an assumption."""
+"""What a worker takes of the machine's memory beside models, for Python, torch and tasks; an
+assumption."""
 
 RESIDENT_SHARE = 0.4
 """Of a GPU's memory that is free beside the live model, tensors of the sources may take so much."""

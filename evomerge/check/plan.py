@@ -8,6 +8,7 @@ is listed with its source.
 from __future__ import annotations
 
 import heapq
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,8 +29,15 @@ from evomerge.workers import PreparedJob
 Span = tuple[float, float]
 """The least and the most."""
 
-START_S = (5.0, 60.0)
+START_S = (10.0, 60.0)
 """Seconds of a search before its first score: loading, self-check, first merges; an assumption."""
+
+GPU_START_S = (20.0, 120.0)
+"""As START_S on a GPU, where merges are compiled first: 22 s of that were measured on one H200."""
+
+OWN = (1.0, 4.0)
+"""Work beside the passes for an item, as multiples of what the tasks' own code takes: on a
+processor, planning passes and keeping answers takes some three times as much."""
 
 BUSY = (0.85, 1.3)
 """What a measured time is multiplied with for the ends of its range; an assumption."""
@@ -149,11 +157,11 @@ def plan_job(
 
     def middle(items: Mapping[str, int]) -> float:
         spans = [time(items, 1) for _, time in useful]
-        return sum((least * most) ** 0.5 for least, most in spans) / len(spans)
+        return sum(math.sqrt(least * most) for least, most in spans) / len(spans)
 
     planned = forecast(preparation, middle if useful else None)
     phases = tuple(_phase(phase, useful, work_for) for phase in planned.phases)
-    hours = _total(phases) if useful else None
+    hours = _total(phases, placed) if useful else None
     unknown = [stage for stage in planned.stages if stage.generations is None]
     findings += tuple(findings_of(placed, footprint, compute, models=len(preparation.sources)))
     findings += tuple(_idle(placed, searched))
@@ -212,7 +220,7 @@ def _own_s(
     tasks_s(preparation.suite, part)
     least, most = tasks_s(preparation.suite, part)
     count = max(1, sum(map(len, part.values())))
-    return BUSY[0] * least / count, 2 * most / count
+    return OWN[0] * least / count, OWN[1] * most / count
 
 
 def _seconds_on(
@@ -310,9 +318,10 @@ def _makespan(phase: PhaseForecast, models: int, seconds: list[float]) -> float:
     return last * models / together
 
 
-def _total(phases: tuple[PhasePlan, ...]) -> Span:
+def _total(phases: tuple[PhasePlan, ...], placed: tuple[Placed, ...]) -> Span:
+    start_s = GPU_START_S if any(on.group.device for on in placed) else START_S
     least, most = (
-        START_S[end] / 3600 + sum(phase.hours[end] for phase in phases if phase.hours)
+        start_s[end] / 3600 + sum(phase.hours[end] for phase in phases if phase.hours)
         for end in (0, 1)
     )
     return least, most
@@ -339,8 +348,8 @@ def _idle(placed: tuple[Placed, ...], searched: PhaseForecast) -> Iterator[str]:
     workers = sum(on.workers for on in placed if on.fits)
     if workers > searched.at_once:
         yield (
-            f"{workers - searched.at_once} of {workers} workers have nothing to do in the search: a "
-            f"generation has {searched.at_once} candidates; take fewer devices, or set "
+            f"{workers - searched.at_once} of {workers} workers have nothing to do in the search: "
+            f"a generation has {searched.at_once} candidates; take fewer devices, or set "
             f"optimizer.population to {workers}"
         )
 

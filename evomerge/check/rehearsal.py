@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from evomerge.check.workload import spread
 from evomerge.errors import one_line
 from evomerge.evaluate import (
     Continuation,
+    Engine,
     ItemIds,
     LogLikelihood,
     Prompt,
@@ -70,8 +72,8 @@ class Rehearsal:
 
     fixed_s: seconds of a part of a candidate, whatever its items. item_s: of an item more of each
     task, with answers as long as the right ones. answering: share of a part's time that grows with
-    the length of answers. merge_s: to make a merge. layers: of the models that were timed. of: those
-    of the job's.
+    the length of answers. merge_s: to make a merge. layers: of the models that were timed. of:
+    those of the job's.
     """
 
     fixed_s: Span
@@ -81,7 +83,7 @@ class Rehearsal:
     layers: tuple[int, ...]
     of: int
 
-    def part_s(self, counts: Mapping[str, int]) -> Span:
+    def part_s(self, counts: Mapping[str, float]) -> Span:
         """Seconds for a part with so many items of each task, without its merge."""
         least, most = (
             self.fixed_s[end] + sum(n * self.item_s[task][end] for task, n in counts.items())
@@ -115,7 +117,7 @@ def rehearse(
         try:
             stage = _Stage(preparation, layers, answers)
             if sizes is None:
-                sizes = _sizes(stage, preparation, part, limit_s / (2 * len(depths)))
+                sizes = _sizes(stage, preparation, part, limit_s / (4 * len(depths)))
             found.append(_measure(stage, preparation.suite, part, sizes))
         except RuntimeError as error:
             raise Unmeasured(one_line(error)) from error
@@ -176,7 +178,7 @@ class _Stage:
         with _Clock() as clock:
             self._engine.loglikelihood(given)
             self._engine.answer(asked)
-            self._suite.score(_Canned(), items)
+            self._suite.score(cast(Engine, _Canned()), items)
         return clock.seconds
 
 
@@ -216,7 +218,7 @@ class _Canned:
 def tasks_s(suite: TaskSuite, items: ItemIds) -> Span:
     """Seconds that the tasks' own code takes here for these items, without a model."""
     with _Clock() as clock:
-        suite.score(_Canned(), items)  # type: ignore[arg-type]
+        suite.score(cast(Engine, _Canned()), items)
     return _span(clock.seconds)
 
 
@@ -273,7 +275,8 @@ def _deeper(few: _Measured, more: _Measured, depth: int) -> _Measured:
     """What a model of the whole depth takes, from two shallow ones."""
 
     def line(a: _Pair, b: _Pair) -> _Pair:
-        return b + np.maximum(0.0, (b - a) / (_MORE - _FEW)) * (depth - _MORE)
+        deeper: _Pair = b + np.maximum(0.0, (b - a) / (_MORE - _FEW)) * (depth - _MORE)
+        return deeper
 
     alike = {}
     for task, runs in few.alike.items():

@@ -158,9 +158,9 @@ def check_job(
     """The report on a prepared job.
 
     within: half the width of the interval that is wanted. timing_s: seconds for the timing; None to
-    leave it out. say: called with what the worker has to say. devices: to plan for; then no model is
-    loaded. compute: of the job as it was written, for the plan. Raises InputError, SelfCheckError,
-    WorkerError.
+    leave it out. say: called with what the worker has to say. devices: to plan for; then no model
+    is loaded. compute: of the job as it was written, for the plan. Raises InputError,
+    SelfCheckError, WorkerError.
     """
     wanted = items_for(within)
     notes = list(preparation.notes)

@@ -39,7 +39,8 @@ DISK_BYTES_S = 2e9
 """A disk reads so fast, where the files do not stay in the machine's memory."""
 
 _PASS_TOKENS = 1 << 15
-"""Tokens of a pass and of the answers that grow side by side; a GPU is probed for 2,048 to 65,536."""
+"""Tokens of a pass, and of the answers that grow side by side; a GPU is probed for 1,024 to 65,536.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def part_s(work: Work, footprint: Footprint, device: Device) -> Span:
 
 def passes_of(work: Work) -> tuple[int, int]:
     """Forward passes of a part: over texts, and for one token of all answers."""
-    rows = max(1, _PASS_TOKENS // max(1, work.context_tokens))
+    rows = max(1, _PASS_TOKENS // max(1, work.longest_tokens))
     rounds = math.ceil(work.answers / rows)
     return math.ceil(work.read_tokens / _PASS_TOKENS), rounds * work.longest_answer
 

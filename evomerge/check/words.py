@@ -194,8 +194,8 @@ def _memory(report: CheckReport) -> Iterator[str]:
     routes = memory.live_bytes > memory.model_bytes
     held = "the layers of all models" if routes else "one model"
     yield (
-        f"  a worker holds {held}: {size_text(memory.live_bytes)} on {memory.device}; the texts of a "
-        "batch come on top"
+        f"  a worker holds {held}: {size_text(memory.live_bytes)} on {memory.device}; the texts of "
+        "a batch come on top"
     )
     yield f"  a merge works on one tensor of all models at a time: {size_text(memory.merge_bytes)}"
     if memory.prefix_bytes:
@@ -205,14 +205,15 @@ def _memory(report: CheckReport) -> Iterator[str]:
         "memory while there is room"
     )
     yield (
-        f"  on disk, beside the record: up to {size_text(memory.cache_bytes)} of results that depend "
-        "on the models alone"
+        f"  on disk, beside the record: up to {size_text(memory.cache_bytes)} of results that "
+        "depend on the models alone"
     )
-    yield f"  {memory.device}: {size_text(memory.device_bytes)}, {size_text(memory.free_bytes)} free now"
+    whole, free = size_text(memory.device_bytes), size_text(memory.free_bytes)
+    yield f"  {memory.device}: {whole}, {free} free now"
     if memory.needed_bytes > memory.free_bytes:
         yield (
-            f"  that is less than the {size_text(memory.needed_bytes)} that the models need at least: "
-            "free memory, or take a smaller compute.dtype or fewer compute.workers"
+            f"  that is less than the {size_text(memory.needed_bytes)} that the models need at "
+            "least: free memory, or take a smaller compute.dtype or fewer compute.workers"
         )
 
 

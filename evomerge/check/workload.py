@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.evaluate import Continuation, ItemIds, Prompt, TaskSuite
 from evomerge.workers import PreparedJob
@@ -33,6 +34,7 @@ class Work:
     likelihood is asked for. answers: that are generated. answer_tokens: of them all, as long as
     the right answers. most_answer_tokens: if every one ran to its limit. longest_answer: steps of
     the longest expected answer. context_tokens: of a text in the middle, with its answer.
+    longest_tokens: of the longest text that is answered, with its limit.
     """
 
     items: int
@@ -43,6 +45,7 @@ class Work:
     most_answer_tokens: int
     longest_answer: int
     context_tokens: int
+    longest_tokens: int
 
     @property
     def cut(self) -> float:
@@ -87,6 +90,7 @@ def work_of(suite: TaskSuite, items: ItemIds, answers: Mapping[str, int]) -> Wor
         most_answer_tokens=sum(request.limit_tokens for request, _ in asked),
         longest_answer=max(said, default=0),
         context_tokens=round(statistics.median(lengths) + statistics.median(said or [0])),
+        longest_tokens=max((len(r.tokens) + r.limit_tokens for r, _ in asked), default=0),
     )
 
 
@@ -104,7 +108,7 @@ def spread(ids: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(ids[place * len(ids) // count] for place in range(count))
 
 
-def _distinct(texts: Sequence[np.ndarray]) -> int:  # type: ignore[type-arg]
+def _distinct(texts: Sequence[NDArray[np.int64]]) -> int:
     """Tokens of the tree of these texts, in which a shared beginning is there once."""
     taken = list(texts[:: max(1, len(texts) // _MOST_TEXTS)])
     if not taken:
