@@ -115,6 +115,15 @@ def read_devices(text: str, prices: Mapping[str, float] | None = None) -> tuple[
     )
 
 
+def known_devices(text: str) -> str:
+    """The text, if `read_devices` reads it. Raises ValueError in one line, without the field."""
+    try:
+        read_devices(text)
+    except InputError as error:
+        raise ValueError(str(error).removeprefix("devices: ")) from error
+    return text
+
+
 def read_prices(written: list[str] | None) -> dict[str, float]:
     """Device -> price of an hour, from texts such as `H100=2.5`. Raises InputError."""
     prices: dict[str, float] = {}

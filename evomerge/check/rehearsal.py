@@ -299,8 +299,12 @@ def _fitted(
         item_s[task] = (
             np.clip((many_s - few_s) / (many - few), 0.02 * alone, alone) if many > few else alone
         )
-    expected = sum((len(ids) * item_s[task] for task, ids in part.items()), np.zeros(2))
     whole, brief = measured.whole, measured.brief
+    expected = sum((len(ids) * item_s[task] for task, ids in part.items()), np.zeros(2))
+    # Items alone take longer than in a batch, and there may be time for few of them only.
+    fewer = np.minimum(1.0, whole / np.maximum(expected, 1e-9))
+    item_s = {task: pair * (fewer if task in part else 1.0) for task, pair in item_s.items()}
+    expected = expected * fewer
     return Rehearsal(
         fixed_s=_span(np.maximum(0.0, whole - expected)),
         item_s={task: _span(pair) for task, pair in item_s.items()},

@@ -2,7 +2,7 @@
 
     search       a JobSpec
     grid         a GridSpec
-    check        job: a JobSpec; within, timing: as `evomerge.check`
+    check        job: a JobSpec; within, timing, devices, prices: as `evomerge.check`
     evaluation   job: a JobSpec; model: a reference, or recipe: a recipe; split: its items
     calibration  models, text and options as `evomerge.calibrate`
     export       of the job's parent, a search: trial, point, verify, as_adapter, rank
@@ -19,8 +19,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from evomerge.check import known_devices
 from evomerge.documents import DEEPEST, is_deeper
 from evomerge.grid import GridSpec
 from evomerge.job import (
@@ -52,6 +53,8 @@ class CheckRequest(Section):
     job: dict[str, Any]
     within: float = Field(default=0.05, gt=0.0, lt=0.5)
     timing: bool = True
+    devices: Annotated[str, AfterValidator(known_devices)] | None = Field(None, max_length=1000)
+    prices: dict[str, float] = {}
 
 
 class EvaluationRequest(Section):

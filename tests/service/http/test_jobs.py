@@ -162,6 +162,7 @@ def test_validation_shows_the_whole_job_and_keeps_nothing(house: House) -> None:
     "document",
     [
         {"kind": "check", "job": JOB, "timing": False},
+        {"kind": "check", "job": JOB, "devices": "8xH100", "prices": {"H100": 2.5}},
         {"kind": "evaluation", "job": JOB, "model": "base"},
         {
             "kind": "evaluation",
