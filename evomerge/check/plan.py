@@ -355,7 +355,7 @@ def _idle(placed: tuple[Placed, ...], searched: PhaseForecast) -> Iterator[str]:
 
 
 def _host_bytes(footprint: Footprint, placed: tuple[Placed, ...]) -> int:
-    workers = max((on.workers for on in placed), default=1)
+    workers = sum(on.workers for on in placed)
     return workers * footprint.host_bytes + int(footprint.files_bytes / CACHED_SHARE)
 
 

@@ -9,7 +9,7 @@ from evomerge.check.sizes import seconds_text, size_text
 from evomerge.report import count_text
 
 if TYPE_CHECKING:
-    from evomerge.check.plan import Plan, Span
+    from evomerge.check.plan import PhasePlan, Plan, Span
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
@@ -37,7 +37,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     if of.prefix_bytes:
         yield f"  states that routes share: up to {size_text(of.prefix_bytes)}"
     for device in plan.devices:
-        room = f"{size_text(device.memory_bytes)} of a {device.name}"
+        room = f"the {size_text(device.memory_bytes)} of one {device.name}"
         if device.device_workers > 1.0:
             room += f" that {device.device_workers:g} workers share"
         fits = "fits" if device.fits else "does not fit"
@@ -65,7 +65,7 @@ def _work(plan: Plan) -> Iterator[str]:
     yield "work of a candidate"
     for device in plan.devices:
         moved = device.moved
-        said = f"  a merge on a {device.name}: "
+        said = f"  a merge on {device.name}: "
         if not moved.written and not moved.streamed:
             yield f"{said}nothing is copied, a route takes its layers where they are"
             continue
@@ -77,7 +77,7 @@ def _work(plan: Plan) -> Iterator[str]:
         took = "" if device.merge_s is None else f", {_spread(device.merge_s)}"
         yield f"{said}{' and '.join(where)}, {size_text(moved.written)} written{took}"
     for phase in plan.phases:
-        name = f"{phase.phase} of {phase.stage}" if phase.stage else phase.phase
+        name = _name(phase, plan)
         work, parts = phase.work, phase.parts
         said = f"  {name}: {parts * work.read_tokens:,} tokens read"
         if work.answers:
@@ -98,7 +98,7 @@ def _hours(plan: Plan) -> Iterator[str]:
             )
     for phase in plan.phases:
         if phase.hours is not None:
-            name = f"{phase.phase} of {phase.stage}" if phase.stage else phase.phase
+            name = _name(phase, plan)
             least, most = phase.models
             models = f"{least:,}" if least == most else f"{least:,} to {most:,}"
             yield f"  {name}: {models} models, {_time(phase.hours)}"
@@ -110,6 +110,11 @@ def _hours(plan: Plan) -> Iterator[str]:
         yield f"  if every answer ran to its limit: up to {_clock(plan.cut_hours)}"
     if plan.cost is not None and plan.cost[1] > 0:
         yield f"  cost: ${_money(plan.cost[0])} to ${_money(plan.cost[1])}"
+
+
+def _name(phase: PhasePlan, plan: Plan) -> str:
+    several = len({each.stage for each in plan.phases if each.stage}) > 1
+    return f"{phase.phase} of {phase.stage}" if several and phase.stage else phase.phase
 
 
 def _spread(span: Span) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 import evomerge
 from evomerge.check import CheckReport
 from evomerge.check.devices import DEVICES, read_devices, read_prices
-from evomerge.check.fit import place
+from evomerge.check.fit import findings_of, place
 from evomerge.check.footprint import footprint_of
 from evomerge.check.plan import Plan, _makespan
 from evomerge.check.workload import _distinct, work_of
@@ -44,6 +45,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def h100(small: Path) -> Plan:
+    return plan(small, "H100")
+
+
 def plan(folder: Path, devices: str, **changes: Any) -> Plan:
     document = job_document(folder, **{"compute": {"device": "cuda"}, **changes})
     found = evomerge.check(document, devices=devices, timing=False).plan
@@ -52,44 +58,56 @@ def plan(folder: Path, devices: str, **changes: Any) -> Plan:
 
 
 def test_headers_of_70b_are_enough(large: Path) -> None:
-    found = plan(large, "8xH200,2xH100")
-    h200, h100 = found.devices
+    found = plan(large, "8xH200,2xH100,1xB200")
+    h200, h100, b200 = found.devices
     assert found.footprint.parameters == 70_553_706_496
     assert found.footprint.live_bytes == 2 * 70_553_706_496
     assert found.footprint.written_bytes == 2 * 70_553_706_496
     assert found.disk.files_bytes == pytest.approx(6 * 70_553_706_496, rel=1e-5)
-    assert not h200.fits and not h100.fits
-    assert found.hours is None and found.cost is None
-    assert any("H100: a worker needs at least 159 GB and has 80 GB" in f for f in found.findings)
-    assert all("such as B200" in finding for finding in found.findings)
-    fitting = plan(large, "8xB200")
-    assert fitting.hours is not None and fitting.hours[0] < fitting.hours[1]
+    assert (h200.fits, h100.fits, b200.fits) == (False, False, True)
+    assert h200.candidate_s is None and b200.candidate_s is not None
+    assert found.hours is not None and found.hours[0] < found.hours[1]
+    small, smaller = found.findings
+    assert "H200: a worker needs at least 159 GB and has 141 GB" in small
+    assert "H100: a worker needs at least 159 GB and has 80 GB" in smaller
+    assert small.endswith("take a device with more memory, such as B200")
+    # What is not on the device comes through the link, for every merge.
+    assert b200.moved.resident + b200.moved.streamed == 6 * 70_553_706_496
+    assert b200.moved.resident == int(0.4 * (180e9 - 1e9 - 2 * 70_553_706_496))
 
 
-def test_half_the_bytes_are_proposed_where_they_fit(large: Path) -> None:
-    found = plan(large, "1xB200", compute={"dtype": "float32", "device": "cuda"})
-    assert found.footprint.live_bytes == 4 * 70_553_706_496
-    [finding] = found.findings
-    assert "set compute.dtype to bfloat16 (then 15" in finding
+def test_half_the_bytes_are_proposed_where_they_fit(h100: Plan) -> None:
+    live = 120 * 10**9
+    footprint = replace(h100.footprint, dtype="float32", live_bytes=live, merge_bytes=10**9)
+    compute = ComputeSpec()
+    placed = place(read_devices("H100"), footprint, compute, here_bytes=1)
+    [finding] = findings_of(placed, footprint, compute, models=3)
+    assert "set compute.dtype to bfloat16 (then 62 GB) or take a device with more" in finding
+    routes = replace(footprint, routes=True, dtype="bfloat16")
+    [finding] = findings_of(placed, routes, compute, models=3)
+    assert "name fewer models" not in finding, "two of three models are too large as well"
+    routes = replace(routes, live_bytes=90 * 10**9)
+    placed = place(read_devices("H100"), routes, compute, here_bytes=1)
+    [finding] = findings_of(placed, routes, compute, models=3)
+    assert "name fewer models (2 models with the base) (then 62 GB)" in finding
 
 
-def test_routes_hold_all_models_and_move_nothing(small: Path) -> None:
-    merges, routes = plan(small, "H100"), plan(small, "H100", search_space=ROUTES)
-    assert routes.footprint.live_bytes == 3 * merges.footprint.live_bytes
+def test_routes_hold_all_models_and_move_nothing(small: Path, h100: Plan) -> None:
+    routes = plan(small, "H100", search_space=ROUTES)
+    assert routes.footprint.live_bytes == 3 * h100.footprint.live_bytes
     assert routes.devices[0].moved.written == routes.footprint.sources_bytes == 0
     assert routes.footprint.prefix_bytes == 10**9
 
 
-def test_more_and_faster_devices_take_less_time(small: Path) -> None:
-    one, four, slow = (plan(small, d) for d in ("H100", "4xH100", "L4"))
-    assert one.hours is not None and four.hours is not None and slow.hours is not None
-    assert four.hours[1] < one.hours[1]
+def test_more_and_faster_devices_take_less_time(small: Path, h100: Plan) -> None:
+    one, six, slow = h100, plan(small, "6xH100"), plan(small, "L4")
+    assert one.hours is not None and six.hours is not None and slow.hours is not None
+    assert six.hours[1] < one.hours[1]
     assert one.hours[0] <= slow.hours[0]
-    assert one.cost is not None and four.cost is not None
+    assert one.cost is not None and six.cost is not None
     assert one.cost == pytest.approx([hours * DEVICES["H100"].price for hours in one.hours])
-    assert four.cost == pytest.approx([4 * hours * DEVICES["H100"].price for hours in four.hours])
-    idle = plan(small, "6xH100").findings
-    assert any("2 of 6 workers have nothing to do" in finding for finding in idle)
+    assert six.cost == pytest.approx([6 * hours * DEVICES["H100"].price for hours in six.hours])
+    assert any("2 of 6 workers have nothing to do" in finding for finding in six.findings)
 
 
 def test_a_mix_has_the_time_of_the_faster_worker_at_most() -> None:

@@ -54,7 +54,7 @@ class CheckRequest(Section):
     within: float = Field(default=0.05, gt=0.0, lt=0.5)
     timing: bool = True
     devices: Annotated[str, AfterValidator(known_devices)] | None = Field(None, max_length=1000)
-    prices: dict[str, float] = {}
+    prices: dict[str, float] = Field(default_factory=dict)
 
 
 class EvaluationRequest(Section):

@@ -177,6 +177,13 @@ def test_other_kinds_of_jobs_are_taken(house: House, document: dict[str, Any]) -
     assert answer.json()["kind"] == document["kind"]
 
 
+def test_devices_that_no_table_has_are_refused(house: House) -> None:
+    answer = house.post("/jobs", {"kind": "check", "job": JOB, "devices": "8xH10"})
+    assert answer.status_code == 422
+    assert answer.json()["field"] == "devices"
+    assert "did you mean H100?" in answer.text
+
+
 def test_jobs_are_listed_by_filters_and_in_pages(house: House) -> None:
     ids = [house.post("/jobs", changed(name=f"job{n}")).json()["id"] for n in range(5)]
     house.post(f"/jobs/{ids[0]}/cancel")

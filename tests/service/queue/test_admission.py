@@ -341,7 +341,6 @@ def test_a_job_of_every_other_kind_is_admitted(
     [
         ("check", {"job": search_request(models={"base": "/etc", "sources": ["first"]})},
          "job.models.base"),
-        ("check", {"job": search_request(), "devices": "8xH10"}, "devices"),
         ("evaluation", {"job": search_request(), "model": "/etc"}, "model"),
         ("evaluation", {"job": search_request()}, "model, recipe"),
         ("evaluation", {"job": search_request(), "recipe":
