@@ -12,9 +12,9 @@ from evomerge.api.searches import ignore, prepare_new
 from evomerge.errors import EvomergeError, InputError, one_line
 
 if TYPE_CHECKING:
-    from evomerge.check import CheckReport, Group
+    from evomerge.check import CheckReport
     from evomerge.evaluate import Say
-    from evomerge.job import JobSpec
+    from evomerge.job import DeviceGroup, JobSpec
     from evomerge.search import Observe
     from evomerge.workers import PreparedJob
 
@@ -90,13 +90,13 @@ def check(
     return replace(report, notes=(*report.notes, *_notes_on_run(spec)))
 
 
-def _groups(devices: str | None, prices: Mapping[str, float] | None) -> tuple[Group, ...]:
+def _groups(devices: str | None, prices: Mapping[str, float] | None) -> tuple[DeviceGroup, ...]:
     """The devices to plan for; none without `devices`. Raises InputError."""
     if devices is None:
         if prices:
             raise InputError("prices: there are no devices to pay for; name devices")
         return ()
-    from evomerge.check import read_devices
+    from evomerge.job import read_devices
 
     return read_devices(devices, prices)
 

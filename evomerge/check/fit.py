@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from evomerge.check.devices import DEVICES, Group
 from evomerge.check.footprint import Footprint
 from evomerge.check.memory import BYTES
 from evomerge.check.sizes import size_text
-from evomerge.job import ComputeSpec
+from evomerge.job import DEVICES, ComputeSpec, DeviceGroup
 from evomerge.report import count_text
 
 CACHED_SHARE = 0.7
@@ -24,7 +23,7 @@ class Placed:
     memory_bytes: that a worker may use. needed_bytes: that it needs at least.
     """
 
-    group: Group
+    group: DeviceGroup
     each: float
     workers: int
     memory_bytes: int
@@ -37,7 +36,7 @@ class Placed:
 
 
 def place(
-    groups: tuple[Group, ...], footprint: Footprint, compute: ComputeSpec, *, here_bytes: int
+    groups: tuple[DeviceGroup, ...], footprint: Footprint, compute: ComputeSpec, *, here_bytes: int
 ) -> tuple[Placed, ...]:
     """The workers on each kind of device. here_bytes: memory of this machine."""
     share = 1.0 if compute.gpus_per_worker == "auto" else compute.gpus_per_worker

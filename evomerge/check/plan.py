@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from evomerge.check import roofline
-from evomerge.check.devices import HERE, Group
 from evomerge.check.fit import CACHED_SHARE, Placed, findings_of, place
 from evomerge.check.footprint import Footprint, footprint_of
 from evomerge.check.plan_assumptions import Assumption, assumptions_of
@@ -22,7 +21,7 @@ from evomerge.check.rehearsal import Rehearsal, Unmeasured, rehearse, tasks_s
 from evomerge.check.roofline import Moved, moved_on
 from evomerge.check.workload import HIGH, Work, expected_answers, part_of, work_of
 from evomerge.errors import InputError
-from evomerge.job import ComputeSpec
+from evomerge.job import HERE, ComputeSpec, DeviceGroup
 from evomerge.search import Forecast, PhaseForecast, forecast
 from evomerge.workers import PreparedJob
 
@@ -124,7 +123,7 @@ Seconds = Callable[[Mapping[str, int], int], Span]
 
 def plan_job(
     preparation: PreparedJob,
-    groups: tuple[Group, ...],
+    groups: tuple[DeviceGroup, ...],
     *,
     compute: ComputeSpec,
     limit_s: float | None,
@@ -193,7 +192,7 @@ def plan_job(
 def _rehearsed(
     preparation: PreparedJob,
     footprint: Footprint,
-    groups: tuple[Group, ...],
+    groups: tuple[DeviceGroup, ...],
     part: Mapping[str, tuple[int, ...]],
     answers: Mapping[str, int],
     limit_s: float | None,
@@ -339,7 +338,7 @@ def _cut(
     return hours[1] * max(1.0, 1.0 + share * (cut / HIGH - 1.0))
 
 
-def _cost(hours: Span, groups: tuple[Group, ...]) -> Span:
+def _cost(hours: Span, groups: tuple[DeviceGroup, ...]) -> Span:
     each = sum(group.count * group.price for group in groups)
     return hours[0] * each, hours[1] * each
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from evomerge.check import roofline
-from evomerge.check.devices import Group
 from evomerge.check.footprint import CONTEXT_BYTES, PROCESS_BYTES, RESIDENT_SHARE, Footprint
 from evomerge.check.rehearsal import Rehearsal
 from evomerge.check.sizes import seconds_text, size_text
 from evomerge.check.workload import HIGH
+from evomerge.job import DeviceGroup
 from evomerge.report import count_text
 
 Span = tuple[float, float]
@@ -25,7 +25,7 @@ class Assumption:
 
 
 def assumptions_of(
-    groups: tuple[Group, ...],
+    groups: tuple[DeviceGroup, ...],
     footprint: Footprint,
     rehearsal: Rehearsal | None,
     answers: Mapping[str, int],
@@ -62,7 +62,7 @@ def assumptions_of(
     return tuple(found)
 
 
-def _devices(groups: tuple[Group, ...], footprint: Footprint) -> Iterator[Assumption]:
+def _devices(groups: tuple[DeviceGroup, ...], footprint: Footprint) -> Iterator[Assumption]:
     for group in groups:
         device = group.device
         if device is not None:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from evomerge.check.devices import Group
 from evomerge.check.memory import Memory, memory_of, parameters_of
 from evomerge.check.plan import Plan, plan_job
 from evomerge.check.timing import Timing, Untimed, measure
 from evomerge.evaluate import Say, ShownItem, Split, TaskFacts, leaves_of
-from evomerge.job import ComputeSpec, JobSpec, ObjectiveSpec
+from evomerge.job import ComputeSpec, DeviceGroup, JobSpec, ObjectiveSpec
 from evomerge.search import Forecast, PhaseForecast, forecast
 from evomerge.workers import PreparedJob
 
@@ -152,7 +151,7 @@ def check_job(
     within: float,
     timing_s: float | None,
     say: Say,
-    devices: tuple[Group, ...] = (),
+    devices: tuple[DeviceGroup, ...] = (),
     compute: ComputeSpec | None = None,
 ) -> CheckReport:
     """The report on a prepared job.

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evomerge.check.devices import Device
 from evomerge.check.footprint import Footprint
 from evomerge.check.workload import HIGH, Work
+from evomerge.job import PlannedDevice
 
 Span = tuple[float, float]
 """The least and the most, here seconds."""
@@ -66,7 +66,7 @@ def moved_on(footprint: Footprint, memory_bytes: float) -> Moved:
     )
 
 
-def merge_s(footprint: Footprint, device: Device, moved: Moved) -> Span:
+def merge_s(footprint: Footprint, device: PlannedDevice, moved: Moved) -> Span:
     """Seconds of a merge; at worst what is streamed comes from the disk each time."""
     if not footprint.written_bytes:
         return 0.0, 0.0
@@ -80,7 +80,7 @@ def merge_s(footprint: Footprint, device: Device, moved: Moved) -> Span:
     return least, most + moved.streamed / DISK_BYTES_S
 
 
-def part_s(work: Work, footprint: Footprint, device: Device) -> Span:
+def part_s(work: Work, footprint: Footprint, device: PlannedDevice) -> Span:
     """Seconds to answer the items of a part, without the work of the tasks' own code."""
     least, most = (_part_s(work, footprint, device, end) for end in (0, 1))
     return least, most
@@ -93,7 +93,7 @@ def passes_of(work: Work) -> tuple[int, int]:
     return math.ceil(work.read_tokens / _PASS_TOKENS), rounds * work.longest_answer
 
 
-def _part_s(work: Work, footprint: Footprint, device: Device, end: int) -> float:
+def _part_s(work: Work, footprint: Footprint, device: PlannedDevice, end: int) -> float:
     passes, steps = passes_of(work)
     longer = HIGH if end else 1.0
     longer = min(longer, max(1.0, work.cut))

@@ -117,8 +117,8 @@ def check(
     """
     with answering():
         from evomerge.api import check as look
-        from evomerge.check import read_prices
         from evomerge.cli.progress import show_checking
+        from evomerge.job import read_prices
 
         report = look(
             job,

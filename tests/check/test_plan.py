@@ -15,14 +15,13 @@ from typer.testing import CliRunner
 
 import evomerge
 from evomerge.check import CheckReport
-from evomerge.check.devices import DEVICES, read_devices, read_prices
 from evomerge.check.fit import findings_of, place
 from evomerge.check.footprint import footprint_of
 from evomerge.check.plan import Plan, _makespan
 from evomerge.check.workload import _distinct, work_of
 from evomerge.cli import app
 from evomerge.errors import InputError
-from evomerge.job import ComputeSpec
+from evomerge.job import DEVICES, ComputeSpec, read_devices, read_prices
 from evomerge.search import PhaseForecast
 from evomerge.workers import prepare
 from tests.check.headers import LLAMA_70B, save_headers

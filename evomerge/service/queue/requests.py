@@ -21,7 +21,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from evomerge.check import known_devices
 from evomerge.documents import DEEPEST, is_deeper
 from evomerge.grid import GridSpec
 from evomerge.job import (
@@ -32,6 +31,7 @@ from evomerge.job import (
     ModelsSpec,
     Section,
     check_sections,
+    known_devices,
 )
 from evomerge.recipe import read_recipe
 from evomerge.service.queue.gpus import check_gpus

@@ -17,7 +17,7 @@ _ONE = re.compile(r"(?:(?P<count>\d+)\s*[xX×]\s*)?(?P<name>[A-Za-z][\w.-]*)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Device:
+class PlannedDevice:
     """A device, by its data sheet.
 
     memory_bytes: of one. memory_bytes_s: it reads or writes so many of its own memory.
@@ -37,9 +37,9 @@ class Device:
 
 def _gpu(
     name: str, *, gb: int, tb_s: float, link_gb_s: float, half: float, full: float, price: float
-) -> Device:
+) -> PlannedDevice:
     """half, full: tera operations in bfloat16 or float16, and in float32 without TF32."""
-    return Device(
+    return PlannedDevice(
         name=name,
         memory_bytes=gb * 10**9,
         memory_bytes_s=tb_s * 1e12,
@@ -50,7 +50,7 @@ def _gpu(
     )
 
 
-DEVICES: Mapping[str, Device] = {
+DEVICES: Mapping[str, PlannedDevice] = {
     device.name: device
     for device in (
         _gpu("B200", gb=180, tb_s=7.7, link_gb_s=64, half=2250, full=75, price=5.0),
@@ -71,7 +71,7 @@ ALIASES: Mapping[str, str] = {"A100": "A100-80GB", "H100-SXM": "H100", "H100-80G
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class DeviceGroup:
     """Devices of one kind. device: None for this machine's processor. price: of one for an hour.
 
     price_source: who says so.
@@ -79,12 +79,12 @@ class Group:
 
     name: str
     count: int
-    device: Device | None
+    device: PlannedDevice | None
     price: float
     price_source: str
 
 
-def read_devices(text: str, prices: Mapping[str, float] | None = None) -> tuple[Group, ...]:
+def read_devices(text: str, prices: Mapping[str, float] | None = None) -> tuple[DeviceGroup, ...]:
     """The devices of a text such as `8xH100` or `4xH100,4xA100-40GB`, those of one kind together.
 
     prices: name -> price of an hour, instead of the assumed one. Raises InputError.
@@ -102,7 +102,7 @@ def read_devices(text: str, prices: Mapping[str, float] | None = None) -> tuple[
                 f"prices: {name} is not among the devices; name one of {', '.join(counts)}"
             )
     return tuple(
-        Group(
+        DeviceGroup(
             name=name,
             count=count,
             device=DEVICES.get(name),
