@@ -13,12 +13,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from evomerge.check import roofline
 from evomerge.check.fit import CACHED_SHARE, Placed, findings_of, place
 from evomerge.check.footprint import Footprint, footprint_of
 from evomerge.check.plan_assumptions import Assumption, assumptions_of
 from evomerge.check.rehearsal import Rehearsal, Unmeasured, rehearse, tasks_s
-from evomerge.check.roofline import Moved, moved_on
+from evomerge.check.roofline import Moved, merge_s, moved_on, part_s, passes_of
 from evomerge.check.workload import HIGH, Work, expected_answers, part_of, work_of
 from evomerge.errors import InputError
 from evomerge.job import HERE, ComputeSpec, DeviceGroup
@@ -235,11 +234,11 @@ def _seconds_on(
     device = on.group.device
     if device is None:
         return None if rehearsal is None else _here(rehearsal, max(1.0, on.each))
-    merge = roofline.merge_s(footprint, device, moved_on(footprint, on.memory_bytes))
+    merge = merge_s(footprint, device, moved_on(footprint, on.memory_bytes))
 
     def seconds(items: Mapping[str, int], parts: int) -> Span:
         work = work_for(items, parts)
-        scored = roofline.part_s(work, footprint, device)
+        scored = part_s(work, footprint, device)
         least, most = (
             parts * (merge[end] + scored[end] + work.items * own_s[end]) for end in (0, 1)
         )
@@ -269,7 +268,7 @@ def _phase(
     work_for: Callable[[Mapping[str, int], int], Work],
 ) -> PhasePlan:
     work = work_for(phase.items, phase.parts)
-    passes, steps = roofline.passes_of(work)
+    passes, steps = passes_of(work)
     hours = None
     if useful:
         least, most = (
@@ -371,7 +370,7 @@ def _device(
         merge = None if rehearsal is None else rehearsal.merge_s
     else:
         moved = moved_on(footprint, on.memory_bytes)
-        merge = roofline.merge_s(footprint, device, moved)
+        merge = merge_s(footprint, device, moved)
     return DevicePlan(
         name=on.group.name,
         count=on.group.count,

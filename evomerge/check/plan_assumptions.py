@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from evomerge.check import roofline
 from evomerge.check.footprint import CONTEXT_BYTES, PROCESS_BYTES, RESIDENT_SHARE, Footprint
 from evomerge.check.rehearsal import Rehearsal
+from evomerge.check.roofline import DISK_BYTES_S, LAYER_S, LINK, MEMORY, OPERATIONS, TENSOR_S
 from evomerge.check.sizes import seconds_text, size_text
 from evomerge.check.workload import HIGH
 from evomerge.job import DeviceGroup
@@ -81,20 +81,20 @@ def _devices(groups: tuple[DeviceGroup, ...], footprint: Footprint) -> Iterator[
 
 def _gpus(own: Span, *, timed: bool) -> Iterator[Assumption]:
     shares = {
-        "operations": roofline.OPERATIONS,
-        "memory speed": roofline.MEMORY,
-        "link": roofline.LINK,
+        "operations": OPERATIONS,
+        "memory speed": MEMORY,
+        "link": LINK,
     }
     said = ", ".join(
         f"{worst:.0%} to {best:.0%} of its {of}" for of, (best, worst) in shares.items()
     )
     yield Assumption(what=f"a GPU reaches {said}", source="assumed; not measured with this engine")
-    fast, slow = roofline.LAYER_S
+    fast, slow = LAYER_S
     yield Assumption(
         what=f"{1000 * fast:g} to {1000 * slow:g} ms to start a layer of a pass",
         source="assumed; not measured",
     )
-    fast, slow = roofline.TENSOR_S
+    fast, slow = TENSOR_S
     yield Assumption(
         what=f"{1000 * fast:g} to {1000 * slow:g} ms to start the merge of a tensor",
         source="measured on one H200, 0.3 to 0.5 ms",
@@ -102,7 +102,7 @@ def _gpus(own: Span, *, timed: bool) -> Iterator[Assumption]:
     yield Assumption(
         what=f"{RESIDENT_SHARE:.0%} of a GPU's free memory keeps tensors of the models; the others "
         f"come from the machine's memory, at worst from a disk at "
-        f"{size_text(roofline.DISK_BYTES_S)}/s",
+        f"{size_text(DISK_BYTES_S)}/s",
         source="the merge engine; the disk is assumed",
     )
     yield Assumption(
