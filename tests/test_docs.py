@@ -301,6 +301,14 @@ def test_a_table_becomes_a_task_as_it_is_written(
     assert (beside_the_examples / "sums-again" / "README.md").is_file()
 
 
+def test_a_plan_is_printed_as_it_is_written(beside_the_examples: Path) -> None:
+    (command,) = blocks(PAGES["plan.md"], "")
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    (shown,) = blocks(PAGES["plan.md"], "text")
+    assert result.stdout.rstrip().endswith("\n" + shown.rstrip())
+
+
 def test_the_way_from_a_table_to_a_better_model_is_gone_as_it_is_written(
     beside_the_examples: Path,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ from evomerge.errors import EvomergeError, InputError, one_line
 if TYPE_CHECKING:
     from evomerge.check import CheckReport
     from evomerge.evaluate import Say
-    from evomerge.job import JobSpec
+    from evomerge.job import DeviceGroup, JobSpec
     from evomerge.search import Observe
+    from evomerge.workers import PreparedJob
 
 TIMING_S = 20.0
 """Seconds for the timing, once the base is loaded."""
@@ -30,6 +31,8 @@ def check(
     observe: Observe = ignore,
     say: Say | None = None,
     ray_address: str | None = None,
+    devices: str | None = None,
+    prices: Mapping[str, float] | None = None,
 ) -> CheckReport:
     """Check a job as a search does, and say what the search would score, and about how long.
 
@@ -44,9 +47,14 @@ def check(
         observe: called when the checks begin.
         say: called with what the worker has to say, for example on a shortage of memory.
         ray_address: as in `search`; time and memory are then those of the cluster.
+        devices: plan the search for these, such as "8xH100" or "4xH100,4xA100-40GB": memory, disk,
+            work, hours and cost. "CPU" is this machine, which is measured for about 20 seconds. No
+            model is loaded and no weight is checked; headers of the models' files are enough.
+        prices: of a device for an hour, in US dollars, as {"H100": 2.5}, instead of assumed ones.
 
     Returns:
-        Models, tasks with items and texts, the phases of the search, time and memory.
+        Models, tasks with items and texts, the phases of the search, time and memory. With
+        `devices`, the plan instead of time and memory here.
 
     Raises:
         InputError: as `search`, with the same line.
@@ -63,7 +71,11 @@ def check(
     if not 0.0 < within < 0.5:
         raise InputError(f"within: {within:g} is outside (0, 0.5); give a part of 1, as 0.05")
     spec = read_job(job, set)
-    preparation = prepare_new(spec, observe, ray_address)
+    groups = _groups(devices, prices)
+    if groups:
+        preparation = _prepare_unloaded(spec, observe)
+    else:
+        preparation = prepare_new(spec, observe, ray_address)
     from evomerge.check import check_job
     from evomerge.evaluate import hush
 
@@ -73,8 +85,40 @@ def check(
         timing_s=TIMING_S if timing else None,
         say=say or hush,
         ray_address=ray_address,
+        devices=groups,
+        compute=spec.compute,
     )
     return replace(report, notes=(*report.notes, *_notes_on_run(spec)))
+
+
+def _groups(devices: str | None, prices: Mapping[str, float] | None) -> tuple[DeviceGroup, ...]:
+    """The devices to plan for; none without `devices`. Raises InputError."""
+    if devices is None:
+        if prices:
+            raise InputError("prices: there are no devices to pay for; name devices")
+        return ()
+    from evomerge.job import read_devices
+
+    return read_devices(devices, prices)
+
+
+def _prepare_unloaded(spec: JobSpec, observe: Observe) -> PreparedJob:
+    """Prepare a job for other devices than this machine's. Raises InputError.
+
+    What concerns this machine is left out (its device, workers and engine), and so is every check
+    that reads weights.
+    """
+    from evomerge.api.arguments import check_names_of
+
+    check_names_of(spec)
+    from evomerge.search import Checking
+    from evomerge.workers import pin, prepare
+
+    here = spec.compute.model_copy(update={"device": "auto", "workers": 1})
+    observe(Checking())
+    preparation = prepare(pin(spec.model_copy(update={"compute": here})))
+    preparation.check_rows()
+    return preparation
 
 
 def _notes_on_run(spec: JobSpec) -> Iterator[str]:

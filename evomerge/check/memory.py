@@ -20,7 +20,7 @@ from evomerge.workers import (
     share_there,
 )
 
-_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def memory_of(preparation: PreparedJob, *, ray_address: str | None = None) -> Me
         model_bytes=model_bytes,
         live_bytes=max(model_bytes, live_bytes),
         merge_bytes=largest * 4 * (len(sources) + 1),
-        files_bytes=_weight_files(sources),
+        files_bytes=weight_files(sources),
         cache_bytes=int(compute.cache_gb * 10**9),
         prefix_bytes=int(compute.prefix_gb * 10**9) if routed else 0,
         device=device,
@@ -104,10 +104,10 @@ def parameters_of(source: Source) -> int:
 
 
 def _bytes_of(source: Source, dtype: DType) -> int:
-    return parameters_of(source) * _BYTES[dtype]
+    return parameters_of(source) * BYTES[dtype]
 
 
-def _weight_files(sources: Iterable[Source]) -> int:
+def weight_files(sources: Iterable[Source]) -> int:
     """Bytes of all files of weights, each once."""
     paths = {
         path.resolve()

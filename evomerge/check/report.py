@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evomerge.check.memory import Memory, memory_of, parameters_of
+from evomerge.check.plan import Plan, plan_job
 from evomerge.check.timing import Timing, Untimed, measure
 from evomerge.evaluate import Say, ShownItem, Split, TaskFacts, leaves_of
-from evomerge.job import JobSpec, ObjectiveSpec
+from evomerge.job import ComputeSpec, DeviceGroup, JobSpec, ObjectiveSpec
 from evomerge.search import Forecast, PhaseForecast, forecast
 from evomerge.workers import PreparedJob
 
@@ -93,7 +94,8 @@ class CheckReport:
     one score, or `front`. tasks: of the job, those that are only reported last. forecast: models
     and items of every phase. within, items_within: a score near 0.5 is known to `within` with so
     many items. timing, hours: None if nothing was timed, or if the time of the search is not known.
-    notes: on what was found, a sentence each.
+    plan: on devices that were named; nothing of this machine is timed then but for it. notes: on
+    what was found, a sentence each.
     """
 
     job: str
@@ -107,6 +109,7 @@ class CheckReport:
     timing: Timing | None
     hours: Hours | None
     memory: Memory
+    plan: Plan | None = None
     notes: tuple[str, ...] = field(default=())
 
     def lines(self) -> list[str]:
@@ -149,22 +152,31 @@ def check_job(
     timing_s: float | None,
     say: Say,
     ray_address: str | None = None,
+    devices: tuple[DeviceGroup, ...] = (),
+    compute: ComputeSpec | None = None,
 ) -> CheckReport:
     """The report on a prepared job.
 
     within: half the width of the interval that is wanted. timing_s: seconds for the timing; None to
     leave it out. say: called with what the worker has to say. ray_address: of the cluster whose
-    time and memory are asked. Raises InputError, SelfCheckError, WorkerError.
+    time and memory are asked. devices: to plan for; then no model is loaded. compute: of the job as
+    it was written, for the plan. Raises InputError, SelfCheckError, WorkerError.
     """
     wanted = items_for(within)
     notes = list(preparation.notes)
     timing = None
-    if timing_s is not None:
+    plan = None
+    if devices:
+        plan, planned = plan_job(
+            preparation, devices, compute=compute or preparation.job.compute, limit_s=timing_s
+        )
+    elif timing_s is not None:
         try:
             timing = measure(preparation, limit_s=timing_s, say=say, ray_address=ray_address)
         except Untimed as error:
             notes.append(f"nothing could be timed: {error}")
-    planned = forecast(preparation, None if timing is None else timing.candidate_s)
+    if plan is None:
+        planned = forecast(preparation, None if timing is None else timing.candidate_s)
     return CheckReport(
         job=preparation.job.name,
         models=_models(preparation),
@@ -177,6 +189,7 @@ def check_job(
         timing=timing,
         hours=None if timing is None else _hours(planned.phases, timing),
         memory=memory_of(preparation, ray_address=ray_address),
+        plan=plan,
         notes=tuple(notes),
     )
 
@@ -234,7 +247,7 @@ def _task(preparation: PreparedJob, task: str) -> TaskCheck:
 
 
 def _hours(phases: tuple[PhaseForecast, ...], timing: Timing) -> Hours:
-    each = [timing.candidate_s(phase.items) / 3600 for phase in phases]
+    each = [timing.candidate_s(phase.items, merges=phase.parts) / 3600 for phase in phases]
     return Hours(
         phases=tuple(
             (phase.models[0] * hours, phase.models[1] * hours)

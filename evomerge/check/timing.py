@@ -39,9 +39,14 @@ class Timing:
     device: str
     workers: int
 
-    def candidate_s(self, items: Mapping[str, int]) -> float:
-        """Seconds that a worker needs for a candidate with so many items of each task."""
-        return self.merge_s + sum(count * self.item_s[task] for task, count in items.items())
+    def candidate_s(self, items: Mapping[str, int], merges: int = 1) -> float:
+        """Seconds that a worker needs for a candidate with so many items of each task.
+
+        merges: how often it is made; a race scores it in parts, each after a merge.
+        """
+        return merges * self.merge_s + sum(
+            count * self.item_s[task] for task, count in items.items()
+        )
 
 
 class Untimed(Exception):

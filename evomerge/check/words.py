@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from evomerge.check.plan_words import plan_lines
+from evomerge.check.sizes import seconds_text, size_text
 from evomerge.report import count_text, estimate_text
 from evomerge.search import PhaseForecast
 
@@ -21,18 +23,28 @@ _NAMED_GENES = 6
 def lines_of(report: CheckReport) -> list[str]:
     """The whole report, line by line."""
     return [
-        f"{report.job}: a search accepts this job"
-        + ("." if report.timing else ", as far as this shows without running a model."),
+        f"{report.job}: a search accepts this job" + _as_far(report),
         "",
         *_models(report),
         *_space(report),
         *_goals(report),
         *(line for task in report.tasks for line in _task(task, report)),
         *_plan(report),
-        *_time(report),
-        *_memory(report),
+        *(_here(report) if report.plan is None else plan_lines(report.plan)),
         *(f"note: {note}" for note in report.notes),
     ]
+
+
+def _as_far(report: CheckReport) -> str:
+    if report.plan is not None:
+        return ", as far as headers and tasks show: no model was loaded, and no weight checked."
+    return "." if report.timing else ", as far as this shows without running a model."
+
+
+def _here(report: CheckReport) -> Iterator[str]:
+    """Time and memory on this machine."""
+    yield from _time(report)
+    yield from _memory(report)
 
 
 def _models(report: CheckReport) -> Iterator[str]:
@@ -164,8 +176,8 @@ def _time(report: CheckReport) -> Iterator[str]:
         yield "  not measured"
         return
     for task, seconds in timing.item_s.items():
-        yield f"  {task}: {_seconds(seconds)} an item ({timing.items[task]} at once)"
-    yield f"  a merge: {_seconds(timing.merge_s)}"
+        yield f"  {task}: {seconds_text(seconds)} an item ({timing.items[task]} at once)"
+    yield f"  a merge: {seconds_text(timing.merge_s)}"
     least, most = hours.total
     low, high = estimate_text(3600 * least), estimate_text(3600 * most)
     spread = low if low == high else f"{low} to {high.removeprefix('about ')}"
@@ -183,26 +195,26 @@ def _memory(report: CheckReport) -> Iterator[str]:
     routes = memory.live_bytes > memory.model_bytes
     held = "the layers of all models" if routes else "one model"
     yield (
-        f"  a worker holds {held}: {_size(memory.live_bytes)} on {memory.device}; the texts of a "
-        "batch come on top"
+        f"  a worker holds {held}: {size_text(memory.live_bytes)} on {memory.device}; the texts of "
+        "a batch come on top"
     )
-    yield f"  a merge works on one tensor of all models at a time: {_size(memory.merge_bytes)}"
+    yield f"  a merge works on one tensor of all models at a time: {size_text(memory.merge_bytes)}"
     if memory.prefix_bytes:
-        yield f"  routes share hidden states: up to {_size(memory.prefix_bytes)}"
+        yield f"  routes share hidden states: up to {size_text(memory.prefix_bytes)}"
     yield (
-        f"  the files of the models have {_size(memory.files_bytes)}; the system keeps them in "
+        f"  the files of the models have {size_text(memory.files_bytes)}; the system keeps them in "
         "memory while there is room"
     )
     yield (
-        f"  on disk, beside the record: up to {_size(memory.cache_bytes)} of results that depend "
-        "on the models alone"
+        f"  on disk, beside the record: up to {size_text(memory.cache_bytes)} of results that "
+        "depend on the models alone"
     )
     where = f"{memory.device} of the node {memory.node}" if memory.node else memory.device
-    yield f"  {where}: {_size(memory.device_bytes)}, {_size(memory.free_bytes)} free now"
+    yield f"  {where}: {size_text(memory.device_bytes)}, {size_text(memory.free_bytes)} free now"
     if memory.needed_bytes > memory.free_bytes:
         yield (
-            f"  that is less than the {_size(memory.needed_bytes)} that the models need at least: "
-            "free memory, or take a smaller compute.dtype or fewer compute.workers"
+            f"  that is less than the {size_text(memory.needed_bytes)} that the models need at "
+            "least: free memory, or take a smaller compute.dtype or fewer compute.workers"
         )
 
 
@@ -211,17 +223,6 @@ def _number(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g}{name}"
     return str(count)
-
-
-def _size(count: int) -> str:
-    for size, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= size:
-            return f"{count / size:.3g} {name}"
-    return f"{count} bytes"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _range(least: int, most: int) -> str:

@@ -36,9 +36,11 @@ from evomerge.cli.lists import lists
 from evomerge.cli.options import (
     AsAdapter,
     AsJson,
+    Devices,
     GridFile,
     JobFile,
     Overrides,
+    Price,
     Public,
     Push,
     Rank,
@@ -105,6 +107,8 @@ def check(
     overrides: Overrides = None,
     within: Within = 0.05,
     timing: Timing = True,
+    devices: Devices = None,
+    price: Price = None,
     ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
@@ -115,6 +119,7 @@ def check(
     with answering():
         from evomerge.api import check as look
         from evomerge.cli.progress import show_check, show_checking
+        from evomerge.job import read_prices
 
         report = look(
             job,
@@ -124,6 +129,8 @@ def check(
             observe=show_checking,
             say=say_note,
             ray_address=ray_address,
+            devices=devices,
+            prices=read_prices(price),
         )
         show_check(report, as_json=as_json)
 

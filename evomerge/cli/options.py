@@ -80,4 +80,15 @@ Within = Annotated[
 Timing = Annotated[
     bool, typer.Option("--timing/--no-timing", help="Time the base for about 20 seconds.")
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        help="Plan the search for these devices instead, loading nothing: 8xH100, or "
+        "4xH100,4xA100-40GB. CPU is this machine, which is measured.",
+    ),
+]
+Price = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DEVICE=DOLLARS", help="Price of a device for an hour: H100=2.5."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

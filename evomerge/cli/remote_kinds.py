@@ -25,9 +25,11 @@ from evomerge.cli.endings import say, say_error
 from evomerge.cli.options import (
     AsJson,
     CalibrationDType,
+    Devices,
     GridFile,
     JobFile,
     Overrides,
+    Price,
     SplitName,
     Timing,
     Track,
@@ -56,6 +58,8 @@ def check(
     overrides: Overrides = None,
     within: Within = 0.05,
     timing: Timing = True,
+    devices: Devices = None,
+    price: Price = None,
     project: Project = None,
     name: Name = None,
     priority: Priority = None,
@@ -78,7 +82,17 @@ def check(
             max_duration=max_duration,
             retries=retries,
         )
-        made = server.check(job, set=overrides, within=within, timing=timing, **options)
+        from evomerge.job import read_prices
+
+        made = server.check(
+            job,
+            set=overrides,
+            within=within,
+            timing=timing,
+            devices=devices,
+            prices=read_prices(price),
+            **options,
+        )
         _go_on(server, made, detach=detach, as_json=as_json)
 
 

@@ -12,6 +12,13 @@ from .file import parse_sections as parse_sections
 from .file import shipped_folder as shipped_folder
 from .job import JobSpec as JobSpec
 from .job import StageSpec as StageSpec
+from .planned_devices import DEVICES as DEVICES
+from .planned_devices import HERE as HERE
+from .planned_devices import DeviceGroup as DeviceGroup
+from .planned_devices import PlannedDevice as PlannedDevice
+from .planned_devices import known_devices as known_devices
+from .planned_devices import read_devices as read_devices
+from .planned_devices import read_prices as read_prices
 from .sections import ANYWHERE as ANYWHERE
 from .sections import ENGINES_GROUP as ENGINES_GROUP
 from .sections import Aggregate as Aggregate

@@ -13,6 +13,7 @@ from evomerge.evaluate import Phase, Split, share_evenly
 from evomerge.optimize import choose_population
 from evomerge.search.baselines import Baselines, parent_labels
 from evomerge.search.budget import Budget
+from evomerge.search.race import count_blocks
 from evomerge.search.sampling.samplers import sampler_of
 from evomerge.search.selection.front import CANDIDATES_PER_FINALIST, MOST_CANDIDATES
 from evomerge.space import switches_of
@@ -29,13 +30,17 @@ _COUNTED = 16
 class PhaseForecast:
     """Models that are scored in a phase.
 
-    models: the least and the most. items: of each model on average, task by task.
+    models: the least and the most. items: of each model on average, task by task. parts: in which
+    a model gets its items; each is a merge of its own. at_once: models that are scored side by side
+    before others come.
     """
 
     phase: Phase
     stage: str
     models: tuple[int, int]
     items: Mapping[str, int]
+    parts: int = 1
+    at_once: int = 1
 
     @property
     def total_items(self) -> tuple[int, int]:
@@ -154,7 +159,12 @@ def _search(
         return searched, None
     items = {task: round(count / models) for task, count in counts.items()}
     return searched, PhaseForecast(
-        phase="search", stage=searched.name, models=(models, models), items=items
+        phase="search",
+        stage=searched.name,
+        models=(models, models),
+        items=items,
+        parts=count_blocks(min(items.values()), races=job.races),
+        at_once=budget.population + budget.elites,
     )
 
 
@@ -218,6 +228,7 @@ def _baselines(preparation: PreparedJob) -> PhaseForecast:
         stage="",
         models=(min(counts), max(counts)),
         items=items,
+        at_once=max(counts),
     )
 
 
@@ -244,6 +255,7 @@ def _validation(preparation: PreparedJob, baselines: tuple[int, int]) -> PhaseFo
         stage=preparation.search.name,
         models=models,
         items=_sizes(preparation, "validation"),
+        at_once=models[1],
     )
 
 
@@ -260,4 +272,5 @@ def _test(preparation: PreparedJob, validated: tuple[int, int]) -> PhaseForecast
         stage="",
         models=models,
         items=_sizes(preparation, "test"),
+        at_once=models[1],
     )

@@ -13,7 +13,7 @@ from evomerge.evaluate import Candidate, CandidateKey, leaves_of
 from evomerge.search.baselines import parent_labels
 from evomerge.search.budget import Fidelity
 from evomerge.search.ledger import Ledger
-from evomerge.search.race import LEAST_OF_TASK, MOST_BLOCKS, Race, Runner, rank_fitness
+from evomerge.search.race import LEAST_OF_TASK, Race, Runner, count_blocks, rank_fitness
 from evomerge.search.sampling.draws import ItemDraws
 from evomerge.search.sampling.elites import Elite, Elites, Measured
 from evomerge.study import ESTIMATES, GENERATION_ITEMS, Trial
@@ -136,10 +136,8 @@ class Generations:
         would have too few items of some task.
         """
         counts = self._draws.counts(items)
-        least = min(counts.values())
-        blocks, fold = 1, 1
-        if self._races and least >= LEAST_OF_TASK:
-            blocks = min(MOST_BLOCKS, least // LEAST_OF_TASK)
+        blocks, fold = count_blocks(min(counts.values()), races=self._races), 1
+        if self._races and min(counts.values()) >= LEAST_OF_TASK:
             twice = {task: 2 * count for task, count in counts.items()}
             if self._evaluation.draws_afresh and self._draws.counts(2 * items) == twice:
                 fold = 2

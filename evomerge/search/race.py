@@ -124,6 +124,15 @@ LEAST_OF_TASK = 8
 MOST_BLOCKS = 4
 """Most blocks that an unstopped candidate is sure to get; a race has as many more to give."""
 
+
+def count_blocks(least: int, *, races: bool) -> int:
+    """Blocks that every candidate is scored on unless it is stopped.
+
+    least: items of the task that has the fewest. races: whether the job stops candidates early.
+    """
+    return min(MOST_BLOCKS, least // LEAST_OF_TASK) if races and least >= LEAST_OF_TASK else 1
+
+
 _STREAM = 0x72616365
 """Keeps the random bits of races apart from those of draws."""
 

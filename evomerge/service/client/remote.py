@@ -109,10 +109,18 @@ class Server:
         set: Changes = None,
         within: float = 0.05,
         timing: bool = True,
+        devices: str | None = None,
+        prices: Mapping[str, float] | None = None,
         **options: Unpack[QueueOptions],
     ) -> RemoteJob[CheckReport]:
         """Submit the check of a job; the arguments are those of `evomerge.check` and `submit`."""
-        request = {"job": job_document(job, set), "within": within, "timing": timing}
+        request = {
+            "job": job_document(job, set),
+            "within": within,
+            "timing": timing,
+            "devices": devices,
+            "prices": dict(prices or {}),
+        }
         return self.submit("check", request, **options)
 
     def grid(

@@ -173,6 +173,18 @@ class NewCheck(_NewJob):
         default=0.05, gt=0, lt=0.5, description="Wanted half width of a score's 95% interval."
     )
     timing: bool = Field(default=True, description="Time the base for about 20 seconds.")
+    devices: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Plan the search for these devices instead, loading no model.",
+        examples=["8xH100"],
+    )
+    prices: dict[str, float] = Field(
+        default={},
+        description="Price of a device for an hour, in US dollars.",
+        examples=[{"H100": 2.5}],
+    )
 
 
 class NewGrid(_NewJob):

@@ -2,7 +2,7 @@
 
     search       a JobSpec
     grid         a GridSpec
-    check        job: a JobSpec; within, timing: as `evomerge.check`
+    check        job: a JobSpec; within, timing, devices, prices: as `evomerge.check`
     evaluation   job: a JobSpec; model: a reference, or recipe: a recipe; split: its items
     calibration  models, text and options as `evomerge.calibrate`
     export       of the job's parent, a search: see `queue/exports.py`
@@ -17,9 +17,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from evomerge.documents import DEEPEST, is_deeper
 from evomerge.grid import GridSpec
@@ -31,6 +31,7 @@ from evomerge.job import (
     ModelsSpec,
     Section,
     check_sections,
+    known_devices,
 )
 from evomerge.recipe import read_recipe
 from evomerge.service.queue.exports import complete_export
@@ -53,6 +54,8 @@ class CheckRequest(Section):
     job: dict[str, Any]
     within: float = Field(default=0.05, gt=0.0, lt=0.5)
     timing: bool = True
+    devices: Annotated[str, AfterValidator(known_devices)] | None = Field(None, max_length=1000)
+    prices: dict[str, float] = Field(default_factory=dict)
 
 
 class EvaluationRequest(Section):

@@ -182,6 +182,8 @@ def check(attempt: Attempt) -> Mapping[str, Any]:
         timing=asked["timing"],
         say=attempt.say,
         ray_address=attempt.settings.ray_address,
+        devices=asked.get("devices"),
+        prices=asked.get("prices"),
     )
     for line in report.lines():
         print(line, flush=True)

@@ -162,6 +162,7 @@ def test_validation_shows_the_whole_job_and_keeps_nothing(house: House) -> None:
     "document",
     [
         {"kind": "check", "job": JOB, "timing": False},
+        {"kind": "check", "job": JOB, "devices": "8xH100", "prices": {"H100": 2.5}},
         {"kind": "evaluation", "job": JOB, "model": "base"},
         {
             "kind": "evaluation",
@@ -174,6 +175,13 @@ def test_other_kinds_of_jobs_are_taken(house: House, document: dict[str, Any]) -
     answer = house.post("/jobs", document)
     assert answer.status_code == 201, answer.text
     assert answer.json()["kind"] == document["kind"]
+
+
+def test_devices_that_no_table_has_are_refused(house: House) -> None:
+    answer = house.post("/jobs", {"kind": "check", "job": JOB, "devices": "8xH10"})
+    assert answer.status_code == 422
+    assert answer.json()["field"] == "devices"
+    assert "did you mean H100?" in answer.text
 
 
 def test_jobs_are_listed_by_filters_and_in_pages(house: House) -> None:

@@ -107,7 +107,9 @@ def test_other_kinds_give_results_in_plain_values(
             for name in ("first", "second")
         ],
     }
-    check = service.run(service.submit("check", {"job": job, "timing": False}))
+    asked = {"job": job, "timing": False, "devices": "8xH100", "prices": {"H100": 2.0}}
+    check = service.run(service.submit("check", asked))
+    assert check["report"]["plan"]["devices"][0]["price"] == 2.0
     assert [task["name"] for task in check["report"]["tasks"]] == ["sums_choice", "sums_said"]
     alone = service.run(service.submit("evaluation", {"job": job, "model": "first"}))
     merged = service.run(service.submit("evaluation", {"job": job, "recipe": recipe}))

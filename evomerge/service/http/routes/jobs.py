@@ -216,7 +216,8 @@ def _request(
             return as_mapping(new.grid, new.set, where="grid")
         case NewCheck():
             job = as_mapping(new.job, new.set, where="job")
-            return {"job": job, "within": new.within, "timing": new.timing}
+            left_out = {"kind", "job", "set", *_SHARED}
+            return {"job": job, **new.model_dump(exclude=left_out)}
         case NewEvaluation():
             job = as_mapping(new.job, new.set, where="job")
             recipe = None if new.recipe is None else as_mapping(new.recipe, {}, where="recipe")
