@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge.errors import RunError
+from evomerge.errors import RunError, WorkerError
 from evomerge.evaluate import Say, StockOptions, TaskItems, hash_tasks, hush
 from evomerge.export.manifest import MANIFEST
 from evomerge.export.verification import Verification, check_peft, verify
@@ -96,7 +96,10 @@ class NodeVerifier:
         *,
         base: Source | None = None,
     ) -> Verification:
-        """As `verify`, on the node. base: the model that `folder` holds an adapter over."""
+        """As `verify`, on the node. base: the model that `folder` holds an adapter over.
+
+        Raises WorkerError if the node is lost; the folder stays.
+        """
         asked = _Asked(
             folder=folder.absolute(),
             manifest_sha256=_sha256(folder / MANIFEST),
@@ -107,7 +110,10 @@ class NodeVerifier:
             recorded=recorded,
             options=options,
         )
-        found: Verification = self._process.call("verify", asked, tell=self._say)
+        try:
+            found: Verification = self._process.call("verify", asked, tell=self._say)
+        except WorkerError as error:
+            raise WorkerError(f"{error}; {folder} is written, and not verified") from error
         return found
 
     def _sees(self, out: Path) -> bool:

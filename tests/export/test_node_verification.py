@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from evomerge.errors import EvomergeError, RunError
+from evomerge.errors import EvomergeError, RunError, WorkerError
 from evomerge.export import node_verification
 from evomerge.workers.cluster import Share
-from tests.export.conftest import Searched
+from tests.export.conftest import Searched, contents
 
 
 class Process:
@@ -80,6 +80,18 @@ def test_a_node_that_sees_another_folder_is_refused(
     (stale / "manifest.json").write_text((stale / "manifest.json").read_text() + "\n")
     with pytest.raises(RunError, match=r"stale: it is not the folder that the command has written"):
         on_node(tmp_path / "out", lambda folder: stale)
+
+
+def test_a_node_that_is_lost_leaves_a_whole_folder_and_says_so(
+    exported: Path, on_node: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*given: Any, **named: Any) -> None:
+        raise WorkerError("the process on the node 127.0.0.3 is gone, or its machine is; try again")
+
+    monkeypatch.setattr(Process, "call", lose)
+    with pytest.raises(WorkerError, match=r"try again; .*/out is written, and not verified$"):
+        on_node(tmp_path / "out", lambda folder: folder)
+    assert contents(tmp_path / "out") == contents(exported)
 
 
 def test_a_file_of_the_folder_that_differs_on_the_node_is_found(
