@@ -1,5 +1,8 @@
 from .answers import answer_sheet as answer_sheet
 from .arguments import read_job as read_job
+from .base_result import BaseResult as BaseResult
+from .base_result import Gain as Gain
+from .base_result import Winner as Winner
 from .checks import check as check
 from .drafts import CANDIDATES as CANDIDATES
 from .drafts import ImportedJob as ImportedJob
@@ -16,16 +19,15 @@ from .found import found_spaces as found_spaces
 from .found import found_tasks as found_tasks
 from .found import plain_task as plain_task
 from .grids import grid as grid
+from .grids import read_grid as read_grid
 from .models import calibrate as calibrate
 from .models import evaluate as evaluate
 from .models import merge as merge
 from .records import figures_of as figures_of
+from .records import read_items as read_items
 from .records import read_record as read_record
-from .records import read_winner as read_winner
 from .records import recipe_text as recipe_text
-from .result import Gain as Gain
 from .result import SearchResult as SearchResult
-from .result import Winner as Winner
 from .searches import export as export
 from .searches import open_run as open_run
 from .searches import repair as repair
@@ -33,7 +35,9 @@ from .searches import report as report
 from .searches import resume as resume
 from .searches import search as search
 from .series import coefficients_over_depth as coefficients_over_depth
+from .tables import item_table as item_table
 from .tables import read_summary as read_summary
 from .tables import score_table as score_table
+from .tables import shown_metrics as shown_metrics
 from .tasks import describe_table as describe_table
 from .tasks import task_from_file as task_from_file

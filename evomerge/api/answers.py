@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import RunError
 from evomerge.evaluate import Split
@@ -66,8 +66,8 @@ def _refuse_elsewhere(study: Study, sheet: AnswerSheet, item: int) -> None:
         )
 
 
-def answer_table(sheet: AnswerSheet) -> pandas.DataFrame:
-    """A row for each item and model of a sheet."""
+def answer_table(items: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
+    """A row for each item and model; items: of a sheet, in plain values."""
     import pandas
 
     rows = [
@@ -76,7 +76,7 @@ def answer_table(sheet: AnswerSheet) -> pandas.DataFrame:
             **given,
             **{name: asked[name] for name in ("prompt", "target", "choices")},
         }
-        for asked in sheet.to_json()["items"]
+        for asked in items
         for given in asked["answers"]
     ]
     table = pandas.DataFrame(rows, columns=_COLUMNS)

@@ -1,4 +1,4 @@
-"""What a search delivers: an export of its result, on disk and on the hub, and its report."""
+"""What a search delivers: recipes, exports on disk and on the hub, its report."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from evomerge.api.arguments import check_rank
 from evomerge.errors import RunError
 from evomerge.evaluate import CandidateKey, Say, hush
-from evomerge.search import Selection, chosen_outcome, outcome_of
+from evomerge.search import ChosenPoint, Selection, chosen_outcome, outcome_of
 from evomerge.study import check_trusted, read_study, refuse_grid
 
 if TYPE_CHECKING:
     from evomerge.export import ExportReport
+    from evomerge.recipe import Recipe
 
 
 def export_run(
@@ -72,3 +73,18 @@ def report_run(run_dir: Path, out: Path | None) -> Path:
 
         structure = open_source(study.job.models.base, where="models.base").structure
         return write_report(study, structure=structure, out=out or run_dir / "report.html")
+
+
+def recipe_of(run_dir: Path, *, trial: str | None = None, point: str | None = None) -> Recipe:
+    """The recipe of the winner, of a candidate, or of a point of the front.
+
+    Raises RunError as `export_run` does.
+    """
+    refuse_grid(run_dir)
+    if trial is not None and point is not None:
+        raise RunError("point: trial names a candidate already; give one of them")
+    with read_study(run_dir) as study:
+        if trial is not None:
+            return study.trial(CandidateKey.parse(trial)).recipe
+        chosen = chosen_outcome(study, point)
+        return (chosen.point if isinstance(chosen, ChosenPoint) else chosen).recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evomerge.api.arguments import Changes, as_yaml, plain, read_folder, written_changes
 from evomerge.api.searches import begin_checks, ignore
@@ -16,9 +16,26 @@ if TYPE_CHECKING:
     from evomerge.search import Observe
     from evomerge.track import Track
 
+Grid: TypeAlias = "str | Path | Mapping[str, Any] | GridSpec"
+"""A grid file, its content as a mapping, or a GridSpec."""
+
+
+def read_grid(grid: Grid, changes: Changes = None) -> GridSpec:
+    """Read and check a grid in any of its forms. Raises JobError in one line."""
+    from evomerge.grid import GridSpec, load_grid, parse_grid
+
+    if isinstance(grid, GridSpec):
+        if changes:
+            raise JobError("set: changes a grid file; change the GridSpec itself")
+        return grid
+    if isinstance(grid, Mapping):
+        text = as_yaml(plain(grid, "grid"))
+        return parse_grid(text, where="grid", overrides=written_changes(changes))
+    return load_grid(Path(grid), overrides=written_changes(changes))
+
 
 def grid(
-    grid: str | Path | Mapping[str, Any] | GridSpec,
+    grid: Grid,
     run_dir: str | Path | None = None,
     *,
     set: Changes = None,
@@ -51,19 +68,8 @@ def grid(
     Raises:
         InputError, WorkerError, StorageError: as `search`.
     """
-    from evomerge.grid import GridSpec, load_grid, parse_grid
-
-    file = None
-    if isinstance(grid, GridSpec):
-        if set:
-            raise JobError("set: changes a grid file; change the GridSpec itself")
-        request = grid
-    elif isinstance(grid, Mapping):
-        text = as_yaml(plain(grid, "grid"))
-        request = parse_grid(text, where="grid", overrides=written_changes(set))
-    else:
-        file = Path(grid)
-        request = load_grid(file, overrides=written_changes(set))
+    request = read_grid(grid, set)
+    file = Path(grid) if isinstance(grid, str | Path) else None
     from evomerge.track import track_searches
 
     tracked = track_searches(track, group=request.name, say=say or ignore)

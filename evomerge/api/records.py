@@ -5,17 +5,16 @@ Nothing here but the figures needs a large library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.api.arguments import read_folder
-from evomerge.api.result import SearchResult, Winner, row_of
-from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, read_summary
-from evomerge.recipe import read_recipe
-from evomerge.search import ChosenPoint, Front, Selection, chosen_outcome
+from evomerge.api.deliveries import recipe_of
+from evomerge.api.result import SearchResult, items_of, row_of
+from evomerge.evaluate import CandidateKey
+from evomerge.search import Front, Selection
 from evomerge.study import read_study, refuse_grid
 
 if TYPE_CHECKING:
@@ -29,14 +28,15 @@ class RecordView:
     status: as `evomerge status --json`. candidates: a row each, as `trials_dataframe` has them.
     outcome: None before the search has ended; else its kind (winner, front), verdict, better,
     headline, lines, gain, the models on the test items, and the winner or the points of the front.
-    series: values of the report's figure of the search and its population. job: as YAML.
+    series: values of the report's figure of the search and its population. result: what a
+    `BaseResult` is made of: the job as YAML, how many candidates there are, the whole outcome.
     """
 
     status: Mapping[str, Any]
     candidates: tuple[Mapping[str, Any], ...]
     outcome: Mapping[str, Any] | None
     series: Mapping[str, Any]
-    job: str
+    result: Mapping[str, Any]
 
 
 def read_record(run_dir: str | Path) -> RecordView:
@@ -52,7 +52,11 @@ def read_record(run_dir: str | Path) -> RecordView:
             candidates=tuple(row_of(trial) for trial in study.trials),
             outcome=None if result.outcome is None else _plain_outcome(result, result.outcome),
             series=series_of(study),
-            job=study.job.to_yaml(),
+            result={
+                "job": study.job.to_yaml(),
+                "candidates": result.candidates,
+                "outcome": None if result.outcome is None else result.outcome.to_json(),
+            },
         )
 
 
@@ -96,33 +100,24 @@ def _plain_outcome(result: SearchResult, outcome: SearchOutcome) -> dict[str, An
     return {"kind": "front", **shared}
 
 
-def read_winner(document: Mapping[str, Any]) -> Winner:
-    """The winner of an outcome in plain values."""
-    genome = document["genome"]
-    return Winner(
-        label=document["label"],
-        candidate=CandidateKey.parse(document["candidate"]),
-        recipe=read_recipe(document["recipe"], where="the winner's recipe"),
-        genome=None if genome is None else tuple(genome),
-        scores=read_summary(document["scores"]),
-    )
-
-
 def recipe_text(run_dir: str | Path, *, trial: str | None = None, point: str | None = None) -> str:
     """The recipe of the winner, of a point of the front, or of a candidate, as YAML.
 
     Raises RunError as `export` does.
     """
+    return recipe_of(read_folder(run_dir), trial=trial, point=point).to_yaml()
+
+
+def read_items(run_dir: str | Path, candidates: Sequence[str]) -> list[dict[str, Any]]:
+    """Item results of candidates in plain values, as `items_of` has them.
+
+    Raises RunError for a candidate that is not recorded, or whose results are lost or damaged.
+    """
     where = read_folder(run_dir)
     refuse_grid(where)
-    if trial is not None and point is not None:
-        raise RunError("point: trial names a candidate already; give one of them")
     with read_study(where) as study:
-        if trial is not None:
-            return study.trial(CandidateKey.parse(trial)).recipe.to_yaml()
-        chosen = chosen_outcome(study, point)
-        found = chosen.point if isinstance(chosen, ChosenPoint) else chosen
-        return found.recipe.to_yaml()
+        wanted = [study.trial(CandidateKey.parse(name)) for name in candidates]
+        return list(items_of(study, wanted))
 
 
 def figures_of(run_dir: str | Path) -> dict[str, dict[str, Any]]:

@@ -1,28 +1,18 @@
-"""The result of a search in Python: values, tables, and the next steps."""
+"""The result of a search whose record is here, in Python: values, tables, and the next steps."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.api.answers import answer_sheet, answer_table
-from evomerge.api.deliveries import export_run, report_run
-from evomerge.api.tables import score_table
-from evomerge.errors import RunError
-from evomerge.evaluate import CandidateKey, ScoreSummary, Split
-from evomerge.job import JobSpec
+from evomerge.api.base_result import BaseResult
+from evomerge.api.deliveries import export_run, recipe_of, report_run
+from evomerge.api.tables import item_table
+from evomerge.evaluate import CandidateKey, Split
 from evomerge.recipe import Recipe
-from evomerge.search import (
-    Front,
-    Point,
-    SearchOutcome,
-    Selection,
-    Verdict,
-    outcome_of,
-)
+from evomerge.search import outcome_of
 from evomerge.study import Study, Trial, read_study
 
 if TYPE_CHECKING:
@@ -31,43 +21,7 @@ if TYPE_CHECKING:
     from evomerge.export import ExportReport
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gain:
-    """The winner minus the best parent on the test items.
-
-    value, low, high: the difference of the combined scores and its interval. against: the best
-    parent. settled: whether the winner is surely above every parent and above the best model that
-    the search began with; if not, no gain may be claimed.
-    """
-
-    value: float
-    low: float
-    high: float
-    confidence: float
-    against: str
-    settled: bool
-
-    def __str__(self) -> str:
-        text = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}] against {self.against}"
-        return text if self.settled else f"{text}, not settled"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Winner:
-    """The winner of a search.
-
-    label: its name before it won. candidate: its record on the test items. genome: (n,) float64 in
-    [0, 1]; None if the search space cannot express it. scores: on the test items.
-    """
-
-    label: str
-    candidate: CandidateKey
-    recipe: Recipe
-    genome: tuple[float, ...] | None
-    scores: ScoreSummary
-
-
-class SearchResult:
+class SearchResult(BaseResult):
     """The state of a search by its record: finished, stopped, or still running elsewhere.
 
     Made by `evomerge.search`, `evomerge.resume` and `evomerge.open_run`. The outcome is read from
@@ -75,125 +29,38 @@ class SearchResult:
     """
 
     def __init__(self, study: Study) -> None:
-        self.run_dir: Path = study.run_dir
-        self.job: JobSpec = study.job
-        self.outcome: SearchOutcome | None = outcome_of(study)
-        self.candidates = len(study.trials_of("genome"))
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is an outcome."""
-        return self.outcome is not None
-
-    @property
-    def better(self) -> bool:
-        """Whether the outcome is above the best parent (or above the parents' front) at all."""
-        return self.outcome is not None and self.outcome.better
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """ "gained", "not settled" or "no gain"; None before the search has ended."""
-        return None if self.outcome is None else self.outcome.verdict
-
-    @property
-    def headline(self) -> str:
-        """The outcome in words; a gain is claimed only if it is settled."""
-        if self.outcome is None:
-            return f"Not finished: {self.candidates} candidates are recorded."
-        return self.outcome.headline()
-
-    @property
-    def gain(self) -> Gain | None:
-        """Winner minus best parent; None before the end, and for a front (see `outcome.gain`)."""
-        if not isinstance(self.outcome, Selection):
-            return None
-        interval = self.outcome.gain
-        return Gain(
-            value=interval.value,
-            low=interval.low,
-            high=interval.high,
-            confidence=interval.confidence,
-            against=self.outcome.best_parent,
-            settled=self.outcome.verdict == "gained",
+        super().__init__(
+            run_dir=study.run_dir,
+            job=study.job,
+            outcome=outcome_of(study),
+            candidates=len(study.trials_of("genome")),
         )
 
-    @property
-    def winner(self) -> Winner:
-        """The winner. Raises RunError before the search has ended, and if it has a front."""
-        if isinstance(self.outcome, Front):
-            raise RunError(f"{self.run_dir}: it ended with a front; see `front`")
-        if self.outcome is None:
-            raise RunError(f"{self.run_dir}: the search has not ended; see evomerge.resume")
-        return Winner(
-            label=self.outcome.winner,
-            candidate=self.outcome.test_key,
-            recipe=self.outcome.recipe,
-            genome=self.outcome.genome,
-            scores=self.outcome.test[0],
-        )
+    def recipe(  # noqa: D102
+        self, *, trial: str | CandidateKey | None = None, point: str | None = None
+    ) -> Recipe:
+        return recipe_of(self.run_dir, trial=None if trial is None else str(trial), point=point)
 
-    @property
-    def front(self) -> tuple[Point, ...]:
-        """The points of the front, the worst on the first axis first; empty for one winner."""
-        return self.outcome.points if isinstance(self.outcome, Front) else ()
-
-    def scores(self) -> pandas.DataFrame:
-        """Test scores: a row a model, columns (task/metric, value | low | high), 95% intervals.
-
-        "score" is the combined objective. A model may have two rows: as the winner, and with its
-        earlier name. Empty before the search has ended.
-        """
-        return score_table(self.tested)
-
-    def trials_dataframe(self) -> pandas.DataFrame:
-        """A row for each candidate, in the order of generation and place, finalists first.
-
-        Scores are on the candidate's own items. `task/metric` columns have the means, `gene: NAME`
-        columns the readable values of genes.
-        """
+    def trials_dataframe(self) -> pandas.DataFrame:  # noqa: D102
         import pandas
 
         with read_study(self.run_dir) as study:
             return pandas.DataFrame([row_of(trial) for trial in study.trials])
 
-    def items_dataframe(
+    def items_dataframe(  # noqa: D102
         self, candidates: str | CandidateKey | Iterable[str | CandidateKey] | None = None
     ) -> pandas.DataFrame:
-        """A row for each result on an item: candidate, task, item, metric, value.
-
-        candidates: one or some (as `trials_dataframe` names them); all if not given. Raises
-        RunError if a candidate is not recorded, or its item results are lost or damaged.
-        """
-        import pandas
-
         if isinstance(candidates, str | CandidateKey):
             candidates = [candidates]
         with read_study(self.run_dir) as study:
             wanted = (
-                [trial for trial in study.trials if trial.failure is None]
+                study.trials
                 if candidates is None
                 else [study.trial(CandidateKey.parse(str(name))) for name in candidates]
             )
-            tables = [
-                pandas.DataFrame(
-                    {
-                        "candidate": str(trial.key),
-                        "task": task,
-                        "item": items.ids,
-                        "metric": metric,
-                        "value": values,
-                    }
-                )
-                for trial in wanted
-                if trial.failure is None
-                for task, items in study.items_of(trial.key).items()
-                for metric, values in items.metrics.items()
-            ]
-        if not tables:
-            return pandas.DataFrame(columns=["candidate", "task", "item", "metric", "value"])
-        return pandas.concat(tables, ignore_index=True)
+            return item_table(items_of(study, wanted))
 
-    def answers(
+    def answers(  # noqa: D102
         self,
         models: str | Iterable[str] = (),
         *,
@@ -204,30 +71,6 @@ class SearchResult:
         item: int | None = None,
         split: Split | None = None,
     ) -> pandas.DataFrame:
-        """What models answered: a row for each item and model; lost items first, then gained ones.
-
-        Answers of the baselines and of the models of the final selection are kept.
-
-        Args:
-            models: labels, names of candidates, or `winner`, `front`, `parents`, `soup`, `base`; by
-                default the winner (or a point of the front), its parents and the uniform soup. The
-                first is compared with the best parent if that is shown, or else with the second.
-            lost: only items on which the first scores less.
-            gained: only items on which the first scores more.
-            differ: only items on which the models do not all score the same.
-            task: only this task, or group of tasks.
-            item: only the item with this number.
-            split: the items; by default the test items of an ended search, or else the search items
-                of the baselines.
-
-        Returns:
-            Columns task, item, metric, change, model, role, candidate, value, answer, characters,
-            tokens, cut, loglikelihoods, prompt, target, choices. cut: whether the answer was cut
-            off at the token limit; None where that is not known.
-
-        Raises:
-            RunError: there is no such model, task or item, or no answers of it are kept.
-        """
         sheet = answer_sheet(
             self.run_dir,
             models,
@@ -238,9 +81,9 @@ class SearchResult:
             item=item,
             split=split,
         )
-        return answer_table(sheet)
+        return answer_table(sheet.shown().to_json()["items"])
 
-    def export(
+    def export(  # noqa: D102
         self,
         out: str | Path,
         *,
@@ -252,7 +95,6 @@ class SearchResult:
         push: str | None = None,
         public: bool = False,
     ) -> ExportReport:
-        """Write the winner, or a point of the front; see `evomerge.export`."""
         return export_run(
             self.run_dir,
             Path(out),
@@ -265,37 +107,25 @@ class SearchResult:
             public=public,
         )
 
-    def report(self, out: str | Path | None = None) -> Path:
-        """Write one HTML file that shows the whole search; see `evomerge.report`."""
+    def report(self, out: str | Path | None = None) -> Path:  # noqa: D102
         return report_run(self.run_dir, None if out is None else Path(out))
 
-    @property
-    def tested(self) -> tuple[ScoreSummary, ...]:
-        """The models that were scored on the test items; none before the search has ended."""
-        if isinstance(self.outcome, Selection):
-            return self.outcome.test
-        if isinstance(self.outcome, Front):
-            return (*(point.test for point in self.outcome.points), *self.outcome.rivals)
-        return ()
 
-    def __repr__(self) -> str:
-        return f"<SearchResult {self.run_dir}: {self.headline}>"
+def items_of(study: Study, trials: Iterable[Trial]) -> Iterator[dict[str, Any]]:
+    """Item results in plain values, candidate by candidate, task by task; failed ones have none.
 
-    def _repr_html_(self) -> str:
-        """For notebooks: the headline and the test scores."""
-        head = f"<p><b>{html.escape(self.job.name)}</b>: {html.escape(self.headline)}</p>"
-        rows = "".join(
-            "<tr>"
-            f"<td>{html.escape(summary.label)}</td><td>{html.escape(summary.role)}</td>"
-            f"<td>{summary.score.value:.3f}</td>"
-            f"<td>[{summary.score.low:.3f}, {summary.score.high:.3f}]</td>"
-            "</tr>"
-            for summary in self.tested
-        )
-        if not rows:
-            return head
-        names = "<tr><th>model</th><th>role</th><th>test score</th><th>95% interval</th></tr>"
-        return f"{head}<table>{names}{rows}</table>"
+    items: numbers of the items; metrics: metric -> the values in the same order. Raises RunError
+    where results are lost or damaged.
+    """
+    for trial in trials:
+        if trial.failure is None:
+            for task, items in study.items_of(trial.key).items():
+                yield {
+                    "candidate": str(trial.key),
+                    "task": task,
+                    "items": list(items.ids),
+                    "metrics": {name: list(values) for name, values in items.metrics.items()},
+                }
 
 
 def row_of(trial: Trial) -> dict[str, Any]:

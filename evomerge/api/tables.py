@@ -1,15 +1,17 @@
-"""Tables of test scores, from a record here or from a server."""
+"""Tables of scores and of item results, from a record here or from a server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluate import Interval, ScoreSummary
 from evomerge.evaluate import read_summary as read_summary
 
 if TYPE_CHECKING:
     import pandas
+
+    from evomerge.workers import PreparedJob
 
 
 def score_table(tested: Sequence[ScoreSummary]) -> pandas.DataFrame:
@@ -42,3 +44,46 @@ def _cells(summary: ScoreSummary) -> Mapping[tuple[str, str], float]:
             ("high", interval.high),
         )
     }
+
+
+def item_table(parts: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
+    """A row for each result on an item; parts: of a candidate on a task, as `items_of` has them."""
+    import pandas
+
+    tables = [
+        pandas.DataFrame(
+            {
+                "candidate": part["candidate"],
+                "task": part["task"],
+                "item": part["items"],
+                "metric": metric,
+                "value": values,
+            }
+        )
+        for part in parts
+        for metric, values in part["metrics"].items()
+    ]
+    if not tables:
+        return pandas.DataFrame(columns=["candidate", "task", "item", "metric", "value"])
+    return pandas.concat(tables, ignore_index=True)
+
+
+def shown_metrics(preparation: PreparedJob) -> list[dict[str, Any]]:
+    """The metrics that the end of a search shows, in plain values: task, metric, higher_is_better.
+
+    Those of objectives and constraints, a group before its tasks, then those of reported tasks.
+    """
+    objective, suite, job = preparation.objective, preparation.suite, preparation.job
+    rows = {
+        (shown.task, shown.key): shown.higher_is_better
+        for metric in objective.metrics
+        for shown in (metric, *metric.leaves)
+    }
+    for task in job.all_tasks:
+        if task not in job.search_tasks:
+            for metric, higher_is_better in suite.metrics(task).items():
+                rows.setdefault((task, metric), higher_is_better)
+    return [
+        {"task": task, "metric": metric, "higher_is_better": higher}
+        for (task, metric), higher in rows.items()
+    ]

@@ -91,12 +91,13 @@ class Written:
     kind: FileKind
     model: str
     settings: str
+    size_bytes: int
     computed: bool
 
     def line(self) -> str:
         """The line about it for the user."""
         state = "computed" if self.computed else "there already"
-        size = f"{self.path.stat().st_size / 1e6:,.1f} MB"
+        size = f"{self.size_bytes / 1e6:,.1f} MB"
         return f"{self.path}: {self.kind} of {self.model}, {self.settings}, {size}, {state}"
 
 
@@ -160,6 +161,7 @@ def _calibrate_one(
             kind=kind,
             model=source.reference,
             settings=header.settings,
+            size_bytes=path.stat().st_size,
             computed=computed,
         )
 

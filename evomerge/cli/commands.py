@@ -106,7 +106,7 @@ def check(
     """
     with answering():
         from evomerge.api import check as look
-        from evomerge.cli.progress import show_checking
+        from evomerge.cli.progress import show_check, show_checking
 
         report = look(
             job,
@@ -117,11 +117,7 @@ def check(
             say=say_note,
             ray_address=ray_address,
         )
-        if as_json:
-            say_json(report.to_json())
-            return
-        for line in report.lines():
-            say(line)
+        show_check(report, as_json=as_json)
 
 
 @app.command()
@@ -210,7 +206,10 @@ def grid(
         if as_json:
             say_json(outcome.to_json())
         else:
-            show_grid(outcome, run_dir or Path("runs") / outcome.name)
+            show_grid(outcome)
+            place = run_dir or Path("runs") / outcome.name
+            say(f"tables: {place / 'grid.md'}, figures: {place / 'grid.html'}")
+            say(f"next: evomerge merge {place / 'recipes' / 'CANDIDATE.yaml'} --out DIR")
 
 
 @app.command()
@@ -259,6 +258,7 @@ def export(
     """Write the winner, or a point of the front: recipe, checkpoint, model card, manifest."""
     with answering():
         from evomerge.api import export as deliver
+        from evomerge.cli.progress import show_export
 
         report = deliver(
             run_dir,
@@ -273,10 +273,7 @@ def export(
             trust_code=trust_code,
             say=say_error,
         )
-        for note in report.weights.notes:
-            say_note(note)
-        for line in report.lines():
-            say(line)
+        show_export(report)
         if not report.verified:
             raise typer.Exit(EvomergeError.exit_code)
 

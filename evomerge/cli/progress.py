@@ -1,19 +1,23 @@
-"""The output of the command line during a search or a grid, and at its end."""
+"""What the command line prints during a search or a grid and at the end of each kind of work."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from evomerge.cli.endings import interruptible, say, shown_path
+from evomerge.cli.endings import interruptible, say, say_json, say_note, shown_path
 
 if TYPE_CHECKING:
+    from evomerge.check import CheckReport
+    from evomerge.evaluate import ScoreSummary
+    from evomerge.export import ExportReport
     from evomerge.grid import GridOutcome, GridProgress
     from evomerge.report import FinalItems, SearchProgress
-    from evomerge.search import Event, Finished, Started
+    from evomerge.search import Event, Finished, SearchOutcome, Started
     from evomerge.study import Study
     from evomerge.workers import PreparedJob
 
@@ -64,24 +68,41 @@ class SearchScreen:
         )
 
     def _end(self, event: Finished) -> None:
-        from evomerge.report import show_result
-        from evomerge.search import Selection, cut_answers
+        from evomerge.api import shown_metrics
+        from evomerge.search import cut_answers
 
         assert self._started is not None, "a search ends after its start"
         self._open.close()
-        say(f"Ended in generation {event.generations}: {event.reason}.", err=True)
-        for line in event.outcome.lines():
-            say(line)
-        preparation = self._started.preparation
-        if isinstance(event.outcome, Selection):
-            suite, tasks = preparation.suite, preparation.job.all_tasks
-            directions = {task: dict(suite.metrics(task)) for task in tasks}
-            for metric in preparation.objective.metrics:
-                directions.setdefault(metric.task, {})[metric.key] = metric.higher_is_better
-            show_result(event.outcome, _metrics_shown(preparation), directions)
-        for line in cut_answers(self._started.study).lines():
-            say(line)
+        say_ended(event)
+        show_outcome(
+            event.outcome,
+            shown_metrics(self._started.preparation),
+            cut_answers(self._started.study).lines(),
+        )
         say(f"next: {event.outcome.export_command(self._run_dir)}")
+
+
+def say_ended(event: Finished) -> None:
+    """Say why a search ended."""
+    say(f"Ended in generation {event.generations}: {event.reason}.", err=True)
+
+
+def show_outcome(
+    outcome: SearchOutcome, metrics: Sequence[Mapping[str, Any]], cut: Sequence[str]
+) -> None:
+    """Print the outcome of a search. metrics: as `shown_metrics`; cut: lines on cut answers."""
+    from evomerge.report import show_result
+    from evomerge.search import Selection
+
+    for line in outcome.lines():
+        say(line)
+    if isinstance(outcome, Selection):
+        directions: dict[str, dict[str, bool]] = {}
+        for row in metrics:
+            directions.setdefault(row["task"], {})[row["metric"]] = row["higher_is_better"]
+        show_result(outcome, [(row["task"], row["metric"]) for row in metrics], directions)
+    for line in cut:
+        say(line)
 
 
 def say_checking() -> None:
@@ -97,21 +118,6 @@ def _final_items(preparation: PreparedJob) -> FinalItems:
     return FinalItems(
         validation=sum(len(suite.items(task, "validation")) for task in job.search_tasks),
         test=sum(len(suite.items(task, "test")) for task in job.all_tasks),
-    )
-
-
-def _metrics_shown(preparation: PreparedJob) -> list[tuple[str, str]]:
-    """Metrics of objectives and constraints, a group before its tasks, then reported tasks."""
-    objective, suite, job = preparation.objective, preparation.suite, preparation.job
-    wanted = [shown for metric in objective.metrics for shown in (metric, *metric.leaves)]
-    reported = [task for task in job.all_tasks if task not in job.search_tasks]
-    return list(
-        dict.fromkeys(
-            [
-                *((metric.task, metric.key) for metric in wanted),
-                *((task, metric) for task in reported for metric in suite.metrics(task)),
-            ]
-        )
     )
 
 
@@ -133,11 +139,39 @@ def grid_screen(study: Study) -> GridProgress:
     return GridProgress(study)
 
 
-def show_grid(outcome: GridOutcome, run_dir: Path) -> None:
-    """Print the tables of a grid, and the paths of its tables and recipes."""
+def show_grid(outcome: GridOutcome) -> None:
+    """Print the tables of a grid."""
     from evomerge.grid import grid_lines
 
     for line in grid_lines(outcome):
         say(line)
-    say(f"tables: {run_dir / 'grid.md'}, figures: {run_dir / 'grid.html'}")
-    say(f"next: evomerge merge {run_dir / 'recipes' / 'CANDIDATE.yaml'} --out DIR")
+
+
+# The output of commands that end with a report.
+
+
+def show_check(report: CheckReport, *, as_json: bool) -> None:
+    """Print what a check found."""
+    if as_json:
+        say_json(report.to_json())
+        return
+    for line in report.lines():
+        say(line)
+
+
+def show_scores(summary: ScoreSummary, *, model: str, split: str, as_json: bool) -> None:
+    """Print the scores of one model."""
+    if as_json:
+        say_json(summary.to_json())
+        return
+    say(f"{model}: all {split} items; in brackets 95% intervals")
+    for line in summary.lines():
+        say(line)
+
+
+def show_export(report: ExportReport) -> None:
+    """Print what was exported."""
+    for note in report.weights.notes:
+        say_note(note)
+    for line in report.lines():
+        say(line)

@@ -6,7 +6,7 @@ The scores come from the record. Only `verify` scores again, with stock lm-eval.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,10 @@ class ExportReport:
         there = () if self.url is None else (f"uploaded: {self.url}",)
         facts = (self.opening, *notes, made, *(() if adapter is None else adapter.lines()), *there)
         return (*checked, *facts) if self.verified else (*facts, *checked)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the folder."""
+        return {name: value for name, value in asdict(self).items() if name != "out"}
 
 
 def export_winner(

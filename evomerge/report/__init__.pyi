@@ -11,6 +11,7 @@ from .listed_figures import list_figures as list_figures
 from .pace import FinalItems as FinalItems
 from .result_table import show_result as show_result
 from .search_series import series_of as series_of
+from .status import read_status as read_status
 from .status import show_status as show_status
 from .status import status_of as status_of
 from .tally import limits_of as limits_of

@@ -16,10 +16,10 @@ from evomerge.report.words import count_text, one_line
 from evomerge.search import (
     AnsweredItem,
     AnsweringModel,
-    AnswerSheet,
     CutAnswers,
     CutShare,
     GivenAnswer,
+    ShownAnswers,
     compare_answers,
     cut_answers,
 )
@@ -41,41 +41,40 @@ _PAGE_CHARACTERS = 600
 _CHANGES = {"lost": "lost", "gained": "gained", "differs": "others differ", "same": "the same"}
 
 
-def answer_lines(sheet: AnswerSheet, *, limit: int, whole: bool = False) -> Iterator[str]:
-    """A sheet for a terminal: what changed, then at most `limit` items.
+def answer_lines(shown: ShownAnswers, *, whole: bool = False) -> Iterator[str]:
+    """Items of a sheet for a terminal: what changed, then the items.
 
     whole: whether every text is shown as long as it is kept.
     """
-    yield summary_of(sheet)
-    yield from (f"note: {one_line(remark)}" for remark in sheet.remarks)
-    shown = sheet.first(limit)
+    yield summary_of(shown)
+    yield from (f"note: {one_line(remark)}" for remark in shown.remarks)
     for item in shown.items:
         yield ""
         yield from _item_lines(item, whole=whole)
-    if len(shown.items) < len(sheet.items):
-        more = len(sheet.items) - len(shown.items)
+    if len(shown.items) < shown.total:
+        more = shown.total - len(shown.items)
         yield ""
-        yield f"and {count_text(more, 'more item')} (--limit {len(sheet.items)} shows all)"
+        yield f"and {count_text(more, 'more item')} (--limit {shown.total} shows all)"
 
 
-def summary_of(sheet: AnswerSheet) -> str:
+def summary_of(shown: ShownAnswers) -> str:
     """How many of the items asked for changed, in a sentence, whichever of them are shown."""
-    items = count_text(len(sheet.asked), f"{sheet.split} item")
-    first = _name(sheet.models[0])
-    if sheet.against is None:
+    items = count_text(shown.asked, f"{shown.split} item")
+    first = _name(shown.models[0])
+    if shown.against is None:
         return f"{items} answered by {first}"
     counts = ", ".join(
         f"{count:,} {_CHANGES[change]}"
-        for change, count in sheet.counts.items()
+        for change, count in shown.counts.items()
         if count or change in ("lost", "gained")
     )
-    pair = " against ".join(_titled(model, sheet) for model in (sheet.models[0], sheet.against))
+    pair = " against ".join(_titled(model, shown) for model in (shown.models[0], shown.against))
     return f"{items}; {pair}: {counts}"
 
 
-def _titled(model: AnsweringModel, sheet: AnswerSheet) -> str:
+def _titled(model: AnsweringModel, shown: ShownAnswers) -> str:
     """Its name, and what it stands for if the name does not say it."""
-    title = None if model.role == "winner" else sheet.titles.get(model.label)
+    title = None if model.role == "winner" else shown.titles.get(model.label)
     return _name(model) if title is None else f"{_name(model)} ({title})"
 
 
@@ -245,7 +244,7 @@ def answers_part(study: Study) -> AnswersPart | None:
         models=tuple(_name(model) for model in sheet.models),
         items=tuple(_page_item(item, sheet.models) for item in shown.items),
         more=len(changed.items) - len(shown.items),
-        summary=summary_of(sheet),
+        summary=summary_of(sheet.shown()),
         remarks=tuple(dict.fromkeys([*sheet.remarks, *cut.left_out])),
         cut=cut,
     )

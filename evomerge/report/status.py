@@ -5,9 +5,11 @@ It is read from the record alone, so it is available while another process write
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.text import Text
 
@@ -163,16 +165,27 @@ def _named(trial: Trial | None) -> ScoredName | None:
     )
 
 
-def show_status(status: Status, *, console: Console | None = None) -> None:
-    """Print a status for people, to stdout unless a console is given."""
+def read_status(document: Mapping[str, Any]) -> Status:
+    """The status in the plain values of `Status.to_json`."""
+    failures = [(each["reason"], each["candidates"]) for each in document["failures"]]
+    return TypeAdapter(Status).validate_python({**document, "failures": failures})
+
+
+def show_status(
+    status: Status, *, program: str = "evomerge", console: Console | None = None
+) -> None:
+    """Print a status for people, to stdout unless a console is given.
+
+    program: how the commands begin that it names.
+    """
     out = console or Console(highlight=False)
     if status.headline:
         out.print(Text(visible(status.headline), style="bold"), soft_wrap=True)
-    for label, text in _rows(status):
+    for label, text in _rows(status, program):
         out.print(Text.assemble((f"{label:<16}", "dim"), visible(text)), soft_wrap=True)
 
 
-def _rows(status: Status) -> list[tuple[str, str]]:
+def _rows(status: Status, program: str) -> list[tuple[str, str]]:
     rows = [("search", f"{status.name} in {status.run_dir}"), ("phase", _phase_text(status))]
     if status.stage is not None and not status.finished:
         rows.append(("stage", str(status.stage).removeprefix("stage ")))
@@ -200,13 +213,13 @@ def _rows(status: Status) -> list[tuple[str, str]]:
     if more > 0:
         rows.append(("", f"and {count_text(more, 'other reason')}"))
     if not status.finished:
-        rows.append(("if it stopped", f"evomerge resume {status.run_dir}"))
+        rows.append(("if it stopped", f"{program} resume {status.run_dir}"))
     else:
         rows += [("on the front", str(row)) for row in status.front or ()]
         if status.cut_note:
             rows.append(("note", one_line(status.cut_note)))
         rows += [("warning", one_line(warning)) for warning in status.warnings]
-        rows.append(("next", status.export or ""))
+        rows.append(("next", (status.export or "").replace("evomerge", program, 1)))
     return rows
 
 

@@ -26,10 +26,7 @@ from .ledger import Ledger as Ledger
 from .results.answering import AnsweringModel as AnsweringModel
 from .results.answering import splits_with as splits_with
 from .results.answers import CHANGES as CHANGES
-from .results.answers import AnsweredItem as AnsweredItem
 from .results.answers import AnswerSheet as AnswerSheet
-from .results.answers import Change as Change
-from .results.answers import GivenAnswer as GivenAnswer
 from .results.answers import compare_answers as compare_answers
 from .results.claim import Verdict as Verdict
 from .results.claim import interval_words as interval_words
@@ -44,8 +41,14 @@ from .results.points import ChosenPoint as ChosenPoint
 from .results.points import SearchOutcome as SearchOutcome
 from .results.points import chosen_outcome as chosen_outcome
 from .results.points import outcome_of as outcome_of
+from .results.points import read_outcome as read_outcome
 from .results.selection import ConstraintCheck as ConstraintCheck
 from .results.selection import Selection as Selection
+from .results.shown_answers import AnsweredItem as AnsweredItem
+from .results.shown_answers import Change as Change
+from .results.shown_answers import GivenAnswer as GivenAnswer
+from .results.shown_answers import ShownAnswers as ShownAnswers
+from .results.shown_answers import read_shown_answers as read_shown_answers
 from .run import OpenPool as OpenPool
 from .run import go_on as go_on
 from .run import open_workers as open_workers

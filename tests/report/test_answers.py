@@ -79,7 +79,7 @@ def test_a_record_without_answers_has_no_such_section(tmp_path: Path) -> None:
 def test_nothing_in_an_answer_is_obeyed_by_a_page_or_a_terminal(tmp_path: Path) -> None:
     with answered(tmp_path / "run", [replace(m, says=EVIL) for m in MODELS]) as study:
         page = render_report(study, structure=make_structure())
-        lines = list(answer_lines(compare_answers(study), limit=40, whole=True))
+        lines = list(answer_lines(compare_answers(study).shown(), whole=True))
     assert "<img" not in page and "onerror=alert(1)&gt;" in page
     assert "{{ 7 * 7 }}" in page
     assert not {"\x1b", "\u202e"} & set(section(page))
@@ -120,8 +120,8 @@ def test_the_page_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_terminal_gets_a_line_for_each_text(tmp_path: Path) -> None:
     with answered(tmp_path / "run") as study:
         sheet = compare_answers(study)
-        lines = list(answer_lines(sheet.only(("lost",)), limit=2))
-        whole = list(answer_lines(sheet.only(task=SAID, item=0), limit=20, whole=True))
+        lines = list(answer_lines(sheet.only(("lost",)).shown(0, 2)))
+        whole = list(answer_lines(sheet.only(task=SAID, item=0).shown(), whole=True))
     assert lines == [
         "30 test items; winner against japanese (the best parent): 4 lost, 8 gained, "
         "5 others differ, 13 the same",
@@ -151,14 +151,14 @@ def test_a_terminal_gets_a_line_for_each_text(tmp_path: Path) -> None:
 
 def test_one_model_alone_has_no_mark(tmp_path: Path) -> None:
     with answered(tmp_path / "run") as study:
-        lines = list(answer_lines(compare_answers(study, models=["winner"]), limit=1))
+        lines = list(answer_lines(compare_answers(study, models=["winner"]).shown(0, 1)))
     assert lines[0] == "30 test items answered by winner"
     assert lines[2] == "kana_said item 0, exact_match"
 
 
 def test_the_first_line_says_what_is_compared(tmp_path: Path) -> None:
     def first_line(*models: str) -> str:
-        return summary_of(compare_answers(study, models=models)).split(": ")[0]
+        return summary_of(compare_answers(study, models=models).shown()).split(": ")[0]
 
     with create_study(tmp_path / "run", make_job()) as study:
         for place, model in enumerate(MODELS[1:]):
@@ -166,7 +166,7 @@ def test_the_first_line_says_what_is_compared(tmp_path: Path) -> None:
         usual = "uniform soup (the best baseline) against japanese (the best parent)"
         assert first_line() == f"30 search items; {usual}"
         assert first_line("arithmetic", "base") == "30 search items; arithmetic against base"
-        none = summary_of(compare_answers(study, models=["base", "arithmetic"]))
+        none = summary_of(compare_answers(study, models=["base", "arithmetic"]).shown())
     assert none == "30 search items; base against arithmetic: 3 lost, 0 gained, 27 the same"
 
 
@@ -190,7 +190,7 @@ def test_what_shows_nothing_is_said_and_what_is_left_out_is_marked(tmp_path: Pat
     cells = [row.cells[0].said for row in part.items if row.cells[0]]
     assert cells == ["(empty)", "(only spaces)", "x" * 599 + "…"]
     assert part.items[0].asked.startswith("…") and len(part.items[0].asked) == 239
-    lines = list(answer_lines(sheet, limit=3))
+    lines = list(answer_lines(sheet.shown(0, 3)))
     assert [line[10:] for line in lines if line.startswith("  winner")] == [
         "[1] (empty)",
         "[1] (only spaces)",
@@ -216,7 +216,7 @@ def test_of_many_choices_the_likeliest_are_shown(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.search.answered.answers_of", lambda model: given)
         with answered(tmp_path / "run") as study:
-            lines = list(answer_lines(compare_answers(study, models=["base"]), limit=1))
+            lines = list(answer_lines(compare_answers(study, models=["base"]).shown(0, 1)))
     assert lines[-3] == "  wanted      c1"
     assert lines[-2] == "  base    [1] c0"
     assert lines[-1].strip() == (

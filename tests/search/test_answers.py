@@ -153,9 +153,9 @@ def test_a_few_items_on_a_page_are_lost_and_gained_ones_of_every_task(study: Stu
 
 def test_the_first_items_are_those_of_any_higher_limit(study: Study) -> None:
     sheet = compare_answers(study)
-    assert [item.change for item in sheet.first(3).items] == ["lost"] * 3
+    assert [item.change for item in sheet.shown(0, 3).items] == ["lost"] * 3
     for limit in range(1, 32):
-        assert sheet.first(limit).items == sheet.items[:limit]
+        assert sheet.shown(0, limit).items == sheet.items[:limit]
     for change in ("lost", "gained", "differs", "same"):
         names = [(item.task, item.item) for item in sheet.items if item.change == change]
         assert names == sorted(names, key=lambda name: ([SAID, CHOSEN].index(name[0]), name[1]))

@@ -5,56 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
 
 from evomerge.errors import RunError
-from evomerge.evaluate import (
-    Answers,
-    CandidateKey,
-    ItemAnswer,
-    Question,
-    Split,
-    TaskItems,
-)
+from evomerge.evaluate import Answers, CandidateKey, Split, TaskItems
 from evomerge.job import JobSpec
 from evomerge.search.results.answering import AnsweringModel, chosen_models, models_on
+from evomerge.search.results.shown_answers import AnsweredItem, Change, GivenAnswer, ShownAnswers
 from evomerge.study import Study
-
-Change = Literal["lost", "gained", "differs", "same"]
-"""Whether the first model scores less or more on an item than the one it is compared with.
-
-"differs": these two score the same, but another one does not.
-"""
 
 CHANGES: tuple[Change, ...] = ("lost", "gained", "differs", "same")
 """In the order in which items are shown."""
 
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, kw_only=True)
-class GivenAnswer:
-    """One model's answer to an item. value: its score there; None if its item results are lost."""
-
-    model: AnsweringModel
-    answer: ItemAnswer
-    value: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnsweredItem:
-    """An item and its answers, in the order of the models; a model without one is left out.
-
-    metric: of the values; None if the task has none. change: None where one model is alone.
-    question: None where texts are left out.
-    """
-
-    task: str
-    item: int
-    metric: str | None
-    change: Change | None
-    question: Question | None
-    answers: tuple[GivenAnswer, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +74,6 @@ class AnswerSheet:
         kept = [each for each in asked if (each.change or "same") in changes]
         return replace(self, items=tuple(kept), asked=tuple(asked))
 
-    def first(self, limit: int) -> AnswerSheet:
-        """The first items, at most so many."""
-        return replace(self, items=self.items[:limit])
-
     def mixed(self, limit: int) -> AnswerSheet:
         """At most so many items: as many lost as gained ones if there are enough, of every task.
 
@@ -130,16 +88,20 @@ class AnswerSheet:
             self, items=tuple(item for item in self.items if (item.task, item.item) in shown)
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, with all texts that are kept."""
-        return {
-            "split": self.split,
-            "models": [_named(model) for model in self.models],
-            "against": None if self.against is None else self.against.label,
-            "counts": None if self.against is None else dict(self.counts),
-            "items": [_plain(item) for item in self.items],
-            "remarks": list(self.remarks),
-        }
+    def shown(self, offset: int = 0, limit: int | None = None) -> ShownAnswers:
+        """Some of the items, all of them without a limit, with what is known of the rest."""
+        last = None if limit is None else offset + limit
+        return ShownAnswers(
+            split=self.split,
+            models=self.models,
+            against=self.against,
+            counts=self.counts,
+            asked=len(self.asked),
+            items=self.items[offset:last],
+            total=len(self.items),
+            remarks=self.remarks,
+            titles=self.titles,
+        )
 
     def _groups_of(self, known: Sequence[str]) -> list[str]:
         return [name for name, tasks in self.groups.items() if set(tasks) & set(known)]
@@ -153,35 +115,6 @@ class AnswerSheet:
                 seen[item.task] += 1
                 turns.append((seen[item.task], item))
         return [item for _, item in sorted(turns, key=lambda turn: turn[0])]
-
-
-def _named(model: AnsweringModel) -> dict[str, Any]:
-    return {"model": model.label, "role": model.role, "candidate": str(model.key)}
-
-
-def _plain(item: AnsweredItem) -> dict[str, Any]:
-    question = item.question
-    return {
-        "task": item.task,
-        "item": item.item,
-        "metric": item.metric,
-        "change": item.change,
-        "prompt": question and question.prompt,
-        "target": question and question.target,
-        "choices": list(question.choices) if question else [],
-        "answers": [
-            {
-                **_named(given.model),
-                "value": given.value,
-                "answer": given.answer.said,
-                "characters": given.answer.characters,
-                "tokens": given.answer.tokens,
-                "cut": given.answer.cut,
-                "loglikelihoods": list(given.answer.loglikelihoods),
-            }
-            for given in item.answers
-        ],
-    }
 
 
 def compare_answers(

@@ -154,10 +154,10 @@ class Front:
             ),
         ]
 
-    def export_command(self, run_dir: Path) -> str:
+    def export_command(self, run_dir: Path, program: str = "evomerge") -> str:
         """The command that exports a point, if possible one that the search found."""
         point = (self.found or self.points)[0]
-        return f"evomerge export {run_dir} --out DIR --point {shlex.quote(point.label)}"
+        return f"{program} export {run_dir} --out DIR --point {shlex.quote(point.label)}"
 
     def point(self, label: str) -> Point | None:
         """The point of that name, or None."""

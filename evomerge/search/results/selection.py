@@ -222,9 +222,9 @@ class Selection:
             ),
         ]
 
-    def export_command(self, run_dir: Path) -> str:
+    def export_command(self, run_dir: Path, program: str = "evomerge") -> str:
         """The command that exports the winner."""
-        return f"evomerge export {run_dir} --out DIR"
+        return f"{program} export {run_dir} --out DIR"
 
     def summary(self, label: str) -> ScoreSummary:
         """A model's scores on the test items."""

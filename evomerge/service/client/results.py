@@ -1,112 +1,219 @@
-"""The result of a search on a server, with the numbers of `evomerge.SearchResult`."""
+"""The results of jobs on a server, in Python: those of the functions of `evomerge` for such work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from evomerge.errors import RunError
-from evomerge.service.client.connection import Connection
+from pydantic import TypeAdapter, ValidationError
+
+from evomerge.api import BaseResult
+from evomerge.evaluate import CandidateKey, Split
+from evomerge.recipe import Recipe, read_recipe
+from evomerge.service.client.connection import Connection, ServerError
 
 if TYPE_CHECKING:
     import pandas
 
-    from evomerge.api import Gain, Winner
+    from evomerge.calibrate import Written
+    from evomerge.check import CheckReport
+    from evomerge.evaluate import ScoreSummary
+    from evomerge.export import ExportReport
+    from evomerge.grid import GridOutcome
 
-ExportJob = Callable[..., Any]
+T = TypeVar("T")
+
+Export = Callable[..., "ExportReport"]
+
+_CANDIDATES = 20
+"""Candidates whose item results a server gives at once."""
+_ANSWERS = 500
+"""Items whose answers a server gives at once."""
 
 
-class RemoteResult:
-    """The outcome of a search; tables are asked for when you call them."""
+class RemoteResult(BaseResult):
+    """The state of a search on a server by its record, with all that `SearchResult` has.
 
-    def __init__(self, connection: Connection, job_id: str, export: ExportJob) -> None:
+    The outcome is what the record held when this was made; the tables are asked for when you call
+    them. `run_dir` is the id of the job, which stands for the folder on the server.
+    """
+
+    def __init__(self, connection: Connection, job_id: str, export: Export) -> None:
+        from evomerge.job import parse_job
+        from evomerge.search import read_outcome
+
         self._connection = connection
         self._path = f"/jobs/{job_id}"
         self._export = export
-        self._outcome: dict[str, Any] = connection.get(f"{self._path}/winner")
-
-    @property
-    def finished(self) -> bool:
-        """Always true: there is an outcome."""
-        return True
-
-    @property
-    def better(self) -> bool:
-        """Whether the outcome is above the best parent (or above the parents' front) at all."""
-        return bool(self._outcome["better"])
-
-    @property
-    def verdict(self) -> str:
-        """ "gained", "not settled" or "no gain"."""
-        return str(self._outcome["verdict"])
-
-    @property
-    def headline(self) -> str:
-        """The outcome in words; a gain is claimed only if it is settled."""
-        return str(self._outcome["headline"])
-
-    @property
-    def lines(self) -> list[str]:
-        """The outcome as the command line prints it."""
-        return list(self._outcome["lines"])
-
-    @property
-    def gain(self) -> Gain | None:
-        """Winner minus best parent; None for a front."""
-        from evomerge.api import Gain
-
-        found = self._outcome["gain"]
-        return None if found is None else Gain(**found)
-
-    @property
-    def winner(self) -> Winner:
-        """The winner. Raises RunError for a front."""
-        from evomerge.api import read_winner
-
-        found = self._outcome["winner"]
-        if found is None:
-            raise RunError("it ended with a front; see `points`")
-        return read_winner(found)
-
-    @property
-    def points(self) -> list[dict[str, Any]]:
-        """The points of a front, in plain values; empty for one winner."""
-        return list(self._outcome["points"])
-
-    def recipe(self, *, trial: str | None = None, point: str | None = None) -> str:
-        """A recipe as YAML: the winner's, a point's or a candidate's."""
-        answer = self._connection.request(
-            "GET", f"{self._path}/recipe", params={"trial": trial, "point": point}
+        found = connection.get(f"{self._path}/record")
+        outcome = found["outcome"]
+        super().__init__(
+            run_dir=Path(job_id),
+            job=parse_job(found["job"], where=f"the job of {job_id}"),
+            outcome=None if outcome is None else read_outcome(outcome),
+            candidates=found["candidates"],
         )
-        return answer.text
 
-    def scores(self) -> pandas.DataFrame:
-        """Test scores, as `SearchResult.scores`."""
-        from evomerge.api import read_summary, score_table
+    def recipe(  # noqa: D102
+        self, *, trial: str | CandidateKey | None = None, point: str | None = None
+    ) -> Recipe:
+        wanted = {"trial": None if trial is None else str(trial), "point": point}
+        answer = self._connection.request("GET", f"{self._path}/recipe", params=wanted)
+        return read_recipe(answer.text, where=f"the recipe of {self.run_dir}")
 
-        return score_table([read_summary(model) for model in self._outcome["models"]])
-
-    def trials_dataframe(self) -> pandas.DataFrame:
-        """A row for each candidate, as `SearchResult.trials_dataframe`."""
+    def trials_dataframe(self) -> pandas.DataFrame:  # noqa: D102
         import pandas
 
+        return pandas.DataFrame(self._candidates())
+
+    def items_dataframe(  # noqa: D102
+        self, candidates: str | CandidateKey | Iterable[str | CandidateKey] | None = None
+    ) -> pandas.DataFrame:
+        from evomerge.api import item_table
+
+        if isinstance(candidates, str | CandidateKey):
+            candidates = [candidates]
+        if candidates is None:
+            names = [row["candidate"] for row in self._candidates() if row["failure"] is None]
+        else:
+            names = [str(name) for name in candidates]
+        parts: list[Mapping[str, Any]] = []
+        for first in range(0, len(names), _CANDIDATES):
+            asked = names[first : first + _CANDIDATES]
+            parts += self._connection.get(f"{self._path}/items", candidate=asked)["items"]
+        return item_table(parts)
+
+    def answers(  # noqa: D102
+        self,
+        models: str | Iterable[str] = (),
+        *,
+        lost: bool = False,
+        gained: bool = False,
+        differ: bool = False,
+        task: str | None = None,
+        item: int | None = None,
+        split: Split | None = None,
+    ) -> pandas.DataFrame:
+        from evomerge.api import answer_table
+
+        wanted = answers_wanted(
+            models, lost=lost, gained=gained, differ=differ, task=task, item=item, split=split
+        )
+        items: list[Mapping[str, Any]] = []
+        while True:
+            page = self._connection.get(
+                f"{self._path}/answers", **wanted, offset=len(items), limit=_ANSWERS
+            )
+            items += page["items"]
+            if len(items) >= page["total"] or not page["items"]:
+                return answer_table(items)
+
+    def export(  # noqa: D102
+        self,
+        out: str | Path,
+        *,
+        verify: bool = False,
+        trial: str | CandidateKey | None = None,
+        point: str | None = None,
+        as_adapter: bool = False,
+        rank: int | None = None,
+        push: str | None = None,
+        public: bool = False,
+    ) -> ExportReport:
+        return self._export(
+            out,
+            verify=verify,
+            trial=trial,
+            point=point,
+            as_adapter=as_adapter,
+            rank=rank,
+            push=push,
+            public=public,
+        )
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Download the report, one HTML file; to JOB_ID.html if `out` is not given."""
+        target = Path(f"{self.run_dir}.html" if out is None else out)
+        content = self._connection.request("GET", f"{self._path}/report").content
+        target.write_bytes(content)
+        return target
+
+    def _candidates(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         while True:
             page = self._connection.get(f"{self._path}/candidates", offset=len(rows))
             rows += page["items"]
             if len(rows) >= page["total"] or not page["items"]:
-                return pandas.DataFrame(rows)
+                return rows
 
-    def export(self, out: str | Path, **wanted: Any) -> Any:
-        """Export on the server and download the folder; as `RemoteJob.export`."""
-        return self._export(out, **wanted)
 
-    def report(self, out: str | Path) -> Path:
-        """Download the report, one HTML file."""
-        target = Path(out)
-        target.write_bytes(self._connection.request("GET", f"{self._path}/report").content)
-        return target
+def answers_wanted(
+    models: str | Iterable[str],
+    *,
+    lost: bool,
+    gained: bool,
+    differ: bool,
+    task: str | None,
+    item: int | None,
+    split: Split | None,
+) -> dict[str, Any]:
+    """What a server is asked for; the arguments are those of `BaseResult.answers`."""
+    changes = {"lost": lost, "gained": gained, "differ": differ}
+    return {
+        "models": [models] if isinstance(models, str) else list(models),
+        "change": [name for name, wanted in changes.items() if wanted],
+        "task": task,
+        "item": item,
+        "split": split,
+    }
 
-    def __repr__(self) -> str:
-        return f"<RemoteResult {self._path.rpartition('/')[2]}: {self.headline}>"
+
+# The results of the other kinds of jobs, in plain values.
+
+
+def read_check(result: Mapping[str, Any]) -> CheckReport:
+    """The report of a check."""
+    from evomerge.check import CheckReport
+
+    return _read(CheckReport, result.get("report"))
+
+
+def read_grid(result: Mapping[str, Any]) -> GridOutcome:
+    """The outcome of a grid."""
+    from evomerge.grid import GridOutcome
+
+    return _read(GridOutcome, result)
+
+
+def read_evaluation(result: Mapping[str, Any]) -> ScoreSummary:
+    """The scores of a model."""
+    from evomerge.evaluate import ScoreSummary
+
+    return _read(ScoreSummary, result.get("scores"))
+
+
+def read_calibration(result: Mapping[str, Any]) -> list[Written]:
+    """The files of statistics, by their names in the folder of the job."""
+    from evomerge.calibrate import Written
+
+    return _read(list[Written], result.get("statistics"))
+
+
+def read_export(result: Mapping[str, Any], out: Path) -> ExportReport:
+    """The report of an export that lies in `out`."""
+    from evomerge.export import ExportReport
+
+    return _read(ExportReport, {**(result.get("report") or {}), "out": out})
+
+
+def _read(kind: type[T], values: Mapping[str, Any] | Sequence[Any] | None) -> T:
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ServerError(
+            f"result.{field}: {first['msg']}; the job was run by another version of evomerge, read "
+            "its `facts` instead"
+        ) from error

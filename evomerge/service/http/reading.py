@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _record(folder: str, shown_as: str) -> Iterator[Any]:
-    """Status, outcome, series, the number of candidates, and their rows in parts."""
+    """Status, outcome, series, result, the number of candidates, and their rows in parts."""
     from evomerge.api import read_record
 
     view = read_record(folder)
@@ -61,6 +61,7 @@ def _record(folder: str, shown_as: str) -> Iterator[Any]:
     }
     yield view.outcome
     yield view.series
+    yield view.result
     yield len(view.candidates)
     for begin in range(0, len(view.candidates), ROWS):
         yield [dict(row) for row in view.candidates[begin : begin + ROWS]]
@@ -81,21 +82,27 @@ def _recipe(folder: str, trial: str | None, point: str | None) -> Iterator[Any]:
     yield recipe_text(folder, trial=trial, point=point)
 
 
+def _items(folder: str, candidates: list[str]) -> Iterator[Any]:
+    """Item results of candidates."""
+    from evomerge.api import read_items
+
+    yield read_items(folder, candidates)
+
+
 def _answers(
     folder: str, models: list[str], wanted: Mapping[str, Any], offset: int, limit: int
 ) -> Iterator[Any]:
     """Some of the answers side by side, and how many there are."""
     from evomerge.api import answer_sheet
 
-    document = answer_sheet(Path(folder), models, **wanted).to_json()
-    items = document["items"]
-    yield {**document, "items": items[offset : offset + limit], "total": len(items)}
+    yield answer_sheet(Path(folder), models, **wanted).shown(offset, limit).to_json()
 
 
 _READINGS: Mapping[str, Callable[..., Iterator[Any]]] = {
     "nothing": _nothing,
     "record": _record,
     "recipe": _recipe,
+    "items": _items,
     "answers": _answers,
 }
 

@@ -147,6 +147,35 @@ class CandidatesView(View):
     total: int
 
 
+class ItemResults(View):
+    """The results of one candidate on the items of one task."""
+
+    candidate: str = Field(examples=["g0012-i003"])
+    task: str = Field(examples=["kana_arithmetic_en"])
+    items: list[int] = Field(description="Numbers of the items in the task.", examples=[[3, 8]])
+    metrics: dict[str, list[float]] = Field(
+        description="Metric -> the values, in the order of the items.",
+        examples=[{"exact_match,none": [1.0, 0.0]}],
+    )
+
+
+class ItemsView(View):
+    """Results on items, candidate by candidate in the order that was asked for."""
+
+    items: list[ItemResults]
+
+
+class ResultView(View):
+    """What a result of the Python API is made of."""
+
+    job: str = Field(description="The job as it runs, as YAML.")
+    candidates: int = Field(description="How many the optimiser has recorded.")
+    outcome: dict[str, Any] | None = Field(
+        description="The whole outcome as the record keeps it, with every comparison; null before "
+        "the search has ended."
+    )
+
+
 class FigureView(View):
     """A figure of the report. spec: `data` and `layout` of plotly, colours as CSS variables."""
 
@@ -169,9 +198,11 @@ class AnswersView(View):
     models: list[dict[str, Any]]
     against: str | None
     counts: dict[str, int] | None
+    asked: int = Field(description="Items of the task and the number, whatever changed.")
     items: list[dict[str, Any]]
     remarks: list[str]
-    total: int
+    titles: dict[str, str] = Field(description="What some models stand for, by their labels.")
+    total: int = Field(description="Items that were looked for, also by what changed.")
 
 
 class LogView(View):

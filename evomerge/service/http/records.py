@@ -40,7 +40,7 @@ are for requests that take milliseconds."""
 
 
 _OPTION = re.compile(r"(?<![^\s(])--(trial|point|models|task|item|split)\b")
-_CHANGE = re.compile(r"^--(lost|gained|differ)\b")
+_CHANGE = re.compile(r"^(?:--(?:lost|gained|differ) ?)+(?=:)")
 """What the command line calls the fields of requests."""
 
 
@@ -54,19 +54,28 @@ class RecordText:
     _status: bytes
     _outcome: bytes
     _series: bytes
+    _result: bytes
     _rows: Sequence[bytes]
     total: int
 
     @classmethod
     def of(cls, parts: Sequence[bytes]) -> RecordText:
         """The record in the parts of an answer."""
-        status, outcome, series, total, *rows = parts
-        return cls(_status=status, _outcome=outcome, _series=series, _rows=rows, total=int(total))
+        status, outcome, series, result, total, *rows = parts
+        return cls(
+            _status=status,
+            _outcome=outcome,
+            _series=series,
+            _result=result,
+            _rows=rows,
+            total=int(total),
+        )
 
     @property
     def size(self) -> int:
         """Bytes of it."""
-        return sum(map(len, (self._status, self._outcome, self._series, *self._rows)))
+        parts = (self._status, self._outcome, self._series, self._result)
+        return sum(map(len, (*parts, *self._rows)))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -82,6 +91,11 @@ class RecordText:
     def series(self) -> dict[str, Any]:
         """The values of the figure of the search."""
         return _decoded(self._series)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What a result of the Python API is made of."""
+        return _decoded(self._result)
 
     def candidates(self, offset: int, limit: int) -> list[dict[str, Any]]:
         """Rows of candidates."""
@@ -167,19 +181,31 @@ class Records:
         """The recipe of the winner, of a candidate or of a point of the front. Raises Problem."""
         return await self.read(lambda: self._recipe(job, trial, point))
 
+    async def items(self, job: Job, candidates: Sequence[str]) -> list[dict[str, Any]]:
+        """Item results of candidates. Raises Problem."""
+
+        def read() -> list[dict[str, Any]]:
+            with self._opened(job, candidate=", ".join(candidates)) as folder:
+                (found,) = self._other_reader.ask("items", folder, candidates=candidates)
+            parts: list[dict[str, Any]] = json.loads(found)
+            return parts
+
+        return await self.read(read)
+
     async def answers(
         self,
         job: Job,
         *,
         models: Sequence[str],
-        change: str | None,
+        changes: Sequence[str],
         offset: int,
         limit: int,
         **wanted: str | int | None,
     ) -> dict[str, Any]:
         """Answers side by side. wanted: task, item, split. Raises Problem."""
 
-        fields = {"models": ", ".join(models) or None, "change": change, **wanted}
+        named = {"models": ", ".join(models) or None, "change": ", ".join(changes) or None}
+        fields = {**named, **wanted}
 
         def read() -> dict[str, Any]:
             with self._opened(job, **fields) as folder:
@@ -187,7 +213,7 @@ class Records:
                     "answers",
                     folder,
                     models=models,
-                    wanted={**wanted, **({change: True} if change else {})},
+                    wanted={**wanted, **dict.fromkeys(changes, True)},
                     offset=offset,
                     limit=limit,
                 )

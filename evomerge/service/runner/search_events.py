@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge import api
 from evomerge.service.runner.attempt import Attempt
 from evomerge.service.store import events
 from evomerge.service.store.events import NewEvent
@@ -19,10 +20,14 @@ _ONCE = {"candidate_done": "candidate", "generation_done": "generation"}
 
 
 class SearchTeller:
-    """Keeps the events of a search; called with each. outcome: of its end, once there is one."""
+    """Keeps the events of a search; called with each.
+
+    outcome: of its end, once there is one. metrics: those that its end shows.
+    """
 
     def __init__(self, attempt: Attempt) -> None:
         self.outcome: dict[str, Any] = {}
+        self.metrics: list[dict[str, Any]] = []
         self._attempt = attempt
         self._kept: set[tuple[str, object]] = set()
         self._finished: Mapping[str, Any] | None = None
@@ -39,6 +44,7 @@ class SearchTeller:
         body = event.to_json()
         name = body.pop("event")
         if name == "started":
+            self.metrics = api.shown_metrics(event.preparation)
             for recorded in event.recorded_events():
                 self._keep(recorded.to_json())
         elif name == "finished":

@@ -39,7 +39,7 @@ def search(attempt: Attempt) -> Mapping[str, Any]:
         )
     else:
         found = api.search(attempt.request, where, observe=teller, ray_address=ray_address)
-    return {**teller.outcome, **_outcome(found)}
+    return {**teller.outcome, **_outcome(found), "metrics": teller.metrics}
 
 
 def _outcome(found: SearchResult) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def calibration(attempt: Attempt) -> Mapping[str, Any]:
     written = api.calibrate(
         asked.pop("models"), asked.pop("text"), out, **asked, say=say, progress=progress
     )
-    made = [{"kind": file.kind, "model": file.model, "computed": file.computed} for file in written]
+    made = [{**vars(file), "path": file.path.name} for file in written]
     return {"statistics": made, "files": checksums(out)}
 
 
@@ -137,7 +137,9 @@ def evaluation(attempt: Attempt) -> Mapping[str, Any]:
         recipe.write_text(json.dumps(asked["recipe"]), encoding="utf-8")  # JSON is YAML
         model = str(recipe)
     scores = api.evaluate(model, asked["job"], split=asked["split"], say=attempt.say)
-    return {"scores": scores.to_json()}
+    shown = scores.to_json()
+    # Its file is nothing to those who read the scores.
+    return {"scores": shown if asked["model"] is not None else {**shown, "label": "recipe"}}
 
 
 def check(attempt: Attempt) -> Mapping[str, Any]:
@@ -182,6 +184,7 @@ def export(attempt: Attempt) -> Mapping[str, Any]:
         "label": report.label,
         "lines": list(lines),
         "verified": report.verification is not None,
+        "report": report.to_json(),
         "files": checksums(out),
     }
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
+from pydantic import Field
 
 from evomerge.service.http.callers import API, Caller, Viewer
 from evomerge.service.http.guards import REPORT_POLICY
@@ -16,7 +17,9 @@ from evomerge.service.http.record_models import (
     AnswersView,
     CandidatesView,
     FiguresView,
+    ItemsView,
     OutcomeView,
+    ResultView,
     ScoresView,
     StatusView,
 )
@@ -26,6 +29,9 @@ from evomerge.service.store.jobs import Job
 router = APIRouter(prefix=f"{API}/jobs/{{job_id}}", tags=["record"])
 
 READING = responses(401, 404, 409, 421, 422, 429, 503)
+
+MOST_CANDIDATES = 20
+"""Candidates whose item results are asked for at once; each has some thousand at most."""
 
 
 @router.get("/status", summary="How far a search is", responses=READING)
@@ -90,6 +96,36 @@ async def read_candidates(
     return CandidatesView(items=record.candidates(offset, limit), total=record.total)
 
 
+@router.get("/items", summary="Results on items", responses=READING)
+async def read_items(
+    job_id: JobId,
+    caller: Viewer,
+    here: Here,
+    candidate: Annotated[
+        list[Annotated[str, Field(max_length=100)]],
+        Query(
+            min_length=1,
+            max_length=MOST_CANDIDATES,
+            description="Candidates as /candidates names them; repeat it for some.",
+            examples=[["g0012-i003"]],
+        ),
+    ],
+) -> ItemsView:
+    """The results of candidates on every item, by task; one that failed has none."""
+    job = await _job(here, caller, job_id)
+    return ItemsView.model_validate({"items": await here.records.items(job, candidate)})
+
+
+@router.get("/record", summary="What a result is made of", responses=READING)
+async def read_record(job_id: JobId, caller: Viewer, here: Here) -> ResultView:
+    """The job as it runs, the number of candidates and the whole outcome, also while it runs.
+
+    `evomerge.connect` makes a result in Python of it, with the values of `SearchResult`.
+    """
+    view = await here.records.view(await _job(here, caller, job_id))
+    return ResultView.model_validate(view.result)
+
+
 @router.get("/answers", summary="What models answered", responses=READING)
 async def read_answers(
     job_id: JobId,
@@ -103,8 +139,12 @@ async def read_answers(
         ),
     ] = None,
     change: Annotated[
-        Literal["lost", "gained", "differ"] | None,
-        Query(description="Only items on which the first model lost or gained, or any differ."),
+        list[Literal["lost", "gained", "differ"]] | None,
+        Query(
+            max_length=3,
+            description="Only items on which the first model lost or gained, or any differ; may "
+            "be repeated.",
+        ),
     ] = None,
     task: Annotated[str | None, Query(max_length=200)] = None,
     item: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
@@ -116,7 +156,7 @@ async def read_answers(
     document = await here.records.answers(
         await _job(here, caller, job_id),
         models=models or [],
-        change=change,
+        changes=change or [],
         task=task,
         item=item,
         split=split,
