@@ -1,5 +1,9 @@
 from .answers import answer_sheet as answer_sheet
+from .answers import answer_table as answer_table
+from .arguments import Changes as Changes
+from .arguments import Job as Job
 from .arguments import read_job as read_job
+from .arguments import written_changes as written_changes
 from .base_result import BaseResult as BaseResult
 from .base_result import Gain as Gain
 from .base_result import Winner as Winner
@@ -18,6 +22,7 @@ from .found import found_methods as found_methods
 from .found import found_spaces as found_spaces
 from .found import found_tasks as found_tasks
 from .found import plain_task as plain_task
+from .grids import Grid as Grid
 from .grids import grid as grid
 from .grids import read_grid as read_grid
 from .models import calibrate as calibrate

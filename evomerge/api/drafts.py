@@ -30,15 +30,19 @@ def write_job(draft: JobDraft, out: Path) -> JobSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedJob:
-    """A job made of a file of mergekit. notes: a sentence for all that is not as it is there."""
+    """A job made of a file of mergekit.
+
+    text: of the job file, with comments. notes: a sentence for all that is not as it is there.
+    """
 
     job: JobSpec
+    text: str
     notes: tuple[str, ...]
 
 
 def import_job(
     file: str | Path,
-    out: str | Path,
+    out: str | Path | None,
     *,
     tasks: Sequence[str] = (),
     task_folders: Sequence[str | Path] = (),
@@ -54,22 +58,24 @@ def import_job(
 
     Args:
         file: of mergekit. Its models must be there: folders, or downloaded from the hub.
-        out: the job file to write; it must not exist.
+        out: the job file to write; it must not exist. None: no file is written.
         tasks: "TASK:METRIC", or "TASK" for its first metric; only for a file that names no tasks.
         task_folders: folders of your own lm-eval tasks.
         base: the model that the others were tuned from, for a merge that names none.
-        name: of the search; that of `out` if not given.
+        name: of the search; that of `out`, or without one that of `file`, if not given.
         candidates: budget; by default mergekit-evolve's 100, or 200 for a merge.
         hours: another budget, in worker hours.
 
     Returns:
-        The job, and what could not be carried over; the job file has the same as comments.
+        The job, its text, and what could not be carried over, which the text has as comments.
 
     Raises:
         InputError: the file, a model or a task cannot be used; nothing is written.
     """
-    source, target = Path(file), Path(out)
-    refuse_written(target)
+    source = Path(file)
+    target = source.with_name("job.yaml") if out is None else Path(out)
+    if out is not None:
+        refuse_written(target)
     check_budget(candidates, hours)
     from evomerge.conversion import convert, names_tasks
     from evomerge.evaluate import check_folders
@@ -97,10 +103,10 @@ def import_job(
         budget["candidates"] = candidates or converted.candidates or CANDIDATES
     if hours is not None:
         budget["hours"] = hours
-    text = converted.text(
-        target, made_of=source, name=name or plain_job_name(target.stem), budget=budget
-    )
-    return ImportedJob(job=_write(text, target), notes=converted.notes)
+    called = name or plain_job_name((source if out is None else target).stem)
+    text = converted.text(target, made_of=source, name=called, budget=budget)
+    job = _checked(text, target) if out is None else _write(text, target)
+    return ImportedJob(job=job, text=text, notes=converted.notes)
 
 
 CANDIDATES = 200
@@ -137,12 +143,18 @@ def plain_job_name(stem: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "search"
 
 
-def _write(text: str, out: Path) -> JobSpec:
-    """Check the text of a job, and write it."""
+def _checked(text: str, out: Path) -> JobSpec:
+    """The job of a text, after the quick checks."""
     job = parse_job(text, where=str(out))
     check_names_of(job)
     for search in job.searches:
         read_space(search.search_space)
+    return job
+
+
+def _write(text: str, out: Path) -> JobSpec:
+    """Check the text of a job, and write it."""
+    job = _checked(text, out)
     with out.open("x", encoding="utf-8") as file:
         file.write(text)
     return job

@@ -10,6 +10,20 @@ import typer
 from evomerge.cli.endings import answering, say
 from evomerge.cli.options import CalibrationDType
 
+Fisher = Annotated[
+    bool, typer.Option("--fisher", help="Only what fisher and gradient_matching need.")
+]
+Inputs = Annotated[bool, typer.Option("--inputs", help="Only what regmean needs.")]
+Sequences = Annotated[int, typer.Option(help="The most sequences to read.")]
+Tokens = Annotated[int, typer.Option(help="Tokens of a sequence; at most the model's context.")]
+Seed = Annotated[int, typer.Option(help="Seed of the draw, if the text has more.")]
+Batch = Annotated[int, typer.Option(help="Sequences read at once; fewer take less memory.")]
+DType = Annotated[CalibrationDType, typer.Option(help="dtype of the model while it reads.")]
+RunsOn = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+TrustModels = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let a model's own code run.")
+]
+
 
 def calibrate(
     models: Annotated[
@@ -23,23 +37,15 @@ def calibrate(
     out: Annotated[
         Path, typer.Option(help="Folder to keep the statistics in.", show_default=False)
     ],
-    fisher: Annotated[
-        bool, typer.Option("--fisher", help="Only what fisher and gradient_matching need.")
-    ] = False,
-    inputs: Annotated[bool, typer.Option("--inputs", help="Only what regmean needs.")] = False,
-    sequences: Annotated[int, typer.Option(help="The most sequences to read.")] = 128,
-    tokens: Annotated[
-        int, typer.Option(help="Tokens of a sequence; at most the model's context.")
-    ] = 512,
-    seed: Annotated[int, typer.Option(help="Seed of the draw, if the text has more.")] = 0,
-    batch: Annotated[int, typer.Option(help="Sequences read at once; fewer take less memory.")] = 4,
-    dtype: Annotated[
-        CalibrationDType, typer.Option(help="dtype of the model while it reads.")
-    ] = CalibrationDType.float32,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a model's own code run.")
-    ] = False,
+    fisher: Fisher = False,
+    inputs: Inputs = False,
+    sequences: Sequences = 128,
+    tokens: Tokens = 512,
+    seed: Seed = 0,
+    batch: Batch = 4,
+    dtype: DType = CalibrationDType.float32,
+    device: RunsOn = "auto",
+    trust_remote_code: TrustModels = False,
 ) -> None:
     """Compute once the statistics of models that fisher, gradient_matching and regmean need.
 

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from evomerge.cli import remote_copies, remote_kinds, remote_records
 from evomerge.cli.answers import answers
 from evomerge.cli.backups import group as backup_group
 from evomerge.cli.calibration import calibrate
@@ -36,14 +37,17 @@ from evomerge.cli.lists import lists
 from evomerge.cli.options import (
     AsAdapter,
     AsJson,
+    GridFile,
     JobFile,
     Overrides,
     Rank,
     RayAddress,
     RunDir,
     SplitName,
+    Timing,
     Track,
     TrustCode,
+    Within,
 )
 from evomerge.cli.progress import SearchScreen
 from evomerge.cli.remote import remote, take_server, watch_url
@@ -90,13 +94,8 @@ def _root(
 def check(
     job: JobFile,
     overrides: Overrides = None,
-    within: Annotated[
-        float,
-        typer.Option(help="Wanted half width of a score's 95% interval; tells the items needed."),
-    ] = 0.05,
-    timing: Annotated[
-        bool, typer.Option("--timing/--no-timing", help="Time the base for about 20 seconds.")
-    ] = True,
+    within: Within = 0.05,
+    timing: Timing = True,
     ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
@@ -168,9 +167,7 @@ def resume(
 
 @app.command()
 def grid(
-    file: Annotated[
-        Path, typer.Argument(metavar="GRID", help="The grid file.", show_default=False)
-    ],
+    file: GridFile,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where to keep the grid; runs/NAME if not given.")
     ] = None,
@@ -344,6 +341,14 @@ app.command()(serve)
 app.command("watch")(watch_url)
 app.add_typer(token_group, name="token")
 app.add_typer(backup_group, name="backup")
+remote.command()(remote_kinds.check)
+remote.command()(remote_kinds.grid)
+remote.command()(remote_kinds.evaluate)
+remote.command()(remote_kinds.calibrate)
+remote.command()(remote_records.answers)
+remote.command()(remote_records.compare)
+remote.command()(remote_copies.clone)
+remote.command("import")(remote_copies.import_file)
 remote.add_typer(remote_task_group)
 
 

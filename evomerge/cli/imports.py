@@ -10,35 +10,45 @@ import typer
 
 from evomerge.cli.endings import answering, say, say_note
 
+MergekitFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A configuration of mergekit-evolve, or any mergekit YAML.",
+        show_default=False,
+    ),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task", metavar="NAME:METRIC", help="An objective, if FILE has none; may be repeated."
+    ),
+]
+TaskFolders = Annotated[
+    list[str] | None,
+    typer.Option("--task-folder", metavar="DIR", help="A folder of your own tasks."),
+]
+Base = Annotated[
+    str | None, typer.Option(help="The base model, if FILE is a merge that names none.")
+]
+SearchName = Annotated[
+    str | None, typer.Option(help="Name of the search; that of the file if not given.")
+]
+Candidates = Annotated[int | None, typer.Option(help="Budget in candidates.")]
+Hours = Annotated[float | None, typer.Option(help="Budget in worker hours.")]
+
 
 def import_file(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="A configuration of mergekit-evolve, or any mergekit YAML.", show_default=False
-        ),
-    ],
+    file: MergekitFile,
     out: Annotated[Path, typer.Option(help="The file to write; it must not exist.")] = Path(
         "job.yaml"
     ),
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", metavar="NAME:METRIC", help="An objective, if FILE has none; may be repeated."
-        ),
-    ] = None,
-    folders: Annotated[
-        list[str] | None,
-        typer.Option("--task-folder", metavar="DIR", help="A folder of your own tasks."),
-    ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="The base model, if FILE is a merge that names none.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the search; that of the file if not given.")
-    ] = None,
-    candidates: Annotated[int | None, typer.Option(help="Budget in candidates.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Budget in worker hours.")] = None,
+    tasks: Tasks = None,
+    folders: TaskFolders = None,
+    base: Base = None,
+    name: SearchName = None,
+    candidates: Candidates = None,
+    hours: Hours = None,
 ) -> None:
     """Make a job of a mergekit-evolve configuration, or of a merge as the start of a search.
 

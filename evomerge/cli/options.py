@@ -25,6 +25,9 @@ class CalibrationDType(enum.StrEnum):
 
 
 JobFile = Annotated[Path, typer.Argument(help="The job file.", show_default=False)]
+GridFile = Annotated[
+    Path, typer.Argument(metavar="GRID", help="The grid file.", show_default=False)
+]
 RunDir = Annotated[Path, typer.Argument(help="Directory of a search.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -64,5 +67,12 @@ Rank = Annotated[
         help="The adapter's largest rank; if the merge is no sum of adapters, the nearest adapter "
         "of this rank is written, and its error printed.",
     ),
+]
+Within = Annotated[
+    float,
+    typer.Option(help="Wanted half width of a score's 95% interval; tells the items needed."),
+]
+Timing = Annotated[
+    bool, typer.Option("--timing/--no-timing", help="Time the base for about 20 seconds.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evomerge.cli.endings import NO_GAIN, answering, interruptible, say, say_error, say_json
+from evomerge.cli.endings import answering, say, say_error, say_json, shown_path
 from evomerge.cli.options import AsAdapter, AsJson, JobFile, Overrides, Rank
-from evomerge.errors import EvomergeError, InputError
+from evomerge.cli.remote_options import (
+    Detach,
+    JobId,
+    MaxDuration,
+    Name,
+    NotBefore,
+    Priority,
+    Project,
+    Retries,
+    queue_options,
+)
+from evomerge.cli.remote_results import follow, program_of, show_job, watch_events
+from evomerge.errors import InputError
 
 if TYPE_CHECKING:
     from evomerge.service import RemoteJob, Server
-
-JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="Id of a job.", show_default=False)]
-Project = Annotated[str | None, typer.Option(help="Name of the project.")]
-Detach = Annotated[bool, typer.Option("--detach", help="Submit it, and do not watch.")]
 
 remote = typer.Typer(
     name="evomerge --server URL",
@@ -74,8 +84,11 @@ def search(
     job: JobFile,
     overrides: Overrides = None,
     project: Project = None,
-    name: Annotated[str | None, typer.Option(help="Shown in lists.")] = None,
-    priority: Annotated[int, typer.Option(help="Higher ones run first.")] = 0,
+    name: Name = None,
+    priority: Priority = None,
+    not_before: NotBefore = None,
+    max_duration: MaxDuration = None,
+    retries: Retries = None,
     detach: Detach = False,
 ) -> None:
     """Submit a search and watch it; Ctrl-C stops watching, and the search goes on.
@@ -83,32 +96,38 @@ def search(
     Exit codes: 0 a winner above the best parent, 2 bad input, 3 none above it, 130 interrupted.
     """
     with connected() as server:
-        made = server.search(job, set=overrides, project=project, name=name, priority=priority)
+        options = queue_options(
+            project=project,
+            name=name,
+            priority=priority,
+            not_before=not_before,
+            max_duration=max_duration,
+            retries=retries,
+        )
+        made = server.search(job, set=overrides, **options)
         say_error(f"job {made.id} of project {made.facts['project']}")
         if detach:
             say(made.id)
             return
-        _follow(made)
+        follow(server, made)
 
 
 @remote.command()
 def resume(job_id: JobId, overrides: Overrides = None, detach: Detach = False) -> None:
     """Go on with a search, with a larger budget if wanted, and watch it."""
     with connected() as server:
-        from evomerge.service import read_changes
-
         job = server.job(job_id)
         after = job.facts["last_event"]
-        job.resume(set=read_changes(overrides or ()))
+        job.resume(set=overrides)
         if not detach:
-            _follow(job, after=after)
+            follow(server, job, after=after)
 
 
 @remote.command()
-def watch(job_id: JobId) -> None:
-    """Watch a job until it ends; exit codes as of `search`."""
+def watch(job_id: JobId, as_json: AsJson = False) -> None:
+    """Watch a job until it ends, and show its result; exit codes as of the job's command."""
     with connected() as server:
-        _follow(server.job(job_id))
+        follow(server, server.job(job_id), as_json=as_json)
 
 
 def watch_url(
@@ -121,7 +140,7 @@ def watch_url(
 
         _address, job_id = read_job_url(url)
     with connected() as server:
-        _follow(server.job(job_id))
+        follow(server, server.job(job_id))
 
 
 @remote.command()
@@ -133,27 +152,27 @@ def status(job_id: JobId, as_json: AsJson = False) -> None:
         if as_json:
             say_json(facts or job.facts)
             return
-        _show(job)
-        for limit in (facts or {}).get("limits", ()):
-            say(f"budget  {limit['used']:g} of {limit['most']:g} {limit['unit']}")
-        best = (facts or {}).get("best_candidate")
-        if best:
-            say(f"best    {best['candidate']} {best['score']:.4f} on {best['items']} items")
-        if (facts or {}).get("headline"):
-            say(str(facts and facts["headline"]))
+        show_job(job)
+        if facts is not None:
+            from evomerge.report import read_status, show_status
+
+            show_status(read_status(facts), program=program_of(server))
 
 
 @remote.command("list")
 def list_jobs(
     project: Project = None,
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted jobs instead.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="The most jobs.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Show jobs, the newest first."""
     with connected() as server:
         shown = []
-        for job in server.jobs(project=project, state=state, limit=min(limit, 500)):
+        filters = {"project": project, "state": state, "kind": kind, "deleted": deleted or None}
+        for job in server.jobs(**filters, limit=min(limit, 500)):
             shown.append(job)
             if len(shown) == limit:
                 break
@@ -161,28 +180,42 @@ def list_jobs(
             say_json([job.facts for job in shown])
             return
         for job in shown:
-            _show(job)
+            show_job(job)
 
 
 @remote.command()
 def cancel(job_id: JobId) -> None:
     """End a job; what it recorded is kept."""
     with connected() as server:
-        _show(server.job(job_id).cancel())
+        show_job(server.job(job_id).cancel())
 
 
 @remote.command()
 def pause(job_id: JobId) -> None:
     """Stop a job and free its place; resume goes on."""
     with connected() as server:
-        _show(server.job(job_id).pause())
+        show_job(server.job(job_id).pause())
 
 
 @remote.command()
 def retry(job_id: JobId) -> None:
     """Queue a failed or cancelled job again."""
     with connected() as server:
-        _show(server.job(job_id).retry())
+        show_job(server.job(job_id).retry())
+
+
+@remote.command()
+def delete(job_id: JobId) -> None:
+    """Delete a job, and cancel it if it runs; `restore` takes that back until it is purged."""
+    with connected() as server:
+        show_job(server.job(job_id).delete())
+
+
+@remote.command()
+def restore(job_id: JobId) -> None:
+    """Take the deletion of a job back."""
+    with connected() as server:
+        show_job(server.job(job_id).restore())
 
 
 @remote.command()
@@ -194,10 +227,15 @@ def log(job_id: JobId) -> None:
 
 
 @remote.command()
-def report(job_id: JobId, out: Annotated[Path, typer.Option(help="Where to write it.")]) -> None:
+def report(
+    job_id: JobId,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it; JOB_ID.html if not given.")
+    ] = None,
+) -> None:
     """Download one HTML file that shows the whole search."""
     with connected() as server:
-        say(f"report: {server.job(job_id).result().report(out)}")
+        say(f"report: {shown_path(server.job(job_id).record().report(out))}")
 
 
 @remote.command()
@@ -218,55 +256,41 @@ def export(
 ) -> None:
     """Export on the server and download the folder; every file is checked."""
     with connected() as server:
-        done = server.job(job_id).export(
-            out, trial=trial, point=point, verify=verify, as_adapter=as_adapter, rank=rank
+        _check_free(out)
+        made = server.job(job_id).begin_export(
+            trial=trial, point=point, verify=verify, as_adapter=as_adapter, rank=rank
         )
-        result = done.facts["result"] or {}
-        for line in result.get("lines", ()):
-            say(str(line))
+        _deliver(server, made, out)
+
+
+@remote.command()
+def download(
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID", help="An export or a calibration.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+) -> None:
+    """Download the folder of an export or a calibration, once it is there; every file is checked.
+
+    It goes on with an export whose download was interrupted.
+    """
+    with connected() as server:
+        _check_free(out)
+        _deliver(server, server.job(job_id), out)
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise InputError(f"--out: {out}: exists already; name another folder")
+
+
+def _deliver(server: Server, job: RemoteJob[Any], out: Path) -> None:
+    """Wait for a job that writes files, download them, and print what they are."""
+    watch_events(server, job, again=f"download {job.id} --out {shlex.quote(str(out))}")
+    if job.facts["kind"] != "export":
+        job.download(out)
         say(f"downloaded: {out}")
-        if verify and not result.get("verified"):
-            raise typer.Exit(EvomergeError.exit_code)
-
-
-def _follow(job: RemoteJob, *, after: int = 0) -> None:
-    """Show the events of a job until its end; exit as a search here does."""
-    from evomerge.service import StateChanged
-
-    with interruptible(f"evomerge --server {_address} watch {job.id}"):
-        for event in job.watch(after=after):
-            if isinstance(event, StateChanged):
-                reason = f": {event.message}" if event.message else ""
-                say_error(f"{event.state}{reason}")
-            else:
-                _show_event(event)
-    if job.state != "succeeded":
-        raise InputError(f"{job.id}: {job.state}: {job.facts['message'] or 'it was stopped'}")
-    if job.facts["kind"] != "search":
-        _show(job)
         return
-    result = job.result()
-    for line in result.lines:
-        say(line)
-    say(f"next: evomerge --server {_address} export {job.id} --out DIR")
-    raise typer.Exit(0 if result.better else NO_GAIN)
+    from evomerge.cli.progress import show_export
 
-
-def _show_event(event: Any) -> None:
-    from evomerge.search import CandidateDone, GenerationDone, Note
-
-    if isinstance(event, CandidateDone):
-        score = event.failure or f"{event.score:.4f}"
-        say_error(f"{event.candidate} {event.label}: {score} on {event.items} items")
-    elif isinstance(event, GenerationDone):
-        best = "no score" if event.best is None else f"best {event.best:.4f}"
-        say_error(f"generation {event.generation}: {event.scored} scored, {best}")
-    elif isinstance(event, Note):
-        say_error(event.text)
-
-
-def _show(job: RemoteJob) -> None:
-    facts = job.facts
-    reason = f"  {facts['message']}" if facts["message"] else ""
-    shown = [facts[key] for key in ("id", "state", "kind", "owner", "name")]
-    say("  ".join(shown) + reason)
+    made = job.result()
+    job.download(out)
+    show_export(replace(made, out=out))

@@ -10,7 +10,8 @@ import typer
 
 from evomerge.cli.endings import say, say_json
 from evomerge.cli.options import AsJson
-from evomerge.cli.remote import Project, connected
+from evomerge.cli.remote import connected
+from evomerge.cli.remote_options import Project
 from evomerge.cli.tasks import (
     Answer,
     Choices,

@@ -18,6 +18,7 @@ from .tally import limits_of as limits_of
 from .tally import spending_of as spending_of
 from .terminal import SearchProgress as SearchProgress
 from .words import count_text as count_text
+from .words import duration_text as duration_text
 from .words import estimate_text as estimate_text
 from .words import one_line as one_line
 from .words import score_text as score_text

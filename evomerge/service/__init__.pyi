@@ -1,3 +1,5 @@
+from .client.comparison import ComparedSearch as ComparedSearch
+from .client.comparison import compared as compared
 from .client.connection import check_url as check_url
 from .client.connection import keep_token as keep_token
 from .client.connection import read_job_url as read_job_url
@@ -5,7 +7,9 @@ from .client.job import RemoteJob as RemoteJob
 from .client.job import StateChanged as StateChanged
 from .client.remote import Server as Server
 from .client.remote import connect as connect
-from .client.remote import read_changes as read_changes
+from .client.results import RemoteResult as RemoteResult
+from .client.submission import CloneOptions as CloneOptions
+from .client.submission import QueueOptions as QueueOptions
 from .database.backup import back_up as back_up
 from .database.backup import restore as restore
 from .database.engine import Database as Database

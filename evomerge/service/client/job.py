@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast
 
 import httpx2
 
 from evomerge.errors import InputError, StorageError
 from evomerge.service.client.connection import TRIES_S, Connection, ServerError
 from evomerge.service.client.downloading import download
-from evomerge.service.client.results import RemoteResult
+from evomerge.service.client.submission import (
+    CloneOptions,
+    key_header,
+    plain_changes,
+    queue_fields,
+)
 
 if TYPE_CHECKING:
-    from evomerge.search import Event
+    from evomerge.api import Changes
+    from evomerge.evaluate import CandidateKey, Split
+    from evomerge.export import ExportReport
+    from evomerge.search import Event, ShownAnswers
+    from evomerge.service.client.results import RemoteResult
+
+R = TypeVar("R")
+"""What the job's result is."""
 
 _ENDED = ("succeeded", "failed", "cancelled")
 
@@ -37,7 +48,7 @@ class StateChanged:
         return "state"
 
 
-class RemoteJob:
+class RemoteJob(Generic[R]):
     """A job on a server. `facts` is what the server said of it last."""
 
     def __init__(self, connection: Connection, facts: Mapping[str, Any]) -> None:
@@ -59,7 +70,7 @@ class RemoteJob:
         """Whether it has ended."""
         return self.state in _ENDED
 
-    def refresh(self) -> RemoteJob:
+    def refresh(self) -> RemoteJob[R]:
         """Ask the server again."""
         self.facts = dict(self._connection.get(f"/jobs/{self.id}"))
         return self
@@ -108,86 +119,207 @@ class RemoteJob:
             else:
                 time.sleep(TRIES_S[0])  # the server stops; it may come back
 
-    def wait(self) -> RemoteJob:
+    def wait(self) -> RemoteJob[R]:
         """Wait until it has ended."""
         for _ in self.watch(after=self.facts.get("last_event", 0)):
             pass
         return self
 
-    def result(self) -> RemoteResult:
-        """The result of a search, after its end. Raises InputError if it has none."""
+    def result(self) -> R:
+        """Its result, after its end.
+
+        Returns:
+            Of a search what `evomerge.search` returns, of a check what `evomerge.check` returns,
+            and so on: a `RemoteResult`, `CheckReport`, `GridOutcome`, `ScoreSummary`, a list of
+            `Written`, an `ExportReport`. Their paths are names on the server.
+
+        Raises:
+            InputError: it failed or was cancelled. ServerError: its result cannot be read.
+        """
         if not self.over:
             self.wait()
         if self.state != "succeeded":
             raise InputError(
                 f"{self.id}: {self.state}: {self.facts.get('message') or 'it was stopped'}"
             )
+        return cast("R", self._read_result())
+
+    def _read_result(self) -> object:
+        from evomerge.service.client import results
+
+        found: Mapping[str, Any] = self.facts["result"] or {}
+        match self.facts["kind"]:
+            case "search":
+                return self.record()
+            case "check":
+                return results.read_check(found)
+            case "grid":
+                return results.read_grid(found)
+            case "evaluation":
+                return results.read_evaluation(found)
+            case "calibration":
+                return results.read_calibration(found)
+        return results.read_export(found, Path(self.id))
+
+    def record(self) -> RemoteResult:
+        """What a search has recorded so far, as `evomerge.open_run`: also while it runs.
+
+        Raises InputError if it has not begun, or is no search.
+        """
+        from evomerge.service.client.results import RemoteResult
+
         return RemoteResult(self._connection, self.id, self.export)
 
     def status(self) -> dict[str, Any]:
         """How far the search is, as `evomerge status --json`."""
         return dict(self._connection.get(f"/jobs/{self.id}/status"))
 
+    def series(self) -> dict[str, Any]:
+        """The values of the report's figure of a search: candidates, generations, baselines."""
+        return dict(self._connection.get(f"/jobs/{self.id}/series"))
+
+    def shown_answers(
+        self,
+        models: str | Iterable[str] = (),
+        *,
+        lost: bool = False,
+        gained: bool = False,
+        differ: bool = False,
+        task: str | None = None,
+        item: int | None = None,
+        split: Split | None = None,
+        limit: int = 20,
+    ) -> ShownAnswers:
+        """What models answered, side by side; the first items only.
+
+        The other arguments are those of `SearchResult.answers`. Raises InputError.
+        """
+        from evomerge.search import read_shown_answers
+        from evomerge.service.client.results import answers_of
+
+        document = answers_of(
+            self._connection,
+            f"/jobs/{self.id}",
+            models,
+            lost=lost,
+            gained=gained,
+            differ=differ,
+            task=task,
+            item=item,
+            split=split,
+            limit=limit,
+        )
+        return read_shown_answers(document)
+
     def log(self) -> str:
         """The end of what its processes printed."""
         return str(self._connection.get(f"/jobs/{self.id}/logs")["text"])
 
-    def cancel(self) -> RemoteJob:
+    def cancel(self) -> RemoteJob[R]:
         """End it; what it recorded is kept."""
         return self._move("cancel")
 
-    def pause(self) -> RemoteJob:
+    def pause(self) -> RemoteJob[R]:
         """Stop it and free its place."""
         return self._move("pause")
 
-    def resume(self, *, set: Mapping[str, Any] | None = None) -> RemoteJob:
+    def resume(self, *, set: Changes = None) -> RemoteJob[R]:
         """Go on, with a larger budget or other compute."""
-        return self._move("resume", {"set": dict(set or {})})
+        return self._move("resume", {"set": plain_changes(set)})
 
-    def retry(self) -> RemoteJob:
+    def retry(self) -> RemoteJob[R]:
         """Queue a failed or cancelled job again."""
         return self._move("retry")
 
-    def _move(self, act: str, document: Mapping[str, Any] | None = None) -> RemoteJob:
+    def delete(self) -> RemoteJob[R]:
+        """Delete it, and cancel it if it runs; `restore` takes that back until it is purged."""
+        answer = self._connection.request("DELETE", f"/jobs/{self.id}")
+        self.facts = dict(answer.json())
+        return self
+
+    def restore(self) -> RemoteJob[R]:
+        """Take its deletion back."""
+        return self._move("restore")
+
+    def _move(self, act: str, document: Mapping[str, Any] | None = None) -> RemoteJob[R]:
         self.facts = dict(self._connection.post(f"/jobs/{self.id}/{act}", document))
         return self
+
+    def clone(self, *, set: Changes = None, **options: Unpack[CloneOptions]) -> RemoteJob[R]:
+        """Submit a copy of it with changes; what is not given is as in this job.
+
+        Args:
+            set: changes of what it was asked for, by dotted keys.
+            options: as in `Server.submit`. `not_before` and `max_duration_s` may be None: at once,
+                and the longest time of the server.
+
+        Raises:
+            InputError: the server refuses it, with field, value and mend.
+        """
+        asked = {"set": plain_changes(set), **queue_fields(options)}
+        headers = key_header(options.get("key"))
+        facts = self._connection.post(f"/jobs/{self.id}/clone", asked, headers=headers)
+        return RemoteJob(self._connection, facts)
 
     def export(
         self,
         out: str | Path,
         *,
-        trial: str | None = None,
-        point: str | None = None,
         verify: bool = False,
+        trial: str | CandidateKey | None = None,
+        point: str | None = None,
         as_adapter: bool = False,
         rank: int | None = None,
-    ) -> RemoteJob:
+        push: str | None = None,
+        public: bool = False,
+    ) -> ExportReport:
         """Export on the server, then download the folder; each file is checked.
 
-        Returns the job of the export. Raises InputError, StorageError.
+        The arguments are those of `evomerge.export`. Raises InputError, StorageError.
         """
         folder = Path(out)
         if folder.exists():
             raise StorageError(f"{folder}: exists already; name another folder")
         export = self.begin_export(
-            trial=trial, point=point, verify=verify, as_adapter=as_adapter, rank=rank
-        ).wait()
-        if export.state != "succeeded":
-            raise InputError(f"{export.id}: {export.facts.get('message') or export.state}")
-        export.download(folder)
-        return export
-
-    def begin_export(self, **wanted: Any) -> RemoteJob:
-        """Submit an export; see `export`."""
-        facts = self._connection.post(
-            f"/jobs/{self.id}/exports",
-            wanted,
-            headers={"Idempotency-Key": secrets.token_urlsafe(16)},
+            verify=verify,
+            trial=trial,
+            point=point,
+            as_adapter=as_adapter,
+            rank=rank,
+            push=push,
+            public=public,
         )
+        report = export.result()
+        export.download(folder)
+        return replace(report, out=folder)
+
+    def begin_export(
+        self,
+        *,
+        verify: bool = False,
+        trial: str | CandidateKey | None = None,
+        point: str | None = None,
+        as_adapter: bool = False,
+        rank: int | None = None,
+        push: str | None = None,
+        public: bool = False,
+    ) -> RemoteJob[ExportReport]:
+        """Submit an export; see `export`."""
+        wanted = {
+            "verify": verify,
+            "trial": None if trial is None else str(trial),
+            "point": point,
+            "as_adapter": as_adapter,
+            "rank": rank,
+            "push": push,
+            "public": public or None,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        facts = self._connection.post(f"/jobs/{self.id}/exports", given, headers=key_header(None))
         return RemoteJob(self._connection, facts)
 
     def download(self, out: str | Path) -> None:
-        """Download the files of an export that has succeeded. Raises InputError, StorageError."""
+        """Download the files of an export or a calibration. Raises InputError, StorageError."""
         download(self._connection, self.id, Path(out))
 
 

@@ -10,16 +10,13 @@ result.export("merged")
 
 from __future__ import annotations
 
-import secrets
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import httpx2
 
-from evomerge.documents import parse_value
-from evomerge.errors import JobError
 from evomerge.service.client import tables
 from evomerge.service.client.connection import (
     Connection,
@@ -27,10 +24,26 @@ from evomerge.service.client.connection import (
     find_token,
 )
 from evomerge.service.client.job import RemoteJob
+from evomerge.service.client.submission import (
+    QueueOptions,
+    grid_document,
+    job_document,
+    key_header,
+    model_or_recipe,
+    queue_fields,
+)
 from evomerge.service.client.webhooks import RemoteWebhook
 
 if TYPE_CHECKING:
-    pass
+    import pandas
+
+    from evomerge.api import Changes, Grid, Job
+    from evomerge.calibrate import Written
+    from evomerge.check import CheckReport
+    from evomerge.evaluate import ScoreSummary, Split
+    from evomerge.grid import GridOutcome
+    from evomerge.service.client.comparison import ComparedSearch
+    from evomerge.service.client.results import RemoteResult
 
 
 def connect(
@@ -75,8 +88,8 @@ class Server:
         self.connection.close()
 
     def search(
-        self, job: str | Path | Mapping[str, Any] | Any, *, set: Any = None, **options: Any
-    ) -> RemoteJob:
+        self, job: Job, *, set: Changes = None, **options: Unpack[QueueOptions]
+    ) -> RemoteJob[RemoteResult]:
         """Submit a search.
 
         Args:
@@ -87,20 +100,117 @@ class Server:
         Raises:
             InputError: the server refuses it, with field, value and mend.
         """
-        return self.submit("search", job=_document(job, set), **options)
+        return self.submit("search", {"job": job_document(job, set)}, **options)
 
-    def submit(self, kind: str, *, key: str | None = None, **request: Any) -> RemoteJob:
-        """Submit a job of any kind; see the server's /openapi.json for its fields.
+    def check(
+        self,
+        job: Job,
+        *,
+        set: Changes = None,
+        within: float = 0.05,
+        timing: bool = True,
+        **options: Unpack[QueueOptions],
+    ) -> RemoteJob[CheckReport]:
+        """Submit the check of a job; the arguments are those of `evomerge.check` and `submit`."""
+        request = {"job": job_document(job, set), "within": within, "timing": timing}
+        return self.submit("check", request, **options)
 
-        key: the same key gives the job that it made before; made anew if not given.
+    def grid(
+        self, grid: Grid, *, set: Changes = None, **options: Unpack[QueueOptions]
+    ) -> RemoteJob[GridOutcome]:
+        """Submit a grid; the arguments are those of `evomerge.grid` and `submit`."""
+        return self.submit("grid", {"grid": grid_document(grid, set)}, **options)
+
+    def evaluate(
+        self,
+        model: str | Path,
+        job: Job,
+        *,
+        split: Split = "test",
+        **options: Unpack[QueueOptions],
+    ) -> RemoteJob[ScoreSummary]:
+        """Submit the scoring of one model.
+
+        Args:
+            model: folder or hub id as the server has it, `job:ID` for what an export wrote there,
+                or the path of a recipe here.
+            job: as in `search`; its tasks give the items.
+            split: "search", "validation" or "test".
+            options: as in `submit`.
+
+        Raises:
+            InputError: the server refuses it, with field, value and mend.
         """
-        asked = {name: value for name, value in request.items() if value is not None}
-        facts = self.connection.post(
-            "/jobs",
-            {"kind": kind, **asked},
-            headers={"Idempotency-Key": key or secrets.token_urlsafe(16)},
-        )
+        request = {**model_or_recipe(model), "job": job_document(job, None), "split": split}
+        return self.submit("evaluation", request, **options)
+
+    def calibrate(
+        self,
+        models: str | Path | Sequence[str | Path],
+        text: str | Path,
+        *,
+        fisher: bool = True,
+        inputs: bool = True,
+        sequences: int = 128,
+        tokens: int = 512,
+        seed: int = 0,
+        batch: int = 4,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        **options: Unpack[QueueOptions],
+    ) -> RemoteJob[list[Written]]:
+        """Submit the computing of statistics of models.
+
+        The arguments are those of `evomerge.calibrate` and `submit`; models and text are named as
+        the server has them. A job then names the statistics as `job:ID`, and `RemoteJob.download`
+        gets their folder.
+        """
+        request = {
+            "models": [str(each) for each in _listed(models)],
+            "text": str(text),
+            "fisher": fisher,
+            "inputs": inputs,
+            "sequences": sequences,
+            "tokens": tokens,
+            "seed": seed,
+            "batch": batch,
+            "dtype": dtype,
+            "device": device,
+            "trust_remote_code": trust_remote_code,
+        }
+        return self.submit("calibration", request, **options)
+
+    def submit(
+        self, kind: str, request: Mapping[str, Any], **options: Unpack[QueueOptions]
+    ) -> RemoteJob[Any]:
+        """Submit a job of any kind.
+
+        Args:
+            kind: "search", "check", "grid", "evaluation" or "calibration".
+            request: what it is asked for; see the server's /openapi.json.
+            options: project, name, priority, not_before, max_duration_s, retries, key; see
+                `QueueOptions`.
+
+        Raises:
+            InputError: the server refuses it, with field, value and mend.
+        """
+        headers = key_header(options.get("key"))
+        asked = _asked(kind, request, options)
+        facts = self.connection.post("/jobs", asked, headers=headers)
         return RemoteJob(self.connection, facts)
+
+    def validate(
+        self, kind: str, request: Mapping[str, Any], **options: Unpack[QueueOptions]
+    ) -> dict[str, Any]:
+        """Ask whether the server would accept a job; the arguments are those of `submit`.
+
+        Returns the complete request, also as "yaml"; nothing is kept. Raises InputError.
+        """
+        accepted: dict[str, Any] = self.connection.post(
+            "/jobs/validate", _asked(kind, request, options)
+        )
+        return accepted
 
     def upload(
         self,
@@ -169,20 +279,35 @@ class Server:
         """Delete a task that was made of an upload; not while a job that waits or runs reads it."""
         tables.remove(self.connection, "tasks", "made", name, project=project)
 
-    def job(self, job_id: str) -> RemoteJob:
+    def job(self, job_id: str) -> RemoteJob[Any]:
         """A job that was submitted before."""
         return RemoteJob(self.connection, self.connection.get(f"/jobs/{job_id}"))
 
-    def jobs(self, **filters: Any) -> Iterator[RemoteJob]:
-        """Jobs, newest first; filters: project, state, kind, owner, parent, q."""
-        cursor: str | None = None
-        while True:
-            page = self.connection.get("/jobs", **filters, cursor=cursor)
-            for facts in page["items"]:
-                yield RemoteJob(self.connection, facts)
-            cursor = page["cursor"]
-            if cursor is None:
-                return
+    def jobs(self, **filters: Any) -> Iterator[RemoteJob[Any]]:
+        """Jobs, newest first; filters: project, state, kind, owner, parent, q, deleted."""
+        for facts in tables.pages(self.connection, "/jobs", **filters):
+            yield RemoteJob(self.connection, facts)
+
+    def open_run(self, job_id: str) -> RemoteResult:
+        """What a search has recorded so far, as `evomerge.open_run`: also while it runs."""
+        return self.job(job_id).record()
+
+    def compare(self, jobs: Iterable[str | RemoteJob[Any]]) -> pandas.DataFrame:
+        """Searches beside each other: a row each, by id.
+
+        Columns name, state, winner, score, low, high (of the winner on the test items), gain,
+        gain_low, gain_high, verdict, candidates, failed, worker_s, items, search_space, sources,
+        and `task/metric` with the winner's value on the test items. None where a search has no
+        such value yet.
+        """
+        from evomerge.service.client.comparison import comparison_table
+
+        return comparison_table([self._compared(job) for job in jobs])
+
+    def _compared(self, job: str | RemoteJob[Any]) -> ComparedSearch:
+        from evomerge.service.client.comparison import compared
+
+        return compared(job.refresh() if isinstance(job, RemoteJob) else self.job(job))
 
     def make_webhook(
         self,
@@ -219,20 +344,10 @@ class Server:
         return RemoteWebhook(self.connection, self.connection.get(f"/webhooks/{webhook_id}"))
 
 
-def read_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """Changes as the command line writes them, by dotted keys. Raises JobError."""
-    found = {}
-    for change in changes:
-        key, separator, text = change.partition("=")
-        if not separator or not key:
-            raise JobError(f"--set {change}: write it as key.subkey=value")
-        found[key] = parse_value(text, where=f"--set {change}", error=JobError)
-    return found
+def _asked(kind: str, request: Mapping[str, Any], options: QueueOptions) -> dict[str, Any]:
+    fields = {"kind": kind, **request, **queue_fields(options)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _document(job: Any, changes: Any) -> dict[str, Any]:
-    """The job in plain values, read and checked here first."""
-    from evomerge.api import read_job
-
-    document: dict[str, Any] = read_job(job, changes).model_dump(mode="json")
-    return document
+def _listed(models: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [models] if isinstance(models, str | Path) else models

@@ -1,4 +1,4 @@
-"""The results of jobs on a server, in Python: those of the functions of `evomerge` for such work."""
+"""The results of jobs on a server, in Python: those that the functions of `evomerge` return."""
 
 from __future__ import annotations
 
@@ -97,17 +97,18 @@ class RemoteResult(BaseResult):
     ) -> pandas.DataFrame:
         from evomerge.api import answer_table
 
-        wanted = answers_wanted(
-            models, lost=lost, gained=gained, differ=differ, task=task, item=item, split=split
+        document = answers_of(
+            self._connection,
+            self._path,
+            models,
+            lost=lost,
+            gained=gained,
+            differ=differ,
+            task=task,
+            item=item,
+            split=split,
         )
-        items: list[Mapping[str, Any]] = []
-        while True:
-            page = self._connection.get(
-                f"{self._path}/answers", **wanted, offset=len(items), limit=_ANSWERS
-            )
-            items += page["items"]
-            if len(items) >= page["total"] or not page["items"]:
-                return answer_table(items)
+        return answer_table(document["items"])
 
     def export(  # noqa: D102
         self,
@@ -148,7 +149,9 @@ class RemoteResult(BaseResult):
                 return rows
 
 
-def answers_wanted(
+def answers_of(
+    connection: Connection,
+    path: str,
     models: str | Iterable[str],
     *,
     lost: bool,
@@ -157,16 +160,29 @@ def answers_wanted(
     task: str | None,
     item: int | None,
     split: Split | None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
-    """What a server is asked for; the arguments are those of `BaseResult.answers`."""
+    """Answers side by side in plain values; the arguments are those of `BaseResult.answers`.
+
+    path: of the search. limit: the most items; None for all.
+    """
     changes = {"lost": lost, "gained": gained, "differ": differ}
-    return {
+    wanted = {
         "models": [models] if isinstance(models, str) else list(models),
-        "change": [name for name, wanted in changes.items() if wanted],
+        "change": [name for name, given in changes.items() if given],
         "task": task,
         "item": item,
         "split": split,
     }
+    items: list[Mapping[str, Any]] = []
+    while True:
+        most = _ANSWERS if limit is None else min(_ANSWERS, limit - len(items))
+        page: dict[str, Any] = connection.get(
+            f"{path}/answers", **wanted, offset=len(items), limit=most
+        )
+        items += page["items"]
+        if len(items) in (page["total"], limit) or not page["items"]:
+            return {**page, "items": items}
 
 
 # The results of the other kinds of jobs, in plain values.
