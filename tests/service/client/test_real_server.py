@@ -106,10 +106,12 @@ def test_a_search_is_watched_told_exported_and_downloaded_over_a_restart(
         assert result.winner == here.winner
         assert result.scores().equals(here.scores())
         assert result.trials_dataframe().equals(here.trials_dataframe())
-        assert result.recipe() == here.winner.recipe.to_yaml()
+        assert result.recipe() == here.winner.recipe
 
         out = tmp_path / "merged"
-        export = result.export(out)
+        report = result.export(out)
+        assert (report.out, report.label) == (out, here.winner.label)
+        [export] = server.jobs(parent=job.id)
         kept = data / "exports" / export.id
         names = {path.name for path in kept.iterdir() if not path.name.startswith(".")}
         assert names == {path.name for path in out.iterdir()}

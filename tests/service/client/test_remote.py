@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import stat
 import threading
 from collections.abc import Iterator
@@ -13,34 +12,21 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 import evomerge
 from evomerge.cli import app as local
 from evomerge.cli import remote as commands
-from evomerge.errors import EvomergeError, InputError, StorageError
+from evomerge.errors import InputError, StorageError
 from evomerge.evaluate import CandidateKey
 from evomerge.search import CandidateDone, Note
-from evomerge.service.client import connection, downloading, job, remote
-from evomerge.service.client.connection import Connection, ServerError, find_token, keep_token
+from evomerge.service.client.connection import ServerError, find_token, keep_token
 from evomerge.service.client.job import StateChanged
-from tests.service.http.house import JOB, ROOT, URL, House
+from tests.service.client.reach import server_of
+from tests.service.http.house import JOB, URL, House
 from tests.service.http.tables import Process
 
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No token of whoever runs the tests; no waits between tries; records name models from here."""
-    monkeypatch.delenv("EVOMERGE_TOKEN", raising=False)
-    monkeypatch.setenv("EVOMERGE_TOKEN_FILE", str(tmp_path / "tokens"))
-    for module in (connection, downloading, job):
-        monkeypatch.setattr(module, "TRIES_S", (0.0,) * 5)
-    monkeypatch.chdir(ROOT)
-
-
-def server_of(house: House, who: str = "runner", **kwargs: Any) -> remote.Server:
-    transport = kwargs.pop("transport", house.client._transport)
-    return evomerge.connect(URL, token=house.tokens[who], transport=transport)
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def test_a_search_is_submitted_watched_and_stopped(house: House, tmp_path: Path) -> None:
@@ -133,22 +119,6 @@ def test_a_job_is_waited_for(house: House) -> None:
     timer.start()
     assert server_of(house).job(job.id).wait().state == "failed"
     timer.join()
-
-
-def test_a_result_has_the_numbers_of_the_record(house: House) -> None:
-    job = house.searched()
-    result = server_of(house).job(job.id).result()
-    here = evomerge.open_run(house.settings.run_dir(job.id))
-    assert result.gain == here.gain
-    assert result.winner == here.winner
-    assert (result.headline, result.verdict) == (here.headline, here.verdict)
-    assert result.scores().equals(here.scores())
-    assert result.trials_dataframe().equals(here.trials_dataframe())
-    front = server_of(house).job(house.searched(kind="front").id).result()
-    assert front.gain is None
-    assert len(front.points) >= 1
-    with pytest.raises(EvomergeError, match="front"):
-        _ = front.winner
 
 
 FILES = {"model.safetensors": bytes(range(256)) * 4000, "a b/ü.txt": b"text", "empty": b""}
@@ -264,24 +234,6 @@ def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
 
 
 # The command line.
-
-
-@pytest.fixture
-def run(house: House, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def reach(url: str, token: str, **_: object) -> Connection:
-        return Connection(url, token, transport=house.client._transport)
-
-    monkeypatch.setattr(remote, "Connection", reach)
-    monkeypatch.setenv("EVOMERGE_TOKEN", house.tokens["runner"])
-
-    importlib.import_module("evomerge.cli.commands")  # gives it the group `task`
-
-    def call(*arguments: str, **kwargs: Any) -> Result:
-        rest = commands.take_server(["--server", URL, *arguments])
-        assert rest == list(arguments)
-        return CliRunner().invoke(commands.remote, rest, **kwargs)
-
-    return call
 
 
 def test_the_command_line_submits_lists_and_stops(house: House, run: Any, tmp_path: Path) -> None:

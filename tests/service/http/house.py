@@ -115,6 +115,12 @@ class House:
             row.started = row.made
             events.add(session, row, [NewEvent(name="state", body={"state": state})])
 
+    def succeed(self, job_id: str, result: Mapping[str, Any]) -> None:
+        """End a job with a result."""
+        with self.database.write() as session:
+            session.get_one(JobRow, job_id).result = dict(result)
+        self.set_state(job_id, "succeeded")
+
     def tell(self, job_id: str, bodies: Sequence[Mapping[str, Any]], name: str = "note") -> None:
         """Keep events of a job."""
         with self.database.write() as session:

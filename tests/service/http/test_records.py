@@ -168,7 +168,8 @@ def test_kept_values_leave_when_they_grow_too_large_together() -> None:
 def test_rows_of_candidates_are_taken_from_their_parts() -> None:
     rows = [{"candidate": number} for number in range(2 * ROWS + 7)]
     parts = [json.dumps(rows[begin : begin + ROWS]).encode() for begin in range(0, len(rows), ROWS)]
-    record = records.RecordText.of([b"{}", b"null", b"{}", str(len(rows)).encode(), *parts])
+    total = str(len(rows)).encode()
+    record = records.RecordText.of([b"{}", b"null", b"{}", b"{}", total, *parts])
     assert record.total == len(rows)
     assert record.outcome is None
     for offset in (0, 3, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, len(rows) - 1, len(rows), 5 * ROWS):

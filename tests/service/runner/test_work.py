@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from evomerge.errors import InputError
+from evomerge.service.client import results
 from evomerge.service.database.engine import Database
 from evomerge.service.queue import moves
 from evomerge.service.queue.states import Ending
@@ -44,6 +45,11 @@ def small(models: Path, **changes: Any) -> dict[str, Any]:
     )
 
 
+def sent(result: Any) -> Any:
+    """Plain values as they come over the network."""
+    return json.loads(json.dumps(result, allow_nan=False))
+
+
 @pytest.fixture
 def service(database: Database, project: Project, tmp_path: Path, models: Path) -> Service:
     settings = kill_settings(tmp_path, models)
@@ -75,6 +81,9 @@ def test_a_search_goes_on_with_a_larger_budget_and_is_exported(
     left = service.settings.export_dir(export.id)
     (left / "half").mkdir(parents=True)  # by an attempt that was killed
     made = service.run(export)
+    report = results.read_export(sent(made), left)
+    assert sent(report.to_json()) == sent(made["report"])
+    assert list(report.lines()) == made["lines"]
     files = {file["path"]: file for file in made["files"]}
     assert {"config.json", "model.safetensors"} <= set(files)
     assert not (left / "half").exists()
@@ -109,8 +118,17 @@ def test_other_kinds_give_results_in_plain_values(
     statistics = service.run(calibration)
     assert statistics["files"]
     assert statistics["statistics"][0]["computed"]
-    for result in (check, alone, merged, statistics):
-        assert json.dumps(result, allow_nan=False)
+    assert merged["scores"]["label"] == "recipe"
+
+    check, alone, statistics = map(sent, (check, alone, statistics))
+    report = results.read_check(check)
+    assert sent(report.to_json()) == check["report"]
+    assert report.lines()[0].startswith(f"{job['name']}: a search accepts this job")
+    assert sent(results.read_evaluation(alone).to_json()) == alone["scores"]
+    (written,) = results.read_calibration(statistics)
+    (file,) = statistics["files"]
+    assert (str(written.path), written.size_bytes) == (file["path"], file["size_bytes"])
+    assert written.line().startswith(f"{file['path']}: inputs of ")
 
 
 def test_a_grid_tells_its_progress(service: Service, models: Path) -> None:
@@ -128,6 +146,7 @@ def test_a_grid_tells_its_progress(service: Service, models: Path) -> None:
     result = service.run(service.submit("grid", request))
     assert result["name"] == "methods"
     assert [row["method"] for row in result["rows"]]
+    assert sent(results.read_grid(sent(result)).to_json()) == sent(result)
     assert "work" in service.names()
     assert "progress" in service.names()
 
