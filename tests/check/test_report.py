@@ -21,6 +21,7 @@ from evomerge.check.report import half_width, items_for
 from evomerge.check.words import _goals
 from evomerge.cli import app
 from evomerge.errors import InputError
+from evomerge.service.client.results import read_check
 from evomerge.workers import prepare
 from tests.search.jobs import PARAMETERS, TASKS, job_document, make_job, write_models
 
@@ -232,6 +233,11 @@ def test_the_report_as_json(models: Path, tmp_path: Path) -> None:
     assert document["tasks"][0]["shown"][0]["prompts"]
     phases = document["forecast"]["phases"]
     assert sum(p["total_items"][1] for p in phases) == document["forecast"]["total_items"][1]
+
+
+def test_a_report_that_was_sent_is_read_back_equal(report: CheckReport) -> None:
+    assert report.timing is not None
+    assert read_check({"report": json.loads(json.dumps(report.to_json()))}) == report
 
 
 def test_signs_that_a_terminal_would_obey_are_shown_as_text(models: Path, tmp_path: Path) -> None:
