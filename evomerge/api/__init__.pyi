@@ -41,8 +41,6 @@ from .searches import resume as resume
 from .searches import search as search
 from .series import coefficients_over_depth as coefficients_over_depth
 from .tables import item_table as item_table
-from .tables import read_summary as read_summary
-from .tables import score_table as score_table
 from .tables import shown_metrics as shown_metrics
 from .tasks import describe_table as describe_table
 from .tasks import task_from_file as task_from_file

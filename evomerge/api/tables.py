@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evomerge.evaluate import Interval, ScoreSummary
-from evomerge.evaluate import read_summary as read_summary
 
 if TYPE_CHECKING:
     import pandas

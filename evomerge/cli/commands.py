@@ -15,7 +15,6 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli import remote_copies, remote_kinds, remote_records
 from evomerge.cli.answers import answers
 from evomerge.cli.backups import group as backup_group
 from evomerge.cli.calibration import calibrate
@@ -51,6 +50,14 @@ from evomerge.cli.options import (
 )
 from evomerge.cli.progress import SearchScreen
 from evomerge.cli.remote import remote, take_server, watch_url
+from evomerge.cli.remote_copies import clone
+from evomerge.cli.remote_copies import import_file as import_for_server
+from evomerge.cli.remote_kinds import calibrate as calibrate_there
+from evomerge.cli.remote_kinds import check as check_there
+from evomerge.cli.remote_kinds import evaluate as evaluate_there
+from evomerge.cli.remote_kinds import grid as grid_there
+from evomerge.cli.remote_records import answers as answers_there
+from evomerge.cli.remote_records import compare
 from evomerge.cli.remote_tasks import group as remote_task_group
 from evomerge.cli.repairs import repair
 from evomerge.cli.serving import group as token_group
@@ -341,14 +348,12 @@ app.command()(serve)
 app.command("watch")(watch_url)
 app.add_typer(token_group, name="token")
 app.add_typer(backup_group, name="backup")
-remote.command()(remote_kinds.check)
-remote.command()(remote_kinds.grid)
-remote.command()(remote_kinds.evaluate)
-remote.command()(remote_kinds.calibrate)
-remote.command()(remote_records.answers)
-remote.command()(remote_records.compare)
-remote.command()(remote_copies.clone)
-remote.command("import")(remote_copies.import_file)
+for _command in (
+    *(check_there, grid_there, evaluate_there, calibrate_there),
+    *(answers_there, compare, clone),
+):
+    remote.command()(_command)
+remote.command("import")(import_for_server)
 remote.add_typer(remote_task_group)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -51,7 +51,10 @@ def queue_options(
         max_duration=max_duration,
         retries=retries,
     )
-    return {"project": project, **copied} if project is not None else {**copied}
+    options = cast("QueueOptions", dict(copied))
+    if project is not None:
+        options["project"] = project
+    return options
 
 
 def clone_options(

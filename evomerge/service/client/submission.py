@@ -12,8 +12,6 @@ from evomerge.documents import parse_value
 from evomerge.errors import InputError, JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from evomerge.api import Changes, Grid, Job
 
 
@@ -90,19 +88,14 @@ def model_or_recipe(model: str | Path) -> dict[str, Any]:
     return {"recipe": load_recipe(Path(name)).to_yaml()}
 
 
-def read_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """Changes as the command line writes them, by dotted keys. Raises JobError."""
+def plain_changes(changes: Changes) -> dict[str, Any]:
+    """Changes in any of their forms, in plain values by dotted keys. Raises JobError."""
+    from evomerge.api import written_changes
+
     found = {}
-    for change in changes:
+    for change in written_changes(changes):
         key, separator, text = change.partition("=")
         if not separator or not key:
             raise JobError(f"--set {change}: write it as key.subkey=value")
         found[key] = parse_value(text, where=f"--set {change}", error=JobError)
     return found
-
-
-def plain_changes(changes: Changes) -> dict[str, Any]:
-    """Changes in any of their forms, by dotted keys. Raises JobError."""
-    from evomerge.api import written_changes
-
-    return read_changes(written_changes(changes))

@@ -160,9 +160,10 @@ class ItemResults(View):
 
 
 class ItemsView(View):
-    """Results on items, candidate by candidate in the order that was asked for."""
+    """Results on items by candidate, in the order that was asked for, or of the record."""
 
     items: list[ItemResults]
+    total: int = Field(description="Of candidates.")
 
 
 class ResultView(View):

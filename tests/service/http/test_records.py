@@ -13,6 +13,7 @@ import anyio.to_thread
 import pytest
 
 import evomerge
+from evomerge.job import parse_job
 from evomerge.service.http import kept as kept_values
 from evomerge.service.http import records
 from evomerge.service.http.reader import Reader
@@ -212,9 +213,46 @@ def test_reading_records_leaves_threads_for_other_requests(house: House) -> None
     assert asyncio.run(play()) == "answered"
 
 
+def test_results_on_items_are_of_the_candidates_that_are_named(house: House) -> None:
+    job = house.answered()
+    where = f"/jobs/{job.id}/items"
+    wanted = ["g-002-i8002", "g-002-i8000"]
+    found = house.get(where, params={"candidate": wanted}).json()["items"]
+    tasks = ["kana_said", "kana_chosen"]
+    assert [(each["candidate"], each["task"]) for each in found] == [
+        (name, task) for name in wanted for task in tasks
+    ]
+    assert found[0]["items"] == list(range(20))
+    assert found[0]["metrics"] == {"exact_match": [1.0] * 3 + [0.0] * 17}
+    pages = [house.get(where, params={"offset": n, "limit": 4}).json() for n in (0, 4, 8)]
+    assert [page["total"] for page in pages] == [6, 6, 6]
+    named = [row["candidate"] for row in house.get(f"/jobs/{job.id}/candidates").json()["items"]]
+    each = [part["candidate"] for page in pages for part in page["items"]]
+    assert each == [name for name in named for _ in tasks]
+    second = house.get(where, params={"candidate": wanted, "offset": 1, "limit": 5}).json()
+    assert (second["items"], second["total"]) == (found[2:], 2)
+    many = house.get(where, params={"limit": 21})
+    assert (many.status_code, many.json()["field"]) == (422, "limit")
+    unknown = house.get(where, params={"candidate": ["g-002-i8002", "g0009-i000"]})
+    assert unknown.status_code == 422
+    assert "g0009-i000" in unknown.json()["detail"]
+    assert str(house.settings.data) not in unknown.text
+
+
+def test_a_record_has_all_that_a_result_is_made_of(house: House) -> None:
+    job = house.searched()
+    result = evomerge.open_run(house.settings.run_dir(job.id))
+    assert result.outcome is not None
+    shown = house.get(f"/jobs/{job.id}/record").json()
+    assert shown["candidates"] == result.candidates
+    assert shown["outcome"] == json.loads(json.dumps(result.outcome.to_json()))
+    assert parse_job(shown["job"], where="record") == result.job
+
+
 def test_a_search_without_a_record_says_what_it_waits_for(house: House) -> None:
     job = house.job()
-    for path in ("status", "winner", "scores", "candidates", "recipe", "answers", "figures"):
+    paths = ("status", "winner", "scores", "candidates", "recipe", "answers", "figures", "record")
+    for path in (*paths, "items?candidate=g0001-i001"):
         answer = house.get(f"/jobs/{job.id}/{path}")
         assert answer.status_code == 409
         assert "it is queued" in answer.json()["detail"]

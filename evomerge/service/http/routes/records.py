@@ -31,7 +31,7 @@ router = APIRouter(prefix=f"{API}/jobs/{{job_id}}", tags=["record"])
 READING = responses(401, 404, 409, 421, 422, 429, 503)
 
 MOST_CANDIDATES = 20
-"""Candidates whose item results are asked for at once; each has some thousand at most."""
+"""Candidates whose item results are given at once; each may have thousands."""
 
 
 @router.get("/status", summary="How far a search is", responses=READING)
@@ -102,18 +102,26 @@ async def read_items(
     caller: Viewer,
     here: Here,
     candidate: Annotated[
-        list[Annotated[str, Field(max_length=100)]],
+        list[Annotated[str, Field(max_length=100)]] | None,
         Query(
-            min_length=1,
-            max_length=MOST_CANDIDATES,
-            description="Candidates as /candidates names them; repeat it for some.",
+            max_length=100,
+            description="Candidates as /candidates names them; all of them if not given.",
             examples=[["g0012-i003"]],
         ),
-    ],
+    ] = None,
+    offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_CANDIDATES, description="Of candidates.")] = 20,
 ) -> ItemsView:
     """The results of candidates on every item, by task; one that failed has none."""
     job = await _job(here, caller, job_id)
-    return ItemsView.model_validate({"items": await here.records.items(job, candidate)})
+    record = await here.records.view(job)
+    if candidate is None:
+        names = [row["candidate"] for row in record.candidates(offset, limit)]
+    else:
+        names = candidate[offset : offset + limit]
+    items = await here.records.items(job, names) if names else []
+    total = record.total if candidate is None else len(candidate)
+    return ItemsView.model_validate({"items": items, "total": total})
 
 
 @router.get("/record", summary="What a result is made of", responses=READING)
