@@ -308,10 +308,12 @@ class _Checks:
 
     def _check_texts(self, value: Any, field: str) -> None:
         """Refuse every text within a value that could be a path or a model, and may not be used."""
-        for where, text in _texts(value, field):
+        for where, text, is_key in _texts(value, field):
             if where.endswith(".chat_template") and "{" in text:
                 continue
-            if "/" in text or text.startswith((".", "~")) or os.path.lexists(text):
+            # A key is a name; that the server's own folder has a file of it means nothing.
+            is_place = "/" in text or text.startswith((".", "~"))
+            if is_place or (not is_key and os.path.lexists(text)):
                 self._places.model(text, where)
 
 
@@ -320,12 +322,13 @@ def _own_job(reference: str) -> str | None:
     return None if found is None else found[1]
 
 
-def _texts(value: Any, field: str) -> Iterator[tuple[str, str]]:
+def _texts(value: Any, field: str) -> Iterator[tuple[str, str, bool]]:
+    """Field, text, and whether it is a key, of every text within a value."""
     if isinstance(value, str):
-        yield field, value
+        yield field, value, False
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield f"{field}.{key}", str(key)
+            yield f"{field}.{key}", str(key), True
             yield from _texts(each, f"{field}.{key}")
     elif isinstance(value, list | tuple):
         for place, each in enumerate(value):
@@ -376,7 +379,7 @@ def _check_size(request: Mapping[str, Any]) -> None:
         ) from error
     if size > _LARGEST:
         raise Refusal(f"{size} characters", field="request", mend=f"give {_LARGEST} or fewer")
-    for field, text in _texts(request, ""):
+    for field, text, _ in _texts(request, ""):
         if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in text):
             raise Refusal(
                 "has characters that are no text",

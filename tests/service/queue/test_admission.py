@@ -336,6 +336,27 @@ def test_a_job_of_every_other_kind_is_admitted(
         assert again == made.request
 
 
+def test_keys_of_a_recipe_are_no_places_in_the_folder_of_the_server(
+    database: Database,
+    project: Project,
+    settings: ServiceSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("models", "weight", "linear"):
+        (tmp_path / "here" / name).mkdir(parents=True)
+    models = [{"model": "first", "parameters": {"weight": 1}}]
+    request = {"job": search_request(), "recipe": {"merge_method": "ties", "models": models}}
+    monkeypatch.chdir(tmp_path / "here")
+    admit(database, new_job(project.id, kind="evaluation", request=request), settings)
+    request["recipe"] = {"merge_method": "linear", "models": models}  # a value may be a place
+    with pytest.raises(Refusal, match="not a model"):
+        admit(database, new_job(project.id, kind="evaluation", request=request), settings)
+    request["recipe"] = {"merge_method": "ties", "models": models, "parameters": {"/etc": 1}}
+    with pytest.raises((Refusal, InputError)):
+        admit(database, new_job(project.id, kind="evaluation", request=request), settings)
+
+
 @pytest.mark.parametrize(
     ("kind_of", "request_of", "field"),
     [
