@@ -25,7 +25,7 @@ from evomerge.service.queue.claim import claim
 from evomerge.service.queue.states import Ending
 from evomerge.service.settings import Limits, ServiceSettings
 from evomerge.service.store import jobs
-from evomerge.service.store.job import Job
+from evomerge.service.store.job import Job, NewJob
 from evomerge.service.store.people import Project, make_project
 from evomerge.service.store.refusals import Conflict, NotFound, OverLimit, Refusal
 from tests.service.jobs import ADMIN, HERE, new_job, search_request, settings_in
@@ -343,18 +343,21 @@ def test_keys_of_a_recipe_are_no_places_in_the_folder_of_the_server(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("models", "weight", "linear"):
+    for name in ("models", "weight"):
         (tmp_path / "here" / name).mkdir(parents=True)
-    models = [{"model": "first", "parameters": {"weight": 1}}]
-    request = {"job": search_request(), "recipe": {"merge_method": "ties", "models": models}}
     monkeypatch.chdir(tmp_path / "here")
-    admit(database, new_job(project.id, kind="evaluation", request=request), settings)
-    request["recipe"] = {"merge_method": "linear", "models": models}  # a value may be a place
-    with pytest.raises(Refusal, match="not a model"):
-        admit(database, new_job(project.id, kind="evaluation", request=request), settings)
-    request["recipe"] = {"merge_method": "ties", "models": models, "parameters": {"/etc": 1}}
-    with pytest.raises((Refusal, InputError)):
-        admit(database, new_job(project.id, kind="evaluation", request=request), settings)
+
+    def evaluation(model: str, parameters: dict[str, Any]) -> NewJob:
+        models = [{"model": model, "parameters": parameters}]
+        recipe = {"merge_method": "linear", "models": models}
+        request = {"job": search_request(), "recipe": recipe}
+        return new_job(project.id, kind="evaluation", request=request)
+
+    admit(database, evaluation("first", {"weight": 1}), settings)
+    with pytest.raises(Refusal, match="weight: not a model"):
+        admit(database, evaluation("weight", {"weight": 1}), settings)
+    with pytest.raises(Refusal, match="/etc: not a model"):
+        admit(database, evaluation("first", {"weight": [{"filter": "/etc", "value": 1}]}), settings)
 
 
 @pytest.mark.parametrize(
