@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import evomerge
 from evomerge.cli import app
+from evomerge.cli.remote import remote
 from evomerge.job import OptimizerSpec, load_job, parse_job
 from evomerge.merge.methods.registry import METHODS
 from evomerge.recipe import read_recipe
@@ -181,6 +182,26 @@ def test_there_are_commands_of_every_kind() -> None:
     named = {command.split()[1] for command in commands()}
     group = typer.main.get_command(app)
     assert named == set(group.commands)  # type: ignore[attr-defined]
+
+
+def commands_for_a_server() -> list[tuple[str, list[str]]]:
+    """Every command with --server that a page gives: its name and its arguments."""
+    found = []
+    for path in (README, *PAGES.values()):
+        text = "\n".join([*blocks(path, ""), *blocks(path, "bash")])
+        for line in re.findall(r"^(?:\.venv/bin/)?evomerge --server \S+ (.+)$", text, re.MULTILINE):
+            name, *arguments = shlex.split(line, comments=True)
+            found.append((name, arguments))
+    return found
+
+
+def test_commands_for_a_server_are_those_that_it_has_and_all_of_them() -> None:
+    group = typer.main.get_command(remote)
+    known = commands_for_a_server()
+    for name, arguments in known:
+        taken = group.commands[name]  # type: ignore[attr-defined]
+        taken.make_context(name, arguments)
+    assert {name for name, _ in known} == set(group.commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["README.md", *PAGES])
