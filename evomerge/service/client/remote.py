@@ -226,7 +226,9 @@ class Server:
         Args:
             path: CSV, JSON lines or Parquet file.
             project: name or id; the token's only project, or `default`, if not given.
-            encoding, delimiter, header: as in `evomerge.task_from_file`.
+            encoding: as in `evomerge.task_from_file`.
+            delimiter: the same.
+            header: the same.
 
         Returns:
             What the server says of it: "id", "columns", "rows", "size_bytes", "sha256" and more.
