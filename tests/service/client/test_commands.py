@@ -74,7 +74,7 @@ def test_every_command_here_that_a_server_can_do_is_one_of_its_commands() -> Non
     here = set(get_command(local).commands)  # type: ignore[attr-defined]
     there = set(get_command(commands.remote).commands)  # type: ignore[attr-defined]
     # No kind of job merges a recipe; the rest is for the machine that it is run on.
-    assert here - there == {"merge", "init", "serve", "token", "backup"}
+    assert here - there == {"merge", "init", "serve", "token", "backup", "repair"}
 
 
 @pytest.mark.parametrize(
