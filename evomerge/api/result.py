@@ -94,7 +94,6 @@ class SearchResult(BaseResult):
         rank: int | None = None,
         push: str | None = None,
         public: bool = False,
-        ray_address: str | None = None,
     ) -> ExportReport:
         return export_run(
             self.run_dir,
@@ -106,7 +105,6 @@ class SearchResult(BaseResult):
             rank=rank,
             push=push,
             public=public,
-            ray_address=ray_address,
         )
 
     def report(self, out: str | Path | None = None) -> Path:  # noqa: D102

@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.endings import answering, say
-from evomerge.cli.serving import DataOption
-
-_DATA = Path("evomerge-data")
+from evomerge.cli.serving import DATA, DataOption
 
 group = typer.Typer(
     help="Back up the database of a service, and restore it.",
@@ -21,7 +19,7 @@ group = typer.Typer(
 @group.command("make")
 def make(
     out: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
-    data: DataOption = _DATA,
+    data: DataOption = DATA,
 ) -> None:
     """Copy the database as it is at this moment; servers and jobs go on."""
     with answering():
@@ -34,7 +32,7 @@ def make(
 @group.command("restore")
 def restore_backup(
     backup: Annotated[Path, typer.Argument(help="A backup.", show_default=False)],
-    data: DataOption = _DATA,
+    data: DataOption = DATA,
 ) -> None:
     """Put a backup in the place of the database, while no server and no job runs."""
     with answering():

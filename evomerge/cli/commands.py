@@ -64,9 +64,9 @@ from evomerge.cli.remote_records import answers as answers_there
 from evomerge.cli.remote_records import compare
 from evomerge.cli.remote_tasks import group as remote_task_group
 from evomerge.cli.repairs import repair
-from evomerge.cli.serving import group as token_group
 from evomerge.cli.serving import serve
 from evomerge.cli.tasks import group as task_group
+from evomerge.cli.tokens import group as token_group
 from evomerge.errors import EvomergeError, InputError
 from evomerge.startup import begin_loading
 from evomerge.version import __version__

@@ -134,7 +134,11 @@ def clone(
     )
     new = replace(new, **(run or {}))
     # What was asked for, and not what the other job's request is by now: it may change meanwhile.
-    asked = replace(new, request={"clone": source.id, "set": dict(changes or {})})
+    asked = replace(
+        new,
+        request={"clone": source.id, "set": dict(changes or {})},
+        track=(run or {}).get("track", {}),
+    )
     return admit_and_submit(db, new, settings, who=who, scope=scope, asked=asked)
 
 

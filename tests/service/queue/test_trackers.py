@@ -140,8 +140,8 @@ def test_a_copy_a_retry_and_a_resume_keep_trackers_or_change_them(
 ) -> None:
     track = {"shown": {"project": "mine"}}
     job, _ = admit_and_submit(database, new_job(project.id, track=track), settings, who=ADMIN)
-    assert clone(database, job.id, settings, who=ADMIN).track == track
-    assert clone(database, job.id, settings, who=ADMIN, run={"track": {}}).track == {}
+    assert clone(database, job.id, settings, who=ADMIN)[0].track == track
+    assert clone(database, job.id, settings, who=ADMIN, run={"track": {}})[0].track == {}
     refused(lambda: clone(database, job.id, settings, who=ADMIN, run={"track": {"gone": {}}}))
 
     def move(wanted: Any, **options: Any) -> Any:

@@ -131,7 +131,7 @@ def test_an_export_is_pushed_and_its_result_has_the_link(
     ]
     assert act.detail["push"] == "acme/sums"
     # The same project may push to what it made; a copy keeps where to.
-    copy = admission.clone(service.database, job.id, service.settings, who=ADMIN)
+    copy, _ = admission.clone(service.database, job.id, service.settings, who=ADMIN)
     assert service.run(copy)["url"] == result["url"]
     assert service.run(export(service, searched, push=None))["url"] is None
 
