@@ -160,7 +160,8 @@ def check_record(
     [end] = [body for _, body in events.bodies(database, job.id, ["finished"])]
     assert job.result is not None
     assert job.result["headline"] == end["headline"]
-    assert _shown(settings, job) == _shown(settings, reference), job.id
+    notes = events.bodies(database, job.id, ["note"])
+    assert _shown(settings, job) == _shown(settings, reference), (job.id, notes)
 
 
 def _shown(settings: ServiceSettings, job: Job) -> list[tuple[str, int]]:
