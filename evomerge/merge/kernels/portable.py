@@ -136,7 +136,8 @@ _TALLIED = 2**26
 def gram(tensors: Sequence[torch.Tensor], base: torch.Tensor | None) -> NDArray[np.float64]:
     """See kernels.gram."""
     rows = [tensor.reshape(1, -1) for tensor in tensors]
-    return row_gram(rows, None if base is None else base.reshape(1, -1))[0]
+    products: NDArray[np.float64] = row_gram(rows, None if base is None else base.reshape(1, -1))[0]
+    return products
 
 
 def row_gram(tensors: Sequence[torch.Tensor], base: torch.Tensor | None) -> NDArray[np.float64]:
@@ -314,8 +315,8 @@ def _combine(
 
 
 _VARIANTS = 256
-"""Kernels of one pass at most: one for each mixture of masks, number of models and dtype. With more,
-torch runs a pass step by step, with a tensor in memory for each; by default from the ninth on."""
+"""Kernels of one pass at most: one for each mixture of masks, number of models and dtype. With
+more, torch runs a pass step by step, a tensor for each; by default from the ninth on."""
 
 
 def _fused(work: Pass, device: torch.device) -> Pass:
@@ -325,5 +326,6 @@ def _fused(work: Pass, device: torch.device) -> Pass:
 
 @cache
 def _compiled(work: Pass) -> Pass:
-    compiled: Any = torch.compile(work, dynamic=True, recompile_limit=_VARIANTS)
+    compile_pass: Any = torch.compile  # its types lack the limit
+    compiled: Any = compile_pass(work, dynamic=True, recompile_limit=_VARIANTS)
     return compiled  # type: ignore[no-any-return]
