@@ -31,6 +31,8 @@ from evomerge.service.settings import ServiceSettings
 from evomerge.service.store.jobs import Job
 
 T = TypeVar("T")
+Write = Callable[[Any], bytes]
+"""Makes the text of an answer from its values, in a thread."""
 
 _DRAWING_S = 120.0
 """Seconds that a process may take for figures or a report."""
@@ -49,11 +51,12 @@ class RecordText:
     """What a record held at one moment, as JSON. rows: of candidates, so many in each part.
 
     As text it takes a third of the memory of its values, and only what is asked for is decoded.
+    series: the values of the figure of the search, which are answered as they are.
     """
 
     _status: bytes
     _outcome: bytes
-    _series: bytes
+    series: bytes
     _rows: Sequence[bytes]
     total: int
 
@@ -61,12 +64,18 @@ class RecordText:
     def of(cls, parts: Sequence[bytes]) -> RecordText:
         """The record in the parts of an answer."""
         status, outcome, series, total, *rows = parts
-        return cls(_status=status, _outcome=outcome, _series=series, _rows=rows, total=int(total))
+        return cls(
+            _status=status,
+            _outcome=outcome,
+            series=_sendable(series),
+            _rows=tuple(map(_sendable, rows)),
+            total=int(total),
+        )
 
     @property
     def size(self) -> int:
         """Bytes of it."""
-        return sum(map(len, (self._status, self._outcome, self._series, *self._rows)))
+        return sum(map(len, (self._status, self._outcome, self.series, *self._rows)))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -78,17 +87,36 @@ class RecordText:
         """The outcome of a search that has ended."""
         return None if self._outcome == b"null" else _decoded(self._outcome)
 
-    @property
-    def series(self) -> dict[str, Any]:
-        """The values of the figure of the search."""
-        return _decoded(self._series)
+    def candidates(self, offset: int, limit: int) -> bytes:
+        """A page of rows of candidates, and how many there are.
 
-    def candidates(self, offset: int, limit: int) -> list[dict[str, Any]]:
-        """Rows of candidates."""
-        first = offset // ROWS
-        parts = self._rows[first : -(-(offset + limit) // ROWS)]
-        rows = [row for part in parts for row in json.loads(part)]
-        return rows[offset - first * ROWS :][:limit]
+        Only parts that the page cuts are decoded: all of ten thousand take seconds.
+        """
+        end = min(offset + limit, self.total)
+        rows = []
+        for place, part in enumerate(self._rows):
+            first, last = max(offset - place * ROWS, 0), min(end - place * ROWS, ROWS)
+            if last <= first:
+                continue
+            if first or place * ROWS + last < min((place + 1) * ROWS, self.total):
+                part = _encoded(json.loads(part)[first:last])
+            rows.append(part.strip()[1:-1])
+        return b'{"items":[%b],"total":%d}' % (b",".join(rows), self.total)
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _sendable(text: bytes) -> bytes:
+    """JSON that every program reads: its text is UTF-8, and what is no finite number is null."""
+    try:
+        text.decode()
+        if b"NaN" not in text and b"Infinity" not in text:
+            return text
+    except UnicodeDecodeError:
+        pass  # half a pair of surrogates, which a text of a model may hold
+    return _encoded(json.loads(text, parse_constant=lambda _name: None))
 
 
 def _decoded(text: bytes) -> dict[str, Any]:
@@ -159,9 +187,13 @@ class Records:
         for reader in self._own:
             reader.close()
 
-    async def view(self, job: Job) -> RecordText:
-        """What the record holds now. Raises Problem."""
-        return await self.read(lambda: self._view(job))
+    async def answer(self, job: Job, write: Callable[[RecordText], bytes]) -> bytes:
+        """What `write` makes of what the record holds now. Raises Problem.
+
+        It runs in a thread, too: of a large record an answer takes so long to write that no other
+        request may wait for it.
+        """
+        return await self.read(lambda: write(self._view(job)))
 
     async def recipe(self, job: Job, trial: str | None, point: str | None) -> str:
         """The recipe of the winner, of a candidate or of a point of the front. Raises Problem."""
@@ -175,13 +207,14 @@ class Records:
         change: str | None,
         offset: int,
         limit: int,
+        write: Write,
         **wanted: str | int | None,
-    ) -> dict[str, Any]:
+    ) -> bytes:
         """Answers side by side. wanted: task, item, split. Raises Problem."""
 
         fields = {"models": ", ".join(models) or None, "change": change, **wanted}
 
-        def read() -> dict[str, Any]:
+        def read() -> bytes:
             with self._opened(job, **fields) as folder:
                 (answers,) = self._other_reader.ask(
                     "answers",
@@ -191,20 +224,21 @@ class Records:
                     offset=offset,
                     limit=limit,
                 )
-            return _decoded(answers)
+            return write(json.loads(answers))
 
         return await self.read(read)
 
-    async def figures(self, job: Job) -> dict[str, Any]:
+    async def figures(self, job: Job, write: Write) -> bytes:
         """The figures of the report. Raises Problem."""
-        figures = await self._wait_for(lambda: self._drawn(self._figures, "figures", job))
-        return _decoded(figures)
+        return await self._wait_for(
+            lambda: write(json.loads(self._drawn(self._figures, "figures", job)))
+        )
 
-    async def coefficients(self, job: Job) -> list[dict[str, Any]]:
+    async def coefficients(self, job: Job, write: Write) -> bytes:
         """Coefficients over depth of the merges so far. Raises Problem."""
-        text = await self._wait_for(lambda: self._drawn(self._coefficients, "coefficients", job))
-        merges: list[dict[str, Any]] = json.loads(text)
-        return merges
+        return await self._wait_for(
+            lambda: write(json.loads(self._drawn(self._coefficients, "coefficients", job)))
+        )
 
     async def report(self, job: Job) -> bytes:
         """The report as HTML. Raises Problem."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio.to_thread
@@ -15,6 +18,7 @@ import pytest
 import evomerge
 from evomerge.service.http import kept as kept_values
 from evomerge.service.http import records
+from evomerge.service.http.problems import Problem
 from evomerge.service.http.reader import Reader
 from evomerge.service.http.reading import ROWS
 from tests.service.http.house import ROOT, House
@@ -172,8 +176,76 @@ def test_rows_of_candidates_are_taken_from_their_parts() -> None:
     assert record.total == len(rows)
     assert record.outcome is None
     for offset in (0, 3, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, len(rows) - 1, len(rows), 5 * ROWS):
-        for limit in (1, 2, ROWS, 20_000):
-            assert record.candidates(offset, limit) == rows[offset : offset + limit]
+        for limit in (1, 2, ROWS, 2 * ROWS, 20_000):
+            page = json.loads(record.candidates(offset, limit))
+            assert page == {"items": rows[offset : offset + limit], "total": len(rows)}
+
+
+def test_only_parts_that_a_page_cuts_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"candidate": number} for number in range(4 * ROWS + 7)]
+    parts = [json.dumps(rows[begin : begin + ROWS]).encode() for begin in range(0, len(rows), ROWS)]
+    record = records.RecordText.of([b"{}", b"null", b"{}", str(len(rows)).encode(), *parts])
+    decoded = []
+
+    def loads(text: bytes) -> Any:
+        decoded.append(parts.index(text))
+        return json.loads(text)
+
+    monkeypatch.setattr(records, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
+    record.candidates(0, 20_000)
+    record.candidates(ROWS, 2 * ROWS)
+    assert decoded == []
+    record.candidates(1, 3 * ROWS)
+    assert decoded == [0, 3]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "half \ud83d a pair"])
+def test_rows_are_json_that_browsers_read(value: object) -> None:
+    """Not what Python alone reads: a number that is not finite, and a text that is no UTF-8."""
+    row = {"candidate": "g0001-i000", "label": "十", "value": value}
+    text = json.dumps([row], ensure_ascii=False).encode("utf-8", "surrogatepass")
+    record = records.RecordText.of([b"{}", b"null", text[1:-1], b"1", text])
+    wanted = {**row, "value": value if isinstance(value, str) else None}
+    for sent in (record.series, record.candidates(0, 1)[len(b'{"items":[') :].split(b"]")[0]):
+        assert json.loads(sent.decode(), parse_constant=pytest.fail) == wanted
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("status", "winner", "scores", "candidates", "series"),
+        *("figures", "coefficients", "answers"),
+    ],
+)
+def test_no_other_request_waits_until_an_answer_of_a_record_is_written(
+    house: House, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    job = house.job(state="succeeded")
+    at_work, may_end = threading.Event(), threading.Event()
+    waited = []
+
+    def wait(*_args: object) -> Any:
+        at_work.set()
+        waited.append(may_end.wait(20))
+        raise Problem(503, "the test has ended")
+
+    class Slow:
+        """A record of which every answer takes long to write."""
+
+        __getattr__ = wait
+
+    monkeypatch.setattr(records.Records, "_view", lambda *_args: Slow())
+    monkeypatch.setattr(records.Records, "_drawn", lambda *_args: b"{}")
+    monkeypatch.setattr(records.Records, "folder", lambda *_args: house.settings.data)
+    monkeypatch.setattr(Reader, "ask", lambda *_args, **_wanted: [b"{}"])
+    monkeypatch.setattr(records, "json", SimpleNamespace(loads=wait))
+    with ThreadPoolExecutor(1) as other:
+        slow = other.submit(house.get, f"/jobs/{job.id}/{what}")
+        assert at_work.wait(60)
+        assert house.get("/session").status_code == 200
+        assert waited == []  # else the other request was answered after it
+        may_end.set()
+        assert slow.result().status_code == 503
 
 
 def test_a_failed_reading_leaves_its_turn() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.concurrency import run_in_threadpool
@@ -20,7 +21,9 @@ from evomerge.service.http.record_models import (
     ScoresView,
     StatusView,
 )
+from evomerge.service.http.records import RecordText
 from evomerge.service.http.routes.jobs import JobId, found
+from evomerge.service.http.views import View
 from evomerge.service.store.jobs import Job
 
 router = APIRouter(prefix=f"{API}/jobs/{{job_id}}", tags=["record"])
@@ -28,28 +31,40 @@ router = APIRouter(prefix=f"{API}/jobs/{{job_id}}", tags=["record"])
 READING = responses(401, 404, 409, 421, 422, 429, 503)
 
 
-@router.get("/status", summary="How far a search is", responses=READING)
-async def read_status(job_id: JobId, caller: Viewer, here: Here) -> StatusView:
+@router.get("/status", summary="How far a search is", response_model=StatusView, responses=READING)
+async def read_status(job_id: JobId, caller: Viewer, here: Here) -> Response:
     """As `evomerge status --json`, also while the search runs."""
-    view = await here.records.view(await _job(here, caller, job_id))
-    return StatusView.model_validate(view.status)
+    job = await _job(here, caller, job_id)
+    return written(
+        await here.records.answer(job, lambda record: checked(StatusView)(record.status))
+    )
 
 
-@router.get("/winner", summary="The outcome of a search", responses=READING)
-async def read_winner(job_id: JobId, caller: Viewer, here: Here) -> OutcomeView:
+@router.get(
+    "/winner", summary="The outcome of a search", response_model=OutcomeView, responses=READING
+)
+async def read_winner(job_id: JobId, caller: Viewer, here: Here) -> Response:
     """The winner or the front, what was gained over which parent, and the recipes."""
     job = await _job(here, caller, job_id)
-    outcome = (await here.records.view(job)).outcome
-    if outcome is None:
-        raise _unfinished(job)
-    return OutcomeView.model_validate(outcome)
+
+    def write(record: RecordText) -> bytes:
+        outcome = record.outcome
+        if outcome is None:
+            raise _unfinished(job)
+        return checked(OutcomeView)(outcome)
+
+    return written(await here.records.answer(job, write))
 
 
-@router.get("/scores", summary="Test scores", responses=READING)
-async def read_scores(job_id: JobId, caller: Viewer, here: Here) -> ScoresView:
+@router.get("/scores", summary="Test scores", response_model=ScoresView, responses=READING)
+async def read_scores(job_id: JobId, caller: Viewer, here: Here) -> Response:
     """The winner, its parents and baselines on the test items, with intervals."""
-    outcome = (await here.records.view(await _job(here, caller, job_id))).outcome
-    return ScoresView.model_validate({"models": [] if outcome is None else outcome["models"]})
+
+    def write(record: RecordText) -> bytes:
+        outcome = record.outcome
+        return checked(ScoresView)({"models": [] if outcome is None else outcome["models"]})
+
+    return written(await here.records.answer(await _job(here, caller, job_id), write))
 
 
 @router.get(
@@ -77,20 +92,22 @@ async def read_recipe(
     return Response(recipe, media_type="application/yaml")
 
 
-@router.get("/candidates", summary="Candidates", responses=READING)
+@router.get("/candidates", summary="Candidates", response_model=CandidatesView, responses=READING)
 async def read_candidates(
     job_id: JobId,
     caller: Viewer,
     here: Here,
     offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=20_000)] = 20_000,
-) -> CandidatesView:
+) -> Response:
     """A row for each candidate, as `trials_dataframe` has them."""
-    record = await here.records.view(await _job(here, caller, job_id))
-    return CandidatesView(items=record.candidates(offset, limit), total=record.total)
+    job = await _job(here, caller, job_id)
+    return written(await here.records.answer(job, lambda record: record.candidates(offset, limit)))
 
 
-@router.get("/answers", summary="What models answered", responses=READING)
+@router.get(
+    "/answers", summary="What models answered", response_model=AnswersView, responses=READING
+)
 async def read_answers(
     job_id: JobId,
     caller: Viewer,
@@ -111,9 +128,9 @@ async def read_answers(
     split: Annotated[Literal["search", "validation", "test"] | None, Query()] = None,
     offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-) -> AnswersView:
+) -> Response:
     """Answers side by side: lost items first, then gained ones."""
-    document = await here.records.answers(
+    text = await here.records.answers(
         await _job(here, caller, job_id),
         models=models or [],
         change=change,
@@ -122,19 +139,23 @@ async def read_answers(
         split=split,
         offset=offset,
         limit=limit,
+        write=checked(AnswersView),
     )
-    return AnswersView.model_validate(document)
+    return written(text)
 
 
-@router.get("/figures", summary="The figures of the report", responses=READING)
-async def read_figures(job_id: JobId, caller: Viewer, here: Here) -> FiguresView:
+@router.get(
+    "/figures", summary="The figures of the report", response_model=FiguresView, responses=READING
+)
+async def read_figures(job_id: JobId, caller: Viewer, here: Here) -> Response:
     """The report's figures as plotly takes them, also while the search runs.
 
     They are made by a process of its own, which takes seconds; until the record changes, the same
     figures are given again.
     """
-    return FiguresView.model_validate(
-        {"figures": await here.records.figures(await _job(here, caller, job_id))}
+    job = await _job(here, caller, job_id)
+    return written(
+        await here.records.figures(job, lambda found: checked(FiguresView)({"figures": found}))
     )
 
 
@@ -153,6 +174,16 @@ async def read_report(job_id: JobId, caller: Viewer, here: Here) -> Response:
     return Response(
         page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY}
     )
+
+
+def checked(kind: type[View]) -> Callable[[Any], bytes]:
+    """Writes values as this answer, whose fields they must have."""
+    return lambda values: kind.model_validate(values).model_dump_json().encode()
+
+
+def written(text: bytes) -> Response:
+    """An answer whose JSON is made already."""
+    return Response(text, media_type="application/json")
 
 
 async def _job(here: Service, caller: Caller, job_id: str) -> Job:
