@@ -90,7 +90,7 @@ class RecordText:
     def candidates(self, offset: int, limit: int) -> bytes:
         """A page of rows of candidates, and how many there are.
 
-        Only parts that the page cuts are decoded: all of ten thousand take seconds.
+        Only parts that the page cuts are decoded, so that pages of whole parts take no time.
         """
         end = min(offset + limit, self.total)
         rows = []

@@ -226,7 +226,8 @@ class _Checks:
         models = [self._model(each, f"models.{n}") for n, each in enumerate(asked.models)]
         text = self._places.file(asked.text, "text")
         changed = {"models": models, "text": text}
-        return {**asked.model_dump(mode="json"), **changed}, f"calibration of {len(models)} models"
+        name = f"calibration of {len(models)} model{'s' if len(models) > 1 else ''}"
+        return {**asked.model_dump(mode="json"), **changed}, name
 
     def _models(self, models: ModelsSpec, inside: str) -> ModelsSpec:
         self._check_model_code(models.trust_remote_code, f"{inside}models.trust_remote_code")

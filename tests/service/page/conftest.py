@@ -18,11 +18,12 @@ from tests.service.client.test_real_server import served
 from tests.service.http.conftest import house, template
 from tests.service.http.house import MODELS, WEB, House, prepare
 from tests.service.page.browser import Seat, browser, seat
+from tests.service.page.ended import Ended
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-__all__ = ["chromium", "desk", "house", "office", "own_desk", "site", "template"]
+__all__ = ["chromium", "desk", "ended", "house", "office", "own_desk", "site", "template"]
 
 
 REASON = "task sums: unknown; check the name"
@@ -30,11 +31,12 @@ REASON = "task sums: unknown; check the name"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A server with jobs. jobs: what each is -> id. tokens: role -> secret."""
+    """A server with jobs. jobs: what each is -> id. tokens: role -> secret. house: its data."""
 
     url: str
     jobs: dict[str, str]
     tokens: dict[str, str]
+    house: House
 
 
 @pytest.fixture(scope="package")
@@ -59,10 +61,16 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     card = b"---\npipeline_tag: text-generation\n---\n"
     files = {"model.safetensors": bytes(5000), "recipe.yaml": b"merge: 1\n", "README.md": card}
     jobs["export"] = made.exported(files).id
-    made.database.close()
     with served(data, "--port", "0", "--slots", "0", "--allow-source", str(MODELS)) as (_, lines):
         url = lines[-1].removeprefix("listening on ")
-        yield Site(url=url, jobs=jobs, tokens=dict(made.tokens))
+        yield Site(url=url, jobs=jobs, tokens=dict(made.tokens), house=made)
+    made.database.close()
+
+
+@pytest.fixture(scope="package")
+def ended(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """Makes jobs that have ended with real results."""
+    return Ended(site.house, tmp_path_factory.mktemp("ended"))
 
 
 @pytest.fixture(scope="package")

@@ -325,7 +325,7 @@ def test_a_job_of_every_other_kind_is_admitted(
         ("check", {"job": job}, "check of sums"),
         ("evaluation", {"job": job, "model": "first"}, "first on sums"),
         ("evaluation", {"job": job, "recipe": recipe}, "a recipe on sums"),
-        ("calibration", {"models": ["first"], "text": "text.txt"}, "calibration of 1 models"),
+        ("calibration", {"models": ["first"], "text": "text.txt"}, "calibration of 1 model"),
     ):
         admitted = admit(database, new_job(project.id, kind=kind, request=request), settings)
         assert admitted.name == name

@@ -1,6 +1,6 @@
 // What can be done with a job: pause, resume with a larger budget, cancel, retry, copy, delete.
 import { path, post, send } from "./api.js";
-import { Dialog, ProblemBox, tell } from "./parts.js";
+import { Dialog, ProblemBox, tell, useKeptFocus } from "./parts.js";
 import { go, hash } from "./place.js";
 import { html, useState } from "./view.js";
 
@@ -73,13 +73,14 @@ function Sure({ title, words, button, act, onClose }) {
     <${ProblemBox} problem=${problem} />
     <div class="row">
       <button class="danger" onClick=${yes}>${button}</button>
-      <button onClick=${onClose}>Leave it</button>
+      <button autofocus onClick=${onClose}>Leave it</button>
     </div>
   <//>`;
 }
 
 export function Actions({ job, status, onChange }) {
   const [open, setOpen] = useState(null);
+  const group = useKeptFocus();
   const act = async (what, said) => {
     try {
       await post(`${path("jobs", job.id)}/${what}`);
@@ -98,7 +99,7 @@ export function Actions({ job, status, onChange }) {
   const { state } = job;
   const moving = ["queued", "starting", "running"].includes(state) && job.wanted === "run";
   const resumable = state === "paused" || (state === "succeeded" && job.kind === "search");
-  return html`<div class="row">
+  return html`<div class="row" ref=${group} role="group" aria-label="What can be done" tabindex="-1">
     ${moving && html`<button onClick=${() => act("pause", "The job will pause; its record is kept.")}>Pause</button>`}
     ${resumable &&
     html`<button class=${state === "paused" ? "main" : ""} onClick=${() => setOpen("resume")}>

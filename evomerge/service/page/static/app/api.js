@@ -71,10 +71,11 @@ async function body(answer, kind) {
 }
 
 async function problemIn(answer) {
+  const known = { status: answer.status, title: answer.statusText, detail: `status ${answer.status}` };
   try {
-    return await answer.json();
+    return { ...known, ...(await answer.json()) };
   } catch {
-    return { status: answer.status, title: answer.statusText, detail: `status ${answer.status}` };
+    return known; // by a proxy
   }
 }
 

@@ -1,19 +1,40 @@
 // Every candidate in a table that draws only the rows that are seen.
-import { Waiting, useRecord } from "./record.js";
+import { get, path } from "./api.js";
+import { useFetched } from "./parts.js";
+import { Waiting } from "./record.js";
 import { html, useEffect, useMemo, useRef, useState } from "./view.js";
 import { duration, number, score } from "./words.js";
 
 const ROW = 31; // CSS pixels
 const AROUND = 12;
 
+const PART = 5000;
+
+// Every row, in parts; from the begin where the search has recorded more meanwhile, because the
+// rows of finalists come before the others.
+async function everyRow(job, stop) {
+  for (;;) {
+    const rows = [];
+    let total;
+    for (let grown = false; !grown; ) {
+      const part = await get(path("jobs", job.id, "candidates"), { offset: rows.length, limit: PART }, stop);
+      grown = total !== undefined && part.total !== total;
+      total = part.total;
+      rows.push(...part.items);
+      if (!grown && (rows.length >= total || !part.items.length)) return { items: rows };
+    }
+  }
+}
+
 export function Candidates({ job, beat }) {
-  const found = useRecord(job, "candidates", {}, [beat]);
+  const found = useFetched((stop) => everyRow(job, stop), [job.id, job.state, beat]);
   const [sort, setSort] = useState({ by: null, down: true });
   const [q, setQ] = useState("");
   const [genes, setGenes] = useState(false);
   const items = found.value?.items;
   const columns = useMemo(() => {
-    const names = new Set(items?.flatMap((row) => Object.keys(row)));
+    const names = new Set();
+    for (const row of items ?? []) for (const name in row) names.add(name);
     const metrics = [...names].filter((name) => name.includes("/") && !name.startsWith("gene: "));
     const shown = [...names].filter((name) => name.startsWith("gene: "));
     return { metrics, genes: shown };

@@ -1,14 +1,21 @@
 // Two searches or more beside each other: how far, how well, and their curves in one chart.
 import { get, path } from "./api.js";
 import { Chart, tip } from "./chart.js";
-import { ProblemBox, State, useFetched } from "./parts.js";
+import { ProblemBox, State, useEvery, useFetched } from "./parts.js";
 import { hash, place, setQuery } from "./place.js";
 import { html, useMemo } from "./view.js";
-import { duration, gain, interval, score } from "./words.js";
+import { counted, duration, gain, interval, score } from "./words.js";
 
+// null: there is no such job here.
 async function read(id, stop) {
-  const job = await get(path("jobs", id), {}, stop);
-  const part = (what) => get(path("jobs", id, what), {}, stop).catch(() => null);
+  const unless = (status) => (problem) => {
+    if (problem.status === status) return null;
+    throw problem;
+  };
+  const job = await get(path("jobs", id), {}, stop).catch(unless(404));
+  if (!job) return null;
+  // Before there is a record, or an end.
+  const part = (what) => get(path("jobs", id, what), {}, stop).catch(unless(409));
   const [status, series, outcome] = await Promise.all([part("status"), part("series"), part("winner")]);
   return { job, status, series, outcome };
 }
@@ -64,9 +71,18 @@ function option(found) {
 export function Compare() {
   const ids = (place.value.query.get("jobs") ?? "").split(",").filter(Boolean);
   const list = useFetched((stop) => get("jobs", { kind: "search", limit: 100 }, stop), []);
-  const { value, problem } = useFetched((stop) => Promise.all(ids.map((id) => read(id, stop))), [ids.join()]);
-  const found = value?.map((each) => each.job.id).join() === ids.join() ? value : null;
-  const drawn = useMemo(() => found?.some((each) => each.series?.search.generations.length) && option(found), [found]);
+  const { value, problem, again } = useFetched(
+    (stop) => Promise.all(ids.map((id) => read(id, stop))).then((read) => ({ ids: ids.join(), read })),
+    [ids.join()],
+  );
+  const found = value?.ids === ids.join() ? value.read.filter(Boolean) : null;
+  const missing = found ? ids.filter((id) => !found.some((each) => each.job.id === id)) : [];
+  const moving = found?.some((each) => ["starting", "running"].includes(each.job.state));
+  useEvery(moving ? 5 : 0, again, [moving]);
+  // Also those that are too old for the list.
+  const listed = list.value?.items ?? [];
+  const others = (found ?? []).map((each) => each.job).filter((job) => !listed.some((each) => each.id === job.id));
+  const drawn = useMemo(() => found?.some((each) => each.series?.search.generations.length) && option(found), [value, ids.join()]);
   const toggle = (id) => (event) =>
     setQuery({ jobs: (event.target.checked ? [...ids, id] : ids.filter((each) => each !== id)).join(",") });
   const tasks = [
@@ -88,7 +104,7 @@ export function Compare() {
     <fieldset>
       <legend>Searches</legend>
       <div class="choices">
-        ${(list.value?.items ?? []).map(
+        ${[...others, ...listed].map(
           (job) =>
             html`<label key=${job.id}
               ><input type="checkbox" checked=${ids.includes(job.id)} onChange=${toggle(job.id)} />${job.name}
@@ -97,7 +113,8 @@ export function Compare() {
         )}
       </div>
     </fieldset>
-    <${ProblemBox} problem=${problem} />
+    <${ProblemBox} problem=${problem ?? list.problem} />
+    ${missing.map((id) => html`<p key=${id}>There is no job <code>${id}</code> that you see. <button onClick=${toggle(id)}>Leave it out</button></p>`)}
     ${ids.length < 2 && html`<p class="empty">Choose two searches or more.</p>`}
     ${found &&
     found.length > 0 &&
@@ -119,7 +136,9 @@ export function Compare() {
           </thead>
           <tbody>
             ${row("state", (each) => html`<${State} job=${each.job} />`)}
-            ${row("winner, test items", (each) => stacked(each.outcome?.winner?.scores.score))}
+            ${row("winner, test items", ({ outcome }) =>
+              outcome?.kind === "front" ? `a front of ${counted(outcome.points.length, "point")}` : stacked(outcome?.winner?.scores.score),
+            )}
             ${row("gain over the best parent", (each) =>
               each.outcome?.gain
                 ? html`${gain(each.outcome.gain.value)}<div class="small quiet">${gain(each.outcome.gain.low)} to ${gain(each.outcome.gain.high)}</div>`

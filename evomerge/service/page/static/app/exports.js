@@ -3,7 +3,7 @@ import { get, getText, linkTo, may, newKey, path, post } from "./api.js";
 import { Block, Field, ProblemBox, State, tell, useEvery, useFetched } from "./parts.js";
 import { hash, place } from "./place.js";
 import { html, useState } from "./view.js";
-import { bytes, moment } from "./words.js";
+import { bytes, missing, moment } from "./words.js";
 
 export function Exports({ job, status }) {
   return job.kind === "export"
@@ -113,12 +113,13 @@ function NewExport({ job, point, finished, onDone }) {
   </form>`;
 }
 
-function Files({ job }) {
+// Also those of a calibration.
+export function Files({ job }) {
   const found = useFetched(
     (stop) => (job.state === "succeeded" ? get(path("jobs", job.id, "files"), {}, stop) : Promise.resolve(null)),
     [job.id, job.state],
   );
-  if (job.state !== "succeeded") return html`<p class="quiet">The files are not written yet; the export is ${job.state}.</p>`;
+  if (job.state !== "succeeded") return html`<p class="empty">${missing("There are no files", job.state)}</p>`;
   if (!found.value) {
     return found.problem ? html`<${ProblemBox} problem=${found.problem} />` : html`<p class="quiet">Checksums are computed …</p>`;
   }

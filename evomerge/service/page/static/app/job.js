@@ -8,10 +8,12 @@ import { Exports } from "./exports.js";
 import { Family } from "./family.js";
 import { useEvents } from "./live.js";
 import { Log } from "./log.js";
+import { QUIET, Steps, stepsAfter } from "./news.js";
 import { ProblemBox, State, useEvery, useFetched } from "./parts.js";
 import { hash } from "./place.js";
 import { Population } from "./population.js";
-import { Request, Result } from "./request.js";
+import { Request } from "./request.js";
+import { Result } from "./result.js";
 import { Scores } from "./scores.js";
 import { Search } from "./search.js";
 import { html, useRef, useState } from "./view.js";
@@ -46,9 +48,8 @@ const RESTING = {
   queued: "It waits for its turn.",
   paused: "It is paused; its record is kept, and it goes on from there.",
 };
-const QUIET = new Set(["progress", "planned", "note", "checking"]);
 
-// A number that grows when something happened, at most once in `seconds`.
+// A number that grows when something happened, at most once in `seconds()`.
 function useBeat(seconds) {
   const [beat, setBeat] = useState(0);
   const waiting = useRef(null);
@@ -56,32 +57,9 @@ function useBeat(seconds) {
     waiting.current ??= setTimeout(() => {
       waiting.current = null;
       setBeat((old) => old + 1);
-    }, seconds * 1000);
+    }, seconds() * 1000);
   };
   return [beat, mark];
-}
-
-function stepWords(event) {
-  switch (event?.event) {
-    case "checking":
-      return "Models, tasks and search space are checked.";
-    case "note":
-      return event.text;
-    case "planned":
-      return `${counted(event.candidates.length, "model")} of the ${event.phase} are scored next, on ${counted(event.items, "item")} each.`;
-    case "progress":
-      return `${event.candidate}: ${event.step}.`;
-    case "candidate_done":
-      return event.failure
-        ? `${event.label} failed: ${event.failure}`
-        : `${event.label} scored ${score(event.score)} on ${counted(event.items, "item")}.`;
-    case "generation_done":
-      return `Generation ${event.generation}: ${event.scored} scored, best ${score(event.best)}, mean ${score(event.mean)}.`;
-    case "finished":
-      return event.headline;
-    default:
-      return "";
-  }
 }
 
 function Limits({ status, job }) {
@@ -139,9 +117,9 @@ function leftSeconds(status) {
 }
 
 export function JobPage({ id, tab }) {
-  const [size, setSize] = useState(0);
-  const [beat, mark] = useBeat(size > 2000 ? 5 : 1.2);
-  const [last, setLast] = useState(null);
+  const size = useRef(0); // candidates, as far as is known
+  const [beat, mark] = useBeat(() => (size.current > 2000 ? 5 : 1.2));
+  const [steps, setSteps] = useState({});
   const [connected, setConnected] = useState(true);
   const [state, setState] = useState(null);
   const job = useFetched((stop) => get(path("jobs", id), {}, stop), [id, state?.seq]);
@@ -152,8 +130,10 @@ export function JobPage({ id, tab }) {
   );
   const first = useRef(null);
   const moving = job.value && !OVER.includes(job.value.state);
-  // An ended job has no news, until it goes on.
-  if (first.current === null && moving) first.current = job.value.last_event;
+  size.current = status.value?.candidates ?? 0;
+  // An ended job has no news, until it goes on. A search has a record that says how far it is; of
+  // others that is counted, from the first event on.
+  if (first.current === null && moving) first.current = isSearch ? job.value.last_event : 0;
 
   useEvents(
     id,
@@ -165,9 +145,8 @@ export function JobPage({ id, tab }) {
         return;
       }
       if (event.event === "state") setState(event);
-      else setLast(event);
+      else setSteps((old) => stepsAfter(old, event));
       if (!QUIET.has(event.event)) mark();
-      if (event.event === "candidate_done") setSize((old) => old + 1);
     },
     setConnected,
   );
@@ -183,7 +162,6 @@ export function JobPage({ id, tab }) {
   const it = job.value;
   const tabs = TABS[it.kind] ?? TABS.other;
   const shown = tabs.some(([name]) => name === tab) ? tab : tabs[0][0];
-  const words = stepWords(last);
   return html`<div class="head">
       <div>
         <div class="eyebrow">
@@ -210,9 +188,12 @@ export function JobPage({ id, tab }) {
         : ""}
     </p>
     ${it.message && html`<div class="problem"><strong>${it.cause ?? "failed"}</strong><p>${it.message}</p></div>`}
-    ${moving && html`<p class="small quiet">
-      ${connected ? (RESTING[it.state] ?? (words || "Waiting for news …")) : "The server does not answer; this page goes on when it does."}
-    </p>`}
+    ${moving &&
+    (!connected
+      ? html`<p class="small quiet">The server does not answer; this page goes on when it does.</p>`
+      : RESTING[it.state]
+        ? html`<p class="small quiet">${RESTING[it.state]}</p>`
+        : html`<${Steps} steps=${steps} />`)}
     ${isSearch && html`<${Limits} status=${status.value} job=${it} />`}
     <nav class="tabs" aria-label="Views of this job">
       ${tabs.map(

@@ -28,6 +28,11 @@ export const NAMES = [
   "candidate_done",
   "generation_done",
   "finished",
+  "work",
+  "search_progress",
+  "search_candidate_done",
+  "search_generation_done",
+  "search_finished",
   "end",
 ];
 

@@ -86,6 +86,11 @@ function View() {
 
 function Frame() {
   const here = place.value.parts[0] ?? "jobs";
+  const shown = place.value.parts.slice(0, 2).join("/");
+  useEffect(() => {
+    // What had the focus went with the view before, as the button of a form that was sent.
+    if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true });
+  }, [shown]);
   const leave = async () => {
     try {
       await send("DELETE", "session");

@@ -1,6 +1,6 @@
 // Small parts that several views show.
 import { Problem } from "./api.js";
-import { html, signal, useEffect, useRef, useState } from "./view.js";
+import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "./view.js";
 
 // A line that is shown for some seconds, and read aloud.
 const told = signal("");
@@ -100,13 +100,36 @@ export function useEvery(seconds, act, keys) {
 
 export function Dialog({ title, children, onClose }) {
   const box = useRef(null);
-  useEffect(() => {
-    box.current.showModal();
+  const open = useRef(true);
+  useLayoutEffect(() => {
+    const dialog = box.current;
+    dialog.showModal();
+    return () => {
+      open.current = false;
+      dialog.close(); // gives the focus back to what opened it
+    };
   }, []);
-  return html`<dialog ref=${box} onClose=${onClose} aria-label=${title}>
+  return html`<dialog ref=${box} onClose=${() => open.current && onClose()} aria-label=${title}>
     <h2>${title}</h2>
     ${children}
   </dialog>`;
+}
+
+// For a group of buttons that come and go: when the one that has the focus goes, the group gets it.
+export function useKeptFocus() {
+  const group = useRef(null);
+  const inside = useRef(false);
+  useEffect(() => {
+    const look = ({ target }) => {
+      inside.current = group.current?.contains(target);
+    };
+    document.addEventListener("focusin", look);
+    return () => document.removeEventListener("focusin", look);
+  }, []);
+  useEffect(() => {
+    if (inside.current && document.activeElement === document.body) group.current?.focus();
+  });
+  return group;
 }
 
 export function Field({ label, hint, wrong, id, children }) {

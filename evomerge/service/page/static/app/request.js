@@ -1,9 +1,7 @@
-// What was asked for, as the file that it is; and the result of a job that is no search.
-import { get, path, post } from "./api.js";
+// What was asked for, as the file that it is.
+import { post } from "./api.js";
 import { Block, useFetched } from "./parts.js";
 import { hash } from "./place.js";
-import { Plan } from "./plan.js";
-import { ScoreTable } from "./scores.js";
 import { html } from "./view.js";
 import { duration, moment } from "./words.js";
 
@@ -41,59 +39,4 @@ export function Request({ job }) {
     </dl>
     ${yaml.value && html`<${Block} text=${yaml.value} label="Job file" />`}
     ${job.parent && html`<p>Made from <a href=${hash(["job", job.parent])}>${job.parent}</a>.</p>`}`;
-}
-
-function titled(key) {
-  return key.replaceAll("_", " ");
-}
-
-function Values({ value }) {
-  if (value === null || typeof value !== "object") {
-    return html`${typeof value === "number" ? Number(value.toPrecision(5)).toLocaleString("en") : String(value ?? "–")}`;
-  }
-  if (Array.isArray(value)) {
-    if (value.every((each) => each === null || typeof each !== "object")) return html`${value.join(", ") || "–"}`;
-    const columns = [...new Set(value.flatMap((each) => Object.keys(each ?? {})))];
-    return html`<div class="scroll" tabindex="0" role="region" aria-label="Table">
-      <table>
-        <thead>
-          <tr>
-            ${columns.map((name) => html`<th scope="col">${titled(name)}</th>`)}
-          </tr>
-        </thead>
-        <tbody>
-          ${value.map(
-            (row) =>
-              html`<tr>
-                ${columns.map((name) => html`<td><${Values} value=${row?.[name] ?? null} /></td>`)}
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>`;
-  }
-  return html`<table>
-    <tbody>
-      ${Object.entries(value).map(
-        ([key, each]) =>
-          html`<tr>
-            <th scope="row">${titled(key)}</th>
-            <td><${Values} value=${each} /></td>
-          </tr>`,
-      )}
-    </tbody>
-  </table>`;
-}
-
-export function Result({ job }) {
-  const { result } = job;
-  if (!result) return html`<p class="empty">There is no result yet; the job is ${job.state}.</p>`;
-  const lines = result.lines ?? result.text?.split("\n");
-  return html`<h2>Result</h2>
-    ${lines && html`<${Block} text=${lines.join("\n")} label="Result" />`}
-    ${job.kind === "evaluation" && result.scores
-      ? html`<${ScoreTable} models=${[result.scores]} />`
-      : job.kind === "check" && result.report
-        ? html`<${Plan} report=${result.report} />`
-        : html`<${Values} value=${result} />`}`;
 }

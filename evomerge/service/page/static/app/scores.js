@@ -7,7 +7,7 @@ import { Outcome } from "./search.js";
 import { html, useMemo, useState } from "./view.js";
 import { interval, score } from "./words.js";
 
-export function ScoreTable({ models, winner }) {
+export function ScoreTable({ models, winner, label }) {
   const measures = [
     ...new Map(
       models.flatMap((model) =>
@@ -17,7 +17,7 @@ export function ScoreTable({ models, winner }) {
       ),
     ).values(),
   ];
-  return html`<div class="scroll" tabindex="0" role="region" aria-label="Scores on the test items">
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${label ?? "Scores on the test items"}>
     <table>
       <caption>
         Each score with its 95% interval.

@@ -12,6 +12,11 @@ const NAMES = [
   "candidate_done",
   "generation_done",
   "finished",
+  "work",
+  "search_progress",
+  "search_candidate_done",
+  "search_generation_done",
+  "search_finished",
   "end",
 ];
 

@@ -52,6 +52,21 @@ export function moment(text) {
     : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short", hour12: false });
 }
 
+const STATES = {
+  queued: "it waits for its turn",
+  starting: "it starts",
+  running: "it runs",
+  paused: "it is paused",
+  failed: "the job failed",
+  cancelled: "the job was cancelled",
+};
+
+// Why there is nothing to see of a job: missing("There is no result", "running").
+export function missing(what, state) {
+  const over = ["failed", "cancelled"].includes(state);
+  return `${what}${over ? "" : " yet"}: ${STATES[state] ?? state}.`;
+}
+
 export const KINDS = {
   search: "search",
   grid: "grid",
