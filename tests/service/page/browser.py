@@ -49,6 +49,38 @@ class Seat:
         """What a route answers in the session of the browser."""
         return self.page.evaluate("async (at) => (await fetch(at)).json()", f"/api/v1/{path}")
 
+    def send(self, method: str, path: str, body: object = None) -> Any:
+        """What a route answers to a change in the session of the browser."""
+        return self.page.evaluate(
+            """async ([method, path, body]) => {
+              const { csrf } = await (await fetch("/api/v1/session")).json();
+              const headers = { "X-CSRF-Token": csrf, "Content-Type": "application/json" };
+              const sent = body === null ? undefined : JSON.stringify(body);
+              const answer = await fetch(`/api/v1/${path}`, { method, headers, body: sent });
+              if (!answer.ok) throw new Error(await answer.text());
+              return answer.status === 204 ? null : answer.json();
+            }""",
+            [method, path, body],
+        )
+
+    def series(self, chart: Locator) -> list[dict[str, Any]]:
+        """What a chart draws: of each series its name, and every datum with its place in CSS pixels
+        from the corner of the chart."""
+        found: list[dict[str, Any]] = chart.evaluate(
+            """async (box) => {
+              const chart = (await import("/static/vendor/echarts.js")).getInstanceByDom(box);
+              return chart.getOption().series.map(({ name, data }, seriesIndex) => ({
+                name,
+                data: data.map((datum) => {
+                  const value = datum.value ?? datum;
+                  const place = chart.convertToPixel({ seriesIndex }, value);
+                  return { name: datum.name, value, place };
+                }),
+              }));
+            }"""
+        )
+        return found
+
     def drawn(self) -> None:
         """Wait until every chart is drawn that is on the page."""
         self.wait_count(self.page.locator(".chart:not([data-drawn])"), 0)

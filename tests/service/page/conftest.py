@@ -14,6 +14,7 @@ from evomerge.service.database.engine import open_database
 from evomerge.service.database.tables import JobRow
 from evomerge.service.settings import ServiceSettings
 from evomerge.service.store import people
+from evomerge.service.store.job import Job
 from tests.service.client.test_real_server import served
 from tests.service.http.conftest import house, template
 from tests.service.http.house import MODELS, WEB, House, prepare
@@ -23,7 +24,7 @@ from tests.service.page.ended import Ended
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-__all__ = ["chromium", "desk", "ended", "house", "office", "own_desk", "site", "template"]
+__all__ = ["chromium", "desk", "ended", "house", "office", "own_desk", "rounds", "site", "template"]
 
 
 REASON = "task sums: unknown; check the name"
@@ -71,6 +72,22 @@ def site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def ended(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """Makes jobs that have ended with real results."""
     return Ended(site.house, tmp_path_factory.mktemp("ended"))
+
+
+@pytest.fixture(scope="package")
+def rounds(ended: Ended, site: Site) -> dict[str, Job]:
+    """Three searches, each with what an export of the one before wrote among its sources."""
+    made: dict[str, Job] = {}
+    first = str(ended.models / "first")
+    made["round 1"] = ended.search(first, str(ended.models / "second"), name="round-1")
+    made["export 1"] = ended.export(made["round 1"])
+    made["round 2"] = ended.search(f"job:{made['export 1'].id}", first, name="round-2")
+    made["export 2"] = ended.export(made["round 2"], trial="g0001-i002")
+    made["round 3"] = ended.search(
+        *(f"job:{made[name].id}" for name in ("export 2", "export 1")), name="round-3"
+    )
+    site.jobs.update({name: job.id for name, job in made.items()})
+    return made
 
 
 @pytest.fixture(scope="package")

@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from evomerge.service.store.job import Job
 from tests.service.page.browser import Seat
-from tests.service.page.conftest import Site
 from tests.service.page.ended import Ended
-
-
-@pytest.fixture(scope="module")
-def searches(ended: Ended, site: Site) -> dict[str, Job]:
-    """Three rounds, each with what an export of the round before wrote among its sources."""
-    made: dict[str, Job] = {}
-    first = str(ended.models / "first")
-    made["round 1"] = ended.search(first, str(ended.models / "second"), name="round-1")
-    made["export 1"] = ended.export(made["round 1"])
-    made["round 2"] = ended.search(f"job:{made['export 1'].id}", first, name="round-2")
-    made["export 2"] = ended.export(made["round 2"], trial="g0001-i002")
-    made["round 3"] = ended.search(
-        *(f"job:{made[name].id}" for name in ("export 2", "export 1")), name="round-3"
-    )
-    site.jobs.update({name: job.id for name, job in made.items()})
-    return made
 
 
 def lines_of(desk: Seat) -> list[str]:
@@ -40,9 +21,9 @@ def lines_of(desk: Seat) -> list[str]:
 
 
 def test_three_generations_are_drawn_down_to_the_sources(
-    desk: Seat, searches: dict[str, Job], ended: Ended
+    desk: Seat, rounds: dict[str, Job], ended: Ended
 ) -> None:
-    last = searches["round 3"]
+    last = rounds["round 3"]
     desk.go(f"job/{last.id}/family")
     desk.page.locator(".tree").wait_for()
     found = desk.fetch(f"jobs/{last.id}/scores")["models"]
@@ -54,25 +35,25 @@ def test_three_generations_are_drawn_down_to_the_sources(
         value = scores.get((role, label))
         return "" if value is None else f" {value:.3f}"
 
-    names = {searches[f"export {n}"].id: f"round-{n}" for n in (1, 2)}
+    names = {rounds[f"export {n}"].id: f"round-{n}" for n in (1, 2)}
     assert lines_of(desk) == [
         f"{names.get(winner['label'], winner['label'])} winner of round-3 "
         f"{winner['scores']['score']['value']:.3f}",
-        f"> round-2 source{scored('parent', searches['export 2'].id)}",
+        f"> round-2 source{scored('parent', rounds['export 2'].id)}",
         "> > round-1 source",
         "> > > first source",
         "> > > second source",
         "> > > base base",
         "> > first source",
         "> > base base",
-        f"> round-1 source{scored('parent', searches['export 1'].id)}",
+        f"> round-1 source{scored('parent', rounds['export 1'].id)}",
         f"> base base{scored('base', 'base')}",
     ]
-    assert any(scored("parent", searches[name].id) for name in ("export 1", "export 2"))
+    assert any(scored("parent", rounds[name].id) for name in ("export 1", "export 2"))
     tree = desk.page.locator(".tree").inner_text()
-    assert f"candidate g0001-i002 of search round-2, exported by {searches['export 2'].id}" in tree
-    label = (searches["round 1"].result or {})["winner"]
-    told = f"winner {label} of search round-1, exported by {searches['export 1'].id}"
+    assert f"candidate g0001-i002 of search round-2, exported by {rounds['export 2'].id}" in tree
+    label = (rounds["round 1"].result or {})["winner"]
+    told = f"winner {label} of search round-1, exported by {rounds['export 1'].id}"
     assert tree.count(told) == 2
     assert tree.count(f"{told}; its sources are drawn above") == 1
     for name in ("base", "first", "second"):
@@ -81,10 +62,10 @@ def test_three_generations_are_drawn_down_to_the_sources(
     desk.page.get_by_role("heading", name="round-1").wait_for()
 
 
-def test_what_cannot_be_followed_is_said(desk: Seat, searches: dict[str, Job]) -> None:
-    export = searches["export 1"].id
+def test_what_cannot_be_followed_is_said(desk: Seat, rounds: dict[str, Job]) -> None:
+    export = rounds["export 1"].id
     desk.page.route(f"**/api/v1/jobs/{export}", lambda route: route.fulfill(status=404, json={}))
-    desk.go(f"job/{searches['round 2'].id}/family")
+    desk.go(f"job/{rounds['round 2'].id}/family")
     desk.page.get_by_text(f"job:{export}: what made it is deleted").wait_for()
     desk.page.unroute_all()
     # A server that is away for a moment makes no model one from outside.
@@ -92,5 +73,5 @@ def test_what_cannot_be_followed_is_said(desk: Seat, searches: dict[str, Job]) -
         f"**/api/v1/jobs/{export}", lambda route: route.fulfill(status=503, json={}), times=1
     )
     desk.begin()
-    desk.go(f"job/{searches['round 2'].id}/family")
+    desk.go(f"job/{rounds['round 2'].id}/family")
     desk.page.get_by_role("link", name="round-1", exact=True).wait_for()

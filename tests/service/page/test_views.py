@@ -43,7 +43,10 @@ def test_a_session_outlives_a_reload_and_ends_when_the_person_leaves(own_desk: S
 def test_jobs_are_listed_and_filtered(desk: Seat, site: Site) -> None:
     rows = desk.page.locator("tbody tr")
     rows.first.wait_for()
-    assert rows.count() == len(site.jobs)
+    total = desk.fetch("jobs?limit=1")["total"]
+    assert total >= len(site.jobs)
+    assert rows.count() == min(total, 25)
+    assert f"{total} jobs" in text_of(desk.page)
     desk.page.get_by_label("State").select_option("failed")
     desk.wait_count(rows, 1)
     assert "failed" in rows.first.inner_text()
@@ -122,19 +125,6 @@ def test_coefficients_and_scores_are_those_of_the_report(desk: Seat, site: Site)
         assert f"{model['score']['value']:.3f}" in text_of(desk.page)
 
 
-def test_a_point_is_picked_from_the_front_and_exported(desk: Seat, site: Site) -> None:
-    job = site.jobs["front"]
-    desk.go(f"job/{job}/scores")
-    points = [point["label"] for point in desk.fetch(f"jobs/{job}/winner")["points"]]
-    desk.page.get_by_role("radio").last.wait_for()
-    assert desk.page.get_by_role("radio").count() == len(points)
-    desk.page.get_by_label(points[-1], exact=True).check()
-    desk.page.get_by_role("link", name="Export this point").click()
-    field = desk.page.get_by_label("Point of the front")
-    field.wait_for()
-    assert field.input_value() == points[-1]
-
-
 def test_answers_are_shown_beside_the_parents_lost_ones_first(desk: Seat, site: Site) -> None:
     desk.go(f"job/{site.jobs['answered']}/answers")
     items = desk.page.locator("article")
@@ -173,14 +163,6 @@ def test_a_record_without_answers_says_so(desk: Seat, site: Site) -> None:
     job = site.jobs["weights"]
     desk.go(f"job/{job}/answers")
     desk.page.get_by_text(desk.fetch(f"jobs/{job}/answers?limit=10")["detail"]).wait_for()
-
-
-def test_the_family_goes_down_to_the_sources(desk: Seat, site: Site) -> None:
-    desk.go(f"job/{site.jobs['weights']}/family")
-    desk.page.get_by_role("heading", name="Family tree").wait_for()
-    tree = desk.page.locator(".tree").inner_text()
-    for name in ("arithmetic", "counting", "base"):
-        assert name in tree
 
 
 def test_a_failed_job_says_why_and_can_be_tried_again(desk: Seat, site: Site) -> None:
@@ -235,17 +217,6 @@ def test_the_queue_is_reordered_by_the_keyboard(desk: Seat, site: Site) -> None:
     desk.page.get_by_label(f"Priority of {before[0]}").fill("7")
     desk.page.keyboard.press("Enter")
     desk.wait_text(names.first, before[0])
-
-
-def test_searches_are_compared(desk: Seat, site: Site) -> None:
-    desk.page.get_by_label(f"Compare kana {site.jobs['weights']}").check()
-    desk.page.get_by_label(f"Compare kana {site.jobs['front']}").check()
-    desk.page.get_by_role("button", name="Compare 2").click()
-    table = desk.page.get_by_role("region", name="Searches in numbers")
-    table.wait_for()
-    desk.drawn()
-    assert "verdict" in table.inner_text()
-    assert site.jobs["weights"][:6] in table.inner_text()
 
 
 def test_files_are_downloaded_with_their_checksum(desk: Seat, site: Site) -> None:
