@@ -17,6 +17,7 @@ from evomerge.service.runner.attempt import Attempt
 from evomerge.service.runner.work import WORK
 from evomerge.service.store import jobs
 from evomerge.service.store.job import Job
+from tests.grid.grids import write_tasks
 from tests.search.jobs import TASKS, LightPool, job_document, write_models
 from tests.service.http.house import House
 from tests.service.jobs import ADMIN, new_job
@@ -80,6 +81,32 @@ class Ended:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(run, "open_job_pool", lambda *_given, **_named: LightPool())
             return self.job("search", self.document(models=models, **changes))
+
+    def calibration(self) -> Job:
+        """Statistics of a model's inputs over a little text."""
+        folder = self._settings.uploads(self._house.projects["default"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "text.txt").write_text("one and two are three. " * 200)
+        small = {"sequences": 2, "tokens": 16, "fisher": False}
+        return self.job("calibration", {"models": ["first"], "text": "text.txt", **small})
+
+    def grid(self, folder: Path) -> Job:
+        """A method over two experts, on tasks that are made in a folder."""
+        write_tasks(folder)
+        self._settings = dataclasses.replace(self._settings, task_folders=(TASKS, folder))
+        held_in = [("sums_one", "first"), ("sums_two", "second")]
+        request = {
+            "name": "methods",
+            "models": {"base": "base", "sources": ["first", "second"]},
+            "held_in": [
+                {"task": task, "metric": "acc", "expert": expert} for task, expert in held_in
+            ],
+            "held_out": [{"task": "sums_other", "metric": "acc"}],
+            "methods": ["linear"],
+            "evaluation": {"task_folders": [str(folder)]},
+            "compute": {"device": "cpu"},
+        }
+        return self.job("grid", request)
 
     def export(self, search: Job, **wanted: Any) -> Job:
         """An export of a search. Its weights are those of a source: to merge takes long."""
