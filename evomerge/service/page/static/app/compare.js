@@ -107,7 +107,7 @@ export function Compare() {
         ${[...others, ...listed].map(
           (job) =>
             html`<label key=${job.id}
-              ><input type="checkbox" checked=${ids.includes(job.id)} onChange=${toggle(job.id)} />${job.name}
+              ><input type="checkbox" checked=${ids.includes(job.id)} onChange=${toggle(job.id)} />${job.name}${" "}
               <span class="small quiet">${job.id}, ${job.state}</span></label
             >`,
         )}

@@ -31,7 +31,7 @@ export function Sources({ job, set, models, wrong }) {
             checked=${sources.includes(reference)}
             onChange=${(event) => pick(reference, event.target.checked)}
           /><span
-            >${reference}
+            >${reference}${" "}
             <span class="small quiet"
               >${model ? `${model.adapter ? "adapter" : (model.architecture ?? "model")}, ${bytes(model.size_bytes)}` : ""}</span
             ></span

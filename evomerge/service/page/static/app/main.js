@@ -10,7 +10,7 @@ import { ProblemBox, Told, tell } from "./parts.js";
 import { go, place } from "./place.js";
 import { Queue } from "./queue.js";
 import { nextTheme, theme } from "./theme.js";
-import { html, render, useEffect, useState } from "./view.js";
+import { html, render, useEffect, useRef, useState } from "./view.js";
 import { Webhooks } from "./webhooks.js";
 
 function Login() {
@@ -87,9 +87,12 @@ function View() {
 function Frame() {
   const here = place.value.parts[0] ?? "jobs";
   const shown = place.value.parts.slice(0, 2).join("/");
+  const before = useRef(shown);
   useEffect(() => {
     // What had the focus went with the view before, as the button of a form that was sent.
-    if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true });
+    const lost = before.current !== shown && document.activeElement === document.body;
+    before.current = shown;
+    if (lost) document.getElementById("main").focus({ preventScroll: true });
   }, [shown]);
   const leave = async () => {
     try {
