@@ -95,6 +95,6 @@ def _insert(writer: Writer, trials: Sequence[FrozenTrial]) -> None:
             )
             for table, values in _rows_of(trial).items():
                 rows.setdefault(table, []).extend({"trial_id": trial_id, **row} for row in values)
-        for table, values in rows.items():
-            if values:
-                connection.execute(sqlalchemy.insert(table), values)
+        for table, every in rows.items():
+            if every:
+                connection.execute(sqlalchemy.insert(table), every)

@@ -97,6 +97,13 @@ class Seat:
 
         expect(found).to_have_text(text, timeout=PATIENCE_MS)
 
+    def fits(self) -> bool:
+        """Whether the view is no wider than a phone."""
+        self.page.set_viewport_size({"width": 390, "height": 800})
+        width = self.page.evaluate("document.documentElement.scrollWidth")
+        self.page.set_viewport_size({"width": 1280, "height": 900})
+        return bool(width <= 390)
+
     def faults(self, *rules: str) -> list[str]:
         """What axe-core finds wrong: contrast, names, roles, landmarks; or by these rules alone."""
         self.page.evaluate(AXE.read_text(encoding="utf-8") + "\n;0")

@@ -87,6 +87,8 @@ def test_curves_and_figures_are_those_of_the_api(
     for name in {name for each in columns for name in each}:
         assert shown.pop(name) == [each.get(name, "–") for each in columns], name
     assert list(shown) == ["search space"]
+    assert desk.fits()
+    assert desk.faults() == []
 
 
 def test_a_search_that_is_gone_is_said_and_left_out(desk: Seat, rounds: dict[str, Job]) -> None:

@@ -58,6 +58,8 @@ def test_three_generations_are_drawn_down_to_the_sources(
     assert tree.count(f"{told}; its sources are drawn above") == 1
     for name in ("base", "first", "second"):
         assert str(ended.models / name) in tree
+    assert desk.fits()
+    assert desk.faults() == []
     desk.page.get_by_role("link", name="round-1", exact=True).first.click()
     desk.page.get_by_role("heading", name="round-1").wait_for()
 

@@ -66,6 +66,8 @@ def test_a_grid_shows_its_methods_and_models(
     told = desk.page.inner_text("main")
     assert "sums_one/acc by first, sums_two/acc by second" in told
     assert f"{result['items']['sums_one']} items of sums_one" in told
+    assert desk.fits()
+    assert desk.faults() == []
 
 
 def test_a_calibration_gives_its_files_and_says_how_they_are_used(
@@ -80,6 +82,8 @@ def test_a_calibration_gives_its_files_and_says_how_they_are_used(
     [file] = (job.result or {})["files"]
     desk.page.get_by_role("button", name=f"Download {file['path']}").wait_for()
     assert file["sha256"][:16] in desk.page.get_by_role("region", name="Files").inner_text()
+    assert desk.fits()
+    assert desk.faults() == []
 
 
 def test_an_evaluation_and_a_plan_show_their_numbers(desk: Seat, site: Site, ended: Ended) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import evomerge
 from tests.service.page.browser import Seat
 from tests.service.page.conftest import Site
 
@@ -25,3 +27,14 @@ def test_many_tabs_watch_a_job_over_one_connection(office: Seat, site: Site) -> 
         tab.locator(".state.paused").wait_for()
     for tab in tabs:
         tab.close()
+
+
+def test_every_stream_has_the_same_events() -> None:
+    """A shared worker cannot import the list of the page in every browser."""
+    app = Path(evomerge.__file__).parent / "service" / "page" / "static" / "app"
+    lists = [
+        re.search(r"NAMES = (\[.*?\]);", (app / name).read_text(encoding="utf-8"), re.DOTALL)
+        for name in ("live.js", "stream_worker.js")
+    ]
+    first, second = (found and found[1] for found in lists)
+    assert first and first == second

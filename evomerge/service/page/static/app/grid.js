@@ -8,10 +8,6 @@ const scored = (it) =>
 function Methods({ rows }) {
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Methods">
     <table>
-      <caption>
-        Means over the merges of a method, with their 95% intervals for a draw of other items. The
-        spread is the standard deviation of the merges’ own scores.
-      </caption>
       <thead>
         <tr>
           <th scope="col">method</th>
@@ -56,9 +52,6 @@ function Models({ models }) {
   const failed = models.some((model) => model.failure);
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Every model">
     <table>
-      <caption>
-        Scores of the tasks as they are, not divided.
-      </caption>
       <thead>
         <tr>
           <th scope="col">model</th>
@@ -100,9 +93,14 @@ export function Grid({ job }) {
     </p>
     ${notes.map((note) => html`<p key=${note}>${note}</p>`)}
     <h3>Methods</h3>
+    <p class="caption">
+      Means over the merges of a method, with their 95% intervals for a draw of other items. The
+      spread is the standard deviation of the merges’ own scores.
+    </p>
     <${Methods} rows=${rows} />
     <section>
       <h3>Every model</h3>
+      <p class="caption">Scores of the tasks as they are, not divided.</p>
       <${Models} models=${models} />
     </section>`;
 }
