@@ -97,10 +97,11 @@ def _shared_desk(chromium: Browser, site: Site) -> Iterator[Seat]:
 
 
 @pytest.fixture
-def desk(_shared_desk: Seat) -> Seat:
+def desk(_shared_desk: Seat) -> Iterator[Seat]:
     """A page of a runner, loaded anew, in a session that tests share: to sign in takes long."""
     _shared_desk.begin()
-    return _shared_desk
+    yield _shared_desk
+    _shared_desk.page.goto("about:blank")  # else it goes on watching a job
 
 
 @pytest.fixture
