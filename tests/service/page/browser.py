@@ -100,7 +100,11 @@ class Seat:
     def fits(self) -> bool:
         """Whether the view is no wider than a phone."""
         self.page.set_viewport_size({"width": 390, "height": 800})
-        width = self.page.evaluate("document.documentElement.scrollWidth")
+        for _ in range(200):  # a chart is drawn anew a little later
+            width = self.page.evaluate("document.documentElement.scrollWidth")
+            if width <= 390:
+                break
+            self.page.wait_for_timeout(50)
         self.page.set_viewport_size({"width": 1280, "height": 900})
         return bool(width <= 390)
 

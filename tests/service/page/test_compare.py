@@ -97,4 +97,6 @@ def test_a_search_that_is_gone_is_said_and_left_out(desk: Seat, rounds: dict[str
     desk.page.get_by_text("There is no job jaaaaaaaaaaaaaaa").wait_for()
     desk.page.get_by_role("button", name="Leave it out").click()
     desk.wait_count(desk.page.get_by_text("There is no job"), 0)
-    assert desk.page.get_by_role("columnheader").all_inner_texts()[1:] == ["round-1", "round-2"]
+    heads = desk.page.get_by_role("columnheader")
+    desk.wait_count(heads, 3)
+    assert heads.all_inner_texts()[1:] == ["round-1", "round-2"]
