@@ -212,8 +212,7 @@ def check_scores(taken: Seat, job: str, found: evomerge.SearchResult) -> None:
     """The page shows the winner's scores, of all tasks together and of each."""
     taken.go(f"job/{job}/scores")
     taken.page.locator(".figure").first.wait_for()
-    row = taken.page.get_by_role("row").filter(has=taken.page.locator(".small", has_text="winner"))
-    shown = row.first.inner_text()
+    shown = taken.page.locator("tr.won").inner_text()
     scores = found.winner.scores
     assert f"{scores.score.value:.3f}" in shown
     for metrics in scores.tasks.values():
