@@ -46,7 +46,7 @@ def check(
             engine with plain transformers as a search does.
         observe: called when the checks begin.
         say: called with what the worker has to say, for example on a shortage of memory.
-        ray_address: as in `search`.
+        ray_address: as in `search`; not with `devices`.
         devices: plan the search for these, such as "8xH100" or "4xH100,4xA100-40GB": memory, disk,
             work, hours and cost. "CPU" is this machine, which is measured for about 20 seconds. No
             model is loaded and no weight is checked; headers of the models' files are enough.
@@ -72,6 +72,8 @@ def check(
         raise InputError(f"within: {within:g} is outside (0, 0.5); give a part of 1, as 0.05")
     spec = read_job(job, set)
     groups = _groups(devices, prices)
+    if groups and ray_address is not None:
+        raise InputError("ray_address: a plan for devices joins no cluster; leave it out")
     if groups:
         preparation = _prepare_unloaded(spec, observe)
     else:

@@ -183,6 +183,10 @@ def test_prices_are_those_that_are_given() -> None:
     assert (h100.name, h100.count, h100.price_source) == ("H100", 3, "assumed; give yours")
     assert (a100.name, a100.price, a100.price_source) == ("A100-80GB", 1.25, "given")
     assert read_prices(["H100=2.5"]) == {"H100": 2.5}
+    with pytest.raises(InputError, match="joins no cluster"):
+        evomerge.check(job_document(Path()), devices="H100", ray_address="auto")
+    with pytest.raises(InputError, match="there are no devices to pay for"):
+        evomerge.check(job_document(Path()), prices={"H100": 2.5})
     with pytest.raises(InputError, match="price: H100: not understood"):
         read_prices(["H100"])
 

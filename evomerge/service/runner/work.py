@@ -148,7 +148,7 @@ def check(attempt: Attempt) -> Mapping[str, Any]:
         within=asked["within"],
         timing=asked["timing"],
         say=attempt.say,
-        ray_address=attempt.settings.ray_address,
+        ray_address=None if asked.get("devices") else attempt.settings.ray_address,
         devices=asked.get("devices"),
         prices=asked.get("prices"),
     )
