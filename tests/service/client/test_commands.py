@@ -93,7 +93,7 @@ def test_options_have_the_words_of_the_command_here(name: str) -> None:
         }
 
     here, there = options(local), options(commands.remote)
-    of_machines = {"--ray-address", "--run-dir", "--trust-code", "--track", "--push", "--public"}
+    of_machines = {"--ray-address", "--run-dir", "--trust-code"}
     assert set(here) - set(there) <= of_machines
     shared = set(here) & set(there) - {"--out", "--text", "--trial", "--point", "--name"}
     assert {option: there[option] for option in shared} == {o: here[o] for o in shared}
