@@ -97,22 +97,28 @@ def test_a_push_is_asked_for_and_its_link_is_shown(
     house: House, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = house.searched()
-    given: dict[str, Any] = {}
+    report = {
+        "label": "winner",
+        "opening": "It gained.",
+        "weights": {"files": [], "tensors": 3, "size_bytes": 2, "notes": []},
+        "url": LINK,
+    }
+    asked: dict[str, Any] = {}
 
-    def pushed(self: Any) -> Any:
-        given.update(self.facts["request"])
+    def ended_at_once(server: Any, job: Any, **_: object) -> None:
+        asked.update(job.facts["request"])
         done = house.exported({"config.json": b"{}"})
-        result = {"lines": ["model: there", f"uploaded: {LINK}"], "url": LINK, "verified": False}
         with house.database.write() as session:
-            jobs.locked(session, done.id).result = result
-        self.facts = house.get(f"/jobs/{done.id}").json()
-        return self
+            jobs.locked(session, done.id).result = {"report": report}
+        job.facts = house.get(f"/jobs/{done.id}").json()
 
-    monkeypatch.setattr("evomerge.service.client.job.RemoteJob.wait", pushed)
-    ended = run("export", search.id, "--out", str(tmp_path / "out"), "--push", "acme/kana")
+    monkeypatch.setattr(commands, "watch_events", ended_at_once)
+    out = tmp_path / "out"
+    ended = run("export", search.id, "--out", str(out), "--push", "acme/kana")
     assert ended.exit_code == 0, ended.output
     assert f"uploaded: {LINK}" in ended.stdout
-    assert (given["push"], given["public"]) == ("acme/kana", False)
+    assert (out / "config.json").read_bytes() == b"{}"
+    assert (asked["push"], asked["public"]) == ("acme/kana", False)
     out = str(tmp_path / "other")
     refused = run("export", search.id, "--out", out, "--push", "acme/kana", "--public")
     assert refused.exit_code == 2
