@@ -77,14 +77,16 @@ class DeviceTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> DeviceTensor:
-        made: DeviceTensor = torch.Tensor._make_wrapper_subclass(
-            cls,
-            values.shape,
-            strides=values.stride(),
-            storage_offset=values.storage_offset(),
-            dtype=values.dtype,
-            device=_INSIDE,
-        )
+        # A view of a tensor that is none of inference mode must be none, too.
+        with torch.inference_mode(False):
+            made: DeviceTensor = torch.Tensor._make_wrapper_subclass(
+                cls,
+                values.shape,
+                strides=values.stride(),
+                storage_offset=values.storage_offset(),
+                dtype=values.dtype,
+                device=_INSIDE,
+            )
         made._values = values
         return made
 
@@ -151,6 +153,8 @@ class _Devices(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if function is torch.device:
+            return function(*args, **(kwargs or {}))
         kwargs = {key: _inside(value) for key, value in (kwargs or {}).items()}
         return function(*map(_inside, args), **kwargs)
 
