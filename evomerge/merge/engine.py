@@ -25,7 +25,14 @@ from evomerge.merge.statistics import Statistics
 from evomerge.merge.tensor_cache import TensorCache
 from evomerge.recipe import DType, Recipe
 from evomerge.registry import package_errors
-from evomerge.sources import ITEM_BYTES, Source, Structure, not_finite
+from evomerge.sources import (
+    ITEM_BYTES,
+    Source,
+    Structure,
+    bounds_of,
+    not_finite,
+    not_finite_within,
+)
 
 # Where the sources' tensors are during a merge: in mapped files, or in copies on a device.
 
@@ -143,7 +150,10 @@ class MergeEngine:
     def merge_tensor(self, recipe: Recipe, tensor: TensorPlan) -> torch.Tensor:
         """Merge one tensor of the recipe's plan into new memory, as `execute` does."""
         statistics = self._statistics_of(recipe, [tensor])
-        return self._merged(recipe, tensor, statistics, _nowhere)
+        out = self._merged(recipe, tensor, statistics, _nowhere)
+        if _overflows_easily(out):
+            self._check_finite(tensor, not_finite(out), out.dtype)
+        return out
 
     def coefficients(self, recipe: Recipe, tensor: TensorPlan) -> tuple[float, ...] | None:
         """What each member of a tensor of the plan counts with; None if it is no sum of them."""
@@ -160,10 +170,27 @@ class MergeEngine:
         into: Destination,
     ) -> Iterator[tuple[str, torch.Tensor]]:
         read_ahead, self._read = self._stream_from_disk or not self._read, True
+        unread: list[tuple[TensorPlan, torch.Tensor]] = []
         for place, tensor in enumerate(tensors):
             if read_ahead:
                 self.prefetch(tensors[place + 1 : place + 2])
-            yield tensor.name, self._merged(recipe, tensor, statistics, into)
+            out = self._merged(recipe, tensor, statistics, into)
+            if _overflows_easily(out):
+                if out.device.type == "cpu":
+                    self._check_finite(tensor, not_finite(out), out.dtype)
+                else:
+                    unread.append((tensor, bounds_of(out)))
+            yield tensor.name, out
+        if unread:  # read in one copy, so that no tensor waits for the device
+            all_bounds = torch.stack([bounds for _, bounds in unread]).tolist()
+            for (tensor, _), (least, greatest) in zip(unread, all_bounds, strict=True):
+                self._check_finite(tensor, not_finite_within(least, greatest), torch.float16)
+
+    def _check_finite(
+        self, tensor: TensorPlan, non_finite: str | None, dtype: torch.dtype
+    ) -> None:
+        if non_finite:
+            raise MergeError(why_not_finite(tensor, non_finite, dtype, self._sources))
 
     def _merged(
         self, recipe: Recipe, tensor: TensorPlan, statistics: Statistics | None, into: Destination
@@ -176,10 +203,6 @@ class MergeEngine:
         out = _memory(into(tensor.name), tensor.shape, dtype, device_cache.device)
         if dtype.is_floating_point:
             _merge(tensor.method, inputs, out)
-            # Only float16 overflows easily; other bad numbers show in the model's answers.
-            non_finite = not_finite(out) if dtype == torch.float16 else None
-            if non_finite:
-                raise MergeError(why_not_finite(tensor, non_finite, dtype, self._sources))
         else:
             out.copy_(inputs.stored(tensor.base or 0))
         return out
@@ -211,6 +234,11 @@ class MergeEngine:
         for reference, kind in sorted(needed):
             self._statistics[folder].require(reference, kind)
         return self._statistics[folder]
+
+
+def _overflows_easily(tensor: torch.Tensor) -> bool:
+    """Whether to look for bad numbers; those of other dtypes show in the model's answers."""
+    return tensor.dtype == torch.float16 and tensor.numel() > 0
 
 
 def _merge(method: Method, inputs: Inputs, out: torch.Tensor) -> None:
@@ -279,4 +307,6 @@ def _memory(
     )
     if fits and offered is not None:
         return offered
-    return torch.empty(tuple(shape), dtype=dtype, device=device)
+    # What is copied to a GPU then is copied while the next tensor is merged.
+    pinned = device.type == "cpu" and offered is not None and offered.device.type == "cuda"
+    return torch.empty(tuple(shape), dtype=dtype, device=device, pin_memory=pinned)

@@ -12,8 +12,10 @@ from .correspondence import correspond as correspond
 from .correspondence import left_over as left_over
 from .correspondence import only_weights as only_weights
 from .digests import begin_reading as begin_reading
+from .digests import bounds_of as bounds_of
 from .digests import not_finite as not_finite
 from .digests import not_finite_bytes as not_finite_bytes
+from .digests import not_finite_within as not_finite_within
 from .files import locate as locate
 from .files import read_json as read_json
 from .files import read_weights as read_weights

@@ -228,8 +228,19 @@ def not_finite(values: torch.Tensor) -> str | None:
         return None
     if values.dtype.itemsize == 1:  # torch has no bounds of these
         values = values.float()
+    return not_finite_within(*bounds_of(values).tolist())
+
+
+def bounds_of(values: torch.Tensor) -> torch.Tensor:
+    """The least and the greatest of the values, of which there is one at least; (2,)."""
+    import torch
+
     # One pass at the speed of memory: if there is a NaN, it is both the least and the greatest.
-    least, greatest = (float(bound) for bound in torch.aminmax(values.detach()))
+    return torch.stack(torch.aminmax(values.detach()))
+
+
+def not_finite_within(least: float, greatest: float) -> str | None:
+    """ "NaN" or "infinity" if values with these bounds contain one, else None."""
     if math.isnan(least) or math.isnan(greatest):
         return "NaN"
     return "infinity" if math.isinf(least) or math.isinf(greatest) else None

@@ -35,7 +35,8 @@ class Counts:
     """What the device was asked to do.
 
     uploads, downloads: copies from and to the host, and their bytes. waits: how often the host
-    waited for the device: downloads, and operations that need a value to go on. launches: kernels;
+    waited for the device: downloads, uploads of memory that is not pinned, and operations that need
+    a value to go on. launches: kernels;
     a pass that torch's compiler makes one of is one. allocations: new memory. live_bytes,
     peak_bytes: of all that is on the device.
     """
@@ -155,8 +156,19 @@ class _Devices(TorchFunctionMode):
     ) -> Any:
         if function is torch.device:
             return function(*args, **(kwargs or {}))
+        if function is torch.Tensor.pin_memory:
+            return _pinned(args[0])
         kwargs = {key: _inside(value) for key, value in (kwargs or {}).items()}
+        if kwargs.pop("pin_memory", False):
+            return _pinned(function(*args, **kwargs))
         return function(*map(_inside, args), **kwargs)
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    assert not isinstance(tensor, DeviceTensor)
+    pinned = tensor.clone()
+    pinned._is_pinned = True  # type: ignore[attr-defined]
+    return pinned
 
 
 def _inside(value: object) -> object:
@@ -256,7 +268,7 @@ class Rehearsal(TorchDispatchMode):
         if name == "aten::_to_copy" and wanted is not None:
             return self._copied(operation, args, kwargs, to_device=to_device)
         if name == "aten::copy_" and len(ours) < len(tensors):
-            return self._copied_into(*args[:2])
+            return self._copied_into(*args)
         self._refuse_mixed(operation, tensors, args)
         return self._run(operation, tensors, args, kwargs)
 
@@ -318,12 +330,12 @@ class Rehearsal(TorchDispatchMode):
         if ours:
             self.counts.launches += 1
         else:
-            self._upload(values)
+            self._upload(source, non_blocking=kwargs.get("non_blocking", False))
         return self._placed(values)
 
-    def _copied_into(self, target: Any, source: Any) -> Any:
+    def _copied_into(self, target: Any, source: Any, non_blocking: bool = False) -> Any:
         if isinstance(target, DeviceTensor):
-            self._upload(source)
+            self._upload(source, non_blocking=non_blocking)
             target._values.copy_(source)
         else:
             self._download(source._values)
@@ -335,9 +347,11 @@ class Rehearsal(TorchDispatchMode):
             return values
         return torch.ones(values.shape, dtype=values.dtype)
 
-    def _upload(self, values: torch.Tensor) -> None:
+    def _upload(self, values: torch.Tensor, *, non_blocking: bool = False) -> None:
         self.counts.uploads += 1
         self.counts.uploaded_bytes += values.nbytes
+        if not (non_blocking and getattr(values, "_is_pinned", False)):
+            self.counts.waits += 1
 
     def _download(self, values: torch.Tensor) -> None:
         self.counts.downloads += 1

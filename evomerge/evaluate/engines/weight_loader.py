@@ -123,7 +123,8 @@ class WeightLoader:
                     tied[place.owner] = tensor
                     continue
                 if tensor.data_ptr() != view.data_ptr() and not tensor.is_meta:
-                    view.copy_(tensor)
+                    # Nothing waits for a copy to a GPU: what uses the tensor comes after it.
+                    view.copy_(tensor, non_blocking=view.is_cuda)
                 if place.owner in filled:
                     filled[place.owner] += tensor.numel()
             for owner, pieces in collected.items():
@@ -226,7 +227,7 @@ class WeightLoader:
 def _copy(tensor: torch.Tensor, to: torch.Tensor) -> None:
     """Copy values; one that is already there has them, and one without values is only counted."""
     if not tensor.is_meta and tensor.data_ptr() != to.data_ptr():
-        to.copy_(tensor)
+        to.copy_(tensor, non_blocking=to.is_cuda)
 
 
 def _part(

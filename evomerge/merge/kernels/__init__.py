@@ -8,10 +8,12 @@ from evomerge.merge.kernels.magnitudes import (
     count_magnitudes,
     low_bits_in_order,
     magnitude_at,
+    magnitudes_at,
     row_ranks,
 )
 from evomerge.merge.kernels.masks import KEEP_ALL, KEEP_BAND, KEEP_RANDOM, KEEP_RANKED, Mask
-from evomerge.merge.kernels.task_vectors import absolute_sums, combine_task_vectors
+from evomerge.merge.kernels.portable import runs_here, weighted_columns
+from evomerge.merge.kernels.task_vectors import absolute_sums, combine_task_vectors, rescaled
 from evomerge.merge.kernels.threads import blockwise
 
 __all__ = [
@@ -30,9 +32,13 @@ __all__ = [
     "gram",
     "low_bits_in_order",
     "magnitude_at",
+    "magnitudes_at",
+    "rescaled",
     "row_gram",
     "row_ranks",
+    "runs_here",
     "sum_below",
     "sums_by_draw",
+    "weighted_columns",
     "weighted_sum",
 ]

@@ -60,6 +60,8 @@ def row_gram(
         return np.zeros((tensors[0].shape[dim], len(tensors), len(tensors)))
     moved = [tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1) for tensor in tensors]
     origin = None if base is None else base.movedim(dim, 0).reshape(base.shape[dim], -1)
+    if not portable.runs_here(tensors[0]):
+        return portable.row_gram(moved, origin)
     rows, width = moved[0].shape
     products = np.zeros((rows, len(tensors), len(tensors)))
     step = max(1, _ROW_ELEMENTS // max(1, width))
@@ -77,7 +79,7 @@ def row_gram(
 
 def _float64(block: torch.Tensor, origin: torch.Tensor | None) -> NDArray[np.float64]:
     values = block.float() if origin is None else block.float() - origin.float()
-    array: NDArray[np.float64] = values.double().cpu().numpy()
+    array: NDArray[np.float64] = values.double().numpy()
     return array
 
 

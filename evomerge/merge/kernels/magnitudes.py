@@ -8,6 +8,8 @@ element), they are looked up; otherwise one pass counts them in the tensors, as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -84,6 +86,28 @@ def magnitude_at(
     return float(np.uint32(bin_number << _LOW_BITS | low).view(np.float32))
 
 
+def magnitudes_at(
+    places: Sequence[int], counts: Counts, base: torch.Tensor, expert: torch.Tensor
+) -> torch.Tensor:
+    """As `magnitude_at` without a table, on a device that is no CPU; float32, (places,), there."""
+    ends = np.append(counts[1, 1:], base.numel())
+    found = []
+    for place in places:
+        column = int(np.searchsorted(counts[1], place, side="right")) - 1
+        before = int(counts[1, column])
+        found.append(
+            portable.magnitude_inside(
+                base,
+                expert,
+                bin_number=int(counts[0, column]),
+                count=int(ends[column]) - before,
+                place=place - before,
+                low_bits=_LOW_BITS,
+            )
+        )
+    return torch.stack(found)
+
+
 def row_ranks(base: torch.Tensor, expert: torch.Tensor, width: int) -> NDArray[np.uint32]:
     """Rank of each magnitude among the `width` elements of its row, 0 the smallest; (elements,).
 
@@ -103,11 +127,6 @@ def row_ranks(base: torch.Tensor, expert: torch.Tensor, width: int) -> NDArray[n
 
 def _count_low_bits(bin_number: int, base: torch.Tensor, expert: torch.Tensor) -> NDArray[np.int64]:
     """How many magnitudes of one bin have each value of the lower bits."""
-    if not portable.runs_here(base):
-        bits = portable.magnitude_bits(base, expert)
-        inside = bits[bits >> _LOW_BITS == bin_number] & (2**_LOW_BITS - 1)
-        found: NDArray[np.int64] = torch.bincount(inside, minlength=2**_LOW_BITS).cpu().numpy()
-        return found
     ours, theirs = operands([base, expert])
     parts: list[NDArray[np.int64]] = []
 

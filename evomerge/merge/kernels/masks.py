@@ -94,7 +94,8 @@ class Mask:
 
     KEEP_BAND: low <= |x| <= high. KEEP_RANDOM: with probability `probability`, by the draws of
     `key`. KEEP_RANKED: with probability `probability` + `slope` · rank of the element; ranks:
-    uint16 or uint32, (elements,).
+    uint16 or uint32, (elements,). bounds: low and high where they were found on a device, float32,
+    (2,), for passes on that device.
     """
 
     kind: int = KEEP_ALL
@@ -104,6 +105,7 @@ class Mask:
     probability: float = 1.0
     slope: float = 0.0
     ranks: NDArray[Any] = field(default_factory=lambda: _NO_RANKS)
+    bounds: torch.Tensor | None = None
 
     def numbers(self) -> NDArray[np.float64]:
         """The mask as numbers for compiled code: all but the ranks."""

@@ -40,7 +40,7 @@ _LANES = 64
 def combine_task_vectors(
     base: torch.Tensor,
     experts: Sequence[torch.Tensor],
-    factors: Sequence[float],
+    factors: Sequence[float] | torch.Tensor,
     masks: Sequence[Mask],
     out: torch.Tensor,
     *,
@@ -52,7 +52,8 @@ def combine_task_vectors(
 ) -> None:
     """Write base + strength · consensus into `out`, in float32, rounded once.
 
-    factors: for each masked task vector, its weight times its rescaling. weights: the weights
+    factors: for each masked task vector, its weight times its rescaling; what `rescaled` gives on
+    other devices. weights: the weights
     alone; normalising divides by their sum. left_out: the sum of the weights of members that are
     not given; without election, normalising adds it. elect: only elements with the sign of the sum
     of all count (Yadav et al. 2023). out: contiguous, of the base's shape.
@@ -107,8 +108,8 @@ def absolute_sums(
     Each sum is the same on any number of threads and whatever other experts there are.
     """
     if not portable.runs_here(base):
-        pairs = zip(experts, masks, strict=True)
-        return np.array([portable.absolute_sum(base, expert, mask) for expert, mask in pairs])
+        found: NDArray[np.float64] = portable.absolute_sums(base, experts, masks).cpu().numpy()
+        return found
     origin, *arrays = operands([base, *experts])
     others = addresses(arrays)
     count = base.numel()
@@ -123,6 +124,34 @@ def absolute_sums(
     over_ranges(work, count, unit=SUM_UNIT)
     total: NDArray[np.float64] = np.add.reduce(sums, axis=1)
     return total
+
+
+def rescaled(
+    base: torch.Tensor,
+    experts: Sequence[torch.Tensor],
+    masks: Sequence[Mask],
+    *,
+    weights: Sequence[float],
+    before: Sequence[float],
+    smallest: float,
+) -> Sequence[float] | torch.Tensor:
+    """weight · Σ |θ - base| / the sum over what the mask keeps, for each expert.
+
+    before: the first of the sums; 0 for an expert that is kept whole. smallest: an expert with a
+    sum under it has its weight alone. On other devices this is a tensor there, so that the host
+    need not wait.
+    """
+    if not portable.runs_here(base):
+        after = portable.absolute_sums(base, experts, masks)
+        return portable.rescaled(weights, before, after, smallest)
+    factors = list(weights)
+    thinned = [place for place, whole in enumerate(before) if whole >= smallest]
+    if thinned:
+        sums = absolute_sums(base, [experts[n] for n in thinned], [masks[n] for n in thinned])
+        for place, kept in zip(thinned, sums.tolist(), strict=True):
+            if kept >= smallest:
+                factors[place] = weights[place] * (before[place] / kept)
+    return factors
 
 
 # Compiled code. A kernel takes the base as an array and the experts, which have its dtype, by their

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.deferred import torch
-from evomerge.merge.kernels import gram, row_gram, weighted_sum
+from evomerge.merge.kernels import gram, row_gram, runs_here, weighted_columns, weighted_sum
 from evomerge.merge.methods.base import Inputs, Method, ParameterSpec
 
 Vectors = Literal["whole", "rows", "columns"]
@@ -90,8 +90,11 @@ def _as_matrix(tensor: torch.Tensor, vectors: Vectors) -> torch.Tensor:
 def _sum_by_columns(
     tensors: Sequence[torch.Tensor], coefficients: NDArray[np.float64], out: torch.Tensor
 ) -> None:
-    # (members, columns)
-    factors = torch.from_numpy(coefficients.T.astype(np.float32)).to(out.device)
+    shares = np.ascontiguousarray(coefficients.T, dtype=np.float32)  # (members, columns)
+    if not runs_here(out):
+        weighted_columns(tensors, shares, out)
+        return
+    factors = torch.from_numpy(shares)
     step = max(1, _BLOCK_ELEMENTS // max(1, out.shape[-1]))
     for start in range(0, out.shape[0], step):
         rows = slice(start, start + step)

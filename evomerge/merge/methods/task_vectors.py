@@ -7,7 +7,7 @@ method is a pair of these two choices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,10 @@ from evomerge.merge.kernels import (
     exact_sums,
     low_bits_in_order,
     magnitude_at,
+    magnitudes_at,
+    rescaled,
     row_ranks,
+    runs_here,
     sum_below,
     sums_by_draw,
 )
@@ -116,6 +119,10 @@ def _band(inputs: Inputs, member: int, lowest: int, highest: int) -> Mask:
         low_bits = inputs.cached(
             "magnitudes in order", pair, lambda: low_bits_in_order(base, expert)
         )
+    if low_bits is None and not runs_here(base):
+        return Mask(
+            kind=KEEP_BAND, bounds=magnitudes_at((lowest, highest), counts, base, expert)
+        )
     low = magnitude_at(lowest, counts, low_bits, base, expert)
     if highest == base.numel() - 1:
         return Mask(kind=KEEP_BAND, low=low)
@@ -148,11 +155,10 @@ def merge_task_vectors(
         return
     # Without election, normalising divides by all weights, also those of models dropped whole.
     rest = sum(np.float32(weight) for member, weight in weights.items() if member not in kept)
-    factors = _rescalings(inputs, kept, sparsify)
     combine_task_vectors(
         base,
         [inputs.stored(member) for member in kept],
-        [weights[member] * factor for member, factor in zip(kept, factors, strict=True)],
+        _factors(inputs, kept, weights, sparsify),
         list(kept.values()),
         out,
         weights=[weights[member] for member in kept],
@@ -189,42 +195,72 @@ def _mask(inputs: Inputs, member: int, sparsify: Sparsify | None) -> Mask | None
     return sparsify(inputs, member, density) if density > 0.0 else None
 
 
-def _rescalings(
-    inputs: Inputs, masks: Mapping[int, Mask], sparsify: Sparsify | None
-) -> list[float]:
-    """Factors that make up for the dropped elements of each member's task vector."""
+def _factors(
+    inputs: Inputs,
+    masks: Mapping[int, Mask],
+    weights: Mapping[int, float],
+    sparsify: Sparsify | None,
+) -> Sequence[float] | torch.Tensor:
+    """The weight of each member times what makes up for its dropped elements."""
     rescale = "none" if sparsify is None else inputs.choice("rescale")
     masked = [member for member, mask in masks.items() if mask.kind != KEEP_ALL]
     factors = dict.fromkeys(masks, 1.0)
     if rescale == "density":
         factors |= {member: 1.0 / inputs.number("density", member) for member in masked}
-    if rescale == "l1":
+    if rescale == "l1" and masked:
+        # Decide by the shape alone: whether a table is kept must not change the last bit.
+        tabled = _elements(inputs) >= _TABLED
+        if not (tabled and all(masks[member].kind == KEEP_RANDOM for member in masked)):
+            return _rescaled(inputs, masks, weights)
         for member in masked:
             before, after = _magnitudes(inputs, member, masks[member])
             if min(before, after) >= _SMALLEST_SUM:
                 factors[member] = before / after
-    return list(factors.values())
+    return [weights[member] * factor for member, factor in factors.items()]
 
 
 def _magnitudes(inputs: Inputs, member: int, mask: Mask) -> tuple[float, float]:
-    """Σ |δ| of a member's task vector, and over what its mask keeps."""
+    """Σ |δ| of a member's task vector, and over what its random mask keeps, from a table."""
     assert inputs.base is not None
     pair = (member, inputs.base)
     base, expert = inputs.stored(inputs.base), inputs.stored(member)
-    # Decide by the shape alone: whether a table is kept must not change the last bit.
-    if mask.kind == KEEP_RANDOM and base.numel() >= _TABLED:
-        kind = f"magnitudes by draw of {mask.key}"
-        # The same sums, where they are found: a table that is not kept is not worth making.
-        if not inputs.keeps(kind, pair, TABLE_BYTES):
-            found = exact_sums(base, expert, mask.key, mask.probability)
-            if found is not None:
-                return found
-        table = inputs.cached(kind, pair, lambda: sums_by_draw(base, expert, mask.key))
-        return float(table[-1]), sum_below(table, mask.probability)
-    before = inputs.cached(
-        "sum of magnitudes", pair, lambda: absolute_sums(base, [expert], [Mask()])
+    kind = f"magnitudes by draw of {mask.key}"
+    # The same sums, where they are found: a table that is not kept is not worth making.
+    if not inputs.keeps(kind, pair, TABLE_BYTES):
+        found = exact_sums(base, expert, mask.key, mask.probability)
+        if found is not None:
+            return found
+    table = inputs.cached(kind, pair, lambda: sums_by_draw(base, expert, mask.key))
+    return float(table[-1]), sum_below(table, mask.probability)
+
+
+def _rescaled(
+    inputs: Inputs, masks: Mapping[int, Mask], weights: Mapping[int, float]
+) -> Sequence[float] | torch.Tensor:
+    """As `_factors` by the sums of magnitudes, computed anew for the masks."""
+    assert inputs.base is not None
+    base = inputs.stored(inputs.base)
+    experts = [inputs.stored(member) for member in masks]
+    before = [
+        float(
+            inputs.cached(
+                "sum of magnitudes",
+                (member, inputs.base),
+                partial(absolute_sums, base, [expert], [Mask()]),
+            )[0]
+        )
+        if mask.kind != KEEP_ALL
+        else 0.0
+        for (member, mask), expert in zip(masks.items(), experts, strict=True)
+    ]
+    return rescaled(
+        base,
+        experts,
+        list(masks.values()),
+        weights=[weights[member] for member in masks],
+        before=before,
+        smallest=_SMALLEST_SUM,
     )
-    return float(before[0]), float(absolute_sums(base, [expert], [mask])[0])
 
 
 def _parameters(
