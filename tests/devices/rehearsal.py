@@ -210,6 +210,7 @@ class Rehearsal(TorchDispatchMode):
             ("torch.cuda.empty_cache", lambda: None),
             ("torch.cuda.mem_get_info", self._memory),
             ("torch.cuda.Event", functools.partial(_Event, self)),
+            ("torch.cuda.current_stream", lambda device: None),
             ("torch.compile", self._compile),
         ):
             stack.enter_context(mock.patch(name, stands_in))
@@ -399,7 +400,7 @@ class _Event:
         assert enable_timing
         self._rehearsal = rehearsal
 
-    def record(self) -> None:
+    def record(self, stream: object) -> None:
         """Nothing: no time passes."""
 
     def synchronize(self) -> None:

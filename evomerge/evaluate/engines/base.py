@@ -118,9 +118,12 @@ class Engine(Protocol):
     hops, shared_hops: of routes, see Cost; 0 for any other model.
     """
 
-    forward_s: float
     hops: int
     shared_hops: int
+
+    @property
+    def forward_s(self) -> float:
+        """See above; on a GPU, to read it waits for the last pass."""
 
     def destination(self, name: str) -> torch.Tensor | None:
         """Memory of the live model into which a checkpoint's tensor may be written directly.

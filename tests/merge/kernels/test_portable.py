@@ -7,12 +7,17 @@ import pytest
 import torch
 
 from evomerge.merge.kernels import (
+    KEEP_BAND,
+    Mask,
     absolute_sums,
     combine_task_vectors,
     count_magnitudes,
     gram,
     low_bits_in_order,
+    magnitudes_at,
     portable,
+    rescaled,
+    row_gram,
     weighted_sum,
 )
 from tests.merge.kernels.test_task_vectors import COUNT, family, masks_of
@@ -53,7 +58,8 @@ def test_sums_of_magnitudes(kind: str) -> None:
     base, experts = family(1, torch.bfloat16)
     (mask,) = masks_of(kind, base, experts)
     ours = absolute_sums(base, experts, [mask])[0]
-    assert portable.absolute_sum(base, experts[0], mask) == pytest.approx(ours, rel=2e-7)
+    (theirs,) = portable.absolute_sums(base, experts, [mask]).tolist()
+    assert theirs == pytest.approx(ours, rel=2e-7)
 
 
 def test_facts() -> None:
@@ -64,6 +70,62 @@ def test_facts() -> None:
     assert counts[0].tolist() == torch.unique(bits >> 15).tolist()
     table = low_bits_in_order(base, experts[0])
     assert np.array_equal(table, (bits.sort().values & 0x7FFF).numpy().astype(np.uint16))
+
+
+def test_a_magnitude_is_found_without_a_table_and_without_waiting() -> None:
+    base, experts = family(1, torch.bfloat16)
+    counts = count_magnitudes(base, experts[0])
+    ordered = (experts[0].float() - base.float()).abs().sort().values
+    places = (0, 1, COUNT // 3, COUNT - 2, COUNT - 1)
+    found = magnitudes_at(places, counts, base, experts[0])
+    assert torch.equal(found, ordered[list(places)])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_bounds_on_the_device_are_those_of_the_host(whole: bool) -> None:
+    base, experts = family(2, torch.bfloat16)
+    masks = [Mask(kind=KEEP_BAND, low=0.25, high=1.5), Mask(kind=KEEP_BAND, low=0.125)]
+    there = [
+        Mask(kind=KEEP_BAND, bounds=torch.tensor([mask.low, mask.high])) for mask in masks
+    ]
+    how = {"weights": WEIGHTS[:2], "divisor": 1.0, "elect": whole, "normalize": False}
+    results = [torch.empty(COUNT), torch.empty(COUNT)]
+    for given, out in zip((masks, there), results, strict=True):
+        portable.combine_task_vectors(
+            base, experts, WEIGHTS[:2], given, out, strength=1.0, **how
+        )
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("kind", ["random", "ranked"])
+def test_rescaled_weights(kind: str) -> None:
+    base, experts = family(3, torch.bfloat16)
+    masks = masks_of(kind, base, experts)
+    before = absolute_sums(base, experts, [Mask()] * 3).tolist()
+    before[1] = 0.0  # kept whole
+    ours = rescaled(base, experts, masks, weights=WEIGHTS, before=before, smallest=1e-7)
+    after = portable.absolute_sums(base, experts, masks)
+    theirs = portable.rescaled(WEIGHTS, before, after, 1e-7)
+    assert theirs.tolist() == pytest.approx(ours, rel=1e-6)
+    assert ours[1] == WEIGHTS[1] and abs(ours[0]) > abs(WEIGHTS[0])
+
+
+def test_inner_products_of_rows_and_columns() -> None:
+    tensors = [torch.randn(7, 301).bfloat16() for _ in range(3)]
+    for dim, moved in ((0, tensors), (1, [tensor.T for tensor in tensors])):
+        assert np.allclose(
+            portable.row_gram(moved, None), row_gram(tensors, dim=dim), rtol=1e-12, atol=1e-12
+        )
+
+
+def test_weighted_columns() -> None:
+    tensors = [torch.randn(40, 31).bfloat16() for _ in range(2)]
+    shares = np.random.default_rng(0).normal(size=(2, 31)).astype(np.float32)
+    out = torch.empty(40, 31)
+    portable.weighted_columns(tensors, shares, out)
+    numbers = torch.from_numpy(shares)
+    expected = tensors[0].float() * numbers[0] + tensors[1].float() * numbers[1]
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

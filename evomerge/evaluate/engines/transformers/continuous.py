@@ -7,15 +7,16 @@ by prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from evomerge.devices import upload
 from evomerge.evaluate.engines.base import Prompt, Tokens
 from evomerge.evaluate.engines.transformers.batching import pad
-from evomerge.evaluate.engines.transformers.decoding import Forward, GreedyChoice
+from evomerge.evaluate.engines.transformers.decoding import Forward, GreedyChoice, read_tokens
 from evomerge.evaluate.engines.transformers.key_values import AnswerCache, States
 from evomerge.evaluate.engines.transformers.token_tree import Plan
 from evomerge.evaluate.engines.transformers.tree_passes import RunPass, run_passes, run_step
@@ -25,23 +26,58 @@ from evomerge.evaluate.engines.transformers.tree_passes import RunPass, run_pass
 class _Answer:
     """An answer that is being generated.
 
-    tokens: those so far. seen: (vocabulary,) which tokens the prompt and the answer hold. longest:
-    most tokens of the prompt and the answer together.
+    tokens: those so far. longest: most tokens of the prompt and the answer together.
     """
 
     request: Prompt
     tokens: list[int]
-    seen: torch.Tensor | None
     longest: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Begun:
-    """Answers with a first token, and the states and lengths of their prompts."""
+    """Answers with a first token, and the states and lengths of their prompts.
+
+    seen: (answers, vocabulary) which tokens prompts and answers hold, for a repetition penalty.
+    """
 
     answers: Sequence[_Answer]
     states: States
     lengths: Sequence[int]
+    seen: torch.Tensor | None
+
+
+class _Rows:
+    """Answers that grow at the same time, a row each; the rest as of `_Begun`."""
+
+    def __init__(self, *, device: torch.device) -> None:
+        self.answers: list[_Answer] = []
+        self.cache = AnswerCache(device=device)
+        self.seen: torch.Tensor | None = None
+        self._device = device
+
+    def add(self, begun: _Begun) -> None:
+        """Add rows at the end."""
+        room = max(answer.longest for answer in begun.answers)
+        self.cache.add(begun.states, begun.lengths, room=room)
+        self.answers += begun.answers
+        if begun.seen is not None:
+            parts = [begun.seen] if self.seen is None else [self.seen, begun.seen]
+            self.seen = torch.cat(parts)
+
+    def remove(self, rows: Collection[int]) -> None:
+        """Remove rows; rows from the end take their places."""
+        if not rows:
+            return
+        moves = self.cache.remove(rows)
+        for source, target in moves:
+            self.answers[target] = self.answers[source]
+        del self.answers[len(self.answers) - len(rows) :]
+        if self.seen is not None:
+            if moves:
+                sources, targets = upload(np.array(moves).T.copy(), self._device)
+                self.seen[targets] = self.seen[sources]
+            self.seen = self.seen[: len(self.answers)]
 
 
 class ContinuousDecoder:
@@ -82,17 +118,15 @@ class ContinuousDecoder:
         answers: list[list[int]] = [[] for _ in requests]
         begun = self._begin(prompts, owners, requests, plan, answers, limit_tokens)
         upcoming = next(begun, None)
-        active: list[_Answer] = []
-        cache = AnswerCache(device=self._device)
-        while upcoming is not None or active:
+        active = _Rows(device=self._device)
+        while upcoming is not None or active.answers:
             while upcoming is not None and (
-                not active or _rows_within([*active, *upcoming.answers], limit_tokens)
+                not active.answers
+                or _rows_within([*active.answers, *upcoming.answers], limit_tokens)
             ):
-                room = max(answer.longest for answer in upcoming.answers)
-                cache.add(upcoming.states, upcoming.lengths, room=room)
-                active += upcoming.answers
+                active.add(upcoming)
                 upcoming = next(begun, None)
-            self._step(active, cache)
+            self._step(active)
         return answers
 
     def _begin(
@@ -119,7 +153,10 @@ class ContinuousDecoder:
             if not texts:
                 continue
             seen = self._seen([prompts[text] for text in texts])
-            tokens = self._choice.best(logits, seen).tolist()
+            best = self._choice.best(logits, seen)
+            tokens = read_tokens(best)
+            if seen is not None:
+                seen.scatter_(1, best[:, None], True)
             going: list[tuple[int, _Answer]] = []
             for row, text in enumerate(texts):
                 for index in owners[text]:
@@ -129,51 +166,49 @@ class ContinuousDecoder:
                     answer = _Answer(
                         request=requests[index],
                         tokens=answers[index],
-                        seen=None if seen is None else seen[row].clone(),
                         longest=len(prompts[text]) + requests[index].limit_tokens,
                     )
-                    going.append((text, answer))
+                    going.append((row, answer))
             while going:
                 count = len(going)
                 while not _rows_within([answer for _, answer in going[:count]], limit_tokens):
                     count -= 1
-                places = [plan.places[text] for text, _ in going[:count]]
-                cells = torch.from_numpy(pad([place.cells for place in places], side="right"))
+                rows = [row for row, _ in going[:count]]
+                places = [plan.places[texts[row]] for row in rows]
+                cells = upload(pad([place.cells for place in places], side="right"), self._device)
                 yield _Begun(
                     answers=[answer for _, answer in going[:count]],
-                    states=trunk.paths(places[0].past, cells.to(self._device)),
+                    states=trunk.paths(places[0].past, cells),
                     lengths=[place.past + len(place.cells) for place in places],
+                    seen=None if seen is None else seen[upload(np.array(rows), self._device)],
                 )
                 going = going[count:]
 
-    def _step(self, active: list[_Answer], cache: AnswerCache) -> None:
+    def _step(self, active: _Rows) -> None:
         """Add one token to every answer, and remove the answers that end with it."""
-        last = torch.tensor([answer.tokens[-1] for answer in active], device=self._device)
-        logits = run_step(self._forward, last, cache, device=self._device, dtype=self._dtype)
-        seen = None
-        if self._choice.penalised:
-            for answer, token in zip(active, last.tolist(), strict=True):
-                assert answer.seen is not None
-                answer.seen[token] = True
-            seen = torch.stack([answer.seen for answer in active if answer.seen is not None])
-        tokens = self._choice.best(logits, seen).tolist()
+        last = [answer.tokens[-1] for answer in active.answers]
+        logits = run_step(
+            self._forward, last, active.cache, device=self._device, dtype=self._dtype
+        )
+        best = self._choice.best(logits, active.seen)
+        tokens = read_tokens(best)
+        if active.seen is not None:
+            active.seen.scatter_(1, best[:, None], True)
         ended = set()
-        for row, answer in enumerate(active):
+        for row, answer in enumerate(active.answers):
             answer.tokens.append(tokens[row])
             if self._choice.ended(answer.tokens, answer.request):
                 ended.add(row)
-        for source, target in cache.remove(ended):
-            active[target] = active[source]
-        del active[len(active) - len(ended) :]
+        active.remove(ended)
 
     def _seen(self, prompts: Sequence[Tokens]) -> torch.Tensor | None:
         """Tokens of each prompt, (prompts, vocabulary); None without a repetition penalty."""
         if not self._choice.penalised:
             return None
-        seen = torch.zeros((len(prompts), self._choice.vocabulary), dtype=torch.bool)
+        seen = np.zeros((len(prompts), self._choice.vocabulary), dtype=bool)
         for row, prompt in enumerate(prompts):
-            seen[row, torch.from_numpy(prompt)] = True
-        return seen.to(self._device)
+            seen[row, prompt] = True
+        return upload(seen, self._device)
 
 
 def _rows_within(answers: Sequence[_Answer], limit_tokens: int) -> bool:

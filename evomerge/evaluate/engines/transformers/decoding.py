@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedConfig
 
+from evomerge.devices import upload
 from evomerge.evaluate.engines.base import NonFiniteLogits, Prompt, Stopping, Tokens
 from evomerge.evaluate.engines.transformers.batching import pad
 
@@ -36,7 +37,7 @@ class Chooses(Protocol):
         """How many tokens there are to choose from."""
 
     def best(self, logits: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
-        """The next token of each row."""
+        """The next token of each row; see `read_tokens`."""
 
     def ended(self, answer: Sequence[int], request: Prompt) -> bool:
         """Whether an answer is complete with its last token."""
@@ -62,10 +63,10 @@ class GreedyChoice:
         self.penalised = self._penalty != 1.0
 
     def best(self, logits: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
-        """The next token of each row, (rows,).
+        """The next token of each row, (rows,); -1 where its logits are not finite.
 
         logits: (rows, vocabulary). seen: (rows, vocabulary), which tokens each row holds; None
-        without a penalty. Raises NonFiniteLogits.
+        without a penalty.
         """
         logits = logits.float()
         if seen is not None:
@@ -73,13 +74,19 @@ class GreedyChoice:
             logits = torch.where(seen, penalised, logits)
         best, tokens = logits.max(dim=-1)
         # A NaN anywhere in a row is its maximum.
-        if not bool(torch.isfinite(best).all()):
-            raise NonFiniteLogits
-        return tokens
+        return torch.where(torch.isfinite(best), tokens, -1)
 
     def ended(self, answer: Sequence[int], request: Prompt) -> bool:
         """Whether an answer of at least one token is complete with its last one."""
         return len(answer) >= request.limit_tokens or self.stopping.ended(answer, request.stop)
+
+
+def read_tokens(tokens: torch.Tensor) -> list[int]:
+    """The tokens that were chosen, in one copy from the device. Raises NonFiniteLogits."""
+    read: list[int] = tokens.tolist()
+    if min(read, default=0) < 0:
+        raise NonFiniteLogits
+    return read
 
 
 class Forward(Protocol):
@@ -127,9 +134,9 @@ class PaddedDecoder:
 
         prompts: token ids as the model reads them, one array a request. Raises NonFiniteLogits.
         """
-        ids = torch.from_numpy(pad(prompts, side="left")).to(device)  # (rows, longest)
         ones = [np.ones(len(prompt), dtype=np.int64) for prompt in prompts]
-        mask = torch.from_numpy(pad(ones, side="left")).to(device)
+        padded = [pad(rows, side="left") for rows in (prompts, ones)]
+        ids, mask = upload(np.stack(padded), device)  # (rows, longest) each
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         seen = self._seen(ids, mask)
         cache = DynamicCache(config=self._config)
@@ -148,14 +155,14 @@ class PaddedDecoder:
             masked = self._rows is Rows.PADDED
             tokens = self._choice.best(logits[:, -1], seen)
             going = []
-            for row, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
+            for row, (index, token) in enumerate(zip(active, read_tokens(tokens), strict=True)):
                 answers[index].append(token)
                 if not self._choice.ended(answers[index], requests[index]):
                     going.append(row)
             if not going:
                 return answers
             if len(going) < len(active):
-                kept = torch.tensor(going, device=device)
+                kept = upload(np.array(going), device)
                 # Beam search moves rows like this, so every kind of cache can do it.
                 cache.reorder_cache(kept)
                 tokens, mask, positions = tokens[kept], mask[kept], positions[kept]

@@ -8,7 +8,6 @@ tree, each shared token once; otherwise in padded batches.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from lm_eval.models.utils import resolve_max_length
 from numpy.typing import NDArray
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from evomerge.devices import upload
 from evomerge.evaluate.engines.base import (
     Continuation,
     Generated,
@@ -47,11 +47,12 @@ from evomerge.evaluate.engines.transformers.forward_options import ForwardOption
 from evomerge.evaluate.engines.transformers.key_values import TrunkCache
 from evomerge.evaluate.engines.transformers.limits import longest_packed, packs_exactly
 from evomerge.evaluate.engines.transformers.logit_selection import LogitSelection
+from evomerge.evaluate.engines.transformers.pass_clock import PassClock
 from evomerge.evaluate.engines.transformers.plain import PlainModel, plain_answer
 from evomerge.evaluate.engines.transformers.row_batches import RowBatches
 from evomerge.evaluate.engines.transformers.scoring import Scores, read_texts
-from evomerge.evaluate.engines.transformers.token_tree import KeptPlans, Pass, Plan
-from evomerge.evaluate.engines.transformers.tree_passes import run_pass, score_tree
+from evomerge.evaluate.engines.transformers.token_tree import KeptPlans, Plan
+from evomerge.evaluate.engines.transformers.tree_passes import PlacedPass, run_pass, score_tree
 from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.recipe import DType
 from evomerge.vocabulary import TokenSettings
@@ -92,7 +93,7 @@ class TransformersEngine:
             settings=self._settings,
             config=config,
         )
-        self.forward_s = 0.0
+        self._clock = PassClock(self.device)
         self.hops = self.shared_hops = 0
         self.context_tokens = int(resolve_max_length(self.model.config, tokenizer))
         self._folder = folder
@@ -110,9 +111,14 @@ class TransformersEngine:
         self._plans = KeptPlans()
         self._wanted: LogitSelection | None = None  # where texts are packed
         randomise(self.model)  # the real parameters come later
-        self._longest_packed = self._try_packing()
-        self._batches = None if self._longest_packed is None else self._try_rows()
-        self.forward_s = 0.0  # a trial is not part of any candidate
+        with self._clock.paused():  # a trial is not part of any candidate
+            self._longest_packed = self._try_packing()
+            self._batches = None if self._longest_packed is None else self._try_rows()
+
+    @property
+    def forward_s(self) -> float:
+        """Seconds of forward passes so far; see Engine."""
+        return self._clock.seconds
 
     def _try_packing(self) -> int | None:
         """The result of `longest_packed`, or 0 if a trial fails even with complete passes."""
@@ -171,9 +177,8 @@ class TransformersEngine:
                 logits = self._forward(ids, keep=min(longest, longest_scored), use_cache=False)
                 torch.log_softmax(logits, dim=-1)
 
-        forward_s = self.forward_s
-        budget = probe_tokens(try_batch, longest_tokens=longest)
-        self.forward_s = forward_s  # probing is not part of any candidate
+        with self._clock.paused():  # probing is not part of any candidate
+            budget = probe_tokens(try_batch, longest_tokens=longest)
         self._tokens = budget, budget
 
     @torch.inference_mode()
@@ -207,11 +212,9 @@ class TransformersEngine:
     def _read(self, padded: NDArray[np.int64], *, keep: int) -> torch.Tensor:
         return self._forward(self._tensor(padded), keep=keep, use_cache=False)
 
-    def _run_pass(self, tree_pass: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
+    def _run_pass(self, placed: PlacedPass, cache: TrunkCache) -> torch.Tensor:
         """Logits (cells, vocabulary) of one pass over a tree of texts."""
-        return run_pass(
-            self._forward_cells, tree_pass, cache, cells, device=self.device, dtype=self.model.dtype
-        )
+        return run_pass(self._forward_cells, placed, cache, dtype=self.model.dtype)
 
     def generate(self, requests: Sequence[Prompt]) -> list[str]:
         """Greedy answers as texts, cut as lm-eval cuts them; see `answer`."""
@@ -274,10 +277,8 @@ class TransformersEngine:
 
     def _answer_alone(self, request: Prompt, *, choice: GreedyChoice) -> list[int]:
         """The tokens of one answer, as plain transformers gives it; timed as a whole."""
-        started = time.perf_counter()
-        answer = plain_answer(self.model, request, choice, context_tokens=self.context_tokens)
-        self.forward_s += time.perf_counter() - started
-        return answer
+        with self._clock.passing():
+            return plain_answer(self.model, request, choice, context_tokens=self.context_tokens)
 
     def _forward(self, ids: torch.Tensor, *, keep: int, **options: object) -> torch.Tensor:
         """Logits (rows, kept, vocabulary) of the last `keep` positions."""
@@ -301,15 +302,12 @@ class TransformersEngine:
     def _run(self, ids: torch.Tensor, **options: object) -> torch.Tensor:
         """The model's logits for ids (rows, length), see ForwardOptions.named; timed."""
         accepted = self._options.named(options)
-        started = time.perf_counter()
-        logits: torch.Tensor = self.model(input_ids=ids, **accepted).logits
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.forward_s += time.perf_counter() - started
+        with self._clock.passing():
+            logits: torch.Tensor = self.model(input_ids=ids, **accepted).logits
         return logits
 
     def _tensor(self, array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device)
+        return upload(array, self.device)
 
     def _plan(self, texts: Sequence[Tokens], *, needed: int, generation: bool) -> Plan | None:
         """Passes over the tree of texts; None where only padded batches are exact.

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+import numpy as np
 import torch
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
+
+from evomerge.devices import upload
 
 States = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of each layer."""
@@ -194,8 +197,7 @@ class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
         movers = [row for row in range(count, len(self.lengths)) if row not in rows]
         moves = list(zip(movers, holes, strict=True))
         if moves:
-            sources = torch.tensor(movers, device=self._device)
-            targets = torch.tensor(holes, device=self._device)
+            sources, targets = upload(np.array([movers, holes]), self._device)
             longest = max(self.lengths[row] for row in movers)
             for layer in self.layers:
                 layer.move(sources, targets, longest)
@@ -204,11 +206,11 @@ class AnswerCache(Cache):  # type: ignore[misc]  # transformers has no types
         del self.lengths[count:]
         return moves
 
-    def begin_step(self) -> None:
-        """Prepare for a pass of one token a row."""
+    def begin_step(self, ends: torch.Tensor) -> None:
+        """Prepare for a pass of one token a row; ends: the lengths, on the device."""
         self.longest = max(self.lengths) + 1
         self.rows = torch.arange(len(self.lengths), device=self._device)
-        self.ends = torch.tensor(self.lengths, device=self._device)
+        self.ends = ends
         self.lengths = [length + 1 for length in self.lengths]
 
     def update(

@@ -144,7 +144,7 @@ def _tree_logits(
 ) -> list[torch.Tensor]:
     """Logits (length, vocabulary) of every token of each text."""
     plan = plan_passes(texts, _limits(row_tokens), shortest=shortest)
-    run = partial(run_pass, forward, device=device, dtype=model.dtype)
+    run = partial(run_pass, forward, dtype=model.dtype)
     logits: dict[tuple[int, int], torch.Tensor] = {}
     for turn in range(turns):
         wanted = {n: np.arange(turn, each.ids.size, turns) for n, each in enumerate(plan.passes)}
@@ -167,7 +167,7 @@ def _step_logits(
 ) -> list[torch.Tensor]:
     """Logits (_STEPS, vocabulary) of the last tokens of each text, which are given one by one."""
     plan = plan_passes([text[:-_STEPS] for text in texts], _limits(10), shortest=4)
-    run = partial(run_pass, forward_cells, device=device, dtype=model.dtype)
+    run = partial(run_pass, forward_cells, dtype=model.dtype)
     cache = AnswerCache(device=device)
     order: list[int] = []
     for number, _, trunk in run_passes(plan, {}, run, device=device):
@@ -181,7 +181,7 @@ def _step_logits(
             order += texts_here
     steps = []
     for step in range(_STEPS):
-        tokens = torch.tensor([int(texts[text][step - _STEPS]) for text in order], device=device)
+        tokens = [int(texts[text][step - _STEPS]) for text in order]
         steps.append(run_step(forward, tokens, cache, device=device, dtype=model.dtype))
     found = torch.stack(steps, dim=1)  # (rows, steps, vocabulary)
     return [found[order.index(text)] for text in range(len(texts))]

@@ -36,7 +36,7 @@ from evomerge.evaluate.engines.base import (
     read_of,
 )
 from evomerge.evaluate.engines.live_model import builder_of, end_tokens_of
-from evomerge.evaluate.engines.transformers.decoding import Chooses
+from evomerge.evaluate.engines.transformers.decoding import Chooses, read_tokens
 from evomerge.recipe import DType
 
 
@@ -94,7 +94,7 @@ class _Chooser(LogitsProcessor):  # type: ignore[misc]  # transformers has no ty
         if self._choice.penalised:
             seen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids, True)
         token = self._choice.best(scores, seen)
-        self.answer.append(int(token))
+        self.answer += read_tokens(token)
         return torch.full_like(scores, -1.0).scatter_(1, token[:, None], 1.0)
 
     def ended(self) -> bool:

@@ -25,7 +25,7 @@ from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.engines.transformers.key_values import TrunkCache
 from evomerge.evaluate.engines.transformers.routed_layers import RoutedLayers
 from evomerge.evaluate.engines.transformers.token_tree import Pass, Plan
-from evomerge.evaluate.engines.transformers.tree_passes import score_tree
+from evomerge.evaluate.engines.transformers.tree_passes import PlacedPass, score_tree
 from evomerge.evaluate.engines.weight_loader import WeightLoader
 from evomerge.recipe import DType, Recipe
 from evomerge.route import Hop, PrefixStates, RoutedModel, check_route, hops_of
@@ -147,9 +147,9 @@ class RoutedEngine(TransformersEngine):
             for tree_pass, batch in group.items():
                 beginnings[tree_pass] = batch, start, states.get(batch)
 
-        def run(tree_pass: Pass, cache: TrunkCache, cells: torch.Tensor) -> torch.Tensor:
-            with self._passing(*beginnings[tree_pass]):
-                return self._run_pass(tree_pass, cache, cells)
+        def run(placed: PlacedPass, cache: TrunkCache) -> torch.Tensor:
+            with self._passing(*beginnings[placed.tree_pass]):
+                return self._run_pass(placed, cache)
 
         return score_tree(requests, owners, plan, run, device=self.device)
 

@@ -17,7 +17,12 @@ from evomerge.evaluate.engines.transformers.batching import cut
 from evomerge.evaluate.engines.transformers.decoding import Chooses, Forward, PaddedDecoder, Rows
 from evomerge.evaluate.engines.transformers.forward_options import ForwardOptions
 from evomerge.evaluate.engines.transformers.limits import check_alone, try_rows
-from evomerge.evaluate.engines.transformers.scoring import RunPadded, Scores, score_padded
+from evomerge.evaluate.engines.transformers.scoring import (
+    RunPadded,
+    Scores,
+    padded_batch,
+    score_padded,
+)
 
 
 class RowBatches:
@@ -56,8 +61,11 @@ class RowBatches:
     ) -> None:
         """Score texts, longest first; see `score_padded`. tokens: of a batch, if not fixed."""
         lengths = [len(text) for text in texts]
-        for start, stop in self._cut(lengths, lengths, tokens, generation=False):
-            score_padded(texts[start:stop], owners[start:stop], requests, scores, run)
+        batches = [
+            padded_batch(texts[start:stop], owners[start:stop], requests, scores.starts)
+            for start, stop in self._cut(lengths, lengths, tokens, generation=False)
+        ]
+        score_padded(batches, scores, run, device=self._model.device)
 
     def answer(
         self,

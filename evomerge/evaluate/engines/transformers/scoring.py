@@ -6,12 +6,14 @@ Numbers are lm-eval's: log-probabilities and their sums in the dtype of the logi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evomerge.devices import upload
 from evomerge.evaluate.engines.base import (
     Continuation,
     LogLikelihood,
@@ -39,6 +41,13 @@ def read_texts(
     return [np.frombuffer(key, dtype=np.int64) for key, _ in rows], [owners for _, owners in rows]
 
 
+Wanted: TypeAlias = "tuple[NDArray[np.int64], torch.Tensor]"
+"""What is asked of one pass: slots, and on its device (2, tokens) places and targets."""
+
+_UNREAD = 16
+"""Passes whose results are read at once: few enough that a broken model is found soon."""
+
+
 class Scores:
     """The scored tokens of some requests, one slot each, request after request.
 
@@ -52,25 +61,52 @@ class Scores:
         self._values = np.full(len(self._targets), np.nan)
         self._greedy = np.zeros(len(self._targets), dtype=bool)
         self._dtype = torch.float32
+        self._unread: list[tuple[NDArray[np.int64], torch.Tensor]] = []  # slots, their scores
 
-    def take(self, logits: torch.Tensor, rows: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
+    def placed(
+        self, rows: Sequence[NDArray[np.int64]], slots: Sequence[NDArray[np.int64]], *,
+        device: torch.device,
+    ) -> list[Wanted]:
+        """What passes are asked for, in one copy to the device.
+
+        rows: of each pass, (tokens,) the place of each token among its logits. slots: of each pass,
+        (tokens,) their slots.
+        """
+        counts = [len(each) for each in slots]
+        numbers = np.stack([np.concatenate(rows), self._targets[np.concatenate(slots)]])
+        parts = upload(numbers, device).split(counts, dim=1)
+        return list(zip(slots, parts, strict=True))
+
+    def take(self, logits: torch.Tensor, wanted: Wanted) -> None:
         """Score tokens by the logits (places, vocabulary) that predict them.
 
-        rows: (tokens,) the place of each token. slots: (tokens,) its slot. Raises NonFiniteLogits.
+        Raises NonFiniteLogits, also for passes before this one.
         """
-        device = logits.device
-        places = torch.from_numpy(rows).to(device)
-        targets = torch.from_numpy(self._targets[slots]).to(device)
+        slots, (places, targets) = wanted
         log_probabilities = torch.log_softmax(logits, dim=-1)
-        chosen = log_probabilities[places, targets].double().cpu().numpy()
+        chosen = log_probabilities[places, targets].double()
+        greedy = log_probabilities.argmax(dim=-1)[places] == targets
+        self._unread.append((slots, torch.stack([chosen, greedy])))
+        self._dtype = logits.dtype
+        # A GPU goes on with the next passes meanwhile; on a CPU, waiting would save nothing.
+        if logits.device.type == "cpu" or len(self._unread) >= _UNREAD:
+            self._read()
+
+    def _read(self) -> None:
+        """Read what passes have found, in one copy from the device. Raises NonFiniteLogits."""
+        if not self._unread:
+            return
+        slots = np.concatenate([slots for slots, _ in self._unread])
+        chosen, greedy = torch.cat([found for _, found in self._unread], dim=1).cpu().numpy()
+        self._unread.clear()
         if not np.isfinite(chosen).all():
             raise NonFiniteLogits
         self._values[slots] = chosen
-        self._greedy[slots] = (log_probabilities.argmax(dim=-1)[places] == targets).cpu().numpy()
-        self._dtype = logits.dtype
+        self._greedy[slots] = greedy != 0.0
 
     def answers(self) -> list[LogLikelihood]:
-        """One answer a request, in order."""
+        """One answer a request, in order. Raises NonFiniteLogits."""
+        self._read()
         assert np.isfinite(self._values).all(), "a slot was not taken"
         sums = np.add.reduceat(self._values, self.starts)
         # lm-eval's sums have the dtype of the logits, and ties between choices depend on it.
@@ -86,17 +122,28 @@ class RunPadded(Protocol):
         """Logits (rows, keep, vocabulary) of the last `keep` positions."""
 
 
-def score_padded(
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PaddedBatch:
+    """A batch of texts; padded: (rows, longest) token ids. keep: how many last positions count.
+
+    cells: (2, cells) rows and columns, among those that are kept, of the logits that are wanted.
+    places: (tokens,) which of them each scored token needs. slots: (tokens,) see `Scores`.
+    """
+
+    padded: NDArray[np.int64]
+    keep: int
+    cells: NDArray[np.int64]
+    places: NDArray[np.int64]
+    slots: NDArray[np.int64]
+
+
+def padded_batch(
     texts: Sequence[Tokens],
     owners: Sequence[Sequence[int]],
     requests: Sequence[Continuation],
-    scores: Scores,
-    run: RunPadded,
-) -> None:
-    """Score the requests of one batch of texts; owners: the requests that each text answers.
-
-    scores: of all `requests`. Raises NonFiniteLogits.
-    """
+    starts: NDArray[np.int64],
+) -> PaddedBatch:
+    """The batch of texts; owners: the requests that each answers. starts: see `Scores`."""
     padded = pad(texts, side="right")
     longest = padded.shape[1]
     spans = []
@@ -105,17 +152,31 @@ def score_padded(
         for index in indices:
             count = requests[index].scored
             spans.append(row * longest + np.arange(len(text) - count, len(text)))
-            slots.append(scores.starts[index] + np.arange(count))
+            slots.append(starts[index] + np.arange(count))
     cells, places = np.unique(np.concatenate(spans), return_inverse=True)
     rows, columns = np.divmod(cells, longest)
     keep = longest - int(columns.min())
-    # Padding is on the right, where causal attention never looks from a scored position.
-    logits = run(padded, keep=keep)
-    scores.take(
-        logits[
-            torch.from_numpy(rows).to(logits.device),
-            torch.from_numpy(columns - (longest - keep)).to(logits.device),
-        ],
-        places,
-        np.concatenate(slots),
+    return PaddedBatch(
+        padded=padded,
+        keep=keep,
+        cells=np.stack([rows, columns - (longest - keep)]),
+        places=places,
+        slots=np.concatenate(slots),
     )
+
+
+def score_padded(
+    batches: Sequence[PaddedBatch], scores: Scores, run: RunPadded, *, device: torch.device
+) -> None:
+    """Score the requests of batches. scores: of all requests. Raises NonFiniteLogits."""
+    wanted = scores.placed(
+        [batch.places for batch in batches], [batch.slots for batch in batches], device=device
+    )
+    counts = [batch.cells.shape[1] for batch in batches]
+    all_cells = upload(np.concatenate([batch.cells for batch in batches], axis=1), device)
+    for batch, of_batch, (rows, columns) in zip(
+        batches, wanted, all_cells.split(counts, dim=1), strict=True
+    ):
+        # Padding is on the right, where causal attention never looks from a scored position.
+        logits = run(batch.padded, keep=batch.keep)
+        scores.take(logits[rows, columns], of_batch)

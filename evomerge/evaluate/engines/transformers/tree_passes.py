@@ -8,19 +8,37 @@ while they exist.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from evomerge.devices import upload
 from evomerge.evaluate.engines.base import Continuation, LogLikelihood
 from evomerge.evaluate.engines.transformers.decoding import Forward
 from evomerge.evaluate.engines.transformers.key_values import AnswerCache, TrunkCache
 from evomerge.evaluate.engines.transformers.scoring import Scores
 from evomerge.evaluate.engines.transformers.token_tree import Integers, Pass, Plan
 
-RunPass = Callable[[Pass, TrunkCache, torch.Tensor], torch.Tensor]
-"""Runs a pass: logits (cells wanted, vocabulary) of the cells with these numbers, row by row."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlacedPass:
+    """A pass with its numbers on the device.
+
+    ids, depths, ends: (rows, columns), see Pass; ends: None for a causal pass. cells: (wanted,)
+    numbers of the cells with logits that are wanted, row by row.
+    """
+
+    tree_pass: Pass
+    ids: torch.Tensor
+    depths: torch.Tensor
+    ends: torch.Tensor | None
+    cells: torch.Tensor
+
+
+RunPass = Callable[[PlacedPass, TrunkCache], torch.Tensor]
+"""Runs a pass: logits (cells wanted, vocabulary)."""
 
 
 class ForwardCells(Protocol):
@@ -33,22 +51,16 @@ class ForwardCells(Protocol):
 
 
 def run_pass(
-    forward: ForwardCells,
-    tree_pass: Pass,
-    cache: TrunkCache,
-    cells: torch.Tensor,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
+    forward: ForwardCells, placed: PlacedPass, cache: TrunkCache, *, dtype: torch.dtype
 ) -> torch.Tensor:
     """Logits (cells wanted, vocabulary) of one pass; dtype: of the mask, the model's."""
     return forward(
-        torch.from_numpy(tree_pass.ids).to(device),
-        cells=cells,
+        placed.ids,
+        cells=placed.cells,
         use_cache=True,
         past=cache,
-        position_ids=torch.from_numpy(tree_pass.depths).to(device),
-        attention_mask=None if tree_pass.causal else _mask(tree_pass, device=device, dtype=dtype),
+        position_ids=placed.depths,
+        attention_mask=_mask(placed.ends, past=placed.tree_pass.past, dtype=dtype),
     )
 
 
@@ -61,33 +73,56 @@ def run_passes(
     states of a pass until the next one runs.
     """
     cache = TrunkCache()
+    for number, placed in enumerate(_placed(plan, wanted, device)):
+        cache.length = placed.tree_pass.past
+        logits = run(placed, cache)
+        yield number, logits[: len(wanted.get(number, ()))], cache
+        if placed.tree_pass.trunk:
+            cache.grow()
+
+
+def _placed(
+    plan: Plan, wanted: Mapping[int, Integers], device: torch.device
+) -> Iterator[PlacedPass]:
+    """The passes of a plan, all in one copy to the device."""
+    arrays: list[Integers] = []
     for number, tree_pass in enumerate(plan.passes):
         cells = wanted.get(number, np.zeros(0, dtype=np.int64))
         # A model always gives some logits, so the last cell is requested if none is wanted.
         requested = cells if len(cells) else np.array([tree_pass.ids.size - 1])
-        cache.length = tree_pass.past
-        logits = run(tree_pass, cache, torch.from_numpy(requested).to(device))
-        yield number, logits[: len(cells)], cache
-        if tree_pass.trunk:
-            cache.grow()
+        ends = np.zeros(0, dtype=np.int64) if tree_pass.causal else tree_pass.ends
+        arrays += [tree_pass.ids, tree_pass.depths, ends, requested]
+    numbers = upload(np.concatenate([array.reshape(-1) for array in arrays]), device)
+    parts = iter(numbers.split([array.size for array in arrays]))
+    for tree_pass in plan.passes:
+        ids, depths, ends_there, there = (next(parts) for _ in range(4))
+        shape = tree_pass.ids.shape
+        yield PlacedPass(
+            tree_pass=tree_pass,
+            ids=ids.view(shape),
+            depths=depths.view(shape),
+            ends=None if tree_pass.causal else ends_there.view(shape),
+            cells=there,
+        )
 
 
 def run_step(
     forward: Forward,
-    tokens: torch.Tensor,
+    tokens: Sequence[int],
     cache: AnswerCache,
     *,
     device: torch.device,
     dtype: torch.dtype,
 ) -> torch.Tensor:
     """Logits (rows, vocabulary) after one more token of every row of a cache; tokens: (rows,)."""
-    positions = torch.tensor(cache.lengths, device=device)[:, None]  # (rows, 1)
-    cache.begin_step()
+    ids, ends = upload(np.array([tokens, cache.lengths], dtype=np.int64), device)
+    cache.begin_step(ends)
+    positions = ends[:, None]  # (rows, 1)
     hidden = torch.arange(cache.longest, device=device) > positions  # (rows, longest)
     mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
     mask.masked_fill_(hidden, torch.finfo(dtype).min)
     return forward(
-        tokens[:, None],
+        ids[:, None],
         keep=1,
         use_cache=True,
         past=cache,
@@ -96,14 +131,18 @@ def run_step(
     )[:, -1]
 
 
-def _mask(tree_pass: Pass, *, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """(rows, 1, columns, past + columns), to be added: 0 if a cell sees another."""
-    rows, columns = tree_pass.ids.shape
-    ends = torch.from_numpy(tree_pass.ends).to(device)
-    number = torch.arange(columns, device=device)
+def _mask(ends: torch.Tensor | None, *, past: int, dtype: torch.dtype) -> torch.Tensor | None:
+    """(rows, 1, columns, past + columns), to be added: 0 if a cell sees another.
+
+    None for a causal pass.
+    """
+    if ends is None:
+        return None
+    rows, columns = ends.shape
+    number = torch.arange(columns, device=ends.device)
     seen = (number[:, None] >= number) & (number[:, None] < ends[:, None, :])
-    mask = torch.zeros((rows, 1, columns, tree_pass.past + columns), dtype=dtype, device=device)
-    mask[:, 0, :, tree_pass.past :].masked_fill_(~seen, torch.finfo(dtype).min)
+    mask = torch.zeros((rows, 1, columns, past + columns), dtype=dtype, device=ends.device)
+    mask[:, 0, :, past:].masked_fill_(~seen, torch.finfo(dtype).min)
     return mask
 
 
@@ -140,7 +179,10 @@ def score_tree(
     rows: dict[int, Integers] = {}
     for number, pass_cells in cells.items():
         wanted[number], rows[number] = np.unique(pass_cells, return_inverse=True)
+    of_passes = dict(
+        zip(wanted, scores.placed([*rows.values()], [*slots_of.values()], device=device), strict=True)
+    )
     for number, logits, _ in run_passes(plan, wanted, run, device=device):
         if number in wanted:
-            scores.take(logits, rows[number], slots_of[number])
+            scores.take(logits, of_passes[number])
     return scores.answers()
