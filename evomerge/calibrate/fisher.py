@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from evomerge.calibrate.live_source import LiveSource, Part
+from evomerge.calibrate.totals import Totals
+from evomerge.devices import upload
 from evomerge.errors import InputError
 from evomerge.merge import MEAN_SUFFIX, NORM_NAME
 
@@ -37,18 +39,20 @@ def add_fisher(
     many the sequences are.
 
     Memory beside the model: one gradient tensor at a time, the activations of one sequence, and
-    `into`, which may be pages of a file. Raises InputError if a gradient is not finite.
+    `into`, which may be pages of a file. On a GPU, sums for which it has room stay there meanwhile. Raises InputError if a gradient is not finite.
     """
     device = live.model.device
-    with torch.enable_grad(), _squaring(live, into):
+    totals = Totals(into, device)
+    with torch.enable_grad(), _squaring(live, totals):
         for sequence in sequences:
-            tokens = torch.from_numpy(sequence).to(device)[None]  # (1, tokens)
+            tokens = upload(sequence, device)[None]  # (1, tokens)
             logits: torch.Tensor = live.model(input_ids=tokens, use_cache=False).logits
             loss = torch.nn.functional.cross_entropy(
                 logits[0, :-1].float(), tokens[0, 1:], reduction="sum"
             )
             loss.backward()  # type: ignore[no-untyped-call]
             advance(1)
+    totals.finish()
     predicted = sequences.shape[0] * (sequences.shape[1] - 1)
     squares = 0.0
     for parts in live.parts.values():
@@ -65,13 +69,13 @@ def add_fisher(
 
 
 @contextlib.contextmanager
-def _squaring(live: LiveSource, into: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Within, add the square of every gradient to `into` as soon as it is there, and drop it."""
+def _squaring(live: LiveSource, totals: Totals) -> Iterator[None]:
+    """Within, add the square of every gradient to a sum as soon as it is there, and drop it."""
     parameters = dict(live.model.named_parameters())
     handles = []
     for name, parts in live.parts.items():
         parameters[name].requires_grad_(True)
-        hook = _squares_into(parts, into)
+        hook = _squares_into(parts, totals)
         handles.append(parameters[name].register_post_accumulate_grad_hook(hook))
     try:
         yield
@@ -84,15 +88,13 @@ def _squaring(live: LiveSource, into: Mapping[str, torch.Tensor]) -> Iterator[No
 
 
 def _squares_into(
-    parts: tuple[Part, ...], into: Mapping[str, torch.Tensor]
+    parts: tuple[Part, ...], totals: Totals
 ) -> Callable[[torch.Tensor], None]:
     def add(parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
         gradient = parameter.grad.detach().contiguous()
         parameter.grad = None
         for part in parts:
-            own = part.of(gradient).float()
-            total = into[part.name]
-            total.add_(own.square().to(total.device))
+            totals.add(part.name, part.of(gradient).float().square())
 
     return add

@@ -13,6 +13,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from evomerge.calibrate.live_source import LiveSource
+from evomerge.calibrate.totals import Totals
+from evomerge.devices import upload
 from evomerge.errors import InputError
 
 Seen = Callable[[str, torch.Tensor], None]
@@ -95,23 +97,26 @@ def add_inputs(
     advance: called with how many more sequences are done.
 
     Memory beside the model: the activations of one batch, one XᵀX, and `into`, which may be pages
-    of a file. Raises InputError if they are not finite.
+    of a file. On a GPU, sums for which it has room stay there meanwhile. Raises InputError if they are not finite.
     """
+
+    totals = Totals(into, live.model.device)
 
     def see(name: str, inputs: torch.Tensor) -> None:
         if name in into:
             rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
-            total = into[name]
+            total = totals.of(name)
             if rows.device == total.device:
                 total.addmm_(rows.T, rows)
             else:
-                total.add_((rows.T @ rows).to(total.device))
+                totals.add(name, rows.T @ rows)
 
     with _watching(layers.modules, see):
         for start in range(0, len(sequences), batch):
             part = sequences[start : start + batch]
             _read(live, part)
             advance(len(part))
+    totals.finish()
     for total in into.values():
         total.div_(sequences.size)
         if not bool(torch.isfinite(total.diagonal()).all()):
@@ -123,7 +128,7 @@ def add_inputs(
 
 def _read(live: LiveSource, sequences: NDArray[np.int64]) -> None:
     with torch.inference_mode():
-        live.model(input_ids=torch.from_numpy(sequences).to(live.model.device), use_cache=False)
+        live.model(input_ids=upload(sequences, live.model.device), use_cache=False)
 
 
 @contextlib.contextmanager

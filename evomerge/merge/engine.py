@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TypeAlias, get_args
 
 from evomerge.deferred import torch
+from evomerge.devices import free_share
 from evomerge.errors import MergeError, RecipeError
 from evomerge.merge.inputs import TensorInputs
 from evomerge.merge.methods.base import Inputs, Method
@@ -35,11 +36,6 @@ from evomerge.sources import (
 )
 
 # Where the sources' tensors are during a merge: in mapped files, or in copies on a device.
-
-
-_SHARE = 0.4
-"""The share of a device's free memory that tensors may take; activations and caches need the
-rest."""
 
 
 class DeviceCache:
@@ -64,19 +60,12 @@ class DeviceCache:
         if kept is not None:
             return kept
         if self._left_bytes is None:
-            self._left_bytes = _free_share(self.device)
+            self._left_bytes = free_share(self.device)
         copy = stored.to(self.device)
         if copy.nbytes <= self._left_bytes:
             self._left_bytes -= copy.nbytes
             self._kept[reference, name] = copy
         return copy
-
-
-def _free_share(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 0
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return int(_SHARE * free_bytes)
 
 
 _CACHED_SHARE = 0.7

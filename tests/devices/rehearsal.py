@@ -256,7 +256,8 @@ class Rehearsal(TorchDispatchMode):
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
         wanted = kwargs.get("device")
-        to_device = wanted is not None and torch.device(wanted).type == _INSIDE.type
+        # In hooks of a backward pass, functions come here as they were called.
+        to_device = wanted is not None and torch.device(wanted).type in (_INSIDE.type, CUDA.type)
         if not ours and not to_device:
             return operation(*args, **kwargs)
         name = operation._schema.name
