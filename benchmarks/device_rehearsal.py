@@ -3,7 +3,8 @@
 
 Tiny models go the whole way over a device that computes on the CPU and counts: copies, times that
 the host waits, kernels, memory. Then models of real size, of which only shapes exist: the most
-bytes that a merge of three sources holds on the device. Times are not measured.
+bytes that a merge of three sources holds on the device, of two and of three layers, continued in
+a line to all layers. Times are not measured.
 
     python benchmarks/device_rehearsal.py             counts and bytes
     python benchmarks/device_rehearsal.py --counts    counts alone
@@ -14,7 +15,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -218,7 +221,7 @@ def _sources(size: Size) -> dict[str, ShapeSource]:
     return {name: ShapeSource(name, structure, size.config()) for name in names}
 
 
-_METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties", "della")
+_METHODS = ("linear", "slerp", "ties", "dare_ties")
 _ROOMY = 2**50
 
 
@@ -240,8 +243,8 @@ def peak_bytes(size: Size, method: str, *, resident: bool) -> int:
         return counts.peak_bytes
 
 
-def scored_bytes(size: Size, folder: Path) -> tuple[int, int]:
-    """Most bytes on the device while 128 choices are scored, and those of the live model."""
+def scored_bytes(size: Size, folder: Path) -> int:
+    """Most bytes on the device while 128 choices are scored, 8,192 tokens a pass."""
     with (
         Rehearsal(computed=False, memory_bytes=_ROOMY) as device,
         # It looks for values that were not computed, and none are.
@@ -254,11 +257,20 @@ def scored_bytes(size: Size, folder: Path) -> tuple[int, int]:
             device="cuda",
             config=size.config(),
         )
-        live_bytes = device.counts.live_bytes
         engine._tokens = 2**13, 2**13
         with device.counting() as counts:
             engine.loglikelihood(choices(128, shared=200))
-        return counts.peak_bytes, live_bytes
+        return counts.peak_bytes
+
+
+def _of_all_layers(size: Size, weigh: Callable[[Size], int]) -> str:
+    """In GB; every layer adds the same."""
+    two, three = (weigh(replace(size, layers=layers)) for layers in (2, 3))
+    return f"{(two + (size.layers - 2) * (three - two)) / 1e9:.1f}"
+
+
+def _model_bytes(size: Size) -> int:
+    return sum(2 * torch.Size(shape).numel() for shape in size.shapes().values())
 
 
 def weigh(folder: Path) -> None:
@@ -267,14 +279,15 @@ def weigh(folder: Path) -> None:
     print(f"\n| model | sources | live model GB | {methods} | 128 choices |")
     print("|---|---|---:|" + "---:|" * (len(_METHODS) + 1))
     for label, size in SIZES.items():
-        scored, live = scored_bytes(size, folder)
+        live = _of_all_layers(size, _model_bytes)
         for resident in (True, False):
-            peaks = [peak_bytes(size, method, resident=resident) for method in _METHODS]
-            if not resident:
-                peaks.append(scored)
-            cells = " | ".join(f"{peak / 1e9:.1f}" for peak in peaks) + (" |" if resident else "")
+            cells = [
+                _of_all_layers(size, partial(peak_bytes, method=method, resident=resident))
+                for method in _METHODS
+            ]
+            scored = "" if resident else _of_all_layers(size, partial(scored_bytes, folder=folder))
             where = "kept on the device" if resident else "copied each time"
-            print(f"| {label} | {where} | {live / 1e9:.1f} | {cells} |", flush=True)
+            print(f"| {label} | {where} | {live} |", " | ".join([*cells, scored]), "|", flush=True)
 
 
 def main() -> None:
