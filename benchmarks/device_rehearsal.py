@@ -27,8 +27,14 @@ from machine import machine
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from evomerge.evaluate.engines import live_model
+from evomerge.evaluate.engines.transformers.engine import TransformersEngine
+from evomerge.merge.engine import MergeEngine
+from evomerge.merge.methods.registry import METHODS
+from evomerge.merge.tensor_cache import TensorCache
+from evomerge.sources import Stack, Structure
 from tests.checkpoints import word_tokenizer
-from tests.devices.rehearsal import Counts, Rehearsal
+from tests.devices.rehearsal import Rehearsal
 from tests.devices.scenes import (
     calibrated,
     changed,
@@ -41,13 +47,7 @@ from tests.devices.scenes import (
     routes,
     scoring,
 )
-
-from evomerge.evaluate.engines import live_model
-from evomerge.evaluate.engines.transformers.engine import TransformersEngine
-from evomerge.merge.engine import MergeEngine
-from evomerge.merge.methods.registry import METHODS
-from evomerge.merge.tensor_cache import TensorCache
-from evomerge.sources import Stack, Structure
+from tests.devices.tensors import Counts
 
 _COLUMNS = "copies to the device | copies from it | waits | kernels | allocations"
 
@@ -170,15 +170,9 @@ class Size:
 
 
 SIZES = {
-    "7B": Size(
-        hidden=4096, intermediate=11008, layers=32, heads=32, groups=32, vocabulary=32000
-    ),
-    "32B": Size(
-        hidden=5120, intermediate=27648, layers=64, heads=40, groups=8, vocabulary=152064
-    ),
-    "70B": Size(
-        hidden=8192, intermediate=28672, layers=80, heads=64, groups=8, vocabulary=128256
-    ),
+    "7B": Size(hidden=4096, intermediate=11008, layers=32, heads=32, groups=32, vocabulary=32000),
+    "32B": Size(hidden=5120, intermediate=27648, layers=64, heads=40, groups=8, vocabulary=152064),
+    "70B": Size(hidden=8192, intermediate=28672, layers=80, heads=64, groups=8, vocabulary=128256),
 }
 
 
@@ -248,7 +242,7 @@ def scored_bytes(size: Size, folder: Path) -> int:
     with (
         Rehearsal(computed=False, memory_bytes=_ROOMY) as device,
         # It looks for values that were not computed, and none are.
-        mock.patch.object(live_model, "_copy_buffers", lambda *_: None),
+        mock.patch.object(live_model, "_copy_buffers", return_value=None),
     ):
         engine = TransformersEngine(
             folder,

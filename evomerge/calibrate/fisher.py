@@ -39,7 +39,8 @@ def add_fisher(
     many the sequences are.
 
     Memory beside the model: one gradient tensor at a time, the activations of one sequence, and
-    `into`, which may be pages of a file. On a GPU, sums for which it has room stay there meanwhile. Raises InputError if a gradient is not finite.
+    `into`, which may be pages of a file. On a GPU, sums for which it has room stay there meanwhile.
+    Raises InputError if a gradient is not finite.
     """
     device = live.model.device
     totals = Totals(into, device)
@@ -87,9 +88,7 @@ def _squaring(live: LiveSource, totals: Totals) -> Iterator[None]:
             parameter.grad = None
 
 
-def _squares_into(
-    parts: tuple[Part, ...], totals: Totals
-) -> Callable[[torch.Tensor], None]:
+def _squares_into(parts: tuple[Part, ...], totals: Totals) -> Callable[[torch.Tensor], None]:
     def add(parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
         gradient = parameter.grad.detach().contiguous()

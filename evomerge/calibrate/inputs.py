@@ -97,7 +97,8 @@ def add_inputs(
     advance: called with how many more sequences are done.
 
     Memory beside the model: the activations of one batch, one XᵀX, and `into`, which may be pages
-    of a file. On a GPU, sums for which it has room stay there meanwhile. Raises InputError if they are not finite.
+    of a file. On a GPU, sums for which it has room stay there meanwhile. Raises InputError if they
+    are not finite.
     """
 
     totals = Totals(into, live.model.device)

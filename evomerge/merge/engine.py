@@ -175,9 +175,7 @@ class MergeEngine:
             for (tensor, _), (least, greatest) in zip(unread, all_bounds, strict=True):
                 self._check_finite(tensor, not_finite_within(least, greatest), torch.float16)
 
-    def _check_finite(
-        self, tensor: TensorPlan, non_finite: str | None, dtype: torch.dtype
-    ) -> None:
+    def _check_finite(self, tensor: TensorPlan, non_finite: str | None, dtype: torch.dtype) -> None:
         if non_finite:
             raise MergeError(why_not_finite(tensor, non_finite, dtype, self._sources))
 

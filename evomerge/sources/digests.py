@@ -222,7 +222,6 @@ def not_finite_bytes(piece: memoryview, dtype: str) -> str | None:
 
 def not_finite(values: torch.Tensor) -> str | None:
     """ "NaN" or "infinity" if the values contain one, else None."""
-    import torch
 
     if not values.numel() or not values.is_floating_point():
         return None

@@ -2,8 +2,7 @@
 
 Values are computed on the CPU, or not at all, for models that no memory here would hold. Every
 operation is seen: one that mixes devices raises, as on a GPU, and copies, synchronisations, kernels
-and memory are counted. Times mean nothing. Two devices of torch are in the way of that name: a CPU
-build refuses `cuda`, so inside torch the tensors are of `lazy`, which has no driver to ask for.
+and memory are counted. Times mean nothing.
 """
 
 from __future__ import annotations
@@ -12,119 +11,28 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 from unittest import mock
 
 import torch
 from torch._C import DispatchKey
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from evomerge.merge.kernels import portable
-
-CUDA, _INSIDE = torch.device("cuda:0"), torch.device("lazy:0")
+from tests.devices.tensors import (
+    CUDA,
+    INSIDE,
+    Counts,
+    DeviceTensor,
+    MixedDevicesError,
+    NamedDevices,
+    values_of,
+)
 
 _LARGEST_READ = 2**22
 """Elements that can be read where nothing is computed; more would be a copy of weights."""
-
-
-@dataclass(kw_only=True)
-class Counts:
-    """What the device was asked to do.
-
-    uploads, downloads: copies from and to the host, and their bytes. waits: how often the host
-    waited for the device: downloads, uploads of memory that is not pinned, and operations that need
-    a value to go on. launches: kernels;
-    a pass that torch's compiler makes one of is one. allocations: new memory. live_bytes,
-    peak_bytes: of all that is on the device.
-    """
-
-    uploads: int = 0
-    uploaded_bytes: int = 0
-    downloads: int = 0
-    downloaded_bytes: int = 0
-    waits: int = 0
-    launches: int = 0
-    allocations: int = 0
-    live_bytes: int = 0
-    peak_bytes: int = 0
-
-    def since(self, before: Counts) -> Counts:
-        """What was asked after `before`; bytes on the device are those of now."""
-        asked = {
-            field.name: getattr(self, field.name)
-            - (0 if field.name in ("live_bytes", "peak_bytes") else getattr(before, field.name))
-            for field in fields(self)
-        }
-        return Counts(**asked)
-
-    def copy(self) -> Counts:
-        """The same counts, for later."""
-        return Counts(**{field.name: getattr(self, field.name) for field in fields(self)})
-
-
-class MixedDevicesError(RuntimeError):
-    """An operation got tensors of the device and of the host."""
-
-
-class DeviceTensor(torch.Tensor):
-    """A tensor of the device. values: on the CPU, or on the meta device if none are computed."""
-
-    _values: torch.Tensor
-
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    @staticmethod
-    def __new__(cls, values: torch.Tensor) -> DeviceTensor:
-        # A view of a tensor that is none of inference mode must be none, too.
-        with torch.inference_mode(False):
-            made: DeviceTensor = torch.Tensor._make_wrapper_subclass(
-                cls,
-                values.shape,
-                strides=values.stride(),
-                storage_offset=values.storage_offset(),
-                dtype=values.dtype,
-                device=_INSIDE,
-            )
-        made._values = values
-        return made
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        """As on a GPU."""
-        return CUDA
-
-    @property
-    def is_cuda(self) -> bool:  # type: ignore[override]
-        """As on a GPU."""
-        return True
-
-    def data_ptr(self) -> int:
-        """Where the values are; without any, where they would be."""
-        return self._values.data_ptr() or id(self._values.untyped_storage())
-
-    def untyped_storage(self) -> torch.UntypedStorage:
-        """That of the values."""
-        return self._values.untyped_storage()
-
-    def tolist(self) -> Any:
-        """The values, after a copy to the host."""
-        return self.cpu().tolist()
-
-    def numpy(self, *, force: bool = False) -> Any:
-        """Refused, as on a GPU."""
-        raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
-
-    def __repr__(self, **_: object) -> str:  # type: ignore[override]
-        return f"DeviceTensor({self._values!r})"
-
-    @classmethod
-    def __torch_dispatch__(
-        cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        raise AssertionError(f"{operation} on a device tensor outside its rehearsal")
 
 
 _VALUES_NEEDED = {
@@ -148,35 +56,6 @@ _WHOLE = {"aten::scaled_dot_product_attention"}
 """Operations of several steps that a GPU has one kernel for."""
 
 
-class _Devices(TorchFunctionMode):
-    """Names the device as torch's own parts can take it, where `cuda` is asked for."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function is torch.device:
-            return function(*args, **(kwargs or {}))
-        if function is torch.Tensor.pin_memory:
-            return _pinned(args[0])
-        kwargs = {key: _inside(value) for key, value in (kwargs or {}).items()}
-        if kwargs.pop("pin_memory", False):
-            return _pinned(function(*args, **kwargs))
-        return function(*map(_inside, args), **kwargs)
-
-
-def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    assert not isinstance(tensor, DeviceTensor)
-    pinned = tensor.clone()
-    pinned._is_pinned = True  # type: ignore[attr-defined]
-    return pinned
-
-
-def _inside(value: object) -> object:
-    if isinstance(value, str) and (value == "cuda" or value.startswith("cuda:")):
-        return _INSIDE
-    return _INSIDE if isinstance(value, torch.device) and value.type == "cuda" else value
-
-
 class Rehearsal(TorchDispatchMode):
     """Within, `cuda` is a device that counts; `counts` says what it was asked to do.
 
@@ -184,8 +63,6 @@ class Rehearsal(TorchDispatchMode):
     are computed; if not, every value that is read is 1, and the host's tensors are on the meta
     device.
     """
-
-    _fused = 0
 
     def __init__(self, *, memory_bytes: int = 2**40, computed: bool = True) -> None:
         super().__init__()
@@ -216,7 +93,7 @@ class Rehearsal(TorchDispatchMode):
             stack.enter_context(mock.patch(name, stands_in))
         portable._compiled.cache_clear()
         stack.callback(portable._compiled.cache_clear)
-        stack.enter_context(_Devices())
+        stack.enter_context(NamedDevices())
         super().__enter__()
         self._stack = stack
         return self
@@ -257,7 +134,7 @@ class Rehearsal(TorchDispatchMode):
         ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
         wanted = kwargs.get("device")
         # In hooks of a backward pass, functions come here as they were called.
-        to_device = wanted is not None and torch.device(wanted).type in (_INSIDE.type, CUDA.type)
+        to_device = wanted is not None and torch.device(wanted).type in (INSIDE.type, CUDA.type)
         if not ours and not to_device:
             return operation(*args, **kwargs)
         name = operation._schema.name
@@ -284,7 +161,7 @@ class Rehearsal(TorchDispatchMode):
         given = {_storage(tensor) for tensor in tensors}
         if "device" in kwargs:
             kwargs = {**kwargs, "device": self._host}
-        plain_args, plain_kwargs = tree_map_only(torch.Tensor, _values_of, (args, kwargs))
+        plain_args, plain_kwargs = tree_map_only(torch.Tensor, values_of, (args, kwargs))
         result = operation(*plain_args, **plain_kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         new = any(_storage(tensor) not in given for tensor in made)
@@ -325,7 +202,7 @@ class Rehearsal(TorchDispatchMode):
         ours = isinstance(source, DeviceTensor)
         if source.is_meta and self._host.type != "meta":
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
-        values = operation(_values_of(source), **{**kwargs, "device": self._host})
+        values = operation(values_of(source), **{**kwargs, "device": self._host})
         if not to_device:
             self._download(values)
             return self._read(values)
@@ -388,7 +265,7 @@ class Rehearsal(TorchDispatchMode):
                 if not isinstance(tensor, DeviceTensor):
                     raise MixedDevicesError(f"{work.__name__} got a tensor of {tensor.device}")
             self.counts.launches += 1
-            values = work(*tree_map_only(torch.Tensor, _values_of, args))
+            values = work(*tree_map_only(torch.Tensor, values_of, args))
             return tree_map_only(torch.Tensor, self._placed, values)
 
         return kernel
@@ -417,12 +294,8 @@ def _free(counts: Counts, size_bytes: int) -> None:
     counts.live_bytes -= size_bytes
 
 
-def _values_of(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor._values if isinstance(tensor, DeviceTensor) else tensor
-
-
 def _storage(tensor: torch.Tensor) -> int:
-    return _values_of(tensor).untyped_storage()._cdata
+    return values_of(tensor).untyped_storage()._cdata
 
 
 def _same_objects(result: Any, plain_args: Any, args: Any) -> Any:

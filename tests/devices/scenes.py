@@ -20,7 +20,8 @@ from evomerge.recipe import Recipe
 from evomerge.route import Hop, stretches_of
 from evomerge.sources import Source, open_source
 from tests.checkpoints import WORDS, save_fine_tuned, save_tiny_llama, word_tokenizer
-from tests.devices.rehearsal import Counts, Rehearsal
+from tests.devices.rehearsal import Rehearsal
+from tests.devices.tensors import Counts
 from tests.merge.conftest import as_recipe
 from tests.merge.memory_sources import Document, document_of
 
@@ -158,9 +159,7 @@ def routes(family: Family) -> list[Recipe]:
     base, expert = family.base.reference, family.experts[0].reference
     common = [Hop(base, 0), Hop(expert, 1, 0.9)]
     ends = [[Hop(base, 1)], [Hop(expert, 1, 1.1), Hop(base, 1)]]
-    return [
-        Recipe(merge_method="passthrough", route=stretches_of([*common, *end])) for end in ends
-    ]
+    return [Recipe(merge_method="passthrough", route=stretches_of([*common, *end])) for end in ends]
 
 
 def routed_engine(family: Family, device: str) -> RoutedEngine:

@@ -10,8 +10,9 @@ from evomerge.evaluate import WeightLoader, build_model
 from evomerge.merge.engine import MergeEngine
 from evomerge.merge.methods.registry import METHODS
 from evomerge.merge.tensor_cache import TensorCache
-from tests.devices.rehearsal import Counts, Rehearsal
+from tests.devices.rehearsal import Rehearsal
 from tests.devices.scenes import Family, changed, merged_tensors
+from tests.devices.tensors import Counts
 from tests.merge.conftest import as_recipe
 from tests.merge.memory_sources import sources_of
 

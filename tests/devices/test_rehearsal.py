@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from evomerge.devices import upload
-from tests.devices.rehearsal import Counts, MixedDevicesError, Rehearsal
+from tests.devices.rehearsal import Rehearsal
+from tests.devices.tensors import Counts, MixedDevicesError
 
 CUDA = torch.device("cuda")
 

@@ -134,9 +134,7 @@ def test_logits_that_are_not_finite_are_seen(
     load(engine, family, 0)
 
 
-def test_batches_of_rows(
-    family: Family, there: Rehearsal, here: TransformersEngine
-) -> None:
+def test_batches_of_rows(family: Family, there: Rehearsal, here: TransformersEngine) -> None:
     padded = filled(family, "cuda", batch_size=8)
     few, many = choices(16), choices(64)
     found = []

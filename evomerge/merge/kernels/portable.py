@@ -256,9 +256,7 @@ def _bins_of_draws(
     return bins.int(), _difference(expert, base).abs().double()
 
 
-def _row_dots(
-    first: torch.Tensor, second: torch.Tensor, base: torch.Tensor | None
-) -> torch.Tensor:
+def _row_dots(first: torch.Tensor, second: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
     """Inner products of rows, float64, (rows,)."""
     return (_difference(first, base).double() * _difference(second, base).double()).sum(dim=1)
 
@@ -315,6 +313,11 @@ def _combine(
     out.copy_(origin + torch.where(vote.isnan(), vote, total * sign) * strength)
 
 
+_VARIANTS = 256
+"""Kernels of one pass at most: one for each mixture of masks, number of models and dtype. With more,
+torch runs a pass step by step, with a tensor in memory for each; by default from the ninth on."""
+
+
 def _fused(work: Pass, device: torch.device) -> Pass:
     """The pass itself, or on a GPU the one kernel that torch's compiler makes of it."""
     return _compiled(work) if device.type == "cuda" else work
@@ -322,5 +325,5 @@ def _fused(work: Pass, device: torch.device) -> Pass:
 
 @cache
 def _compiled(work: Pass) -> Pass:
-    compiled: Any = torch.compile(work, dynamic=True)
+    compiled: Any = torch.compile(work, dynamic=True, recompile_limit=_VARIANTS)
     return compiled  # type: ignore[no-any-return]

@@ -120,9 +120,7 @@ def _band(inputs: Inputs, member: int, lowest: int, highest: int) -> Mask:
             "magnitudes in order", pair, lambda: low_bits_in_order(base, expert)
         )
     if low_bits is None and not runs_here(base):
-        return Mask(
-            kind=KEEP_BAND, bounds=magnitudes_at((lowest, highest), counts, base, expert)
-        )
+        return Mask(kind=KEEP_BAND, bounds=magnitudes_at((lowest, highest), counts, base, expert))
     low = magnitude_at(lowest, counts, low_bits, base, expert)
     if highest == base.numel() - 1:
         return Mask(kind=KEEP_BAND, low=low)
@@ -241,18 +239,12 @@ def _rescaled(
     assert inputs.base is not None
     base = inputs.stored(inputs.base)
     experts = [inputs.stored(member) for member in masks]
-    before = [
-        float(
-            inputs.cached(
-                "sum of magnitudes",
-                (member, inputs.base),
-                partial(absolute_sums, base, [expert], [Mask()]),
-            )[0]
-        )
-        if mask.kind != KEEP_ALL
-        else 0.0
-        for (member, mask), expert in zip(masks.items(), experts, strict=True)
-    ]
+    before = [0.0] * len(experts)
+    for place, (member, expert) in enumerate(zip(masks, experts, strict=True)):
+        if masks[member].kind != KEEP_ALL:
+            make = partial(absolute_sums, base, [expert], [Mask()])
+            pair = (member, inputs.base)
+            before[place] = float(inputs.cached("sum of magnitudes", pair, make)[0])
     return rescaled(
         base,
         experts,

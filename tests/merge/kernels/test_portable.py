@@ -85,15 +85,11 @@ def test_a_magnitude_is_found_without_a_table_and_without_waiting() -> None:
 def test_bounds_on_the_device_are_those_of_the_host(whole: bool) -> None:
     base, experts = family(2, torch.bfloat16)
     masks = [Mask(kind=KEEP_BAND, low=0.25, high=1.5), Mask(kind=KEEP_BAND, low=0.125)]
-    there = [
-        Mask(kind=KEEP_BAND, bounds=torch.tensor([mask.low, mask.high])) for mask in masks
-    ]
+    there = [Mask(kind=KEEP_BAND, bounds=torch.tensor([mask.low, mask.high])) for mask in masks]
     how = {"weights": WEIGHTS[:2], "divisor": 1.0, "elect": whole, "normalize": False}
     results = [torch.empty(COUNT), torch.empty(COUNT)]
     for given, out in zip((masks, there), results, strict=True):
-        portable.combine_task_vectors(
-            base, experts, WEIGHTS[:2], given, out, strength=1.0, **how
-        )
+        portable.combine_task_vectors(base, experts, WEIGHTS[:2], given, out, strength=1.0, **how)
     assert torch.equal(*results)
 
 

@@ -187,9 +187,7 @@ class ContinuousDecoder:
     def _step(self, active: _Rows) -> None:
         """Add one token to every answer, and remove the answers that end with it."""
         last = [answer.tokens[-1] for answer in active.answers]
-        logits = run_step(
-            self._forward, last, active.cache, device=self._device, dtype=self._dtype
-        )
+        logits = run_step(self._forward, last, active.cache, device=self._device, dtype=self._dtype)
         best = self._choice.best(logits, active.seen)
         tokens = read_tokens(best)
         if active.seen is not None:

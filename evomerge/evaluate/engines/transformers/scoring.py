@@ -64,7 +64,10 @@ class Scores:
         self._unread: list[tuple[NDArray[np.int64], torch.Tensor]] = []  # slots, their scores
 
     def placed(
-        self, rows: Sequence[NDArray[np.int64]], slots: Sequence[NDArray[np.int64]], *,
+        self,
+        rows: Sequence[NDArray[np.int64]],
+        slots: Sequence[NDArray[np.int64]],
+        *,
         device: torch.device,
     ) -> list[Wanted]:
         """What passes are asked for, in one copy to the device.

@@ -180,7 +180,11 @@ def score_tree(
     for number, pass_cells in cells.items():
         wanted[number], rows[number] = np.unique(pass_cells, return_inverse=True)
     of_passes = dict(
-        zip(wanted, scores.placed([*rows.values()], [*slots_of.values()], device=device), strict=True)
+        zip(
+            wanted,
+            scores.placed([*rows.values()], [*slots_of.values()], device=device),
+            strict=True,
+        )
     )
     for number, logits, _ in run_passes(plan, wanted, run, device=device):
         if number in wanted:
