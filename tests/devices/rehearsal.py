@@ -65,7 +65,7 @@ class Rehearsal(TorchDispatchMode):
     """
 
     def __init__(self, *, memory_bytes: int = 2**40, computed: bool = True) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         # torch asks for no driver while a mode of this key is at work.
         self._mode_key = torch._C._TorchDispatchModeKey.FAKE
         self.counts = Counts()
@@ -94,22 +94,22 @@ class Rehearsal(TorchDispatchMode):
         portable._compiled.cache_clear()
         stack.callback(portable._compiled.cache_clear)
         stack.enter_context(NamedDevices())
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         self._stack = stack
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
         self._stack.close()
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
         """Within, operations that one is made of are seen too."""
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
-            super().__exit__(None, None, None)
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[Counts]:
@@ -215,10 +215,10 @@ class Rehearsal(TorchDispatchMode):
     def _copied_into(self, target: Any, source: Any, non_blocking: bool = False) -> Any:
         if isinstance(target, DeviceTensor):
             self._upload(source, non_blocking=non_blocking)
-            target._values.copy_(source)
+            target.held.copy_(source)
         else:
-            self._download(source._values)
-            target.copy_(self._read(source._values))
+            self._download(source.held)
+            target.copy_(self._read(source.held))
         return target
 
     def _read(self, values: torch.Tensor) -> torch.Tensor:
@@ -295,7 +295,7 @@ def _free(counts: Counts, size_bytes: int) -> None:
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return values_of(tensor).untyped_storage()._cdata
+    return int(values_of(tensor).untyped_storage()._cdata)
 
 
 def _same_objects(result: Any, plain_args: Any, args: Any) -> Any:

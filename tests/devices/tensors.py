@@ -57,9 +57,9 @@ class MixedDevicesError(RuntimeError):
 class DeviceTensor(torch.Tensor):
     """A tensor of the device. values: on the CPU, or on the meta device if none are computed."""
 
-    _values: torch.Tensor
+    held: torch.Tensor
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> DeviceTensor:
@@ -73,7 +73,7 @@ class DeviceTensor(torch.Tensor):
                 dtype=values.dtype,
                 device=INSIDE,
             )
-        made._values = values
+        made.held = values
         return made
 
     @property
@@ -88,11 +88,11 @@ class DeviceTensor(torch.Tensor):
 
     def data_ptr(self) -> int:
         """Where the values are; without any, where they would be."""
-        return self._values.data_ptr() or id(self._values.untyped_storage())
+        return self.held.data_ptr() or id(self.held.untyped_storage())
 
     def untyped_storage(self) -> torch.UntypedStorage:
         """That of the values."""
-        return self._values.untyped_storage()
+        return self.held.untyped_storage()
 
     def tolist(self) -> Any:
         """The values, after a copy to the host."""
@@ -103,16 +103,16 @@ class DeviceTensor(torch.Tensor):
         raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
 
     def __repr__(self, **_: object) -> str:  # type: ignore[override]
-        return f"DeviceTensor({self._values!r})"
+        return f"DeviceTensor({self.held!r})"
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         raise AssertionError(f"{operation} on a device tensor outside its rehearsal")
 
 
-class NamedDevices(TorchFunctionMode):
+class NamedDevices(TorchFunctionMode):  # type: ignore[no-untyped-call]
     """Names the device as torch's own parts can take it, where `cuda` is asked for."""
 
     def __torch_function__(
@@ -142,4 +142,4 @@ def _inside(value: object) -> object:
 
 
 def values_of(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor._values if isinstance(tensor, DeviceTensor) else tensor
+    return tensor.held if isinstance(tensor, DeviceTensor) else tensor

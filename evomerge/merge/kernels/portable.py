@@ -136,7 +136,8 @@ _TALLIED = 2**26
 def gram(tensors: Sequence[torch.Tensor], base: torch.Tensor | None) -> NDArray[np.float64]:
     """See kernels.gram."""
     rows = [tensor.reshape(1, -1) for tensor in tensors]
-    return row_gram(rows, None if base is None else base.reshape(1, -1))[0]
+    products: NDArray[np.float64] = row_gram(rows, None if base is None else base.reshape(1, -1))[0]
+    return products
 
 
 def row_gram(tensors: Sequence[torch.Tensor], base: torch.Tensor | None) -> NDArray[np.float64]:

@@ -77,7 +77,7 @@ class Scores:
         """
         counts = [len(each) for each in slots]
         numbers = np.stack([np.concatenate(rows), self._targets[np.concatenate(slots)]])
-        parts = upload(numbers, device).split(counts, dim=1)
+        parts = upload(numbers, device).split(counts, dim=1)  # type: ignore[no-untyped-call]
         return list(zip(slots, parts, strict=True))
 
     def take(self, logits: torch.Tensor, wanted: Wanted) -> None:
@@ -177,9 +177,8 @@ def score_padded(
     )
     counts = [batch.cells.shape[1] for batch in batches]
     all_cells = upload(np.concatenate([batch.cells for batch in batches], axis=1), device)
-    for batch, of_batch, (rows, columns) in zip(
-        batches, wanted, all_cells.split(counts, dim=1), strict=True
-    ):
+    of_batches = all_cells.split(counts, dim=1)  # type: ignore[no-untyped-call]
+    for batch, of_batch, (rows, columns) in zip(batches, wanted, of_batches, strict=True):
         # Padding is on the right, where causal attention never looks from a scored position.
         logits = run(batch.padded, keep=batch.keep)
         scores.take(logits[rows, columns], of_batch)

@@ -93,7 +93,7 @@ def _placed(
         ends = np.zeros(0, dtype=np.int64) if tree_pass.causal else tree_pass.ends
         arrays += [tree_pass.ids, tree_pass.depths, ends, requested]
     numbers = upload(np.concatenate([array.reshape(-1) for array in arrays]), device)
-    parts = iter(numbers.split([array.size for array in arrays]))
+    parts = iter(numbers.split([array.size for array in arrays]))  # type: ignore[no-untyped-call]
     for tree_pass in plan.passes:
         ids, depths, ends_there, there = (next(parts) for _ in range(4))
         shape = tree_pass.ids.shape
