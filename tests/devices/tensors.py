@@ -112,7 +112,7 @@ class DeviceTensor(torch.Tensor):
         raise AssertionError(f"{operation} on a device tensor outside its rehearsal")
 
 
-class NamedDevices(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class NamedDevices(TorchFunctionMode):
     """Names the device as torch's own parts can take it, where `cuda` is asked for."""
 
     def __torch_function__(

@@ -31,7 +31,7 @@ def test_its_tensors_are_of_cuda_and_have_their_values(device: Rehearsal) -> Non
     assert made.tolist() == [[3.0] * 3] * 2
     assert torch.nn.Linear(3, 2).to("cuda").weight.device.type == "cuda"
     weights = torch.ones(3, device="cuda", requires_grad=True)
-    (weights * weights).sum().backward()
+    (weights * weights).sum().backward()  # type: ignore[no-untyped-call]
     assert weights.grad is not None and weights.grad.device.type == "cuda"
     assert weights.grad.cpu().tolist() == [2.0] * 3
 

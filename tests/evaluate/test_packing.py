@@ -15,7 +15,7 @@ from evomerge.evaluate.engines.base import Continuation, Prompt
 from evomerge.evaluate.engines.transformers import limits, tree_passes
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.engines.transformers.logit_selection import LogitSelection
-from evomerge.evaluate.engines.transformers.token_tree import Pass
+from evomerge.evaluate.engines.transformers.tree_passes import PlacedPass
 from tests.architectures import load_whole, save_architecture
 from tests.checkpoints import load_tensors, word_tokenizer
 from tests.evaluate.test_engine import continuation, generated, prompt
@@ -118,17 +118,21 @@ def test_a_model_that_reads_a_tree_wrongly_is_found_out(
     folder = save_architecture(tmp_path, kind)
     assert engine_of(folder, dtype=dtype)._longest_packed != 0
     run_pass = tree_passes.run_pass
+    reads_wrongly: list[PlacedPass] = []
 
-    def wrong(forward: object, each: Pass, *rest: object, **options: object) -> torch.Tensor:
-        columns = each.ids.shape[1]
+    def wrong(forward: object, placed: PlacedPass, *rest: object, **options: object) -> object:
+        rows, columns = placed.ids.shape
+        places = torch.arange(columns) + placed.tree_pass.past
         changed = {
-            "mask": {"ends": np.full(each.ends.shape, columns)},
-            "places": {"depths": np.tile(np.arange(columns) + each.past, (len(each.ids), 1))},
+            "mask": {"ends": placed.ends if placed.ends is None else placed.ends * 0 + columns},
+            "places": {"depths": places.expand(rows, -1)},
         }[mistake]
-        return run_pass(forward, dataclasses.replace(each, **changed), *rest, **options)
+        reads_wrongly.append(placed)
+        return run_pass(forward, dataclasses.replace(placed, **changed), *rest, **options)
 
     monkeypatch.setattr(limits, "run_pass", wrong)
     assert engine_of(folder, dtype=dtype)._longest_packed == 0
+    assert len(reads_wrongly) > 1  # no error of its own made it end
 
 
 def rows_read(module: nn.Module) -> list[int]:

@@ -17,6 +17,7 @@ from evomerge.evaluate.engines.transformers import tree_passes
 from evomerge.evaluate.engines.transformers.engine import TransformersEngine
 from evomerge.evaluate.engines.transformers.key_values import TrunkCache
 from evomerge.evaluate.engines.transformers.plain import load_plain
+from evomerge.evaluate.engines.transformers.tree_passes import PlacedPass
 from evomerge.evaluate.self_check import Expected, check_engine, choose_items, expect
 from evomerge.evaluate.suite import TaskSuite
 from evomerge.job import SplitSpec
@@ -103,11 +104,10 @@ def keep_passes(patch: pytest.MonkeyPatch) -> None:
     kept: dict[bytes, torch.Tensor] = {}
     run = TransformersEngine._run_pass
 
-    def run_once(
-        engine: TransformersEngine, each: Any, cache: TrunkCache, cells: torch.Tensor
-    ) -> torch.Tensor:
-        logits = run(engine, each, cache, cells)
-        return kept.setdefault(each.ids.tobytes() + cells.numpy().tobytes(), logits)
+    def run_once(engine: TransformersEngine, placed: PlacedPass, cache: TrunkCache) -> torch.Tensor:
+        logits = run(engine, placed, cache)
+        asked = placed.tree_pass.ids.tobytes() + placed.cells.numpy().tobytes()
+        return kept.setdefault(asked, logits)
 
     patch.setattr(TransformersEngine, "_run_pass", run_once)
 

@@ -315,8 +315,8 @@ def _combine(
 
 
 _VARIANTS = 256
-"""Kernels of one pass at most: one for each mixture of masks, number of models and dtype. With more,
-torch runs a pass step by step, with a tensor in memory for each; by default from the ninth on."""
+"""Kernels of one pass at most: one for each mixture of masks, number of models and dtype. With
+more, torch runs a pass step by step, a tensor for each; by default from the ninth on."""
 
 
 def _fused(work: Pass, device: torch.device) -> Pass:
@@ -326,5 +326,6 @@ def _fused(work: Pass, device: torch.device) -> Pass:
 
 @cache
 def _compiled(work: Pass) -> Pass:
-    compiled: Any = torch.compile(work, dynamic=True, recompile_limit=_VARIANTS)
+    compile_pass: Any = torch.compile  # its types lack the limit
+    compiled: Any = compile_pass(work, dynamic=True, recompile_limit=_VARIANTS)
     return compiled  # type: ignore[no-any-return]
