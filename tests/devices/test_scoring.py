@@ -52,7 +52,7 @@ def same(found: list[tuple[float, bool]], expected: list[tuple[float, bool]]) ->
     )
 
 
-@pytest.mark.parametrize(("count", "tokens"), [(16, 2**13), (128, 2**13), (64, 16)])
+@pytest.mark.parametrize(("count", "tokens"), [(16, 2**13), (128, 2**13), (96, 16)])
 def test_choices_wait_once_for_many_passes(
     count: int,
     tokens: int,
