@@ -22,8 +22,8 @@ from evomerge.sources import Source, open_source
 from tests.checkpoints import WORDS, save_fine_tuned, save_tiny_llama, word_tokenizer
 from tests.devices.rehearsal import Rehearsal
 from tests.devices.tensors import Counts
-from tests.merge.conftest import as_recipe
-from tests.merge.memory_sources import Document, document_of
+from tests.merge.conftest import Document, as_recipe
+from tests.merge.memory_sources import document_of
 
 LAYERS = 2
 VOCABULARY = 2100
@@ -124,7 +124,8 @@ def merged_tensors(method: str, family: Family) -> int:
 
 def tokens_of(count: int, seed: int) -> list[int]:
     """Words of the tiny tokenizer."""
-    return np.random.default_rng(seed).integers(4, len(WORDS), size=count).tolist()
+    drawn = np.random.default_rng(seed).integers(4, len(WORDS), size=count)
+    return [int(token) for token in drawn]
 
 
 def choices(count: int, *, shared: int = 12) -> list[Continuation]:
@@ -196,9 +197,13 @@ def scoring(
     }
 
 
-def calibrated(family: Family, folder: Path, sequences: int, **kinds: bool) -> Iterator[None]:
+def calibrated(
+    family: Family, folder: Path, sequences: int, *, fisher: bool = True, inputs: bool = True
+) -> Iterator[None]:
     """Statistics of the base, computed on the device."""
-    of_text = Calibration(sequences=sequences, tokens=12, batch=1, device="cuda", **kinds)
+    of_text = Calibration(
+        sequences=sequences, tokens=12, batch=1, device="cuda", fisher=fisher, inputs=inputs
+    )
     text = family.statistics.parent / "text.txt"
     for _ in calibrate([family.base.reference], text, folder, of_text, lambda *_: None):
         yield

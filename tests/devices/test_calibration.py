@@ -27,7 +27,7 @@ def test_sums_grow_on_the_device(
         copies.append((counts.downloads, counts.waits - sequences))
     assert copies[0] == copies[1]
     # transformers looks once a pass whether rows are packed; that is all that waits in one.
-    plain = Calibration(sequences=4, tokens=12, batch=1, device="cpu", **kinds)
+    plain = Calibration(sequences=4, tokens=12, batch=1, device="cpu", **kinds)  # type: ignore[arg-type]
     text = family.statistics.parent / "text.txt"
     [written] = calibrate([family.base.reference], text, tmp_path, plain, lambda *_: None)
     found = load_file(tmp_path / "4" / written.path.name)

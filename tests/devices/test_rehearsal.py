@@ -45,7 +45,7 @@ def test_mixed_devices_are_refused(device: Rehearsal) -> None:
         lambda: there.add_(here),
     ):
         with pytest.raises(MixedDevicesError, match="got a tensor of cpu"):
-            work()
+            work()  # type: ignore[no-untyped-call]
     with pytest.raises(TypeError, match="cuda:0"):
         there.numpy()
     assert (there + torch.tensor(1.0)).tolist() == [2.0] * 3  # a number, as torch allows it
