@@ -37,7 +37,7 @@ def share_there(
     device, gpus: as a job says them. field: how messages name the device. Raises JobError.
     """
     _check_ray()
-    set_up_ray(local=False)
+    set_up_ray()
     from evomerge.workers.cluster import share_of
 
     return share_of(device, gpus, address=ray_address, field=field)
@@ -103,14 +103,12 @@ def check_workers(compute: ComputeSpec, *, ray_address: str | None = None) -> No
     check_room(workers=workers, gpus=share.gpus, where=f"the cluster at {ray_address}")
 
 
-def set_up_ray(*, local: bool) -> None:
+def set_up_ray() -> None:
     """Set what Ray reads in the environment when it is imported.
 
     Otherwise its messages about the session would go to stdout, where results go.
     """
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    if local:  # everything listens on 127.0.0.1, on Linux too
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def check_engine(compute: ComputeSpec) -> None:
@@ -157,7 +155,7 @@ def open_pool(
     workers = count_workers(preparation.job.compute, ray_address=ray_address)
     if workers == 1 and ray_address is None:
         return LocalPool(preparation, cache_folder=cache_folder, say=say, checked=checked)
-    set_up_ray(local=ray_address is None)
+    set_up_ray()
     from evomerge.workers.ray_pool import RayPool
 
     return RayPool(
@@ -185,7 +183,7 @@ def open_one_worker(
     """
     if ray_address is None:
         return LocalPool(preparation, say=say)
-    set_up_ray(local=False)
+    set_up_ray()
     from evomerge.workers.ray_pool import RayPool
 
     return RayPool(preparation, workers=1, address=ray_address, make=make, say=say)

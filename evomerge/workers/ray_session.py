@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import ray
+from ray._private import ray_constants
 
 from evomerge.errors import Interrupt, JobError, WorkerError, one_line
 from evomerge.workers.processes import kill_writers
@@ -27,6 +28,9 @@ _Answer = TypeVar("_Answer")
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's variable; with "0" all of a session listens on 127.0.0.1 alone, on Linux too."""
 
 _REFUSED = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
 """What Ray raises if it cannot start, or join."""
@@ -67,6 +71,7 @@ class RaySession:
         try:
             with (
                 _environment({_MODE: os.environ.get(_MODE), _TOKEN_PATH: token_path}),
+                _on_loopback(),
                 _our_signals(),
             ):
                 ray.init(
@@ -144,6 +149,22 @@ def join_cluster(address: str) -> None:
                 f"--ray-address {address}: the cluster cannot be joined ({reason}); check the "
                 "token, and that a head of the same Ray listens there"
             ) from error
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Within, what Ray starts listens on this machine's loopback alone.
+
+    Ray itself looks at its variable only when it is imported, and this process may have joined a
+    cluster before.
+    """
+    before, clusters = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(_CLUSTERS, "0")
+    ray_constants.ENABLE_RAY_CLUSTER = clusters != "0"
+    try:
+        with _environment({_CLUSTERS: clusters}):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager

@@ -58,13 +58,14 @@ def test_a_job_of_a_server_runs_on_its_cluster(
         run_dir=lambda job: tmp_path / "runs" / job,
         export_dir=lambda job: tmp_path / "exports" / job,
     )
-    keys = ("trial", "point", "as_adapter", "rank", "within", "timing", "split")
+    keys = ("trial", "point", "as_adapter", "rank", "within", "timing", "split", "push", "public")
     request = {"job": {}, "model": "first", "models": ["first"], "text": "text", "verify": True}
+    request["name"] = "sums"
     if kind != "calibration":
         request.update(dict.fromkeys(keys))
     attempt: Any = SimpleNamespace(
         settings=settings,
-        job=SimpleNamespace(id="job", parent="search", changes={}),
+        job=SimpleNamespace(id="job", parent="search", changes={}, track={}),
         request=request,
         say=print,
         tell=print,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def first_session() -> Iterator[RaySession]:
     """A session with room for two workers; the pool's tests end it and begin another."""
-    set_up_ray(local=True)
+    set_up_ray()
     from evomerge.workers.ray_session import RaySession
 
     session = RaySession(workers=2, address=None)

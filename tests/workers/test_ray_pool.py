@@ -242,7 +242,7 @@ def test_the_token_of_a_session_is_for_this_user_alone(pool: Pool) -> None:
 def test_a_session_that_cannot_be_started_is_refused_in_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    set_up_ray(local=True)
+    set_up_ray()
     from evomerge.workers import ray_session
 
     def refuse(**_: object) -> None:

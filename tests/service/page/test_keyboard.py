@@ -111,12 +111,12 @@ def test_a_job_is_built_launched_stopped_and_deleted(desk: Seat, site: Site) -> 
         at = focus(desk)
         assert at["dialog"] or at["tag"] == "BODY", "the focus is behind the dialog"
     press(desk, "Escape")
-    desk.wait_count(dialog, 0)
+    desk.wait_count(page.locator("dialog"), 0)  # gone, and not only hidden
     wait_for_focus(desk, name="Cancel …", outlined=True)
     press(desk, "Enter")
     dialog.wait_for()
     press(desk, "Enter")  # Leave it
-    desk.wait_count(dialog, 0)
+    desk.wait_count(page.locator("dialog"), 0)  # gone, and not only hidden
     wait_for_focus(desk, name="Cancel …", outlined=True)
     press(desk, "Enter")
     dialog.wait_for()
@@ -224,5 +224,5 @@ def test_every_dialog_is_left_by_escape(desk: Seat, site: Site) -> None:
                 page.get_by_role("button", name="Leave it").or_(
                     page.get_by_role("button", name="Close")
                 ).click()
-            desk.wait_count(page.get_by_role("dialog"), 0)
+            desk.wait_count(page.locator("dialog"), 0)  # gone, and not only hidden
             wait_for_focus(desk, name=opener)

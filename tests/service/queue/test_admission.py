@@ -502,7 +502,7 @@ def test_no_job_is_changed_beyond_what_the_operator_allows(
     for changes in beyond:
         refused(lambda changes=changes: edit(database, job.id, limited, who=ADMIN, changes=changes))
     # A copy of a job of before the limit can still be made.
-    assert clone(database, job.id, limited, who=ADMIN).max_duration_s == 60.0
+    assert clone(database, job.id, limited, who=ADMIN)[0].max_duration_s == 60.0
     assert jobs.get(database, job.id).max_duration_s == 100.0
     edited = edit(
         database, job.id, limited, who=ADMIN, changes={"max_duration_s": None, "retries": 2}
