@@ -210,7 +210,7 @@ PROBLEMS: Mapping[int, Mapping[str, Any]] = {
     413: _refusal(
         413,
         "too-large",
-        "Request Entity Too Large",
+        "Content Too Large",
         "the body is larger than 4,194,304 bytes",
         "send less; models and data are named by their folder",
     ),
@@ -226,7 +226,7 @@ PROBLEMS: Mapping[int, Mapping[str, Any]] = {
     416: _refusal(
         416,
         "range",
-        "Requested Range Not Satisfiable",
+        "Range Not Satisfiable",
         "Range: bytes=5000-: the file has 10 bytes",
         "ask for bytes that it has, or for all of it",
         field="Range",

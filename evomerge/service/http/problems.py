@@ -110,6 +110,8 @@ _TITLES = {
     403: "Not allowed",
     404: "No such thing, or it is not yours to see",
     409: "Not in a state for this",
+    413: "Content Too Large",  # as the standard has it now; older Pythons say something else
+    416: "Range Not Satisfiable",
     421: "Not a name of this server",
     422: "Bad input",
     429: "A limit is reached",

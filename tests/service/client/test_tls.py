@@ -24,9 +24,11 @@ def certify(folder: Path) -> tuple[Path, Path, Path]:
     authority, key, own_key = (folder / f"{name}.pem" for name in ("ca", "key", "ca-key"))
     server = folder / "server.pem"
     names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    # Without this neither is trusted from Python 3.13 on: openssl makes both of them authorities.
+    signs = ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
     for subject, new_key, out, more in (
-        ("authority", own_key, authority, []),
-        ("server", key, server, ["-CA", str(authority), "-CAkey", str(own_key), *names]),
+        ("authority", own_key, authority, signs),
+        ("server", key, server, ["-CA", str(authority), "-CAkey", str(own_key), *names, *signs]),
     ):
         made = ["openssl", "req", "-x509", *EC.split(), "-subj", f"/CN={subject}"]
         files = ["-keyout", str(new_key), "-out", str(out)]
