@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evomerge.cli.endings import answering, say, say_error, say_json, shown_path
+from evomerge.cli.endings import answering, say, say_json, shown_path
 from evomerge.cli.options import AsAdapter, AsJson, JobFile, Overrides, Public, Push, Rank, Track
 from evomerge.cli.remote_options import (
     Detach,
@@ -26,7 +26,7 @@ from evomerge.cli.remote_options import (
     Retries,
     queue_options,
 )
-from evomerge.cli.remote_results import follow, program_of, show_job, watch_events
+from evomerge.cli.remote_results import follow, go_on, program_of, show_job, watch_events
 from evomerge.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,11 +107,7 @@ def search(
             track=track,
         )
         made = server.search(job, set=overrides, **options)
-        say_error(f"job {made.id} of project {made.facts['project']}")
-        if detach:
-            say(made.id)
-            return
-        follow(server, made)
+        go_on(server, made, detach=detach)
 
 
 @remote.command()
@@ -262,7 +258,7 @@ def export(
 ) -> None:
     """Export on the server and download the folder; every file is checked."""
     with connected() as server:
-        _check_free(out)
+        check_free(out)
         made = server.job(job_id).begin_export(
             trial=trial,
             point=point,
@@ -285,11 +281,12 @@ def download(
     It goes on with an export whose download was interrupted.
     """
     with connected() as server:
-        _check_free(out)
+        check_free(out)
         _deliver(server, server.job(job_id), out)
 
 
-def _check_free(out: Path) -> None:
+def check_free(out: Path) -> None:
+    """Raise InputError if a folder that is to be made is there already."""
     if out.exists() or out.is_symlink():
         raise InputError(f"--out: {out}: exists already; name another folder")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.endings import say, say_error, say_note
+from evomerge.cli.endings import say, say_note
 from evomerge.cli.imports import Base, Candidates, Hours, MergekitFile, SearchName, TaskFolders
 from evomerge.cli.imports import Tasks as TaskNames
 from evomerge.cli.options import Overrides, Track
@@ -24,7 +24,7 @@ from evomerge.cli.remote_options import (
     clone_options,
     queue_options,
 )
-from evomerge.cli.remote_results import follow, program_of
+from evomerge.cli.remote_results import go_on, program_of
 
 
 def clone(
@@ -54,11 +54,7 @@ def clone(
             track=track,
         )
         made = server.job(job_id).clone(set=overrides, **options)
-        say_error(f"job {made.id} of project {made.facts['project']}")
-        if detach:
-            say(made.id)
-            return
-        follow(server, made)
+        go_on(server, made, detach=detach)
 
 
 def import_file(
@@ -112,11 +108,7 @@ def import_file(
             say(f"job: {out}")
         if submit:
             made = server.search(imported.job, **options)
-            say_error(f"job {made.id} of project {made.facts['project']}")
-            if detach:
-                say(made.id)
-                return
-            follow(server, made)
+            go_on(server, made, detach=detach)
             return
         if out is None:
             for line in imported.text.splitlines():

@@ -6,7 +6,7 @@ Their words and what they print are those of the commands here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ from evomerge.cli.calibration import (
     Tokens,
     TrustModels,
 )
-from evomerge.cli.endings import say, say_error
+from evomerge.cli.endings import say
 from evomerge.cli.options import (
     AsJson,
     CalibrationDType,
@@ -35,7 +35,7 @@ from evomerge.cli.options import (
     Track,
     Within,
 )
-from evomerge.cli.remote import connected
+from evomerge.cli.remote import check_free, connected
 from evomerge.cli.remote_options import (
     Detach,
     MaxDuration,
@@ -46,11 +46,8 @@ from evomerge.cli.remote_options import (
     Retries,
     queue_options,
 )
-from evomerge.cli.remote_results import follow
+from evomerge.cli.remote_results import go_on
 from evomerge.errors import InputError
-
-if TYPE_CHECKING:
-    from evomerge.service import RemoteJob, Server
 
 
 def check(
@@ -93,7 +90,7 @@ def check(
             prices=read_prices(price),
             **options,
         )
-        _go_on(server, made, detach=detach, as_json=as_json)
+        go_on(server, made, detach=detach, as_json=as_json)
 
 
 def grid(
@@ -121,7 +118,7 @@ def grid(
             track=track,
         )
         made = server.grid(file, set=overrides, **options)
-        _go_on(server, made, detach=detach, as_json=as_json)
+        go_on(server, made, detach=detach, as_json=as_json)
 
 
 def evaluate(
@@ -154,7 +151,7 @@ def evaluate(
             retries=retries,
         )
         made = server.evaluate(model, job, split=split.value, **options)
-        _go_on(server, made, detach=detach, as_json=as_json, model=model)
+        go_on(server, made, detach=detach, as_json=as_json, model=model)
 
 
 def calibrate(
@@ -193,8 +190,8 @@ def calibrate(
     with connected() as server:
         if out is not None and detach:
             raise InputError("--out: with --detach nothing is downloaded; give one of them")
-        if out is not None and (out.exists() or out.is_symlink()):
-            raise InputError(f"--out: {out}: exists already; name another folder")
+        if out is not None:
+            check_free(out)
         options = queue_options(
             project=project,
             name=name,
@@ -217,16 +214,7 @@ def calibrate(
             trust_remote_code=trust_remote_code,
             **options,
         )
-        _go_on(server, made, detach=detach)
+        go_on(server, made, detach=detach)
         if out is not None:
             made.download(out)
             say(f"downloaded: {out}")
-
-
-def _go_on(server: Server, made: RemoteJob[Any], *, detach: bool, **shown: Any) -> None:
-    """Watch a job that was submitted just now, or only name it."""
-    say_error(f"job {made.id} of project {made.facts['project']}")
-    if detach:
-        say(made.id)
-    else:
-        follow(server, made, **shown)

@@ -36,6 +36,15 @@ def follow(
     show_result(server, job, as_json=as_json, model=model)
 
 
+def go_on(server: Server, made: RemoteJob[Any], *, detach: bool, **shown: Any) -> None:
+    """Watch a job that was submitted just now, or only name it. shown: as of `follow`."""
+    say_error(f"job {made.id} of project {made.facts['project']}")
+    if detach:
+        say(made.id)
+    else:
+        follow(server, made, **shown)
+
+
 def watch_events(server: Server, job: RemoteJob[Any], *, after: int = 0, again: str) -> None:
     """Show the events of a job until its end. again: the command that goes on with it."""
     from evomerge.service import StateChanged

@@ -78,7 +78,7 @@ def create_study(
         undo.callback(remove_begun, run_dir, made)
         storage = open_storage(_url_of(run_dir, job, mode="rwc"), run_dir=run_dir)
         undo.callback(storage.engine.dispose)
-        axes = [f"{axis.task}/{axis.metric}" for axis in job.axes] if job.mode == "pareto" else []
+        axes = axes_of(job)
         writer = Writer.begin(
             storage,
             job.name,
@@ -244,6 +244,11 @@ def _engine(run_dir: Path, job: JobSpec, *, mode: str) -> sqlalchemy.Engine:
             f"it, or start again from {run_dir / _JOB} with another --run-dir"
         )
     return open_engine(_url_of(run_dir, job, mode=mode), run_dir=run_dir)
+
+
+def axes_of(job: JobSpec) -> list[str]:
+    """Names of the axes of the front; none for one score."""
+    return [f"{axis.task}/{axis.metric}" for axis in job.axes] if job.mode == "pareto" else []
 
 
 def file_of(run_dir: Path, job: JobSpec) -> Path | None:

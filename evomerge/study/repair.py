@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shlex
 import shutil
 import sqlite3
@@ -23,6 +22,7 @@ import sqlalchemy
 from evomerge.errors import RunError, one_line
 from evomerge.job import JobSpec, load_recorded_job
 from evomerge.study.access import (
+    axes_of,
     file_of,
     job_path,
     read_study,
@@ -32,7 +32,7 @@ from evomerge.study.access import (
 from evomerge.study.notes import FACTS, GENERATION_ITEMS, PASSED_OVER, SELECTION, STAGES
 from evomerge.study.reader import Contents, Reader, Record
 from evomerge.study.salvage import Salvage, salvage
-from evomerge.study.storage import open_engine, open_storage, storage_errors
+from evomerge.study.storage import open_engine, open_storage, storage_errors, write_whole
 from evomerge.study.study import Study
 from evomerge.study.writer import Direction, Writer
 
@@ -196,10 +196,10 @@ def _check(run_dir: Path, job: JobSpec, saved: Salvage | None, damage: str) -> N
 
 def _replace(run_dir: Path, job: JobSpec, database: Path, saved: Salvage) -> Path:
     """Write a new database and put it in the place of the damaged one; where that one is now."""
-    part = database.with_name(f".{database.name}.{secrets.token_hex(4)}.partial")
-    try:
+    kept = _free_name(database)
+
+    def write(part: Path) -> None:
         _write(run_dir, job, part, saved)
-        kept = _free_name(database)
         try:
             os.link(database, kept)
         except OSError:  # some file systems have no links
@@ -207,15 +207,8 @@ def _replace(run_dir: Path, job: JobSpec, database: Path, saved: Salvage) -> Pat
         journal = Path(f"{database}-journal")
         if journal.exists():  # it belongs to the damaged one, and would be applied to the new one
             journal.replace(f"{kept}-journal")
-        part.replace(database)
-        folder = os.open(database.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        for file in (part, Path(f"{part}-journal")):
-            file.unlink(missing_ok=True)
+
+    write_whole(database, write)
     return kept
 
 
@@ -227,7 +220,7 @@ def _free_name(database: Path) -> Path:
 def _write(run_dir: Path, job: JobSpec, file: Path, saved: Salvage) -> None:
     storage = open_storage(sqlite_url(file, mode="rwc"), run_dir=run_dir)
     sqlalchemy.event.listen(storage.engine, "checkout", _do_not_sync)
-    axes = [f"{axis.task}/{axis.metric}" for axis in job.axes] if job.mode == "pareto" else []
+    axes = axes_of(job)
     directions = saved.directions if len(saved.directions) == len(axes) else ()
     writer = Writer.begin(
         storage,
@@ -254,8 +247,6 @@ def _write(run_dir: Path, job: JobSpec, file: Path, saved: Salvage) -> None:
         engine.dispose()
     if not _same(written, saved):
         raise RunError(f"{run_dir}: what was saved cannot be written as it was; please report this")
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
 
 
 def _notes_of(saved: Salvage) -> dict[str, Any]:
