@@ -34,12 +34,6 @@ class Life:
             if before.is_here and not before.alive:
                 self.follow(job)
 
-    def take_back(self, job: Job) -> None:
-        """Follow a lost job, unless the server that took it lives here and tells of it itself."""
-        before = server_of(job.server or "|0||")
-        if not (before.is_here and before.alive):
-            self.follow(job)
-
     def follow(self, job: Job) -> None:
         """Tell what comes after the events that a claimed job has, until this attempt is over."""
         self._followed.setdefault((job.id, job.claim), (job, job.last_event))

@@ -149,7 +149,7 @@ class Supervisor:
             return  # it is reaped, which says more
         if lost.hangs and job.runner is not None:
             job.runner.send(signal.SIGKILL)
-        self._life.take_back(job)
+        self._life.follow(job)
         self._lose(job.id, job.claim, lost.why)
 
     def _lose(self, job_id: str, number: int, why: str) -> None:

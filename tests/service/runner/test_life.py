@@ -162,7 +162,7 @@ def test_a_lost_job_is_told_of_by_one_server(database: Database, project: Projec
         job = claim(database, server, Limits())
         assert job is not None
         for life in lives:
-            life.take_back(job)
+            life.follow(job)
         states.lose(database, job.id, job.claim, "its process was killed", backoff_s=0.0)
     for life in lives:
         life.look()
